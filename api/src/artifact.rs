@@ -1,0 +1,238 @@
+//! `/plugin`, `/model`, `/video`: upload, list, get, delete.
+//!
+//! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in this order;
+//! a name and version, once given to some bytes, never mean others.
+
+use axum::{
+    Json,
+    extract::{Request, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use framehook_core::{
+    artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
+    error_code::ErrorCode,
+};
+use framehook_infra::store::{Artifact, DeleteArtifact, PutArtifact};
+use jiff::Timestamp;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use crate::{
+    SharedApp,
+    extract::{Query, VersionPath},
+    metrics::{self, UploadLabels},
+    page::Page,
+    problem::Problem,
+    upload::{self, Received},
+    view::ArtifactView,
+};
+
+/// How a model or a video is called.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Naming {
+    /// Needed here or as a multipart field: lower-case letters, digits, `.`, `_`, `-`.
+    name: Option<String>,
+    /// `1` if neither here nor a multipart field.
+    version: Option<String>,
+}
+
+/// A query string without parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParameters {}
+
+struct Name {
+    name: String,
+    version: String,
+}
+
+impl Naming {
+    /// # Errors
+    /// When the name or the version cannot be one.
+    fn check(&self) -> Result<(), Problem> {
+        let bad = |field: &str, message| Problem::new(ErrorCode::InvalidParameter, message).field(field);
+        self.name.as_deref().map_or(Ok(()), check_name).map_err(|e| bad("name", e))?;
+        self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| bad("version", e))
+    }
+
+    fn complete(self) -> Result<Name, Problem> {
+        self.check()?;
+        let name = self.name.ok_or_else(|| {
+            Problem::new(ErrorCode::InvalidParameter, "the upload has no name: add `?name=...`").field("name")
+        })?;
+        Ok(Name { name, version: self.version.unwrap_or_else(|| "1".into()) })
+    }
+}
+
+async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Response, Problem> {
+    let answer = take_upload(&app, kind, naming, request).await;
+    let outcome = match &answer {
+        Ok((StatusCode::CREATED, _)) => "created",
+        Ok(_) => "unchanged",
+        Err(problem) => problem.code.as_str(),
+    };
+    metrics::global().uploads.get_or_create(&UploadLabels { kind: kind.as_str(), outcome }).inc();
+    answer.map(IntoResponse::into_response)
+}
+
+type Answer = (StatusCode, Json<ArtifactView>);
+
+async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
+    // What can be refused before a gigabyte is sent is.
+    naming.check()?;
+    let received = upload::receive(&app.blobs, app.config.upload_caps.of(kind), request).await?;
+    let Received { staged, name, version } = received;
+    let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
+    let given = match kind {
+        // A plugin says itself what it is called.
+        ArtifactKind::Plugin => None,
+        ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
+    };
+    if let Some(Name { name, version }) = &given {
+        let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
+        match app.store.artifact(kind, &reference).await? {
+            Some(there) if there.digest == staged.digest => return Ok((StatusCode::OK, Json(there.into()))),
+            Some(there) => return Err(version_exists(&there)),
+            None => {}
+        }
+    }
+    let manifest = app.probes.inspect(kind, &staged.path).await?;
+    let Name { name, version } = match (given, &manifest) {
+        (Some(given), _) => given,
+        (None, Manifest::Plugin(plugin)) => Name { name: plugin.name.clone(), version: plugin.version.clone() },
+        (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
+    };
+    let (digest, size_bytes) = (staged.digest.clone(), staged.size);
+    // A delete between these two steps could take the blob away from under the new row.
+    let _turn = app.artifact_writes.lock().await;
+    app.blobs.commit(staged).await?;
+    // The store keeps microseconds; so the first answer is the same as every later one.
+    let created_at = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).map_err(Problem::internal)?;
+    let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at };
+    match app.store.put_artifact(artifact.clone()).await? {
+        PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact.into()))),
+        PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there.into()))),
+        PutArtifact::Conflict(there) => {
+            if !app.store.live_digests().await?.contains(&artifact.digest) {
+                app.blobs.remove(&artifact.digest).await?;
+            }
+            Err(version_exists(&there))
+        }
+    }
+}
+
+fn version_exists(there: &Artifact) -> Problem {
+    let Artifact { kind, name, version, digest, .. } = there;
+    let detail = format!(
+        "{kind} `{name}@{version}` is {digest} and stays that; give the new content another version, or delete that one first"
+    );
+    Problem::new(ErrorCode::VersionExists, detail).field("version")
+}
+
+async fn list(app: SharedApp, kind: ArtifactKind) -> Result<Json<Page<ArtifactView>>, Problem> {
+    let items = app.store.artifacts(kind).await?.into_iter().map(ArtifactView::from).collect();
+    Ok(Json(Page { items, next_cursor: None }))
+}
+
+async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
+    let VersionPath { name, version } = path;
+    let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
+    let found = app.store.artifact(kind, &reference).await?;
+    found.map(|a| Json(a.into())).ok_or_else(|| not_found(kind, &name, &version))
+}
+
+async fn delete(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<StatusCode, Problem> {
+    let VersionPath { name, version } = path;
+    let _turn = app.artifact_writes.lock().await;
+    match app.store.delete_artifact(kind, &name, &version).await? {
+        DeleteArtifact::Deleted { digest, orphaned } => {
+            if orphaned {
+                app.blobs.remove(&digest).await?;
+            }
+            Ok(StatusCode::NO_CONTENT)
+        }
+        DeleteArtifact::NotFound => Err(not_found(kind, &name, &version)),
+        DeleteArtifact::InUse { by } => {
+            let detail = format!("scenario {by} uses {kind} `{name}@{version}`; delete the scenario first");
+            Err(Problem::new(ErrorCode::ArtifactInUse, detail))
+        }
+    }
+}
+
+fn not_found(kind: ArtifactKind, name: &str, version: &str) -> Problem {
+    let detail = format!("there is no {kind} `{name}@{version}`; see GET /{kind}");
+    Problem::new(ErrorCode::ArtifactNotFound, detail)
+}
+
+/// The five routes of one kind: the same for each but for words, which OpenAPI wants literal.
+macro_rules! routes_of {
+    ($module:ident, $kind:ident, $path:literal, $one:literal, $naming:ty, $into:expr, ($($params:tt)*)) => {
+        pub(crate) mod $module {
+            use super::*;
+
+            #[doc = concat!("Upload a ", stringify!($module), ": raw, or the field `file` of a multipart form")]
+            #[utoipa::path(post, path = $path, tag = $path, operation_id = concat!("upload_", stringify!($module)),
+                params($($params)*),
+                request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+                responses(
+                    (status = 201, description = "Stored", body = ArtifactView),
+                    (status = 200, description = "The same content was there already", body = ArtifactView),
+                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+            pub(crate) async fn upload(
+                State(app): State<SharedApp>,
+                Query(naming): Query<$naming>,
+                request: Request,
+            ) -> Result<Response, Problem> {
+                let into: fn($naming) -> Naming = $into;
+                super::upload(app, ArtifactKind::$kind, into(naming), request).await
+            }
+
+            #[doc = concat!("Every ", stringify!($module), ", by name, newest upload of each first")]
+            #[utoipa::path(get, path = $path, tag = $path, operation_id = concat!("list_", stringify!($module)),
+                responses(
+                    (status = 200, body = Page<ArtifactView>),
+                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+            pub(crate) async fn list(
+                State(app): State<SharedApp>,
+                Query(NoParameters {}): Query<NoParameters>,
+            ) -> Result<Json<Page<ArtifactView>>, Problem> {
+                super::list(app, ArtifactKind::$kind).await
+            }
+
+            #[doc = concat!("One ", stringify!($module), " with its manifest")]
+            #[utoipa::path(get, path = $one, tag = $path, operation_id = concat!("get_", stringify!($module)),
+                params(("name" = String, Path), ("version" = String, Path)),
+                responses(
+                    (status = 200, body = ArtifactView),
+                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
+                super::get(app, ArtifactKind::$kind, path).await
+            }
+
+            #[doc = concat!("Delete a ", stringify!($module), " that no scenario needs")]
+            #[utoipa::path(delete, path = $one, tag = $path, operation_id = concat!("delete_", stringify!($module)),
+                params(("name" = String, Path), ("version" = String, Path)),
+                responses(
+                    (status = 204, description = "Deleted"),
+                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+            pub(crate) async fn delete(State(app): State<SharedApp>, path: VersionPath) -> Result<StatusCode, Problem> {
+                super::delete(app, ArtifactKind::$kind, path).await
+            }
+        }
+    };
+}
+
+routes_of!(
+    plugin,
+    Plugin,
+    "/plugin",
+    "/plugin/{name}/{version}",
+    NoParameters,
+    |NoParameters {}| Naming::default(),
+    ()
+);
+routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming));
+routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming));

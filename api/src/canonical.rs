@@ -1,0 +1,56 @@
+//! One text for each JSON value, whatever the order its keys came in, and the digest of it.
+
+use framehook_core::ids::Digest;
+use serde_json::Value;
+use sha2::Digest as _;
+
+/// The sha256 of the value with its keys sorted and without blanks.
+pub(crate) fn digest(value: &Value) -> Digest {
+    let mut text = String::new();
+    write(value, &mut text);
+    Digest::from_bytes(&sha2::Sha256::digest(text).into())
+}
+
+fn write(value: &Value, text: &mut String) {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<_> = map.iter().collect();
+            entries.sort_unstable_by_key(|(key, _)| *key);
+            *text += "{";
+            for (index, (key, value)) in entries.into_iter().enumerate() {
+                *text += if index == 0 { "" } else { "," };
+                *text += &Value::from(key.as_str()).to_string();
+                *text += ":";
+                write(value, text);
+            }
+            *text += "}";
+        }
+        Value::Array(items) => {
+            *text += "[";
+            for (index, item) in items.iter().enumerate() {
+                *text += if index == 0 { "" } else { "," };
+                write(item, text);
+            }
+            *text += "]";
+        }
+        plain => *text += &plain.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn order_and_blanks_do_not_matter_and_everything_else_does() {
+        let of = |text: &str| digest(&serde_json::from_str(text).unwrap());
+        assert_eq!(of(r#"{"a": 1, "b": {"y": [1, "x"], "x": null}}"#), of(r#"{"b":{"x":null,"y":[1,"x"]},"a":1}"#));
+        assert_ne!(of("[1, 2]"), of("[2, 1]"));
+        assert_ne!(of(r#"{"a": "1"}"#), of(r#"{"a": 1}"#));
+        let mut text = String::new();
+        write(&json!({"b": [1, {"d": "\""}], "a": {}}), &mut text);
+        assert_eq!(text, r#"{"a":{},"b":[1,{"d":"\""}]}"#);
+    }
+}

@@ -1,0 +1,290 @@
+//! Extractors whose refusals are [`Problem`]s: parameters, query strings, JSON bodies, headers.
+//!
+//! Invariant: an unknown query parameter or field is an error, never ignored.
+
+use axum::{
+    body::Bytes,
+    extract::{FromRequest, FromRequestParts, Path, Request},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+};
+use framehook_core::{error_code::ErrorCode, ids::ScenarioId};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::problem::{Problem, too_large};
+
+/// A scenario with a hundred configured plugins is under 100 KiB.
+pub(crate) const MAX_BODY: usize = 1 << 20;
+
+/// `{id}` of a path.
+pub(crate) struct ScenarioPath(pub ScenarioId);
+
+impl<S: Send + Sync> FromRequestParts<S> for ScenarioPath {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let bad = |detail: String| {
+            Problem::new(ErrorCode::InvalidParameter, detail).field("id").expected("the UUID of a scenario")
+        };
+        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
+        text.parse().map(Self).map_err(|e| bad(format!("`{}` is not a UUID: {e}", text.escape_debug())))
+    }
+}
+
+/// `{name}` and `{version}` of a path.
+pub(crate) struct VersionPath {
+    pub name: String,
+    pub version: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let Path((name, version)) = Path::<(String, String)>::from_request_parts(parts, state)
+            .await
+            .map_err(|e| Problem::new(ErrorCode::InvalidParameter, e.body_text()).field("name"))?;
+        let bad = |field: &str, e: String| Problem::new(ErrorCode::InvalidParameter, e).field(field);
+        framehook_core::artifact::check_name(&name).map_err(|e| bad("name", e))?;
+        framehook_core::artifact::check_version(&version).map_err(|e| bad("version", e))?;
+        Ok(Self { name, version })
+    }
+}
+
+/// The parameters of a query string.
+pub(crate) struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parse_query(parts.uri.query().unwrap_or_default()).map(Self)
+    }
+}
+
+fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
+        .map_err(|e| Problem::new(ErrorCode::InvalidParameter, format!("the query string cannot be read: {e}")))?;
+    let deserializer = serde::de::value::MapDeserializer::new(pairs.into_iter().map(|(k, v)| (k, Text(v))));
+    serde_path_to_error::deserialize(deserializer).map_err(|e: serde_path_to_error::Error<ParameterError>| {
+        let Located { field, message, expected } = locate(&e.path().to_string(), &e.inner().to_string());
+        Problem { expected, ..Problem::new(ErrorCode::InvalidParameter, message).field(field) }
+    })
+}
+
+type ParameterError = serde::de::value::Error;
+
+/// A parameter's text, read as whatever its field wants.
+struct Text(String);
+
+macro_rules! read_from_text {
+    ($($method:ident => $visit:ident, $what:literal;)+) => {
+        $(fn $method<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
+            let value = self.0.parse().map_err(|_| {
+                serde::de::Error::custom(format!("invalid value `{}`, expected {}", self.0.escape_debug(), $what))
+            })?;
+            visitor.$visit(value)
+        })+
+    };
+}
+
+impl<'de> serde::de::IntoDeserializer<'de, ParameterError> for Text {
+    type Deserializer = Self;
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+impl<'de> serde::Deserializer<'de> for Text {
+    type Error = ParameterError;
+    read_from_text! {
+        deserialize_i64 => visit_i64, "a whole number";
+        deserialize_u32 => visit_u32, "a whole number, not negative";
+        deserialize_f32 => visit_f32, "a number";
+    }
+    fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
+        visitor.visit_string(self.0)
+    }
+    fn deserialize_option<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
+        visitor.visit_some(self)
+    }
+    fn deserialize_enum<V: serde::de::Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ParameterError> {
+        visitor.visit_enum(serde::de::value::StringDeserializer::new(self.0))
+    }
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 u8 u16 u64 f64 char str string bytes byte_buf unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct identifier ignored_any
+    }
+}
+
+/// A JSON body, as text and as what the handler wants. The content type is not asked for: `curl -d` says it is a form.
+pub(crate) struct Body<T> {
+    pub json: Value,
+    pub parsed: T,
+}
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Problem;
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = Bytes::from_request(request, state).await.map_err(|e| {
+            if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                too_large(MAX_BODY as u64)
+            } else {
+                Problem::new(ErrorCode::InvalidJson, format!("the body ended early: {}", e.body_text()))
+            }
+        })?;
+        parse_body(&bytes)
+    }
+}
+
+/// Syntax first, so that a misplaced comma has a line and a column, then meaning, so that a misplaced value has a path.
+fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
+    let json: Value = serde_json::from_slice(bytes).map_err(|e| {
+        let detail = if bytes.is_empty() { "the body is empty".to_owned() } else { e.to_string() };
+        Problem::new(ErrorCode::InvalidJson, detail).expected("a JSON object, UTF-8")
+    })?;
+    let parsed = serde_path_to_error::deserialize(json.clone()).map_err(|e| {
+        let Located { field, message, expected } = locate(&e.path().to_string(), &e.inner().to_string());
+        Problem { expected, ..Problem::new(ErrorCode::InvalidScenario, message).field(field) }
+    })?;
+    Ok(Body { json, parsed })
+}
+
+struct Located {
+    field: String,
+    message: String,
+    expected: Option<String>,
+}
+
+/// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing field `a``.
+fn locate(path: &str, message: &str) -> Located {
+    let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
+    let expected = message.split_once("expected ").map(|(_, what)| what.to_owned());
+    let parent = if path == "." { "" } else { path };
+    let join = |name: &str| match parent {
+        "" => name.to_owned(),
+        // The path ends with the unknown name itself where the deserializer knows it.
+        _ if parent == name || parent.ends_with(&format!(".{name}")) => parent.to_owned(),
+        _ => format!("{parent}.{name}"),
+    };
+    let named = ["unknown field `", "missing field `", "duplicate field `"].into_iter().find_map(quoted);
+    let field = match named {
+        Some(name) => join(name),
+        _ if parent.is_empty() => "body".to_owned(),
+        _ => parent.to_owned(),
+    };
+    Located { message: format!("`{field}`: {message}"), field, expected }
+}
+
+/// The `Idempotency-Key` header.
+///
+/// # Errors
+/// When it is not 1 to 255 visible ASCII characters.
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    const NAME: &str = "Idempotency-Key";
+    let Some(value) = headers.get(NAME) else { return Ok(None) };
+    let key = value.to_str().ok().filter(|k| (1..=255).contains(&k.len()) && k.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(|k| Some(k.to_owned())).ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidParameter, "the idempotency key cannot be used")
+            .field(NAME)
+            .expected("1 to 255 visible ASCII characters without spaces")
+    })
+}
+
+/// The W3C trace context of a request; a malformed one is ignored, as the specification asks.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get("traceparent")?.to_str().ok()?;
+    let lengths: Vec<_> = text.split('-').map(str::len).collect();
+    let is_hex = text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    (lengths == [2, 32, 16, 2] && is_hex).then(|| text.to_owned())
+}
+
+/// Whether the client wants one JSON line a prediction.
+pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    types.filter_map(|t| t.split(';').next()).any(|t| t.trim().eq_ignore_ascii_case("application/x-ndjson"))
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::spec::ScenarioSpec;
+    use serde::Deserialize;
+
+    use super::*;
+
+    fn refused(text: &str) -> Problem {
+        parse_body::<ScenarioSpec>(text.as_bytes()).err().unwrap()
+    }
+
+    #[test]
+    fn syntax_has_a_line_and_meaning_has_a_path() {
+        let problem = refused("{\n  \"model\": ,\n}");
+        assert_eq!(problem.code, ErrorCode::InvalidJson);
+        assert!(problem.detail.contains("line 2 column 12"), "{}", problem.detail);
+        assert!(refused("").detail.contains("empty"));
+        for (text, field, words) in [
+            ("[]", "body", "struct ScenarioSpec"),
+            (r#"{"model": "m"}"#, "source", "missing field"),
+            (r#"{"source": {"video": "v"}, "model": 3}"#, "model", "expected a string"),
+            (r#"{"source": {"video": "v"}, "model": "m", "plugin": 1}"#, "plugin", "expected one of"),
+            (r#"{"source": {"video": "a", "file": "/b"}, "model": "m"}"#, "source", "single key"),
+            (r#"{"source": {"url": "a"}, "model": "m"}"#, "source", "`video` or `file`"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "plugins": {"post": [{"use": "a", "cfg": 1}]}}"#,
+                "plugins.post[0].cfg",
+                "`use` or `config`",
+            ),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "plugins": {"post": [{"use": "A B"}]}}"#,
+                "plugins.post[0].use",
+                "name@version",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "input": {"pad": 300}}"#, "input.pad", "u8"),
+        ] {
+            let problem = refused(text);
+            assert_eq!(problem.code, ErrorCode::InvalidScenario, "{text}");
+            assert_eq!(problem.field.as_deref(), Some(field), "{text}: {}", problem.detail);
+            assert!(problem.detail.contains(words), "{text}: {}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn parameters_are_typed_and_known() {
+        #[derive(Debug, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Parameters {
+            limit: Option<u32>,
+            from_us: Option<i64>,
+        }
+        let good = parse_query::<Parameters>("limit=3&from_us=-1").unwrap();
+        assert_eq!((good.limit, good.from_us), (Some(3), Some(-1)));
+        for (query, field, words) in [
+            ("limit=-1", "limit", "whole number"),
+            ("limit=x", "limit", "whole number"),
+            ("offset=1", "offset", "expected `limit` or `from_us`"),
+            ("limit=1&limit=2", "limit", "duplicate"),
+        ] {
+            let problem = parse_query::<Parameters>(query).unwrap_err();
+            assert_eq!(problem.field.as_deref(), Some(field), "{query}: {}", problem.detail);
+            assert!(problem.detail.contains(words), "{query}: {}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn headers_are_read_strictly_or_not_at_all() {
+        let with =
+            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        assert_eq!(idempotency_key(&HeaderMap::new()), Ok(None));
+        assert_eq!(idempotency_key(&with("idempotency-key", "a-1")), Ok(Some("a-1".into())));
+        for bad in ["", "a b", &"a".repeat(256)] {
+            assert!(idempotency_key(&with("idempotency-key", bad)).is_err(), "{bad}");
+        }
+        let trace = format!("00-{}-{}-01", "a".repeat(32), "b".repeat(16));
+        assert_eq!(traceparent(&with("traceparent", &trace)), Some(trace));
+        assert_eq!(traceparent(&with("traceparent", "00-x-y-01")), None);
+        assert!(wants_ndjson(&with("accept", "text/html, application/x-ndjson;q=0.9")));
+        assert!(!wants_ndjson(&with("accept", "application/json")));
+    }
+}

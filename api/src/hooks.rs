@@ -1,0 +1,198 @@
+//! The plugins of a scenario: found, of the right kind, and content with their configuration.
+//!
+//! A configuration is checked against the plugin's JSON Schema first; only one that fits is shown to the plugin
+//! itself, in a child process. A plugin's word about a configuration it accepted is remembered, because neither of the
+//! two can change.
+
+use std::{
+    collections::HashSet,
+    sync::{Mutex, PoisonError},
+};
+
+use framehook_core::{
+    artifact::{ArtifactKind, Manifest, PluginManifest},
+    error_code::ErrorCode,
+    ids::Digest,
+    input::InputOptions,
+    prediction::PluginIdentity,
+    spec::{PluginUse, ResolvedHook},
+};
+use framehook_infra::store::Artifact;
+use futures::future::try_join_all;
+use serde_json::Value;
+
+use crate::{
+    App, canonical,
+    problem::{FieldError, Problem},
+    resolve::find,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    Pre,
+    Post,
+}
+
+pub(crate) struct Resolved {
+    pub resolved: ResolvedHook,
+    /// What the plugin declares.
+    pub input: InputOptions,
+}
+
+/// Everything that is wrong goes to `errors`; what is left out of the answer has an error there.
+pub(crate) async fn resolve(
+    app: &App,
+    hook: Hook,
+    uses: &[PluginUse],
+    errors: &mut Vec<FieldError>,
+) -> Result<Vec<Resolved>, Problem> {
+    let one = async |(index, used): (usize, &PluginUse)| {
+        let mut errors = Vec::new();
+        let resolved = resolve_one(app, hook, index, used, &mut errors).await?;
+        Ok::<_, Problem>((resolved, errors))
+    };
+    let mut hooks = Vec::with_capacity(uses.len());
+    for (resolved, found) in try_join_all(uses.iter().enumerate().map(one)).await? {
+        hooks.extend(resolved);
+        errors.extend(found);
+    }
+    Ok(hooks)
+}
+
+async fn resolve_one(
+    app: &App,
+    hook: Hook,
+    index: usize,
+    used: &PluginUse,
+    errors: &mut Vec<FieldError>,
+) -> Result<Option<Resolved>, Problem> {
+    let list = if hook == Hook::Pre { "pre" } else { "post" };
+    let field = format!("plugins.{list}[{index}]");
+    let found = find(app, ArtifactKind::Plugin, &used.plugin, &format!("{field}.use"), errors).await?;
+    let Some(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) = found else {
+        return Ok(None);
+    };
+    if let Some(message) = mismatch(hook, &manifest) {
+        errors.push(FieldError::new(ErrorCode::PluginHookMismatch, format!("{field}.use"), message));
+        return Ok(None);
+    }
+    let config_field = format!("{field}.config");
+    let problems = match check_schema(&manifest.config_schema, &used.config) {
+        problems if problems.is_empty() => ask_plugin(app, &digest, &used.config).await,
+        problems => Ok(problems),
+    };
+    match problems {
+        Ok(problems) => errors.extend(problems.into_iter().map(|(pointer, message)| {
+            let field = format!("{config_field}{}", path_of(&pointer));
+            FieldError::new(ErrorCode::InvalidPluginConfig, field, message)
+        })),
+        Err(problem) if problem.code == ErrorCode::InvalidPluginConfig => {
+            errors.push(FieldError::new(problem.code, config_field, problem.detail));
+        }
+        Err(problem) => return Err(problem),
+    }
+    let identity = PluginIdentity { name, version, digest };
+    let resolved = ResolvedHook { identity, config: used.config.clone() };
+    Ok(Some(Resolved { resolved, input: manifest.input }))
+}
+
+fn mismatch(hook: Hook, manifest: &PluginManifest) -> Option<String> {
+    let PluginManifest { name, version, pre, post, .. } = manifest;
+    match (hook, pre, post) {
+        (Hook::Pre, false, _) => Some(format!("`{name}@{version}` has no pre hook; list it under `plugins.post`")),
+        (Hook::Post, _, false) => Some(format!("`{name}@{version}` has no post hook; list it under `plugins.pre`")),
+        _ => None,
+    }
+}
+
+/// What of `config` does not fit: JSON pointers and messages.
+fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
+    // A reference to another document is refused here: nothing is fetched.
+    let validator = match jsonschema::draft202012::new(schema) {
+        Ok(validator) => validator,
+        Err(error) => return vec![(String::new(), format!("the plugin's own schema cannot be used: {error}"))],
+    };
+    let problem = |e: jsonschema::ValidationError<'_>| (e.instance_path().as_str().to_owned(), e.to_string());
+    validator.iter_errors(config).map(problem).collect()
+}
+
+/// Pairs of plugin and configuration that a plugin accepted.
+#[derive(Default)]
+pub(crate) struct AcceptedConfigs(Mutex<HashSet<(Digest, Digest)>>);
+
+/// Some 150 bytes each; when it is full it starts anew.
+const MAX_REMEMBERED: usize = 4096;
+
+impl AcceptedConfigs {
+    fn contains(&self, pair: &(Digest, Digest)) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(pair)
+    }
+
+    fn insert(&self, pair: (Digest, Digest)) {
+        let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pairs.len() >= MAX_REMEMBERED {
+            pairs.clear();
+        }
+        pairs.insert(pair);
+    }
+}
+
+async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<(String, String)>, Problem> {
+    let pair = (plugin.clone(), canonical::digest(config));
+    if app.accepted_configs.contains(&pair) {
+        return Ok(Vec::new());
+    }
+    let file = app.blobs.verified(plugin).await?;
+    let problems = app.probes.validate_config(&file, config).await?;
+    if problems.is_empty() {
+        app.accepted_configs.insert(pair);
+    }
+    Ok(problems.into_iter().map(|p| (p.path, p.message)).collect())
+}
+
+/// A JSON pointer as the rest of a field's path: `/line/0` is `.line[0]`.
+fn path_of(pointer: &str) -> String {
+    let mut path = String::new();
+    for segment in pointer.split('/').skip(1) {
+        if !segment.is_empty() && segment.bytes().all(|b| b.is_ascii_digit()) {
+            path += &format!("[{segment}]");
+        } else {
+            path.push('.');
+            path += &segment.replace("~1", "/").replace("~0", "~");
+        }
+    }
+    path
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_offending_value_is_named() {
+        let schema = json!({
+            "type": "object",
+            "properties": {"min_score": {"type": "number", "maximum": 1}, "line": {"type": "array", "items": {"type": "number"}}},
+            "required": ["min_score"],
+            "additionalProperties": false
+        });
+        let fields = |config: Value| -> Vec<String> {
+            check_schema(&schema, &config).into_iter().map(|(pointer, _)| path_of(&pointer)).collect()
+        };
+        assert!(fields(json!({"min_score": 0.3, "line": [1, 2]})).is_empty());
+        assert_eq!(fields(json!({"min_score": 3, "line": [1, "x"]})), [".line[1]", ".min_score"]);
+        assert_eq!(fields(json!({})), [""]);
+        assert_eq!(fields(json!(3)), [""]);
+        let remote = json!({"$ref": "https://example.com/schema.json"});
+        assert!(check_schema(&remote, &json!({}))[0].1.contains("cannot be used"));
+    }
+
+    #[test]
+    fn pointers_become_paths() {
+        for (pointer, path) in [("", ""), ("/a", ".a"), ("/a/0/b~1c~0d", ".a[0].b/c~d"), ("/", ".")] {
+            assert_eq!(path_of(pointer), path);
+        }
+    }
+}

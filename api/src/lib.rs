@@ -1,0 +1,113 @@
+//! The REST API and the two services that belong to it: the outbox relay and the results inbox.
+//!
+//! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do (`probe`).
+//! It speaks to the orchestrator and the runners only through the store and the bus, and waits for neither.
+//!
+//! One file a resource: `scenario`, `prediction`, `artifact`, `runner`, `operation`.
+
+#![allow(
+    clippy::result_large_err,
+    reason = "a request ends with a problem at most once: moving 176 bytes costs nothing"
+)]
+
+mod artifact;
+mod backoff;
+mod canonical;
+mod extract;
+mod hooks;
+pub mod inbox;
+mod linger;
+mod metrics;
+mod operation;
+mod page;
+mod prediction;
+mod probe;
+mod problem;
+pub mod relay;
+mod resolve;
+mod runner;
+mod scenario;
+mod server;
+mod source;
+mod upload;
+mod view;
+
+use std::{path::PathBuf, sync::Arc};
+
+use framehook_core::artifact::ArtifactKind;
+use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
+use serde::{Deserialize, Serialize};
+
+pub use page::Page;
+pub use problem::{FieldError, Problem};
+pub use server::{openapi, router, serve};
+pub use view::{ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
+
+/// What the API needs to know of its surroundings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiConfig {
+    /// The executable `framehook-worker`, which judges models and videos.
+    pub worker: PathBuf,
+    /// The executable `framehook`, whose `plugin-host` judges plugins.
+    pub plugin_host: PathBuf,
+    /// The ONNX Runtime shared library.
+    pub onnxruntime: PathBuf,
+    /// Folders whose files a scenario may name as its source.
+    pub source_dirs: Vec<PathBuf>,
+    pub upload_caps: UploadCaps,
+}
+
+/// Most bytes of an upload, by kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UploadCaps {
+    pub plugin: u64,
+    pub model: u64,
+    pub video: u64,
+}
+
+impl Default for UploadCaps {
+    fn default() -> Self {
+        Self {
+            // A script engine inside a plugin takes some 18 MB.
+            plugin: 32 << 20,
+            // An ONNX file without external data cannot be larger.
+            model: 2 << 30,
+            // A day of 1080p at 6 Mbit/s.
+            video: 64 << 30,
+        }
+    }
+}
+
+impl UploadCaps {
+    pub(crate) const fn of(self, kind: ArtifactKind) -> u64 {
+        match kind {
+            ArtifactKind::Plugin => self.plugin,
+            ArtifactKind::Model => self.model,
+            ArtifactKind::Video => self.video,
+        }
+    }
+}
+
+/// What every handler shares.
+pub(crate) struct App {
+    pub config: ApiConfig,
+    pub store: SharedStore,
+    pub bus: SharedBus,
+    pub blobs: Blobs,
+    pub probes: probe::Probes,
+    pub accepted_configs: hooks::AcceptedConfigs,
+    /// Held while a blob and its row are written or removed together.
+    pub artifact_writes: tokio::sync::Mutex<()>,
+}
+
+pub(crate) type SharedApp = Arc<App>;
+
+impl App {
+    fn new(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs) -> Self {
+        let probes = probe::Probes::new(&config);
+        let accepted_configs = hooks::AcceptedConfigs::default();
+        let artifact_writes = tokio::sync::Mutex::default();
+        Self { config, store, bus, blobs, probes, accepted_configs, artifact_writes }
+    }
+}

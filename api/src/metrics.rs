@@ -1,0 +1,115 @@
+//! What a Prometheus server may scrape.
+//!
+//! Counters belong to the process and are kept here; what the store and the bus know is read at the time of the scrape
+//! (`operation.rs`), so that a stalled service shows as a growing lag and not as a gauge that nobody updates.
+
+use std::{
+    collections::BTreeMap,
+    sync::{LazyLock, Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RequestLabels {
+    pub method: String,
+    /// The route's pattern, so that ids make no series of their own.
+    pub route: String,
+    pub status: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct RouteLabels {
+    pub method: String,
+    pub route: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct UploadLabels {
+    pub kind: &'static str,
+    /// `created`, `unchanged`, or a problem's code.
+    pub outcome: &'static str,
+}
+
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    latency: Family<RouteLabels, Histogram>,
+    pub uploads: Family<UploadLabels, Counter>,
+    pub relayed: Counter,
+    pub stored: Counter,
+    pub dead_letters: Counter,
+    /// The next offset of each partition that the inbox of this process holds.
+    inbox: Mutex<BTreeMap<i32, i64>>,
+}
+
+/// The one set of counters of this process.
+pub(crate) fn global() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+    &METRICS
+}
+
+impl Metrics {
+    fn new() -> Self {
+        // 0.5 ms to 8 s: from a cached read to an upload's probe.
+        fn histogram() -> Histogram {
+            Histogram::new(exponential_buckets(0.0005, 2.0, 15))
+        }
+        let mut metrics = Self {
+            registry: Registry::with_prefix("framehook"),
+            requests: Family::default(),
+            latency: Family::new_with_constructor(histogram as fn() -> Histogram),
+            uploads: Family::default(),
+            relayed: Counter::default(),
+            stored: Counter::default(),
+            dead_letters: Counter::default(),
+            inbox: Mutex::default(),
+        };
+        let registry = &mut metrics.registry;
+        registry.register("http_requests", "Requests answered", metrics.requests.clone());
+        let help = "Time from a request's head to its answer's head";
+        registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
+        registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
+        registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
+        registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
+        registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
+        metrics
+    }
+
+    pub(crate) fn observe_request(&self, method: &str, route: &str, status: u16, took: Duration) {
+        let (method, route) = (method.to_owned(), route.to_owned());
+        self.latency
+            .get_or_create(&RouteLabels { method: method.clone(), route: route.clone() })
+            .observe(took.as_secs_f64());
+        self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+    }
+
+    pub(crate) fn inbox_at(&self, partition: i32, next: i64) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next);
+    }
+
+    pub(crate) fn inbox_left(&self, partition: i32) {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+    }
+
+    pub(crate) fn inbox_positions(&self) -> BTreeMap<i32, i64> {
+        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Everything, `gauges` included, in the OpenMetrics text format.
+    pub(crate) fn encode(&self, gauges: &Registry) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
+        prometheus_client::encoding::text::encode(&mut text, gauges)?;
+        Ok(text)
+    }
+}

@@ -1,0 +1,115 @@
+//! Pages of a list, and the cursors between them.
+//!
+//! A cursor is opaque to clients: it names the last item of a page, so that items that come or go meanwhile make no
+//! page repeat or lose another item.
+
+use framehook_core::{error_code::ErrorCode, ids::ScenarioId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::problem::Problem;
+
+/// Items of a page when the client does not say.
+const DEFAULT_LIMIT: u32 = 100;
+/// A thousand predictions of twenty detections are about 4 MB of JSON.
+const MAX_LIMIT: u32 = 1000;
+
+/// One page of a list.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+pub struct Page<T> {
+    pub items: Vec<T>,
+    /// Give it back as `cursor` for the next page; null: this was the last.
+    pub next_cursor: Option<String>,
+}
+
+impl<T> Page<T> {
+    /// From one item more than `limit`, where there was one more.
+    pub(crate) fn cut(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {
+        let has_more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next_cursor = if has_more { items.last().map(cursor) } else { None };
+        Self { items, next_cursor }
+    }
+}
+
+/// # Errors
+/// When it is not 1 to 1000.
+pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
+    let limit = wanted.unwrap_or(DEFAULT_LIMIT);
+    if (1..=MAX_LIMIT).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::new(ErrorCode::InvalidParameter, format!("`limit` is {limit}"))
+        .field("limit")
+        .expected(format!("1 to {MAX_LIMIT}")))
+}
+
+/// A letter a list, so that a cursor of another list is refused instead of meaning something else.
+const SCENARIOS: char = 's';
+const HISTORY: char = 'h';
+const PREDICTIONS: char = 'p';
+
+pub(crate) fn scenario_cursor(id: ScenarioId) -> String {
+    format!("{SCENARIOS}{}", id.0.simple())
+}
+
+pub(crate) fn parse_scenario_cursor(cursor: Option<&str>) -> Result<Option<ScenarioId>, Problem> {
+    parse(cursor, SCENARIOS, |text| text.parse().ok())
+}
+
+pub(crate) fn history_cursor(sequence: i64) -> String {
+    format!("{HISTORY}{sequence:016x}")
+}
+
+pub(crate) fn parse_history_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, HISTORY, number)
+}
+
+pub(crate) fn prediction_cursor(pts_us: i64) -> String {
+    format!("{PREDICTIONS}{pts_us:016x}")
+}
+
+pub(crate) fn parse_prediction_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, PREDICTIONS, number)
+}
+
+fn number(text: &str) -> Option<i64> {
+    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::cast_signed)
+}
+
+fn parse<T>(cursor: Option<&str>, list: char, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    cursor.strip_prefix(list).and_then(read).map(Some).ok_or_else(|| {
+        Problem::new(ErrorCode::InvalidParameter, "this is no cursor of this list")
+            .field("cursor")
+            .expected("a `next_cursor` of the page before, unchanged")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_round_trip_and_others_are_refused() {
+        for n in [0, 1, -1, i64::MAX, i64::MIN] {
+            assert_eq!(parse_prediction_cursor(Some(&prediction_cursor(n))).unwrap(), Some(n));
+            assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
+            assert!(parse_history_cursor(Some(&prediction_cursor(n))).is_err());
+        }
+        let id = ScenarioId::generate();
+        assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));
+        for bad in ["", "p", "p1", "px", "s1", "é"] {
+            assert!(parse_prediction_cursor(Some(bad)).is_err() && parse_scenario_cursor(Some(bad)).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_page_has_a_next_only_if_there_is_more() {
+        let page = |n: i64, limit| Page::cut((0..n).collect(), limit, |i| history_cursor(*i));
+        assert_eq!((page(2, 2).items.len(), page(2, 2).next_cursor), (2, None));
+        assert_eq!((page(3, 2).items.len(), page(3, 2).next_cursor), (2, Some(history_cursor(1))));
+        assert!(limit(Some(0)).is_err() && limit(Some(1001)).is_err());
+        assert_eq!(limit(None).unwrap(), 100);
+    }
+}

@@ -1,0 +1,254 @@
+//! Judges files in child processes.
+//!
+//! Invariant: the API decodes no video, loads no model and runs no plugin itself; whatever a hostile file does, it does
+//! to a child that has a time limit, no credentials in its environment, and a bounded output.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use framehook_core::{
+    artifact::{ArtifactKind, Manifest},
+    error_code::ErrorCode,
+};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    process::Command,
+    sync::Semaphore,
+};
+
+use crate::{ApiConfig, problem::Problem};
+
+/// A model of a gigabyte takes some ten seconds to load on a slow disk.
+const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
+/// Compiling a plugin takes 0.1 s, a script engine inside one 14 s; nobody waits longer for an answer to a scenario.
+const CONFIG_LIMIT: Duration = Duration::from_secs(10);
+/// Each loads a whole model or compiles a plugin: memory, not time, is what this bounds.
+const AT_ONCE: usize = 2;
+/// A manifest with a large JSON Schema is some 100 KiB.
+const MAX_OUTPUT: u64 = 4 << 20;
+/// What a dynamic linker and a temporary file need; nothing that could be a secret.
+const ENVIRONMENT: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG"];
+
+/// Starts the probes.
+pub(crate) struct Probes {
+    worker: PathBuf,
+    plugin_host: PathBuf,
+    onnxruntime: PathBuf,
+    uploads: Semaphore,
+    /// Of their own, so that a scenario does not wait behind two large uploads.
+    configs: Semaphore,
+}
+
+/// A plugin's word about a configuration.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+pub(crate) struct ConfigProblem {
+    /// JSON pointer into the configuration.
+    pub path: String,
+    pub message: String,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ProbeError {
+    #[error("`{program}` could not be started: {cause}")]
+    Start { program: String, cause: std::io::Error },
+    #[error("it took longer than {} s", .0.as_secs())]
+    Timeout(Duration),
+    #[error("the process that looked at it ended with {0}; nothing else was harmed")]
+    Crashed(ExitStatus),
+    #[error("the process that looked at it gave no verdict: {0}")]
+    NoVerdict(String),
+}
+
+/// What `framehook-worker probe-...` and `framehook plugin-host inspect` print.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    #[serde(alias = "manifest")]
+    Ok(Value),
+    Problem(Finding),
+    Findings(Vec<Finding>),
+}
+
+#[derive(Debug, Deserialize)]
+struct Finding {
+    code: String,
+    message: String,
+}
+
+impl Probes {
+    pub(crate) fn new(config: &ApiConfig) -> Self {
+        Self {
+            worker: config.worker.clone(),
+            plugin_host: config.plugin_host.clone(),
+            onnxruntime: config.onnxruntime.clone(),
+            uploads: Semaphore::new(AT_ONCE),
+            configs: Semaphore::new(AT_ONCE),
+        }
+    }
+
+    /// What `file` is, if it is a usable one.
+    ///
+    /// # Errors
+    /// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
+    pub(crate) async fn inspect(&self, kind: ArtifactKind, file: &Path) -> Result<Manifest, Problem> {
+        let code = match kind {
+            ArtifactKind::Plugin => ErrorCode::InvalidPlugin,
+            ArtifactKind::Model => ErrorCode::InvalidModel,
+            ArtifactKind::Video => ErrorCode::InvalidVideo,
+        };
+        let command = match kind {
+            ArtifactKind::Plugin => command(&self.plugin_host, &["plugin-host", "inspect"], file),
+            ArtifactKind::Video => command(&self.worker, &["probe-video"], file),
+            ArtifactKind::Model => {
+                let mut command = command(&self.worker, &["probe-model"], file);
+                command.arg("--onnxruntime").arg(&self.onnxruntime);
+                command
+            }
+        };
+        let verdict = verdict(command, &[], UPLOAD_LIMIT, &self.uploads).await;
+        let findings = match verdict.map_err(|e| refusal(code, kind, &e))? {
+            Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
+            Verdict::Problem(finding) => vec![finding],
+            Verdict::Findings(findings) => findings,
+        };
+        let findings = findings.iter().map(|f| format!("{}: {}", f.code, f.message)).collect::<Vec<_>>().join("; ");
+        // The child knows the upload by the name of a temporary file, which says nothing to a client.
+        Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
+    }
+
+    /// Asks a plugin whether it accepts a configuration; an empty answer is a yes.
+    ///
+    /// # Errors
+    /// `invalid_plugin_config` when the plugin gives no answer.
+    pub(crate) async fn validate_config(&self, plugin: &Path, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Answer {
+            List(Vec<ConfigProblem>),
+            Object { problems: Vec<ConfigProblem> },
+        }
+        let command = command(&self.plugin_host, &["plugin-host", "validate-config"], plugin);
+        let input = config.to_string();
+        match verdict(command, input.as_bytes(), CONFIG_LIMIT, &self.configs).await {
+            Ok(Answer::List(problems) | Answer::Object { problems }) => Ok(problems),
+            Err(error @ ProbeError::Start { .. }) => Err(Problem::internal(error)),
+            Err(error) => {
+                let detail = format!("the plugin could not be asked about its configuration: {error}");
+                Err(Problem::new(ErrorCode::InvalidPluginConfig, detail))
+            }
+        }
+    }
+}
+
+fn refusal(code: ErrorCode, kind: ArtifactKind, error: &ProbeError) -> Problem {
+    match error {
+        // Our installation's fault and not the file's.
+        ProbeError::Start { .. } => Problem::internal(error),
+        _ => Problem::new(code, format!("the {kind} could not be read: {error}")),
+    }
+}
+
+fn read_manifest(kind: ArtifactKind, manifest: Value) -> Result<Manifest, serde_json::Error> {
+    Ok(match kind {
+        ArtifactKind::Plugin => Manifest::Plugin(serde_json::from_value(manifest)?),
+        ArtifactKind::Model => Manifest::Model(serde_json::from_value(manifest)?),
+        ArtifactKind::Video => Manifest::Video(serde_json::from_value(manifest)?),
+    })
+}
+
+fn command(program: &Path, arguments: &[&str], file: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.args(arguments).arg(file).env_clear();
+    command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
+}
+
+/// Runs a child to its end and reads its verdict.
+async fn verdict<T: DeserializeOwned>(
+    command: Command,
+    input: &[u8],
+    limit: Duration,
+    turns: &Semaphore,
+) -> Result<T, ProbeError> {
+    // The semaphore is never closed.
+    let _turn = turns.acquire().await.map_err(|e| ProbeError::NoVerdict(e.to_string()))?;
+    let output = tokio::time::timeout(limit, run(command, input)).await.map_err(|_| ProbeError::Timeout(limit))??;
+    serde_json::from_slice(&output).map_err(|e| ProbeError::NoVerdict(e.to_string()))
+}
+
+async fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, ProbeError> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let program = command.as_std().get_program().to_string_lossy().into_owned();
+    let mut child = command.spawn().map_err(|cause| ProbeError::Start { program, cause })?;
+    let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let (Some(mut stdin), Some(stdout), Some(stderr)) = pipes else {
+        return Err(ProbeError::NoVerdict("it has no pipes".into()));
+    };
+    let write = async {
+        // A child that ends without reading its input is judged by its exit status.
+        stdin.write_all(input).await.ok();
+        drop(stdin);
+    };
+    let ((), output, errors) = tokio::join!(write, read_to_end(stdout), read_to_end(stderr));
+    let status = child.wait().await.map_err(|e| ProbeError::NoVerdict(e.to_string()))?;
+    if !errors.is_empty() {
+        tracing::debug!(%status, "probe: {}", String::from_utf8_lossy(&errors));
+    }
+    if status.success() { Ok(output) } else { Err(ProbeError::Crashed(status)) }
+}
+
+/// Keeps at most [`MAX_OUTPUT`] and drains the rest, so that a talkative child ends too.
+async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let read = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept).await;
+    if read.is_ok() {
+        tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await.ok();
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn shell(script: &str, input: &[u8], limit: Duration) -> Result<Value, ProbeError> {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(script);
+        verdict(command, input, limit, &Semaphore::new(1)).await
+    }
+
+    /// Far more than any of these scripts takes.
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_child_has_a_time_limit() {
+        let limit = Duration::from_millis(50);
+        let answer = shell("exec tail -f /dev/null", &[], limit).await;
+        assert!(matches!(answer, Err(ProbeError::Timeout(given)) if given == limit), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_child_that_talks_too_much_or_does_not_listen_ends_too() {
+        let talk = shell("yes | head -c 9000000; yes | head -c 9000000 >&2", &[], LONG).await;
+        assert!(matches!(talk, Err(ProbeError::NoVerdict(_))), "{talk:?}");
+        // More than a pipe holds.
+        let deaf = shell("echo 1", &vec![b'x'; 1 << 20], LONG).await;
+        assert_eq!(deaf.unwrap(), 1);
+        let echo = shell("cat", b"[1]", LONG).await;
+        assert_eq!(echo.unwrap(), serde_json::json!([1]));
+    }
+
+    #[tokio::test]
+    async fn a_child_sees_no_secrets() {
+        let command = command(Path::new("env"), &[], Path::new("A=1"));
+        let output = run(command, &[]).await.unwrap();
+        let names = String::from_utf8(output).unwrap();
+        let mut names = names.lines().filter_map(|line| Some(line.split_once('=')?.0));
+        assert!(names.all(|name| name == "A" || ENVIRONMENT.contains(&name)));
+    }
+}

@@ -1,0 +1,84 @@
+//! The outbox relay: what a transaction put into the outbox goes to the bus.
+//!
+//! Invariants: a message is marked only after the bus has it, so dying anywhere loses nothing; what is published a
+//! second time has the same id and no second effect. Messages of a topic keep their order. Any number of processes
+//! may run a relay at once.
+
+use std::time::Duration;
+
+use framehook_core::message::{Envelope, Topic};
+use framehook_infra::{
+    bus::{Record, SharedBus},
+    store::SharedStore,
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{backoff::Backoff, metrics};
+
+/// Finds what other processes put into the outbox; our own wakes us.
+const PERIOD: Duration = Duration::from_secs(1);
+/// Messages of one round: a transaction of some milliseconds.
+const BATCH: u32 = 500;
+
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error(transparent)]
+    Store(#[from] framehook_infra::store::StoreError),
+    #[error(transparent)]
+    Bus(#[from] framehook_infra::bus::BusError),
+    #[error("a message cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Runs until `cancel`. Errors are logged and retried.
+pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
+    let mut backoff = Backoff::default();
+    loop {
+        match forward(&store, &bus).await {
+            // There may be more where a full batch came from.
+            Ok(published) if published == BATCH as usize => backoff.reset(),
+            Ok(_) => {
+                backoff.reset();
+                let woken = tokio::time::timeout(PERIOD, store.outbox_filled());
+                if cancel.run_until_cancelled(woken).await.is_none() {
+                    return;
+                }
+            }
+            Err(error) => {
+                tracing::warn!("outbox relay: {error}");
+                if !backoff.wait(&cancel).await {
+                    return;
+                }
+            }
+        }
+        if cancel.is_cancelled() {
+            return;
+        }
+    }
+}
+
+/// One round; gives how many messages it published.
+async fn forward(store: &SharedStore, bus: &SharedBus) -> Result<usize, RelayError> {
+    let messages = store.outbox(BATCH).await?;
+    for topic in Topic::ALL {
+        let (records, ids) = of_topic(&messages, topic)?;
+        if records.is_empty() {
+            continue;
+        }
+        bus.publish(topic, records).await?;
+        store.mark_published(&ids).await?;
+        metrics::global().relayed.inc_by(ids.len() as u64);
+    }
+    Ok(messages.len())
+}
+
+fn of_topic(messages: &[Envelope], topic: Topic) -> Result<(Vec<Record>, Vec<Uuid>), serde_json::Error> {
+    let mut records = Vec::new();
+    let mut ids = Vec::new();
+    for message in messages.iter().filter(|m| m.topic() == topic) {
+        records.push(Record { key: message.key(), payload: serde_json::to_vec(message)? });
+        ids.push(message.id);
+    }
+    Ok((records, ids))
+}

@@ -1,0 +1,176 @@
+//! From a scenario as written to a scenario that can run: names to digests, settings checked and completed.
+//!
+//! Invariant: `POST /scenario/init` and `POST /scenario/check` go through [`resolve`], so what the one accepts the other
+//! does. Everything that is wrong is reported at once, in the order of the scenario's fields.
+
+use framehook_core::{
+    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
+    error_code::ErrorCode,
+    input::InputOptions,
+    spec::{ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
+};
+use framehook_infra::store::Artifact;
+
+use crate::{
+    App,
+    hooks::{self, Hook},
+    problem::{FieldError, Problem},
+    source,
+};
+
+/// One line on a screen, with room for other scripts.
+const MAX_NAME: usize = 200;
+const MAX_LABELS: usize = 64;
+/// A word, and a sentence.
+const MAX_LABEL: usize = 63;
+const MAX_LABEL_VALUE: usize = 255;
+/// Each hook is an instance of a plugin with up to 256 MiB of its own.
+const MAX_HOOKS: usize = 16;
+/// Of what exists, in a message.
+const MAX_LISTED: usize = 10;
+
+/// Collects what is wrong; gives the resolved scenario if nothing is.
+///
+/// # Errors
+/// A problem with everything that was found, or why the store could not be asked.
+pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedScenario, Problem> {
+    let mut errors = check_sizes(spec);
+    if let Some(problem) = Problem::of_all(errors.clone()) {
+        // Looking up a thousand plugins would be the harm these limits prevent.
+        return Err(problem);
+    }
+    let source = resolve_source(app, &spec.source, &mut errors).await?;
+    let model = find(app, ArtifactKind::Model, &spec.model, "model", &mut errors).await?;
+    let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
+    let post = hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?;
+
+    // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
+    let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
+    let options = declared.fold(spec.input.clone(), InputOptions::or);
+    let model = model.and_then(as_model);
+    let input = match &model {
+        Some((_, manifest)) => options
+            .resolve(&manifest.inputs)
+            .map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message)))
+            .ok(),
+        None => None,
+    };
+    match (Problem::of_all(errors), source, model, input) {
+        (None, Some(source), Some((model, _)), Some(input)) => Ok(ResolvedScenario {
+            source,
+            model,
+            input,
+            pre: pre.into_iter().map(|hook| hook.resolved).collect(),
+            post: post.into_iter().map(|hook| hook.resolved).collect(),
+            on_plugin_failure: spec.on_plugin_failure,
+        }),
+        (Some(problem), ..) => Err(problem),
+        (None, ..) => Err(Problem::internal("a part of a scenario is missing without an error")),
+    }
+}
+
+fn check_sizes(spec: &ScenarioSpec) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let mut check = |bad: bool, field: &str, message: String| {
+        if bad {
+            errors.push(FieldError::new(ErrorCode::InvalidScenario, field, message));
+        }
+    };
+    let name = spec.name.chars().count();
+    check(name > MAX_NAME, "name", format!("the name has {name} characters; at most {MAX_NAME} are allowed"));
+    check(spec.name.chars().any(char::is_control), "name", "the name contains control characters".into());
+    let labels = spec.labels.len();
+    check(labels > MAX_LABELS, "labels", format!("there are {labels} labels; at most {MAX_LABELS} are allowed"));
+    let is_long = |(key, value): (&String, &String)| {
+        key.is_empty() || key.chars().count() > MAX_LABEL || value.chars().count() > MAX_LABEL_VALUE
+    };
+    let message = format!("a label has 1 to {MAX_LABEL} characters, its value at most {MAX_LABEL_VALUE}");
+    check(spec.labels.iter().any(is_long), "labels", message);
+    for (field, hooks) in [("plugins.pre", &spec.plugins.pre), ("plugins.post", &spec.plugins.post)] {
+        let count = hooks.len();
+        check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
+    }
+    errors
+}
+
+/// Looks up an artifact; if there is none, says what there is.
+pub(crate) async fn find(
+    app: &App,
+    kind: ArtifactKind,
+    reference: &ArtifactRef,
+    field: &str,
+    errors: &mut Vec<FieldError>,
+) -> Result<Option<Artifact>, Problem> {
+    let found = app.store.artifact(kind, reference).await?;
+    if found.is_none() {
+        let code = match kind {
+            ArtifactKind::Plugin => ErrorCode::UnknownPlugin,
+            ArtifactKind::Model => ErrorCode::UnknownModel,
+            ArtifactKind::Video => ErrorCode::UnknownVideo,
+        };
+        let existing = app.store.artifacts(kind).await?;
+        errors.push(FieldError::new(code, field, unknown(kind, reference, &existing)));
+    }
+    Ok(found)
+}
+
+fn unknown(kind: ArtifactKind, reference: &ArtifactRef, existing: &[Artifact]) -> String {
+    let listed: Vec<_> = existing.iter().take(MAX_LISTED).map(|a| format!("`{}@{}`", a.name, a.version)).collect();
+    let more = existing.len() - listed.len();
+    let there_is = match (listed.as_slice(), more) {
+        ([], _) => format!("none was uploaded yet: POST /{kind}"),
+        (listed, 0) => format!("there is {}", listed.join(", ")),
+        (listed, more) => format!("there is {} and {more} more, see GET /{kind}", listed.join(", ")),
+    };
+    format!("there is no {kind} `{reference}`; {there_is}")
+}
+
+async fn resolve_source(
+    app: &App,
+    source: &SourceSpec,
+    errors: &mut Vec<FieldError>,
+) -> Result<Option<ResolvedSource>, Problem> {
+    let path = match source {
+        SourceSpec::Video(reference) => {
+            let video = find(app, ArtifactKind::Video, reference, "source.video", errors).await?;
+            return Ok(video.map(|v| ResolvedSource::Video(identity(v))));
+        }
+        SourceSpec::File(path) => path,
+    };
+    let file = match source::resolve(path, &app.config.source_dirs).await {
+        Ok(file) => file,
+        Err(error) => {
+            errors.push(error);
+            return Ok(None);
+        }
+    };
+    match app.probes.inspect(ArtifactKind::Video, &file).await {
+        Ok(_) => {}
+        Err(problem) if problem.code == ErrorCode::InvalidVideo => {
+            errors.push(FieldError::new(problem.code, "source.file", problem.detail));
+            return Ok(None);
+        }
+        Err(problem) => return Err(problem),
+    }
+    // What is not UTF-8 did not come out of a JSON string, unless a link led to it.
+    match file.into_os_string().into_string() {
+        Ok(path) => Ok(Some(ResolvedSource::File(path))),
+        Err(_) => {
+            let message = "the file behind this link has a name that is not UTF-8";
+            errors.push(FieldError::new(ErrorCode::InvalidScenario, "source.file", message));
+            Ok(None)
+        }
+    }
+}
+
+fn as_model(artifact: Artifact) -> Option<(ResolvedArtifact, ModelManifest)> {
+    match artifact.manifest.clone() {
+        Manifest::Model(manifest) => Some((identity(artifact), manifest)),
+        Manifest::Plugin(_) | Manifest::Video(_) => None,
+    }
+}
+
+fn identity(artifact: Artifact) -> ResolvedArtifact {
+    let Artifact { name, version, digest, .. } = artifact;
+    ResolvedArtifact { name, version, digest }
+}

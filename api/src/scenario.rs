@@ -1,0 +1,195 @@
+//! `/scenario`: create, check, list, get, stop, start, delete, history.
+//!
+//! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
+
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, StatusCode},
+};
+use framehook_core::{
+    error_code::ErrorCode,
+    ids::ScenarioId,
+    spec::{ResolvedScenario, ScenarioSpec},
+    state::{Desired, ScenarioState},
+};
+use framehook_infra::store::{Created, Idempotency, NewScenario, ScenarioFilter, ScenarioRecord};
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::{
+    SharedApp, canonical,
+    extract::{Body, Query, ScenarioPath, idempotency_key, traceparent},
+    page::{self, Page},
+    problem::Problem,
+    resolve::resolve,
+    view::{HistoryView, ScenarioView},
+};
+
+/// Create a scenario and start it
+///
+/// With an `Idempotency-Key`, the same request again gives the same scenario.
+#[utoipa::path(post, path = "/scenario/init", tag = "/scenario", operation_id = "init_scenario",
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform")),
+    request_body = ScenarioSpec,
+    responses(
+        (status = 200, description = "Created, or created before with this key", body = ScenarioView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn init(
+    State(app): State<SharedApp>,
+    headers: HeaderMap,
+    body: Body<ScenarioSpec>,
+) -> Result<Json<ScenarioView>, Problem> {
+    let key = idempotency_key(&headers)?;
+    let resolved = resolve(&app, &body.parsed).await?;
+    let idempotency = key.map(|key| Idempotency { key, request: canonical::digest(&body.json) });
+    let traceparent = traceparent(&headers);
+    let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
+    match app.store.create_scenario(new).await? {
+        Created::New(record) | Created::Repeated(record) => Ok(Json(record.into())),
+        Created::KeyReused => {
+            let detail = "this key belongs to a request with another body; use a new key for a new scenario";
+            Err(Problem::new(ErrorCode::IdempotencyKeyReused, detail).field("Idempotency-Key"))
+        }
+    }
+}
+
+/// The outcome of a check without errors.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Checked {
+    /// What would run.
+    resolved: ResolvedScenario,
+}
+
+/// Check a scenario without creating it
+#[utoipa::path(post, path = "/scenario/check", tag = "/scenario", operation_id = "check_scenario",
+    request_body = ScenarioSpec,
+    responses(
+        (status = 200, description = "`POST /scenario/init` would accept it", body = Checked),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> Result<Json<Checked>, Problem> {
+    Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParameters {
+    state: Option<ScenarioState>,
+    /// Exact name.
+    name: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// 1 to 1000, 100 by default.
+    limit: Option<u32>,
+}
+
+/// Scenarios, newest first
+#[utoipa::path(get, path = "/scenario", tag = "/scenario", operation_id = "list_scenarios", params(ListParameters),
+    responses(
+        (status = 200, body = Page<ScenarioView>),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(app): State<SharedApp>,
+    Query(parameters): Query<ListParameters>,
+) -> Result<Json<Page<ScenarioView>>, Problem> {
+    let ListParameters { state, name, cursor, limit } = parameters;
+    let limit = page::limit(limit)?;
+    let after = page::parse_scenario_cursor(cursor.as_deref())?;
+    let records = app.store.scenarios(ScenarioFilter { state, name }, after, limit + 1).await?;
+    let items = records.into_iter().map(ScenarioView::from).collect();
+    Ok(Json(Page::cut(items, limit, |s| page::scenario_cursor(s.id))))
+}
+
+/// One scenario
+#[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 200, body = ScenarioView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn get(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<Json<ScenarioView>, Problem> {
+    let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    Ok(Json(record.into()))
+}
+
+/// Stop a scenario; again does nothing more
+#[utoipa::path(post, path = "/scenario/{id}/stop", tag = "/scenario", operation_id = "stop_scenario", params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 200, description = "It stops, or has stopped", body = ScenarioView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn stop(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<Json<ScenarioView>, Problem> {
+    wish(&app, id, Desired::Stopped).await
+}
+
+/// Start a stopped or failed scenario where it left off; again does nothing more
+#[utoipa::path(post, path = "/scenario/{id}/start", tag = "/scenario", operation_id = "start_scenario", params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 200, description = "It starts, runs, or has completed", body = ScenarioView),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn start(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<Json<ScenarioView>, Problem> {
+    wish(&app, id, Desired::Running).await
+}
+
+/// Delete a scenario and its predictions; again does nothing more
+#[utoipa::path(delete, path = "/scenario/{id}", tag = "/scenario", operation_id = "delete_scenario", params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 204, description = "Deleted"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn delete(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<StatusCode, Problem> {
+    let deleted = app.store.set_desired(id, Desired::Deleted).await?;
+    deleted.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
+}
+
+async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
+    let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
+    let record = app.store.set_desired(id, desired).await?.filter(is_there).ok_or_else(|| not_found(id))?;
+    Ok(Json(record.into()))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageParameters {
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// 1 to 1000, 100 by default.
+    limit: Option<u32>,
+}
+
+/// Every change of a scenario's state, oldest first
+#[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
+    params(("id" = ScenarioId, Path), PageParameters),
+    responses(
+        (status = 200, body = Page<HistoryView>),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn history(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    Query(PageParameters { cursor, limit }): Query<PageParameters>,
+) -> Result<Json<Page<HistoryView>>, Problem> {
+    let limit = page::limit(limit)?;
+    let after = page::parse_history_cursor(cursor.as_deref())?;
+    app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    let entries = app.store.history(id, after, limit + 1).await?;
+    let items = entries.into_iter().map(HistoryView::from).collect();
+    Ok(Json(Page::cut(items, limit, |entry: &HistoryView| page::history_cursor(entry.sequence))))
+}
+
+pub(crate) fn not_found(id: ScenarioId) -> Problem {
+    Problem::new(
+        ErrorCode::ScenarioNotFound,
+        format!("there is no scenario {id}, or it was deleted; see GET /scenario"),
+    )
+}

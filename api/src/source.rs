@@ -1,0 +1,105 @@
+//! Which files of this machine a scenario may read.
+//!
+//! Invariant: a path is judged after all its links are followed, so none leads out of the allowed folders; what is
+//! said about a path outside of them does not depend on whether it exists.
+
+use std::path::{Component, Path, PathBuf};
+
+use framehook_core::error_code::ErrorCode;
+
+use crate::problem::FieldError;
+
+/// Path of the field in a scenario.
+const FIELD: &str = "source.file";
+
+/// The canonical form of a file inside one of `allowed`.
+///
+/// # Errors
+/// What is wrong with the path.
+pub(crate) async fn resolve(path: &str, allowed: &[PathBuf]) -> Result<PathBuf, FieldError> {
+    let wanted = Path::new(path);
+    let invalid = |message: String| FieldError::new(ErrorCode::InvalidScenario, FIELD, message);
+    if !wanted.is_absolute() {
+        return Err(invalid(format!("`{}` is not an absolute path", path.escape_debug())));
+    }
+    let folders = canonical_folders(allowed).await;
+    let Ok(canonical) = tokio::fs::canonicalize(wanted).await else {
+        let is_plain = !wanted.components().any(|c| matches!(c, Component::ParentDir));
+        if is_plain && allowed.iter().chain(&folders).any(|folder| wanted.starts_with(folder)) {
+            return Err(invalid(format!("there is no file `{}`", path.escape_debug())));
+        }
+        return Err(not_allowed(path, allowed));
+    };
+    if !folders.iter().any(|folder| canonical.starts_with(folder)) {
+        return Err(not_allowed(path, allowed));
+    }
+    let is_file = tokio::fs::metadata(&canonical).await.is_ok_and(|m| m.is_file());
+    if !is_file {
+        return Err(invalid(format!("`{}` is not a regular file", path.escape_debug())));
+    }
+    Ok(canonical)
+}
+
+async fn canonical_folders(allowed: &[PathBuf]) -> Vec<PathBuf> {
+    let mut folders = Vec::with_capacity(allowed.len());
+    for folder in allowed {
+        match tokio::fs::canonicalize(folder).await {
+            Ok(folder) => folders.push(folder),
+            Err(error) => tracing::warn!("source folder {}: {error}", folder.display()),
+        }
+    }
+    folders
+}
+
+fn not_allowed(path: &str, allowed: &[PathBuf]) -> FieldError {
+    let folders: Vec<_> = allowed.iter().map(|f| format!("`{}`", f.display())).collect();
+    let advice = if folders.is_empty() {
+        "no folder is allowed: upload the video instead, or allow its folder in the configuration of this service"
+            .into()
+    } else {
+        format!("the allowed folders are {}", folders.join(", "))
+    };
+    let message = format!("`{}` is outside of the allowed folders; {advice}", path.escape_debug());
+    FieldError::new(ErrorCode::SourceNotAllowed, FIELD, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn only_regular_files_inside_the_allowed_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        let inside = dir.path().join("in");
+        let outside = dir.path().join("out");
+        std::fs::create_dir_all(inside.join("deep")).unwrap();
+        std::fs::create_dir_all(&outside).unwrap();
+        std::fs::write(inside.join("deep/a.mp4"), "x").unwrap();
+        std::fs::write(outside.join("b.mp4"), "x").unwrap();
+        symlink(outside.join("b.mp4"), inside.join("link.mp4")).unwrap();
+        symlink(&outside, inside.join("linked")).unwrap();
+        symlink(&inside, dir.path().join("alias")).unwrap();
+        let allowed = vec![dir.path().join("alias")];
+        let check = async |path: &str| resolve(&format!("{}/{path}", dir.path().display()), &allowed).await;
+
+        let good = inside.join("deep/a.mp4").canonicalize().unwrap();
+        assert_eq!(check("in/deep/a.mp4").await, Ok(good.clone()));
+        assert_eq!(check("alias/deep/a.mp4").await, Ok(good));
+        for escape in
+            ["in/link.mp4", "in/linked/b.mp4", "in/../out/b.mp4", "out/b.mp4", "out/missing", "in/../out/none"]
+        {
+            let error = check(escape).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::SourceNotAllowed, "{escape}");
+            assert!(error.message.contains("alias"), "{}", error.message);
+        }
+        for (wrong, words) in [("in/none.mp4", "no file"), ("in/deep", "regular file")] {
+            let error = check(wrong).await.unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidScenario, "{wrong}");
+            assert!(error.message.contains(words), "{}", error.message);
+        }
+        assert!(resolve("a.mp4", &allowed).await.unwrap_err().message.contains("absolute"));
+        assert!(resolve("/etc/hostname", &[]).await.unwrap_err().message.contains("no folder is allowed"));
+    }
+}

@@ -1,0 +1,186 @@
+//! What the API shows: the store's records in the shape that clients see.
+//!
+//! Invariant: nothing is computed from anything but one record, so that a view is as consistent as the read behind it.
+
+use framehook_core::{
+    artifact::{ArtifactKind, Manifest},
+    ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Progress, WorkerStatus},
+    prediction::FrameTimings,
+    reason::Reason,
+    spec::{ResolvedScenario, ScenarioSpec},
+    state::{Desired, ScenarioState},
+};
+use framehook_infra::store::{Artifact, HistoryEntry, RunnerRecord, ScenarioRecord};
+use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A scenario: what was asked for, what it does, and why.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ScenarioView {
+    pub id: ScenarioId,
+    pub name: String,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub updated_at: Timestamp,
+    /// As it was posted.
+    pub spec: ScenarioSpec,
+    /// The same with names resolved and settings complete.
+    pub resolved: ResolvedScenario,
+    pub revision: i64,
+    pub desired: Desired,
+    pub state: ScenarioState,
+    /// Why it is in this state.
+    pub reason: Option<Reason>,
+    /// Restarts in a row without a new frame.
+    pub attempt: u32,
+    /// When a recovering worker is started again.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub retry_at: Option<Timestamp>,
+    /// Counts its deployments.
+    pub generation: Generation,
+    /// Where it runs, or ran last.
+    pub runner: Option<RunnerId>,
+    pub progress: ProgressView,
+    /// Frames a second of the current deployment.
+    pub fps: Option<f64>,
+    /// Mean microseconds a frame of the current deployment.
+    pub timings: Option<FrameTimings>,
+    /// Frames of the current deployment that a hook skipped.
+    pub skipped: u64,
+    /// Frames of the current deployment on which a hook failed.
+    pub hook_failures: u64,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ProgressView {
+    /// Frames whose predictions can be read.
+    pub frames: u64,
+    /// As the container declares it.
+    pub frames_total: Option<u64>,
+    /// 0 to 100.
+    pub percent: Option<f64>,
+    /// Frames that the worker has given to the bus; these become readable next.
+    pub published: u64,
+}
+
+impl From<ScenarioRecord> for ScenarioView {
+    fn from(record: ScenarioRecord) -> Self {
+        let status = record.worker.as_ref().and_then(|w| w.status.as_ref());
+        let current = status.filter(|s| s.generation == record.generation);
+        let measured = current.map(|s| s.progress).filter(|p| p.frames > 0);
+        Self {
+            id: record.id,
+            name: record.spec.name.clone(),
+            created_at: record.created_at,
+            updated_at: record.updated_at,
+            revision: record.revision,
+            desired: record.desired,
+            state: record.state,
+            attempt: current.map_or(0, |s| s.attempt),
+            retry_at: current.filter(|_| !record.state.is_ended()).and_then(|s| s.retry_at),
+            generation: record.generation,
+            runner: record.worker.as_ref().map(|w| w.runner_id.clone()),
+            progress: progress(&record, current),
+            fps: measured.map(|p| p.fps),
+            timings: measured.map(|p| p.mean),
+            skipped: measured.map_or(0, |p| p.skipped),
+            hook_failures: measured.map_or(0, |p| p.hook_failures),
+            reason: record.reason,
+            spec: record.spec,
+            resolved: record.resolved,
+        }
+    }
+}
+
+fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressView {
+    let Progress { published, frames_total, .. } = status.map(|s| s.progress).unwrap_or_default();
+    let frames = record.stored.map_or(0, |p| p.frame + 1);
+    let percent = match (record.state, frames_total) {
+        // A container may declare more frames than it holds.
+        (ScenarioState::Completed, _) => Some(100.0),
+        (_, Some(total)) if total > 0 => Some((frames as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0),
+        _ => None,
+    };
+    ProgressView { frames, frames_total, percent, published: published.map_or(0, |p| p.frame + 1).max(frames) }
+}
+
+/// One change of a scenario's state or of what is wanted from it.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HistoryView {
+    pub sequence: i64,
+    #[schema(value_type = String, format = DateTime)]
+    pub at: Timestamp,
+    pub generation: Generation,
+    /// Null: the scenario was created.
+    pub from: Option<ScenarioState>,
+    pub to: ScenarioState,
+    pub desired: Desired,
+    pub reason: Option<Reason>,
+}
+
+impl From<HistoryEntry> for HistoryView {
+    fn from(entry: HistoryEntry) -> Self {
+        let HistoryEntry { sequence, at, generation, from, to, desired, reason } = entry;
+        Self { sequence, at, generation, from, to, desired, reason }
+    }
+}
+
+/// A model, a plugin or a video.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ArtifactView {
+    pub kind: ArtifactKind,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+    pub manifest: Manifest,
+}
+
+impl From<Artifact> for ArtifactView {
+    fn from(artifact: Artifact) -> Self {
+        let Artifact { kind, name, version, digest, size_bytes, manifest, created_at } = artifact;
+        Self { kind, name, version, digest, size_bytes, created_at, manifest }
+    }
+}
+
+/// A host of workers, as of its last heartbeat.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct RunnerView {
+    pub id: RunnerId,
+    pub incarnation: Incarnation,
+    /// Not written off, and heard of within its lease.
+    pub alive: bool,
+    #[schema(value_type = String, format = DateTime)]
+    pub seen_at: Timestamp,
+    #[schema(value_type = String, format = DateTime)]
+    pub expires_at: Timestamp,
+    pub version: String,
+    /// Most workers at a time.
+    pub capacity: u32,
+    /// Takes no new work.
+    pub draining: bool,
+    /// Ended ones too, until something newer replaces them.
+    pub workers: Vec<WorkerStatus>,
+}
+
+impl From<RunnerRecord> for RunnerView {
+    fn from(record: RunnerRecord) -> Self {
+        let RunnerRecord { id, incarnation, lost, expires_at, seen_at, status } = record;
+        Self {
+            id,
+            incarnation,
+            alive: !lost && expires_at > Timestamp::now(),
+            seen_at,
+            expires_at,
+            version: status.version,
+            capacity: status.capacity,
+            draining: status.draining,
+            workers: status.workers,
+        }
+    }
+}

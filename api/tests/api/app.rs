@@ -1,0 +1,225 @@
+//! One API on a data folder of its own, and what tests say to it.
+
+use std::{path::PathBuf, time::Duration};
+
+use axum::{
+    Router,
+    body::Body,
+    http::{HeaderMap, Request, StatusCode},
+};
+use framehook_api::{ApiConfig, UploadCaps};
+use framehook_core::{
+    ids::{Digest, ScenarioId},
+    prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
+};
+use framehook_infra::{
+    blobs::Blobs,
+    bus::SharedBus,
+    sqlite::Sqlite,
+    store::{ResultBatch, SharedStore, StoreOutcome},
+};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt;
+
+pub(crate) struct TestApp {
+    pub router: Router,
+    pub store: SharedStore,
+    pub bus: SharedBus,
+    pub blobs: Blobs,
+    pub config: ApiConfig,
+    pub dir: TempDir,
+}
+
+pub(crate) struct Answer {
+    pub status: StatusCode,
+    pub headers: HeaderMap,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+    }
+
+    /// The body of an answer with this status.
+    #[track_caller]
+    pub(crate) fn ok(&self, status: u16) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        if self.body.is_empty() { Value::Null } else { self.json() }
+    }
+
+    /// A problem with this code, in the shape all have.
+    #[track_caller]
+    pub(crate) fn problem(&self, status: u16, code: &str) -> Value {
+        assert_eq!(self.status.as_u16(), status, "{}", self.text());
+        assert_eq!(self.headers["content-type"], "application/problem+json");
+        let problem = self.json();
+        assert_eq!(problem["code"], code, "{problem}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:framehook:problem:{code}"));
+        assert!(!problem["title"].as_str().unwrap().is_empty() && !problem["detail"].as_str().unwrap().is_empty());
+        problem
+    }
+}
+
+impl TestApp {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sqlite = Sqlite::open(dir.path()).await.unwrap();
+        let blobs = Blobs::open(dir.path()).await.unwrap();
+        let videos = dir.path().join("videos");
+        std::fs::create_dir(&videos).unwrap();
+        let fake = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/fake-probe.sh");
+        let config = ApiConfig {
+            worker: fake.clone(),
+            plugin_host: fake,
+            onnxruntime: "libonnxruntime.so".into(),
+            source_dirs: vec![videos],
+            upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
+        };
+        let (store, bus) = (sqlite.store(), sqlite.bus());
+        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone());
+        Self { router, store, bus, blobs, config, dir }
+    }
+
+    /// With a model `m@1`, a video `v@1` and the plugins `gate@1.0.0` (pre) and `yolo@1.0.0` (post).
+    pub(crate) async fn stocked() -> Self {
+        let app = Self::new().await;
+        app.upload("/model?name=m", &model(&[1, 3, 32, 64])).await.ok(201);
+        app.upload("/video?name=v", &video(500)).await.ok(201);
+        app.upload("/plugin", &plugin("gate", true, false, json!({}))).await.ok(201);
+        app.upload("/plugin", &plugin("yolo", false, true, json!({"pad": 7, "scale": 1.0}))).await.ok(201);
+        app
+    }
+
+    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec();
+        Answer { status, headers, body }
+    }
+
+    pub(crate) async fn call(&self, method: &str, uri: &str) -> Answer {
+        self.send(Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()).await
+    }
+
+    pub(crate) async fn get(&self, uri: &str) -> Answer {
+        self.call("GET", uri).await
+    }
+
+    pub(crate) async fn post(&self, uri: &str, body: impl Into<Body>) -> Answer {
+        self.send(Request::post(uri).body(body.into()).unwrap()).await
+    }
+
+    pub(crate) async fn upload(&self, uri: &str, verdict: &Value) -> Answer {
+        self.post(uri, verdict.to_string()).await
+    }
+
+    pub(crate) async fn init(&self, spec: &Value) -> Answer {
+        self.post("/scenario/init", spec.to_string()).await
+    }
+
+    /// A scenario that is there.
+    pub(crate) async fn scenario(&self) -> ScenarioId {
+        let view = self.init(&smallest()).await.ok(200);
+        view["id"].as_str().unwrap().parse().unwrap()
+    }
+
+    /// Stores predictions as the inbox would, at the front of a partition that only this test uses.
+    pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
+        let (consumer, topic) = ("test".to_owned(), "results".to_owned());
+        let expected = self.store.consumer_offset(&consumer, &topic, 0).await.unwrap();
+        let batch = ResultBatch {
+            consumer,
+            topic,
+            partition: 0,
+            expected,
+            next: expected + 1,
+            predictions,
+            dead_letters: vec![],
+        };
+        assert_eq!(self.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+    }
+
+    /// Files anywhere below the blob folder.
+    pub(crate) fn blob_files(&self) -> usize {
+        fn count(dir: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            entries.map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
+        }
+        count(&self.dir.path().join("blobs"))
+    }
+}
+
+pub(crate) fn smallest() -> Value {
+    json!({"source": {"video": "v@1"}, "model": "m@1"})
+}
+
+pub(crate) fn model(shape: &[i64]) -> Value {
+    let shape: Vec<_> = shape.iter().map(|&n| if n < 0 { Value::Null } else { n.into() }).collect();
+    json!({"ok": {"inputs": [{"name": "images", "element": "float32", "shape": shape}], "outputs": []}})
+}
+
+pub(crate) fn video(frames: u64) -> Value {
+    json!({"ok": {"width": 1280, "height": 720, "fps": 25.0, "frames": frames}})
+}
+
+pub(crate) fn plugin(name: &str, pre: bool, post: bool, input: Value) -> Value {
+    let schema = json!({
+        "type": "object",
+        "properties": {
+            "min_score": {"type": "number", "minimum": 0, "maximum": 1},
+            "labels": {"type": "array", "items": {"type": "string"}}
+        },
+        "additionalProperties": false
+    });
+    json!({"manifest": {"name": name, "version": "1.0.0", "abi": "0.1.0", "pre": pre, "post": post,
+        "config_schema": schema, "input": input}})
+}
+
+/// Frame `frame` at 40 ms a frame, with a car of 0.9 and, on even frames, a person of 0.5.
+pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
+    let detection = |label: &str, score| Detection {
+        label: Some(label.into()),
+        score,
+        bbox: [0.1, 0.2, 0.3, 0.4],
+        ..Default::default()
+    };
+    let mut detections = vec![detection("car", 0.9)];
+    if frame.is_multiple_of(2) {
+        detections.insert(0, detection("person", 0.5));
+    }
+    let subjects = (0..u32::try_from(detections.len()).unwrap()).collect();
+    Prediction {
+        scenario_id,
+        generation: 1,
+        pts_us: i64::try_from(frame).unwrap() * 40_000,
+        frame,
+        captured_at: Timestamp::UNIX_EPOCH,
+        detections,
+        events: vec![Event { kind: "seen".into(), severity: Severity::Info, subjects, attributes: Default::default() }],
+        skipped: None,
+        hook_failures: vec![],
+        timings: FrameTimings::default(),
+        provenance: Provenance { model: Digest::from_bytes(&[1; 32]), plugins: vec![], revision: 1 },
+    }
+}
+
+/// Waits until `check` gives something; ten seconds are far more than any of these takes.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let waiting = async {
+        loop {
+            if let Some(value) = check().await {
+                return value;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+}

@@ -1,0 +1,203 @@
+use axum::{
+    body::{Body, Bytes},
+    http::Request,
+};
+use futures::stream;
+use serde_json::{Value, json};
+
+use crate::app::{Answer, TestApp, model, plugin, smallest, video};
+
+async fn multipart(app: &TestApp, uri: &str, fields: &[(&str, &str)]) -> Answer {
+    let mut body = String::new();
+    for (name, value) in fields {
+        let file = if *name == "file" { "; filename=\"f.bin\"" } else { "" };
+        body += &format!("--X\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n{value}\r\n");
+    }
+    body += "--X--\r\n";
+    let request = Request::post(uri).header("Content-Type", "multipart/form-data; boundary=X");
+    app.send(request.body(Body::from(body)).unwrap()).await
+}
+
+#[tokio::test]
+async fn uploads_are_stored_listed_read_and_deleted() {
+    let app = TestApp::new().await;
+    for (kind, upload, name, version, verdict) in [
+        ("model", "/model?name=m&version=2", "m", "2", model(&[1, 3, 8, 8])),
+        ("video", "/video?name=v", "v", "1", video(3)),
+        ("plugin", "/plugin", "yolo", "1.0.0", plugin("yolo", false, true, json!({}))),
+    ] {
+        let view = app.upload(upload, &verdict).await.ok(201);
+        assert_eq!((&view["kind"], &view["name"], &view["version"]), (&json!(kind), &json!(name), &json!(version)));
+        assert_eq!(view["size_bytes"], verdict.to_string().len());
+        assert_eq!(view["manifest"]["kind"], kind);
+        assert_eq!(app.upload(upload, &verdict).await.ok(200), view, "the same again");
+        let one = format!("/{kind}/{name}/{version}");
+        assert_eq!(app.get(&one).await.ok(200), view);
+        assert_eq!(app.get(&format!("/{kind}")).await.ok(200)["items"], json!([view]));
+        let digest = view["digest"].as_str().unwrap().parse().unwrap();
+        assert_eq!(std::fs::read(app.blobs.path(&digest)).unwrap(), verdict.to_string().into_bytes());
+
+        app.call("DELETE", &one).await.ok(204);
+        app.call("DELETE", &one).await.problem(404, "artifact_not_found");
+        app.get(&one).await.problem(404, "artifact_not_found");
+        assert!(!app.blobs.path(&digest).exists(), "the blob went with its last name");
+    }
+    assert_eq!(app.blob_files(), 0);
+}
+
+#[tokio::test]
+async fn a_version_keeps_its_content_and_a_blob_stays_while_it_has_a_name() {
+    let app = TestApp::new().await;
+    let first = app.upload("/video?name=v", &video(1)).await.ok(201);
+    let problem = app.upload("/video?name=v", &video(2)).await.problem(409, "version_exists");
+    assert!(problem["detail"].as_str().unwrap().contains(first["digest"].as_str().unwrap()));
+    app.upload("/plugin", &plugin("p", true, true, json!({}))).await.ok(201);
+    app.upload("/plugin", &plugin("p", true, false, json!({}))).await.problem(409, "version_exists");
+    assert_eq!(app.blob_files(), 2, "what was refused left nothing");
+
+    app.upload("/video?name=other", &video(1)).await.ok(201);
+    let digest = first["digest"].as_str().unwrap().parse().unwrap();
+    app.call("DELETE", "/video/v/1").await.ok(204);
+    assert!(app.blobs.path(&digest).exists());
+    app.call("DELETE", "/video/other/1").await.ok(204);
+    assert!(!app.blobs.path(&digest).exists());
+}
+
+#[tokio::test]
+async fn what_a_scenario_needs_is_not_deleted() {
+    let app = TestApp::stocked().await;
+    let id = app.init(&smallest()).await.ok(200)["id"].clone();
+    let problem = app.call("DELETE", "/model/m/1").await.problem(409, "artifact_in_use");
+    assert!(problem["detail"].as_str().unwrap().contains(id.as_str().unwrap()));
+    app.get("/model/m/1").await.ok(200);
+}
+
+#[tokio::test]
+async fn a_form_works_like_a_raw_body() {
+    let app = TestApp::new().await;
+    let file = video(5).to_string();
+    // In whatever order the fields come.
+    let view = multipart(&app, "/video", &[("file", &file), ("name", "v"), ("version", "7")]).await.ok(201);
+    assert_eq!((&view["name"], &view["version"]), (&json!("v"), &json!("7")));
+    multipart(&app, "/video?name=w", &[("file", &file)]).await.ok(201);
+    multipart(&app, "/plugin", &[("file", &plugin("p", true, true, json!({})).to_string())]).await.ok(201);
+
+    for (fields, code, field) in [
+        (vec![("name", "v")], "invalid_upload", "file"),
+        (vec![("file", &*file), ("file", "x"), ("name", "v")], "invalid_upload", "file"),
+        (vec![("file", &*file), ("name", "v"), ("color", "x")], "invalid_upload", "color"),
+        (vec![("file", &*file)], "invalid_parameter", "name"),
+        (vec![("file", &*file), ("name", "../v")], "invalid_parameter", "name"),
+        (vec![("file", &*file), ("name", "v"), ("version", "a/b")], "invalid_parameter", "version"),
+    ] {
+        let problem = multipart(&app, "/video", &fields).await.problem(400, code);
+        assert_eq!(problem["field"], field, "{problem}");
+    }
+    let request = Request::post("/video?name=z").header("Content-Type", "multipart/form-data; boundary=X");
+    let cut = request.body(Body::from("--X\r\nContent-Disposition: form-data; name=\"file\"\r\n\r\nabc")).unwrap();
+    app.send(cut).await.problem(400, "invalid_upload");
+    assert_eq!(app.blob_files(), 2);
+}
+
+#[tokio::test]
+async fn parameters_are_checked_before_the_bytes_are_taken() {
+    let app = TestApp::new().await;
+    for (uri, field) in [
+        ("/model?name=UPPER", "name"),
+        ("/model?name=a&version=..", "version"),
+        ("/model?title=a", "title"),
+        ("/model", "name"),
+        ("/plugin?name=a", "name"),
+    ] {
+        let problem = app.upload(uri, &model(&[1, 3, 8, 8])).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["field"], field, "{problem}");
+    }
+    app.get("/model/A/1").await.problem(400, "invalid_parameter");
+    app.get("/model?limit=1").await.problem(400, "invalid_parameter");
+    assert_eq!(app.blob_files(), 0);
+}
+
+#[tokio::test]
+async fn an_upload_over_the_cap_is_refused_by_its_length_and_by_its_bytes() {
+    let app = TestApp::new().await;
+    // One byte of 5000 announced: only the announcement is looked at.
+    let announced = Request::post("/model?name=m").header("Content-Length", "5000").body(Body::from("x")).unwrap();
+    let problem = app.send(announced).await.problem(413, "upload_too_large");
+    assert!(problem["detail"].as_str().unwrap().contains("4096"), "{problem}");
+    let chunks = || stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1000]))));
+    for uri in ["/model?name=m", "/video?name=v", "/plugin"] {
+        app.post(uri, Body::from_stream(chunks())).await.problem(413, "upload_too_large");
+    }
+    multipart(&app, "/video?name=v", &[("file", &"x".repeat(5000))]).await.problem(413, "upload_too_large");
+    assert_eq!(app.blob_files(), 0);
+}
+
+#[tokio::test]
+async fn an_aborted_or_empty_upload_leaves_nothing() {
+    let app = TestApp::new().await;
+    let chunks = [Ok(Bytes::from("abc")), Err(std::io::Error::other("connection reset"))];
+    app.post("/video?name=v", Body::from_stream(stream::iter(chunks))).await.problem(400, "invalid_upload");
+    app.post("/video?name=v", "").await.problem(400, "invalid_upload");
+
+    // A client that goes away while its upload is under way: the handler is dropped where it stands.
+    let (sender, receiver) = tokio::sync::oneshot::channel();
+    let pending = stream::once(async move {
+        sender.send(()).unwrap();
+        Ok::<_, std::io::Error>(Bytes::from("abc"))
+    });
+    let body = Body::from_stream(futures::StreamExt::chain(pending, stream::pending()));
+    tokio::select! {
+        answer = app.post("/video?name=v", body) => panic!("{}", answer.text()),
+        started = receiver => started.unwrap(),
+    }
+    assert_eq!(app.blob_files(), 0);
+    assert_eq!(app.get("/video").await.ok(200)["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
+    let app = TestApp::new().await;
+    for (uri, code) in
+        [("/model?name=m", "invalid_model"), ("/video?name=v", "invalid_video"), ("/plugin", "invalid_plugin")]
+    {
+        let findings = json!({"findings": [{"code": "a", "message": "first"}, {"code": "b", "message": "second"}]});
+        for (content, words) in [
+            (json!({"problem": {"code": "damaged", "message": "it is damaged"}}).to_string(), "damaged: it is damaged"),
+            (findings.to_string(), "a: first; b: second"),
+            ("crash".into(), "signal: 11"),
+            ("no verdict at all".into(), "no verdict"),
+        ] {
+            let problem = app.post(uri, content).await.problem(422, code);
+            assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+        }
+    }
+    assert_eq!(app.blob_files(), 0);
+    app.upload("/video?name=v", &video(1)).await.ok(201);
+}
+
+#[tokio::test]
+async fn a_missing_probe_is_our_fault_and_not_the_files() {
+    let app = TestApp::new().await;
+    let config = framehook_api::ApiConfig { worker: "/nonexistent/worker".into(), ..app.config.clone() };
+    let router = framehook_api::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone());
+    let app = TestApp { router, ..app };
+    let problem = app.upload("/video?name=v", &video(1)).await.problem(500, "internal");
+    assert!(problem["instance"].as_str().unwrap().starts_with("urn:uuid:"));
+    assert!(!problem["detail"].as_str().unwrap().contains("nonexistent"));
+}
+
+#[tokio::test]
+async fn racing_uploads_of_one_name_agree() {
+    let app = TestApp::new().await;
+    let verdicts: Vec<_> = (0..6).map(|n| video(n % 2)).collect();
+    let answers = futures::future::join_all(verdicts.iter().map(|v| app.upload("/video?name=v", v))).await;
+    let created: Vec<Value> = answers.iter().filter(|a| a.status == 201).map(Answer::json).collect();
+    assert_eq!(created.len(), 1);
+    for answer in &answers {
+        match answer.status.as_u16() {
+            200 | 201 => assert_eq!(answer.json()["digest"], created[0]["digest"]),
+            _ => drop(answer.problem(409, "version_exists")),
+        }
+    }
+    assert_eq!(app.blob_files(), 1);
+}

@@ -1,0 +1,87 @@
+use std::collections::BTreeSet;
+
+use framehook_core::{error_code::ErrorCode, state::ScenarioState};
+use serde_json::Value;
+
+use crate::app::TestApp;
+
+/// The API as it was agreed. Whoever adds a route adds it here.
+const ROUTES: &str = "
+    post /scenario/init
+    post /scenario/check
+    get /scenario
+    get /scenario/{id}
+    delete /scenario/{id}
+    post /scenario/{id}/stop
+    post /scenario/{id}/start
+    get /scenario/{id}/history
+    get /prediction/{id}
+    post /plugin
+    get /plugin
+    get /plugin/{name}/{version}
+    delete /plugin/{name}/{version}
+    post /model
+    get /model
+    get /model/{name}/{version}
+    delete /model/{name}/{version}
+    post /video
+    get /video
+    get /video/{name}/{version}
+    delete /video/{name}/{version}
+    get /runner
+    get /healthz
+    get /readyz
+    get /metrics
+";
+
+fn routes(document: &Value) -> BTreeSet<String> {
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |(path, item): (&String, &Value)| -> Vec<String> {
+        item.as_object().unwrap().keys().map(|method| format!("{method} {path}")).collect()
+    };
+    paths.iter().flat_map(methods).collect()
+}
+
+#[tokio::test]
+async fn every_route_is_documented_and_every_documented_route_is_there() {
+    let app = TestApp::new().await;
+    let document = app.get("/openapi.json").await.ok(200);
+    assert_eq!(routes(&document), ROUTES.lines().map(str::trim).filter(|l| !l.is_empty()).map(str::to_owned).collect());
+    for route in routes(&document) {
+        let (method, path) = route.split_once(' ').unwrap();
+        let path = path.replace("{id}", "x").replace("{name}", "x").replace("{version}", "x");
+        let answer = app.call(&method.to_uppercase(), &path).await;
+        assert!(!answer.text().contains("route_not_found") && answer.status != 405, "{route}: {}", answer.text());
+    }
+}
+
+#[tokio::test]
+async fn every_error_code_and_schema_is_documented() {
+    let document = serde_json::to_value(framehook_api::openapi()).unwrap();
+    let codes: Vec<_> = ErrorCode::ALL.iter().map(|c| Value::from(c.as_str())).collect();
+    assert_eq!(document["components"]["schemas"]["ErrorCode"]["enum"], Value::from(codes));
+    let states: Vec<_> = ScenarioState::ALL.iter().map(|s| Value::from(s.as_str())).collect();
+    assert_eq!(document["components"]["schemas"]["ScenarioState"]["enum"], Value::from(states));
+    // Whatever is referred to is there.
+    let text = document.to_string();
+    for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
+    }
+    let operations = document["paths"].as_object().unwrap().values().flat_map(|p| p.as_object().unwrap().values());
+    let ids: Vec<_> = operations.map(|o| o["operationId"].to_string()).collect();
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+}
+
+#[tokio::test]
+async fn the_page_needs_nothing_from_elsewhere() {
+    let app = TestApp::new().await;
+    let page = app.get("/docs/").await;
+    assert_eq!(page.status, 200);
+    assert!(page.text().contains("swagger-ui"));
+    assert!(!page.text().contains("https://"), "{}", page.text());
+    for file in ["swagger-ui-bundle.js", "swagger-ui.css", "swagger-initializer.js"] {
+        assert_eq!(app.get(&format!("/docs/{file}")).await.status, 200, "{file}");
+    }
+    assert!(app.get("/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
+    assert_eq!(app.get("/docs").await.status, 303);
+}

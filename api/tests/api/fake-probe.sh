@@ -1,0 +1,22 @@
+#!/bin/sh
+# Stands in for `framehook-worker` and `framehook plugin-host`: an uploaded file holds the verdict about itself.
+case "$1" in
+    plugin-host) verb=$2 file=$3 ;;
+    *) verb=$1 file=$2 ;;
+esac
+case "$verb" in
+    validate-config)
+        config=$(cat)
+        case "$config" in
+            *trap*) kill -9 $$ ;;
+            *refuse*) echo '{"problems": [{"path": "/labels/1", "message": "is refused by the plugin"}]}' ;;
+            *) echo '{"problems": []}' ;;
+        esac
+        ;;
+    *)
+        case "$(cat "$file")" in
+            crash) kill -11 $$ ;;
+            *) cat "$file" ;;
+        esac
+        ;;
+esac

@@ -1,0 +1,99 @@
+use std::time::Duration;
+
+use framehook_core::{
+    ids::{Incarnation, RunnerId},
+    message::RunnerStatus,
+};
+use serde_json::json;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::app::{TestApp, eventually};
+
+#[tokio::test]
+async fn what_is_not_there_is_a_problem_too() {
+    let app = TestApp::new().await;
+    let problem = app.get("/nothing").await.problem(404, "route_not_found");
+    assert!(problem["detail"].as_str().unwrap().contains("/nothing"));
+    let answer = app.call("PUT", "/scenario").await;
+    answer.problem(405, "method_not_allowed");
+    assert_eq!(answer.headers["allow"], "GET,HEAD");
+    app.call("DELETE", "/healthz").await.problem(405, "method_not_allowed");
+}
+
+#[tokio::test]
+async fn health_runners_and_metrics() {
+    let app = TestApp::stocked().await;
+    assert_eq!(app.get("/healthz").await.ok(200)["status"], "ok");
+    assert_eq!(app.get("/readyz").await.ok(200), json!({"status": "ready", "runners_alive": 0}));
+    assert_eq!(app.get("/runner").await.ok(200)["items"], json!([]));
+
+    let second = Duration::from_secs(60);
+    let epoch = app.store.lead(Uuid::new_v4(), true, second, second).await.unwrap().unwrap();
+    let status = RunnerStatus {
+        runner_id: RunnerId("r1".into()),
+        incarnation: Incarnation::generate(),
+        sequence: 1,
+        capacity: 4,
+        draining: false,
+        version: "0.1.0".into(),
+        workers: vec![],
+    };
+    app.store.record_heartbeat(epoch, &status, second).await.unwrap();
+    let runner = &app.get("/runner").await.ok(200)["items"][0];
+    assert_eq!((&runner["id"], &runner["alive"], &runner["capacity"]), (&json!("r1"), &json!(true), &json!(4)));
+    assert_eq!(app.get("/readyz").await.ok(200)["runners_alive"], 1);
+
+    app.scenario().await;
+    app.get("/scenario/not-an-id").await;
+    let text = app.get("/metrics").await;
+    for line in [
+        r#"framehook_scenarios{state="pending"} 1"#,
+        r#"framehook_runners{state="alive"} 1"#,
+        "framehook_outbox_messages 1",
+        "framehook_outbox_oldest_age_seconds",
+        r#"framehook_uploads_total{kind="model",outcome="created"}"#,
+        r#"framehook_http_requests_total{method="GET",route="/scenario/{id}",status="400"}"#,
+        r#"framehook_http_request_duration_seconds_bucket{le="0.0005",method="GET",route="/healthz"}"#,
+        "# EOF",
+    ] {
+        assert!(text.text().contains(line), "{line} is not in\n{}", text.text());
+    }
+}
+
+#[tokio::test]
+async fn the_server_answers_over_tcp_and_ends_when_told() {
+    let app = TestApp::stocked().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let cancel = CancellationToken::new();
+    let server = tokio::spawn(framehook_api::serve(
+        app.config.clone(),
+        listener,
+        app.store.clone(),
+        app.bus.clone(),
+        app.blobs.clone(),
+        cancel.clone(),
+    ));
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    // A client that goes away in the middle of its upload leaves nothing.
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    connection.write_all(b"POST /video?name=gone HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nabc").await.unwrap();
+    let before = 4;
+    eventually("the upload's beginning", async || (app.blob_files() == before + 1).then_some(())).await;
+    drop(connection);
+    eventually("the upload's end", async || (app.blob_files() == before).then_some(())).await;
+
+    cancel.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(10), server).await.expect("it ends");
+    ended.unwrap().unwrap();
+}

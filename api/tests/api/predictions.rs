@@ -1,0 +1,98 @@
+use axum::{body::Body, http::Request};
+use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use serde_json::{Value, json};
+
+use crate::app::{TestApp, prediction};
+
+async fn with_frames(frames: u64) -> (TestApp, ScenarioId) {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    app.store((0..frames).map(|n| prediction(id, n)).collect()).await;
+    (app, id)
+}
+
+fn frames(page: &Value) -> Vec<u64> {
+    page["items"].as_array().unwrap().iter().map(|p| p["frame"].as_u64().unwrap()).collect()
+}
+
+/// All frames, page by page.
+async fn walk(app: &TestApp, uri: &str) -> Vec<u64> {
+    let mut all = Vec::new();
+    let mut page = app.get(uri).await.ok(200);
+    loop {
+        all.extend(frames(&page));
+        let Some(cursor) = page["next_cursor"].as_str() else { return all };
+        page = app.get(&format!("{uri}&cursor={cursor}")).await.ok(200);
+    }
+}
+
+async fn lines(app: &TestApp, uri: &str) -> Vec<Prediction> {
+    let request = Request::get(uri).header("Accept", "application/x-ndjson").body(Body::empty()).unwrap();
+    let answer = app.send(request).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.headers["content-type"], "application/x-ndjson");
+    answer.text().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn pages_come_in_order_and_miss_nothing() {
+    let (app, id) = with_frames(1203).await;
+    let uri = format!("/prediction/{id}");
+    let first = app.get(&uri).await.ok(200);
+    assert_eq!(frames(&first), (0..100).collect::<Vec<_>>());
+    let one: Prediction = serde_json::from_value(first["items"][3].clone()).unwrap();
+    assert_eq!(one, prediction(id, 3));
+    for limit in [7, 500, 1000] {
+        assert_eq!(walk(&app, &format!("{uri}?limit={limit}")).await, (0..1203).collect::<Vec<_>>(), "{limit}");
+    }
+    let exact = app.get(&format!("{uri}?from_us=40000&until_us=160000&limit=3")).await.ok(200);
+    assert_eq!(frames(&exact), [1, 2, 3]);
+    assert_eq!(exact["next_cursor"], Value::Null);
+    assert_eq!(app.get(&format!("/scenario/{id}")).await.ok(200)["progress"]["frames"], 1203);
+}
+
+#[tokio::test]
+async fn filters_keep_matching_detections_and_their_events() {
+    let (app, id) = with_frames(1001).await;
+    let uri = format!("/prediction/{id}");
+    let even: Vec<_> = (0..1001).step_by(2).collect();
+    assert_eq!(walk(&app, &format!("{uri}?label=person&limit=33")).await, even);
+    assert_eq!(walk(&app, &format!("{uri}?label=person&min_score=0.6&limit=10")).await, Vec::<u64>::new());
+    assert_eq!(walk(&app, &format!("{uri}?min_score=0.6&limit=1000")).await.len(), 1001);
+
+    let page = app.get(&format!("{uri}?label=car&limit=1")).await.ok(200);
+    let detections = page["items"][0]["detections"].as_array().unwrap();
+    assert_eq!((detections.len(), &detections[0]["label"]), (1, &json!("car")));
+    // The car was the second of two; the event that named both names the one that is left by its new place.
+    assert_eq!(page["items"][0]["events"][0]["subjects"], json!([0]));
+}
+
+#[tokio::test]
+async fn a_stream_has_everything() {
+    let (app, id) = with_frames(1203).await;
+    let uri = format!("/prediction/{id}");
+    let all = lines(&app, &uri).await;
+    assert_eq!(all, (0..1203).map(|n| prediction(id, n)).collect::<Vec<_>>());
+    assert_eq!(lines(&app, &format!("{uri}?label=person")).await.len(), 602);
+    assert_eq!(lines(&app, &format!("{uri}?from_us=40000&limit=600")).await.last().unwrap().frame, 600);
+    let nothing = app.scenario().await;
+    assert_eq!(lines(&app, &format!("/prediction/{nothing}")).await, vec![]);
+}
+
+#[tokio::test]
+async fn wrong_parameters_are_named() {
+    let (app, id) = with_frames(0).await;
+    for (query, field) in [
+        ("cursor=s1", "cursor"),
+        ("limit=0", "limit"),
+        ("from_us=now", "from_us"),
+        ("min_score=2", "min_score"),
+        ("min_score=NaN", "min_score"),
+        ("class=1", "class"),
+    ] {
+        let problem = app.get(&format!("/prediction/{id}?{query}")).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["field"], field, "{problem}");
+    }
+    let nobody = ScenarioId::generate();
+    app.get(&format!("/prediction/{nobody}")).await.problem(404, "scenario_not_found");
+}

@@ -1,0 +1,232 @@
+//! The outbox relay and the results inbox, through faults.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use async_trait::async_trait;
+use framehook_api::{inbox, relay};
+use framehook_core::{
+    ids::ScenarioId,
+    message::{Envelope, Message, Topic},
+};
+use framehook_infra::{
+    bus::{Bus, BusError, Record, Result, SharedBus, Subscription, Tail},
+    store::{PredictionQuery, ResultBatch, StoreOutcome},
+};
+use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::{TestApp, eventually, prediction};
+
+/// A bus that publishes and then says that it did not, a number of times: what a process that died between publishing
+/// and marking leaves behind.
+struct Doubtful {
+    bus: SharedBus,
+    doubts: AtomicUsize,
+}
+
+#[async_trait]
+impl Bus for Doubtful {
+    async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()> {
+        self.bus.publish(topic, records).await?;
+        let doubt = self.doubts.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+        doubt.map_or(Ok(()), |_| Err(BusError::Unavailable("the answer was lost".into())))
+    }
+    async fn tail(&self, topic: Topic) -> Result<Box<dyn Tail>> {
+        self.bus.tail(topic).await
+    }
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>> {
+        self.bus.subscribe(group, topic).await
+    }
+    async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64> {
+        self.bus.end_offset(topic, partition).await
+    }
+    async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
+        self.bus.forget(topic, partition, offset).await
+    }
+    async fn ping(&self) -> Result<()> {
+        if self.doubts.load(Ordering::SeqCst) > 0 {
+            return Err(BusError::Unavailable("nobody answers".into()));
+        }
+        self.bus.ping().await
+    }
+}
+
+fn result(id: ScenarioId, frame: u64) -> Record {
+    let envelope = Envelope::new(Message::Result(Box::new(prediction(id, frame))), Timestamp::now());
+    Record { key: envelope.key(), payload: serde_json::to_vec(&envelope).unwrap() }
+}
+
+async fn stored(app: &TestApp, id: ScenarioId) -> Vec<u64> {
+    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 100_000 };
+    app.store.predictions(id, query).await.unwrap().iter().map(|p| p.frame).collect()
+}
+
+async fn offset(app: &TestApp) -> i64 {
+    app.store.consumer_offset(inbox::CONSUMER, "results", 0).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_relay_empties_the_outbox_in_order_and_is_woken_at_once() {
+    let app = TestApp::stocked().await;
+    let mut tail = app.bus.tail(Topic::InitScenario).await.unwrap();
+    let before = app.scenario().await;
+    let cancel = CancellationToken::new();
+    let relay = tokio::spawn(relay::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    let mut ids = vec![before];
+    for _ in 0..5 {
+        ids.push(app.scenario().await);
+    }
+    let mut seen = Vec::new();
+    while seen.len() < ids.len() {
+        for record in tail.next(100).await.unwrap() {
+            let Message::ScenarioChanged { scenario_id } = Envelope::parse(&record.payload).unwrap().message else {
+                panic!("another message");
+            };
+            assert_eq!(record.key, scenario_id.to_string());
+            seen.push(scenario_id);
+        }
+    }
+    assert_eq!(seen, ids);
+    eventually("an empty outbox", async || app.store.outbox(1).await.unwrap().is_empty().then_some(())).await;
+    cancel.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_was_published_but_not_marked_is_published_again_with_the_same_id() {
+    let app = TestApp::stocked().await;
+    let mut tail = app.bus.tail(Topic::InitScenario).await.unwrap();
+    app.scenario().await;
+    let id = app.store.outbox(1).await.unwrap()[0].id;
+    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(2) });
+    let cancel = CancellationToken::new();
+    let relay = tokio::spawn(relay::run(app.store.clone(), bus, cancel.clone()));
+    eventually("an empty outbox", async || app.store.outbox(1).await.unwrap().is_empty().then_some(())).await;
+    let mut copies = Vec::new();
+    while copies.len() < 3 {
+        let records = tail.next(100).await.unwrap();
+        copies.extend(records.iter().map(|r| Envelope::parse(&r.payload).unwrap().id));
+    }
+    assert_eq!(copies, [id; 3]);
+    cancel.cancel();
+    relay.await.unwrap();
+}
+
+#[tokio::test]
+async fn results_become_rows_and_poison_does_not_stop_them() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let poison = |payload: &[u8]| Record { key: id.to_string(), payload: payload.to_vec() };
+    let wrong_type = Envelope::new(Message::ScenarioChanged { scenario_id: id }, Timestamp::now());
+    let mut records = vec![poison(b"not json"), poison(br#"{"version": 9}"#)];
+    records.extend((0..700).map(|n| result(id, n)));
+    records.insert(350, poison(&serde_json::to_vec(&wrong_type).unwrap()));
+    records.push(poison(&[0xff, 0xfe]));
+    let count = i64::try_from(records.len()).unwrap();
+    app.bus.publish(Topic::Results, records).await.unwrap();
+
+    let cancel = CancellationToken::new();
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    eventually("the end of the topic", async || (offset(&app).await == count).then_some(())).await;
+    assert_eq!(stored(&app, id).await, (0..700).collect::<Vec<_>>());
+    let metrics = app.get("/metrics").await;
+    let dead = metrics.text().lines().find_map(|l| l.strip_prefix("framehook_inbox_dead_letters_total ")).unwrap();
+    assert!(dead.parse::<u64>().unwrap() >= 4, "{dead}");
+    assert!(metrics.text().contains(r#"framehook_inbox_lag{partition="0"}"#));
+
+    // What comes later is read without waiting for a period.
+    app.bus.publish(Topic::Results, vec![result(id, 700)]).await.unwrap();
+    eventually("the new row", async || (stored(&app, id).await.len() == 701).then_some(())).await;
+    cancel.cancel();
+    inbox.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_inbox_that_ends_anywhere_goes_on_where_its_rows_end() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let mut published = 0;
+    for round in 1..=10 {
+        let cancel = CancellationToken::new();
+        let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+        let records: Vec<_> = (published..published + 100).map(|n| result(id, n)).collect();
+        for some in records.chunks(10) {
+            app.bus.publish(Topic::Results, some.to_vec()).await.unwrap();
+        }
+        published += 100;
+        if round % 2 == 0 {
+            // As a process that is killed: nothing is finished.
+            inbox.abort();
+            assert!(inbox.await.is_err_and(|e| e.is_cancelled()));
+        } else {
+            cancel.cancel();
+            inbox.await.unwrap();
+        }
+        let offset = usize::try_from(offset(&app).await).unwrap();
+        assert_eq!(stored(&app, id).await.len(), offset, "the offset moves with its rows");
+    }
+    let cancel = CancellationToken::new();
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    eventually("all rows", async || (stored(&app, id).await.len() == 1000).then_some(())).await;
+    assert_eq!(stored(&app, id).await, (0..1000).collect::<Vec<_>>());
+    cancel.cancel();
+    inbox.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_inbox_whose_offset_was_moved_by_another_follows() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let cancel = CancellationToken::new();
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    app.bus.publish(Topic::Results, vec![result(id, 0)]).await.unwrap();
+    eventually("the first row", async || (stored(&app, id).await == [0]).then_some(())).await;
+
+    // Another consumer took record 1 before this one sees it.
+    let (consumer, topic) = (inbox::CONSUMER.to_owned(), "results".to_owned());
+    let predictions = vec![prediction(id, 1)];
+    let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, predictions, dead_letters: vec![] };
+    assert_eq!(app.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+    app.bus.publish(Topic::Results, vec![result(id, 1), result(id, 2)]).await.unwrap();
+    eventually("the third row", async || (stored(&app, id).await == [0, 1, 2]).then_some(())).await;
+    assert_eq!(offset(&app).await, 3);
+    cancel.cancel();
+    inbox.await.unwrap();
+}
+
+#[tokio::test]
+async fn two_inboxes_share_the_work_and_one_takes_over() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let start = || {
+        let cancel = CancellationToken::new();
+        (tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone())), cancel)
+    };
+    let (first, first_cancel) = start();
+    let (second, second_cancel) = start();
+    app.bus.publish(Topic::Results, (0..50).map(|n| result(id, n)).collect()).await.unwrap();
+    eventually("the rows", async || (stored(&app, id).await.len() == 50).then_some(())).await;
+    first_cancel.cancel();
+    first.await.unwrap();
+    app.bus.publish(Topic::Results, (50..100).map(|n| result(id, n)).collect()).await.unwrap();
+    eventually("the rest", async || (stored(&app, id).await.len() == 100).then_some(())).await;
+    second_cancel.cancel();
+    second.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_service_without_its_bus_is_alive_and_not_ready_and_takes_scenarios() {
+    let app = TestApp::stocked().await;
+    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1) });
+    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone());
+    let app = TestApp { router, ..app };
+    app.get("/healthz").await.ok(200);
+    let problem = app.get("/readyz").await.problem(503, "unavailable");
+    assert!(problem["detail"].as_str().unwrap().contains("nobody answers"), "{problem}");
+    app.scenario().await;
+    bus.doubts.store(0, Ordering::SeqCst);
+    app.get("/readyz").await.ok(200);
+}

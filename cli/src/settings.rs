@@ -1,0 +1,235 @@
+//! The settings of `framehook up`: flags win over the environment, the environment over the TOML file, the file over
+//! the defaults.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+/// What somebody set; absent means "as it is".
+#[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Options {
+    /// Folder of all data; made if missing [default: ./framehook-data]
+    #[arg(long, env = "FRAMEHOOK_DATA", value_name = "FOLDER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<PathBuf>,
+
+    /// Port of the REST API on 127.0.0.1; 0 takes a free one [default: 8080]
+    #[arg(long, env = "FRAMEHOOK_PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u16>,
+
+    /// Most scenarios that run at a time [default: 4]
+    #[arg(long, env = "FRAMEHOOK_MAX_WORKERS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_workers: Option<u32>,
+
+    /// Folder that scenarios may read video files from; repeat for several [default: none]
+    #[arg(long = "source-dir", env = "FRAMEHOOK_SOURCE_DIRS", value_name = "FOLDER", value_delimiter = ':')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_dirs: Option<Vec<PathBuf>>,
+
+    /// Threads of one inference; many streams run best with one each [default: 1]
+    #[arg(long, env = "FRAMEHOOK_INTRA_THREADS", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    intra_threads: Option<usize>,
+
+    /// Longest a hook may take for one frame, in milliseconds [default: 20]
+    #[arg(long, env = "FRAMEHOOK_HOOK_CALL_MS", value_name = "MS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_call_ms: Option<u64>,
+
+    /// Most memory of one plugin, in MiB [default: 64]
+    #[arg(long, env = "FRAMEHOOK_HOOK_MEMORY_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook_memory_mib: Option<usize>,
+
+    /// Longest a source may deliver no frame, in seconds [default: 10]
+    #[arg(long, env = "FRAMEHOOK_FRAME_TIMEOUT_S", value_name = "S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame_timeout_s: Option<u64>,
+
+    /// Largest plugin that can be uploaded, in MiB [default: 32]
+    #[arg(long, env = "FRAMEHOOK_MAX_PLUGIN_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_plugin_mib: Option<u64>,
+
+    /// Largest model that can be uploaded, in MiB [default: 2048]
+    #[arg(long, env = "FRAMEHOOK_MAX_MODEL_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_model_mib: Option<u64>,
+
+    /// Largest video that can be uploaded, in MiB [default: 65536]
+    #[arg(long, env = "FRAMEHOOK_MAX_VIDEO_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_video_mib: Option<u64>,
+
+    /// The worker executable [default: framehook-worker beside this one]
+    #[arg(long, env = "FRAMEHOOK_WORKER", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker: Option<PathBuf>,
+
+    /// The ONNX Runtime library [default: libonnxruntime.so beside this executable]
+    #[arg(long, env = "FRAMEHOOK_ONNXRUNTIME", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    onnxruntime: Option<PathBuf>,
+
+    /// What is logged, such as `info` or `info,framehook_runner=debug` [default: info]
+    #[arg(long, env = "FRAMEHOOK_LOG", value_name = "FILTER")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<String>,
+
+    /// Form of the log on stderr [default: text]
+    #[arg(long, env = "FRAMEHOOK_LOG_FORMAT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log_format: Option<LogFormat>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// The settings in force.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Settings {
+    pub(crate) data: PathBuf,
+    pub(crate) port: u16,
+    pub(crate) max_workers: u32,
+    pub(crate) source_dirs: Vec<PathBuf>,
+    pub(crate) intra_threads: usize,
+    pub(crate) hook_call_ms: u64,
+    pub(crate) hook_memory_mib: usize,
+    pub(crate) frame_timeout_s: u64,
+    pub(crate) max_plugin_mib: u64,
+    pub(crate) max_model_mib: u64,
+    pub(crate) max_video_mib: u64,
+    pub(crate) worker: PathBuf,
+    pub(crate) onnxruntime: PathBuf,
+    pub(crate) log: String,
+    pub(crate) log_format: LogFormat,
+}
+
+impl Settings {
+    /// Defaults, with the files that ship beside `executable`.
+    fn defaults(executable: &Path) -> Self {
+        let beside = |name: &str| executable.with_file_name(name);
+        Self {
+            data: "framehook-data".into(),
+            port: 8080,
+            max_workers: 4,
+            source_dirs: vec![],
+            intra_threads: 1,
+            hook_call_ms: 20,
+            hook_memory_mib: 64,
+            frame_timeout_s: 10,
+            max_plugin_mib: 32,
+            // The most that an ONNX file without external data can hold.
+            max_model_mib: 2048,
+            max_video_mib: 65_536,
+            worker: beside("framehook-worker"),
+            onnxruntime: beside("libonnxruntime.so"),
+            log: "info".into(),
+            log_format: LogFormat::Text,
+        }
+    }
+
+    /// Flags and environment (`options`) over `file` over the defaults.
+    pub(crate) fn load(options: &Options, file: Option<&Path>) -> anyhow::Result<Self> {
+        let executable = std::env::current_exe().context("cannot find the path of this executable")?;
+        let mut settings = to_table(&Self::defaults(&executable))?;
+        if let Some(path) = file {
+            let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+            let options: Options = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+            settings.extend(to_table(&options)?);
+        }
+        settings.extend(to_table(options)?);
+        let settings: Self = settings.try_into().context("the settings do not fit together")?;
+        settings.check()?;
+        Ok(settings)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let positive = [
+            ("max_workers", u64::from(self.max_workers)),
+            ("intra_threads", self.intra_threads as u64),
+            ("hook_call_ms", self.hook_call_ms),
+            ("hook_memory_mib", self.hook_memory_mib as u64),
+            ("frame_timeout_s", self.frame_timeout_s),
+            ("max_plugin_mib", self.max_plugin_mib),
+            ("max_model_mib", self.max_model_mib),
+            ("max_video_mib", self.max_video_mib),
+        ];
+        for (name, value) in positive {
+            if value == 0 {
+                bail!("{name} is 0; it must be at least 1");
+            }
+        }
+        if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
+            bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
+        }
+        Ok(())
+    }
+
+    /// There is no authentication, so nobody but this machine may call.
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+}
+
+/// The engine reserves address space for this much.
+const MAX_HOOK_MEMORY_MIB: usize = 256;
+
+fn to_table(value: &impl Serialize) -> anyhow::Result<toml::Table> {
+    toml::Table::try_from(value).context("a path in the settings is not valid text")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        file
+    }
+
+    #[test]
+    fn flags_win_over_the_file_which_wins_over_the_defaults() {
+        let file = file("port = 1\nmax_workers = 7\n");
+        let options = Options { port: Some(2), ..Default::default() };
+        let settings = Settings::load(&options, Some(file.path())).unwrap();
+        assert_eq!((settings.port, settings.max_workers, settings.intra_threads), (2, 7, 1));
+    }
+
+    #[test]
+    fn what_is_dumped_can_be_loaded() {
+        let settings = Settings::load(&Options::default(), None).unwrap();
+        let file = file(&toml::to_string(&settings).unwrap());
+        assert_eq!(Settings::load(&Options::default(), Some(file.path())).unwrap(), settings);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (text, words) in [
+            ("prot = 1", "prot"),
+            ("port = 70000", "port"),
+            ("max_workers = 0", "max_workers is 0"),
+            ("hook_memory_mib = 4096", "at most 256"),
+        ] {
+            let error = Settings::load(&Options::default(), Some(file(text).path())).unwrap_err();
+            assert!(format!("{error:#}").contains(words), "{error:#}");
+        }
+        let error = Settings::load(&Options::default(), Some(Path::new("/nowhere.toml"))).unwrap_err();
+        assert!(format!("{error:#}").contains("/nowhere.toml"));
+    }
+}

@@ -1,0 +1,209 @@
+//! The conversation between a runner and one worker process, over the worker's stdin and stdout.
+//!
+//! Every record is a 4-byte little-endian length followed by that many bytes of JSON. The runner
+//! sends one [`Job`] and later perhaps a [`Control`]; the worker answers with [`Report`]s. When
+//! either end of the pipe closes, the worker ends. A worker holds no credentials: everything
+//! it may touch is named in its job, as a path.
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    ids::{Generation, ScenarioId},
+    input::InputSpec,
+    prediction::{PluginIdentity, Position, Prediction, Provenance},
+    reason::Reason,
+    spec::OnPluginFailure,
+};
+
+/// A record longer than this is a broken stream, not a frame: 10,000 detections take about 2 MiB.
+pub const MAX_RECORD: usize = 16 << 20;
+
+/// Everything a worker needs to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Job {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    /// Creation time of the scenario: `captured_at` of a frame is this plus its `pts_us`.
+    pub created_at: Timestamp,
+    /// A video file.
+    pub source: PathBuf,
+    /// An ONNX model, already verified.
+    pub model: PathBuf,
+    pub input: InputSpec,
+    pub pre: Vec<HookJob>,
+    pub post: Vec<HookJob>,
+    pub on_plugin_failure: OnPluginFailure,
+    pub limits: HookLimits,
+    /// Frames up to and including this one are stored already; go on behind it.
+    pub resume_after: Option<Position>,
+    pub provenance: Provenance,
+    /// Threads of one inference. 1 is fastest for many streams; see `bench/README.md`.
+    pub intra_threads: usize,
+    /// The ONNX Runtime shared library.
+    pub onnxruntime: PathBuf,
+}
+
+/// One plugin of a job: code compiled by the runner, never by the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HookJob {
+    pub identity: PluginIdentity,
+    /// A component compiled for exactly this machine and engine.
+    pub compiled: PathBuf,
+    pub config: serde_json::Value,
+}
+
+/// What one plugin may use. Breaking a limit costs the plugin its instance, never the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HookLimits {
+    /// `init` may build tables; two seconds is long enough for any that start a stream.
+    pub init_ms: u64,
+    /// `describe` and `validate-config` only look at text.
+    pub describe_ms: u64,
+    /// A hook: half a frame at 25 frames a second.
+    pub call_ms: u64,
+    /// Linear memory of one instance, all its memories together.
+    pub memory_bytes: usize,
+}
+
+impl Default for HookLimits {
+    fn default() -> Self {
+        Self { init_ms: 2000, describe_ms: 250, call_ms: 20, memory_bytes: 64 << 20 }
+    }
+}
+
+/// From the runner, after the job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Control {
+    /// Finish the frames in flight, flush the hooks, report [`Report::Ended`], exit.
+    Stop,
+}
+
+/// From the worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "type")]
+pub enum Report {
+    /// The source is open, the model and the plugins are loaded.
+    Ready(Ready),
+    /// Nothing new but life: sent while frames before the resume position are passed over.
+    Alive,
+    /// One frame, in the order of the source.
+    Frame(Box<Prediction>),
+    /// The health of the hooks changed. `None`: all are well again.
+    Hooks { degraded: Option<Reason> },
+    /// A line that a plugin logged.
+    Log(PluginLog),
+    /// The last record. The reason is `end_of_stream`, `stopped_by_user` or what went wrong.
+    Ended { outcome: Outcome, reason: Reason },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Ready {
+    pub width: u32,
+    pub height: u32,
+    /// Frames a second as the container declares them; 0 if it does not.
+    pub declared_fps: f64,
+    /// As the container declares it; damaged files lie.
+    pub declared_frames: Option<u64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The source came to its end and every frame was reported.
+    Finished,
+    Stopped,
+    /// Another try may help.
+    Retry,
+    /// No other try will help.
+    Failed,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginLog {
+    /// The plugin, as `name@version`.
+    pub plugin: String,
+    pub level: LogLevel,
+    pub target: String,
+    pub message: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
+
+/// Writes one record.
+///
+/// # Errors
+/// When the pipe is closed, or the record is longer than [`MAX_RECORD`].
+pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Result<()> {
+    let body = serde_json::to_vec(record)?;
+    out.write_all(&length_prefix(body.len())?)?;
+    out.write_all(&body)
+}
+
+/// Reads one record; `None` at the end of the stream.
+///
+/// # Errors
+/// When the stream ends inside a record, or holds something else.
+pub fn read_record<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
+    let mut prefix = [0; 4];
+    match input.read_exact(&mut prefix) {
+        Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        other => other?,
+    }
+    let mut body = vec![0; record_length(prefix)?];
+    input.read_exact(&mut body)?;
+    Ok(Some(serde_json::from_slice(&body)?))
+}
+
+/// The 4 bytes before a record of `length` bytes.
+///
+/// # Errors
+/// When the record is longer than [`MAX_RECORD`].
+pub fn length_prefix(length: usize) -> io::Result<[u8; 4]> {
+    match u32::try_from(length) {
+        Ok(n) if length <= MAX_RECORD => Ok(n.to_le_bytes()),
+        _ => Err(io::Error::other(format!("a record of {length} bytes is over the limit of {MAX_RECORD}"))),
+    }
+}
+
+/// The length a prefix announces.
+///
+/// # Errors
+/// When it is over [`MAX_RECORD`].
+pub fn record_length(prefix: [u8; 4]) -> io::Result<usize> {
+    let length = u32::from_le_bytes(prefix) as usize;
+    length_prefix(length).map(|_| length)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_round_trip_and_broken_streams_are_errors() {
+        let mut pipe = Vec::new();
+        write_record(&mut pipe, &Control::Stop).unwrap();
+        write_record(&mut pipe, &Report::Alive).unwrap();
+        let mut input = pipe.as_slice();
+        assert_eq!(read_record(&mut input).unwrap(), Some(Control::Stop));
+        assert_eq!(read_record(&mut input).unwrap(), Some(Report::Alive));
+        assert_eq!(read_record::<Report>(&mut input).unwrap(), None);
+        assert!(read_record::<Report>(&mut &pipe[..pipe.len() - 1][..7]).is_err());
+        assert!(read_record::<Report>(&mut &[0xff; 8][..]).is_err());
+    }
+}

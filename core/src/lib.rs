@@ -1,0 +1,18 @@
+//! The pure domain of Framehook: what a scenario, a prediction, a message and a state are, and
+//! what the orchestrator should do next.
+//!
+//! Invariant: nothing here does I/O, reads a clock or knows a runtime, a database, a broker or
+//! a WebAssembly engine. Whatever needs one of them lives in `infra` or above.
+
+pub mod artifact;
+pub mod error_code;
+pub mod ids;
+pub mod input;
+pub mod invariants;
+pub mod job;
+pub mod message;
+pub mod planner;
+pub mod prediction;
+pub mod reason;
+pub mod spec;
+pub mod state;

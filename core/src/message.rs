@@ -1,0 +1,281 @@
+//! What travels over the bus. Every message is a hint or an idempotent record: losing, repeating
+//! or reordering one changes nothing that the next heartbeat or the next scan does not mend.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::{
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    prediction::{FrameTimings, Position, Prediction},
+    reason::Reason,
+    spec::ResolvedScenario,
+};
+
+/// The only version there is; another major version goes to the dead-letter topic.
+pub const VERSION: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Topic {
+    /// Wake-up for the orchestrator: a scenario was created or changed. Key: scenario.
+    InitScenario,
+    /// Orders for a runner. Key: runner.
+    ToDeploy,
+    /// One record a frame. Key: scenario.
+    Results,
+    /// Heartbeats. Key: runner.
+    RunnerStatus,
+}
+
+impl Topic {
+    pub const ALL: [Self; 4] = [Self::InitScenario, Self::ToDeploy, Self::Results, Self::RunnerStatus];
+
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::InitScenario => "init_scenario",
+            Self::ToDeploy => "to_deploy",
+            Self::Results => "results",
+            Self::RunnerStatus => "runner_status",
+        }
+    }
+
+    /// # Errors
+    /// When no topic has this name.
+    pub fn from_name(name: &str) -> Result<Self, String> {
+        Self::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| format!("unknown topic `{name}`"))
+    }
+}
+
+/// What every message carries. Unknown fields are ignored.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Envelope {
+    /// UUIDv7; the same in every copy of one message.
+    pub id: Uuid,
+    pub version: u32,
+    pub time: Timestamp,
+    /// W3C trace context of the request this goes back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub traceparent: Option<String>,
+    #[serde(flatten)]
+    pub message: Message,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "type", content = "data")]
+pub enum Message {
+    #[serde(rename = "scenario.changed")]
+    ScenarioChanged { scenario_id: ScenarioId },
+    #[serde(rename = "worker.deploy")]
+    Deploy(Box<DeployOrder>),
+    #[serde(rename = "worker.stop")]
+    Stop(StopOrder),
+    #[serde(rename = "frame.result")]
+    Result(Box<Prediction>),
+    #[serde(rename = "runner.status")]
+    RunnerStatus(RunnerStatus),
+}
+
+/// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
+/// generation of the scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeployOrder {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    pub revision: i64,
+    /// Creation time of the scenario.
+    pub created_at: Timestamp,
+    pub scenario: ResolvedScenario,
+    /// The last stored frame.
+    pub resume_after: Option<Position>,
+}
+
+/// "Stop this generation of the scenario, and any older one."
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StopOrder {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+}
+
+/// A heartbeat: the whole state of a runner, so that the newest alone is enough.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct RunnerStatus {
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    /// Grows by one with each heartbeat of an incarnation; an older one changes nothing.
+    pub sequence: u64,
+    /// Most workers it runs at a time.
+    pub capacity: u32,
+    /// Takes no new work.
+    pub draining: bool,
+    pub version: String,
+    /// Ended ones too, until a newer generation or a stop order replaces them.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker as its runner sees it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerStatus {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    pub phase: WorkerPhase,
+    /// Why it is in this phase, or why a running one is degraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<Reason>,
+    /// Restarts in a row without a new frame.
+    pub attempt: u32,
+    /// When a recovering worker is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, format = DateTime)]
+    pub retry_at: Option<Timestamp>,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum WorkerPhase {
+    Starting,
+    Running,
+    /// Running, with a hook that fails.
+    Degraded,
+    /// The process is gone and will be started again at `retry_at`.
+    Recovering,
+    Stopping,
+    Finished,
+    Stopped,
+    Failed,
+}
+
+impl WorkerPhase {
+    #[must_use]
+    pub const fn is_ended(self) -> bool {
+        matches!(self, Self::Finished | Self::Stopped | Self::Failed)
+    }
+}
+
+/// How far a worker is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Progress {
+    /// The last frame given to the bus.
+    pub published: Option<Position>,
+    /// Frames given to the bus by this generation.
+    pub frames: u64,
+    /// Of these, skipped by a hook.
+    pub skipped: u64,
+    /// Of these, with a failed hook.
+    pub hook_failures: u64,
+    /// As the container declares it.
+    pub frames_total: Option<u64>,
+    /// Frames a second, from the first to the last frame of this generation.
+    pub fps: f64,
+    /// Mean of the frames of this generation.
+    pub mean: FrameTimings,
+}
+
+impl Envelope {
+    #[must_use]
+    pub fn new(message: Message, time: Timestamp) -> Self {
+        Self { id: Uuid::now_v7(), version: VERSION, time, traceparent: None, message }
+    }
+
+    /// The partition key, so that what belongs together stays in order.
+    #[must_use]
+    pub fn key(&self) -> String {
+        match &self.message {
+            Message::ScenarioChanged { scenario_id } => scenario_id.to_string(),
+            Message::Deploy(order) => order.runner_id.to_string(),
+            Message::Stop(order) => order.runner_id.to_string(),
+            Message::Result(prediction) => prediction.scenario_id.to_string(),
+            Message::RunnerStatus(status) => status.runner_id.to_string(),
+        }
+    }
+
+    #[must_use]
+    pub const fn topic(&self) -> Topic {
+        match self.message {
+            Message::ScenarioChanged { .. } => Topic::InitScenario,
+            Message::Deploy(_) | Message::Stop(_) => Topic::ToDeploy,
+            Message::Result(_) => Topic::Results,
+            Message::RunnerStatus(_) => Topic::RunnerStatus,
+        }
+    }
+
+    /// # Errors
+    /// A sentence for the dead-letter topic.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let raw: RawEnvelope<'_> = serde_json::from_slice(bytes).map_err(|e| format!("not an envelope: {e}"))?;
+        if raw.version != VERSION {
+            return Err(format!("version {} is not {VERSION}, the only one this release reads", raw.version));
+        }
+        let data = raw.data.get();
+        let message = match raw.kind {
+            "scenario.changed" => {
+                read(data).map(|ScenarioChanged { scenario_id }| Message::ScenarioChanged { scenario_id })
+            }
+            "worker.deploy" => read(data).map(Message::Deploy),
+            "worker.stop" => read(data).map(Message::Stop),
+            "frame.result" => read(data).map(Message::Result),
+            "runner.status" => read(data).map(Message::RunnerStatus),
+            other => Err(format!("unknown type `{}`", other.escape_debug())),
+        };
+        let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
+        Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
+    }
+}
+
+impl std::str::FromStr for Envelope {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        Self::parse(s.as_bytes())
+    }
+}
+
+/// An envelope whose data is not looked at yet: a derived reader of [`Envelope`] would hold every number of a
+/// frame in a tree first, because the type may stand behind the data.
+#[derive(Deserialize)]
+struct RawEnvelope<'a> {
+    id: Uuid,
+    version: u32,
+    time: Timestamp,
+    traceparent: Option<String>,
+    #[serde(rename = "type", borrow)]
+    kind: &'a str,
+    #[serde(borrow)]
+    data: &'a serde_json::value::RawValue,
+}
+
+#[derive(Deserialize)]
+struct ScenarioChanged {
+    scenario_id: ScenarioId,
+}
+
+fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, String> {
+    serde_json::from_str(data).map_err(|e| e.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn envelopes_round_trip_and_unknown_fields_are_ignored() {
+        let message = Message::ScenarioChanged { scenario_id: ScenarioId::generate() };
+        let envelope = Envelope::new(message, Timestamp::UNIX_EPOCH);
+        let mut json = serde_json::to_value(&envelope).unwrap();
+        assert_eq!(json["type"], "scenario.changed");
+        json["from_the_future"] = 1.into();
+        assert_eq!(Envelope::parse(json.to_string().as_bytes()).unwrap(), envelope);
+        assert_eq!(envelope.topic(), Topic::InitScenario);
+        json["version"] = 2.into();
+        assert!(Envelope::parse(json.to_string().as_bytes()).unwrap_err().contains("version 2"));
+        assert!(Envelope::parse(b"{").unwrap_err().contains("not an envelope"));
+        json["version"] = 1.into();
+        json["type"] = "scenario.sung".into();
+        assert!(Envelope::parse(json.to_string().as_bytes()).unwrap_err().contains("unknown type `scenario.sung`"));
+    }
+}

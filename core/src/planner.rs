@@ -1,0 +1,434 @@
+//! What the orchestrator should do next: a pure, deterministic function of a snapshot.
+//!
+//! The orchestrator executes the actions, each in one transaction that checks the leader epoch
+//! and the state the action starts from, takes a new snapshot and asks again until nothing is left
+//! to do. So a plan need not be complete: it must only make progress, and never propose what a
+//! later snapshot would take back. Nothing here depends on having seen a particular message.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
+
+use crate::{
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Progress, WorkerPhase, WorkerStatus},
+    prediction::Position,
+    reason::{Reason, ReasonCode},
+    state::{Desired, ScenarioState, WorkerState},
+};
+
+/// Times the planner needs; all of the database's clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// An order that no heartbeat shows is repeated after this: two heartbeats.
+    pub resend_after: Duration,
+    /// While more than `MASS_EXPIRY_SHARE` of the runners expire at once, their leases are
+    /// honoured this much longer: such an expiry is rather our outage than theirs.
+    pub mass_expiry_grace: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self { resend_after: Duration::from_secs(2), mass_expiry_grace: Duration::from_secs(30) }
+    }
+}
+
+/// Of the runners; one alone may always expire.
+const MASS_EXPIRY_SHARE: f64 = 0.3;
+
+/// The state of the world, as one transaction saw it.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Database time, microseconds since the Unix epoch.
+    pub now_us: i64,
+    /// Every scenario that is not at rest: `state` not ended, or not what is desired.
+    pub scenarios: Vec<ScenarioFacts>,
+    /// Every live worker.
+    pub workers: Vec<WorkerFacts>,
+    /// Every runner not yet written off.
+    pub runners: Vec<RunnerFacts>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ScenarioFacts {
+    pub id: ScenarioId,
+    pub desired: Desired,
+    pub state: ScenarioState,
+    pub reason: Option<Reason>,
+    pub generation: Generation,
+    /// The last stored frame.
+    pub stored: Option<Position>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkerFacts {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    pub state: WorkerState,
+    /// When the last order about it was written.
+    pub ordered_at_us: i64,
+    /// A stop order was written.
+    pub stop_ordered: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunnerFacts {
+    pub id: RunnerId,
+    pub incarnation: Incarnation,
+    pub expires_at_us: i64,
+    pub capacity: u32,
+    pub draining: bool,
+    /// When its last heartbeat was recorded.
+    pub seen_at_us: i64,
+    /// As of that heartbeat.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One step. Each names the state it starts from, so that an executor can refuse a stale one.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Create generation `generation` on this runner and tell it.
+    Deploy {
+        scenario_id: ScenarioId,
+        from: ScenarioState,
+        generation: Generation,
+        runner_id: RunnerId,
+        incarnation: Incarnation,
+        resume_after: Option<Position>,
+    },
+    /// Tell the runner again to deploy what it was told to.
+    RepeatDeploy {
+        scenario_id: ScenarioId,
+        generation: Generation,
+    },
+    /// Tell a runner to stop this generation. It need not be one the store knows.
+    Stop {
+        scenario_id: ScenarioId,
+        generation: Generation,
+        runner_id: RunnerId,
+        incarnation: Incarnation,
+    },
+    MoveWorker {
+        scenario_id: ScenarioId,
+        generation: Generation,
+        from: WorkerState,
+        to: WorkerState,
+        reason: Option<Reason>,
+    },
+    MoveScenario {
+        scenario_id: ScenarioId,
+        from: ScenarioState,
+        to: ScenarioState,
+        reason: Option<Reason>,
+    },
+    /// The state stays, its reason changes.
+    Explain {
+        scenario_id: ScenarioId,
+        state: ScenarioState,
+        reason: Option<Reason>,
+    },
+    /// Write an incarnation off; its workers become lost.
+    LoseRunner {
+        runner_id: RunnerId,
+        incarnation: Incarnation,
+    },
+    /// Remove the results of a deleted scenario.
+    Purge {
+        scenario_id: ScenarioId,
+    },
+}
+
+/// The next steps, in the order to take them. Empty: the world is as desired, or must be waited for.
+#[must_use]
+pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
+    let lost = expired_runners(snapshot, timing);
+    let alive: HashMap<_, _> =
+        snapshot.runners.iter().filter(|r| !lost.contains(&r.incarnation)).map(|r| (r.incarnation, r)).collect();
+    let workers: HashMap<_, _> = snapshot.workers.iter().map(|w| (w.scenario_id, w)).collect();
+    let mut capacity = Capacity::of(snapshot, &alive);
+    let mut actions: Vec<_> = snapshot
+        .runners
+        .iter()
+        .filter(|r| lost.contains(&r.incarnation))
+        .map(|r| Action::LoseRunner { runner_id: r.id.clone(), incarnation: r.incarnation })
+        .collect();
+
+    for scenario in &snapshot.scenarios {
+        match workers.get(&scenario.id) {
+            Some(worker) => match alive.get(&worker.incarnation) {
+                Some(runner) => with_worker(scenario, worker, runner, snapshot.now_us, timing, &mut actions),
+                None => lose_worker(scenario, worker, &mut actions),
+            },
+            None => without_worker(scenario, &mut capacity, &mut actions),
+        }
+    }
+    stop_strays(snapshot, &workers, &alive, timing, &mut actions);
+    actions
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Incarnations to write off: expired, or followed by a newer one of the same runner.
+fn expired_runners(snapshot: &Snapshot, timing: Timing) -> BTreeSet<Incarnation> {
+    let newest = snapshot.runners.iter().fold(HashMap::new(), |mut newest, r| {
+        // UUIDv7: a later start has a greater incarnation.
+        let entry = newest.entry(&r.id).or_insert(r.incarnation);
+        *entry = (*entry).max(r.incarnation);
+        newest
+    });
+    let superseded = |r: &RunnerFacts| newest.get(&r.id) != Some(&r.incarnation);
+    let current = snapshot.runners.iter().filter(|r| !superseded(r));
+    let expired: Vec<_> = current.clone().filter(|r| r.expires_at_us <= snapshot.now_us).collect();
+    // Precision does not matter for a count of runners.
+    #[allow(clippy::cast_precision_loss)]
+    let is_mass = expired.len() > 1 && expired.len() as f64 > MASS_EXPIRY_SHARE * current.count() as f64;
+    let grace = if is_mass { micros(timing.mass_expiry_grace) } else { 0 };
+    let written_off = expired.into_iter().filter(|r| r.expires_at_us.saturating_add(grace) <= snapshot.now_us);
+    snapshot.runners.iter().filter(|r| superseded(r)).chain(written_off).map(|r| r.incarnation).collect()
+}
+
+/// Free workers of each runner, and the choice among them.
+struct Capacity<'a> {
+    free: BTreeMap<&'a RunnerId, (u32, u32, Incarnation)>,
+}
+
+impl<'a> Capacity<'a> {
+    fn of(snapshot: &'a Snapshot, alive: &HashMap<Incarnation, &'a RunnerFacts>) -> Self {
+        let used = |runner: &RunnerFacts| {
+            let workers = snapshot.workers.iter().filter(|w| w.incarnation == runner.incarnation);
+            u32::try_from(workers.count()).unwrap_or(u32::MAX)
+        };
+        let free = alive
+            .values()
+            .filter(|r| !r.draining)
+            .map(|r| (&r.id, (r.capacity.saturating_sub(used(r)), used(r), r.incarnation)))
+            .collect();
+        Self { free }
+    }
+
+    /// Takes a place on the runner with the fewest workers: spread by default.
+    fn take(&mut self) -> Option<(RunnerId, Incarnation)> {
+        let (id, place) = self.free.iter_mut().filter(|(_, p)| p.0 > 0).min_by_key(|(id, p)| (p.1, **id))?;
+        place.0 -= 1;
+        place.1 += 1;
+        Some(((*id).clone(), place.2))
+    }
+}
+
+/// The worker's runner is gone: so is the worker.
+fn lose_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, actions: &mut Vec<Action>) {
+    let message = format!("runner {} is gone: it ended, or was not heard of within its lease", worker.runner_id);
+    let reason = Some(Reason::new(ReasonCode::LeaseLost, message));
+    actions.push(Action::MoveWorker {
+        scenario_id: scenario.id,
+        generation: worker.generation,
+        from: worker.state,
+        to: WorkerState::Lost,
+        reason: reason.clone(),
+    });
+    if scenario.state.may_become(ScenarioState::Recovering).is_ok() {
+        move_scenario(scenario, ScenarioState::Recovering, reason, actions);
+    }
+}
+
+/// A live worker on a live runner: follow what the runner reports.
+fn with_worker(
+    scenario: &ScenarioFacts,
+    worker: &WorkerFacts,
+    runner: &RunnerFacts,
+    now_us: i64,
+    timing: Timing,
+    actions: &mut Vec<Action>,
+) {
+    let report = runner.workers.iter().find(|w| w.scenario_id == scenario.id && w.generation == worker.generation);
+    let overdue = worker.ordered_at_us.saturating_add(micros(timing.resend_after)) <= now_us;
+    let wanted = scenario.desired == Desired::Running && scenario.state != ScenarioState::Stopping;
+
+    if let Some(report) = report.filter(|r| r.phase.is_ended()) {
+        return end_worker(scenario, worker, report, actions);
+    }
+    if !wanted {
+        if scenario.state != ScenarioState::Stopping {
+            move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
+        }
+        // A runner that never heard of it hears the stop too, and reports it as stopped.
+        if !worker.stop_ordered || overdue {
+            actions.push(stop(worker));
+        }
+        return;
+    }
+    let Some(report) = report else {
+        // Only a heartbeat younger than the order can tell that the order was lost.
+        if overdue && runner.seen_at_us > worker.ordered_at_us {
+            actions.push(Action::RepeatDeploy { scenario_id: scenario.id, generation: worker.generation });
+        }
+        return;
+    };
+    follow(scenario, worker, report, actions);
+}
+
+/// Brings the scenario to the state its running worker reports.
+fn follow(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus, actions: &mut Vec<Action>) {
+    if worker.state != WorkerState::Running {
+        actions.push(Action::MoveWorker {
+            scenario_id: scenario.id,
+            generation: worker.generation,
+            from: worker.state,
+            to: WorkerState::Running,
+            reason: None,
+        });
+    }
+    let state = match report.phase {
+        WorkerPhase::Running => ScenarioState::Running,
+        WorkerPhase::Degraded => ScenarioState::Degraded,
+        WorkerPhase::Recovering => ScenarioState::Recovering,
+        // Starting again after a failure is still recovering; stopping here is the runner's own
+        // drain, whose end will be reported.
+        _ => return,
+    };
+    if scenario.state != state {
+        move_scenario(scenario, state, report.reason.clone(), actions);
+    } else if scenario.reason != report.reason {
+        actions.push(Action::Explain { scenario_id: scenario.id, state, reason: report.reason.clone() });
+    }
+}
+
+/// The worker ended; the scenario follows once every frame it published is stored.
+fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus, actions: &mut Vec<Action>) {
+    // Results of a deleted scenario are dropped: nothing to wait for.
+    let is_stored = report.progress.published.is_none_or(|published| scenario.stored >= Some(published));
+    if !is_stored && scenario.desired != Desired::Deleted {
+        return;
+    }
+    let wanted = scenario.desired == Desired::Running && scenario.state != ScenarioState::Stopping;
+    let (worker_state, scenario_state) = match report.phase {
+        WorkerPhase::Finished => (WorkerState::Finished, ScenarioState::Completed),
+        WorkerPhase::Failed => (WorkerState::Failed, ScenarioState::Failed),
+        // Stopped by its runner, which drains: it goes on elsewhere.
+        _ if wanted => (WorkerState::Stopped, ScenarioState::Recovering),
+        _ => (WorkerState::Stopped, ScenarioState::Stopped),
+    };
+    // From a state that cannot go there at once (running, but stopped by the user before
+    // anybody noted it), stopping comes first.
+    if scenario.state.may_become(scenario_state).is_err() {
+        if scenario.state != scenario_state {
+            return move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
+        }
+    } else {
+        move_scenario(scenario, scenario_state, last_words(report), actions);
+    }
+    actions.push(Action::MoveWorker {
+        scenario_id: scenario.id,
+        generation: worker.generation,
+        from: worker.state,
+        to: worker_state,
+        reason: report.reason.clone(),
+    });
+}
+
+/// Why it ended; a video that was read to its end may still lack what hooks failed on.
+fn last_words(report: &WorkerStatus) -> Option<Reason> {
+    let Progress { frames, hook_failures, .. } = report.progress;
+    let mut reason = report.reason.clone()?;
+    if report.phase == WorkerPhase::Finished && hook_failures > 0 {
+        reason.message += &format!("; hooks failed on {hook_failures} of {frames} frames");
+    }
+    Some(reason)
+}
+
+/// No worker: place the scenario, or bring it to rest.
+fn without_worker(scenario: &ScenarioFacts, capacity: &mut Capacity<'_>, actions: &mut Vec<Action>) {
+    use ScenarioState as S;
+    match (scenario.desired, scenario.state) {
+        (Desired::Deleted, S::Stopped | S::Completed | S::Failed) => {
+            actions.push(Action::Purge { scenario_id: scenario.id });
+        }
+        (Desired::Running, S::Pending | S::Recovering) => place(scenario, capacity, actions),
+        // Started again while it was stopping.
+        (Desired::Running, S::Stopped) => move_scenario(scenario, S::Pending, None, actions),
+        (_, S::Stopping | S::Pending | S::Recovering) => {
+            move_scenario(scenario, S::Stopped, stopped_by_user(), actions)
+        }
+        (_, S::Deploying | S::Running | S::Degraded) => {
+            let reason = Reason::new(ReasonCode::WorkerCrash, "the worker is gone");
+            move_scenario(scenario, S::Recovering, Some(reason), actions);
+        }
+        (_, S::Stopped | S::Completed | S::Failed) => {}
+    }
+}
+
+fn place(scenario: &ScenarioFacts, capacity: &mut Capacity<'_>, actions: &mut Vec<Action>) {
+    if let Some((runner_id, incarnation)) = capacity.take() {
+        actions.push(Action::Deploy {
+            scenario_id: scenario.id,
+            from: scenario.state,
+            generation: scenario.generation + 1,
+            runner_id,
+            incarnation,
+            resume_after: scenario.stored,
+        });
+        return;
+    }
+    let message = "every worker of every runner is busy; it starts as soon as one is free";
+    let reason = Some(Reason::new(ReasonCode::NoCapacity, message));
+    if scenario.state != ScenarioState::Pending {
+        move_scenario(scenario, ScenarioState::Pending, reason, actions);
+    } else if scenario.reason != reason {
+        actions.push(Action::Explain { scenario_id: scenario.id, state: scenario.state, reason });
+    }
+}
+
+/// Workers that runners report but the store does not have live: left over from an older
+/// generation, or stopped while their runner was cut off.
+fn stop_strays(
+    snapshot: &Snapshot,
+    workers: &HashMap<ScenarioId, &WorkerFacts>,
+    alive: &HashMap<Incarnation, &RunnerFacts>,
+    timing: Timing,
+    actions: &mut Vec<Action>,
+) {
+    for runner in snapshot.runners.iter().filter(|r| alive.contains_key(&r.incarnation)) {
+        for report in runner.workers.iter().filter(|w| !w.phase.is_ended()) {
+            let owner = workers.get(&report.scenario_id);
+            let is_known =
+                owner.is_some_and(|w| (w.incarnation, w.generation) == (runner.incarnation, report.generation));
+            // A heartbeat from before the last order may show what the order has ended since.
+            let is_recent =
+                owner.is_none_or(|w| w.ordered_at_us.saturating_add(micros(timing.resend_after)) <= snapshot.now_us);
+            if !is_known && is_recent && report.phase != WorkerPhase::Stopping {
+                actions.push(Action::Stop {
+                    scenario_id: report.scenario_id,
+                    generation: report.generation,
+                    runner_id: runner.id.clone(),
+                    incarnation: runner.incarnation,
+                });
+            }
+        }
+    }
+}
+
+fn stop(worker: &WorkerFacts) -> Action {
+    Action::Stop {
+        scenario_id: worker.scenario_id,
+        generation: worker.generation,
+        runner_id: worker.runner_id.clone(),
+        incarnation: worker.incarnation,
+    }
+}
+
+fn move_scenario(scenario: &ScenarioFacts, to: ScenarioState, reason: Option<Reason>, actions: &mut Vec<Action>) {
+    actions.push(Action::MoveScenario { scenario_id: scenario.id, from: scenario.state, to, reason });
+}
+
+fn stopped_by_user() -> Option<Reason> {
+    Some(Reason::new(ReasonCode::StoppedByUser, "stopped by a user"))
+}
+
+#[cfg(test)]
+#[path = "planner_tests.rs"]
+mod tests;

@@ -1,0 +1,470 @@
+//! The planner against a small world: a store that executes actions as an adapter must, and runners whose
+//! orders and heartbeats are lost, late and repeated at random.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::invariants::one_live_generation;
+
+const SECOND: i64 = 1_000_000;
+const LEASE: i64 = 10 * SECOND;
+const FRAMES: u64 = 5;
+
+#[derive(Clone)]
+struct StoredWorker {
+    facts: WorkerFacts,
+}
+
+struct StoredScenario {
+    facts: ScenarioFacts,
+    purged: bool,
+}
+
+/// One life of a runner process.
+struct Process {
+    id: RunnerId,
+    incarnation: Incarnation,
+    alive: bool,
+    orders: Vec<Action>,
+    workers: Vec<WorkerStatus>,
+}
+
+struct World {
+    now_us: i64,
+    scenarios: Vec<StoredScenario>,
+    workers: Vec<StoredWorker>,
+    runners: Vec<RunnerFacts>,
+    processes: Vec<Process>,
+    starts: u128,
+}
+
+impl World {
+    fn new(scenarios: usize, runners: usize) -> Self {
+        let mut world =
+            Self { now_us: 0, scenarios: vec![], workers: vec![], runners: vec![], processes: vec![], starts: 0 };
+        for n in 0..scenarios {
+            let facts = ScenarioFacts {
+                id: ScenarioId(uuid::Uuid::from_u128(n as u128 + 1)),
+                desired: Desired::Running,
+                state: ScenarioState::Pending,
+                reason: None,
+                generation: 0,
+                stored: None,
+            };
+            world.scenarios.push(StoredScenario { facts, purged: false });
+        }
+        for n in 0..runners {
+            world.start_runner(n);
+        }
+        world
+    }
+
+    fn start_runner(&mut self, n: usize) {
+        let id = RunnerId(format!("runner-{n}"));
+        for process in self.processes.iter_mut().filter(|p| p.id == id) {
+            process.alive = false;
+        }
+        self.starts += 1;
+        let incarnation = Incarnation(uuid::Uuid::from_u128(self.starts));
+        self.processes.push(Process { id, incarnation, alive: true, orders: vec![], workers: vec![] });
+        self.heartbeat(self.processes.len() - 1);
+    }
+
+    fn heartbeat(&mut self, process: usize) {
+        let process = &self.processes[process];
+        let facts = RunnerFacts {
+            id: process.id.clone(),
+            incarnation: process.incarnation,
+            expires_at_us: self.now_us + LEASE,
+            capacity: 2,
+            draining: false,
+            seen_at_us: self.now_us,
+            workers: process.workers.clone(),
+        };
+        let is_replaced = self.runners.iter().any(|r| r.id == facts.id && r.incarnation > facts.incarnation);
+        match self.runners.iter_mut().find(|r| r.incarnation == process.incarnation) {
+            Some(known) => *known = facts,
+            // New, or written off and back: unless another life of the same runner has begun since.
+            None if is_replaced => {}
+            None => self.runners.push(facts),
+        }
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        let at_rest = |s: &StoredScenario| match (s.facts.state, s.facts.desired) {
+            (_, Desired::Deleted) => s.purged,
+            (ScenarioState::Stopped, Desired::Running) => false,
+            (state, _) => state.is_ended(),
+        };
+        Snapshot {
+            now_us: self.now_us,
+            scenarios: self.scenarios.iter().filter(|s| !at_rest(s)).map(|s| s.facts.clone()).collect(),
+            workers: self.workers.iter().map(|w| w.facts.clone()).filter(|w| w.state.is_live()).collect(),
+            runners: self.runners.clone(),
+        }
+    }
+
+    fn scenario(&mut self, id: ScenarioId) -> &mut StoredScenario {
+        self.scenarios.iter_mut().find(|s| s.facts.id == id).expect("the planner names only known scenarios")
+    }
+
+    /// Executes an action as the store does; true if the world changed.
+    fn apply(&mut self, action: Action) -> bool {
+        let now_us = self.now_us;
+        match action.clone() {
+            Action::Deploy { scenario_id, from, generation, runner_id, incarnation, .. } => {
+                let scenario = &mut self.scenario(scenario_id).facts;
+                assert_eq!((scenario.state, scenario.generation + 1), (from, generation));
+                assert_eq!(scenario.desired, Desired::Running);
+                scenario.state.may_become(ScenarioState::Deploying).unwrap();
+                scenario.state = ScenarioState::Deploying;
+                scenario.generation = generation;
+                let facts = WorkerFacts {
+                    scenario_id,
+                    generation,
+                    runner_id,
+                    incarnation,
+                    state: WorkerState::Pending,
+                    ordered_at_us: now_us,
+                    stop_ordered: false,
+                };
+                self.workers.push(StoredWorker { facts });
+                self.order(incarnation, action);
+                true
+            }
+            Action::RepeatDeploy { scenario_id, generation } => {
+                let worker = self.worker(scenario_id, generation);
+                worker.facts.ordered_at_us = now_us;
+                let WorkerFacts { runner_id, incarnation, .. } = worker.facts.clone();
+                let from = ScenarioState::Pending;
+                self.order(
+                    incarnation,
+                    Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after: None },
+                );
+                false
+            }
+            Action::Stop { scenario_id, generation, incarnation, .. } => {
+                if let Some(worker) = self
+                    .workers
+                    .iter_mut()
+                    .find(|w| (w.facts.scenario_id, w.facts.generation) == (scenario_id, generation))
+                {
+                    worker.facts.stop_ordered = true;
+                    worker.facts.ordered_at_us = now_us;
+                }
+                self.order(incarnation, action);
+                false
+            }
+            Action::MoveWorker { scenario_id, generation, from, to, .. } => {
+                let worker = self.worker(scenario_id, generation);
+                assert_eq!(worker.facts.state, from);
+                from.may_become(to).unwrap();
+                worker.facts.state = to;
+                true
+            }
+            Action::MoveScenario { scenario_id, from, to, reason } => {
+                let scenario = &mut self.scenario(scenario_id).facts;
+                assert_eq!(scenario.state, from);
+                from.may_become(to).unwrap();
+                (scenario.state, scenario.reason) = (to, reason);
+                true
+            }
+            Action::Explain { scenario_id, state, reason } => {
+                let scenario = &mut self.scenario(scenario_id).facts;
+                assert_eq!(scenario.state, state);
+                assert_ne!(scenario.reason, reason);
+                scenario.reason = reason;
+                true
+            }
+            Action::LoseRunner { incarnation, .. } => {
+                self.runners.retain(|r| r.incarnation != incarnation);
+                true
+            }
+            Action::Purge { scenario_id } => {
+                let scenario = self.scenario(scenario_id);
+                assert_eq!(scenario.facts.desired, Desired::Deleted);
+                scenario.purged = true;
+                true
+            }
+        }
+    }
+
+    fn worker(&mut self, id: ScenarioId, generation: Generation) -> &mut StoredWorker {
+        let key = (id, generation);
+        self.workers
+            .iter_mut()
+            .find(|w| (w.facts.scenario_id, w.facts.generation) == key)
+            .expect("the planner names only known workers")
+    }
+
+    fn order(&mut self, incarnation: Incarnation, order: Action) {
+        if let Some(process) = self.processes.iter_mut().find(|p| p.incarnation == incarnation) {
+            process.orders.push(order);
+        }
+    }
+
+    /// Plans until nothing changes any more.
+    fn settle(&mut self) {
+        for _ in 0..100 {
+            let actions = plan(&self.snapshot(), Timing::default());
+            let mut changed = false;
+            for action in actions {
+                changed |= self.apply(action);
+            }
+            let workers: Vec<_> =
+                self.workers.iter().map(|w| (w.facts.scenario_id, w.facts.generation, w.facts.state)).collect();
+            one_live_generation(&workers).unwrap();
+            if !changed {
+                return;
+            }
+        }
+        panic!("the planner does not come to rest: {:?}", plan(&self.snapshot(), Timing::default()));
+    }
+
+    /// A runner takes its orders as a runner must: by generation, whatever their order.
+    fn take_orders(&mut self, process: usize) {
+        let process = &mut self.processes[process];
+        for order in std::mem::take(&mut process.orders) {
+            let (id, generation, phase) = match order {
+                Action::Deploy { scenario_id, generation, .. } => (scenario_id, generation, WorkerPhase::Running),
+                Action::Stop { scenario_id, generation, .. } => (scenario_id, generation, WorkerPhase::Stopped),
+                _ => unreachable!("not an order"),
+            };
+            match process.workers.iter_mut().find(|w| w.scenario_id == id) {
+                Some(known) if known.generation > generation => {}
+                Some(known) if known.generation == generation => {
+                    if phase == WorkerPhase::Stopped && !known.phase.is_ended() {
+                        known.phase = phase;
+                    }
+                }
+                Some(known) => *known = status(id, generation, phase),
+                None => process.workers.push(status(id, generation, phase)),
+            }
+        }
+    }
+
+    /// Each running worker of a runner publishes a frame; the inbox may store it later.
+    fn work(&mut self, process: usize, ends_as: WorkerPhase) {
+        for worker in self.processes[process].workers.iter_mut().filter(|w| !w.phase.is_ended()) {
+            let frame = worker.progress.published.map_or(0, |p| p.frame + 1);
+            let position = Position { pts_us: i64::try_from(frame).unwrap(), frame };
+            worker.progress.published = Some(position);
+            if frame + 1 >= FRAMES {
+                worker.phase = ends_as;
+            }
+        }
+    }
+
+    fn store_results(&mut self) {
+        let published = self.processes.iter().flat_map(|p| &p.workers);
+        let published: Vec<_> = published.filter_map(|w| Some((w.scenario_id, w.progress.published?))).collect();
+        for (id, position) in published {
+            let facts = &mut self.scenario(id).facts;
+            // As the store does: nobody reads them any more.
+            if facts.desired != Desired::Deleted {
+                facts.stored = facts.stored.max(Some(position));
+            }
+        }
+    }
+}
+
+fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
+    WorkerStatus {
+        scenario_id,
+        generation,
+        phase,
+        reason: None,
+        attempt: 0,
+        retry_at: None,
+        progress: Progress::default(),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Event {
+    Wish(usize, Desired),
+    KillRunner(usize),
+    StartRunner(usize),
+    Heartbeat(usize),
+    TakeOrders(usize),
+    LoseOrders(usize),
+    Work(usize, WorkerPhase),
+    Recover(usize),
+    StoreResults,
+    Wait(i64),
+    Plan,
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let desired = prop_oneof![3 => Just(Desired::Running), 2 => Just(Desired::Stopped), 1 => Just(Desired::Deleted)];
+    let end = prop_oneof![4 => Just(WorkerPhase::Finished), 1 => Just(WorkerPhase::Failed)];
+    prop_oneof![
+        2 => (0..4usize, desired).prop_map(|(n, d)| Event::Wish(n, d)),
+        1 => (0..8usize).prop_map(Event::KillRunner),
+        1 => (0..2usize).prop_map(Event::StartRunner),
+        6 => (0..8usize).prop_map(Event::Heartbeat),
+        4 => (0..8usize).prop_map(Event::TakeOrders),
+        1 => (0..8usize).prop_map(Event::LoseOrders),
+        4 => ((0..8usize), end).prop_map(|(n, e)| Event::Work(n, e)),
+        1 => (0..8usize).prop_map(Event::Recover),
+        2 => Just(Event::StoreResults),
+        2 => (1..6i64).prop_map(Event::Wait),
+        5 => Just(Event::Plan),
+    ]
+}
+
+fn happen(world: &mut World, event: Event) {
+    let alive = |world: &World, n: usize| (n < world.processes.len() && world.processes[n].alive).then_some(n);
+    match event {
+        Event::Wish(n, desired) => wish(&mut world.scenarios[n].facts, desired),
+        Event::KillRunner(n) => {
+            if let Some(n) = alive(world, n) {
+                world.processes[n].alive = false;
+            }
+        }
+        Event::StartRunner(n) => world.start_runner(n),
+        Event::Heartbeat(n) => {
+            if let Some(n) = alive(world, n) {
+                world.heartbeat(n);
+            }
+        }
+        Event::TakeOrders(n) => {
+            if let Some(n) = alive(world, n) {
+                world.take_orders(n);
+            }
+        }
+        Event::LoseOrders(n) => {
+            if let Some(n) = alive(world, n) {
+                world.processes[n].orders.clear();
+            }
+        }
+        Event::Work(n, end) => {
+            if let Some(n) = alive(world, n) {
+                world.work(n, end);
+            }
+        }
+        Event::Recover(n) => {
+            if let Some(worker) = alive(world, n).and_then(|n| world.processes[n].workers.first_mut())
+                && !worker.phase.is_ended()
+            {
+                worker.phase = WorkerPhase::Recovering;
+            }
+        }
+        Event::StoreResults => world.store_results(),
+        Event::Wait(seconds) => world.now_us += seconds * SECOND,
+        Event::Plan => world.settle(),
+    }
+}
+
+/// What the API does to a scenario.
+fn wish(scenario: &mut ScenarioFacts, desired: Desired) {
+    if scenario.desired == Desired::Deleted {
+        return;
+    }
+    scenario.desired = desired;
+    if desired == Desired::Running
+        && scenario.state.may_become(ScenarioState::Pending).is_ok()
+        && scenario.state.is_ended()
+    {
+        scenario.state = ScenarioState::Pending;
+    }
+}
+
+/// Without faults, time goes by and everybody does their work.
+fn calm_down(world: &mut World) {
+    for n in 0..2 {
+        if !world.processes.iter().any(|p| p.alive && p.id.0 == format!("runner-{n}")) {
+            world.start_runner(n);
+        }
+    }
+    for _ in 0..60 {
+        world.now_us += SECOND;
+        for n in 0..world.processes.len() {
+            if world.processes[n].alive {
+                world.take_orders(n);
+                world.work(n, WorkerPhase::Finished);
+                world.heartbeat(n);
+            }
+        }
+        world.store_results();
+        world.settle();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// I3 holds throughout, every transition is legal, and I8: once faults stop, every scenario is as desired.
+    #[test]
+    fn any_history_is_safe_and_converges(events in proptest::collection::vec(event(), 1..120)) {
+        let mut world = World::new(4, 2);
+        for event in events {
+            happen(&mut world, event);
+        }
+        calm_down(&mut world);
+        for scenario in &world.scenarios {
+            let ScenarioFacts { desired, state, stored, .. } = &scenario.facts;
+            let is_settled = match desired {
+                Desired::Running => matches!(state, ScenarioState::Completed | ScenarioState::Failed),
+                Desired::Stopped => state.is_ended(),
+                Desired::Deleted => scenario.purged,
+            };
+            prop_assert!(is_settled, "desired {desired}, but {state}");
+            if *state == ScenarioState::Completed {
+                prop_assert_eq!(stored.map(|s| s.frame), Some(FRAMES - 1), "completed before its last frame was stored");
+            }
+        }
+        prop_assert!(plan(&world.snapshot(), Timing::default()).is_empty());
+        let strays = world.processes.iter().filter(|p| p.alive).flat_map(|p| &p.workers).filter(|w| !w.phase.is_ended());
+        prop_assert_eq!(strays.count(), 0);
+    }
+}
+
+#[test]
+fn a_scenario_without_room_waits_and_says_so_and_the_oldest_goes_first() {
+    let mut world = World::new(3, 1);
+    world.settle();
+    let states: Vec<_> = world.scenarios.iter().map(|s| s.facts.state).collect();
+    assert_eq!(states, [ScenarioState::Deploying, ScenarioState::Deploying, ScenarioState::Pending]);
+    assert_eq!(world.scenarios[2].facts.reason.as_ref().unwrap().code, ReasonCode::NoCapacity);
+    calm_down(&mut world);
+    assert!(world.scenarios.iter().all(|s| s.facts.state == ScenarioState::Completed));
+}
+
+#[test]
+fn scenarios_are_spread_over_runners() {
+    let mut world = World::new(2, 2);
+    world.settle();
+    let runners: BTreeSet<_> = world.workers.iter().map(|w| w.facts.runner_id.clone()).collect();
+    assert_eq!(runners.len(), 2);
+}
+
+#[test]
+fn a_mass_expiry_is_held_back_but_not_for_ever() {
+    let mut world = World::new(2, 2);
+    world.settle();
+    world.now_us = LEASE + 1;
+    assert_eq!(plan(&world.snapshot(), Timing::default()), []);
+    world.now_us = LEASE + 30 * SECOND + 1;
+    let actions = plan(&world.snapshot(), Timing::default());
+    assert_eq!(actions.iter().filter(|a| matches!(a, Action::LoseRunner { .. })).count(), 2);
+}
+
+#[test]
+fn a_runner_alone_that_expires_is_written_off_at_once() {
+    let mut world = World::new(1, 1);
+    world.settle();
+    world.now_us = LEASE + 1;
+    let actions = plan(&world.snapshot(), Timing::default());
+    assert!(matches!(actions[..], [Action::LoseRunner { .. }, Action::MoveWorker { .. }, Action::MoveScenario { .. }]));
+}
+
+#[test]
+fn a_new_incarnation_replaces_the_old_one_before_its_lease_ends() {
+    let mut world = World::new(1, 1);
+    world.settle();
+    world.start_runner(0);
+    world.settle();
+    let workers: Vec<_> = world.workers.iter().map(|w| (w.facts.generation, w.facts.state)).collect();
+    assert_eq!(workers, [(1, WorkerState::Lost), (2, WorkerState::Pending)]);
+}

@@ -1,0 +1,129 @@
+//! What Framehook says about one frame.
+//!
+//! A prediction is identified by `(scenario_id, pts_us)`: a frame that is delivered again or
+//! computed again lands on its own row.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    ids::{Digest, Generation, ScenarioId},
+    reason::Reason,
+};
+
+/// Everything known about one frame: also the row stored for it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Prediction {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    /// Presentation time in microseconds: from the start of a file, or since the Unix epoch for a
+    /// live source.
+    pub pts_us: i64,
+    /// Number of the frame in its source, from 0.
+    pub frame: u64,
+    /// A pure function of the identity: the scenario's creation time + `pts_us` for a file.
+    #[schema(value_type = String, format = DateTime)]
+    pub captured_at: Timestamp,
+    pub detections: Vec<Detection>,
+    pub events: Vec<Event>,
+    /// Why this frame has no detections, if a hook skipped it or failed on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
+    /// Hooks that failed on this frame, in the order they were called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hook_failures: Vec<HookFailure>,
+    pub timings: FrameTimings,
+    pub provenance: Provenance,
+}
+
+/// One object found on a frame.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Detection {
+    pub class_id: u32,
+    /// Name of the class, where a plugin named its classes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label: Option<String>,
+    /// Confidence, 0 to 1.
+    pub score: f32,
+    /// `[x, y, width, height]`, normalised to 0..1 of the original frame.
+    #[serde(rename = "box")]
+    pub bbox: [f32; 4],
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track_id: Option<u64>,
+    /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keypoints: Vec<[f32; 2]>,
+}
+
+/// Something that happened, as a post hook saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// What happened, in the plugin's own words, such as `line_crossed`.
+    pub kind: String,
+    pub severity: Severity,
+    /// Indices into the frame's detections.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub subjects: Vec<u32>,
+    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
+    pub attributes: std::collections::BTreeMap<String, String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Severity {
+    Info,
+    Warning,
+    Critical,
+}
+
+/// A frame without an inference, and whose decision that was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Skipped {
+    /// The plugin, as `name@version`.
+    pub by: String,
+    pub reason: String,
+}
+
+/// A hook that failed on a frame.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HookFailure {
+    /// The plugin, as `name@version`.
+    pub plugin: String,
+    #[serde(flatten)]
+    pub reason: Reason,
+}
+
+/// Where the time of one frame went, in microseconds of wall time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct FrameTimings {
+    pub decode_us: u32,
+    /// Pre hooks and the native preprocessing.
+    pub pre_us: u32,
+    pub inference_us: u32,
+    pub post_us: u32,
+}
+
+/// Which bytes produced a prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Provenance {
+    pub model: Digest,
+    /// Pre hooks, then post hooks, in the order they were called.
+    pub plugins: Vec<PluginIdentity>,
+    /// Revision of the scenario's settings, from 1.
+    pub revision: i64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PluginIdentity {
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+}
+
+/// The last frame of a scenario that is safely stored: where a file resumes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+pub struct Position {
+    pub pts_us: i64,
+    pub frame: u64,
+}

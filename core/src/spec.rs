@@ -1,0 +1,162 @@
+//! What a user asks for: a scenario as written, and the same with its names resolved.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::{
+    artifact::ArtifactRef,
+    ids::Digest,
+    input::{InputOptions, InputSpec},
+    prediction::PluginIdentity,
+};
+
+/// A scenario as a person writes it. Only `source` and `model` are needed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScenarioSpec {
+    /// For people; need not be unique.
+    #[serde(default)]
+    #[schema(max_length = 200)]
+    pub name: String,
+    pub source: SourceSpec,
+    /// `name@version`, `name` (its newest upload) or `sha256:...`.
+    pub model: ArtifactRef,
+    #[serde(default)]
+    pub plugins: PluginChain,
+    /// How a frame becomes the model's input; absent fields are what the plugins declare, else
+    /// letterbox, centred, RGB, 0..1, padded with 114.
+    #[serde(default)]
+    pub input: InputOptions,
+    #[serde(default)]
+    pub on_plugin_failure: OnPluginFailure,
+    /// Free labels, such as `{"site": "north"}`.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Where the frames come from: exactly one of the two.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SourceSpec {
+    /// An uploaded video: `name@version`, `name` or `sha256:...`.
+    Video(ArtifactRef),
+    /// An absolute path on the runner, inside one of its allowed source folders.
+    File(String),
+}
+
+/// Hooks, each called in the order written.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginChain {
+    /// Before the inference: may skip a frame or build the model's input.
+    #[serde(default)]
+    pub pre: Vec<PluginUse>,
+    /// After the inference: each sees the tensors and the detections so far.
+    #[serde(default)]
+    pub post: Vec<PluginUse>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PluginUse {
+    /// `name@version`, `name` or `sha256:...`.
+    #[serde(rename = "use")]
+    pub plugin: ArtifactRef,
+    /// The plugin's own settings; its JSON Schema is at `GET /plugin/{name}/{version}`.
+    #[serde(default = "empty_object")]
+    #[schema(value_type = Object)]
+    pub config: serde_json::Value,
+}
+
+fn empty_object() -> serde_json::Value {
+    serde_json::Value::Object(serde_json::Map::new())
+}
+
+/// What becomes of a frame on which a plugin failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnPluginFailure {
+    /// The frame has no detections and says why.
+    #[default]
+    SkipFrame,
+    /// Go on as if the plugin were not in the chain; the frame says which one failed.
+    RawOutput,
+    /// The scenario fails.
+    FailScenario,
+}
+
+/// A scenario whose names are digests and whose settings are complete: what a runner gets.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResolvedScenario {
+    pub source: ResolvedSource,
+    pub model: ResolvedArtifact,
+    pub input: InputSpec,
+    pub pre: Vec<ResolvedHook>,
+    pub post: Vec<ResolvedHook>,
+    pub on_plugin_failure: OnPluginFailure,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ResolvedSource {
+    Video(ResolvedArtifact),
+    File(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ResolvedArtifact {
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResolvedHook {
+    #[serde(flatten)]
+    pub identity: PluginIdentity,
+    #[schema(value_type = Object)]
+    pub config: serde_json::Value,
+}
+
+impl ResolvedScenario {
+    /// Digests of everything a runner has to fetch before it can start.
+    pub fn digests(&self) -> impl Iterator<Item = &Digest> {
+        let video = match &self.source {
+            ResolvedSource::Video(video) => Some(&video.digest),
+            ResolvedSource::File(_) => None,
+        };
+        let hooks = self.pre.iter().chain(&self.post).map(|hook| &hook.identity.digest);
+        video.into_iter().chain([&self.model.digest]).chain(hooks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_scenario_is_a_source_and_a_model() {
+        let spec: ScenarioSpec =
+            serde_json::from_str(r#"{"source": {"video": "street@1"}, "model": "street@1"}"#).unwrap();
+        assert_eq!(spec.on_plugin_failure, OnPluginFailure::SkipFrame);
+        assert_eq!(spec.plugins, PluginChain::default());
+        let text = serde_json::to_string(&spec).unwrap();
+        assert_eq!(serde_json::from_str::<ScenarioSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_misspelt_field_is_not_ignored() {
+        for bad in [
+            r#"{"source": {"video": "a"}, "model": "m", "plugin": {}}"#,
+            r#"{"source": {"video": "a", "file": "/x"}, "model": "m"}"#,
+            r#"{"source": {}, "model": "m"}"#,
+            r#"{"source": {"video": "a"}, "model": "m", "plugins": {"post": [{"use": "y", "cfg": 1}]}}"#,
+            r#"{"source": {"video": "a"}, "model": "m", "input": {"sizes": [1, 2]}}"#,
+            r#"{"source": {"video": "a"}, "model": "M M"}"#,
+        ] {
+            assert!(serde_json::from_str::<ScenarioSpec>(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! What the host does for a guest: the imported interfaces.
+//!
+//! An `Err(access-error)` is an answer; an outer error ends the guest. Nothing here trusts a number
+//! that the guest gave.
+
+use framehook_core::job::LogLevel;
+use wasmtime::component::{HasData, Resource};
+
+use super::{
+    FrameHandle, InferenceHandle,
+    bindings::framehook::plugin::{clock, log, media, state, types},
+};
+use crate::{
+    media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Region, Size, Tensor},
+    scan,
+    store::{Ctx, View},
+};
+
+/// Says that the host functions live on [`Ctx`] itself.
+pub(super) struct Host;
+
+impl HasData for Host {
+    type Data<'a> = &'a mut Ctx;
+}
+
+/// Copied to a guest in one call: a float image of 1,600 x 1,600 pixels.
+const MAX_TRANSFER: usize = 32 << 20;
+const MAX_KEY: usize = 256;
+const MAX_VALUE: usize = 64 << 10;
+const MAX_STATE: usize = 1 << 20;
+
+type Access<T> = Result<T, media::AccessError>;
+
+impl Ctx {
+    fn frame(&self) -> wasmtime::Result<own::Frame<'_>> {
+        match self.view() {
+            Some(View::Frame(frame)) => Ok(frame),
+            _ => Err(wasmtime::format_err!("there is no frame in this call")),
+        }
+    }
+
+    fn inference(&self) -> wasmtime::Result<(Inference<'_>, &[String])> {
+        match self.view() {
+            Some(View::Inference(inference, labels)) => Ok((inference, labels)),
+            _ => Err(wasmtime::format_err!("there is no inference in this call")),
+        }
+    }
+
+    fn output(&self, index: u32) -> wasmtime::Result<Access<&[f32]>> {
+        let outputs = self.inference()?.0.outputs;
+        Ok(outputs.get(index as usize).map(|o| o.data).ok_or(media::AccessError::OutOfBounds))
+    }
+
+    fn keep_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Access<Resource<Tensor>>> {
+        let bytes = size_of_val(tensor.data.as_slice());
+        if self.tensor_bytes + bytes > self.tensor_quota() {
+            return Ok(Err(media::AccessError::TooLarge));
+        }
+        self.tensor_bytes += bytes;
+        Ok(Ok(self.table.push(tensor)?))
+    }
+
+    fn unavailable(&self, error: &PixelsUnavailable) -> media::AccessError {
+        self.logger.line(LogLevel::Warn, "framehook", &format!("pixels could not be given: {error}"));
+        media::AccessError::Unavailable
+    }
+}
+
+fn read_pixels(
+    ctx: &Ctx,
+    pixels: &dyn FramePixels,
+    frame: Size,
+    region: types::Rect,
+    target: types::Size,
+    format: media::PixelFormat,
+) -> Access<Vec<u8>> {
+    let region = inside(frame, region)?;
+    let format = match format {
+        media::PixelFormat::Rgb => PixelFormat::Rgb,
+        media::PixelFormat::Bgr => PixelFormat::Bgr,
+        media::PixelFormat::Gray => PixelFormat::Gray,
+    };
+    let area = u64::from(target.width) * u64::from(target.height);
+    if area == 0 {
+        return Err(media::AccessError::OutOfBounds);
+    }
+    if area.saturating_mul(format.channels() as u64) > MAX_TRANSFER as u64 {
+        return Err(media::AccessError::TooLarge);
+    }
+    let target = Size { width: target.width, height: target.height };
+    pixels.read(region, target, format).map_err(|e| ctx.unavailable(&e))
+}
+
+fn inside(frame: Size, r: types::Rect) -> Access<Region> {
+    let fits = |at: u32, len: u32, max: u32| len > 0 && at.checked_add(len).is_some_and(|end| end <= max);
+    if !fits(r.x, r.width, frame.width) || !fits(r.y, r.height, frame.height) {
+        return Err(media::AccessError::OutOfBounds);
+    }
+    Ok(Region { x: r.x, y: r.y, width: r.width, height: r.height })
+}
+
+fn meta(m: own::FrameMeta) -> types::FrameMeta {
+    types::FrameMeta { sequence: m.sequence, pts_us: m.pts_us, size: size(m.size) }
+}
+
+fn size(s: Size) -> types::Size {
+    types::Size { width: s.width, height: s.height }
+}
+
+fn geometry(g: own::Geometry) -> media::Geometry {
+    media::Geometry { scale_x: g.scale_x, scale_y: g.scale_y, pad_x: g.pad_x, pad_y: g.pad_y }
+}
+
+impl types::Host for Ctx {}
+impl media::Host for Ctx {}
+
+impl media::HostTensor for Ctx {
+    fn from_f32(&mut self, shape: Vec<u32>, data: Vec<f32>) -> wasmtime::Result<Access<Resource<Tensor>>> {
+        let elements = shape.iter().try_fold(1u64, |n, side| n.checked_mul(u64::from(*side)));
+        if elements != Some(data.len() as u64) {
+            return Ok(Err(media::AccessError::OutOfBounds));
+        }
+        self.keep_tensor(Tensor { shape, data })
+    }
+
+    fn shape(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
+        Ok(self.table.get(&tensor)?.shape.clone())
+    }
+
+    fn drop(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
+        let tensor = self.table.delete(tensor)?;
+        self.tensor_bytes -= size_of_val(tensor.data.as_slice());
+        Ok(())
+    }
+}
+
+impl media::HostFrame for Ctx {
+    fn meta(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::FrameMeta> {
+        Ok(meta(self.frame()?.meta))
+    }
+
+    fn input_size(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::Size> {
+        Ok(size(self.frame()?.input_size))
+    }
+
+    fn read(
+        &mut self,
+        _: Resource<FrameHandle>,
+        region: types::Rect,
+        target: types::Size,
+        format: media::PixelFormat,
+    ) -> wasmtime::Result<Access<Vec<u8>>> {
+        let frame = self.frame()?;
+        Ok(read_pixels(self, frame.pixels, frame.meta.size, region, target, format))
+    }
+
+    fn to_tensor(
+        &mut self,
+        _: Resource<FrameHandle>,
+        region: types::Rect,
+    ) -> wasmtime::Result<Access<(Resource<Tensor>, media::Geometry)>> {
+        let frame = self.frame()?;
+        let made = inside(frame.meta.size, region)
+            .and_then(|region| frame.pixels.to_tensor(region).map_err(|e| self.unavailable(&e)));
+        let (tensor, mapping) = match made {
+            Ok(made) => made,
+            Err(error) => return Ok(Err(error)),
+        };
+        Ok(self.keep_tensor(tensor)?.map(|tensor| (tensor, geometry(mapping))))
+    }
+
+    fn drop(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl media::HostInference for Ctx {
+    fn meta(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::FrameMeta> {
+        Ok(meta(self.inference()?.0.meta))
+    }
+
+    fn geometry(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<media::Geometry> {
+        Ok(geometry(self.inference()?.0.geometry))
+    }
+
+    fn input_size(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::Size> {
+        Ok(size(self.inference()?.0.input_size))
+    }
+
+    fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
+        let describe =
+            |o: &own::Output<'_>| media::TensorDesc { name: o.desc.name.clone(), shape: o.desc.shape.clone() };
+        Ok(self.inference()?.0.outputs.iter().map(describe).collect())
+    }
+
+    fn labels(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<String>> {
+        Ok(self.inference()?.1.to_vec())
+    }
+
+    fn read_f32(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Access<Vec<f32>>> {
+        if count as usize > MAX_TRANSFER / size_of::<f32>() {
+            return Ok(Err(media::AccessError::TooLarge));
+        }
+        let range = offset as usize..offset as usize + count as usize;
+        let read = |data: &[f32]| data.get(range).map(<[f32]>::to_vec).ok_or(media::AccessError::OutOfBounds);
+        Ok(self.output(output)?.and_then(read))
+    }
+
+    fn gather_f32(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        elements: Vec<u32>,
+    ) -> wasmtime::Result<Access<Vec<f32>>> {
+        Ok(self.output(output)?.and_then(|data| {
+            let pick = |i: &u32| data.get(*i as usize).copied().ok_or(media::AccessError::OutOfBounds);
+            elements.iter().map(pick).collect()
+        }))
+    }
+
+    fn argmax_rows(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        scores: media::ClassScores,
+        threshold: f32,
+        limit: u32,
+    ) -> wasmtime::Result<Access<Vec<media::Candidate>>> {
+        if limit as usize > MAX_TRANSFER / size_of::<media::Candidate>() {
+            return Ok(Err(media::AccessError::TooLarge));
+        }
+        let layout = scan::Layout {
+            rows: scores.rows as usize,
+            classes: scores.classes as usize,
+            offset: scores.offset as usize,
+            row_stride: scores.row_stride as usize,
+            class_stride: scores.class_stride as usize,
+        };
+        let convert = |c: scan::Candidate| media::Candidate { row: c.row, class_id: c.class_id, score: c.score };
+        Ok(self.output(output)?.and_then(|data| {
+            let found = scan::argmax_rows(data, &layout, threshold, limit as usize);
+            Ok(found.ok_or(media::AccessError::OutOfBounds)?.into_iter().map(convert).collect())
+        }))
+    }
+
+    fn read_pixels(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        region: types::Rect,
+        target: types::Size,
+        format: media::PixelFormat,
+    ) -> wasmtime::Result<Access<Vec<u8>>> {
+        let (inference, _) = self.inference()?;
+        let Some(pixels) = inference.pixels else { return Ok(Err(media::AccessError::Unavailable)) };
+        Ok(read_pixels(self, pixels, inference.meta.size, region, target, format))
+    }
+
+    fn drop(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl log::Host for Ctx {
+    fn log(&mut self, level: log::Level, target: String, message: String) -> wasmtime::Result<()> {
+        let level = match level {
+            log::Level::Trace => LogLevel::Trace,
+            log::Level::Debug => LogLevel::Debug,
+            log::Level::Info => LogLevel::Info,
+            log::Level::Warn => LogLevel::Warn,
+            log::Level::Error => LogLevel::Error,
+        };
+        self.logger.line(level, &target, &message);
+        Ok(())
+    }
+}
+
+impl state::Host for Ctx {
+    fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        Ok(self.lock_state().get(&key).cloned())
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
+        if key.len() > MAX_KEY || value.len() > MAX_VALUE {
+            return Ok(Err(state::StateError::TooLarge));
+        }
+        let mut state = self.lock_state();
+        let others = state.iter().filter(|(k, _)| **k != key).map(|(k, v)| k.len() + v.len()).sum::<usize>();
+        if others + key.len() + value.len() > MAX_STATE {
+            return Ok(Err(state::StateError::QuotaExceeded));
+        }
+        state.insert(key, value);
+        Ok(Ok(()))
+    }
+
+    fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+        self.lock_state().remove(&key);
+        Ok(())
+    }
+}
+
+impl Ctx {
+    fn lock_state(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, Vec<u8>>> {
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl clock::Host for Ctx {
+    fn now_us(&mut self) -> wasmtime::Result<u64> {
+        Ok(self.now_us)
+    }
+}

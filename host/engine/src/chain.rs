@@ -1,0 +1,223 @@
+//! A scenario's hooks in their order, and its policy when one fails.
+//!
+//! The two chains are separate values because a worker runs them on separate threads.
+
+use framehook_core::{
+    job::{HookJob, HookLimits},
+    prediction::{Detection, Event, HookFailure, Skipped},
+    reason::Reason,
+    spec::OnPluginFailure,
+};
+
+use crate::{
+    Engine, LoadError, LogSink, Plugin,
+    hook::Hook,
+    media::{Decision, Frame, Geometry, Inference, Tensor},
+};
+
+/// What both chains need besides their hooks.
+#[derive(Clone)]
+pub struct ChainSettings {
+    /// Tells streams apart for a plugin: the scenario's id.
+    pub stream_id: String,
+    pub limits: HookLimits,
+    pub on_failure: OnPluginFailure,
+    pub log: LogSink,
+}
+
+/// The hooks before the inference.
+pub struct PreChain {
+    hooks: Vec<Hook>,
+    on_failure: OnPluginFailure,
+}
+
+/// What becomes of a frame after its pre hooks.
+#[derive(Debug)]
+pub struct Before {
+    pub next: Next,
+    pub failures: Vec<HookFailure>,
+}
+
+#[derive(Debug, PartialEq)]
+pub enum Next {
+    /// Preprocess natively, then infer.
+    Native,
+    /// Infer with this input.
+    Infer(Tensor, Geometry),
+    /// No inference.
+    Skip(Skipped),
+}
+
+/// The hooks after the inference.
+pub struct PostChain {
+    hooks: Vec<Hook>,
+    on_failure: OnPluginFailure,
+}
+
+/// What the post hooks made of a frame.
+#[derive(Debug, Default, PartialEq)]
+pub struct After {
+    /// With labels, where a hook named its classes.
+    pub detections: Vec<Detection>,
+    pub events: Vec<Event>,
+    /// A hook failed and the policy is to give up the frame.
+    pub skipped: Option<Skipped>,
+    pub failures: Vec<HookFailure>,
+}
+
+impl PreChain {
+    /// Loads and starts the hooks.
+    ///
+    /// # Errors
+    /// When a plugin cannot be loaded or refuses its configuration: no other try will help.
+    pub fn start(engine: &Engine, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
+        Ok(Self { hooks: start(engine, hooks, settings, Plugin::has_pre, "before")?, on_failure: settings.on_failure })
+    }
+
+    /// Calls the hooks on one frame, until one decides.
+    ///
+    /// # Errors
+    /// When a hook failed and the policy is to fail the scenario.
+    pub fn run(&mut self, frame: &Frame<'_>) -> Result<Before, Reason> {
+        let mut failures = Vec::new();
+        for hook in &mut self.hooks {
+            let next = match hook.preprocess(frame) {
+                Ok(Decision::Pass) => continue,
+                Ok(Decision::Infer(tensor, geometry)) => Next::Infer(tensor, geometry),
+                Ok(Decision::Skip(reason)) => Next::Skip(Skipped { by: hook.name().to_owned(), reason }),
+                Err(reason) => match fail(self.on_failure, hook, reason, &mut failures)? {
+                    Some(skipped) => Next::Skip(skipped),
+                    None => continue,
+                },
+            };
+            return Ok(Before { next, failures });
+        }
+        Ok(Before { next: Next::Native, failures })
+    }
+
+    /// Why the chain is not what the user configured; `None` if it is.
+    #[must_use]
+    pub fn degraded(&self) -> Option<Reason> {
+        self.hooks.iter().find_map(Hook::degraded)
+    }
+
+    /// No hook at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hooks.is_empty()
+    }
+
+    /// Lets the hooks say good-bye.
+    pub fn shutdown(self) {
+        self.hooks.into_iter().for_each(Hook::shutdown);
+    }
+}
+
+impl PostChain {
+    /// Loads and starts the hooks.
+    ///
+    /// # Errors
+    /// When a plugin cannot be loaded or refuses its configuration: no other try will help.
+    pub fn start(engine: &Engine, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
+        Ok(Self { hooks: start(engine, hooks, settings, Plugin::has_post, "after")?, on_failure: settings.on_failure })
+    }
+
+    /// Calls the hooks on the outputs of one frame, each with the detections so far.
+    ///
+    /// # Errors
+    /// When a hook failed and the policy is to fail the scenario.
+    pub fn run(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
+        let mut after = After::default();
+        let mut labels: &[String] = &[];
+        for hook in &mut self.hooks {
+            match hook.postprocess(inference, &after.detections, labels) {
+                Ok(outcome) => {
+                    after.detections = outcome.detections;
+                    after.events.extend(outcome.events);
+                }
+                Err(reason) => {
+                    if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
+                        return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
+                    }
+                }
+            }
+            if !hook.labels().is_empty() {
+                labels = hook.labels();
+            }
+        }
+        for detection in &mut after.detections {
+            detection.label = labels.get(detection.class_id as usize).cloned();
+        }
+        Ok(after)
+    }
+
+    /// At the end of the stream: what the hooks still have to say, for the last frame.
+    /// A failure here fails nothing: there is no frame left to skip.
+    pub fn flush(&mut self) -> (Vec<Event>, Vec<HookFailure>) {
+        let (mut events, mut failures) = (Vec::new(), Vec::new());
+        for hook in &mut self.hooks {
+            match hook.flush() {
+                Ok(more) => events.extend(more),
+                Err(reason) => failures.push(HookFailure { plugin: hook.name().to_owned(), reason }),
+            }
+        }
+        (events, failures)
+    }
+
+    /// Why the chain is not what the user configured; `None` if it is.
+    #[must_use]
+    pub fn degraded(&self) -> Option<Reason> {
+        self.hooks.iter().find_map(Hook::degraded)
+    }
+
+    /// No hook at all: the outputs are not read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.hooks.is_empty()
+    }
+
+    /// Lets the hooks say good-bye.
+    pub fn shutdown(self) {
+        self.hooks.into_iter().for_each(Hook::shutdown);
+    }
+}
+
+fn start(
+    engine: &Engine,
+    hooks: &[HookJob],
+    settings: &ChainSettings,
+    fits: fn(&Plugin) -> bool,
+    place: &str,
+) -> Result<Vec<Hook>, Reason> {
+    let start_one = |job: &HookJob| {
+        let plugin = engine.load(&job.compiled).map_err(|e| e.reason(&job.identity))?;
+        if !fits(&plugin) {
+            let error = LoadError(format!("the plugin has no hook for {place} the inference"));
+            return Err(error.reason(&job.identity));
+        }
+        Hook::start(&plugin, &job.identity, &job.config, settings)
+    };
+    hooks.iter().map(start_one).collect()
+}
+
+/// Applies the policy: the frame is given up (`Some`), the chain goes on (`None`), or all ends.
+fn fail(
+    policy: OnPluginFailure,
+    hook: &Hook,
+    reason: Reason,
+    failures: &mut Vec<HookFailure>,
+) -> Result<Option<Skipped>, Reason> {
+    let plugin = hook.name().to_owned();
+    let skipped = Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
+    match policy {
+        OnPluginFailure::FailScenario => Err(reason),
+        OnPluginFailure::SkipFrame => {
+            failures.push(HookFailure { plugin, reason });
+            Ok(Some(skipped))
+        }
+        OnPluginFailure::RawOutput => {
+            failures.push(HookFailure { plugin, reason });
+            Ok(None)
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The engine, and what it loads.
+//!
+//! All engines of one build share one compilation profile, so that what the compiling child process
+//! writes is exactly what a worker accepts. Only that child has a compiler.
+
+use std::{
+    path::Path,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
+
+use framehook_core::{
+    prediction::PluginIdentity,
+    reason::{Reason, ReasonCode},
+};
+use wasmtime::{
+    Config, InstanceAllocationStrategy, PoolingAllocationConfig, Precompiled,
+    component::{Component, Linker},
+};
+
+use crate::{abi::v0_1, store::Ctx};
+
+/// How often a running guest can be interrupted. A tick costs a wake-up, so not finer than a deadline needs.
+pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// Deep enough for any real plugin; a runaway recursion ends early.
+const WASM_STACK: usize = 512 << 10;
+/// Hooks alive at once in one worker. Each reserves 4 GiB of address space, none of it memory.
+const MAX_INSTANCES: u32 = 32;
+/// A component built from Rust is made of 3 or 4 core modules; other languages bring some more.
+const CORE_MODULES: u32 = 16;
+/// What an instance may be configured to use at most.
+pub(crate) const MEMORY_CEILING: usize = 256 << 20;
+/// Kept mapped between instances: faster to start than either none or more.
+const KEEP_RESIDENT: usize = 64 << 10;
+
+/// Runs plugins. Cheap to clone; one per process is enough.
+#[derive(Clone)]
+pub struct Engine(Arc<Shared>);
+
+struct Shared {
+    engine: wasmtime::Engine,
+    linker: Linker<Ctx>,
+    /// Dropped with the last clone, which ends the ticker.
+    _ticker: mpsc::Sender<()>,
+}
+
+/// A loaded plugin, ready to be instantiated. Cheap to clone.
+#[derive(Clone)]
+pub struct Plugin {
+    /// Keeps the clock of its deadlines running.
+    _engine: Engine,
+    pub(crate) code: v0_1::Code,
+}
+
+/// Why a plugin, or the engine itself, cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct LoadError(pub(crate) String);
+
+impl LoadError {
+    /// As the reason of a scenario that cannot run.
+    #[must_use]
+    pub fn reason(&self, plugin: &PluginIdentity) -> Reason {
+        Reason::new(ReasonCode::PluginIncompatible, format!("{}@{}: {self}", plugin.name, plugin.version))
+    }
+}
+
+impl Engine {
+    /// Loads compiled plugins and cannot compile any.
+    ///
+    /// # Errors
+    /// When this machine cannot give it the address space.
+    pub fn loader() -> Result<Self, LoadError> {
+        let mut config = profile();
+        config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        Self::new(&config)
+    }
+
+    /// Compiles, and can run what it compiled: for a process of its own.
+    pub(crate) fn compiler() -> Result<Self, LoadError> {
+        Self::new(&profile())
+    }
+
+    fn new(config: &Config) -> Result<Self, LoadError> {
+        let failed = |e| LoadError(format!("the plugin engine could not start: {e:#}"));
+        let engine = wasmtime::Engine::new(config).map_err(failed)?;
+        let linker = v0_1::linker(&engine).map_err(failed)?;
+        let ticker = start_ticker(engine.clone()).map_err(|e| failed(e.into()))?;
+        Ok(Self(Arc::new(Shared { engine, linker, _ticker: ticker })))
+    }
+
+    /// Loads a component that [`crate::compile`] compiled on this machine.
+    ///
+    /// # Errors
+    /// When the file is missing, damaged, or was made by another engine or for another processor.
+    pub fn load(&self, compiled: &Path) -> Result<Plugin, LoadError> {
+        let name = compiled.display();
+        std::fs::File::open(compiled).map_err(|e| LoadError(format!("{name} could not be read: {e}")))?;
+        // An error means the same here: the file is not even an object file.
+        let Ok(Some(Precompiled::Component)) = wasmtime::Engine::detect_precompiled_file(compiled) else {
+            return Err(LoadError(format!("{name} is not a compiled plugin; compile it again")));
+        };
+        // SAFETY: the file comes from the runner's own cache, where only its compiling child process
+        // writes; no artifact compiled elsewhere is accepted anywhere. The call checks that engine,
+        // settings and processor are the same.
+        let component = unsafe { Component::deserialize_file(self.raw(), compiled) }
+            .map_err(|e| LoadError(format!("{name} was compiled by another engine; compile it again ({e:#})")))?;
+        self.link(&component)
+    }
+
+    /// Binds a component's imports to the host.
+    pub(crate) fn link(&self, component: &Component) -> Result<Plugin, LoadError> {
+        let code = v0_1::Code::link(&self.0.linker, component)
+            .map_err(|e| LoadError(format!("the plugin does not fit this host: {e:#}")))?;
+        Ok(Plugin { _engine: self.clone(), code })
+    }
+
+    pub(crate) fn raw(&self) -> &wasmtime::Engine {
+        &self.0.engine
+    }
+}
+
+impl Plugin {
+    /// It exports a hook before the inference.
+    #[must_use]
+    pub fn has_pre(&self) -> bool {
+        self.code.preprocess.is_some()
+    }
+
+    /// It exports a hook after the inference.
+    #[must_use]
+    pub fn has_post(&self) -> bool {
+        self.code.postprocess.is_some()
+    }
+}
+
+/// Everything that decides what compiled code looks like.
+fn profile() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(WASM_STACK)
+        // Hooks are synchronous: a call costs a quarter of what it costs with the async machinery.
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        // The same result on every processor.
+        .relaxed_simd_deterministic(true);
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(MAX_INSTANCES)
+        .total_core_instances(MAX_INSTANCES * CORE_MODULES)
+        .total_memories(MAX_INSTANCES)
+        .total_tables(MAX_INSTANCES * CORE_MODULES)
+        .max_core_instances_per_component(CORE_MODULES)
+        .max_memory_size(MEMORY_CEILING)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(KEEP_RESIDENT);
+    pool
+}
+
+/// Advances the engine's epoch until the sender is dropped.
+fn start_ticker(engine: wasmtime::Engine) -> std::io::Result<mpsc::Sender<()>> {
+    let (alive, stopped) = mpsc::channel::<()>();
+    thread::Builder::new().name("plugin-clock".into()).spawn(move || {
+        while stopped.recv_timeout(TICK) == Err(mpsc::RecvTimeoutError::Timeout) {
+            engine.increment_epoch();
+        }
+    })?;
+    Ok(alive)
+}

@@ -1,0 +1,28 @@
+//! The plugin engine: loads components and guards every call into them.
+//!
+//! - [`Engine`] and [`Plugin`] load what [`compile`] produced. A worker's engine has no compiler.
+//! - [`hook::Hook`] is one instance of a plugin in one scenario. Whatever its code does (trap, loop,
+//!   allocate, flood) costs it its instance, never the process; the next call gets a new one.
+//! - [`chain::PreChain`] and [`chain::PostChain`] run a scenario's hooks in order and apply its
+//!   policy for failures. They are all a worker needs.
+//! - [`inspect`], [`compile`] and [`command`] judge and compile components from outside; they run in
+//!   a child process with limits of its own.
+//!
+//! Invariants: exactly one function enters a guest (`store::Instance::enter`), a store is never
+//! used again after a trap, and no plugin sees files, network or environment.
+
+mod abi;
+mod breaker;
+pub mod chain;
+pub mod command;
+pub mod compile;
+mod engine;
+pub mod hook;
+pub mod inspect;
+mod log;
+pub mod media;
+mod scan;
+mod store;
+
+pub use engine::{Engine, LoadError, Plugin};
+pub use log::LogSink;

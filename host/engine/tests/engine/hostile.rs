@@ -1,0 +1,188 @@
+//! Whatever a plugin does, it costs the plugin its instance at most, and the frame after is fine.
+
+use framehook_core::{
+    job::HookLimits,
+    reason::{Reason, ReasonCode as C},
+    spec::OnPluginFailure as Policy,
+};
+use framehook_engine::{
+    chain::{After, Next, PostChain, PreChain},
+    hook::Hook,
+};
+use serde_json::json;
+
+use crate::support::{ENGINE, Flat, Lines, frame, infer, job, settings};
+
+/// One plugin that goes wrong on every `every`-th call.
+fn chain(mode: &str, every: u64, policy: Policy) -> (PostChain, Lines) {
+    let (settings, lines) = settings(policy);
+    let job = job("misbehave", json!({"mode": mode, "every": every}));
+    (PostChain::start(&ENGINE, &[job], &settings).unwrap(), lines)
+}
+
+fn call(chain: &mut PostChain, sequence: u64) -> Result<After, Reason> {
+    infer(sequence, &[(&[1, 2], &[0.0, 1.0])], |inference| chain.run(inference))
+}
+
+#[test]
+fn every_way_to_fail_is_contained_and_named() {
+    for (mode, code, words) in [
+        ("trap", C::PluginTrap, "unreachable"),
+        ("loop", C::PluginTimeout, "deadline of 20 ms"),
+        ("sleep", C::PluginTrap, "may not sleep"),
+        ("allocate", C::PluginTrap, "limit of 64 MiB"),
+        ("recurse", C::PluginTrap, "call stack exhausted"),
+        ("panic", C::PluginTrap, "trapped"),
+        ("handle-flood", C::PluginTrap, "ended unexpectedly"),
+        ("not-finite", C::PluginError, "detection 0 has a number that is not finite"),
+        ("bad-subject", C::PluginError, "about detection 99, but there are 0"),
+        ("too-many-detections", C::PluginError, "20000 detections"),
+        ("out-of-bounds", C::PluginError, "not there"),
+        ("bad-input", C::PluginError, "on purpose"),
+        ("transient", C::PluginError, "on purpose"),
+        ("fatal", C::PluginError, "on purpose"),
+        ("invalid-config", C::PluginIncompatible, "on purpose"),
+    ] {
+        let (mut chain, _) = chain(mode, 2, Policy::SkipFrame);
+        assert_eq!(call(&mut chain, 0).unwrap(), After::default(), "{mode}");
+        let failed = call(&mut chain, 1).unwrap();
+        let reason = &failed.failures[0].reason;
+        assert_eq!((reason.code, failed.failures.len()), (code, 1), "{mode}: {reason:?}");
+        assert!(reason.message.contains(words), "{mode}: {reason:?}");
+        let skipped = failed.skipped.unwrap();
+        assert_eq!(skipped.by, "misbehave@0.1.0");
+        assert_eq!(call(&mut chain, 2).unwrap(), After::default(), "{mode}: the frame after");
+        assert_eq!(chain.degraded(), None, "{mode}: one failure is no reason to leave it out");
+    }
+}
+
+#[test]
+fn a_plugin_that_always_fails_is_left_out_with_its_reason() {
+    let (mut chain, _) = chain("trap", 1, Policy::RawOutput);
+    for sequence in 0..50 {
+        let after = call(&mut chain, sequence).unwrap();
+        assert_eq!(after.failures[0].reason.code, C::PluginTrap);
+        assert_eq!(after.skipped, None, "raw output goes on without the plugin");
+    }
+    let reason = chain.degraded().unwrap();
+    assert_eq!(reason.code, C::PluginTrap);
+    assert!(reason.message.starts_with("misbehave@0.1.0: "), "{reason:?}");
+}
+
+#[test]
+fn the_policy_may_be_to_fail() {
+    let (mut chain, _) = chain("fatal", 1, Policy::FailScenario);
+    assert_eq!(call(&mut chain, 0).unwrap_err().code, C::PluginError);
+}
+
+#[test]
+fn a_plugin_that_fails_at_its_start_gives_a_failing_hook_and_a_bad_configuration_none() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let mut trapping = PostChain::start(
+        &ENGINE,
+        &[job("misbehave", json!({"mode": "loop", "at_start": true}))],
+        &ChainLimits::short(&settings),
+    )
+    .unwrap();
+    assert_eq!(call(&mut trapping, 0).unwrap().failures[0].reason.code, C::PluginTimeout);
+    for (config, words) in [
+        (json!({"mode": "invalid-config", "at_start": true}), "on purpose"),
+        (json!({"mode": "no-such"}), "/mode: unknown variant"),
+        (json!({}), "missing field `mode`"),
+    ] {
+        let Err(reason) = PostChain::start(&ENGINE, &[job("misbehave", config)], &settings) else {
+            panic!("started, although {words}")
+        };
+        assert_eq!(reason.code, C::PluginIncompatible);
+        assert!(reason.message.contains(words), "{reason:?}");
+    }
+}
+
+/// So that a loop at the start need not run for two seconds.
+struct ChainLimits;
+
+impl ChainLimits {
+    fn short(settings: &framehook_engine::chain::ChainSettings) -> framehook_engine::chain::ChainSettings {
+        let limits = HookLimits { init_ms: 50, ..settings.limits };
+        framehook_engine::chain::ChainSettings { limits, ..settings.clone() }
+    }
+}
+
+#[test]
+fn a_plugin_in_the_wrong_place_is_refused() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let Err(reason) = PreChain::start(&ENGINE, &[job("yolo", json!({}))], &settings) else { panic!("started") };
+    assert_eq!(reason.code, C::PluginIncompatible);
+    assert!(reason.message.contains("no hook for before the inference"), "{reason:?}");
+}
+
+#[test]
+fn lines_of_a_plugin_arrive_and_floods_do_not() {
+    let (mut flooding, lines) = chain("flood-log", 1, Policy::SkipFrame);
+    call(&mut flooding, 0).unwrap();
+    assert_eq!(lines.texts().len(), 200);
+    drop(flooding);
+    assert!(lines.texts().last().unwrap().starts_with("800 lines were dropped"), "{:?}", lines.texts().last());
+
+    let (mut printing, lines) = chain("print", 1, Policy::SkipFrame);
+    call(&mut printing, 0).unwrap();
+    assert_eq!(lines.texts(), ["printed to stdout", "printed to stderr"]);
+
+    let (mut panicking, lines) = chain("panic", 1, Policy::SkipFrame);
+    call(&mut panicking, 0).unwrap();
+    assert!(lines.texts()[0].contains("panics on purpose"), "{:?}", lines.texts());
+}
+
+#[test]
+fn pre_hooks_pass_skip_and_build_the_input() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let pixels = Flat(7);
+    for (mode, every, expect) in [
+        ("none", 1, "pass"),
+        ("skip", 1, "skip"),
+        ("infer", 1, "infer"),
+        ("wrong-shape", 1, "fail"),
+        ("out-of-bounds", 1, "fail"),
+        ("trap", 1, "fail"),
+    ] {
+        let job = job("misbehave", json!({"mode": mode, "every": every}));
+        let mut chain = PreChain::start(&ENGINE, &[job], &settings).unwrap();
+        let before = chain.run(&frame(0, &pixels)).unwrap();
+        match (expect, before.next) {
+            ("pass", Next::Native) => {}
+            ("skip", Next::Skip(skipped)) => {
+                assert_eq!((skipped.by.as_str(), skipped.reason.as_str()), ("misbehave@0.1.0", "because"))
+            }
+            ("infer", Next::Infer(tensor, _)) => assert_eq!((tensor.data[0], tensor.data.len()), (7.0, 3 * 320 * 192)),
+            ("fail", Next::Skip(skipped)) => {
+                assert!(skipped.reason.starts_with("the plugin failed: "), "{mode}: {skipped:?}");
+                assert_eq!(before.failures.len(), 1);
+            }
+            (_, next) => panic!("{mode}: {next:?}"),
+        }
+    }
+}
+
+#[test]
+fn flush_speaks_for_the_last_frame_and_labels_are_filled_in() {
+    let (mut chain, _) = chain("none", 1, Policy::SkipFrame);
+    let after = call(&mut chain, 0).unwrap();
+    assert_eq!(after.detections[0].label.as_deref(), Some("one"));
+    assert_eq!(after.detections[0].track_id, Some(7));
+    let (events, failures) = chain.flush();
+    assert_eq!((events[0].kind.as_str(), failures.len()), ("flushed", 0));
+    chain.shutdown();
+}
+
+#[test]
+fn instances_come_and_go_without_end() {
+    // More than the pool holds: a store that was lost must give its place back.
+    let (settings, _) = settings(Policy::SkipFrame);
+    let plugin = ENGINE.load(&job("misbehave", json!(null)).compiled).unwrap();
+    let identity = job("misbehave", json!(null)).identity;
+    for _ in 0..200 {
+        let mut hook = Hook::start(&plugin, &identity, &json!({"mode": "trap"}), &settings).unwrap();
+        let outcome = infer(0, &[], |inference| hook.postprocess(inference, &[], &[]));
+        assert_eq!(outcome.unwrap_err().code, C::PluginTrap);
+    }
+}

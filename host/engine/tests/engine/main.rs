@@ -1,0 +1,10 @@
+//! The engine against plugins that behave, plugins that do not, and files that are no plugins.
+//!
+//! The components come from `plugins/`, built before by `make plugins`.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
+
+mod hostile;
+mod refused;
+mod stock;
+mod support;

@@ -1,0 +1,103 @@
+//! What is refused at upload, and what is said about it.
+
+use framehook_engine::{
+    compile::cache_key,
+    inspect::{FindingCode as C, Verdict},
+};
+
+use crate::support::{COMPILER, ENGINE, wasm};
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+/// Checks that `bytes` are refused with these findings: a code and words of the message each.
+fn refused(bytes: &[u8], expected: &[(C, &str)]) {
+    let Verdict::Findings(findings) = COMPILER.inspect(bytes) else { panic!("accepted, expected {expected:?}") };
+    assert_eq!(findings.len(), expected.len(), "{findings:?}");
+    for (finding, (code, words)) in findings.iter().zip(expected) {
+        assert_eq!(finding.code, *code, "{findings:?}");
+        assert!(finding.message.contains(words), "{words:?} is not in {findings:?}");
+    }
+}
+
+#[test]
+fn what_is_no_component() {
+    refused(b"", &[(C::NotWasm, "begins with `nothing`")]);
+    refused(&[0x9c, 0x41, 0xff, 0x00, 0x13, 0x37], &[(C::NotWasm, "`9c 41 ff 00 13 37`")]);
+    refused(b"just some text", &[(C::NotWasm, "--target wasm32-wasip2")]);
+    refused(b" (component)", &[(C::WasmText, "as text")]);
+    refused(&wat("(module)"), &[(C::CoreModule, "core WebAssembly module")]);
+    refused(&COMPILER.compile(&wasm("yolo")).unwrap(), &[(C::Precompiled, "upload the `.wasm`")]);
+    let whole = wasm("yolo");
+    refused(&whole[..whole.len() / 2], &[(C::InvalidComponent, "damaged")]);
+}
+
+#[test]
+fn what_is_no_plugin() {
+    refused(&wat("(component)"), &[(C::WrongWorld, "this component exports nothing")]);
+    refused(
+        &wat(r#"(component (import "wasi:sockets/tcp@0.2.0" (instance)) (import "acme:gpu/run" (instance)))"#),
+        &[(C::UnknownImport, "`wasi:sockets/tcp@0.2.0`"), (C::UnknownImport, "`acme:gpu/run`")],
+    );
+    refused(
+        &wat(r#"(component (import "framehook:plugin/log@0.2.0" (instance)))"#),
+        &[(C::UnknownAbi, "framehook:plugin@0.2.0, but this host runs framehook:plugin@0.1.0")],
+    );
+    refused(
+        &wat(r#"(component
+                (instance $empty)
+                (export "framehook:plugin/lifecycle@0.1.0" (instance $empty))
+                (export "framehook:plugin/postprocess@0.1.0" (instance $empty)))"#),
+        &[(C::WrongWorld, "are not those of framehook:plugin@0.1.0")],
+    );
+}
+
+#[test]
+fn stock_plugins_describe_themselves() {
+    for (name, pre, post) in [
+        ("motion-gate", true, false),
+        ("yolo", false, true),
+        ("line-counter", false, true),
+        ("centerface", false, true),
+        ("misbehave", true, true),
+    ] {
+        let Verdict::Manifest(manifest) = COMPILER.inspect(&wasm(name)) else {
+            panic!("{name}: {:?}", COMPILER.inspect(&wasm(name)))
+        };
+        assert_eq!((manifest.name.as_str(), manifest.pre, manifest.post), (name, pre, post));
+        assert_eq!((manifest.version.as_str(), manifest.abi.as_str()), ("0.1.0", "0.1.0"));
+        assert_eq!(manifest.config_schema["type"], "object", "{name}");
+    }
+    let Verdict::Manifest(faces) = COMPILER.inspect(&wasm("centerface")) else { panic!() };
+    assert_eq!((faces.input.scale, faces.input.pad), (Some(1.0), Some(0)));
+}
+
+#[test]
+fn a_configuration_is_judged_by_the_plugin() {
+    let problems = |plugin: &str, config: &str| {
+        let problems = COMPILER.validate_config(&wasm(plugin), config).unwrap();
+        problems.into_iter().map(|p| (p.path, p.message)).collect::<Vec<_>>()
+    };
+    assert_eq!(problems("yolo", "{}"), []);
+    assert_eq!(problems("yolo", r#"{"min_score": 2}"#), [("/min_score".to_owned(), "must be 0 to 1".to_owned())]);
+    let unknown = &problems("yolo", r#"{"min_scor": 0.5}"#)[0];
+    assert!(unknown.1.contains("unknown field `min_scor`"), "{unknown:?}");
+    let line = &problems("line-counter", r#"{"line": [[0, 0], [1, "x"]]}"#)[0];
+    assert_eq!(line.0, "/line/1/1");
+}
+
+#[test]
+fn a_worker_loads_only_what_was_compiled_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("p.cwasm");
+    let load = || ENGINE.load(&path).map(|_| ()).map_err(|e| e.to_string());
+    assert!(load().unwrap_err().contains("could not be read"));
+    std::fs::write(&path, wasm("yolo")).unwrap();
+    assert!(load().unwrap_err().contains("is not a compiled plugin"));
+    std::fs::write(&path, COMPILER.compile(&wasm("yolo")).unwrap()).unwrap();
+    assert_eq!(load(), Ok(()));
+    let key = cache_key().unwrap();
+    assert_eq!(key, cache_key().unwrap());
+    assert!(key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'), "{key}");
+}

@@ -1,0 +1,121 @@
+//! The stock plugins, through the same chains a worker uses.
+
+use framehook_core::spec::OnPluginFailure as Policy;
+use framehook_engine::chain::{After, Next, PostChain, PreChain};
+use serde_json::json;
+
+use crate::support::{ENGINE, Flat, frame, infer, job, settings};
+
+const BOXES: usize = 960;
+const CLASSES: usize = 3;
+
+/// A head `[1, 7, 960]` with one car, found by two neighbouring boxes, around `x` of the frame (0..1).
+fn head(x: f32) -> Vec<f32> {
+    let mut data = vec![0.01; (4 + CLASSES) * BOXES];
+    for (index, (nudge, score)) in [(0.0, 0.9), (1.0, 0.7)].into_iter().enumerate() {
+        let row = 400 + index;
+        for (number, value) in [x * 320.0 + nudge, 96.0, 32.0, 36.0].into_iter().enumerate() {
+            data[number * BOXES + row] = value;
+        }
+        data[5 * BOXES + row] = score;
+    }
+    data
+}
+
+/// The same as `[1, 960, 7]`.
+fn transposed(columns: &[f32]) -> Vec<f32> {
+    (0..columns.len()).map(|i| columns[(i % 7) * BOXES + i / 7]).collect()
+}
+
+fn yolo_and_counter() -> PostChain {
+    let (settings, _) = settings(Policy::FailScenario);
+    let jobs = [
+        job("yolo", json!({"labels": ["person", "car", "truck"]})),
+        job("line-counter", json!({"line": [[0.5, 0.0], [0.5, 1.0]], "labels": ["car"]})),
+    ];
+    PostChain::start(&ENGINE, &jobs, &settings).unwrap()
+}
+
+fn run(chain: &mut PostChain, sequence: u64, shape: &[u32], data: &[f32]) -> After {
+    infer(sequence, &[(shape, data)], |inference| chain.run(inference)).unwrap()
+}
+
+#[test]
+fn yolo_reads_both_layouts_and_names_its_classes() {
+    let data = head(0.25);
+    let columns = run(&mut yolo_and_counter(), 0, &[1, 7, 960], &data);
+    let rows = run(&mut yolo_and_counter(), 0, &[1, 960, 7], &transposed(&data));
+    assert_eq!(columns, rows);
+    let [car] = &columns.detections[..] else { panic!("{columns:?}") };
+    assert_eq!((car.class_id, car.label.as_deref(), car.score), (1, Some("car"), 0.9));
+    // 32x36 pixels of the input around (80, 96) are 64x72 around (160, 180) of 640x360.
+    let expected = [128.0 / 640.0, 144.0 / 360.0, 0.1, 0.2];
+    assert!(car.bbox.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{:?}", car.bbox);
+}
+
+#[test]
+fn the_counter_tracks_what_yolo_found_and_tells_of_the_crossing() {
+    let mut chain = yolo_and_counter();
+    let mut events = Vec::new();
+    for step in 0..30 {
+        let after = run(&mut chain, step, &[1, 7, 960], &head(0.2 + 0.02 * step as f32));
+        assert_eq!(after.detections[0].track_id, Some(1));
+        events.extend(after.events);
+    }
+    let [event] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((event.kind.as_str(), event.subjects.as_slice()), ("line_crossed", &[0][..]));
+    let attribute = |key: &str| event.attributes.get(key).map(String::as_str);
+    assert_eq!(
+        (attribute("direction"), attribute("backward"), attribute("forward")),
+        (Some("backward"), Some("1"), Some("0"))
+    );
+    assert_eq!(attribute("label"), Some("car"));
+}
+
+#[test]
+fn a_model_with_other_outputs_is_explained() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let mut chain = PostChain::start(&ENGINE, &[job("yolo", json!({}))], &settings).unwrap();
+    let after = run(&mut chain, 0, &[1, 1000], &[0.0; 1000]);
+    let message = &after.failures[0].reason.message;
+    assert!(message.contains("no output has the shape") && message.contains("`output0` [1, 1000]"), "{message}");
+}
+
+#[test]
+fn the_gate_skips_still_frames() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let mut chain = PreChain::start(&ENGINE, &[job("motion-gate", json!({"max_skip": 3}))], &settings).unwrap();
+    let mut passes = |sequence, level| match chain.run(&frame(sequence, &Flat(level))).unwrap().next {
+        Next::Native => true,
+        Next::Skip(skipped) => {
+            assert_eq!((skipped.by.as_str(), skipped.reason.as_str()), ("motion-gate@0.1.0", "nothing moves"));
+            false
+        }
+        next => panic!("{next:?}"),
+    };
+    let pattern: Vec<_> = [0, 0, 0, 0, 0, 0, 200].into_iter().enumerate().map(|(i, l)| passes(i as u64, l)).collect();
+    assert_eq!(pattern, [true, false, false, false, true, false, true]);
+}
+
+#[test]
+fn centerface_reads_its_four_outputs() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let mut chain = PostChain::start(&ENGINE, &[job("centerface", json!({}))], &settings).unwrap();
+    let (height, width) = (48usize, 80usize);
+    let cells = height * width;
+    let cell = 20 * width + 30;
+    let mut heat = vec![0.0; cells];
+    heat[cell] = 0.9;
+    heat[cell + 1] = 0.6;
+    let shape = |channels: u32| [1, channels, height as u32, width as u32];
+    let sizes = vec![10f32.ln(); 2 * cells];
+    let (offsets, landmarks) = (vec![0.0; 2 * cells], vec![0.5; 10 * cells]);
+    let outputs: [(&[u32], &[f32]); 4] =
+        [(&shape(1), &heat), (&shape(2), &sizes), (&shape(2), &offsets), (&shape(10), &landmarks)];
+    let after = infer(0, &outputs, |inference| chain.run(inference)).unwrap();
+    let [face] = &after.detections[..] else { panic!("{after:?}") };
+    assert_eq!((face.score, face.label.as_deref(), face.keypoints.len()), (0.9, Some("face"), 5));
+    // The centre is cell (30.5, 20.5) x 4 pixels of the input.
+    let expected = [122.0 / 0.5 / 640.0, (82.0 - 6.0) / 0.5 / 360.0];
+    assert!(face.keypoints[0].iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5), "{face:?}");
+}

@@ -1,0 +1,106 @@
+//! Compiled plugins, frames and model outputs for the tests.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, LazyLock, Mutex},
+};
+
+use framehook_core::{
+    ids::Digest,
+    job::{HookJob, HookLimits, PluginLog},
+    prediction::PluginIdentity,
+    spec::OnPluginFailure,
+};
+use framehook_engine::{
+    Engine,
+    chain::ChainSettings,
+    compile::Compiler,
+    media::{
+        Frame, FrameMeta, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size,
+        Tensor, TensorDesc,
+    },
+};
+use serde_json::Value;
+
+pub(crate) static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::new().unwrap());
+pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::loader().unwrap());
+
+/// The bytes of a stock plugin.
+pub(crate) fn wasm(name: &str) -> Vec<u8> {
+    let file = format!("{}.wasm", name.replace('-', "_"));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/wasm32-wasip2/release");
+    let path = PathBuf::from(folder).join(file);
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make plugins` first", path.display()))
+}
+
+/// A job for a stock plugin, compiled once for all tests.
+pub(crate) fn job(name: &str, config: Value) -> HookJob {
+    static COMPILED: LazyLock<(tempfile::TempDir, Mutex<HashMap<String, PathBuf>>)> =
+        LazyLock::new(|| (tempfile::tempdir().unwrap(), Mutex::default()));
+    let (folder, done) = &*COMPILED;
+    let compiled = done
+        .lock()
+        .unwrap()
+        .entry(name.to_owned())
+        .or_insert_with(|| {
+            let path = folder.path().join(format!("{name}.cwasm"));
+            std::fs::write(&path, COMPILER.compile(&wasm(name)).unwrap()).unwrap();
+            path
+        })
+        .clone();
+    let identity =
+        PluginIdentity { name: name.to_owned(), version: "0.1.0".into(), digest: Digest::from_bytes(&[0; 32]) };
+    HookJob { identity, compiled, config }
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<Mutex<Vec<PluginLog>>>);
+
+impl Lines {
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.0.lock().unwrap().iter().map(|line| line.message.clone()).collect()
+    }
+}
+
+pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
+    let lines = Lines::default();
+    let sink = lines.clone();
+    let log: framehook_engine::LogSink = Arc::new(move |line| sink.0.lock().unwrap().push(line));
+    (ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, log }, lines)
+}
+
+/// Every pixel has the same value.
+pub(crate) struct Flat(pub(crate) u8);
+
+impl FramePixels for Flat {
+    fn read(&self, _: Region, target: Size, format: PixelFormat) -> Result<Vec<u8>, PixelsUnavailable> {
+        Ok(vec![self.0; (target.width * target.height) as usize * format.channels()])
+    }
+
+    fn to_tensor(&self, _: Region) -> Result<(Tensor, Geometry), PixelsUnavailable> {
+        let data = vec![f32::from(self.0); 3 * (INPUT.width * INPUT.height) as usize];
+        Ok((Tensor { shape: vec![1, 3, INPUT.height, INPUT.width], data }, GEOMETRY))
+    }
+}
+
+/// Of the demo: 640x360 letterboxed into 320x192.
+pub(crate) const INPUT: Size = Size { width: 320, height: 192 };
+pub(crate) const GEOMETRY: Geometry = Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 };
+
+pub(crate) fn meta(sequence: u64) -> FrameMeta {
+    FrameMeta { sequence, pts_us: sequence as i64 * 40_000, size: Size { width: 640, height: 360 } }
+}
+
+pub(crate) fn frame(sequence: u64, pixels: &Flat) -> Frame<'_> {
+    Frame { meta: meta(sequence), input_size: INPUT, pixels }
+}
+
+/// Calls `f` with an inference that has these outputs.
+pub(crate) fn infer<R>(sequence: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(&Inference<'_>) -> R) -> R {
+    let describe =
+        |(i, (shape, _)): (usize, &(&[u32], &[f32]))| TensorDesc { name: format!("output{i}"), shape: shape.to_vec() };
+    let descs: Vec<_> = outputs.iter().enumerate().map(describe).collect();
+    let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (_, data))| Output { desc, data }).collect();
+    f(&Inference { meta: meta(sequence), input_size: INPUT, geometry: GEOMETRY, outputs: &outputs, pixels: None })
+}

@@ -1,0 +1,72 @@
+//! How long a worker that went down waits for its next start: a pure schedule.
+
+use std::time::Duration;
+
+/// Delays between restarts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Backoff {
+    /// Before the first restart after progress: most crashes are single ones, and a stream should not wait for long.
+    pub quick: Duration,
+    /// Before the second; doubles from there.
+    pub base: Duration,
+    /// Never longer than this.
+    pub cap: Duration,
+    /// Share by which a delay is made shorter or longer, so that workers that went down together do not come back together.
+    pub jitter: f64,
+    /// Restarts in a row without a new frame; after these the worker has failed.
+    pub max_attempts: u32,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self {
+            quick: Duration::from_millis(100),
+            base: Duration::from_millis(500),
+            cap: Duration::from_secs(30),
+            jitter: 0.2,
+            max_attempts: 5,
+        }
+    }
+}
+
+impl Backoff {
+    /// The delay before restart number `attempt` (from 1); `None` once they are exhausted. `random` is in 0..1.
+    pub(crate) fn delay(&self, attempt: u32, random: f64) -> Option<Duration> {
+        if attempt > self.max_attempts {
+            return None;
+        }
+        let plain = match attempt {
+            0 | 1 => self.quick,
+            // 2^31 times any base is past any cap.
+            _ => self.base.saturating_mul(1 << (attempt - 2).min(31)),
+        };
+        let factor = 1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random - 1.0);
+        Some(plain.min(self.cap).mul_f64(factor.max(0.0)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_schedule_is_quick_then_doubles_up_to_its_cap() {
+        let backoff = Backoff { max_attempts: 50, ..Backoff::default() };
+        let millis = |attempt| backoff.delay(attempt, 0.5).unwrap().as_millis();
+        assert_eq!([1, 2, 3, 4, 5, 8, 9, 40].map(millis), [100, 500, 1000, 2000, 4000, 30_000, 30_000, 30_000]);
+        assert_eq!(Backoff::default().delay(6, 0.5), None);
+        assert_eq!(Backoff { max_attempts: 0, ..backoff }.delay(1, 0.5), None);
+    }
+
+    proptest! {
+        #[test]
+        fn jitter_stays_within_its_share(attempt in 1u32..60, random in 0.0..1.0) {
+            let backoff = Backoff { max_attempts: 60, ..Backoff::default() };
+            let plain = backoff.delay(attempt, 0.5).unwrap().as_secs_f64();
+            let delay = backoff.delay(attempt, random).unwrap().as_secs_f64();
+            prop_assert!((plain * 0.799..=plain * 1.201).contains(&delay), "{delay} is not {plain} +- 20 %");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! What a runner is told at its start, and what can be wrong with it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use framehook_core::{ids::RunnerId, job::HookLimits};
+
+use crate::backoff::Backoff;
+
+/// Settings of a runner.
+#[derive(Clone, Debug)]
+pub struct RunnerConfig {
+    pub runner_id: RunnerId,
+    /// Most worker processes at a time (`MAX_WORKERS`); further deployments wait for one to end.
+    pub max_workers: u32,
+    /// The `framehook-worker` executable.
+    pub worker: PathBuf,
+    /// The `framehook` executable, called as `plugin-host compile FILE OUT`.
+    pub plugin_host: PathBuf,
+    /// Names everything compiled code depends on besides the plugin (`framehook_engine::compile::cache_key()`): part of
+    /// the file names in `cache_dir`, so that another engine or processor never loads it. Letters, digits, `.`, `_`, `-`.
+    pub plugin_cache_key: String,
+    /// The ONNX Runtime shared library.
+    pub onnxruntime: PathBuf,
+    /// Compiled plugins. Code in here is trusted: nobody else may write to it.
+    pub cache_dir: PathBuf,
+    /// Folders in which a scenario's `file` source may lie; empty allows none.
+    pub source_dirs: Vec<PathBuf>,
+    /// Threads of one inference.
+    pub intra_threads: usize,
+    pub hook_limits: HookLimits,
+    /// A worker that is ready and reports nothing for this long is killed and started again.
+    pub frame_timeout: Duration,
+    /// The same before it is ready: opening the source and loading the model take longer than a frame.
+    pub start_timeout: Duration,
+    /// Wall time of one compilation.
+    pub compile_timeout: Duration,
+    pub backoff: Backoff,
+    /// A worker that was told to stop is killed after this.
+    pub drain_deadline: Duration,
+    /// Time between two heartbeats when nothing changes.
+    pub heartbeat: Duration,
+    /// How long an ended worker stays in the heartbeat, unless a newer generation replaces it.
+    pub keep_ended: Duration,
+}
+
+impl RunnerConfig {
+    /// The defaults, with the paths that have none.
+    #[must_use]
+    pub fn new(
+        runner_id: RunnerId,
+        worker: PathBuf,
+        plugin_host: PathBuf,
+        onnxruntime: PathBuf,
+        cache_dir: PathBuf,
+    ) -> Self {
+        Self {
+            runner_id,
+            max_workers: 4,
+            worker,
+            plugin_host,
+            plugin_cache_key: env!("CARGO_PKG_VERSION").to_owned(),
+            onnxruntime,
+            cache_dir,
+            source_dirs: Vec::new(),
+            // Fastest for several streams: more threads on one inference cost more than they give.
+            intra_threads: 1,
+            hook_limits: HookLimits::default(),
+            // Ten times the longest pause between key frames one meets.
+            frame_timeout: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(30),
+            // A component of a script language (18 MB) takes 14 s on a fast core.
+            compile_timeout: Duration::from_secs(60),
+            backoff: Backoff::default(),
+            drain_deadline: Duration::from_secs(5),
+            heartbeat: Duration::from_millis(500),
+            // Long enough for an orchestrator to be started again by hand.
+            keep_ended: Duration::from_secs(600),
+        }
+    }
+
+    /// Refuses what can never work, before anything is announced; makes the cache folder.
+    pub(crate) fn check(&self) -> Result<(), RunnerError> {
+        if self.max_workers == 0 {
+            return Err(RunnerError::NoWorkers);
+        }
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+');
+        if self.plugin_cache_key.is_empty() || !self.plugin_cache_key.bytes().all(plain) {
+            return Err(RunnerError::CacheKey(self.plugin_cache_key.clone()));
+        }
+        must_be_file("framehook-worker executable", &self.worker)?;
+        must_be_file("framehook executable", &self.plugin_host)?;
+        must_be_file("ONNX Runtime library", &self.onnxruntime)?;
+        std::fs::create_dir_all(&self.cache_dir)
+            .map_err(|source| RunnerError::CacheDir { path: self.cache_dir.clone(), source })
+    }
+}
+
+fn must_be_file(what: &'static str, path: &Path) -> Result<(), RunnerError> {
+    if path.is_file() { Ok(()) } else { Err(RunnerError::NotFound { what, path: path.to_owned() }) }
+}
+
+/// Why a runner cannot run at all. What goes wrong with one scenario is in that worker's status instead.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    #[error("`max_workers` is 0; a runner needs room for at least one worker")]
+    NoWorkers,
+    #[error("the {what} is not at {}; build or install it, or correct the setting", path.display())]
+    NotFound { what: &'static str, path: PathBuf },
+    #[error("the plugin cache key `{0}` must be letters, digits, `.`, `_`, `-` or `+`, and not empty")]
+    CacheKey(String),
+    #[error("the folder for compiled plugins, {}, cannot be made: {source}", path.display())]
+    CacheDir { path: PathBuf, source: io::Error },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_never_work_is_refused_by_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file.clone(), file, dir.path().join("cache"));
+        good.check().unwrap();
+        assert!(good.cache_dir.is_dir());
+
+        let missing = dir.path().join("missing");
+        for (bad, words) in [
+            (RunnerConfig { max_workers: 0, ..good.clone() }, "max_workers"),
+            (RunnerConfig { worker: missing.clone(), ..good.clone() }, "framehook-worker executable is not at"),
+            (RunnerConfig { plugin_host: missing.clone(), ..good.clone() }, "framehook executable is not at"),
+            (RunnerConfig { onnxruntime: missing, ..good.clone() }, "ONNX Runtime library is not at"),
+            (RunnerConfig { plugin_cache_key: "../x".into(), ..good.clone() }, "`../x`"),
+            (RunnerConfig { cache_dir: good.worker.join("below-a-file"), ..good.clone() }, "cannot be made"),
+        ] {
+            let error = bad.check().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! From an order to a job: every blob verified, every plugin compiled, the source within its bounds.
+
+use std::path::{Path, PathBuf};
+
+use framehook_core::{
+    ids::Digest,
+    job::{HookJob, Job},
+    message::DeployOrder,
+    prediction::{Position, Provenance},
+    reason::{Reason, ReasonCode},
+    spec::{ResolvedHook, ResolvedSource},
+};
+use framehook_infra::blobs::Blobs;
+
+use crate::{compile::Compiler, config::RunnerConfig, supervisor::Setback};
+
+/// What preparing needs.
+pub(crate) struct Workshop {
+    pub(crate) config: RunnerConfig,
+    pub(crate) blobs: Blobs,
+    pub(crate) compiler: Compiler,
+}
+
+impl Workshop {
+    /// The job of a worker that goes on after `resume_after`.
+    ///
+    /// # Errors
+    /// With the reason, and whether another try may help.
+    pub(crate) async fn job(&self, order: &DeployOrder, resume_after: Option<Position>) -> Result<Job, Setback> {
+        let scenario = &order.scenario;
+        let source = match &scenario.source {
+            ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
+            ResolvedSource::File(path) => self.file(path.into()).await?,
+        };
+        let model = self.blob("model", &scenario.model.name, &scenario.model.digest).await?;
+        let pre = self.hooks(&scenario.pre).await?;
+        let post = self.hooks(&scenario.post).await?;
+        let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
+        Ok(Job {
+            scenario_id: order.scenario_id,
+            generation: order.generation,
+            created_at: order.created_at,
+            source,
+            model,
+            input: scenario.input.clone(),
+            pre,
+            post,
+            on_plugin_failure: scenario.on_plugin_failure,
+            limits: self.config.hook_limits,
+            resume_after,
+            provenance: Provenance { model: scenario.model.digest.clone(), plugins, revision: order.revision },
+            intra_threads: self.config.intra_threads,
+            onnxruntime: self.config.onnxruntime.clone(),
+        })
+    }
+
+    async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Setback> {
+        let mut jobs = Vec::with_capacity(hooks.len());
+        for hook in hooks {
+            let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
+            let compiled = self.compiler.compiled(&hook.identity, &wasm).await?;
+            jobs.push(HookJob { identity: hook.identity.clone(), compiled, config: hook.config.clone() });
+        }
+        Ok(jobs)
+    }
+
+    async fn file(&self, path: PathBuf) -> Result<PathBuf, Setback> {
+        let dirs = self.config.source_dirs.clone();
+        // On a thread of its own: a network folder that is away blocks whoever asks for it.
+        let checked = tokio::task::spawn_blocking(move || allowed_source(&path, &dirs)).await;
+        checked.unwrap_or_else(|error| {
+            Err(Setback::Retry(Reason::new(
+                ReasonCode::SourceUnreachable,
+                format!("the source was not checked: {error}"),
+            )))
+        })
+    }
+
+    async fn blob(&self, kind: &str, name: &str, digest: &Digest) -> Result<PathBuf, Setback> {
+        self.blobs.verified(digest).await.map_err(|error| {
+            let message = format!("the {kind} {name} ({digest}) cannot be used: {error}");
+            Setback::Retry(Reason::new(ReasonCode::BlobUnavailable, message))
+        })
+    }
+}
+
+/// The real path of a file source, if it lies in one of `dirs`: links are followed first, so none leads out of them.
+fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Setback> {
+    let reason = |message: String| Reason::new(ReasonCode::SourceUnreachable, message);
+    let real = path.canonicalize().map_err(|error| {
+        // It may appear yet, such as a disk that is mounted late.
+        Setback::Retry(reason(format!("the source {} cannot be opened: {error}", path.display())))
+    })?;
+    if !dirs.iter().filter_map(|dir| dir.canonicalize().ok()).any(|dir| real.starts_with(dir)) {
+        let allowed = match dirs {
+            [] => "none; name one in the runner's `source_dirs`, or upload the video".to_owned(),
+            _ => dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "),
+        };
+        let message = format!("the source {} is outside the allowed folders: {allowed}", path.display());
+        return Err(Setback::Fatal(reason(message)));
+    }
+    if !real.is_file() {
+        return Err(Setback::Fatal(reason(format!("the source {} is not a regular file", path.display()))));
+    }
+    Ok(real)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_source_must_really_lie_in_an_allowed_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let (inside, outside) = (dir.path().join("in"), dir.path().join("out"));
+        for folder in [&inside, &outside] {
+            std::fs::create_dir(folder).unwrap();
+            std::fs::write(folder.join("a.mp4"), "x").unwrap();
+        }
+        std::os::unix::fs::symlink(outside.join("a.mp4"), inside.join("link.mp4")).unwrap();
+        let allowed = [inside.clone()];
+
+        let good = allowed_source(&inside.join("../in/a.mp4"), &allowed).unwrap();
+        assert_eq!(good, inside.join("a.mp4").canonicalize().unwrap());
+        let fatal = |path: &Path, dirs: &[PathBuf], words: &str| match allowed_source(path, dirs) {
+            Err(Setback::Fatal(reason)) => assert!(reason.message.contains(words), "{}", reason.message),
+            other => panic!("{}: {other:?}", path.display()),
+        };
+        fatal(&outside.join("a.mp4"), &allowed, "outside the allowed folders");
+        fatal(&inside.join("../out/a.mp4"), &allowed, "outside the allowed folders");
+        fatal(&inside.join("link.mp4"), &allowed, "outside the allowed folders");
+        fatal(&inside.join("a.mp4"), &[], "none; name one");
+        fatal(&inside, &allowed, "not a regular file");
+        let missing = allowed_source(&inside.join("missing.mp4"), &allowed);
+        assert!(matches!(missing, Err(Setback::Retry(r)) if r.code == ReasonCode::SourceUnreachable));
+    }
+}

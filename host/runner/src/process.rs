@@ -1,0 +1,192 @@
+//! One worker process: its start, its pipes, its end.
+//!
+//! It is killed when its [`Worker`] is dropped, and ends by itself when its standard input closes, so it cannot outlive
+//! the runner either way. It gets a process group of its own: a Ctrl-C in a terminal is for the runner, which drains.
+
+use std::{
+    collections::VecDeque,
+    io,
+    path::Path,
+    process::Stdio,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use framehook_core::{
+    ids::ScenarioId,
+    job::{Control, Job, Report, length_prefix},
+};
+use serde::Serialize;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::{Child, ChildStdin, ChildStdout, Command},
+    sync::mpsc,
+    time::timeout,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::records::RecordReader;
+
+/// What a child keeps of the runner's environment: where libraries are and how much to log. No credentials.
+const ENVIRONMENT: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
+
+/// A process that has said its last word may take this long to go.
+const EXIT_GRACE: Duration = Duration::from_secs(2);
+
+/// After the process is gone its last lines are in the pipe; only a descendant that holds it open makes us wait.
+const STDERR_GRACE: Duration = Duration::from_millis(200);
+
+/// Of standard error, for the reason of a crash.
+const LAST_LINES: usize = 3;
+
+/// A longer line is cut: it is for people.
+const MAX_LINE: usize = 500;
+
+/// A command with nothing but what it needs. The worker itself tells FFmpeg which protocols and formats to accept.
+pub(crate) fn command(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    command.env_clear().process_group(0).kill_on_drop(true);
+    command.envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
+    command
+}
+
+pub(crate) struct Worker {
+    child: Child,
+    reports: RecordReader<ChildStdout, Report>,
+    /// Dropping it closes the worker's standard input.
+    records: mpsc::UnboundedSender<Vec<u8>>,
+    last_lines: LastLines,
+    stderr: AbortOnDropHandle<()>,
+}
+
+impl Worker {
+    /// # Errors
+    /// When the process cannot be started, or the job is too long to be sent.
+    pub(crate) fn start(program: &Path, job: &Job) -> io::Result<Self> {
+        let first = record(job)?;
+        let mut command = command(program);
+        command.arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
+        else {
+            return Err(io::Error::other("the worker has no pipes"));
+        };
+        let (records, to_write) = mpsc::unbounded_channel();
+        tokio::spawn(write_records(stdin, first, to_write));
+        let last_lines = LastLines::default();
+        let stderr = AbortOnDropHandle::new(tokio::spawn(read_lines(stderr, job.scenario_id, last_lines.clone())));
+        Ok(Self { child, reports: RecordReader::new(stdout), records, last_lines, stderr })
+    }
+
+    /// The next report; see [`RecordReader::next`]. Cancel-safe.
+    pub(crate) async fn report(&mut self) -> io::Result<Option<Report>> {
+        self.reports.next().await
+    }
+
+    /// Asks it to end. If it is gone already, its end will be read.
+    pub(crate) fn stop(&self) {
+        if let Ok(record) = record(&Control::Stop) {
+            self.records.send(record).ok();
+        }
+    }
+
+    /// Ends it at once. Its reports can still be read up to their end.
+    pub(crate) fn kill(&mut self) {
+        // Fails only for a process that is gone.
+        self.child.start_kill().ok();
+    }
+
+    /// Waits for its end, which is forced if it takes long, and tells how it ended and its last lines.
+    pub(crate) async fn end(self) -> String {
+        let Self { mut child, reports, records, last_lines, mut stderr } = self;
+        // Whatever it still waits for, reading or writing, is over.
+        drop((reports, records));
+        let status = match timeout(EXIT_GRACE, child.wait()).await {
+            Ok(status) => status,
+            // Fails only for a process that is gone.
+            Err(_) => child.kill().await.and(child.wait().await),
+        };
+        timeout(STDERR_GRACE, &mut stderr).await.ok();
+        let status = status.map_or_else(|e| format!("unknown status ({e})"), |s| s.to_string());
+        match last_lines.text() {
+            lines if lines.is_empty() => status,
+            lines => format!("{status}; its last lines: {lines}"),
+        }
+    }
+}
+
+fn record(value: &impl Serialize) -> io::Result<Vec<u8>> {
+    let body = serde_json::to_vec(value)?;
+    let mut record = length_prefix(body.len())?.to_vec();
+    record.extend(body);
+    Ok(record)
+}
+
+/// A task of its own, because a worker that does not read must not keep its supervisor from killing it.
+async fn write_records(mut stdin: ChildStdin, first: Vec<u8>, mut more: mpsc::UnboundedReceiver<Vec<u8>>) {
+    let mut next = Some(first);
+    while let Some(record) = next {
+        // A worker that closed its input is about to end, which its supervisor sees.
+        if stdin.write_all(&record).await.is_err() {
+            return;
+        }
+        next = more.recv().await;
+    }
+}
+
+#[derive(Clone, Default)]
+struct LastLines(Arc<Mutex<VecDeque<String>>>);
+
+impl LastLines {
+    fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    fn text(&self) -> String {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+    }
+}
+
+/// Turns standard error into log lines until it closes.
+async fn read_lines(stderr: impl AsyncRead + Unpin, scenario: ScenarioId, last: LastLines) {
+    let mut input = BufReader::new(stderr);
+    let mut line = Vec::new();
+    // A process that writes without a line end must not fill the memory.
+    while let Ok(byte) = input.read_u8().await {
+        if byte != b'\n' {
+            if line.len() < MAX_LINE {
+                line.push(byte);
+            }
+            continue;
+        }
+        log_line(&line, scenario, &last);
+        line.clear();
+    }
+    log_line(&line, scenario, &last);
+}
+
+fn log_line(line: &[u8], scenario: ScenarioId, last: &LastLines) {
+    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
+    if text.trim().is_empty() {
+        return;
+    }
+    if ["ERROR", "WARN", "panicked"].iter().any(|word| text.contains(word)) {
+        tracing::warn!(%scenario, "worker: {text}");
+    } else {
+        tracing::debug!(%scenario, "worker: {text}");
+    }
+    last.push(text);
+}
+
+/// The last lines of an output for people.
+pub(crate) fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
+    last.chars().filter(|c| !c.is_control()).take(LAST_LINES * MAX_LINE).collect()
+}

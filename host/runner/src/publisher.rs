@@ -1,0 +1,109 @@
+//! Gives frames to the bus in order, in batches, and keeps them until the bus has acknowledged them.
+//!
+//! One batch is under way at a time; what arrives meanwhile forms the next one. A full publisher
+//! ([`Publisher::is_full`]) takes no more: its owner stops reading from the worker.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use framehook_core::{
+    message::{Envelope, Message, Topic},
+    prediction::Prediction,
+};
+use framehook_infra::bus::{Record, SharedBus};
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::tally::Sample;
+
+/// Frames in one batch, at most.
+const MAX_BATCH: usize = 64;
+
+/// Bytes in one batch, at most, whatever the number of frames: bounds the memory of one worker here to twice this.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+
+/// Batches of one worker begin at least this far apart: each is a disk flush somewhere, and nobody sees 20 ms.
+const PACE: Duration = Duration::from_millis(20);
+
+/// Between two tries while the bus is away; doubles up to [`MAX_RETRY`].
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// A bus that came back is noticed within this.
+const MAX_RETRY: Duration = Duration::from_secs(5);
+
+pub(crate) struct Publisher {
+    bus: SharedBus,
+    pending: Batch,
+    under_way: Option<UnderWay>,
+    next_start: Instant,
+}
+
+#[derive(Default)]
+struct Batch {
+    records: Vec<Record>,
+    samples: Vec<Sample>,
+    bytes: usize,
+}
+
+struct UnderWay {
+    samples: Vec<Sample>,
+    acknowledged: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl Publisher {
+    pub(crate) fn new(bus: SharedBus) -> Self {
+        Self { bus, pending: Batch::default(), under_way: None, next_start: Instant::now() }
+    }
+
+    /// Takes a frame, which the bus will get.
+    ///
+    /// # Errors
+    /// When the frame cannot be written as JSON.
+    pub(crate) fn push(&mut self, prediction: Box<Prediction>, at: Instant) -> Result<(), serde_json::Error> {
+        let sample = Sample::of(&prediction, at);
+        let envelope = Envelope::new(Message::Result(prediction), Timestamp::now());
+        let payload = serde_json::to_vec(&envelope)?;
+        self.pending.bytes += payload.len();
+        self.pending.records.push(Record { key: envelope.key(), payload });
+        self.pending.samples.push(sample);
+        Ok(())
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.pending.records.len() >= MAX_BATCH || self.pending.bytes >= MAX_BATCH_BYTES
+    }
+
+    pub(crate) fn has_work(&self) -> bool {
+        self.under_way.is_some() || !self.pending.records.is_empty()
+    }
+
+    /// Waits until the bus has acknowledged a batch, and gives its frames; for ever if the bus stays away. Without work
+    /// it gives none. Cancel-safe.
+    pub(crate) async fn acknowledged(&mut self) -> Vec<Sample> {
+        if self.under_way.is_none() {
+            if !self.is_full() {
+                sleep_until(self.next_start).await;
+            }
+            self.next_start = Instant::now() + PACE;
+            let batch = std::mem::take(&mut self.pending);
+            let acknowledged = Box::pin(publish(self.bus.clone(), batch.records));
+            self.under_way = Some(UnderWay { samples: batch.samples, acknowledged });
+        }
+        if let Some(under_way) = &mut self.under_way {
+            under_way.acknowledged.as_mut().await;
+        }
+        self.under_way.take().map(|done| done.samples).unwrap_or_default()
+    }
+}
+
+async fn publish(bus: SharedBus, records: Vec<Record>) {
+    if records.is_empty() {
+        return;
+    }
+    let mut delay = FIRST_RETRY;
+    while let Err(error) = bus.publish(Topic::Results, records.clone()).await {
+        if delay == FIRST_RETRY {
+            tracing::warn!(%error, frames = records.len(), "frames could not be published; they are kept and tried again");
+        }
+        sleep(delay).await;
+        delay = (delay * 2).min(MAX_RETRY);
+    }
+}

@@ -1,0 +1,229 @@
+//! The life of one worker process: reads its reports, watches that they come, publishes its frames, stops it.
+//!
+//! Invariants: while the publisher is full nothing is read, and the watchdog does not count that time against the
+//! worker; a worker that breaks the protocol is killed; when a session ends, its process is gone.
+
+use std::io;
+
+use framehook_core::{
+    job::{LogLevel, Outcome, PluginLog, Report},
+    message::WorkerPhase,
+    prediction::Prediction,
+    reason::{Reason, ReasonCode},
+};
+use tokio::time::{Duration, Instant, sleep_until};
+
+use crate::{
+    process::Worker,
+    supervisor::{Deployment, stop_asked},
+    tally::position,
+};
+
+/// A killed process leaves at most a pipe full of reports; only a descendant that holds the pipe open makes us wait.
+const AFTER_KILL: Duration = Duration::from_secs(1);
+
+/// How a session ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The worker said so itself.
+    Reported(Outcome, Reason),
+    /// It died, fell silent or spoke nonsense.
+    Lost(Reason),
+}
+
+pub(crate) struct Session<'a> {
+    deployment: &'a mut Deployment,
+    worker: Worker,
+    ready: bool,
+    degraded: Option<Reason>,
+    stopping: bool,
+    /// Since when the worker owes a report.
+    silent_since: Instant,
+    /// When it is killed: set by a stop.
+    kill_at: Option<Instant>,
+    /// After it was killed: when we stop waiting for the end of its pipe.
+    gone_at: Option<Instant>,
+    end: Option<End>,
+}
+
+/// What a session woke up for.
+enum Woken {
+    Report(io::Result<Option<Report>>),
+    Acknowledged,
+    Stop,
+    Silent,
+    Overdue,
+    Gone,
+}
+
+impl<'a> Session<'a> {
+    pub(crate) fn new(deployment: &'a mut Deployment, worker: Worker) -> Self {
+        Self {
+            deployment,
+            worker,
+            ready: false,
+            degraded: None,
+            stopping: false,
+            silent_since: Instant::now(),
+            kill_at: None,
+            gone_at: None,
+            end: None,
+        }
+    }
+
+    /// Runs until the process is gone. Frames may still wait in the publisher.
+    pub(crate) async fn run(mut self) -> End {
+        let mut has_crashed = false;
+        while self.end.is_none() {
+            match self.wake().await {
+                Woken::Report(Ok(Some(report))) => self.on_report(report),
+                Woken::Report(Ok(None)) | Woken::Gone => has_crashed = true,
+                Woken::Report(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => has_crashed = true,
+                Woken::Report(Err(e)) => self.on_nonsense(&e.to_string()),
+                Woken::Acknowledged => {}
+                Woken::Stop => self.on_stop(),
+                Woken::Silent => self.on_silence(),
+                Woken::Overdue => self.kill(),
+            }
+            if has_crashed {
+                break;
+            }
+        }
+        let how = self.worker.end().await;
+        self.end.unwrap_or_else(|| {
+            End::Lost(Reason::new(ReasonCode::WorkerCrash, format!("the worker process ended unexpectedly: {how}")))
+        })
+    }
+
+    async fn wake(&mut self) -> Woken {
+        let is_full = self.deployment.publisher.is_full();
+        let has_work = self.deployment.publisher.has_work();
+        let config = &self.deployment.shared.workshop.config;
+        let patience = if self.ready { config.frame_timeout } else { config.start_timeout };
+        let silent_at = self.silent_since + patience;
+        let mut stop = self.deployment.stop.clone();
+        let woken = tokio::select! {
+            report = self.worker.report(), if !is_full => Woken::Report(report),
+            () = self.deployment.acknowledge(), if has_work => Woken::Acknowledged,
+            _ = stop_asked(&mut stop), if !self.stopping => Woken::Stop,
+            () = sleep_until(silent_at), if !is_full && self.kill_at.is_none() && self.gone_at.is_none() => Woken::Silent,
+            () = until(self.kill_at) => Woken::Overdue,
+            () = until(self.gone_at), if !is_full => Woken::Gone,
+        };
+        if is_full || matches!(woken, Woken::Report(_)) {
+            self.silent_since = Instant::now();
+        }
+        woken
+    }
+
+    fn on_report(&mut self, report: Report) {
+        match report {
+            Report::Ready(ready) => {
+                self.ready = true;
+                self.deployment.tally.declare_frames(ready.declared_frames);
+                self.show_health();
+            }
+            Report::Alive => {}
+            Report::Frame(prediction) => self.on_frame(prediction),
+            Report::Hooks { degraded } => {
+                self.degraded = degraded;
+                self.show_health();
+            }
+            Report::Log(line) => self.log(&line),
+            Report::Ended { outcome, reason } => self.end = Some(End::Reported(outcome, reason)),
+        }
+    }
+
+    fn on_frame(&mut self, prediction: Box<Prediction>) {
+        let deployment = &mut *self.deployment;
+        let (scenario, generation) = (deployment.order.scenario_id, deployment.order.generation);
+        if (prediction.scenario_id, prediction.generation) != (scenario, generation) {
+            return self.on_nonsense("a frame of another scenario or generation");
+        }
+        let at = position(&prediction);
+        // The last frame may come again, with what the hooks held back to the end.
+        if let Some(last) = deployment.last_read.filter(|last| at < *last) {
+            return self.on_nonsense(&format!("frame {} came after frame {}", at.frame, last.frame));
+        }
+        if let Err(error) = deployment.publisher.push(prediction, Instant::now()) {
+            return self.on_nonsense(&error.to_string());
+        }
+        deployment.last_read = Some(at);
+        if deployment.attempt > 0 {
+            deployment.attempt = 0;
+            deployment.update(|status| status.attempt = 0);
+        }
+    }
+
+    fn show_health(&self) {
+        if !self.ready || self.stopping {
+            return;
+        }
+        let phase = if self.degraded.is_some() { WorkerPhase::Degraded } else { WorkerPhase::Running };
+        let frames_total = self.deployment.tally.progress().frames_total;
+        self.deployment.update(|status| {
+            status.phase = phase;
+            status.reason.clone_from(&self.degraded);
+            status.progress.frames_total = frames_total;
+        });
+    }
+
+    fn on_stop(&mut self) {
+        self.stopping = true;
+        self.worker.stop();
+        self.kill_at = Some(Instant::now() + self.deployment.shared.workshop.config.drain_deadline);
+        self.deployment.update(|status| {
+            status.phase = WorkerPhase::Stopping;
+            status.reason = None;
+            status.retry_at = None;
+        });
+    }
+
+    fn on_silence(&mut self) {
+        let seconds = self.silent_since.elapsed().as_secs_f64();
+        let what = if self.ready { "no frame came" } else { "the worker was not ready" };
+        let message = format!("{what} for {seconds:.1} s");
+        self.lose(Reason::new(ReasonCode::SourceStalled, message));
+    }
+
+    fn on_nonsense(&mut self, what: &str) {
+        let message = format!("the worker sent what no worker may send: {what}");
+        self.lose(Reason::new(ReasonCode::WorkerCrash, message));
+    }
+
+    /// Gives the worker up: nothing it has to say counts any more.
+    fn lose(&mut self, reason: Reason) {
+        self.worker.kill();
+        self.end = Some(End::Lost(reason));
+    }
+
+    /// Ends a worker that did not stop in time; the frames it had reported still count.
+    fn kill(&mut self) {
+        self.worker.kill();
+        self.kill_at = None;
+        self.gone_at = Some(Instant::now() + AFTER_KILL);
+    }
+
+    fn log(&self, line: &PluginLog) {
+        let (scenario, generation) = (self.deployment.order.scenario_id, self.deployment.order.generation);
+        macro_rules! event {
+            ($level:ident) => {
+                tracing::$level!(%scenario, generation, plugin = line.plugin, from = line.target, "{}", line.message)
+            };
+        }
+        match line.level {
+            LogLevel::Trace => event!(trace),
+            LogLevel::Debug => event!(debug),
+            LogLevel::Info => event!(info),
+            LogLevel::Warn => event!(warn),
+            LogLevel::Error => event!(error),
+        }
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,210 @@
+//! What the heartbeat says: one status a scenario, of the newest generation heard of.
+//!
+//! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use framehook_core::{
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+    reason::Reason,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB.
+const MAX_ENDED: usize = 256;
+
+/// The pure part.
+#[derive(Debug)]
+pub(crate) struct Roster {
+    status: RunnerStatus,
+    entries: BTreeMap<ScenarioId, Entry>,
+    keep_ended: Duration,
+}
+
+#[derive(Debug)]
+struct Entry {
+    status: WorkerStatus,
+    ended_at: Option<Instant>,
+}
+
+impl Roster {
+    pub(crate) fn new(runner_id: RunnerId, incarnation: Incarnation, capacity: u32, keep_ended: Duration) -> Self {
+        let status = RunnerStatus {
+            runner_id,
+            incarnation,
+            sequence: 0,
+            capacity,
+            draining: false,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            workers: Vec::new(),
+        };
+        Self { status, entries: BTreeMap::new(), keep_ended }
+    }
+
+    fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {
+        self.entries.get(&scenario).is_some_and(|e| e.status.generation == generation)
+    }
+
+    /// Puts a new generation in the place of an older one.
+    fn insert(&mut self, status: WorkerStatus, now: Instant) {
+        let is_newer = self.entries.get(&status.scenario_id).is_none_or(|e| e.status.generation < status.generation);
+        if is_newer {
+            let ended_at = status.phase.is_ended().then_some(now);
+            self.entries.insert(status.scenario_id, Entry { status, ended_at });
+        }
+    }
+
+    /// Changes the status of a worker that has not ended. Says whether the change is worth a heartbeat at once.
+    fn update(
+        &mut self,
+        scenario: ScenarioId,
+        generation: Generation,
+        now: Instant,
+        change: impl FnOnce(&mut WorkerStatus),
+    ) -> bool {
+        let entry = self.entries.get_mut(&scenario).filter(|e| e.status.generation == generation);
+        let Some(entry) = entry.filter(|e| e.ended_at.is_none()) else { return false };
+        let before = (entry.status.phase, entry.status.reason.clone(), entry.status.retry_at);
+        change(&mut entry.status);
+        if entry.status.phase.is_ended() {
+            entry.ended_at = Some(now);
+        }
+        before != (entry.status.phase, entry.status.reason.clone(), entry.status.retry_at)
+    }
+
+    fn forget_old(&mut self, now: Instant) {
+        self.entries.retain(|_, e| e.ended_at.is_none_or(|at| now.duration_since(at) < self.keep_ended));
+        let mut ended: Vec<_> = self.entries.iter().filter_map(|(id, e)| e.ended_at.map(|at| (at, *id))).collect();
+        ended.sort_unstable();
+        for (_, id) in ended.iter().take(ended.len().saturating_sub(MAX_ENDED)) {
+            self.entries.remove(id);
+        }
+    }
+
+    /// The next heartbeat.
+    pub(crate) fn heartbeat(&mut self, now: Instant) -> RunnerStatus {
+        self.forget_old(now);
+        self.status.sequence += 1;
+        RunnerStatus { workers: self.entries.values().map(|e| e.status.clone()).collect(), ..self.status.clone() }
+    }
+}
+
+/// The roster as the supervisors and the heartbeat share it.
+#[derive(Debug)]
+pub(crate) struct Board {
+    roster: Mutex<Roster>,
+    changed: Notify,
+}
+
+impl Board {
+    pub(crate) fn new(roster: Roster) -> Self {
+        Self { roster: Mutex::new(roster), changed: Notify::new() }
+    }
+
+    /// Waits for a change since the last call that is worth a heartbeat.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    pub(crate) fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {
+        self.lock().knows(scenario, generation)
+    }
+
+    pub(crate) fn insert(
+        &self,
+        scenario_id: ScenarioId,
+        generation: Generation,
+        phase: WorkerPhase,
+        reason: Option<Reason>,
+    ) {
+        let progress = Progress::default();
+        let status = WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress };
+        self.lock().insert(status, Instant::now());
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn update(&self, scenario: ScenarioId, generation: Generation, change: impl FnOnce(&mut WorkerStatus)) {
+        let is_worth_a_heartbeat = self.lock().update(scenario, generation, Instant::now(), change);
+        if is_worth_a_heartbeat {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(crate) fn drain(&self) {
+        self.lock().status.draining = true;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn heartbeat(&self) -> RunnerStatus {
+        self.lock().heartbeat(Instant::now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Roster> {
+        // Every change is one assignment: a panic in between leaves nothing half done.
+        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::reason::ReasonCode;
+
+    use super::*;
+
+    fn roster() -> Roster {
+        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, Duration::from_secs(600))
+    }
+
+    fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
+        let progress = Progress::default();
+        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress }
+    }
+
+    #[test]
+    fn only_changes_that_others_act_on_ask_for_a_heartbeat() {
+        let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
+        roster.insert(status(id, 2, WorkerPhase::Starting), now);
+        assert!(roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
+        assert!(!roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
+        assert!(!roster.update(id, 2, now, |s| s.progress.frames += 1));
+        assert!(roster.update(id, 2, now, |s| s.reason = Some(Reason::new(ReasonCode::PluginTrap, "x"))));
+        assert!(!roster.update(id, 1, now, |s| s.phase = WorkerPhase::Failed), "an older generation");
+        assert_eq!(roster.heartbeat(now).workers[0].phase, WorkerPhase::Running);
+        assert_eq!(roster.heartbeat(now).sequence, 2);
+    }
+
+    #[test]
+    fn the_ended_stay_as_they_are_until_something_newer_or_their_time() {
+        let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
+        roster.insert(status(id, 2, WorkerPhase::Running), now);
+        roster.insert(status(id, 2, WorkerPhase::Stopped), now);
+        assert!(roster.update(id, 2, now, |s| s.phase = WorkerPhase::Finished));
+        assert!(!roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
+        roster.insert(status(id, 1, WorkerPhase::Running), now);
+        let phases = |roster: &mut Roster, at| roster.heartbeat(at).workers.iter().map(|w| w.phase).collect::<Vec<_>>();
+        assert_eq!(phases(&mut roster, now + Duration::from_secs(599)), [WorkerPhase::Finished]);
+        roster.insert(status(id, 3, WorkerPhase::Starting), now);
+        assert_eq!(phases(&mut roster, now + Duration::from_secs(599)), [WorkerPhase::Starting]);
+        assert!(roster.update(id, 3, now, |s| s.phase = WorkerPhase::Failed));
+        assert!(roster.knows(id, 3));
+        assert!(phases(&mut roster, now + Duration::from_secs(600)).is_empty());
+        assert!(!roster.knows(id, 3));
+    }
+
+    #[test]
+    fn the_oldest_ended_leave_first_and_the_living_never() {
+        let (mut roster, living, now) = (roster(), ScenarioId::generate(), Instant::now());
+        roster.insert(status(living, 1, WorkerPhase::Running), now);
+        let ended: Vec<_> = (0..=MAX_ENDED).map(|_| ScenarioId::generate()).collect();
+        for (id, second) in ended.iter().zip(0..) {
+            roster.insert(status(*id, 1, WorkerPhase::Stopped), now + Duration::from_secs(second));
+        }
+        assert_eq!(roster.heartbeat(now + Duration::from_secs(300)).workers.len(), MAX_ENDED + 1);
+        assert!(roster.knows(living, 1) && roster.knows(ended[1], 1) && !roster.knows(ended[0], 1));
+    }
+}

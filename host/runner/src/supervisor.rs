@@ -1,0 +1,240 @@
+//! Keeps one deployment alive from its order to its end: waits for a slot, prepares, runs workers one after the other,
+//! and decides what each end means.
+
+use std::{sync::Arc, time::Duration};
+
+use framehook_core::{
+    job::Outcome,
+    message::{DeployOrder, WorkerPhase, WorkerStatus},
+    prediction::Position,
+    reason::{Reason, ReasonCode},
+};
+use framehook_infra::bus::SharedBus;
+use jiff::Timestamp;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    prepare::Workshop,
+    process::Worker,
+    publisher::Publisher,
+    session::{End, Session},
+    status::Board,
+    tally::Tally,
+};
+
+/// What all supervisors of a runner share.
+pub(crate) struct Shared {
+    pub(crate) workshop: Workshop,
+    pub(crate) bus: SharedBus,
+    pub(crate) board: Arc<Board>,
+    /// One permit a worker process.
+    pub(crate) slots: Arc<Semaphore>,
+}
+
+/// Why a deployment shall stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StopCause {
+    User,
+    /// A newer generation takes its place.
+    Superseded,
+    /// The runner goes down.
+    Draining,
+}
+
+impl StopCause {
+    pub(crate) fn reason(self) -> Reason {
+        match self {
+            Self::User => Reason::new(ReasonCode::StoppedByUser, "stopped by a user"),
+            Self::Superseded => Reason::new(ReasonCode::StoppedByUser, "replaced by a newer deployment"),
+            Self::Draining => {
+                Reason::new(ReasonCode::LeaseLost, "the runner is shutting down; it goes on with another")
+            }
+        }
+    }
+}
+
+/// Why a worker could not be started.
+#[derive(Clone, Debug)]
+pub(crate) enum Setback {
+    /// Another try may help.
+    Retry(Reason),
+    /// None will.
+    Fatal(Reason),
+}
+
+/// What one try came to.
+enum Tried {
+    Ended(WorkerPhase, Reason),
+    Retry(Reason),
+}
+
+/// One deployment: a generation of a scenario.
+pub(crate) struct Deployment {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) order: DeployOrder,
+    pub(crate) stop: watch::Receiver<Option<StopCause>>,
+    pub(crate) publisher: Publisher,
+    pub(crate) tally: Tally,
+    /// The last frame read from a worker.
+    pub(crate) last_read: Option<Position>,
+    /// Restarts in a row without a new frame.
+    pub(crate) attempt: u32,
+}
+
+impl Deployment {
+    pub(crate) fn new(shared: Arc<Shared>, order: DeployOrder, stop: watch::Receiver<Option<StopCause>>) -> Self {
+        let publisher = Publisher::new(shared.bus.clone());
+        let last_read = order.resume_after;
+        Self { shared, order, stop, publisher, tally: Tally::default(), last_read, attempt: 0 }
+    }
+
+    /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
+    pub(crate) async fn run(mut self, predecessor: CancellationToken) {
+        let slots = self.shared.slots.clone();
+        let mut stop = self.stop.clone();
+        let slot = tokio::select! {
+            cause = stop_asked(&mut stop) => Err(cause),
+            slot = async {
+                predecessor.cancelled().await;
+                slots.acquire().await
+            } => Ok(slot),
+        };
+        let (phase, reason) = match &slot {
+            Ok(_) => self.keep_alive().await,
+            Err(cause) => (WorkerPhase::Stopped, cause.reason()),
+        };
+        tracing::info!(
+            scenario = %self.order.scenario_id, generation = self.order.generation, ?phase, reason = reason.message,
+            frames = self.tally.progress().frames, "deployment ended"
+        );
+        // The slot is free before anybody hears of it.
+        drop(slot);
+        self.update(|status| {
+            status.phase = phase;
+            status.reason = Some(reason);
+            status.retry_at = None;
+        });
+        // Whoever waits for this one waits for those before it too.
+        predecessor.cancelled().await;
+    }
+
+    /// Starts workers until one ends for good, or a stop is asked for.
+    async fn keep_alive(&mut self) -> (WorkerPhase, Reason) {
+        loop {
+            let reason = match self.try_once().await {
+                Tried::Ended(phase, reason) => {
+                    self.flush().await;
+                    return (phase, reason);
+                }
+                Tried::Retry(reason) => reason,
+            };
+            tracing::warn!(
+                scenario = %self.order.scenario_id, generation = self.order.generation, attempt = self.attempt,
+                reason = reason.message, "worker down"
+            );
+            self.update(|status| {
+                status.phase = WorkerPhase::Recovering;
+                status.reason = Some(reason.clone());
+            });
+            // What was read is published before the next worker is told where to go on.
+            self.flush().await;
+            self.attempt += 1;
+            let backoff = &self.shared.workshop.config.backoff;
+            let Some(delay) = backoff.delay(self.attempt, fastrand::f64()) else {
+                let message =
+                    format!("{}; gave up after {} restarts without a new frame", reason.message, backoff.max_attempts);
+                return (WorkerPhase::Failed, Reason::new(reason.code, message));
+            };
+            if let Some(cause) = self.wait(delay).await {
+                return (WorkerPhase::Stopped, cause.reason());
+            }
+        }
+    }
+
+    /// Waits for the time of the next start; gives the cause of a stop that came first.
+    async fn wait(&mut self, delay: Duration) -> Option<StopCause> {
+        let retry_at = Timestamp::now().checked_add(delay).ok();
+        let attempt = self.attempt;
+        self.update(|status| {
+            status.attempt = attempt;
+            status.retry_at = retry_at;
+        });
+        tokio::select! {
+            cause = stop_asked(&mut self.stop) => return Some(cause),
+            () = sleep(delay) => {}
+        }
+        self.update(|status| status.retry_at = None);
+        None
+    }
+
+    /// Prepares and runs one worker.
+    async fn try_once(&mut self) -> Tried {
+        let resume_after = self.tally.progress().published.or(self.order.resume_after);
+        let shared = self.shared.clone();
+        let prepared = tokio::select! {
+            cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
+            prepared = shared.workshop.job(&self.order, resume_after) => prepared,
+        };
+        let job = match prepared {
+            Ok(job) => job,
+            Err(Setback::Retry(reason)) => return Tried::Retry(reason),
+            Err(Setback::Fatal(reason)) => return Tried::Ended(WorkerPhase::Failed, reason),
+        };
+        let worker = match Worker::start(&shared.workshop.config.worker, &job) {
+            Ok(worker) => worker,
+            Err(error) => {
+                let message = format!("the worker process could not be started: {error}");
+                return Tried::Retry(Reason::new(ReasonCode::WorkerCrash, message));
+            }
+        };
+        let end = Session::new(self, worker).run().await;
+        self.meaning(end)
+    }
+
+    fn meaning(&self, end: End) -> Tried {
+        let stop = *self.stop.borrow();
+        match (end, stop) {
+            (End::Reported(Outcome::Finished, reason), _) => Tried::Ended(WorkerPhase::Finished, reason),
+            (End::Reported(Outcome::Failed, reason), _) => Tried::Ended(WorkerPhase::Failed, reason),
+            // However it went down: it shall not come back.
+            (_, Some(cause)) => Tried::Ended(WorkerPhase::Stopped, cause.reason()),
+            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Retry(reason),
+            (End::Reported(Outcome::Stopped, reason), None) => {
+                let message = format!("the worker stopped without being asked to: {}", reason.message);
+                Tried::Retry(Reason::new(ReasonCode::WorkerCrash, message))
+            }
+        }
+    }
+
+    /// Waits until everything read is published.
+    async fn flush(&mut self) {
+        while self.publisher.has_work() {
+            self.acknowledge().await;
+        }
+    }
+
+    /// Waits for one batch and counts it. Cancel-safe.
+    pub(crate) async fn acknowledge(&mut self) {
+        for sample in self.publisher.acknowledged().await {
+            self.tally.add(&sample);
+        }
+        let progress = self.tally.progress();
+        self.update(|status| status.progress = progress);
+    }
+
+    pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {
+        self.shared.board.update(self.order.scenario_id, self.order.generation, change);
+    }
+}
+
+/// Waits for a stop; for ever if nobody can ask any more, because then the runner drops this task.
+pub(crate) async fn stop_asked(stop: &mut watch::Receiver<Option<StopCause>>) -> StopCause {
+    match stop.wait_for(Option::is_some).await.map(|cause| *cause) {
+        Ok(Some(cause)) => cause,
+        _ => std::future::pending().await,
+    }
+}

@@ -1,0 +1,118 @@
+//! Counts what one generation has published: a pure fold over its frames.
+
+use framehook_core::{
+    message::Progress,
+    prediction::{FrameTimings, Position, Prediction},
+};
+use tokio::time::Instant;
+
+/// What is kept of a frame once its record is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) position: Position,
+    /// When the runner read it.
+    pub(crate) at: Instant,
+    pub(crate) timings: FrameTimings,
+    pub(crate) skipped: bool,
+    pub(crate) hook_failed: bool,
+}
+
+impl Sample {
+    pub(crate) fn of(prediction: &Prediction, at: Instant) -> Self {
+        Self {
+            position: position(prediction),
+            at,
+            timings: prediction.timings,
+            skipped: prediction.skipped.is_some(),
+            hook_failed: !prediction.hook_failures.is_empty(),
+        }
+    }
+}
+
+pub(crate) const fn position(prediction: &Prediction) -> Position {
+    Position { pts_us: prediction.pts_us, frame: prediction.frame }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    progress: Progress,
+    first_at: Option<Instant>,
+    decode_us: u64,
+    pre_us: u64,
+    inference_us: u64,
+    post_us: u64,
+}
+
+impl Tally {
+    pub(crate) const fn progress(&self) -> Progress {
+        self.progress
+    }
+
+    pub(crate) fn declare_frames(&mut self, total: Option<u64>) {
+        self.progress.frames_total = total;
+    }
+
+    // Counts of frames and sums of microseconds are far below 2^52.
+    #[allow(clippy::cast_precision_loss)]
+    pub(crate) fn add(&mut self, sample: &Sample) {
+        let progress = &mut self.progress;
+        // The last frame comes again with what the hooks held back: the same row, not another frame.
+        if progress.published == Some(sample.position) {
+            return;
+        }
+        progress.published = Some(sample.position);
+        progress.frames += 1;
+        progress.skipped += u64::from(sample.skipped);
+        progress.hook_failures += u64::from(sample.hook_failed);
+        let first_at = *self.first_at.get_or_insert(sample.at);
+        let elapsed = sample.at.duration_since(first_at).as_secs_f64();
+        // n frames are n - 1 intervals.
+        progress.fps = if elapsed > 0.0 { (progress.frames - 1) as f64 / elapsed } else { 0.0 };
+        self.decode_us += u64::from(sample.timings.decode_us);
+        self.pre_us += u64::from(sample.timings.pre_us);
+        self.inference_us += u64::from(sample.timings.inference_us);
+        self.post_us += u64::from(sample.timings.post_us);
+        let mean = |sum: u64| u32::try_from(sum / progress.frames).unwrap_or(u32::MAX);
+        progress.mean = FrameTimings {
+            decode_us: mean(self.decode_us),
+            pre_us: mean(self.pre_us),
+            inference_us: mean(self.inference_us),
+            post_us: mean(self.post_us),
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_timed_and_averaged() {
+        let (mut tally, start) = (Tally::default(), Instant::now());
+        for frame in 0..11u32 {
+            tally.add(&Sample {
+                position: Position { pts_us: i64::from(frame) * 40_000, frame: frame.into() },
+                at: start + Duration::from_millis(100) * frame,
+                timings: FrameTimings { decode_us: frame * 10, pre_us: 1, inference_us: u32::MAX, post_us: 3 },
+                skipped: frame % 2 == 0,
+                hook_failed: frame == 7,
+            });
+        }
+        let before = tally.progress();
+        tally.add(&Sample {
+            position: Position { pts_us: 400_000, frame: 10 },
+            at: start + Duration::from_secs(9),
+            timings: FrameTimings::default(),
+            skipped: true,
+            hook_failed: true,
+        });
+        assert_eq!(tally.progress(), before, "a frame that comes again is not another one");
+        let progress = tally.progress();
+        assert_eq!(progress.published, Some(Position { pts_us: 400_000, frame: 10 }));
+        assert_eq!((progress.frames, progress.skipped, progress.hook_failures), (11, 6, 1));
+        assert!((progress.fps - 10.0).abs() < 1e-9, "{}", progress.fps);
+        assert_eq!(progress.mean, FrameTimings { decode_us: 50, pre_us: 1, inference_us: u32::MAX, post_us: 3 });
+    }
+}

@@ -1,0 +1,402 @@
+//! The runner against workers that crash, hang, lie and will not go, and against a bus that goes away.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking.
+
+mod support;
+
+use std::time::Duration;
+
+use framehook_core::{
+    ids::Incarnation,
+    message::{Message, Topic, WorkerPhase as P},
+    reason::{Reason, ReasonCode},
+};
+use serde_json::json;
+use support::{World, eventually, is_gone, position};
+
+/// A frame timeout that a healthy script keeps on a machine with other work.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+fn numbers(frames: u64) -> Vec<u64> {
+    (0..frames).collect()
+}
+
+#[tokio::test]
+async fn a_file_is_published_in_order_and_finishes() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 300}));
+    world.deploy(&clip, 1).await;
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Finished).await;
+    assert_eq!(world.frames(&clip), numbers(300));
+    assert_eq!(last.reason.unwrap().code, ReasonCode::EndOfStream);
+    let progress = last.progress;
+    assert_eq!((progress.published, progress.frames, progress.frames_total), (position(299), 300, Some(300)));
+    assert!(progress.fps > 0.0);
+    assert_eq!((progress.mean.decode_us, progress.mean.post_us), (10, 40));
+    let phases: Vec<_> = world.history(&clip, 1).iter().map(|s| s.phase).collect();
+    assert!(phases.is_sorted_by_key(|p| [P::Starting, P::Running, P::Finished].iter().position(|q| q == p)));
+    assert_eq!(clip.starts(), [0]);
+    assert!(is_gone(clip.pids()[0]));
+    let environment = &clip.notes("environment")[0];
+    assert!(!environment.contains("CARGO") && environment.contains("PATH"), "{environment}");
+}
+
+#[tokio::test]
+async fn a_worker_that_crashes_goes_on_behind_its_last_frame() {
+    let world = World::start(|_| {}).await;
+    let plan = json!({"frames": 150, "crash_at": [3, 50, 51, 149], "torn_at": [80], "stderr": "about to\nfall over"});
+    let clip = world.clip(plan);
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Finished).await;
+    assert_eq!(world.frames(&clip), numbers(150));
+    assert_eq!(clip.starts(), [0, 3, 50, 51, 80, 149]);
+    assert_eq!((last.progress.frames, last.attempt), (150, 0));
+    let history = world.history(&clip, 1);
+    let down: Vec<_> = history.iter().filter(|s| s.phase == P::Recovering).collect();
+    let reasons: Vec<_> = down.iter().filter_map(|s| s.reason.clone()).collect();
+    assert!(reasons.iter().all(|r| r.code == ReasonCode::WorkerCrash));
+    assert!(
+        reasons.iter().any(|r| r.message.contains("SIGKILL") && r.message.contains("about to | fall over")),
+        "{reasons:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_deployment_goes_on_where_its_order_says() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 30, "crash_at": [25]}));
+    let mut order = world.order(&clip, 7);
+    order.resume_after = position(19);
+    world.send(Message::Deploy(Box::new(order))).await;
+    let last = world.phase(&clip, 7, P::Finished).await;
+    assert_eq!(world.frames(&clip), (20..30).collect::<Vec<_>>());
+    assert_eq!((clip.starts(), last.progress.frames), (vec![20, 25], 10));
+}
+
+#[tokio::test]
+async fn a_worker_that_always_crashes_fails_after_its_attempts() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 10, "always_crash_at": 2}));
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Failed).await;
+    // One that came as far as it could, and three more.
+    assert_eq!(clip.starts(), [0, 2, 2, 2]);
+    assert_eq!(world.frames(&clip), [0, 1]);
+    let reason = last.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::WorkerCrash);
+    assert!(reason.message.contains("gave up after 3 restarts"), "{}", reason.message);
+    assert!(last.retry_at.is_none());
+}
+
+#[tokio::test]
+async fn a_recovering_worker_shows_when_it_comes_back() {
+    let world = World::start(|c| c.backoff.quick = Duration::from_secs(600)).await;
+    let clip = world.clip(json!({"frames": 10, "always_crash_at": 2}));
+    world.deploy(&clip, 1).await;
+    let waiting = world.status(&clip, 1, |s| s.retry_at.is_some()).await;
+    assert_eq!((waiting.phase, waiting.attempt, waiting.progress.published), (P::Recovering, 1, position(1)));
+    world.stop(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Stopped).await;
+    assert_eq!((last.retry_at, last.reason.unwrap().code), (None, ReasonCode::StoppedByUser));
+}
+
+#[tokio::test]
+async fn a_silent_worker_is_killed_and_started_again() {
+    let world = World::start(|c| c.frame_timeout = PATIENCE).await;
+    let clip = world.clip(json!({"frames": 20, "silent_at": [5]}));
+    world.deploy(&clip, 1).await;
+    world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), clip.starts()), (numbers(20), vec![0, 5]));
+    let history = world.history(&clip, 1);
+    let reason = history.iter().find(|s| s.phase == P::Recovering).unwrap().reason.as_ref().unwrap();
+    assert_eq!(reason.code, ReasonCode::SourceStalled);
+    assert!(is_gone(clip.pids()[0]));
+}
+
+#[tokio::test]
+async fn a_worker_that_is_never_ready_fails() {
+    let world = World::start(|c| {
+        c.start_timeout = Duration::from_millis(200);
+        c.backoff.max_attempts = 1;
+    })
+    .await;
+    let clip = world.clip(json!({"frames": 20, "never_ready": true}));
+    world.deploy(&clip, 1).await;
+    let reason = world.phase(&clip, 1, P::Failed).await.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::SourceStalled);
+    assert!(reason.message.contains("not ready"), "{}", reason.message);
+}
+
+#[tokio::test]
+async fn nonsense_costs_a_worker_its_life_and_nothing_else() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "repeat_at": [9]}));
+    world.deploy(&clip, 1).await;
+    world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 4, 9]));
+    let history = world.history(&clip, 1);
+    let reasons: Vec<_> = history.iter().filter_map(|s| s.reason.as_ref()).map(|r| r.message.as_str()).collect();
+    assert!(reasons.iter().any(|m| m.contains("sent what no worker may send: ")), "{reasons:?}");
+}
+
+#[tokio::test]
+async fn what_a_worker_reports_as_its_end_is_its_end() {
+    let world = World::start(|_| {}).await;
+    let end = |outcome: &str| {
+        world.clip(json!({"frames": 3, "end": [outcome, {"code": "decode_error", "message": "bad bytes"}]}))
+    };
+    let (failed, retry) = (end("failed"), end("retry"));
+    world.deploy(&failed, 1).await;
+    world.deploy(&retry, 1).await;
+    let reason = world.phase(&failed, 1, P::Failed).await.reason;
+    assert_eq!(reason, Some(Reason::new(ReasonCode::DecodeError, "bad bytes")));
+    assert_eq!(failed.starts(), [0]);
+    let reason = world.phase(&retry, 1, P::Failed).await.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::DecodeError);
+    assert_eq!(retry.starts(), [0, 3, 3, 3]);
+}
+
+#[tokio::test]
+async fn the_health_of_hooks_is_shown() {
+    let world = World::start(|_| {}).await;
+    let trap = json!({"code": "plugin_trap", "message": "p@1 trapped"});
+    let clip = world.clip(json!({"frames": 10, "hold_at": 6, "hooks": {"3": trap}}));
+    let well = world.clip(json!({"frames": 10, "hold_at": 6, "hooks": {"3": trap, "5": null}}));
+    world.deploy(&clip, 1).await;
+    world.deploy(&well, 1).await;
+    let degraded = world.phase(&clip, 1, P::Degraded).await;
+    assert_eq!(degraded.reason, Some(Reason::new(ReasonCode::PluginTrap, "p@1 trapped")));
+    world.status(&well, 1, |s| s.phase == P::Running && s.reason.is_none() && s.progress.frames == 6).await;
+}
+
+#[tokio::test]
+async fn a_stop_is_idempotent_and_keeps_the_frames_in_flight() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 20, "hold_at": 10}));
+    world.deploy(&clip, 1).await;
+    world.published(&clip, 1).await;
+    world.stop(&clip, 1).await;
+    world.stop(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Stopped).await;
+    assert_eq!(last.reason.unwrap().code, ReasonCode::StoppedByUser);
+    assert_eq!((world.frames(&clip), last.progress.published), (numbers(10), position(9)));
+    world.stop(&clip, 1).await;
+    world.deploy(&clip, 1).await;
+    world.deploy(&clip, 2).await;
+    world.status(&clip, 2, |s| s.phase == P::Running).await;
+    assert_eq!(clip.starts(), [0, 0]);
+}
+
+#[tokio::test]
+async fn a_worker_that_will_not_stop_is_killed() {
+    let world = World::start(|c| c.drain_deadline = Duration::from_secs(1)).await;
+    let clip = world.clip(json!({"frames": 20, "hold_at": 10, "deaf": true}));
+    world.deploy(&clip, 1).await;
+    world.published(&clip, 10).await;
+    world.stop(&clip, 1).await;
+    world.phase(&clip, 1, P::Stopping).await;
+    world.phase(&clip, 1, P::Stopped).await;
+    assert!(is_gone(clip.pids()[0]));
+    assert_eq!(world.frames(&clip), numbers(10));
+}
+
+#[tokio::test]
+async fn a_generation_that_was_stopped_before_it_came_never_starts() {
+    let world = World::start(|_| {}).await;
+    let (clip, other) = (world.clip(json!({"frames": 5})), world.clip(json!({"frames": 5})));
+    world.stop(&clip, 3).await;
+    let tombstone = world.phase(&clip, 3, P::Stopped).await;
+    assert_eq!(tombstone.progress.published, None);
+    world.deploy(&clip, 3).await;
+    world.deploy(&clip, 2).await;
+    // Orders are taken one after the other, so once this has finished the others were looked at.
+    world.deploy(&other, 1).await;
+    world.phase(&other, 1, P::Finished).await;
+    assert!(clip.starts().is_empty());
+    world.deploy(&clip, 4).await;
+    world.phase(&clip, 4, P::Finished).await;
+    assert_eq!(world.frames(&clip), numbers(5));
+}
+
+#[tokio::test]
+async fn a_newer_generation_replaces_an_older_one_and_never_the_other_way_round() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 20, "hold_at": 10}));
+    world.deploy(&clip, 2).await;
+    world.published(&clip, 10).await;
+    world.deploy(&clip, 1).await;
+    world.stop(&clip, 1).await;
+    let mut foreign = world.order(&clip, 9);
+    foreign.incarnation = Incarnation::generate();
+    world.send(Message::Deploy(Box::new(foreign))).await;
+    world.deploy(&clip, 3).await;
+    world.deploy(&clip, 5).await;
+    world.published(&clip, 20).await;
+    let generations: Vec<_> = world.results(&clip).iter().map(|p| p.generation).collect();
+    assert_eq!((generations[0], generations[19]), (2, 5));
+    assert!(is_gone(clip.pids()[0]), "the older worker went before the newer one began");
+    assert!(world.history(&clip, 1).is_empty() && world.history(&clip, 9).is_empty());
+    world.stop(&clip, 6).await;
+    world.phase(&clip, 6, P::Stopped).await;
+    eventually("the end of the older worker", || clip.pids().into_iter().all(is_gone)).await;
+}
+
+#[tokio::test]
+async fn what_is_past_the_limit_waits_for_a_slot() {
+    let world = World::start(|c| c.max_workers = 1).await;
+    let hold = || world.clip(json!({"frames": 20, "hold_at": 10}));
+    let (first, second, third) = (hold(), hold(), hold());
+    world.deploy(&first, 1).await;
+    world.published(&first, 10).await;
+    for clip in [&second, &third] {
+        world.deploy(clip, 1).await;
+        let waiting = world.phase(clip, 1, P::Starting).await;
+        assert_eq!(waiting.reason.unwrap().code, ReasonCode::NoCapacity);
+    }
+    assert_eq!(world.last_heartbeat().capacity, 1);
+    world.stop(&second, 1).await;
+    world.phase(&second, 1, P::Stopped).await;
+    assert!(third.starts().is_empty(), "started beside the first");
+    world.stop(&first, 1).await;
+    world.published(&third, 10).await;
+    assert!(second.starts().is_empty());
+}
+
+#[tokio::test]
+async fn while_the_bus_is_away_workers_wait_and_nothing_is_lost() {
+    let world = World::start(|c| c.frame_timeout = PATIENCE).await;
+    // More than publisher and pipe can hold.
+    let clip = world.clip(json!({"frames": 1500}));
+    world.bus.set_down(Topic::Results, true);
+    world.deploy(&clip, 1).await;
+    // The sixth try comes 100 + 200 + 400 + 800 + 1600 ms after the first: long past the frame timeout.
+    world.bus.wait("refusals", || (world.bus.refused() >= 6).then_some(())).await;
+    assert!(!clip.is_done(), "the worker was not held back");
+    assert_eq!(world.history(&clip, 1).last().unwrap().progress.published, None);
+    world.bus.set_down(Topic::Results, false);
+    world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), clip.starts()), (numbers(1500), vec![0]));
+    assert!(world.history(&clip, 1).iter().all(|s| s.phase != P::Recovering));
+}
+
+#[tokio::test]
+async fn a_crash_while_the_bus_is_away_repeats_no_frame() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 40, "crash_at": [30]}));
+    world.bus.set_down(Topic::Results, true);
+    world.deploy(&clip, 1).await;
+    world.phase(&clip, 1, P::Recovering).await;
+    world.bus.set_down(Topic::Results, false);
+    world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 30]));
+}
+
+#[tokio::test]
+async fn cancelled_it_drains_says_so_and_leaves_nothing_behind() {
+    let world = World::start(|c| {
+        c.drain_deadline = Duration::from_millis(500);
+        c.max_workers = 2;
+    })
+    .await;
+    let willing = world.clip(json!({"frames": 20, "hold_at": 10}));
+    let deaf = world.clip(json!({"frames": 20, "hold_at": 10, "deaf": true}));
+    let waiting = world.clip(json!({"frames": 20}));
+    for clip in [&willing, &deaf] {
+        world.deploy(clip, 1).await;
+        world.published(clip, 10).await;
+    }
+    world.deploy(&waiting, 1).await;
+    world.phase(&waiting, 1, P::Starting).await;
+    world.shut_down().await;
+    let last = world.last_heartbeat();
+    assert!(last.draining);
+    assert_eq!(last.workers.len(), 3);
+    for worker in &last.workers {
+        assert_eq!(worker.phase, P::Stopped);
+        assert_eq!(worker.reason.as_ref().unwrap().code, ReasonCode::LeaseLost);
+    }
+    assert!([&willing, &deaf].iter().all(|c| c.pids().into_iter().all(is_gone)));
+    assert_eq!(world.frames(&willing), numbers(10));
+    assert!(waiting.starts().is_empty());
+}
+
+#[tokio::test]
+async fn cancelled_without_a_bus_it_ends_all_the_same() {
+    let world = World::start(|c| c.drain_deadline = Duration::from_millis(100)).await;
+    let clip = world.clip(json!({"frames": 20, "hold_at": 10}));
+    world.bus.set_down(Topic::Results, true);
+    world.deploy(&clip, 1).await;
+    world.bus.wait("a refusal", || (world.bus.refused() > 0).then_some(())).await;
+    world.bus.set_down(Topic::RunnerStatus, true);
+    world.shut_down().await;
+    assert!(clip.pids().into_iter().all(is_gone));
+}
+
+#[tokio::test]
+async fn dropped_it_kills_its_workers() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 20, "hold_at": 10, "deaf": true}));
+    world.deploy(&clip, 1).await;
+    world.published(&clip, 10).await;
+    world.runner.lock().unwrap().take().unwrap().abort();
+    eventually("the worker's end", || is_gone(clip.pids()[0])).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_prepared_fails_with_its_reason() {
+    let world = World::start(|_| {}).await;
+    let clip = || world.clip(json!({"frames": 5}));
+    let [no_blob, outside, refused] = [clip(), clip(), clip()];
+
+    let mut order = world.order(&no_blob, 1);
+    order.scenario.model.digest = framehook_core::ids::Digest::from_bytes(&[7; 32]);
+    world.send(Message::Deploy(Box::new(order))).await;
+    let mut order = world.order(&outside, 1);
+    order.scenario.source = framehook_core::spec::ResolvedSource::File("/etc/hostname".into());
+    world.send(Message::Deploy(Box::new(order))).await;
+    world.deploy_with_plugin(&refused, "bad").await;
+
+    for (clip, code, words) in [
+        (&no_blob, ReasonCode::BlobUnavailable, "the model m (sha256:0707"),
+        (&outside, ReasonCode::SourceUnreachable, "/etc/hostname is outside the allowed folders"),
+        (&refused, ReasonCode::PluginIncompatible, "bad@1 could not be compiled: error: it imports `wasi:sockets`"),
+    ] {
+        let reason = world.phase(clip, 1, P::Failed).await.reason.unwrap();
+        assert_eq!(reason.code, code);
+        assert!(reason.message.contains(words), "{}", reason.message);
+        assert!(clip.starts().is_empty());
+    }
+    assert_eq!(world.files_in_cache(), ["compilations"]);
+}
+
+#[tokio::test]
+async fn a_compiler_that_hangs_is_killed() {
+    let world = World::start(|c| c.compile_timeout = PATIENCE).await;
+    let clip = world.clip(json!({"frames": 5}));
+    world.deploy_with_plugin(&clip, "hang").await;
+    let reason = world.phase(&clip, 1, P::Failed).await.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::PluginIncompatible);
+    assert!(reason.message.contains("it took longer than 2s"), "{}", reason.message);
+    for line in world.compilations() {
+        let pid = line.split(' ').next().unwrap().parse().unwrap();
+        eventually("the end of the compiler", || is_gone(pid)).await;
+    }
+    // A script that never came to write its line is possible on a busy machine; a file left half done is not.
+    assert!(world.files_in_cache().iter().all(|file| file == "compilations"));
+}
+
+#[tokio::test]
+async fn a_plugin_is_compiled_once_for_all() {
+    let world = World::start(|c| c.max_workers = 3).await;
+    let clips: Vec<_> = (0..3).map(|_| world.clip(json!({"frames": 5}))).collect();
+    for clip in &clips {
+        world.deploy_with_plugin(clip, "good").await;
+    }
+    for clip in &clips {
+        world.phase(clip, 1, P::Finished).await;
+        assert_eq!(clip.notes("hook"), [r#"good GOOD {"answer": 42}"#]);
+        assert_eq!(world.results(clip)[0].provenance.plugins[0].name, "good");
+    }
+    assert_eq!(world.compilations().len(), 1);
+}

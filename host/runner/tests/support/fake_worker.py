@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Speaks the worker's protocol and misbehaves as told: the source of its job is a JSON plan.
+
+    frames            how many frames the source has
+    crash_at          frames before which it dies, unless it was started there
+    torn_at, garbage_at, silent_at, repeat_at    the same, with other misdeeds
+    always_crash_at   a frame before which it always dies
+    never_ready       reads its job and does nothing
+    hold_at           a frame before which it waits for a stop
+    deaf              does not answer a stop
+    hooks             {frame: reason or null}: the health of the hooks from there on
+    stderr            printed at the start
+    end               [outcome, reason] instead of finished
+
+Each start is a line `start PID FRAME` in the journal beside the plan; `done` is its last word.
+"""
+import json
+import os
+import signal
+import struct
+import sys
+
+# Should its test die, it does not stay for ever.
+signal.alarm(120)
+
+
+def read():
+    prefix = sys.stdin.buffer.read(4)
+    if len(prefix) < 4:
+        os._exit(0)
+    return json.loads(sys.stdin.buffer.read(struct.unpack("<I", prefix)[0]))
+
+
+def send_bytes(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def record(report):
+    body = json.dumps(report).encode()
+    return struct.pack("<I", len(body)) + body
+
+
+def send(report):
+    send_bytes(record(report))
+
+
+def note(line):
+    with open(job["source"] + ".journal", "a") as journal:
+        journal.write(line + "\n")
+
+
+def end(outcome, code, message):
+    send({"type": "ended", "outcome": outcome, "reason": {"code": code, "message": message}})
+    note("done")
+    os._exit(0)
+
+
+def wait_for_ever():
+    while True:
+        signal.pause()
+
+
+def frame(number):
+    return {
+        "type": "frame", "scenario_id": job["scenario_id"], "generation": job["generation"],
+        "pts_us": number * 40_000, "frame": number, "captured_at": "2026-01-01T00:00:00Z",
+        "detections": [{"class_id": 0, "score": 0.5, "box": [0.1, 0.2, 0.3, 0.4]}] * 3, "events": [],
+        "timings": {"decode_us": 10, "pre_us": 20, "inference_us": 30, "post_us": 40},
+        "provenance": job["provenance"],
+    }
+
+
+job = read()
+with open(job["source"]) as text:
+    plan = json.load(text)
+resume = job["resume_after"]
+first = resume["frame"] + 1 if resume else 0
+note(f"start {os.getpid()} {first}")
+for hook in job["pre"] + job["post"]:
+    note(f"hook {hook['identity']['name']} {open(hook['compiled']).read()} {json.dumps(hook['config'])}")
+note("environment " + " ".join(sorted(os.environ)))
+if "stderr" in plan:
+    print(plan["stderr"], file=sys.stderr, flush=True)
+if plan.get("never_ready"):
+    wait_for_ever()
+send({"type": "ready", "width": 64, "height": 48, "declared_fps": 25.0, "declared_frames": plan["frames"]})
+
+for number in range(first, plan["frames"]):
+    def told(misdeed):
+        return number != first and number in plan.get(misdeed, [])
+
+    if told("crash_at") or number == plan.get("always_crash_at"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    if told("torn_at"):
+        send_bytes(record(frame(number))[:-5])
+        os._exit(3)
+    if told("garbage_at"):
+        send_bytes(b"\x05\x00\x00\x00hello")
+        wait_for_ever()
+    if told("repeat_at"):
+        send(frame(number - 1))
+        wait_for_ever()
+    if told("silent_at"):
+        wait_for_ever()
+    if str(number) in plan.get("hooks", {}):
+        send({"type": "hooks", "degraded": plan["hooks"][str(number)]})
+        send({"type": "log", "plugin": "p@1", "level": "warn", "target": "t", "message": "unwell"})
+    if number == plan.get("hold_at"):
+        assert read() == {"type": "stop"}
+        if plan.get("deaf"):
+            wait_for_ever()
+        end("stopped", "stopped_by_user", "stopped by a user")
+    send(frame(number))
+
+outcome, reason = plan.get("end", ["finished", {"code": "end_of_stream", "message": "the file ended"}])
+end(outcome, **reason)

@@ -1,0 +1,241 @@
+//! Draws predictions on their video, for people to look at.
+//!
+//! Invariant: a frame and its prediction meet by frame number; a frame without one is written
+//! as it is.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::BufRead,
+    path::Path,
+};
+
+use framehook_core::prediction::{Detection, Event, Prediction};
+use opencv::{
+    core::{Mat, Point, Rect, Scalar, Size},
+    imgproc,
+    prelude::*,
+    videoio::{self, VideoWriter},
+};
+
+use crate::source::{FrameSource as _, SourceError, VideoFile};
+
+/// Why no annotated video could be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AnnotateError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error("the predictions cannot be read: {0}")]
+    Unreadable(#[from] std::io::Error),
+    #[error(
+        "line {line} of the predictions is no prediction: {why}; give what `GET /prediction/{{id}}` answers as application/x-ndjson"
+    )]
+    NotAPrediction { line: usize, why: serde_json::Error },
+    #[error(
+        "the annotated video cannot be written to `{0}`: the folder must exist, and FFmpeg must have an H.264 or MPEG-4 encoder"
+    )]
+    NotWritable(String),
+    #[error("OpenCV failed: {0}")]
+    OpenCv(#[from] opencv::Error),
+}
+
+/// Writes `out` (MP4), calling `progress` with the frames written and declared.
+///
+/// # Errors
+/// When one of the three files cannot be used.
+pub fn annotate(
+    video: &Path,
+    predictions: impl BufRead,
+    out: &Path,
+    mut progress: impl FnMut(u64, Option<u64>),
+) -> Result<u64, AnnotateError> {
+    let mut predictions = read_predictions(predictions)?;
+    let mut source = VideoFile::open(video)?;
+    let info = source.info();
+    let mut picture = Mat::default();
+    let mut writer = None;
+    let mut captions = Captions::default();
+    let mut written = 0;
+    while let Some(stamp) = source.advance()? {
+        source.picture(&mut picture)?;
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            None => writer.insert(open_writer(out, info.fps, picture.size()?)?),
+        };
+        let prediction = predictions.remove(&stamp.number);
+        captions.add(prediction.as_ref());
+        draw(&mut picture, prediction.as_ref(), &captions, stamp.number, stamp.pts_us)?;
+        writer.write(&picture)?;
+        written += 1;
+        progress(written, info.frames);
+    }
+    Ok(written)
+}
+
+fn read_predictions(lines: impl BufRead) -> Result<BTreeMap<u64, Prediction>, AnnotateError> {
+    let mut predictions = BTreeMap::new();
+    for (index, line) in lines.lines().enumerate() {
+        let line = line?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let prediction: Prediction =
+            serde_json::from_str(&line).map_err(|why| AnnotateError::NotAPrediction { line: index + 1, why })?;
+        predictions.insert(prediction.frame, prediction);
+    }
+    Ok(predictions)
+}
+
+/// H.264 plays everywhere; MPEG-4 part 2 is what every FFmpeg has.
+fn open_writer(out: &Path, fps: f64, size: Size) -> Result<VideoWriter, AnnotateError> {
+    let not_writable = || AnnotateError::NotWritable(out.display().to_string());
+    let name = out.to_str().ok_or_else(not_writable)?;
+    // 25 is as good as any where the container declares nothing.
+    let fps = if fps > 0.0 { fps } else { 25.0 };
+    for [a, b, c, d] in [['a', 'v', 'c', '1'], ['m', 'p', '4', 'v']] {
+        let codec = VideoWriter::fourcc(a, b, c, d)?;
+        let writer = VideoWriter::new_with_backend(name, videoio::CAP_FFMPEG, codec, fps, size, true)?;
+        if writer.is_opened()? {
+            return Ok(writer);
+        }
+    }
+    Err(not_writable())
+}
+
+/// Events stay readable for a second at 25 frames a second.
+const CAPTION_FRAMES: u32 = 25;
+/// More lines than this would cover the picture.
+const CAPTION_LINES: usize = 4;
+
+/// The newest events, as lines at the bottom.
+#[derive(Default)]
+struct Captions(VecDeque<(String, u32)>);
+
+impl Captions {
+    fn add(&mut self, prediction: Option<&Prediction>) {
+        for (_, age) in &mut self.0 {
+            *age += 1;
+        }
+        self.0.retain(|(_, age)| *age < CAPTION_FRAMES);
+        let events = prediction.iter().flat_map(|p| p.events.iter().map(|event| caption(event, &p.detections)));
+        self.0.extend(events.map(|line| (line, 0)));
+        let surplus = self.0.len().saturating_sub(CAPTION_LINES);
+        self.0.drain(..surplus);
+    }
+}
+
+/// `line_crossed car #7 direction=left`
+fn caption(event: &Event, detections: &[Detection]) -> String {
+    let subjects = event.subjects.iter().filter_map(|index| detections.get(*index as usize)).map(title);
+    let attributes = event.attributes.iter().map(|(key, value)| format!("{key}={value}"));
+    std::iter::once(event.kind.clone()).chain(subjects).chain(attributes).collect::<Vec<_>>().join(" ")
+}
+
+/// `car #7`
+fn title(detection: &Detection) -> String {
+    let class = detection.label.clone().unwrap_or_else(|| format!("class {}", detection.class_id));
+    match detection.track_id {
+        Some(track) => format!("{class} #{track}"),
+        None => class,
+    }
+}
+
+fn draw(
+    picture: &mut Mat,
+    prediction: Option<&Prediction>,
+    captions: &Captions,
+    frame: u64,
+    pts_us: i64,
+) -> opencv::Result<()> {
+    for detection in prediction.iter().flat_map(|p| &p.detections) {
+        draw_detection(picture, detection)?;
+    }
+    let mut status = format!("frame {frame}  {:.2} s", pts_us as f64 / 1e6);
+    if let Some(skipped) = prediction.and_then(|p| p.skipped.as_ref()) {
+        status += &format!("  skipped by {}", skipped.by);
+    }
+    write(picture, &status, Point::new(4, 12), WHITE)?;
+    for (line, (text, _)) in (0..).zip(captions.0.iter().rev()) {
+        write(picture, text, Point::new(4, picture.rows() - 6 - 14 * line), YELLOW)?;
+    }
+    Ok(())
+}
+
+fn draw_detection(picture: &mut Mat, detection: &Detection) -> opencv::Result<()> {
+    let (width, height) = (picture.cols() as f32, picture.rows() as f32);
+    let [x, y, w, h] = detection.bbox;
+    let pixel = |v: f32, side: f32| (v * side).round() as i32;
+    let frame = Rect::new(pixel(x, width), pixel(y, height), pixel(w, width), pixel(h, height));
+    let colour = COLOURS[detection.class_id as usize % COLOURS.len()];
+    imgproc::rectangle(picture, frame, colour, 2, imgproc::LINE_8, 0)?;
+    for [x, y] in &detection.keypoints {
+        let centre = Point::new(pixel(*x, width), pixel(*y, height));
+        imgproc::circle(picture, centre, 2, colour, imgproc::FILLED, imgproc::LINE_AA, 0)?;
+    }
+    let text = format!("{} {:.2}", title(detection), detection.score);
+    // Above the box, or inside where it touches the upper edge.
+    let baseline = if frame.y > 14 { frame.y - 4 } else { frame.y + 12 };
+    write(picture, &text, Point::new(frame.x.max(2), baseline), colour)
+}
+
+/// Small text with a dark rim, readable on any ground. Hershey fonts have ASCII only.
+fn write(picture: &mut Mat, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
+    let text: String = text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    for (colour, thickness) in [(BLACK, 3), (colour, 1)] {
+        imgproc::put_text(
+            picture,
+            &text,
+            at,
+            imgproc::FONT_HERSHEY_SIMPLEX,
+            0.4,
+            colour,
+            thickness,
+            imgproc::LINE_AA,
+            false,
+        )?;
+    }
+    Ok(())
+}
+
+const fn bgr(blue: u8, green: u8, red: u8) -> Scalar {
+    opencv::core::VecN([blue as f64, green as f64, red as f64, 0.0])
+}
+
+const BLACK: Scalar = bgr(0, 0, 0);
+const WHITE: Scalar = bgr(255, 255, 255);
+const YELLOW: Scalar = bgr(0, 255, 255);
+/// One a class, far apart for eyes of every kind (Okabe and Ito, 2008).
+const COLOURS: [Scalar; 7] = [
+    bgr(0, 159, 230),
+    bgr(233, 180, 86),
+    bgr(115, 158, 0),
+    bgr(66, 228, 240),
+    bgr(178, 114, 0),
+    bgr(0, 94, 213),
+    bgr(167, 121, 204),
+];
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::prediction::Severity;
+
+    use super::*;
+
+    #[test]
+    fn captions_name_the_subjects() {
+        let car = Detection { label: Some("car".into()), track_id: Some(7), ..Detection::default() };
+        let event = Event {
+            kind: "line_crossed".into(),
+            severity: Severity::Info,
+            subjects: vec![0, 9],
+            attributes: [("direction".to_owned(), "left".to_owned())].into(),
+        };
+        assert_eq!(caption(&event, &[car]), "line_crossed car #7 direction=left");
+        assert_eq!(title(&Detection { class_id: 3, ..Detection::default() }), "class 3");
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let error = read_predictions(&b"\n{\"frame\": 1}\n"[..]).unwrap_err();
+        assert!(error.to_string().starts_with("line 2 "), "{error}");
+    }
+}

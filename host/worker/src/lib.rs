@@ -1,0 +1,26 @@
+//! The worker: decodes a video, runs a model on its frames and hooks around it, and says what it
+//! found. One process runs one scenario.
+//!
+//! Invariants: a worker holds no credentials and opens no network connection; everything it may
+//! touch is named in its job. It never compiles a plugin. Its real standard output carries records
+//! and nothing else. Whatever goes wrong with the input becomes a [`framehook_core::reason::Reason`],
+//! not a panic.
+//!
+//! [`run`] is the way in: it reads the job and starts the [`pipeline`], which connects a
+//! [`source`], the [`preprocess`]ing, the [`model`] and the [`report`]s by bounded channels. The
+//! probes judge uploads by the same code that would later run them.
+
+pub mod annotate;
+pub mod bench;
+pub mod hooks;
+pub mod isobmff;
+pub mod model;
+pub mod onnx;
+pub mod pipeline;
+pub mod preprocess;
+pub mod probe;
+pub mod process;
+pub mod report;
+pub mod run;
+pub mod source;
+pub mod timestamps;

@@ -1,0 +1,120 @@
+//! `framehook-worker`: started by the runner for each scenario, and by the API to judge uploads.
+
+use std::{
+    fs::File,
+    io::{BufReader, Write as _},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use framehook_worker::{annotate, bench, probe, process, run};
+use serde::Serialize;
+
+/// Decodes videos, runs models and calls plugins, for Framehook's runner
+#[derive(Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the job that comes in on standard input (for the runner)
+    Run,
+    /// Judge an ONNX model; prints a verdict as JSON
+    ProbeModel {
+        file: PathBuf,
+        /// The ONNX Runtime shared library
+        #[arg(long, env = "FRAMEHOOK_ONNXRUNTIME", value_name = "LIBRARY")]
+        onnxruntime: PathBuf,
+    },
+    /// Judge a video; prints a verdict as JSON
+    ProbeVideo { file: PathBuf },
+    /// Draw predictions on their video
+    Annotate {
+        video: PathBuf,
+        /// One prediction a line, as `GET /prediction/{id}` answers for application/x-ndjson
+        predictions: PathBuf,
+        /// An MP4 file to write
+        out: PathBuf,
+    },
+    /// Measure the model alone, with a worker's own settings; prints JSON
+    BenchInference {
+        model: PathBuf,
+        #[arg(long, default_value_t = 500)]
+        frames: u32,
+        /// The ONNX Runtime shared library
+        #[arg(long, env = "FRAMEHOOK_ONNXRUNTIME", value_name = "LIBRARY")]
+        onnxruntime: PathBuf,
+        /// Threads of one inference
+        #[arg(long, default_value_t = 1)]
+        intra_threads: usize,
+        /// Size of the input, if the model leaves it open
+        #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+        size: Option<Size>,
+    },
+}
+
+#[derive(Clone, Copy)]
+struct Size([u32; 2]);
+
+fn parse_size(text: &str) -> Result<Size, String> {
+    let sides = text.split_once('x').and_then(|(w, h)| Some(Size([w.parse().ok()?, h.parse().ok()?])));
+    sides.ok_or_else(|| "expected two numbers of pixels, such as 640x480".into())
+}
+
+fn main() {
+    process::confine_ffmpeg();
+    let code = match Cli::parse().command.execute() {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("framehook-worker: {error:#}");
+            1
+        }
+    };
+    // Everything was written and flushed; native libraries are not asked to tidy up.
+    process::exit_now(code)
+}
+
+impl Command {
+    fn execute(self) -> anyhow::Result<()> {
+        // The pipeline's threads are the parallelism; OpenCV's own pool would fight with them.
+        opencv::core::set_num_threads(1)?;
+        match self {
+            Self::Run => run::run().context("the job cannot be read"),
+            Self::ProbeModel { file, onnxruntime } => print(|| probe::model(&file, &onnxruntime)),
+            Self::ProbeVideo { file } => print(|| probe::video(&file)),
+            Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
+            Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {
+                let size = size.map(|Size(size)| size);
+                let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, size)?;
+                print(|| figures)
+            }
+        }
+    }
+}
+
+/// One line of JSON on the real standard output, whatever a library prints meanwhile.
+fn print<T: Serialize>(make: impl FnOnce() -> T) -> anyhow::Result<()> {
+    let mut out = process::take_stdout()?;
+    let mut line = serde_json::to_vec(&make())?;
+    line.push(b'\n');
+    out.write_all(&line).context("standard output is closed")
+}
+
+fn draw(video: &Path, predictions: &Path, out: &Path) -> anyhow::Result<()> {
+    let lines = File::open(predictions).with_context(|| format!("cannot open `{}`", predictions.display()))?;
+    let mut told = Instant::now();
+    let written = annotate::annotate(video, BufReader::new(lines), out, |written, declared| {
+        if told.elapsed() >= Duration::from_secs(1) {
+            told = Instant::now();
+            let of = declared.map(|n| format!(" of {n}")).unwrap_or_default();
+            eprintln!("annotated {written}{of} frames");
+        }
+    })?;
+    eprintln!("annotated {written} frames: {}", out.display());
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! One scenario's frames on their way from the source to the runner.
+//!
+//! ```text
+//! decode thread                  inference thread      finishing thread (the caller's)
+//! decode, pre hooks, resize  ->  the model         ->  post hooks, report
+//! ```
+//!
+//! The stages are connected by channels that hold two frames each, so that no stage waits for
+//! another while there is work, and memory stays bounded. Buffers go back into `Pools`.
+//!
+//! Invariants: frames leave in the order they came, each exactly once, skipped or not. Nothing but
+//! the model runs on the inference thread: it sets the pace. The first stage that ends says why
+//! (`Verdict`); what is in flight then is still finished and reported.
+
+mod decode;
+mod finish;
+mod infer;
+
+use std::{
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc::sync_channel,
+    },
+    thread,
+    time::Instant,
+};
+
+use framehook_core::{
+    job::{Job, Outcome},
+    prediction::{FrameTimings, HookFailure, Skipped},
+    reason::{Reason, ReasonCode},
+};
+use framehook_engine::{
+    chain::{PostChain, PreChain},
+    media::{FrameMeta, Geometry, Size},
+};
+use opencv::core::Mat;
+
+use crate::{
+    model::{Model, OutputTensor},
+    report::Reporter,
+    source::{FrameSource, FrameStamp},
+};
+
+/// Frames between two stages: one being taken, one ready. More only adds latency and memory.
+const BETWEEN_STAGES: usize = 2;
+
+/// Everything that was loaded for a job.
+pub struct Parts {
+    pub source: Box<dyn FrameSource>,
+    pub model: Model,
+    pub pre: PreChain,
+    pub post: PostChain,
+}
+
+/// Asks the pipeline to stop after the frames in flight.
+#[derive(Clone, Default)]
+pub struct StopFlag(Arc<AtomicBool>);
+
+impl StopFlag {
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Runs a job until its source ends, `stop` is raised or something fails. Every frame that was
+/// decoded before is reported.
+pub fn run(parts: Parts, job: &Arc<Job>, reporter: &Arc<Reporter>, stop: &StopFlag) -> (Outcome, Reason) {
+    let shared =
+        Shared { job: Arc::clone(job), reporter: Arc::clone(reporter), pools: Arc::default(), verdict: Arc::default() };
+    let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
+    let (to_finish, from_model) = sync_channel(BETWEEN_STAGES);
+    let keeps_outputs = !parts.post.is_empty();
+    let decode = decode::Stage::new(shared.clone(), parts.source, parts.pre, keeps_outputs, stop.clone(), to_model);
+    let infer = infer::Stage::new(shared.clone(), parts.model, keeps_outputs, from_decode, to_finish);
+    // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
+    thread::spawn(move || decode.run());
+    thread::spawn(move || infer.run());
+    finish::Stage::new(shared.clone(), parts.post, from_model).run();
+    shared.verdict.take()
+}
+
+/// What all stages hold.
+#[derive(Clone)]
+struct Shared {
+    job: Arc<Job>,
+    reporter: Arc<Reporter>,
+    pools: Arc<Pools>,
+    verdict: Arc<Verdict>,
+}
+
+/// Why the pipeline ended: what the first stage to end said.
+#[derive(Default)]
+struct Verdict(OnceLock<(Outcome, Reason)>);
+
+impl Verdict {
+    fn give(&self, outcome: Outcome, reason: Reason) {
+        // A later one is a consequence of the first.
+        self.0.set((outcome, reason)).ok();
+    }
+
+    fn fail(&self, reason: Reason) {
+        self.give(Outcome::Failed, reason);
+    }
+
+    /// A stage that ended without a word panicked; another try may help.
+    fn take(&self) -> (Outcome, Reason) {
+        self.0.get().cloned().unwrap_or_else(|| {
+            let message = "a thread of the worker panicked; its log has the details";
+            (Outcome::Retry, Reason::new(ReasonCode::WorkerCrash, message))
+        })
+    }
+}
+
+/// Buffers for the next frames, so that none is allocated while the pipeline runs.
+#[derive(Default)]
+struct Pools {
+    pictures: Pool<Mat>,
+    inputs: Pool<Vec<f32>>,
+    outputs: Pool<Vec<OutputTensor>>,
+}
+
+struct Pool<T>(Mutex<Vec<T>>);
+
+impl<T> Default for Pool<T> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<T: Default> Pool<T> {
+    fn take(&self) -> T {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn give_back(&self, buffer: T) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+    }
+}
+
+/// A frame between two stages.
+struct InFlight {
+    stamp: FrameStamp,
+    /// Of the original frame.
+    size: Size,
+    /// Kept only for post hooks.
+    picture: Option<Mat>,
+    geometry: Geometry,
+    work: Work,
+    failures: Vec<HookFailure>,
+    timings: FrameTimings,
+}
+
+enum Work {
+    /// The model's input.
+    Infer(Vec<f32>),
+    /// The model's outputs; none if no hook would read them.
+    Inferred(Vec<OutputTensor>),
+    Skip(Skipped),
+}
+
+impl InFlight {
+    fn meta(&self) -> FrameMeta {
+        FrameMeta { sequence: self.stamp.number, pts_us: self.stamp.pts_us, size: self.size }
+    }
+}
+
+fn input_size(job: &Job) -> Size {
+    Size { width: job.input.width, height: job.input.height }
+}
+
+fn micros(since: Instant) -> u32 {
+    u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+}

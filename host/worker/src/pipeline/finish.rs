@@ -1,0 +1,133 @@
+//! The last stage: calls the post hooks and reports what they made of a frame.
+
+use std::{
+    sync::mpsc::{Receiver, TryRecvError},
+    time::Instant,
+};
+
+use framehook_core::{prediction::Prediction, reason::Reason};
+use framehook_engine::{
+    chain::{After, PostChain},
+    media::{FramePixels, Inference, Output},
+};
+use jiff::SignedDuration;
+
+use super::{InFlight, Shared, Work, input_size, micros};
+use crate::{hooks::Picture, model::OutputTensor, report::Stage as HookStage};
+
+pub(super) struct Stage {
+    shared: Shared,
+    post: PostChain,
+    frames: Receiver<InFlight>,
+    last: Option<Prediction>,
+}
+
+impl Stage {
+    pub(super) fn new(shared: Shared, post: PostChain, frames: Receiver<InFlight>) -> Self {
+        Self { shared, post, frames, last: None }
+    }
+
+    /// Until the stages before have ended and all their frames are reported.
+    pub(super) fn run(mut self) {
+        match self.finish_all() {
+            Ok(()) => self.flush(),
+            Err(reason) => self.shared.verdict.fail(reason),
+        }
+        self.post.shutdown();
+    }
+
+    fn finish_all(&mut self) -> Result<(), Reason> {
+        let mut waiting = self.frames.recv().ok();
+        while let Some(frame) = waiting.take() {
+            let prediction = self.finish(frame)?;
+            waiting = match self.frames.try_recv() {
+                Ok(next) => {
+                    self.report(prediction, true);
+                    Some(next)
+                }
+                Err(TryRecvError::Empty) => {
+                    self.report(prediction, false);
+                    self.frames.recv().ok()
+                }
+                Err(TryRecvError::Disconnected) => {
+                    self.report(prediction, false);
+                    None
+                }
+            };
+        }
+        Ok(())
+    }
+
+    fn report(&mut self, prediction: Prediction, more: bool) {
+        // Only a hook's last words need it again.
+        self.last = (!self.post.is_empty()).then(|| prediction.clone());
+        self.shared.reporter.frame(prediction, more);
+    }
+
+    fn finish(&mut self, mut frame: InFlight) -> Result<Prediction, Reason> {
+        let started = Instant::now();
+        let after = self.call_hooks(&mut frame)?;
+        frame.timings.post_us = micros(started);
+        frame.failures.extend(after.failures);
+        let skipped = match frame.work {
+            Work::Skip(skipped) => Some(skipped),
+            Work::Inferred(outputs) => {
+                self.shared.pools.outputs.give_back(outputs);
+                after.skipped
+            }
+            Work::Infer(_) => after.skipped,
+        };
+        if let Some(picture) = frame.picture {
+            self.shared.pools.pictures.give_back(picture);
+        }
+        let job = &self.shared.job;
+        let since_start = SignedDuration::from_micros(frame.stamp.pts_us);
+        Ok(Prediction {
+            scenario_id: job.scenario_id,
+            generation: job.generation,
+            pts_us: frame.stamp.pts_us,
+            frame: frame.stamp.number,
+            // Out of range only for a video of thousands of years.
+            captured_at: job.created_at.checked_add(since_start).unwrap_or(job.created_at),
+            detections: after.detections,
+            events: after.events,
+            skipped,
+            hook_failures: frame.failures,
+            timings: frame.timings,
+            provenance: job.provenance.clone(),
+        })
+    }
+
+    fn call_hooks(&mut self, frame: &mut InFlight) -> Result<After, Reason> {
+        let Work::Inferred(outputs) = &frame.work else { return Ok(After::default()) };
+        if self.post.is_empty() {
+            return Ok(After::default());
+        }
+        let job = &self.shared.job;
+        let views: Vec<_> = outputs.iter().map(|OutputTensor { desc, data }| Output { desc, data }).collect();
+        let picture = frame.picture.as_ref().map(|mat| Picture { mat, spec: &job.input });
+        let inference = Inference {
+            meta: frame.meta(),
+            input_size: input_size(job),
+            geometry: frame.geometry,
+            outputs: &views,
+            pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
+        };
+        let after = self.post.run(&inference)?;
+        self.shared.reporter.health(HookStage::Post, self.post.degraded());
+        Ok(after)
+    }
+
+    /// What the hooks say at the end belongs to the last frame, which is reported once more: a row is
+    /// identified by its time, so the later report replaces the earlier.
+    fn flush(&mut self) {
+        let (events, failures) = self.post.flush();
+        let Some(mut last) = self.last.take() else { return };
+        if events.is_empty() && failures.is_empty() {
+            return;
+        }
+        last.events.extend(events);
+        last.hook_failures.extend(failures);
+        self.shared.reporter.frame(last, false);
+    }
+}

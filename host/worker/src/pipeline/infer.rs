@@ -1,0 +1,59 @@
+//! The second stage: the model, and nothing else.
+
+use std::{
+    sync::mpsc::{Receiver, SyncSender},
+    time::Instant,
+};
+
+use framehook_core::reason::{Reason, ReasonCode};
+
+use super::{InFlight, Shared, Work, micros};
+use crate::model::{Model, ModelError};
+
+pub(super) struct Stage {
+    shared: Shared,
+    model: Model,
+    /// Whether anybody reads the outputs.
+    keeps_outputs: bool,
+    frames: Receiver<InFlight>,
+    out: SyncSender<InFlight>,
+}
+
+impl Stage {
+    pub(super) fn new(
+        shared: Shared,
+        model: Model,
+        keeps_outputs: bool,
+        frames: Receiver<InFlight>,
+        out: SyncSender<InFlight>,
+    ) -> Self {
+        Self { shared, model, keeps_outputs, frames, out }
+    }
+
+    pub(super) fn run(mut self) {
+        while let Ok(mut frame) = self.frames.recv() {
+            if let Err(error) = self.infer(&mut frame) {
+                let message = format!("frame {}: {error}", frame.stamp.number);
+                self.shared.verdict.fail(Reason::new(ReasonCode::ModelLoad, message));
+                return;
+            }
+            if self.out.send(frame).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn infer(&mut self, frame: &mut InFlight) -> Result<(), ModelError> {
+        let Work::Infer(input) = &mut frame.work else { return Ok(()) };
+        let started = Instant::now();
+        let spec = &self.shared.job.input;
+        let shape = [1, 3, spec.height as usize, spec.width as usize];
+        let mut outputs = self.shared.pools.outputs.take();
+        let wanted = self.keeps_outputs.then_some(&mut outputs);
+        self.model.run(&spec.tensor, shape, input, wanted)?;
+        self.shared.pools.inputs.give_back(std::mem::take(input));
+        frame.work = Work::Inferred(outputs);
+        frame.timings.inference_us = micros(started);
+        Ok(())
+    }
+}

@@ -1,0 +1,59 @@
+//! What the worker asks of its own process: a standard output that no library can write into, an
+//! end that waits for nobody, and how much it used.
+
+use std::{
+    fs::File,
+    io,
+    os::fd::{AsFd as _, AsRawFd as _},
+};
+
+/// Takes the real standard output away and points file descriptor 1 at standard error, so that
+/// what a native library prints becomes a log line instead of a broken record.
+///
+/// # Errors
+/// When the process was started without standard output or standard error.
+pub fn take_stdout() -> io::Result<File> {
+    let real = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    // SAFETY: both descriptors are open for the whole life of the process.
+    let result = unsafe { libc::dup2(io::stderr().as_raw_fd(), io::stdout().as_raw_fd()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(real) }
+}
+
+/// Ends the process now: no destructor of OpenCV or ONNX Runtime runs, and no thread is waited
+/// for, so a decoder that is stuck in a read cannot hold it.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: `_exit` takes no pointers and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Tells FFmpeg, through OpenCV, to open files only and to take them for nothing but containers of
+/// video. Without it a text that looks like a playlist could name other files, or hosts.
+/// What is set already stays: the runner may know better.
+///
+/// Must be called before the first thread is started.
+pub fn confine_ffmpeg() {
+    const OPTIONS: &str = "OPENCV_FFMPEG_CAPTURE_OPTIONS";
+    const CONFINED: &str = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf,mxf,live_flv";
+    if std::env::var_os(OPTIONS).is_none() {
+        // SAFETY: the process has one thread, as the contract above says.
+        unsafe { std::env::set_var(OPTIONS, CONFINED) };
+    }
+}
+
+/// CPU time of all threads so far, in milliseconds.
+#[must_use]
+pub fn cpu_ms() -> f64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: `now` is a valid, writable timespec.
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut now) };
+    now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6
+}
+
+/// The most memory the process ever had resident, in MiB; 0 where the kernel does not say.
+#[must_use]
+pub fn peak_rss_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    kib.unwrap_or_default() / 1024.0
+}

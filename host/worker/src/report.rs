@@ -1,0 +1,141 @@
+//! What the worker tells its runner, from several threads, in whole records.
+//!
+//! Invariants: records never mix, frames stay in order, and a runner that went away ends the
+//! process: nobody would read on.
+
+use std::{
+    fs::File,
+    io::{BufWriter, Write as _},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use framehook_core::{
+    job::{PluginLog, Report, write_record},
+    prediction::Prediction,
+    reason::Reason,
+};
+
+use crate::process;
+
+/// The exit code of a worker whose runner closed the pipe.
+pub const EXIT_ORPHANED: i32 = 3;
+
+/// Frames written without a flush at most, while more are waiting: 8 frames at 25 a second are a
+/// third of a second.
+const FRAMES_PER_FLUSH: u32 = 8;
+
+/// Writes reports; shared by all threads.
+pub struct Reporter(Mutex<Inner>);
+
+struct Inner {
+    out: BufWriter<File>,
+    unflushed: u32,
+    /// Health of the pre and of the post hooks, and what was reported.
+    health: [Option<Reason>; 2],
+    reported: Option<Reason>,
+}
+
+/// Which chain of hooks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Pre = 0,
+    Post = 1,
+}
+
+impl Reporter {
+    #[must_use]
+    pub fn new(out: File) -> Self {
+        Self(Mutex::new(Inner { out: BufWriter::new(out), unflushed: 0, health: [None, None], reported: None }))
+    }
+
+    /// Writes a record at once.
+    pub fn send(&self, report: &Report) {
+        let mut inner = self.lock();
+        inner.write(report);
+        inner.flush();
+    }
+
+    /// Writes a frame; `more` says that another one is waiting already, so this one may wait too.
+    pub fn frame(&self, prediction: Prediction, more: bool) {
+        let mut inner = self.lock();
+        inner.write(&Report::Frame(Box::new(prediction)));
+        inner.unflushed += 1;
+        if !more || inner.unflushed >= FRAMES_PER_FLUSH {
+            inner.flush();
+        }
+    }
+
+    /// Notes the health of one chain, and reports a change of the whole at once.
+    pub fn health(&self, stage: Stage, degraded: Option<Reason>) {
+        let mut inner = self.lock();
+        inner.health[stage as usize] = degraded;
+        let now = inner.health.iter().flatten().next().cloned();
+        if now != inner.reported {
+            inner.reported.clone_from(&now);
+            inner.write(&Report::Hooks { degraded: now });
+            inner.flush();
+        }
+    }
+
+    /// Passes on a line that a plugin logged.
+    pub fn log(&self, line: PluginLog) {
+        self.send(&Report::Log(line));
+    }
+
+    /// A thread that panicked while it held the lock left at worst half a record in the buffer;
+    /// the end of the process is reported all the same.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn write(&mut self, report: &Report) {
+        if let Err(error) = write_record(&mut self.out, report) {
+            give_up(&error);
+        }
+    }
+
+    fn flush(&mut self) {
+        self.unflushed = 0;
+        if let Err(error) = self.out.flush() {
+            give_up(&error);
+        }
+    }
+}
+
+fn give_up(error: &std::io::Error) -> ! {
+    eprintln!("the runner reads no more reports, so this worker ends: {error}");
+    process::exit_now(EXIT_ORPHANED)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Seek as _};
+
+    use framehook_core::{job::read_record, reason::ReasonCode};
+
+    use super::*;
+
+    #[test]
+    fn health_is_reported_when_it_changes_and_only_then() {
+        let mut file = tempfile::tempfile().unwrap();
+        let reporter = Reporter::new(file.try_clone().unwrap());
+        let slow = || Some(Reason::new(ReasonCode::PluginTimeout, "slow"));
+        let trap = || Some(Reason::new(ReasonCode::PluginTrap, "trap"));
+        reporter.health(Stage::Pre, None);
+        reporter.health(Stage::Post, trap());
+        reporter.health(Stage::Post, trap());
+        reporter.health(Stage::Pre, slow());
+        reporter.health(Stage::Post, None);
+        reporter.health(Stage::Pre, None);
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let mut input = bytes.as_slice();
+        for expected in [trap(), slow(), None] {
+            assert_eq!(read_record(&mut input).unwrap(), Some(Report::Hooks { degraded: expected }));
+        }
+        assert!(input.is_empty());
+    }
+}

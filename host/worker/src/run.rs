@@ -1,0 +1,109 @@
+//! The life of a worker: read the job, load everything, run the pipeline, say how it ended.
+//!
+//! Invariants: the last record is [`Report::Ended`], whatever happened, unless the runner went away
+//! first: then the process ends at once, even while a decoder hangs.
+
+use std::{io, sync::Arc, thread};
+
+use framehook_core::{
+    job::{Control, Job, Outcome, Ready, Report, read_record},
+    reason::{Reason, ReasonCode},
+};
+use framehook_engine::{
+    Engine,
+    chain::{ChainSettings, PostChain, PreChain},
+};
+
+use crate::{
+    model::{Model, ModelError},
+    pipeline::{self, Parts, StopFlag},
+    process,
+    report::{EXIT_ORPHANED, Reporter, Stage},
+    source::{SourceInfo, VideoFile},
+};
+
+/// Runs the job that comes in on standard input.
+///
+/// # Errors
+/// When standard input holds no job; nothing was reported then.
+pub fn run() -> io::Result<()> {
+    let reporter = Arc::new(Reporter::new(process::take_stdout()?));
+    let job: Job = read_record(&mut io::stdin().lock())?
+        .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before a job came"))?;
+    let job = Arc::new(job);
+    let stop = StopFlag::default();
+    listen(stop.clone());
+    let (outcome, reason) = match load(&job, &reporter) {
+        Ok(parts) => {
+            reporter.send(&Report::Ready(ready(parts.source.info())));
+            // A hook may be failing from the start, without being hopeless.
+            reporter.health(Stage::Pre, parts.pre.degraded());
+            reporter.health(Stage::Post, parts.post.degraded());
+            pipeline::run(parts, &job, &reporter, &stop)
+        }
+        Err(reason) => (Outcome::Failed, reason),
+    };
+    reporter.send(&Report::Ended { outcome, reason });
+    Ok(())
+}
+
+/// Obeys the runner from a thread of its own, which nothing can block.
+fn listen(stop: StopFlag) {
+    thread::spawn(move || {
+        loop {
+            match read_record(&mut io::stdin().lock()) {
+                Ok(Some(Control::Stop)) => stop.raise(),
+                Ok(None) => process::exit_now(EXIT_ORPHANED),
+                Err(error) => {
+                    eprintln!("standard input holds something that is no control record: {error}");
+                    process::exit_now(EXIT_ORPHANED);
+                }
+            }
+        }
+    });
+}
+
+/// Opens and loads everything; the model on a thread of its own, since it takes longest.
+fn load(job: &Arc<Job>, reporter: &Arc<Reporter>) -> Result<Parts, Reason> {
+    thread::scope(|scope| {
+        let model = scope.spawn(|| load_model(job));
+        let source = VideoFile::open(&job.source).map_err(|error| error.reason());
+        let chains = start_hooks(job, reporter);
+        let panicked =
+            |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
+        let model = model.join().map_err(panicked)?;
+        let (source, model) =
+            (Box::new(source?), model.map_err(|e| Reason::new(ReasonCode::ModelLoad, e.to_string()))?);
+        let (pre, post) = chains?;
+        Ok(Parts { source, model, pre, post })
+    })
+}
+
+fn load_model(job: &Job) -> Result<Model, ModelError> {
+    let input = &job.input;
+    let mut model = Model::load(&job.model, &job.onnxruntime, job.intra_threads)?;
+    model.check_input(&input.tensor)?;
+    // The first run allocates what later ones keep, three times their time; and a model that cannot run at
+    // all says so before the scenario is called running.
+    let shape = [1, 3, input.height as usize, input.width as usize];
+    model.run(&input.tensor, shape, &vec![0.0; shape.iter().product()], None)?;
+    Ok(model)
+}
+
+fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(PreChain, PostChain), Reason> {
+    let log = Arc::clone(reporter);
+    let settings = ChainSettings {
+        stream_id: job.scenario_id.to_string(),
+        limits: job.limits,
+        on_failure: job.on_plugin_failure,
+        log: Arc::new(move |line| log.log(line)),
+    };
+    let engine = Engine::loader().map_err(|error| {
+        Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
+    })?;
+    Ok((PreChain::start(&engine, &job.pre, &settings)?, PostChain::start(&engine, &job.post, &settings)?))
+}
+
+fn ready(info: SourceInfo) -> Ready {
+    Ready { width: info.width, height: info.height, declared_fps: info.fps, declared_frames: info.frames }
+}

@@ -1,0 +1,284 @@
+//! The real executable, as its runner and the API see it: jobs over pipes, and the probes.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "worker/bytes.rs"]
+mod bytes;
+#[path = "worker/hooks.rs"]
+mod hooks;
+#[path = "worker/process.rs"]
+mod process;
+
+use std::{fs, path::Path};
+
+use framehook_core::{
+    job::{Control, Job, Outcome, Report},
+    prediction::{Position, Prediction},
+    reason::ReasonCode,
+};
+use framehook_worker::model::Model;
+use process::{Worker, asset, command, hook, job, onnxruntime, probe};
+use serde_json::json;
+
+/// The demo clip.
+const FRAMES: usize = 500;
+
+/// All frames, and how it ended.
+fn run(job: &Job) -> (Vec<Prediction>, Outcome, ReasonCode, String) {
+    let mut frames = Vec::new();
+    let (outcome, reason) = Worker::start(job).until_end(|report| {
+        if let Report::Frame(prediction) = report {
+            frames.push(*prediction);
+        }
+    });
+    (frames, outcome, reason.code, reason.message)
+}
+
+fn times(frames: &[Prediction]) -> Vec<(u64, i64)> {
+    frames.iter().map(|p| (p.frame, p.pts_us)).collect()
+}
+
+#[test]
+fn every_frame_comes_once_in_order_with_the_same_times_on_every_run() {
+    let job = job("demo1.mp4");
+    let mut worker = Worker::start(&job);
+    let Report::Ready(ready) = worker.next() else { panic!("the first report is not Ready") };
+    assert_eq!((ready.width, ready.height, ready.declared_frames), (640, 360, Some(FRAMES as u64)));
+    let (frames, outcome, code, message) = run(&job);
+    assert_eq!((outcome, code), (Outcome::Finished, ReasonCode::EndOfStream), "{message}");
+    let expected: Vec<_> = (0..FRAMES).map(|k| (k as u64, k as i64 * 40_000)).collect();
+    assert_eq!(times(&frames), expected);
+    for prediction in &frames {
+        let since = prediction.captured_at.duration_since(job.created_at);
+        assert_eq!(since.as_micros(), i128::from(prediction.pts_us));
+        assert!(prediction.timings.inference_us > 0 && prediction.timings.decode_us > 0);
+        assert_eq!(prediction.provenance, job.provenance);
+    }
+    assert_eq!(times(&run(&job).0), expected);
+}
+
+#[test]
+fn a_resumed_run_gives_exactly_the_rest() {
+    let whole = times(&run(&job("demo1.mp4")).0);
+    for stored in [0, 123, FRAMES - 2, FRAMES - 1] {
+        let (frame, pts_us) = whole[stored];
+        let mut job = job("demo1.mp4");
+        job.resume_after = Some(Position { pts_us, frame });
+        let (rest, outcome, ..) = run(&job);
+        assert_eq!(outcome, Outcome::Finished);
+        assert_eq!(times(&rest), whole[stored + 1..], "after frame {stored}");
+    }
+}
+
+#[test]
+fn stop_finishes_what_is_in_flight() {
+    let mut worker = Worker::start(&job("demo1.mp4"));
+    let mut seen = 0;
+    loop {
+        match worker.next() {
+            Report::Frame(prediction) => {
+                assert_eq!(prediction.frame, seen);
+                if seen == 0 {
+                    worker.send(&Control::Stop);
+                }
+                seen += 1;
+            }
+            Report::Ended { outcome, reason } => {
+                assert_eq!((outcome, reason.code), (Outcome::Stopped, ReasonCode::StoppedByUser));
+                break;
+            }
+            _ => {}
+        }
+    }
+    assert!((seen as usize) < FRAMES, "it did not stop");
+    assert!(worker.wait().success());
+}
+
+#[test]
+fn a_worker_does_not_outlive_its_runner() {
+    let mut worker = Worker::start(&job("demo1.mp4"));
+    worker.until_first_frame();
+    worker.close_stdin();
+    assert!(!worker.wait().success());
+    let mut worker = Worker::start_deaf(&job("demo1.mp4"));
+    assert!(!worker.wait().success());
+}
+
+#[test]
+fn what_cannot_be_loaded_fails_with_its_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = folder.path().join("text");
+    fs::write(&text, "this is no model and no video").unwrap();
+    let check = |job: &Job, code: ReasonCode, words: &str| {
+        let (frames, outcome, got, message) = run(job);
+        assert_eq!((frames.len(), outcome, got), (0, Outcome::Failed, code), "{message}");
+        assert!(message.contains(words), "{message}");
+    };
+    let mut missing = job("demo1.mp4");
+    missing.source = folder.path().join("missing.mp4");
+    check(&missing, ReasonCode::SourceUnreachable, "does not exist");
+    let mut no_video = job("demo1.mp4");
+    no_video.source.clone_from(&text);
+    check(&no_video, ReasonCode::DecodeError, "is text");
+    let mut no_model = job("demo1.mp4");
+    no_model.model.clone_from(&text);
+    check(&no_model, ReasonCode::ModelLoad, "not an ONNX model");
+    let mut no_plugin = job("demo1.mp4");
+    no_plugin.post = vec![hook("nothing", &text, json!({}))];
+    check(&no_plugin, ReasonCode::PluginIncompatible, "nothing@1");
+    let mut no_library = job("demo1.mp4");
+    no_library.onnxruntime = text;
+    check(&no_library, ReasonCode::ModelLoad, "scripts/onnxruntime.sh");
+    let mut wrong_input = job("demo1.mp4");
+    wrong_input.input.tensor = "pixels".into();
+    check(&wrong_input, ReasonCode::ModelLoad, "no input `pixels`; its inputs are images");
+    let mut wrong_size = job("demo1.mp4");
+    wrong_size.input.width = 64;
+    check(&wrong_size, ReasonCode::ModelLoad, "Got: 64 Expected: 320");
+}
+
+#[test]
+fn a_truncated_video_keeps_its_predictions_and_fails() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = fs::read(asset("demo1.mp4")).unwrap();
+    let mut job = job("demo1.mp4");
+    job.source = folder.path().join("half.mp4");
+    fs::write(&job.source, &whole[..whole.len() / 2]).unwrap();
+    let (frames, outcome, code, message) = run(&job);
+    assert_eq!((outcome, code), (Outcome::Failed, ReasonCode::DecodeError), "{message}");
+    assert!((50..FRAMES - 50).contains(&frames.len()), "{}", frames.len());
+    assert!(message.contains(&format!("ended after {} of {FRAMES} frames", frames.len())), "{message}");
+}
+
+#[test]
+fn probe_video_says_what_a_file_is() {
+    let good = json!({"ok": {"width": 640, "height": 360, "fps": 25.0, "frames": FRAMES}});
+    assert_eq!(probe(&["probe-video".as_ref(), asset("demo1.mp4").as_ref()]), good);
+    let clip = fs::read(asset("demo1.mp4")).unwrap();
+    let truncated = &clip[..300_000];
+    let needs = clip.len();
+    // FFmpeg would follow it; the control character keeps it from being text.
+    let target = asset("demo1.mp4").canonicalize().unwrap();
+    let playlist =
+        format!("#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{}\n#EXT-X-ENDLIST\n\u{1}", target.display());
+    let cases: [(&str, &[u8], &str, &str); 13] = [
+        ("empty", b"", "empty_file", "0 bytes"),
+        ("jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "image_not_video", "JPEG image"),
+        ("png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image_not_video", "PNG image"),
+        ("text", b"hello, world\n", "not_a_video", "is text"),
+        ("playlist", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "not_a_video", "is text"),
+        ("concat", b"ffconcat version 1.0\nfile demo1.mp4\n", "not_a_video", "is text"),
+        ("garbage", &bytes::garbage(5000), "not_a_video", "cannot be opened as a video"),
+        ("no moov", &bytes::without_moov(&clip), "no_moov", "no `moov` box"),
+        ("truncated", truncated, "truncated", &format!("ends at byte {needs}, but the file has 300000 bytes")),
+        ("sound", &bytes::sound_only(), "no_video_track", "sound but no video track"),
+        ("hidden.m3u8", playlist.as_bytes(), "not_a_video", "cannot be opened as a video"),
+        ("wav", &bytes::wav(), "not_a_video", "cannot be opened as a video"),
+        ("hollow", &bytes::hollow(&clip), "not_decodable", "first frame"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, code, words) in cases {
+        let file = folder.path().join(name);
+        fs::write(&file, content).unwrap();
+        check_problem(&probe(&["probe-video".as_ref(), file.as_ref()]), name, code, words);
+    }
+    let missing = folder.path().join("missing");
+    check_problem(&probe(&["probe-video".as_ref(), missing.as_ref()]), "missing", "not_found", "does not exist");
+    check_problem(&probe(&["probe-video".as_ref(), folder.path().as_ref()]), "folder", "unreadable", "folder");
+}
+
+#[test]
+fn probe_model_says_what_a_file_is() {
+    let street = probe_model(&asset("street.onnx"));
+    assert_eq!(street["ok"]["inputs"], json!([{"name": "images", "element": "float32", "shape": [1, 3, 192, 320]}]));
+    assert_eq!(street["ok"]["outputs"][0]["name"], "output0");
+    let whole = fs::read(asset("street.onnx")).unwrap();
+    let cases: [(&str, &[u8], &str, &str); 9] = [
+        ("empty", b"", "empty_file", "0 bytes"),
+        ("text", b"hello, world\n", "not_onnx", "torch.onnx.export"),
+        ("garbage", &bytes::garbage(5000), "not_onnx", "not an ONNX model"),
+        ("truncated", &whole[..whole.len() / 2], "truncated", &format!("the file has {} bytes", whole.len() / 2)),
+        ("external", &bytes::model_with_external_data(), "external_data", "tensor `w` lies in another file (`w.bin`)"),
+        ("custom", &bytes::model_with_operator("my.ops"), "custom_operator", "custom domain `my.ops`"),
+        ("unknown operator", &bytes::model_with_operator(""), "model_load", "ONNX Runtime cannot load the model"),
+        ("batch", &bytes::identity_model([10, 3, 32, 32]), "unsuitable_input", "batch size 1 or a dynamic batch"),
+        ("channels last", &bytes::identity_model([1, 32, 32, 3]), "unsuitable_input", "channels second"),
+    ];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, content, code, words) in cases {
+        let file = folder.path().join(name);
+        fs::write(&file, content).unwrap();
+        check_problem(&probe_model(&file), name, code, words);
+    }
+    check_problem(&probe_model(&folder.path().join("missing")), "missing", "unreadable", "cannot be read");
+}
+
+#[test]
+fn weights_listed_as_inputs_are_no_inputs() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("add.onnx");
+    fs::write(&file, bytes::model_with_listed_weight()).unwrap();
+    let names: Vec<_> =
+        probe_model(&file)["ok"]["inputs"].as_array().unwrap().iter().map(|i| i["name"].clone()).collect();
+    assert_eq!(names, ["x"]);
+}
+
+#[test]
+fn outputs_of_every_number_type_are_read_as_floats() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cast.onnx");
+    // ONNX's numbers for uint8, int8, int32, int64, bool, float16, double.
+    for element in [1, 2, 3, 6, 7, 9, 10, 11] {
+        fs::write(&file, bytes::cast_model(element)).unwrap();
+        let mut model = Model::load(&file, &onnxruntime(), 1).unwrap();
+        let mut outputs = Vec::new();
+        model.run("x", [1, 3, 1, 1], &[0.0, 1.0, 1.0], Some(&mut outputs)).unwrap();
+        assert_eq!((&outputs[0].desc.shape[..], &outputs[0].data[..]), (&[1, 3, 1, 1][..], &[0.0, 1.0, 1.0][..]));
+        assert_eq!(outputs[0].desc.name, "y", "element type {element}");
+    }
+}
+
+#[test]
+fn annotate_draws_on_every_frame() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, out) = (folder.path().join("predictions.ndjson"), folder.path().join("out.mp4"));
+    let (mut frames, ..) = run(&job("demo1.mp4"));
+    let detection = json!({"class_id": 1, "label": "car", "score": 0.9, "box": [0.2, 0.2, 0.3, 0.3], "track_id": 7,
+        "keypoints": [[0.3, 0.3]]});
+    frames[3].detections = vec![serde_json::from_value(detection).unwrap()];
+    let text: String = frames.iter().map(|p| serde_json::to_string(p).unwrap() + "\n").collect();
+    fs::write(&lines, text).unwrap();
+    let status = command().arg("annotate").args([asset("demo1.mp4"), lines, out.clone()]).status().unwrap();
+    assert!(status.success());
+    let verdict = probe(&["probe-video".as_ref(), out.as_ref()]);
+    let expected = json!({"ok": {"width": 640, "height": 360, "fps": 25.0, "frames": FRAMES}});
+    assert_eq!(verdict, expected);
+}
+
+#[test]
+fn bench_inference_measures() {
+    let model = asset("street.onnx");
+    let library = onnxruntime();
+    let figures = probe(&[
+        "bench-inference".as_ref(),
+        model.as_ref(),
+        "--frames".as_ref(),
+        "20".as_ref(),
+        "--onnxruntime".as_ref(),
+        library.as_ref(),
+    ]);
+    assert_eq!(figures["frames"], 20);
+    for figure in ["seconds", "fps", "cpu_ms_per_frame", "peak_rss_mb"] {
+        assert!(figures[figure].as_f64().unwrap() > 0.0, "{figures}");
+    }
+}
+
+fn probe_model(file: &Path) -> serde_json::Value {
+    let library = onnxruntime();
+    probe(&["probe-model".as_ref(), file.as_ref(), "--onnxruntime".as_ref(), library.as_ref()])
+}
+
+fn check_problem(verdict: &serde_json::Value, name: &str, code: &str, words: &str) {
+    assert_eq!(verdict["problem"]["code"], code, "{name}: {verdict}");
+    assert!(verdict["problem"]["message"].as_str().unwrap().contains(words), "{name}: {verdict}");
+}

@@ -1,0 +1,168 @@
+//! A worker process under test, and where its files are.
+
+use std::{
+    ffi::OsStr,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, ExitStatus, Stdio},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    thread,
+    time::{Duration, Instant},
+};
+
+use framehook_core::{
+    ids::{Digest, ScenarioId},
+    input::{InputOptions, TensorInfo},
+    job::{HookJob, HookLimits, Job, Outcome, Report, read_record, write_record},
+    prediction::{PluginIdentity, Provenance},
+    reason::Reason,
+    spec::OnPluginFailure,
+};
+
+/// Far beyond what anything here takes, even on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+pub(crate) fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+pub(crate) fn asset(name: &str) -> PathBuf {
+    root().join("assets").join(name)
+}
+
+pub(crate) fn onnxruntime() -> PathBuf {
+    let path = std::env::var_os("FRAMEHOOK_ONNXRUNTIME")
+        .map_or_else(|| root().join(".cache/onnxruntime/libonnxruntime.so"), PathBuf::from);
+    assert!(path.exists(), "no ONNX Runtime at {}: run scripts/onnxruntime.sh", path.display());
+    path
+}
+
+pub(crate) fn command() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_framehook-worker"))
+}
+
+/// Runs a command that prints one line of JSON.
+pub(crate) fn probe(arguments: &[&OsStr]) -> serde_json::Value {
+    let output = command().args(arguments).output().unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {text:?} {errors}"))
+}
+
+/// The demo model on a clip, without hooks.
+pub(crate) fn job(clip: &str) -> Job {
+    let shape = [1, 3, 192, 320].map(Some).to_vec();
+    let input = TensorInfo { name: "images".into(), element: "float32".into(), shape };
+    Job {
+        scenario_id: ScenarioId::generate(),
+        generation: 1,
+        created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+        source: asset(clip),
+        model: asset("street.onnx"),
+        input: InputOptions::default().resolve(&[input]).unwrap(),
+        pre: Vec::new(),
+        post: Vec::new(),
+        on_plugin_failure: OnPluginFailure::SkipFrame,
+        // Deadlines are wall time, and tests share few cores with one another.
+        limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
+        resume_after: None,
+        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1 },
+        intra_threads: 1,
+        onnxruntime: onnxruntime(),
+    }
+}
+
+/// A plugin, compiled to `compiled`.
+pub(crate) fn hook(name: &str, compiled: &Path, config: serde_json::Value) -> HookJob {
+    let identity = PluginIdentity { name: name.into(), version: "1".into(), digest: Digest::from_bytes(&[9; 32]) };
+    HookJob { identity, compiled: compiled.into(), config }
+}
+
+/// `framehook-worker run`, with its pipes; ended when dropped.
+pub(crate) struct Worker {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    reports: Receiver<Report>,
+}
+
+impl Worker {
+    pub(crate) fn start(job: &Job) -> Self {
+        let mut worker = Self::spawn(job);
+        let mut stdout = worker.child.stdout.take().unwrap();
+        let (sender, reports) = channel();
+        thread::spawn(move || {
+            while let Ok(Some(report)) = read_record(&mut stdout) {
+                if sender.send(report).is_err() {
+                    return;
+                }
+            }
+        });
+        worker.reports = reports;
+        worker
+    }
+
+    /// A worker whose reports nobody reads: the pipe is closed from the start.
+    pub(crate) fn start_deaf(job: &Job) -> Self {
+        let mut worker = Self::spawn(job);
+        drop(worker.child.stdout.take());
+        worker
+    }
+
+    fn spawn(job: &Job) -> Self {
+        let mut child = command().arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        write_record(&mut stdin, job).unwrap();
+        stdin.flush().unwrap();
+        Self { child, stdin: Some(stdin), reports: channel().1 }
+    }
+
+    pub(crate) fn next(&mut self) -> Report {
+        match self.reports.recv_timeout(DEADLINE) {
+            Ok(report) => report,
+            Err(RecvTimeoutError::Timeout) => panic!("no report within {DEADLINE:?}"),
+            Err(RecvTimeoutError::Disconnected) => panic!("the worker ended without a word: {:?}", self.wait()),
+        }
+    }
+
+    /// Shows all reports but the last, which says how it ended.
+    pub(crate) fn until_end(&mut self, mut see: impl FnMut(Report)) -> (Outcome, Reason) {
+        loop {
+            match self.next() {
+                Report::Ended { outcome, reason } => return (outcome, reason),
+                report => see(report),
+            }
+        }
+    }
+
+    pub(crate) fn until_first_frame(&mut self) {
+        while !matches!(self.next(), Report::Frame(_)) {}
+    }
+
+    pub(crate) fn send<T: serde::Serialize>(&mut self, record: &T) {
+        write_record(self.stdin.as_mut().unwrap(), record).unwrap();
+    }
+
+    pub(crate) fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(started.elapsed() < DEADLINE, "the worker did not end within {DEADLINE:?}");
+            thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

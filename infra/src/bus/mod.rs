@@ -1,0 +1,82 @@
+//! The bus: topics of records, kept until everybody who needs them has read them.
+//!
+//! One trait, one adapter a broker, one conformance suite that each adapter passes. Within a partition the
+//! order is that of publishing; records with the same key share a partition. Delivery is at least once.
+
+use async_trait::async_trait;
+use framehook_core::message::Topic;
+
+pub type SharedBus = std::sync::Arc<dyn Bus>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The broker cannot be reached, or its disk is full; the same call may succeed later.
+    #[error("the message bus is not available: {0}")]
+    Unavailable(String),
+}
+
+pub type Result<T, E = BusError> = std::result::Result<T, E>;
+
+/// A record to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    pub key: String,
+    pub payload: Vec<u8>,
+}
+
+/// A record as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub partition: i32,
+    pub offset: i64,
+    pub key: String,
+    pub payload: Vec<u8>,
+}
+
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Returns once all records are durable, in this order within each partition. On an error any part of them may have been published.
+    async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()>;
+
+    /// Everything published after this call returned, on all partitions, without a group: for wake-ups, orders and heartbeats,
+    /// whose readers are level-triggered.
+    async fn tail(&self, topic: Topic) -> Result<Box<dyn Tail>>;
+
+    /// A share of the partitions, handed out among the members of `group`. The reader says where to begin: on each
+    /// [`Fetched::Assigned`] it must [`Subscription::seek`] to the offset it has stored.
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>>;
+
+    /// The offset the next record of this partition will get: with a stored offset it gives a lag.
+    async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64>;
+
+    /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead does nothing.
+    async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()>;
+
+    /// Whether records can be published.
+    async fn ping(&self) -> Result<()>;
+}
+
+#[async_trait]
+pub trait Tail: Send {
+    /// Waits for at least one record, gives at most `limit`. Cancel-safe: dropping the future loses nothing.
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>>;
+}
+
+#[async_trait]
+pub trait Subscription: Send {
+    /// Waits for something to happen. Cancel-safe.
+    async fn next(&mut self, limit: usize) -> Result<Fetched>;
+
+    /// The next record of `partition` to deliver. Nothing of a partition is delivered before its first seek.
+    async fn seek(&mut self, partition: i32, offset: i64) -> Result<()>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// These partitions are ours from now on: seek each.
+    Assigned(Vec<i32>),
+    /// These are not any more.
+    Revoked(Vec<i32>),
+    /// Records of one partition, in order. Offsets may have gaps.
+    Records { partition: i32, records: Vec<Delivered> },
+}

@@ -1,0 +1,9 @@
+//! Adapters between the pure domain and the world: store, bus, blobs, data folder.
+//!
+//! Services know the traits ([`store::Store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
+//! the store's adapters only.
+
+pub mod blobs;
+pub mod bus;
+pub mod sqlite;
+pub mod store;

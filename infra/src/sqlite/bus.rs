@@ -1,0 +1,290 @@
+//! The embedded bus: a durable log in the store's database, one partition a topic.
+//!
+//! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a reader is woken
+//! after the commit that it is to read, never before, and nobody polls. Which member of a group reads is a
+//! matter of this process alone, because one process alone has the folder open.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use framehook_core::message::Topic;
+use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::{Database, now_us};
+use crate::bus::{Bus, BusError, Delivered, Fetched, Record, Result, Subscription, Tail};
+
+/// The only one.
+const PARTITION: i32 = 0;
+
+/// Publications that share one commit, and so one wait for the disk. Far more than there are publishers.
+const PUBLICATIONS_PER_COMMIT: usize = 64;
+
+/// One statement for this many records, like the store's rows.
+const RECORDS_PER_STATEMENT: usize = 64;
+
+/// How long wake-ups, orders and heartbeats are kept. Their readers begin at the end and are level-triggered: one that
+/// is this far behind has long been told again.
+const WINDOW: Duration = Duration::from_secs(600);
+
+/// Old records go each time a topic has grown by about this many: often enough to stay small, rarely enough not
+/// to be felt.
+const RECORDS_PER_TRIM: i64 = 256;
+
+const ADD_TOPIC: &str = "INSERT OR IGNORE INTO bus_topics (topic, next_offset) VALUES (?, 0)";
+const END: &str = "SELECT next_offset FROM bus_topics WHERE topic = ?";
+const ADVANCE: &str = "UPDATE bus_topics SET next_offset = next_offset + ? WHERE topic = ? RETURNING next_offset";
+const APPEND: &str = r#"INSERT INTO bus_log (topic, "offset", key, payload, published_at) "#;
+const READ: &str = r#"
+    SELECT "offset", key, payload FROM bus_log WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?"#;
+const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
+/// From the oldest on, up to the first that is young enough.
+const TRIM: &str = r#"
+    DELETE FROM bus_log WHERE topic = ?1 AND "offset" <
+        (SELECT "offset" FROM bus_log WHERE topic = ?1 AND published_at >= ?2 ORDER BY "offset" LIMIT 1)"#;
+
+impl From<sqlx::Error> for BusError {
+    fn from(error: sqlx::Error) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+pub(super) struct EmbeddedBus {
+    log: Arc<Log>,
+    publications: mpsc::Sender<Publication>,
+    /// Who may read a topic for a group: one at a time, in the order of asking.
+    groups: Mutex<HashMap<(String, Topic), Arc<Semaphore>>>,
+}
+
+/// What readers need.
+struct Log {
+    database: Arc<Database>,
+    ends: Arc<Ends>,
+}
+
+/// The offset the next record of each topic gets.
+type Ends = BTreeMap<Topic, watch::Sender<i64>>;
+
+struct Publication {
+    topic: Topic,
+    records: Vec<Record>,
+    done: oneshot::Sender<Result<()>>,
+}
+
+impl EmbeddedBus {
+    pub(super) async fn open(database: Arc<Database>) -> sqlx::Result<Self> {
+        let mut ends = Ends::new();
+        for topic in Topic::ALL {
+            sqlx::query(ADD_TOPIC).bind(topic.name()).execute(&database.writer).await?;
+            let end = sqlx::query_scalar(END).bind(topic.name()).fetch_one(&database.writer).await?;
+            ends.insert(topic, watch::Sender::new(end));
+        }
+        let ends = Arc::new(ends);
+        let (publications, requests) = mpsc::channel(PUBLICATIONS_PER_COMMIT);
+        // It ends when the last bus is dropped, after what was asked of it by then.
+        tokio::spawn(commit_publications(database.writer.clone(), Arc::clone(&ends), requests));
+        Ok(Self { log: Arc::new(Log { database, ends }), publications, groups: Mutex::default() })
+    }
+}
+
+#[async_trait]
+impl Bus for EmbeddedBus {
+    async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let (done, outcome) = oneshot::channel();
+        self.publications.send(Publication { topic, records, done }).await.map_err(|_| closed())?;
+        outcome.await.map_err(|_| closed())?
+    }
+
+    async fn tail(&self, topic: Topic) -> Result<Box<dyn Tail>> {
+        Ok(Box::new(Cursor { log: Arc::clone(&self.log), topic, position: self.log.end(topic) }))
+    }
+
+    async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>> {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let turn = groups.entry((group.to_owned(), topic)).or_insert_with(|| Arc::new(Semaphore::new(1)));
+        Ok(Box::new(Member { log: Arc::clone(&self.log), topic, turn: Arc::clone(turn), permit: None, cursor: None }))
+    }
+
+    async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64> {
+        check(partition)?;
+        Ok(self.log.end(topic))
+    }
+
+    async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
+        check(partition)?;
+        sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&self.log.database.writer).await?;
+        Ok(())
+    }
+
+    async fn ping(&self) -> Result<()> {
+        if self.publications.is_closed() {
+            return Err(closed());
+        }
+        Ok(self.log.database.check().await?)
+    }
+}
+
+fn check(partition: i32) -> Result<()> {
+    let message =
+        || BusError::Unavailable(format!("partition {partition} does not exist; the only one is {PARTITION}"));
+    (partition == PARTITION).then_some(()).ok_or_else(message)
+}
+
+fn closed() -> BusError {
+    BusError::Unavailable("the process is stopping".into())
+}
+
+/// Commits what publishers ask for. What arrives during one commit shares the next: the more there is to do, the fewer
+/// waits for the disk a record costs.
+async fn commit_publications(writer: SqlitePool, ends: Arc<Ends>, mut requests: mpsc::Receiver<Publication>) {
+    let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
+    while requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT).await > 0 {
+        let outcome = append(&writer, &batch).await;
+        for (topic, end) in outcome.iter().flatten() {
+            ends[topic].send_replace(*end);
+        }
+        let failure = outcome.err().map(|error| error.to_string());
+        for publication in batch.drain(..) {
+            let answer = failure.clone().map_or(Ok(()), |message| Err(BusError::Unavailable(message)));
+            // A publisher that has gone away needs no answer.
+            publication.done.send(answer).ok();
+        }
+    }
+}
+
+/// One transaction for all publications; the new end of each topic that grew.
+async fn append(writer: &SqlitePool, batch: &[Publication]) -> sqlx::Result<Vec<(Topic, i64)>> {
+    let mut topics = BTreeMap::<_, Vec<&Record>>::new();
+    for publication in batch {
+        topics.entry(publication.topic).or_default().extend(&publication.records);
+    }
+    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let now = now_us();
+    let mut ends = Vec::with_capacity(topics.len());
+    for (topic, records) in topics {
+        let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
+        let end: i64 = sqlx::query_scalar(ADVANCE).bind(count).bind(topic.name()).fetch_one(&mut *tx).await?;
+        let begin = end - count;
+        append_to(&mut tx, topic, begin, &records, now).await?;
+        let is_time = begin / RECORDS_PER_TRIM != end / RECORDS_PER_TRIM;
+        // Results are kept until their reader forgets them.
+        if is_time && topic != Topic::Results {
+            let oldest = now.saturating_sub(i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX));
+            sqlx::query(TRIM).bind(topic.name()).bind(oldest).execute(&mut *tx).await?;
+        }
+        ends.push((topic, end));
+    }
+    tx.commit().await?;
+    Ok(ends)
+}
+
+async fn append_to(
+    conn: &mut SqliteConnection,
+    topic: Topic,
+    begin: i64,
+    records: &[&Record],
+    now: i64,
+) -> sqlx::Result<()> {
+    let numbered: Vec<_> = (begin..).zip(records).collect();
+    for chunk in numbered.chunks(RECORDS_PER_STATEMENT) {
+        let mut insert = QueryBuilder::<Sqlite>::new(APPEND);
+        insert.push_values(chunk, |mut values, (offset, record)| {
+            values
+                .push_bind(topic.name())
+                .push_bind(offset)
+                .push_bind(record.key.as_str())
+                .push_bind(record.payload.as_slice())
+                .push_bind(now);
+        });
+        insert.build().execute(&mut *conn).await?;
+    }
+    Ok(())
+}
+
+impl Log {
+    fn end(&self, topic: Topic) -> i64 {
+        *self.ends[&topic].borrow()
+    }
+
+    async fn read(&self, topic: Topic, from: i64, limit: usize) -> Result<Vec<Delivered>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let query = sqlx::query(READ).bind(topic.name()).bind(from).bind(limit);
+        let rows = query.fetch_all(&self.database.reader).await?;
+        let delivered = |row: &sqlx::sqlite::SqliteRow| {
+            Ok(Delivered {
+                partition: PARTITION,
+                offset: row.try_get("offset")?,
+                key: row.try_get("key")?,
+                payload: row.try_get("payload")?,
+            })
+        };
+        rows.iter().map(delivered).collect()
+    }
+}
+
+/// A place in a topic.
+struct Cursor {
+    log: Arc<Log>,
+    topic: Topic,
+    position: i64,
+}
+
+#[async_trait]
+impl Tail for Cursor {
+    async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>> {
+        let mut end = self.log.ends[&self.topic].subscribe();
+        loop {
+            let end = *end.wait_for(|end| *end > self.position).await.map_err(|_| closed())?;
+            let records = self.log.read(self.topic, self.position, limit.max(1)).await?;
+            // Nothing is awaited from here on, so that a dropped future loses nothing.
+            match records.last() {
+                Some(last) => {
+                    self.position = last.offset + 1;
+                    return Ok(records);
+                }
+                // All of it was forgotten meanwhile.
+                None => self.position = end,
+            }
+        }
+    }
+}
+
+/// A member of a group. It has the partition from its turn until it is dropped; the next in the queue follows.
+struct Member {
+    log: Arc<Log>,
+    topic: Topic,
+    turn: Arc<Semaphore>,
+    permit: Option<OwnedSemaphorePermit>,
+    cursor: Option<Cursor>,
+}
+
+#[async_trait]
+impl Subscription for Member {
+    async fn next(&mut self, limit: usize) -> Result<Fetched> {
+        if self.permit.is_none() {
+            self.permit = Some(Arc::clone(&self.turn).acquire_owned().await.map_err(|_| closed())?);
+            return Ok(Fetched::Assigned(vec![PARTITION]));
+        }
+        match &mut self.cursor {
+            Some(cursor) => Ok(Fetched::Records { partition: PARTITION, records: cursor.next(limit).await? }),
+            // Nothing is delivered before the first seek.
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn seek(&mut self, partition: i32, offset: i64) -> Result<()> {
+        check(partition)?;
+        if self.permit.is_none() {
+            return Err(BusError::Unavailable(format!("partition {partition} is not assigned to this member")));
+        }
+        self.cursor = Some(Cursor { log: Arc::clone(&self.log), topic: self.topic, position: offset });
+        Ok(())
+    }
+}

@@ -1,0 +1,70 @@
+//! Columns as values of the domain. A column that cannot be read is an error that names it.
+
+use std::{fmt::Display, str::FromStr};
+
+use framehook_core::prediction::Position;
+use jiff::Timestamp;
+use serde::{Serialize, de::DeserializeOwned};
+use sqlx::{Decode, Row as _, Type, sqlite::SqliteRow};
+
+use crate::store::{Result, StoreError};
+
+pub(super) trait RowExt {
+    fn col<'r, T: Decode<'r, sqlx::Sqlite> + Type<sqlx::Sqlite>>(&'r self, column: &str) -> Result<T>;
+
+    fn parsed<T: FromStr<Err: Display>>(&self, column: &str) -> Result<T> {
+        self.parsed_opt(column)?.ok_or_else(|| unreadable(column, "NULL"))
+    }
+
+    fn parsed_opt<T: FromStr<Err: Display>>(&self, column: &str) -> Result<Option<T>>;
+
+    fn json<T: DeserializeOwned>(&self, column: &str) -> Result<T> {
+        self.json_opt(column)?.ok_or_else(|| unreadable(column, "NULL"))
+    }
+
+    fn json_opt<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>>;
+
+    fn time(&self, column: &str) -> Result<Timestamp> {
+        Timestamp::from_microsecond(self.col(column)?).map_err(|e| unreadable(column, e))
+    }
+
+    /// The columns `stored_pts_us` and `stored_frame`.
+    fn stored(&self) -> Result<Option<Position>> {
+        let (pts_us, frame): (Option<i64>, Option<i64>) = (self.col("stored_pts_us")?, self.col("stored_frame")?);
+        Ok(pts_us.zip(frame).map(|(pts_us, frame)| Position { pts_us, frame: unsigned(frame) }))
+    }
+}
+
+impl RowExt for SqliteRow {
+    fn col<'r, T: Decode<'r, sqlx::Sqlite> + Type<sqlx::Sqlite>>(&'r self, column: &str) -> Result<T> {
+        self.try_get(column).map_err(|e| unreadable(column, e))
+    }
+
+    fn parsed_opt<T: FromStr<Err: Display>>(&self, column: &str) -> Result<Option<T>> {
+        let text: Option<&str> = self.col(column)?;
+        text.map(|text| text.parse().map_err(|e| unreadable(column, e))).transpose()
+    }
+
+    fn json_opt<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>> {
+        let text: Option<&str> = self.col(column)?;
+        text.map(|text| serde_json::from_str(text).map_err(|e| unreadable(column, e))).transpose()
+    }
+}
+
+fn unreadable(column: &str, why: impl Display) -> StoreError {
+    StoreError::Corrupt(format!("column {column}: {why}"))
+}
+
+pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| StoreError::Corrupt(format!("cannot be written as JSON: {e}")))
+}
+
+/// SQLite has no unsigned integers. No source has 2^63 frames: a number above it is as good as that one.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The way back; nothing negative was ever written.
+pub(super) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}

@@ -1,0 +1,263 @@
+//! Scenarios as the API sees them: create, read, wish, history.
+
+use framehook_core::{
+    artifact::ArtifactKind,
+    ids::{Generation, ScenarioId},
+    message::{Envelope, Message},
+    reason::Reason,
+    spec::{ResolvedScenario, ResolvedSource},
+    state::{Desired, ScenarioState},
+};
+use jiff::Timestamp;
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
+
+use super::{
+    Database, now_us, outbox,
+    row::{RowExt as _, to_json},
+};
+use crate::store::{
+    Created, HistoryEntry, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
+};
+
+/// A scenario with its stored position and its newest worker, and what is asked of it.
+macro_rules! select_scenario {
+    ($condition:literal) => {
+        concat!(
+            "SELECT s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
+                    s.generation, s.traceparent, s.idempotency_request,
+                    p.pts_us AS stored_pts_us, p.frame AS stored_frame,
+                    w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status
+             FROM scenarios s
+             LEFT JOIN scenario_progress p ON p.scenario_id = s.id
+             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation ",
+            $condition
+        )
+    };
+}
+
+const BY_ID: &str = select_scenario!("WHERE s.id = ?");
+const VISIBLE_BY_ID: &str = select_scenario!("WHERE s.id = ? AND s.desired <> 'deleted'");
+const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = ?");
+/// Identities are time-ordered, so their order is that of creation.
+const PAGE: &str = select_scenario!(
+    "WHERE s.desired <> 'deleted' AND (?1 IS NULL OR s.state = ?1) AND (?2 IS NULL OR s.name = ?2)
+       AND (?3 IS NULL OR s.id < ?3)
+     ORDER BY s.id DESC LIMIT ?4"
+);
+const INSERT: &str = "
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, desired, state, traceparent,
+                           created_at, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', 'pending', ?7, ?8, ?8)";
+const INSERT_ARTIFACT: &str =
+    "INSERT OR IGNORE INTO scenario_artifacts (kind, name, version, scenario_id) VALUES (?, ?, ?, ?)";
+const WISH: &str = "UPDATE scenarios SET desired = ?2, updated_at = ?3 WHERE id = ?1";
+const MOVE: &str = "UPDATE scenarios SET state = ?2, reason = ?3, updated_at = ?4 WHERE id = ?1";
+const ADD_HISTORY: &str = "
+    INSERT INTO scenario_history (scenario_id, at, generation, from_state, to_state, desired, reason)
+    VALUES (?, ?, ?, ?, ?, ?, ?)";
+const HISTORY: &str = "
+    SELECT sequence, at, generation, from_state, to_state, desired, reason
+    FROM scenario_history WHERE scenario_id = ? AND sequence > ? ORDER BY sequence LIMIT ?";
+
+pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
+    let mut tx = db.write().await?;
+    if let Some(idempotency) = &new.idempotency {
+        let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *tx).await?;
+        if let Some(row) = known {
+            let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+            return Ok(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused });
+        }
+    }
+    let now = now_us();
+    sqlx::query(INSERT)
+        .bind(new.id.to_string())
+        .bind(new.idempotency.as_ref().map(|i| &i.key))
+        .bind(new.idempotency.as_ref().map(|i| i.request.as_str()))
+        .bind(&new.spec.name)
+        .bind(to_json(&new.spec)?)
+        .bind(to_json(&new.resolved)?)
+        .bind(&new.traceparent)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    for (kind, name, version) in artifacts(&new.resolved) {
+        let insert = sqlx::query(INSERT_ARTIFACT).bind(kind.as_str()).bind(name).bind(version);
+        insert.bind(new.id.to_string()).execute(&mut *tx).await?;
+    }
+    let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
+    add_history(&mut tx, new.id, now, first).await?;
+    wake_up(&mut tx, new.id, now, new.traceparent).await?;
+    let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(Created::New(record))
+}
+
+/// Every artifact a scenario names.
+fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str, &str)> {
+    let model = (ArtifactKind::Model, resolved.model.name.as_str(), resolved.model.version.as_str());
+    let mut all = vec![model];
+    if let ResolvedSource::Video(video) = &resolved.source {
+        all.push((ArtifactKind::Video, &video.name, &video.version));
+    }
+    let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
+    all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
+    all
+}
+
+pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(VISIBLE_BY_ID).bind(id.to_string()).fetch_optional(&db.reader).await?;
+    row.as_ref().map(record).transpose()
+}
+
+pub(super) async fn page(
+    db: &Database,
+    filter: ScenarioFilter,
+    after: Option<ScenarioId>,
+    limit: u32,
+) -> Result<Vec<ScenarioRecord>> {
+    let query = sqlx::query(PAGE).bind(filter.state.map(ScenarioState::as_str)).bind(filter.name);
+    let rows = query.bind(after.map(|id| id.to_string())).bind(limit).fetch_all(&db.reader).await?;
+    rows.iter().map(record).collect()
+}
+
+pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
+    let mut tx = db.write().await?;
+    let Some(row) = sqlx::query(BY_ID).bind(id.to_string()).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let (before, traceparent) = (record(&row)?, row.col("traceparent")?);
+    let now = now_us();
+    if before.desired != Desired::Deleted {
+        let is_new = before.desired != desired;
+        let restarts =
+            desired == Desired::Running && matches!(before.state, ScenarioState::Stopped | ScenarioState::Failed);
+        if is_new {
+            sqlx::query(WISH).bind(id.to_string()).bind(desired.as_str()).bind(now).execute(&mut *tx).await?;
+        }
+        let line =
+            Line { from: Some(before.state), to: before.state, desired, generation: before.generation, reason: None };
+        if restarts {
+            move_state(&mut tx, id, now, Line { to: ScenarioState::Pending, ..line }).await?;
+        } else if is_new {
+            add_history(&mut tx, id, now, line).await?;
+        }
+    }
+    wake_up(&mut tx, id, now, traceparent).await?;
+    let after = read(&mut tx, id).await?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(after)
+}
+
+/// The scenario, deleted or not, as this transaction sees it.
+pub(super) async fn read(conn: &mut SqliteConnection, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(BY_ID).bind(id.to_string()).fetch_optional(conn).await?;
+    row.as_ref().map(record).transpose()
+}
+
+async fn wake_up(
+    conn: &mut SqliteConnection,
+    scenario_id: ScenarioId,
+    now: i64,
+    traceparent: Option<String>,
+) -> Result<()> {
+    let time = Timestamp::from_microsecond(now).unwrap_or_default();
+    let envelope = Envelope { traceparent, ..Envelope::new(Message::ScenarioChanged { scenario_id }, time) };
+    outbox::put(conn, &envelope, now).await
+}
+
+fn record(row: &SqliteRow) -> Result<ScenarioRecord> {
+    let worker = row.col::<Option<Generation>>("worker_generation")?.map(|generation| worker(row, generation));
+    Ok(ScenarioRecord {
+        id: row.parsed("id")?,
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        spec: row.json("spec")?,
+        resolved: row.json("resolved")?,
+        revision: row.col("revision")?,
+        desired: row.parsed("desired")?,
+        state: row.parsed("state")?,
+        reason: row.json_opt("reason")?,
+        generation: row.col("generation")?,
+        stored: row.stored()?,
+        worker: worker.transpose()?,
+    })
+}
+
+fn worker(row: &SqliteRow, generation: Generation) -> Result<WorkerRecord> {
+    Ok(WorkerRecord {
+        generation,
+        runner_id: framehook_core::ids::RunnerId(row.col("runner_id")?),
+        incarnation: row.parsed("incarnation")?,
+        state: row.parsed("worker_state")?,
+        status: row.json_opt("status")?,
+    })
+}
+
+/// One line of history: what a transition wants to remember.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) from: Option<ScenarioState>,
+    pub(super) to: ScenarioState,
+    pub(super) desired: Desired,
+    pub(super) generation: Generation,
+    pub(super) reason: Option<&'a Reason>,
+}
+
+/// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
+/// `line.from` in this transaction.
+pub(super) async fn move_state(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    if let Some(from) = line.from {
+        from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    }
+    set_state(conn, id, now, line).await?;
+    add_history(conn, id, now, line).await
+}
+
+/// State and reason, without history: for a new reason of the same kind.
+pub(super) async fn set_state(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    let reason = line.reason.map(to_json).transpose()?;
+    sqlx::query(MOVE).bind(id.to_string()).bind(line.to.as_str()).bind(reason).bind(now).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    sqlx::query(ADD_HISTORY)
+        .bind(id.to_string())
+        .bind(now)
+        .bind(line.generation)
+        .bind(line.from.map(ScenarioState::as_str))
+        .bind(line.to.as_str())
+        .bind(line.desired.as_str())
+        .bind(line.reason.map(to_json).transpose()?)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn history(
+    db: &Database,
+    id: ScenarioId,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<Vec<HistoryEntry>> {
+    let query = sqlx::query(HISTORY).bind(id.to_string()).bind(after.unwrap_or_default()).bind(limit);
+    query.fetch_all(&db.reader).await?.iter().map(entry).collect()
+}
+
+fn entry(row: &SqliteRow) -> Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        sequence: row.col("sequence")?,
+        at: row.time("at")?,
+        generation: row.col("generation")?,
+        from: row.parsed_opt("from_state")?,
+        to: row.parsed("to_state")?,
+        desired: row.parsed("desired")?,
+        reason: row.json_opt("reason")?,
+    })
+}
+
+fn gone(id: ScenarioId) -> StoreError {
+    StoreError::Corrupt(format!("scenario {id} vanished within a transaction"))
+}

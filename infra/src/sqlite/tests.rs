@@ -1,0 +1,243 @@
+//! What is SQLite's own; what every store and bus must do is in the conformance suites.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use framehook_core::{
+    artifact::ArtifactKind,
+    ids::{Digest, ScenarioId},
+    message::Topic,
+    prediction::{Detection, FrameTimings, Prediction, Provenance},
+    state::{Desired, ScenarioState, WorkerState},
+};
+
+use super::{row::unsigned, *};
+use crate::{
+    bus::Record,
+    store::{DeadLetter, PredictionQuery, ResultBatch, StoreError, StoreOutcome},
+};
+
+/// The values that the check of a column allows.
+async fn checked(sqlite: &Sqlite, table: &str, column: &str) -> BTreeSet<String> {
+    let sql: String = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?")
+        .bind(table)
+        .fetch_one(&sqlite.store.0.reader)
+        .await
+        .unwrap();
+    let check = format!("CHECK ({column} IN (");
+    let list = sql.split_once(&check).unwrap_or_else(|| panic!("{table} has no `{check}`")).1;
+    let values = list.split_once(')').unwrap().0;
+    values.split(',').map(|value| value.trim().trim_matches('\'').to_owned()).collect()
+}
+
+#[tokio::test]
+async fn checks_allow_exactly_the_states_there_are() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let names = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect::<BTreeSet<_>>();
+    let states = names(ScenarioState::ALL.iter().map(|s| s.as_str()).collect());
+    let desired = names(Desired::ALL.iter().map(|s| s.as_str()).collect());
+    let workers = names(WorkerState::ALL.iter().map(|s| s.as_str()).collect());
+    let kinds = names(ArtifactKind::ALL.iter().map(|s| s.as_str()).collect());
+    for (table, column, expected) in [
+        ("scenarios", "state", &states),
+        ("scenarios", "desired", &desired),
+        ("scenario_history", "from_state", &states),
+        ("scenario_history", "to_state", &states),
+        ("scenario_history", "desired", &desired),
+        ("workers", "state", &workers),
+        ("artifacts", "kind", &kinds),
+    ] {
+        assert_eq!(&checked(&sqlite, table, column).await, expected, "{table}.{column}");
+    }
+}
+
+/// The lists of ended and of live states in the statements and in the indices are core's.
+#[test]
+fn the_sql_knows_which_states_are_ended_and_live() {
+    let ended: Vec<_> = ScenarioState::ALL.iter().filter(|s| s.is_ended()).map(|s| s.as_str()).collect();
+    assert_eq!(ended, ["stopped", "completed", "failed"]);
+    let live: Vec<_> = WorkerState::ALL.iter().filter(|s| s.is_live()).map(|s| s.as_str()).collect();
+    assert_eq!(live, ["pending", "deployed", "running"]);
+}
+
+#[tokio::test]
+async fn the_snapshot_uses_its_index() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let statement = format!("EXPLAIN QUERY PLAN {}", orchestrator::UNSETTLED);
+    let plan = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&sqlite.store.0.reader).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+    assert!(plan.iter().any(|step| step.contains("scenarios_not_at_rest")), "{plan:?}");
+}
+
+#[tokio::test]
+async fn a_folder_has_one_owner() {
+    let data = tempfile::tempdir().unwrap();
+    let first = Sqlite::open(data.path()).await.unwrap();
+    let error = Sqlite::open(data.path()).await.err().unwrap();
+    assert!(
+        matches!(&error, OpenError::InUse { path, process } if path == data.path() && *process == std::process::id().to_string()),
+        "{error}"
+    );
+    drop(first);
+    Sqlite::open(data.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_newer_or_foreign_database_is_refused() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    const FROM_THE_FUTURE: &str = "
+        INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, '', 1, x'00', 0)";
+    sqlx::query(FROM_THE_FUTURE).execute(&sqlite.store.0.writer).await.unwrap();
+    drop(sqlite);
+    assert!(matches!(Sqlite::open(data.path()).await, Err(OpenError::Newer { .. })));
+
+    let other = tempfile::tempdir().unwrap();
+    fs::write(other.path().join("framehook.db"), "this is not a database, but it is long enough to be one").unwrap();
+    let error = Sqlite::open(other.path()).await.err().unwrap();
+    assert!(matches!(&error, OpenError::Database { path, .. } if path.ends_with("framehook.db")), "{error}");
+    let file = other.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(Sqlite::open(&file).await, Err(OpenError::Folder { .. })));
+}
+
+/// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the connection.
+async fn fill(sqlite: &Sqlite) {
+    sqlx::query("PRAGMA max_page_count = 1").execute(&sqlite.store.0.writer).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_disk_is_an_error_of_its_own_and_passes() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let (store, bus) = (sqlite.store(), sqlite.bus());
+    let letter = DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new() };
+    let big = ResultBatch { dead_letters: vec![letter], ..batch(0, 1, vec![]) };
+    fill(&sqlite).await;
+    let error = store.store_results(big.clone()).await.unwrap_err();
+    assert!(matches!(error, StoreError::Full(_)), "{error}");
+    assert_eq!(store.consumer_offset("inbox", "results", 0).await.unwrap(), 0);
+    // There is room again: the same call succeeds.
+    assert_eq!(store.store_results(big).await.unwrap(), StoreOutcome::Stored);
+
+    let record = Record { key: String::new(), payload: vec![7; 1 << 20] };
+    fill(&sqlite).await;
+    let error = bus.publish(Topic::Results, vec![record.clone()]).await.unwrap_err();
+    assert!(error.to_string().contains("full"), "{error}");
+    assert_eq!(bus.end_offset(Topic::Results, 0).await.unwrap(), 0);
+    bus.publish(Topic::Results, vec![record]).await.unwrap();
+    assert_eq!(bus.end_offset(Topic::Results, 0).await.unwrap(), 1);
+    bus.ping().await.unwrap();
+}
+
+fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
+    let (consumer, topic) = ("inbox".into(), "results".into());
+    ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
+}
+
+#[tokio::test]
+async fn an_unreadable_row_is_named() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let id = ScenarioId::generate();
+    const ROW: &str = "INSERT INTO scenario_results VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
+    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
+    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
+    let error = sqlite.store().predictions(id, query).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Corrupt(message) if message.contains("column prediction")), "{error}");
+}
+
+#[tokio::test]
+async fn old_wake_ups_go_and_results_stay() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let bus = sqlite.bus();
+    let record = || Record { key: "k".into(), payload: vec![1] };
+    let count = async |topic: Topic| -> i64 {
+        let count = sqlx::query_scalar("SELECT count(*) FROM bus_log WHERE topic = ?").bind(topic.name());
+        count.fetch_one(&sqlite.store.0.reader).await.unwrap()
+    };
+    for topic in Topic::ALL {
+        bus.publish(topic, vec![record(); 200]).await.unwrap();
+    }
+    sqlx::query("UPDATE bus_log SET published_at = published_at - 601000000")
+        .execute(&sqlite.store.0.writer)
+        .await
+        .unwrap();
+    for topic in Topic::ALL {
+        bus.publish(topic, vec![record(); 100]).await.unwrap();
+        assert_eq!(count(topic).await, if topic == Topic::Results { 300 } else { 100 }, "{}", topic.name());
+    }
+}
+
+/// The figures beside [`SYNCHRONOUS`]: `cargo test --release -p framehook-infra --lib -- --ignored --nocapture speed`.
+#[tokio::test]
+#[ignore = "a measurement, not a check"]
+async fn speed() {
+    for synchronous in [SqliteSynchronous::Full, SqliteSynchronous::Normal] {
+        // Beside the executable: a temporary folder may be in memory.
+        let folder = std::env::current_exe().unwrap();
+        let data = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
+        let sqlite = Sqlite::open_with(data.path(), synchronous).await.unwrap();
+        let id = insert_scenario(&sqlite).await;
+        let payload = serde_json::to_vec(&prediction(id, 0)).unwrap();
+
+        let begin = Instant::now();
+        for n in 0..200_i64 {
+            let rows = (0..64).map(|k| prediction(id, n * 64 + k)).collect();
+            assert_eq!(sqlite.store().store_results(batch(n, n + 1, rows)).await.unwrap(), StoreOutcome::Stored);
+        }
+        let rows = 12_800.0 / begin.elapsed().as_secs_f64();
+
+        let begin = Instant::now();
+        for _ in 0..500 {
+            let records = vec![Record { key: id.to_string(), payload: payload.clone() }; 16];
+            sqlite.bus().publish(Topic::Results, records).await.unwrap();
+        }
+        let alone = begin.elapsed() / 500;
+        let begin = Instant::now();
+        let publishers = (0..4).map(|_| async {
+            for _ in 0..500 {
+                let records = vec![Record { key: id.to_string(), payload: payload.clone() }; 16];
+                sqlite.bus().publish(Topic::Results, records).await.unwrap();
+            }
+        });
+        futures::future::join_all(publishers).await;
+        let together = 32_000.0 / begin.elapsed().as_secs_f64();
+        println!(
+            "{synchronous:?}: {rows:.0} rows/s in batches of 64 ({} bytes each); a publication of 16 takes {alone:?} alone; \
+             {together:.0} records/s from 4 publishers",
+            payload.len()
+        );
+    }
+}
+
+async fn insert_scenario(sqlite: &Sqlite) -> ScenarioId {
+    let id = ScenarioId::generate();
+    const ROW: &str = "
+        INSERT INTO scenarios (id, name, spec, resolved, desired, state, created_at, updated_at)
+        VALUES (?, '', '', '', 'running', 'running', 0, 0)";
+    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
+    id
+}
+
+/// With four detections, as on a street.
+fn prediction(scenario_id: ScenarioId, n: i64) -> Prediction {
+    let bbox = [0.123_456, 0.234_567, 0.345_678, 0.456_789];
+    let detection =
+        Detection { class_id: 2, label: Some("car".into()), score: 0.876_543, bbox, ..Detection::default() };
+    Prediction {
+        scenario_id,
+        generation: 1,
+        pts_us: n * 40_000,
+        frame: unsigned(n),
+        captured_at: Timestamp::UNIX_EPOCH,
+        detections: vec![detection; 4],
+        events: vec![],
+        skipped: None,
+        hook_failures: vec![],
+        timings: FrameTimings { decode_us: 1000, pre_us: 1000, inference_us: 10_000, post_us: 1000 },
+        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1 },
+    }
+}

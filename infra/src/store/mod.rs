@@ -1,0 +1,155 @@
+//! The store: scenarios, artifacts, outbox, workers, runners, predictions, offsets, history.
+//!
+//! One trait, one adapter a database, one conformance suite that each adapter passes.
+//!
+//! Invariants an adapter keeps, inside its writes and not by locks around them:
+//! - what a method's description calls one transaction is one;
+//! - the orchestrator's writes check the leader epoch in their own transaction;
+//! - a state changes only along core's transition tables, and each change adds a line of history;
+//! - a prediction never goes back to an older generation;
+//! - a consumer's offset moves if and only if its rows (or its dead letters) commit.
+//!
+//! All times of leases are the database's.
+
+mod types;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use framehook_core::{
+    artifact::{ArtifactKind, ArtifactRef},
+    ids::{Digest, Epoch, RunnerId, ScenarioId},
+    message::{Envelope, RunnerStatus},
+    planner::{Action, Snapshot},
+    state::Desired,
+};
+use uuid::Uuid;
+
+pub use types::*;
+
+/// Shared by every service of a process.
+pub type SharedStore = std::sync::Arc<dyn Store>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The disk is full; reads still work.
+    #[error("the disk is full: {0}")]
+    Full(String),
+    /// The database cannot be reached, or is too busy; the same call may succeed later.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// A row that this release cannot read, or a defect of ours.
+    #[error("the database holds something unexpected: {0}")]
+    Corrupt(String),
+}
+
+pub type Result<T, E = StoreError> = std::result::Result<T, E>;
+
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    // ----- scenarios, for the API -----
+
+    /// One transaction: the scenario, its first line of history, a wake-up in the outbox. With an idempotency key
+    /// that exists already nothing is written, and the answer tells whether the request was the same.
+    async fn create_scenario(&self, new: NewScenario) -> Result<Created>;
+
+    /// Deleted scenarios are not found.
+    async fn scenario(&self, id: ScenarioId) -> Result<Option<ScenarioRecord>>;
+
+    /// Newest first; `after` is the last id of the page before. Deleted ones are left out.
+    async fn scenarios(
+        &self,
+        filter: ScenarioFilter,
+        after: Option<ScenarioId>,
+        limit: u32,
+    ) -> Result<Vec<ScenarioRecord>>;
+
+    /// One transaction: the user's wish, a line of history if it is new, a wake-up in the outbox. Wishing `Running` also takes a
+    /// stopped or failed scenario to `pending`. A scenario that is deleted stays deleted. `None`: no such scenario (a deleted
+    /// one is found here, so that deleting twice is the same as once). Never waits for a worker.
+    async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
+
+    /// Oldest first; `after` is the last sequence number of the page before.
+    async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>>;
+
+    // ----- predictions -----
+
+    /// In the order of `pts_us`.
+    async fn predictions(
+        &self,
+        id: ScenarioId,
+        query: PredictionQuery,
+    ) -> Result<Vec<framehook_core::prediction::Prediction>>;
+
+    // ----- artifacts -----
+
+    /// Names are never re-pointed: the same name and version with other content is a conflict.
+    async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact>;
+
+    async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>>;
+
+    /// By name, newest upload of each first.
+    async fn artifacts(&self, kind: ArtifactKind) -> Result<Vec<Artifact>>;
+
+    /// Refused while a scenario that is not at rest, or could be started again, names it.
+    async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;
+
+    /// Digests that some artifact still names: everything else in the blob store is garbage.
+    async fn live_digests(&self) -> Result<Vec<Digest>>;
+
+    // ----- outbox relay -----
+
+    /// Messages not yet published, oldest first.
+    async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>>;
+
+    /// Marks messages as published; a worker whose deploy order is among them goes from `pending` to `deployed`.
+    async fn mark_published(&self, ids: &[Uuid]) -> Result<()>;
+
+    /// Resolves when something was put into the outbox by this process, at once if that happened since the last call;
+    /// a period of the caller finds what other processes put there.
+    async fn outbox_filled(&self);
+
+    // ----- results inbox -----
+
+    /// The next offset to read, as last committed; 0 at first.
+    async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64>;
+
+    /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
+    /// predictions (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
+    /// scenario's stored position, keeps the dead letters.
+    async fn store_results(&self, batch: ResultBatch) -> Result<StoreOutcome>;
+
+    // ----- orchestrator -----
+
+    /// Takes or renews the lease called `orchestrator`. The epoch grows when the holder changes, when the lease had expired, and
+    /// with `fresh` (the first call of a process); then all runner leases are extended by `runner_term`, because nobody could
+    /// have renewed them meanwhile. `None`: somebody else leads.
+    async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>>;
+
+    /// Gives the lease up, so that another takes over at once.
+    async fn resign(&self, holder: Uuid) -> Result<()>;
+
+    /// Records a heartbeat: the runner's lease and the status of its workers. An older sequence number of the same incarnation
+    /// changes nothing, nor does an incarnation that a newer one of the same runner has replaced. One that was only written off, because
+    /// it was not heard of, is back: its old workers are strays by then, fenced by their generation, and are stopped.
+    async fn record_heartbeat(&self, epoch: Epoch, status: &RunnerStatus, term: Duration) -> Result<Fenced<()>>;
+
+    /// One consistent read of what the planner needs, scenarios oldest first.
+    async fn snapshot(&self) -> Result<Snapshot>;
+
+    /// Executes one action in one transaction that checks the epoch and the state the action starts from. `Deploy` and
+    /// `Stop` put their order into the outbox. [`Fenced::Stale`]: the world has moved on, plan again.
+    async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>>;
+
+    // ----- operation -----
+
+    async fn runners(&self) -> Result<Vec<RunnerRecord>>;
+
+    async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
+
+    /// A cheap read and a check that writes are possible.
+    async fn ping(&self) -> Result<()>;
+
+    /// Removes published outbox messages and history of purged scenarios older than `age`.
+    async fn trim(&self, age: Duration) -> Result<()>;
+}

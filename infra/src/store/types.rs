@@ -1,0 +1,180 @@
+//! What goes into the store and comes out of it.
+
+use framehook_core::{
+    artifact::{ArtifactKind, Manifest},
+    ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
+    message::{RunnerStatus, WorkerStatus},
+    prediction::{Position, Prediction},
+    reason::Reason,
+    spec::{ResolvedScenario, ScenarioSpec},
+    state::{Desired, ScenarioState, WorkerState},
+};
+use jiff::Timestamp;
+
+/// A scenario to be created. The caller chose its id.
+#[derive(Clone, Debug)]
+pub struct NewScenario {
+    pub id: ScenarioId,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub idempotency: Option<Idempotency>,
+    pub traceparent: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Idempotency {
+    pub key: String,
+    /// Digest of the request, to tell a repetition from a reuse.
+    pub request: Digest,
+}
+
+#[derive(Clone, Debug)]
+pub enum Created {
+    New(ScenarioRecord),
+    /// The same key and the same request: the scenario made then. `deleted` since, perhaps.
+    Repeated(ScenarioRecord),
+    /// The same key with another request.
+    KeyReused,
+}
+
+/// A scenario as stored, with what its newest worker last reported.
+#[derive(Clone, Debug)]
+pub struct ScenarioRecord {
+    pub id: ScenarioId,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub revision: i64,
+    pub desired: Desired,
+    pub state: ScenarioState,
+    pub reason: Option<Reason>,
+    pub generation: Generation,
+    /// The last stored frame.
+    pub stored: Option<Position>,
+    pub worker: Option<WorkerRecord>,
+}
+
+#[derive(Clone, Debug)]
+pub struct WorkerRecord {
+    pub generation: Generation,
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    pub state: WorkerState,
+    /// As of the runner's last heartbeat.
+    pub status: Option<WorkerStatus>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct ScenarioFilter {
+    pub state: Option<ScenarioState>,
+    /// Exact name.
+    pub name: Option<String>,
+}
+
+/// One line of a scenario's history.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HistoryEntry {
+    pub sequence: i64,
+    pub at: Timestamp,
+    pub generation: Generation,
+    /// `None`: the scenario was created.
+    pub from: Option<ScenarioState>,
+    pub to: ScenarioState,
+    pub desired: Desired,
+    pub reason: Option<Reason>,
+}
+
+/// Which predictions to read.
+#[derive(Clone, Debug)]
+pub struct PredictionQuery {
+    /// Only behind this one: the cursor.
+    pub after_pts_us: Option<i64>,
+    /// Inclusive.
+    pub from_pts_us: Option<i64>,
+    /// Exclusive.
+    pub until_pts_us: Option<i64>,
+    pub limit: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Artifact {
+    pub kind: ArtifactKind,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub manifest: Manifest,
+    pub created_at: Timestamp,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PutArtifact {
+    Created,
+    /// The same content under the same name and version was there before.
+    Unchanged(Artifact),
+    /// Other content is there.
+    Conflict(Artifact),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeleteArtifact {
+    /// No artifact names its digest any more if `orphaned`: the blob can go.
+    Deleted {
+        digest: Digest,
+        orphaned: bool,
+    },
+    NotFound,
+    InUse {
+        by: ScenarioId,
+    },
+}
+
+/// What an inbox read from one partition.
+#[derive(Clone, Debug)]
+pub struct ResultBatch {
+    pub consumer: String,
+    pub topic: String,
+    pub partition: i32,
+    /// The stored offset must be this one.
+    pub expected: i64,
+    /// And becomes this one.
+    pub next: i64,
+    pub predictions: Vec<Prediction>,
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    pub offset: i64,
+    pub key: String,
+    pub payload: Vec<u8>,
+    pub reason: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreOutcome {
+    Stored,
+    /// Another consumer moved the offset: seek to the stored one.
+    OffsetMoved,
+}
+
+/// The outcome of a write that checks its right to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fenced<T> {
+    Done(T),
+    /// Another epoch is in force: this process does not lead any more.
+    NotLeader,
+    /// The state the write starts from is gone.
+    Stale,
+}
+
+#[derive(Clone, Debug)]
+pub struct RunnerRecord {
+    pub id: RunnerId,
+    pub incarnation: Incarnation,
+    pub lost: bool,
+    pub expires_at: Timestamp,
+    pub seen_at: Timestamp,
+    pub status: RunnerStatus,
+}

@@ -1,0 +1,126 @@
+//! Names and versions of blobs.
+
+use framehook_core::{
+    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest, VideoManifest},
+    state::{Desired, ScenarioState},
+};
+use framehook_infra::store::{Artifact, DeleteArtifact, PutArtifact};
+use jiff::Timestamp;
+
+use crate::fixtures::{Backend, World, digest};
+
+fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
+    let manifest = match kind {
+        ArtifactKind::Video => Manifest::Video(VideoManifest { width: 320, height: 192, fps: 25.0, frames: Some(500) }),
+        _ => Manifest::Model(ModelManifest { inputs: vec![], outputs: vec![] }),
+    };
+    let (name, version) = (name.into(), version.into());
+    // Of the same moment: the order of uploading decides which one is newest.
+    let created_at = Timestamp::from_second(1_700_000_000).unwrap();
+    Artifact { kind, name, version, digest: digest(byte), size_bytes: 42, manifest, created_at }
+}
+
+pub(crate) async fn names_are_never_re_pointed(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let first = artifact(ArtifactKind::Model, "street", "1", 1);
+    assert_eq!(store.put_artifact(first.clone()).await.unwrap(), PutArtifact::Created);
+    assert_eq!(store.put_artifact(first.clone()).await.unwrap(), PutArtifact::Unchanged(first.clone()));
+    let other = artifact(ArtifactKind::Model, "street", "1", 2);
+    assert_eq!(store.put_artifact(other).await.unwrap(), PutArtifact::Conflict(first.clone()));
+    let video = artifact(ArtifactKind::Video, "street", "1", 2);
+    assert_eq!(store.put_artifact(video.clone()).await.unwrap(), PutArtifact::Created);
+    assert_eq!(store.artifacts(ArtifactKind::Model).await.unwrap(), [first]);
+    assert_eq!(store.artifacts(ArtifactKind::Video).await.unwrap(), [video]);
+    assert_eq!(store.artifacts(ArtifactKind::Plugin).await.unwrap(), []);
+}
+
+pub(crate) async fn references_resolve(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let [b1, a2, a1] = [("b", "1", 1), ("a", "2", 2), ("a", "1", 1)]
+        .map(|(name, version, byte)| artifact(ArtifactKind::Model, name, version, byte));
+    for artifact in [&b1, &a2, &a1] {
+        store.put_artifact(artifact.clone()).await.unwrap();
+    }
+    assert_eq!(store.artifacts(ArtifactKind::Model).await.unwrap(), [a1.clone(), a2.clone(), b1.clone()]);
+    let find =
+        async |kind, reference: &str| store.artifact(kind, &reference.parse::<ArtifactRef>().unwrap()).await.unwrap();
+    assert_eq!(find(ArtifactKind::Model, "a@2").await, Some(a2.clone()));
+    assert_eq!(find(ArtifactKind::Model, "a").await, Some(a1.clone()));
+    assert_eq!(find(ArtifactKind::Model, digest(2).as_str()).await, Some(a2));
+    assert_eq!(find(ArtifactKind::Model, digest(1).as_str()).await, Some(a1));
+    for missing in ["a@3", "c", digest(9).as_str()] {
+        assert_eq!(find(ArtifactKind::Model, missing).await, None);
+    }
+    assert_eq!(find(ArtifactKind::Video, "a@2").await, None);
+}
+
+pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    // The fixtures' scenarios name these three.
+    let named = [
+        artifact(ArtifactKind::Video, "street", "1", 1),
+        artifact(ArtifactKind::Model, "street", "1", 2),
+        artifact(ArtifactKind::Plugin, "yolo", "0.1.0", 3),
+    ];
+    for &state in ScenarioState::ALL {
+        for is_deleted in [false, true] {
+            for artifact in &named {
+                world.store.put_artifact(artifact.clone()).await.unwrap();
+            }
+            let id = world.in_state(state).await.id;
+            if is_deleted {
+                world.store.set_desired(id, Desired::Deleted).await.unwrap();
+            }
+            let is_needed = !state.is_ended() || (state != ScenarioState::Completed && !is_deleted);
+            for Artifact { kind, name, version, digest, .. } in &named {
+                let expected = match is_needed {
+                    true => DeleteArtifact::InUse { by: id },
+                    false => DeleteArtifact::Deleted { digest: digest.clone(), orphaned: true },
+                };
+                let deleted = world.store.delete_artifact(*kind, name, version).await.unwrap();
+                assert_eq!(deleted, expected, "{kind} of a scenario {state}, deleted: {is_deleted}");
+            }
+            settle(&world, id).await;
+        }
+    }
+}
+
+/// Makes a scenario's artifacts unneeded.
+async fn settle(world: &World, id: framehook_core::ids::ScenarioId) {
+    use crate::fixtures::{move_scenario, move_worker};
+    use framehook_core::state::WorkerState;
+    let record = world.store.set_desired(id, Desired::Deleted).await.unwrap().unwrap();
+    if let Some(worker) = record.worker.filter(|w| w.state.is_live()) {
+        world.done(move_worker(id, worker.generation, worker.state, WorkerState::Stopped)).await;
+    }
+    let mut state = record.state;
+    while !state.is_ended() {
+        let next = if state.may_become(ScenarioState::Stopped).is_ok() {
+            ScenarioState::Stopped
+        } else {
+            ScenarioState::Stopping
+        };
+        world.done(move_scenario(id, state, next)).await;
+        state = next;
+    }
+}
+
+pub(crate) async fn a_blob_is_orphaned_with_its_last_name(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    for (kind, name, byte) in [
+        (ArtifactKind::Model, "a", 7),
+        (ArtifactKind::Model, "b", 7),
+        (ArtifactKind::Video, "c", 7),
+        (ArtifactKind::Model, "d", 8),
+    ] {
+        store.put_artifact(artifact(kind, name, "1", byte)).await.unwrap();
+    }
+    assert_eq!(store.live_digests().await.unwrap(), [digest(7), digest(8)]);
+    let delete = async |kind, name| store.delete_artifact(kind, name, "1").await.unwrap();
+    let deleted = |orphaned| DeleteArtifact::Deleted { digest: digest(7), orphaned };
+    assert_eq!(delete(ArtifactKind::Model, "a").await, deleted(false));
+    assert_eq!(delete(ArtifactKind::Model, "a").await, DeleteArtifact::NotFound);
+    assert_eq!(delete(ArtifactKind::Model, "b").await, deleted(false));
+    assert_eq!(delete(ArtifactKind::Video, "c").await, deleted(true));
+    assert_eq!(store.live_digests().await.unwrap(), [digest(8)]);
+}

@@ -1,0 +1,253 @@
+//! Scenarios, predictions and heartbeats to test with, and a world to move them in.
+
+use std::time::Duration;
+
+use framehook_core::{
+    ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
+    input::{InputOptions, TensorInfo},
+    message::{Envelope, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+    planner::{Action, Snapshot},
+    prediction::{Detection, FrameTimings, PluginIdentity, Position, Prediction, Provenance},
+    reason::{Reason, ReasonCode},
+    spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
+    state::{ScenarioState, WorkerState},
+};
+use framehook_infra::{
+    bus::SharedBus,
+    store::{
+        Created, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ScenarioRecord, SharedStore,
+        StoreOutcome,
+    },
+};
+use jiff::Timestamp;
+use uuid::Uuid;
+
+/// An adapter under test, on a database of its own.
+pub(crate) trait Backend {
+    /// Opens the database, for the first time or again; what was opened before has been dropped.
+    async fn open(&self) -> (SharedStore, SharedBus);
+}
+
+/// A term that does not end within a test.
+pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+pub(crate) const CONSUMER: &str = "inbox";
+pub(crate) const TOPIC: &str = "results";
+
+pub(crate) fn digest(byte: u8) -> Digest {
+    Digest::from_bytes(&[byte; 32])
+}
+
+pub(crate) fn resolved() -> ResolvedScenario {
+    let street = |byte| ResolvedArtifact { name: "street".into(), version: "1".into(), digest: digest(byte) };
+    let shape = [1, 3, 64, 64].map(Some).to_vec();
+    let tensor = TensorInfo { name: "images".into(), element: "float32".into(), shape };
+    let yolo = PluginIdentity { name: "yolo".into(), version: "0.1.0".into(), digest: digest(3) };
+    ResolvedScenario {
+        source: ResolvedSource::Video(street(1)),
+        model: street(2),
+        input: InputOptions::default().resolve(&[tensor]).unwrap(),
+        pre: vec![],
+        post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
+        on_plugin_failure: OnPluginFailure::SkipFrame,
+    }
+}
+
+pub(crate) fn scenario(name: &str) -> NewScenario {
+    let spec = serde_json::json!({"name": name, "source": {"video": "street@1"}, "model": "street@1"});
+    NewScenario {
+        id: ScenarioId::generate(),
+        spec: serde_json::from_value(spec).unwrap(),
+        resolved: resolved(),
+        idempotency: None,
+        traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
+    }
+}
+
+pub(crate) fn with_key(name: &str, key: &str, request: u8) -> NewScenario {
+    NewScenario { idempotency: Some(Idempotency { key: key.into(), request: digest(request) }), ..scenario(name) }
+}
+
+pub(crate) fn prediction(scenario_id: ScenarioId, generation: Generation, frame: u64) -> Prediction {
+    let pts_us = i64::try_from(frame).unwrap() * 40_000;
+    let score = 0.1 + frame as f32 / 7.0;
+    let detection = Detection {
+        class_id: 2,
+        label: Some("car".into()),
+        score,
+        bbox: [0.1, 0.2, 0.3, 1.0 / 3.0],
+        ..Detection::default()
+    };
+    Prediction {
+        scenario_id,
+        generation,
+        pts_us,
+        frame,
+        captured_at: Timestamp::from_microsecond(1_700_000_000_000_000 + pts_us).unwrap(),
+        detections: vec![detection],
+        events: vec![],
+        skipped: None,
+        hook_failures: vec![],
+        timings: FrameTimings { decode_us: 1, pre_us: 2, inference_us: 3, post_us: 4 },
+        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1 },
+    }
+}
+
+pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::ops::Range<u64>) -> Vec<Prediction> {
+    frames.map(|frame| prediction(id, generation, frame)).collect()
+}
+
+pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
+    let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
+    ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
+}
+
+/// Everything from `after` on.
+pub(crate) fn all() -> PredictionQuery {
+    PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: u32::MAX }
+}
+
+pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
+    Some(Reason::new(code, "as a test wants it"))
+}
+
+pub(crate) fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
+    let progress = Progress::default();
+    WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress }
+}
+
+/// A store, led by one epoch, with one runner.
+pub(crate) struct World {
+    pub(crate) store: SharedStore,
+    pub(crate) holder: Uuid,
+    pub(crate) epoch: Epoch,
+    pub(crate) heartbeat: RunnerStatus,
+}
+
+impl World {
+    pub(crate) async fn new(backend: &impl Backend) -> Self {
+        Self::on(backend.open().await.0).await
+    }
+
+    pub(crate) async fn on(store: SharedStore) -> Self {
+        let holder = Uuid::now_v7();
+        let epoch = store.lead(holder, true, LONG, LONG).await.unwrap().expect("nobody else leads");
+        let heartbeat = RunnerStatus {
+            runner_id: RunnerId("here".into()),
+            incarnation: Incarnation::generate(),
+            sequence: 0,
+            capacity: 100,
+            draining: false,
+            version: "0.1.0".into(),
+            workers: vec![],
+        };
+        let mut world = Self { store, holder, epoch, heartbeat };
+        world.report(vec![]).await;
+        world
+    }
+
+    /// The runner's next heartbeat.
+    pub(crate) async fn report(&mut self, workers: Vec<WorkerStatus>) {
+        self.heartbeat.sequence += 1;
+        self.heartbeat.workers = workers;
+        let recorded = self.store.record_heartbeat(self.epoch, &self.heartbeat, LONG).await.unwrap();
+        assert_eq!(recorded, Fenced::Done(()));
+    }
+
+    pub(crate) async fn create(&self, name: &str) -> ScenarioRecord {
+        self.create_new(scenario(name)).await
+    }
+
+    pub(crate) async fn create_new(&self, new: NewScenario) -> ScenarioRecord {
+        match self.store.create_scenario(new).await.unwrap() {
+            Created::New(record) => record,
+            other => panic!("expected a new scenario, got {other:?}"),
+        }
+    }
+
+    pub(crate) async fn apply(&self, action: Action) -> Fenced<()> {
+        self.store.apply(self.epoch, &action).await.unwrap()
+    }
+
+    pub(crate) async fn done(&self, action: Action) {
+        assert_eq!(self.apply(action.clone()).await, Fenced::Done(()), "{action:?}");
+    }
+
+    pub(crate) fn deploy(&self, scenario_id: ScenarioId, from: ScenarioState, generation: Generation) -> Action {
+        let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
+        let resume_after = (generation > 1).then_some(Position { pts_us: 40_000, frame: 1 });
+        Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after }
+    }
+
+    pub(crate) fn stop(&self, scenario_id: ScenarioId, generation: Generation) -> Action {
+        let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
+        Action::Stop { scenario_id, generation, runner_id, incarnation }
+    }
+
+    /// A new scenario in this state, without a live worker where the state can have none.
+    pub(crate) async fn in_state(&self, state: ScenarioState) -> ScenarioRecord {
+        use ScenarioState as S;
+        let ScenarioRecord { id, .. } = self.create("any").await;
+        let path: &[S] = match state {
+            S::Pending => &[],
+            S::Deploying => &[S::Deploying],
+            S::Running => &[S::Deploying, S::Running],
+            S::Degraded => &[S::Deploying, S::Degraded],
+            S::Recovering => &[S::Deploying, S::Recovering],
+            S::Stopping => &[S::Deploying, S::Stopping],
+            S::Stopped => &[S::Stopped],
+            S::Completed => &[S::Deploying, S::Completed],
+            S::Failed => &[S::Deploying, S::Failed],
+        };
+        let mut from = S::Pending;
+        for to in path {
+            match to {
+                S::Deploying => self.done(self.deploy(id, from, 1)).await,
+                to => self.done(move_scenario(id, from, *to)).await,
+            }
+            from = *to;
+        }
+        if state.is_ended() && path.len() > 1 {
+            self.done(move_worker(id, 1, WorkerState::Pending, WorkerState::Stopped)).await;
+        }
+        self.record(id).await
+    }
+
+    pub(crate) async fn record(&self, id: ScenarioId) -> ScenarioRecord {
+        self.store.scenario(id).await.unwrap().expect("the scenario is visible")
+    }
+
+    pub(crate) async fn snapshot(&self) -> Snapshot {
+        self.store.snapshot().await.unwrap()
+    }
+
+    pub(crate) async fn outbox(&self) -> Vec<Envelope> {
+        self.store.outbox(1000).await.unwrap()
+    }
+
+    pub(crate) async fn publish_outbox(&self) -> Vec<Envelope> {
+        let envelopes = self.outbox().await;
+        let ids: Vec<_> = envelopes.iter().map(|e| e.id).collect();
+        self.store.mark_published(&ids).await.unwrap();
+        envelopes
+    }
+
+    pub(crate) async fn stored(&self, id: ScenarioId) -> Vec<Prediction> {
+        self.store.predictions(id, all()).await.unwrap()
+    }
+
+    /// Stores these behind everything before.
+    pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
+        let offset = self.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
+        let outcome = self.store.store_results(batch(offset, offset + 1, predictions)).await.unwrap();
+        assert_eq!(outcome, StoreOutcome::Stored);
+    }
+}
+
+pub(crate) fn move_scenario(scenario_id: ScenarioId, from: ScenarioState, to: ScenarioState) -> Action {
+    Action::MoveScenario { scenario_id, from, to, reason: reason(ReasonCode::WorkerCrash) }
+}
+
+pub(crate) fn move_worker(id: ScenarioId, generation: Generation, from: WorkerState, to: WorkerState) -> Action {
+    Action::MoveWorker { scenario_id: id, generation, from, to, reason: reason(ReasonCode::EndOfStream) }
+}

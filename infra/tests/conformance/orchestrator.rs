@@ -1,0 +1,221 @@
+//! Leases, heartbeats, fencing, the snapshot.
+
+use std::time::Duration;
+
+use framehook_core::{
+    ids::{Incarnation, RunnerId},
+    message::{RunnerStatus, WorkerPhase},
+    planner::Action,
+    state::{Desired, ScenarioState, WorkerState},
+};
+use framehook_infra::store::Fenced;
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::fixtures::{Backend, LONG, World, move_scenario, move_worker, status};
+
+pub(crate) async fn one_leads_and_epochs_grow(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let [a, b] = [Uuid::now_v7(), Uuid::now_v7()];
+    let lead = async |holder, fresh, term| store.lead(holder, fresh, term, LONG).await.unwrap();
+    let first = lead(a, true, LONG).await.expect("nobody leads");
+    assert_eq!(lead(a, false, LONG).await, Some(first), "a renewal keeps the epoch");
+    assert_eq!(lead(b, true, LONG).await, None);
+    assert_eq!(lead(b, false, LONG).await, None);
+    assert_eq!(lead(a, true, LONG).await, Some(first + 1), "a fresh process is a new leader");
+    assert_eq!(lead(a, false, Duration::ZERO).await, Some(first + 1));
+    assert_eq!(lead(a, false, Duration::ZERO).await, Some(first + 2), "the lease had expired");
+    assert_eq!(lead(b, false, LONG).await, Some(first + 3), "the holder changed");
+    store.resign(a).await.unwrap();
+    assert_eq!(lead(a, true, LONG).await, None, "only the holder can give the lease up");
+    store.resign(b).await.unwrap();
+    assert_eq!(lead(a, true, LONG).await, Some(first + 4));
+}
+
+pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl Backend) {
+    let mut world = World::new(backend).await;
+    world.heartbeat.sequence += 1;
+    world.store.record_heartbeat(world.epoch, &world.heartbeat, Duration::ZERO).await.unwrap();
+    let expires = async |world: &World| world.snapshot().await.runners[0].expires_at_us;
+    let expired = expires(&world).await;
+    let now = world.snapshot().await.now_us;
+    assert!(expired <= now);
+    let term = Duration::from_secs(60);
+    world.store.lead(world.holder, false, LONG, term).await.unwrap().unwrap();
+    assert_eq!(expires(&world).await, expired, "a renewal extends nothing");
+    world.store.lead(world.holder, true, LONG, term).await.unwrap().unwrap();
+    let extended = expires(&world).await;
+    assert!((now + 60_000_000..now + 120_000_000).contains(&extended));
+    world.store.lead(world.holder, true, LONG, Duration::ZERO).await.unwrap().unwrap();
+    assert_eq!(expires(&world).await, extended, "a lease is never shortened");
+}
+
+pub(crate) async fn every_write_checks_the_epoch(backend: &impl Backend) {
+    let mut world = World::new(backend).await;
+    let pending = world.create("pending").await.id;
+    let running = world.in_state(ScenarioState::Running).await.id;
+    let deleted = world.in_state(ScenarioState::Stopped).await.id;
+    world.store.set_desired(deleted, Desired::Deleted).await.unwrap();
+    let RunnerStatus { runner_id, incarnation, .. } = world.heartbeat.clone();
+    let actions = [
+        Action::Explain { scenario_id: pending, state: ScenarioState::Pending, reason: None },
+        world.deploy(pending, ScenarioState::Pending, 1),
+        Action::RepeatDeploy { scenario_id: running, generation: 1 },
+        world.stop(running, 1),
+        move_worker(running, 1, WorkerState::Deployed, WorkerState::Lost),
+        move_scenario(running, ScenarioState::Running, ScenarioState::Recovering),
+        Action::LoseRunner { runner_id, incarnation },
+        Action::Purge { scenario_id: deleted },
+    ];
+    world.publish_outbox().await;
+    let before = format!("{:?}", facts(&world).await);
+    let real = world.epoch;
+    for epoch in [real - 1, real + 1] {
+        for action in &actions {
+            assert_eq!(world.store.apply(epoch, action).await.unwrap(), Fenced::NotLeader, "{action:?}");
+        }
+        world.heartbeat.sequence += 1;
+        let recorded = world.store.record_heartbeat(epoch, &world.heartbeat, LONG).await.unwrap();
+        assert_eq!(recorded, Fenced::NotLeader);
+    }
+    assert_eq!(format!("{:?}", facts(&world).await), before);
+    assert!(world.outbox().await.is_empty());
+    for action in &actions {
+        assert_eq!(world.store.apply(real, action).await.unwrap(), Fenced::Done(()), "{action:?}");
+    }
+}
+
+/// The snapshot without its clock.
+async fn facts(world: &World) -> framehook_core::planner::Snapshot {
+    framehook_core::planner::Snapshot { now_us: 0, ..world.snapshot().await }
+}
+
+pub(crate) async fn heartbeats_in_any_order(backend: &impl Backend) {
+    let mut world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    world.report(vec![status(id, 1, WorkerPhase::Running)]).await;
+    let newest = world.heartbeat.clone();
+    let phase = async |world: &World| world.record(id).await.worker.unwrap().status.map(|s| s.phase);
+    assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
+
+    for sequence in [newest.sequence, newest.sequence - 1] {
+        let late = RunnerStatus { sequence, workers: vec![status(id, 1, WorkerPhase::Failed)], ..newest.clone() };
+        let recorded = world.store.record_heartbeat(world.epoch, &late, LONG).await.unwrap();
+        assert_eq!(recorded, Fenced::Done(()));
+        assert_eq!(world.store.runner(&newest.runner_id).await.unwrap().unwrap().status, newest);
+        assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
+    }
+    // Another generation, and the same generation reported by another runner, are not this worker.
+    world.report(vec![status(id, 2, WorkerPhase::Failed)]).await;
+    let (runner_id, incarnation) = (RunnerId("elsewhere".into()), Incarnation::generate());
+    let workers = vec![status(id, 1, WorkerPhase::Failed)];
+    let stranger = RunnerStatus { runner_id, incarnation, workers, ..newest };
+    world.store.record_heartbeat(world.epoch, &stranger, LONG).await.unwrap();
+    assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
+
+    let snapshot = world.snapshot().await;
+    let here = snapshot.runners.iter().find(|r| r.id == world.heartbeat.runner_id).unwrap();
+    assert_eq!((here.incarnation, here.capacity, here.draining), (world.heartbeat.incarnation, 100, false));
+    assert_eq!(here.workers, world.heartbeat.workers);
+    assert!(here.seen_at_us <= snapshot.now_us && snapshot.now_us < here.expires_at_us);
+    let listed: Vec<_> = world.store.runners().await.unwrap().into_iter().map(|r| (r.id, r.lost)).collect();
+    assert_eq!(listed, [(stranger.runner_id, false), (world.heartbeat.runner_id.clone(), false)]);
+}
+
+pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again(backend: &impl Backend) {
+    let mut world = World::new(backend).await;
+    let RunnerStatus { runner_id, incarnation, .. } = world.heartbeat.clone();
+    let lose = Action::LoseRunner { runner_id: runner_id.clone(), incarnation };
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    world.done(lose.clone()).await;
+    assert_eq!(world.apply(lose).await, Fenced::Stale);
+    assert!(world.snapshot().await.runners.is_empty());
+    assert!(world.store.runner(&runner_id).await.unwrap().unwrap().lost);
+    world.done(move_worker(id, 1, WorkerState::Pending, WorkerState::Lost)).await;
+    world.done(move_scenario(id, ScenarioState::Deploying, ScenarioState::Recovering)).await;
+    assert_eq!(world.apply(world.deploy(id, ScenarioState::Recovering, 2)).await, Fenced::Stale);
+    // It was only cut off: it is back, and its stray worker shows.
+    world.report(vec![status(id, 1, WorkerPhase::Running)]).await;
+    let snapshot = world.snapshot().await;
+    assert_eq!(snapshot.runners[0].workers.len(), 1);
+    assert!(snapshot.workers.is_empty());
+    assert!(!world.store.runner(&runner_id).await.unwrap().unwrap().lost);
+    world.done(world.deploy(id, ScenarioState::Recovering, 2)).await;
+}
+
+pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Backend) {
+    let mut world = World::new(backend).await;
+    let old = world.heartbeat.clone();
+    world.heartbeat.incarnation = Incarnation::generate();
+    world.heartbeat.sequence = 0;
+    world.report(vec![]).await;
+    // Both are there until the planner writes the older one off ...
+    let present: Vec<_> = world.snapshot().await.runners.iter().map(|r| r.incarnation).collect();
+    assert_eq!(present, [old.incarnation, world.heartbeat.incarnation]);
+    // ... which cannot renew its lease any more.
+    let late = RunnerStatus { sequence: 99, draining: true, ..old.clone() };
+    assert_eq!(world.store.record_heartbeat(world.epoch, &late, LONG).await.unwrap(), Fenced::Done(()));
+    assert!(world.snapshot().await.runners.iter().all(|r| !r.draining));
+    world.done(Action::LoseRunner { runner_id: old.runner_id.clone(), incarnation: old.incarnation }).await;
+    let runner = world.store.runner(&old.runner_id).await.unwrap().unwrap();
+    assert_eq!((runner.incarnation, runner.lost), (world.heartbeat.incarnation, false));
+    assert_eq!(world.store.runners().await.unwrap().len(), 1);
+    // An older incarnation heard of for the first time, after a newer one.
+    let older = RunnerStatus { incarnation: Incarnation(Uuid::nil()), ..old };
+    world.store.record_heartbeat(world.epoch, &older, LONG).await.unwrap();
+    assert_eq!(world.snapshot().await.runners.len(), 1);
+    assert!(world.store.runner(&RunnerId("nobody".into())).await.unwrap().is_none());
+}
+
+pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let mut expected = vec![];
+    for &state in ScenarioState::ALL {
+        for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
+            let id = world.in_state(state).await.id;
+            let record = match desired {
+                // Wishing would take a failed or stopped one to pending.
+                Desired::Running => world.record(id).await,
+                other => world.store.set_desired(id, other).await.unwrap().unwrap(),
+            };
+            // `stopped` while `running` is desired: started again while it was stopping.
+            let is_at_rest = match (state, desired) {
+                (_, Desired::Deleted) | (ScenarioState::Stopped, Desired::Running) => false,
+                (state, _) => state.is_ended(),
+            };
+            if !is_at_rest {
+                expected.push((record.id, record.desired, record.state, record.generation));
+            }
+        }
+    }
+    let snapshot = world.snapshot().await;
+    let shown: Vec<_> = snapshot.scenarios.iter().map(|s| (s.id, s.desired, s.state, s.generation)).collect();
+    assert_eq!(shown, expected, "oldest first");
+    assert!(snapshot.workers.iter().all(|w| w.state.is_live() && !w.stop_ordered));
+    assert!(snapshot.workers.iter().all(|w| w.incarnation == world.heartbeat.incarnation));
+    let live = ScenarioState::ALL.iter().filter(|s| s.is_live()).count();
+    assert_eq!(snapshot.workers.len(), 3 * live);
+}
+
+pub(crate) async fn competing_leaders_get_different_epochs(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let mut candidates = JoinSet::new();
+    for _ in 0..8 {
+        let store = store.clone();
+        candidates.spawn(async move {
+            let mut epochs = vec![];
+            for _ in 0..5 {
+                epochs.extend(store.lead(Uuid::now_v7(), true, Duration::ZERO, LONG).await.unwrap());
+            }
+            epochs
+        });
+    }
+    let won = candidates.join_all().await;
+    assert!(won.iter().all(|epochs| epochs.is_sorted()), "I2: epochs never decrease");
+    let mut all = won.concat();
+    all.sort_unstable();
+    assert!(all.is_sorted_by(|a, b| a < b), "an epoch has one holder: {all:?}");
+    assert!(!all.is_empty());
+}

@@ -1,0 +1,187 @@
+//! The inbox's writes and the reading of predictions.
+
+use framehook_core::{
+    ids::ScenarioId,
+    invariants,
+    prediction::{Position, Prediction},
+    state::Desired,
+};
+use framehook_infra::store::{DeadLetter, PredictionQuery, ResultBatch, StoreOutcome};
+use tokio::task::JoinSet;
+
+use crate::fixtures::{Backend, CONSUMER, TOPIC, World, all, batch, prediction, predictions};
+
+fn frames(rows: &[Prediction]) -> Vec<u64> {
+    rows.iter().map(|row| row.frame).collect()
+}
+
+pub(crate) async fn predictions_come_back_as_stored_and_in_order(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let (one, other) = (world.create("one").await.id, world.create("other").await.id);
+    let mut shuffled = predictions(one, 1, 0..200);
+    shuffled.rotate_left(67);
+    shuffled.extend(predictions(other, 1, 0..3));
+    // Delivered twice, also within one batch.
+    shuffled.extend(predictions(one, 1, 0..10));
+    for _ in 0..2 {
+        world.store(shuffled.clone()).await;
+    }
+    let stored = world.stored(one).await;
+    assert_eq!(stored, predictions(one, 1, 0..200));
+    invariants::every_frame_once(&stored, 200).unwrap();
+    assert_eq!(world.stored(other).await, predictions(other, 1, 0..3));
+    assert_eq!(world.record(one).await.stored, Some(Position { pts_us: 199 * 40_000, frame: 199 }));
+}
+
+pub(crate) async fn ranges_and_cursors(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.store(predictions(id, 1, 0..10)).await;
+    let query = |after, from, until, limit| PredictionQuery {
+        after_pts_us: after,
+        from_pts_us: from,
+        until_pts_us: until,
+        limit,
+    };
+    let cases = [
+        (all(), (0..10).collect::<Vec<u64>>()),
+        (query(None, Some(80_000), None, 100), (2..10).collect()),
+        (query(None, None, Some(80_000), 100), vec![0, 1]),
+        (query(None, Some(80_000), Some(80_001), 100), vec![2]),
+        (query(Some(80_000), None, None, 2), vec![3, 4]),
+        (query(Some(80_000), Some(0), Some(200_000), 100), vec![3, 4]),
+        (query(Some(0), Some(200_000), None, 1), vec![5]),
+        (query(None, None, None, 0), vec![]),
+        (query(Some(i64::MAX), None, None, 9), vec![]),
+        (query(None, None, Some(i64::MIN), 9), vec![]),
+        (query(Some(i64::MIN), Some(i64::MIN), Some(i64::MAX), 1), vec![0]),
+    ];
+    for (query, expected) in cases {
+        assert_eq!(frames(&world.store.predictions(id, query.clone()).await.unwrap()), expected, "{query:?}");
+    }
+    assert!(world.stored(ScenarioId::generate()).await.is_empty());
+}
+
+pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let store = &world.store;
+    let offset = async || store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
+    assert_eq!(offset().await, 0);
+    let first = batch(0, 5, predictions(id, 1, 0..5));
+    assert_eq!(store.store_results(first.clone()).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(offset().await, 5);
+
+    let letter = DeadLetter { offset: 4, key: "k".into(), payload: vec![1], reason: "unreadable".into() };
+    let late = ResultBatch { dead_letters: vec![letter], ..batch(0, 9, predictions(id, 2, 3..9)) };
+    let ahead = batch(6, 9, predictions(id, 2, 3..9));
+    for moved in [first, late, ahead] {
+        assert_eq!(store.store_results(moved).await.unwrap(), StoreOutcome::OffsetMoved);
+        assert_eq!(offset().await, 5);
+        assert_eq!(world.stored(id).await, predictions(id, 1, 0..5));
+        assert_eq!(world.record(id).await.stored.unwrap().frame, 4);
+    }
+    // An empty range (gaps, or records of nobody) moves the offset too.
+    assert_eq!(store.store_results(batch(5, 8, vec![])).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(offset().await, 8);
+}
+
+pub(crate) async fn a_lower_generation_changes_nothing(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.store(predictions(id, 2, 0..10)).await;
+    let before = world.stored(id).await;
+    // A straggler of generation 1 may fill what is missing, and nothing else.
+    world.store(predictions(id, 1, 5..12)).await;
+    let after = world.stored(id).await;
+    invariants::no_row_goes_back(&before, &after).unwrap();
+    assert_eq!(after[..10], before);
+    assert_eq!(after[10..], predictions(id, 1, 10..12));
+    // The same generation again, and a newer one, replace; in one batch the newest wins, whatever the order.
+    world.store([predictions(id, 3, 0..12), predictions(id, 2, 0..12)].concat()).await;
+    assert_eq!(world.stored(id).await, predictions(id, 3, 0..12));
+    let again = Prediction { detections: vec![], ..prediction(id, 3, 0) };
+    world.store(vec![again.clone()]).await;
+    assert_eq!(world.stored(id).await[0], again);
+}
+
+pub(crate) async fn the_stored_position_never_goes_back(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    for (range, last) in [(0..5, 4), (2..4, 4), (5..9, 8), (0..1, 8)] {
+        world.store(predictions(id, 1, range)).await;
+        let expected = Some(Position { pts_us: last * 40_000, frame: last.unsigned_abs() });
+        assert_eq!(world.record(id).await.stored, expected);
+        assert_eq!(world.snapshot().await.scenarios[0].stored, expected);
+    }
+}
+
+pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let (kept, deleted) = (world.create("kept").await.id, world.create("deleted").await.id);
+    world.store(predictions(deleted, 1, 0..2)).await;
+    world.store.set_desired(deleted, Desired::Deleted).await.unwrap();
+    let unknown = ScenarioId::generate();
+    world
+        .store([predictions(deleted, 1, 0..5), predictions(unknown, 1, 0..5), predictions(kept, 1, 0..5)].concat())
+        .await;
+    assert_eq!(world.stored(kept).await.len(), 5);
+    assert_eq!(world.stored(deleted).await.len(), 2);
+    assert_eq!(world.stored(unknown).await.len(), 0);
+    assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 2);
+}
+
+pub(crate) async fn dead_letters_move_the_offset(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let letter = DeadLetter { offset: 1, key: "k".into(), payload: vec![0, 159, 146, 150], reason: "not JSON".into() };
+    let poisoned = ResultBatch { dead_letters: vec![letter], ..batch(0, 3, predictions(id, 1, 0..2)) };
+    assert_eq!(world.store.store_results(poisoned).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 3);
+    assert_eq!(world.stored(id).await.len(), 2);
+}
+
+pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let empty = |consumer: &str, topic: &str, partition, next| ResultBatch {
+        consumer: consumer.into(),
+        topic: topic.into(),
+        partition,
+        ..batch(0, next, vec![])
+    };
+    let all = [("a", "t", 0, 1), ("b", "t", 0, 2), ("a", "u", 0, 3), ("a", "t", 1, 4)];
+    for (consumer, topic, partition, next) in all {
+        let stored = store.store_results(empty(consumer, topic, partition, next)).await.unwrap();
+        assert_eq!(stored, StoreOutcome::Stored);
+    }
+    for (consumer, topic, partition, next) in all {
+        assert_eq!(store.consumer_offset(consumer, topic, partition).await.unwrap(), next);
+    }
+}
+
+/// I7: zombies and their successors read the same log; every batch is stored by exactly one of them.
+pub(crate) async fn competing_inboxes_store_each_batch_once(backend: &impl Backend) {
+    /// Records a batch, and batches in the log.
+    const SIZE: i64 = 4;
+    const BATCHES: i64 = 20;
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let mut inboxes = JoinSet::new();
+    for _ in 0..4 {
+        let store = world.store.clone();
+        inboxes.spawn(async move {
+            let mut stored = 0;
+            loop {
+                let from = store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
+                if from >= SIZE * BATCHES {
+                    return stored;
+                }
+                let rows = predictions(id, 1, from.unsigned_abs()..(from + SIZE).unsigned_abs());
+                let outcome = store.store_results(batch(from, from + SIZE, rows)).await.unwrap();
+                stored += i64::from(outcome == StoreOutcome::Stored);
+            }
+        });
+    }
+    assert_eq!(inboxes.join_all().await.iter().sum::<i64>(), BATCHES);
+    invariants::every_frame_once(&world.stored(id).await, (SIZE * BATCHES).unsigned_abs()).unwrap();
+}

@@ -1,0 +1,159 @@
+//! Creating, reading, wishing.
+
+use framehook_core::{
+    ids::ScenarioId,
+    message::Message,
+    state::{Desired, ScenarioState},
+};
+use framehook_infra::store::{Created, HistoryEntry, ScenarioFilter, SharedStore};
+use tokio::task::JoinSet;
+
+use crate::fixtures::{Backend, World, scenario, with_key};
+
+async fn history(store: &SharedStore, id: ScenarioId) -> Vec<HistoryEntry> {
+    store.history(id, None, 1000).await.unwrap()
+}
+
+pub(crate) async fn creating_writes_scenario_history_and_wake_up(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let new = scenario("crossing");
+    let Created::New(record) = store.create_scenario(new.clone()).await.unwrap() else { panic!("not new") };
+    assert_eq!((record.id, &record.spec, &record.resolved), (new.id, &new.spec, &new.resolved));
+    assert_eq!((record.desired, record.state, record.revision), (Desired::Running, ScenarioState::Pending, 1));
+    assert_eq!((record.generation, record.stored), (0, None));
+    assert!(record.reason.is_none() && record.worker.is_none());
+
+    let read = store.scenario(new.id).await.unwrap().unwrap();
+    assert_eq!((read.created_at, read.updated_at), (record.created_at, record.created_at));
+    assert_eq!((read.spec, read.resolved), (new.spec, new.resolved));
+
+    let [line] = &history(&store, new.id).await[..] else { panic!("one line of history") };
+    assert_eq!((line.from, line.to, line.desired), (None, ScenarioState::Pending, Desired::Running));
+    assert_eq!((line.at, line.generation), (record.created_at, 0));
+
+    let [wake_up] = &store.outbox(10).await.unwrap()[..] else { panic!("one message") };
+    assert_eq!(wake_up.message, Message::ScenarioChanged { scenario_id: new.id });
+    assert_eq!(wake_up.traceparent, new.traceparent);
+}
+
+pub(crate) async fn an_idempotency_key_makes_one_scenario(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    // All at once: I1, one scenario an idempotency key.
+    let mut attempts = JoinSet::new();
+    for _ in 0..8 {
+        let store = store.clone();
+        attempts.spawn(async move { store.create_scenario(with_key("same", "key", 1)).await.unwrap() });
+    }
+    let (mut new, mut repeated) = (vec![], vec![]);
+    for created in attempts.join_all().await {
+        match created {
+            Created::New(record) => new.push(record.id),
+            Created::Repeated(record) => repeated.push(record.id),
+            Created::KeyReused => panic!("the request was the same"),
+        }
+    }
+    assert_eq!((new.len(), repeated), (1, vec![new[0]; 7]));
+    let reused = store.create_scenario(with_key("other", "key", 2)).await.unwrap();
+    assert!(matches!(reused, Created::KeyReused), "{reused:?}");
+    assert!(matches!(store.create_scenario(with_key("other", "key 2", 2)).await.unwrap(), Created::New(_)));
+    assert_eq!(store.outbox(10).await.unwrap().len(), 2);
+    assert_eq!(history(&store, new[0]).await.len(), 1);
+}
+
+pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    let mut ids = vec![];
+    for name in ["a", "b", "a", "b", "a"] {
+        ids.push(world.create(name).await.id);
+    }
+    ids.reverse();
+    let store = &world.store;
+    let page = async |filter: ScenarioFilter, after, limit| {
+        let records = store.scenarios(filter, after, limit).await.unwrap();
+        records.into_iter().map(|r| r.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(ScenarioFilter::default(), None, 2).await, ids[..2]);
+    assert_eq!(page(ScenarioFilter::default(), Some(ids[1]), 2).await, ids[2..4]);
+    assert_eq!(page(ScenarioFilter::default(), Some(ids[3]), 2).await, ids[4..]);
+    assert_eq!(page(ScenarioFilter::default(), Some(ids[4]), 2).await, []);
+    let named = |name: &str| ScenarioFilter { name: Some(name.into()), ..Default::default() };
+    assert_eq!(page(named("b"), None, 10).await, [ids[1], ids[3]]);
+    assert_eq!(page(named("c"), None, 10).await, []);
+    world.done(world.deploy(ids[1], ScenarioState::Pending, 1)).await;
+    let deploying = ScenarioFilter { state: Some(ScenarioState::Deploying), ..Default::default() };
+    assert_eq!(page(deploying, None, 10).await, [ids[1]]);
+    store.set_desired(ids[0], Desired::Deleted).await.unwrap();
+    assert_eq!(page(ScenarioFilter::default(), None, 10).await, ids[1..]);
+}
+
+pub(crate) async fn wishing_twice_is_wishing_once(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let new = scenario("any");
+    store.create_scenario(new.clone()).await.unwrap();
+    let mut lines = 1;
+    for desired in [Desired::Stopped, Desired::Running, Desired::Deleted] {
+        lines += 1;
+        for _ in 0..2 {
+            let record = store.set_desired(new.id, desired).await.unwrap().unwrap();
+            assert_eq!((record.desired, record.state), (desired, ScenarioState::Pending));
+            let history = history(&store, new.id).await;
+            assert_eq!(history.len(), lines);
+            let last = history.last().unwrap();
+            assert_eq!((last.from, last.to, last.desired), (Some(record.state), record.state, desired));
+            assert!(history.is_sorted_by(|a, b| a.sequence < b.sequence));
+        }
+    }
+    // Creation and six wishes: each wakes the orchestrator.
+    assert_eq!(store.outbox(100).await.unwrap().len(), 7);
+    let lines = history(&store, new.id).await;
+    assert_eq!(store.history(new.id, Some(lines[1].sequence), 1).await.unwrap(), lines[2..3]);
+}
+
+pub(crate) async fn wishing_from_every_state(backend: &impl Backend) {
+    let world = World::new(backend).await;
+    for &state in ScenarioState::ALL {
+        for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
+            let before = world.in_state(state).await;
+            assert_eq!(before.state, state);
+            let restarts = matches!(state, ScenarioState::Stopped | ScenarioState::Failed);
+            let expected = if restarts && desired == Desired::Running { ScenarioState::Pending } else { state };
+            for attempt in 1..=2 {
+                let after = world.store.set_desired(before.id, desired).await.unwrap().unwrap();
+                assert_eq!((after.desired, after.state), (desired, expected), "{state}, attempt {attempt}");
+                if state != expected {
+                    assert_eq!(after.reason, None);
+                    let last = history(&world.store, before.id).await.pop().unwrap();
+                    assert_eq!((last.from, last.to), (Some(state), expected));
+                } else {
+                    assert_eq!(after.reason, before.reason);
+                }
+            }
+        }
+    }
+}
+
+pub(crate) async fn deleted_stays_deleted(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let new = with_key("any", "key", 1);
+    store.create_scenario(new.clone()).await.unwrap();
+    for desired in [Desired::Deleted, Desired::Deleted, Desired::Running, Desired::Stopped] {
+        let record = store.set_desired(new.id, desired).await.unwrap().unwrap();
+        assert_eq!((record.id, record.desired), (new.id, Desired::Deleted));
+        assert!(store.scenario(new.id).await.unwrap().is_none());
+    }
+    assert_eq!(history(&store, new.id).await.len(), 2);
+    match store.create_scenario(with_key("any", "key", 1)).await.unwrap() {
+        Created::Repeated(record) => assert_eq!((record.id, record.desired), (new.id, Desired::Deleted)),
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(crate) async fn unknown_scenarios_are_not_found(backend: &impl Backend) {
+    let (store, _bus) = backend.open().await;
+    let id = ScenarioId::generate();
+    assert!(store.scenario(id).await.unwrap().is_none());
+    assert!(store.set_desired(id, Desired::Stopped).await.unwrap().is_none());
+    assert!(history(&store, id).await.is_empty());
+    assert!(store.outbox(10).await.unwrap().is_empty());
+    store.ping().await.unwrap();
+}

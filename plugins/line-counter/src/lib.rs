@@ -1,0 +1,205 @@
+//! Tracks objects from frame to frame and says when one crosses a line.
+//!
+//! Stands behind a hook that detects. Each detection gets the number of its track; each crossing is
+//! an event `line_crossed` with its direction and the counts so far.
+
+mod track;
+
+use std::collections::BTreeMap;
+
+use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Severity};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::track::{Tracker, Tracking};
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    /// Two points [x, y], 0 to 1 of the frame. Seen from the first to the second, an object that
+    /// goes from the left side to the right crosses "forward", else "backward".
+    line: [[f32; 2]; 2],
+    /// Only objects of these classes, by name. Empty: all.
+    #[serde(default)]
+    labels: Vec<String>,
+    /// Detections with a lower score are not tracked.
+    #[serde(default = "default_min_score")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    min_score: f64,
+}
+
+/// A little above what detectors report: a track should not begin with a guess.
+fn default_min_score() -> f64 {
+    0.3
+}
+
+struct LineCounter {
+    config: Config,
+    tracker: Tracker,
+    counts: BTreeMap<&'static str, u64>,
+}
+
+impl Hook for LineCounter {
+    type Config = Config;
+
+    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+        let counts = BTreeMap::from([(FORWARD, 0), (BACKWARD, 0)]);
+        Ok(Self { config, tracker: Tracker::default(), counts })
+    }
+
+    fn check(config: &Config) -> Vec<ConfigProblem> {
+        let mut problems = Vec::new();
+        let mut problem = |path: String, message: &str| {
+            problems.push(ConfigProblem { path, message: message.into() });
+        };
+        for (point, coordinates) in config.line.iter().enumerate() {
+            for (axis, n) in coordinates.iter().enumerate() {
+                if !(0.0..=1.0).contains(n) {
+                    problem(format!("/line/{point}/{axis}"), "must be 0 to 1, a share of the frame");
+                }
+            }
+        }
+        if config.line[0] == config.line[1] {
+            problem("/line".into(), "its two points must differ");
+        }
+        if !(0.0..=1.0).contains(&config.min_score) {
+            problem("/min_score".into(), "must be 0 to 1");
+        }
+        problems
+    }
+}
+
+impl PostHook for LineCounter {
+    fn postprocess(&mut self, inference: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error> {
+        // Without a filter the names are not needed.
+        let names = if self.config.labels.is_empty() { Vec::new() } else { inference.labels() };
+        Ok(self.count(detections, &names))
+    }
+}
+
+const FORWARD: &str = "forward";
+const BACKWARD: &str = "backward";
+
+impl LineCounter {
+    fn count(&mut self, mut detections: Vec<Detection>, names: &[String]) -> Outcome {
+        let wanted = |d: &Detection| f64::from(d.score) >= self.config.min_score && self.is_wanted(d.class_id, names);
+        let tracked: Vec<usize> = (0..detections.len()).filter(|i| wanted(&detections[*i])).collect();
+        let boxes: Vec<_> = tracked.iter().map(|i| (detections[*i].class_id, detections[*i].bbox)).collect();
+        let mut events = Vec::new();
+        for (index, Tracking { id, from, to }) in tracked.into_iter().zip(self.tracker.update(&boxes)) {
+            detections[index].track_id = Some(id);
+            if let Some(direction) = from.and_then(|from| crossing(self.config.line, from, to)) {
+                *self.counts.entry(direction).or_default() += 1;
+                events.push(self.event(index, id, direction, names.get(detections[index].class_id as usize)));
+            }
+        }
+        Outcome { detections, events }
+    }
+
+    fn is_wanted(&self, class_id: u32, names: &[String]) -> bool {
+        let labels = &self.config.labels;
+        labels.is_empty() || names.get(class_id as usize).is_some_and(|name| labels.contains(name))
+    }
+
+    fn event(&self, subject: usize, track: u64, direction: &str, name: Option<&String>) -> Event {
+        let mut attributes =
+            vec![("direction".to_owned(), direction.to_owned()), ("track_id".to_owned(), track.to_string())];
+        attributes.extend(self.counts.iter().map(|(direction, n)| ((*direction).to_owned(), n.to_string())));
+        attributes.extend(name.map(|name| ("label".to_owned(), name.clone())));
+        let subjects = vec![subject as u32];
+        Event { kind: "line_crossed".into(), severity: Severity::Info, subjects, attributes }
+    }
+}
+
+/// Which way the step from `from` to `to` crosses the segment, if it does.
+fn crossing(line: [[f32; 2]; 2], from: [f32; 2], to: [f32; 2]) -> Option<&'static str> {
+    let [a, b] = line;
+    let (before, after) = (side(a, b, from), side(a, b, to));
+    let crosses_line = (before < 0.0) != (after < 0.0);
+    let crosses_segment = (side(from, to, a) < 0.0) != (side(from, to, b) < 0.0);
+    (crosses_line && crosses_segment).then_some(if before < 0.0 { FORWARD } else { BACKWARD })
+}
+
+/// Below 0: `p` is left of the way from `a` to `b`, in a picture whose y points down.
+fn side(a: [f32; 2], b: [f32; 2], p: [f32; 2]) -> f32 {
+    (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+}
+
+framehook_sdk::export!(post: LineCounter);
+
+#[cfg(test)]
+mod tests {
+    use framehook_sdk::Bbox;
+
+    use super::*;
+
+    fn counter(labels: &[&str]) -> LineCounter {
+        let labels = labels.iter().map(|l| (*l).to_owned()).collect();
+        // From the top down: left of it is the right half of the picture.
+        let config = Config { line: [[0.5, 0.0], [0.5, 1.0]], labels, min_score: 0.3 };
+        LineCounter::new("", config).unwrap()
+    }
+
+    fn at(class_id: u32, x: f32, y: f32) -> Detection {
+        let bbox = Bbox { x: x - 0.05, y: y - 0.05, width: 0.1, height: 0.1 };
+        Detection { class_id, score: 0.9, bbox, track_id: None, keypoints: Vec::new() }
+    }
+
+    /// Directions of all crossings while one object goes through `xs`.
+    fn walk(counter: &mut LineCounter, class_id: u32, xs: impl Iterator<Item = f32>, names: &[String]) -> Vec<String> {
+        let events = xs.flat_map(|x| counter.count(vec![at(class_id, x, 0.5)], names).events);
+        events.map(|e| e.attributes[0].1.clone()).collect()
+    }
+
+    #[test]
+    fn there_and_back_is_one_crossing_each_way() {
+        let mut counter = counter(&[]);
+        let there = (0..20).map(|i| 0.3 + 0.02 * i as f32);
+        let back = (0..20).rev().map(|i| 0.3 + 0.02 * i as f32);
+        assert_eq!(walk(&mut counter, 0, there.chain(back), &[]), [BACKWARD, FORWARD]);
+        assert_eq!(counter.counts, BTreeMap::from([(FORWARD, 1), (BACKWARD, 1)]));
+    }
+
+    #[test]
+    fn a_track_keeps_its_number() {
+        let mut counter = counter(&[]);
+        let ids: Vec<_> = (0..10)
+            .map(|i| {
+                let out = counter.count(vec![at(0, 0.1 + 0.02 * i as f32, 0.2), at(0, 0.9, 0.8)], &[]);
+                (out.detections[0].track_id, out.detections[1].track_id)
+            })
+            .collect();
+        assert!(ids.iter().all(|pair| *pair == ids[0]), "{ids:?}");
+        assert_ne!(ids[0].0, ids[0].1);
+    }
+
+    #[test]
+    fn other_classes_are_left_alone() {
+        let names = ["person".to_owned(), "car".to_owned()];
+        let mut counter = counter(&["car"]);
+        assert!(walk(&mut counter, 0, (0..20).map(|i| 0.3 + 0.02 * i as f32), &names).is_empty());
+        let mut cars = self::counter(&["car"]);
+        assert_eq!(walk(&mut cars, 1, (0..20).map(|i| 0.3 + 0.02 * i as f32), &names).len(), 1);
+        assert_eq!(counter.count(vec![at(0, 0.1, 0.1)], &names).detections[0].track_id, None);
+    }
+
+    #[test]
+    fn only_the_segment_counts() {
+        let line = [[0.5, 0.0], [0.5, 0.5]];
+        assert_eq!(crossing(line, [0.4, 0.2], [0.6, 0.2]), Some(BACKWARD));
+        assert_eq!(crossing(line, [0.6, 0.2], [0.4, 0.2]), Some(FORWARD));
+        assert_eq!(crossing(line, [0.4, 0.8], [0.6, 0.8]), None);
+        assert_eq!(crossing(line, [0.4, 0.2], [0.45, 0.2]), None);
+    }
+
+    #[test]
+    fn a_line_must_be_one() {
+        let problems = |line| {
+            let config = Config { line, labels: Vec::new(), min_score: 0.3 };
+            LineCounter::check(&config).iter().map(|p| p.path.clone()).collect::<Vec<_>>()
+        };
+        assert!(problems([[0.0, 0.0], [1.0, 1.0]]).is_empty());
+        assert_eq!(problems([[0.0, 2.0], [1.0, -1.0]]), ["/line/0/1", "/line/1/1"]);
+        assert_eq!(problems([[0.5, 0.5], [0.5, 0.5]]), ["/line"]);
+    }
+}

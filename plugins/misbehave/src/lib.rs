@@ -1,0 +1,180 @@
+//! Every way a plugin can go wrong, for the tests of the host. Never deploy it.
+
+use std::hint::black_box;
+
+use framehook_sdk::{
+    Bbox, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
+    Tensor, clock, state,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Config {
+    mode: Mode,
+    /// Misbehave on every n-th call of an instance's life as the host's state counts it; 1 is always.
+    #[serde(default = "always")]
+    every: u64,
+    /// Misbehave when it starts instead of on a frame.
+    #[serde(default)]
+    at_start: bool,
+}
+
+fn always() -> u64 {
+    1
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    None,
+    Trap,
+    Loop,
+    Sleep,
+    Allocate,
+    Recurse,
+    Panic,
+    HandleFlood,
+    FloodLog,
+    Print,
+    NotFinite,
+    BadSubject,
+    TooManyDetections,
+    WrongShape,
+    OutOfBounds,
+    BadInput,
+    Transient,
+    Fatal,
+    InvalidConfig,
+    Skip,
+    Infer,
+}
+
+struct Misbehave(Config);
+
+impl Hook for Misbehave {
+    type Config = Config;
+
+    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+        if config.at_start {
+            misbehave(config.mode)?;
+        }
+        Ok(Self(config))
+    }
+
+    fn labels(&self) -> Vec<String> {
+        vec!["zero".into(), "one".into()]
+    }
+}
+
+impl Misbehave {
+    /// Whether this call is one of those that go wrong. Counted by the host, so it outlives a trap.
+    fn now(&self) -> bool {
+        let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
+        state::set("calls", &calls.to_le_bytes()).ok();
+        !self.0.at_start && calls.is_multiple_of(self.0.every)
+    }
+}
+
+impl PreHook for Misbehave {
+    fn preprocess(&mut self, frame: &Frame) -> Result<Decision, Error> {
+        if !self.now() {
+            return Ok(Decision::Pass);
+        }
+        let size = frame.meta().size;
+        let whole = Rect { x: 0, y: 0, width: size.width, height: size.height };
+        match self.0.mode {
+            Mode::Skip => Ok(Decision::Skip("because".into())),
+            Mode::Infer => {
+                let (tensor, geometry) = frame.to_tensor(whole)?;
+                Ok(Decision::Infer(framehook_sdk::Prepared { tensor, geometry }))
+            }
+            Mode::WrongShape => {
+                let tensor = Tensor::from_f32(&[1, 2], &[0.0, 1.0])?;
+                let (_, geometry) = frame.to_tensor(whole)?;
+                Ok(Decision::Infer(framehook_sdk::Prepared { tensor, geometry }))
+            }
+            Mode::OutOfBounds => {
+                frame.read(Rect { x: u32::MAX, ..whole }, size, framehook_sdk::PixelFormat::Gray)?;
+                Ok(Decision::Pass)
+            }
+            mode => misbehave(mode).map(|()| Decision::Pass),
+        }
+    }
+}
+
+impl PostHook for Misbehave {
+    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
+        let mut events = Vec::new();
+        if self.now() {
+            let bbox = Bbox { x: 0.1, y: 0.2, width: 0.3, height: 0.4 };
+            let one = Detection { class_id: 1, score: 0.5, bbox, track_id: Some(7), keypoints: Vec::new() };
+            match self.0.mode {
+                Mode::NotFinite => detections.push(Detection { score: f32::NAN, ..one }),
+                Mode::TooManyDetections => detections.resize(20_000, one),
+                Mode::BadSubject => events.push(Event {
+                    kind: "bad".into(),
+                    severity: Severity::Info,
+                    subjects: vec![99],
+                    attributes: Vec::new(),
+                }),
+                Mode::OutOfBounds => drop(inference.read_f32(0, u32::MAX, 2)?),
+                Mode::None => detections.push(one),
+                mode => misbehave(mode)?,
+            }
+        }
+        Ok(Outcome { detections, events })
+    }
+
+    fn flush(&mut self) -> Result<Vec<Event>, Error> {
+        let attributes = vec![("now_us".into(), clock::now_us().to_string())];
+        Ok(vec![Event { kind: "flushed".into(), severity: Severity::Warning, subjects: Vec::new(), attributes }])
+    }
+}
+
+fn misbehave(mode: Mode) -> Result<(), Error> {
+    match mode {
+        #[cfg(target_family = "wasm")]
+        Mode::Trap => core::arch::wasm32::unreachable(),
+        Mode::Loop => loop {
+            black_box(());
+        },
+        Mode::Sleep => std::thread::sleep(std::time::Duration::from_secs(3600)),
+        Mode::Allocate => {
+            let mut hoard = Vec::new();
+            loop {
+                // Never written to: it is the limit of memory that must end this, not the deadline.
+                hoard.push(black_box(Vec::<u8>::with_capacity(1 << 20)));
+            }
+        }
+        Mode::Recurse => assert!(black_box(recurse(0)) != 1),
+        Mode::Panic => panic!("this plugin panics on purpose"),
+        Mode::HandleFlood => {
+            let tensors: Result<Vec<_>, _> = (0..1000).map(|_| Tensor::from_f32(&[1], &[0.0])).collect();
+            drop(tensors?);
+        }
+        Mode::FloodLog => (0..1000).for_each(|n| framehook_sdk::info!("line {n}")),
+        Mode::Print => {
+            println!("printed to stdout");
+            eprintln!("printed to stderr");
+        }
+        Mode::BadInput => return Err(Error::BadInput("on purpose".into())),
+        Mode::Transient => return Err(Error::Transient("on purpose".into())),
+        Mode::Fatal => return Err(Error::Fatal("on purpose".into())),
+        Mode::InvalidConfig => return Err(Error::InvalidConfig("on purpose".into())),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Frames small enough that the engine's stack ends before the one in memory.
+fn recurse(depth: u64) -> u64 {
+    // Never reached. Without it the compiler warns, rightly.
+    if depth == u64::MAX {
+        return 0;
+    }
+    recurse(black_box(depth + 1)).wrapping_mul(3) + depth
+}
+
+framehook_sdk::export!(pre + post: Misbehave);

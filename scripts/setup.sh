@@ -1,0 +1,101 @@
+#!/bin/sh
+# Installs what a build needs and this machine lacks; says what it does, and does nothing twice.
+#
+#   scripts/setup.sh            what `make build` and `make demo` need
+#   scripts/setup.sh --tests    and what only `make test` needs
+#
+# Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
+# through rustup, ONNX Runtime from PyPI into .cache/. A run that finds everything needs no network.
+set -eu
+cd "$(dirname "$0")/.."
+
+# OpenCV without its 500 MB of unneeded parts, and clang for its bindings: the library is not enough.
+packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
+          libclang-14-dev clang g++ pkg-config"
+case "${1-}" in
+    "") ;;
+    # ffmpeg makes the damaged clips that the tests upload; curl follows the guides.
+    --tests) packages="$packages ffmpeg curl" ;;
+    *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests]" >&2; exit 2 ;;
+esac
+
+say() { echo "==> setup: $*"; }
+fail() { echo "setup: $*" >&2; exit 1; }
+
+# --- Python: runs the scripts, and fetches ONNX Runtime -----------------------------------------
+
+command -v python3 >/dev/null || packages="$packages python3 python3-pip python3-venv"
+if command -v python3 >/dev/null; then
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "python3 is $(python3 --version), but 3.11 or newer is needed"
+    python3 -m pip --version >/dev/null 2>&1 || packages="$packages python3-pip"
+    python3 -c 'import venv, ensurepip' 2>/dev/null || packages="$packages python3-venv"
+fi
+
+# --- Debian packages ----------------------------------------------------------------------------
+
+command -v dpkg-query >/dev/null && command -v apt-get >/dev/null ||
+    fail "this is not Debian or a relative of it; Framehook is built and tested on Debian 12 (x86-64)." \
+         "The packages it needs there: $(echo $packages)"
+
+missing=
+for package in $packages; do
+    status=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || status=
+    [ "$status" = installed ] || missing="$missing $package"
+done
+
+if [ -z "$missing" ]; then
+    say "Debian packages are there"
+else
+    if [ "$(id -u)" = 0 ]; then
+        as_root=
+    elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [ -t 0 ]; }; then
+        as_root=sudo
+    else
+        fail "Debian packages are missing, and this is neither root nor able to use sudo. As root, run:
+    apt-get update && apt-get install -y --no-install-recommends$missing"
+    fi
+    say "installing Debian packages:$missing"
+    log=$(mktemp)
+    trap 'rm -f "$log"' EXIT
+    # The lists may be old or absent; a failure shows what apt-get said.
+    for step in "update" "install -y --no-install-recommends$missing"; do
+        # shellcheck disable=SC2086 # words on purpose
+        $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q $step >"$log" 2>&1 </dev/null || {
+            tail -n 20 "$log" >&2
+            fail "apt-get $step failed; its last lines are above"
+        }
+    done
+fi
+
+# --- Rust ---------------------------------------------------------------------------------------
+
+command -v rustup >/dev/null && command -v cargo >/dev/null ||
+    fail "rustup and cargo are needed and not on the PATH; install them as https://rustup.rs describes," \
+         "then open a new shell (or run: . \"\$HOME/.cargo/env\")"
+
+toolchain=$(sed -n 's/^channel = "\(.*\)"/\1/p' rust-toolchain.toml)
+if rustup toolchain list | grep -q "^$toolchain-"; then
+    say "Rust $toolchain is there"
+else
+    say "installing Rust $toolchain through rustup"
+    rustup toolchain install "$toolchain" --profile minimal --no-self-update
+fi
+components=$(rustup component list --toolchain "$toolchain" --installed)
+for component in rustfmt clippy; do
+    echo "$components" | grep -q "^$component" || {
+        say "adding $component"
+        rustup component add --toolchain "$toolchain" "$component"
+    }
+done
+if rustup target list --toolchain "$toolchain" --installed | grep -qx wasm32-wasip2; then
+    say "target wasm32-wasip2 is there"
+else
+    say "adding the target wasm32-wasip2"
+    rustup target add --toolchain "$toolchain" wasm32-wasip2
+fi
+
+# --- ONNX Runtime -------------------------------------------------------------------------------
+
+library=$(sh scripts/onnxruntime.sh)
+say "ONNX Runtime is in ${library#"$PWD"/}"

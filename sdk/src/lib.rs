@@ -1,0 +1,65 @@
+//! Write Framehook hooks in Rust.
+//!
+//! A plugin is a type that implements [`Hook`] and one or both of [`PreHook`] and [`PostHook`], and
+//! one line that exports it:
+//!
+//! ```
+//! use framehook_sdk::{Detection, Error, Hook, Inference, Outcome, PostHook};
+//! use schemars::JsonSchema;
+//! use serde::Deserialize;
+//!
+//! /// Its JSON Schema is what users see, and what their configuration is checked against.
+//! #[derive(Deserialize, JsonSchema)]
+//! #[serde(deny_unknown_fields)]
+//! pub struct Config {
+//!     /// Detections with a lower score are dropped.
+//!     #[serde(default)]
+//!     min_score: f32,
+//! }
+//!
+//! pub struct KeepSure(Config);
+//!
+//! impl Hook for KeepSure {
+//!     type Config = Config;
+//!
+//!     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+//!         Ok(Self(config))
+//!     }
+//! }
+//!
+//! impl PostHook for KeepSure {
+//!     fn postprocess(&mut self, _: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
+//!         detections.retain(|d| d.score >= self.0.min_score);
+//!         Ok(Outcome { detections, events: Vec::new() })
+//!     }
+//! }
+//!
+//! framehook_sdk::export!(post: KeepSure);
+//! ```
+//!
+//! Build it with `cargo build --release --target wasm32-wasip2`. What the host gives a plugin
+//! (pixels, tensors, state) is only there in a plugin: keep the logic in plain functions and test
+//! those natively; [`geometry`] is such plain code.
+
+mod bindings;
+pub mod geometry;
+#[doc(hidden)]
+pub mod glue;
+mod hook;
+pub mod log;
+
+pub use bindings::host::framehook::plugin::{
+    clock,
+    media::{
+        AccessError, Candidate, ClassScores, Decision, Frame, Geometry, Inference, PixelFormat, Prepared, Tensor,
+        TensorDesc,
+    },
+    state,
+    types::{
+        Anchor, Bbox, Channels, ConfigProblem, Detection, Event, FrameMeta, InputOptions, Outcome,
+        PluginError as Error, Point, Rect, Resize, Severity, Size,
+    },
+};
+#[doc(hidden)]
+pub use bindings::{lifecycle, postprocess, preprocess};
+pub use hook::{Hook, PostHook, PreHook, default_input};

@@ -1,0 +1,141 @@
+//! Stop, start, delete; capacity; a clean end.
+
+use std::time::Instant;
+
+use framehook_tests::{
+    DEADLINE,
+    platform::{Answer, PROMPT, Platform, demo_scenario, is_alive},
+    wait_for,
+};
+use serde_json::Value;
+
+use crate::alone;
+
+/// Calls that must answer within a second, twice each, with the same result.
+fn twice(call: impl Fn() -> Answer) -> Answer {
+    let answers = [(); 2].map(|()| {
+        let start = Instant::now();
+        let answer = call();
+        assert!(start.elapsed() < PROMPT, "answered after {:?}", start.elapsed());
+        answer
+    });
+    let [first, second] = answers;
+    assert_eq!(first.status, second.status, "{first:?} {second:?}");
+    second
+}
+
+fn stop(platform: &Platform, id: &str) {
+    assert_eq!(twice(|| platform.post_json(&format!("/scenario/{id}/stop"), &Value::Null)).status, 200);
+}
+
+fn start(platform: &Platform, id: &str) {
+    assert_eq!(twice(|| platform.post_json(&format!("/scenario/{id}/start"), &Value::Null)).status, 200);
+}
+
+fn delete(platform: &Platform, id: &str) {
+    assert_eq!(twice(|| platform.delete(&format!("/scenario/{id}"))).status, 204);
+    for path in ["", "/history"] {
+        assert_eq!(platform.get(&format!("/scenario/{id}{path}")).status, 404);
+    }
+    assert_eq!(platform.get(&format!("/prediction/{id}")).status, 404);
+}
+
+#[test]
+fn stop_start_and_delete_are_prompt_and_idempotent_in_every_state() {
+    let _alone = alone();
+    let platform = Platform::with_demo(&["--max-workers", "1"]);
+
+    // Running, and a second one that waits.
+    let busy = platform.post_scenario(&demo_scenario());
+    let waiting = platform.post_scenario(&demo_scenario());
+    platform.wait_for_state(&busy, &["running"]);
+    platform.wait_for_scenario(&waiting, "waiting", |s| s["reason"]["code"] == "no_capacity");
+    stop(&platform, &waiting);
+    platform.wait_for_state(&waiting, &["stopped"]);
+    stop(&platform, &waiting);
+    stop(&platform, &busy);
+    let stopped = platform.wait_for_state(&busy, &["stopped", "completed"]);
+    assert_eq!(stopped["desired"], "stopped");
+    start(&platform, &busy);
+    platform.completed(&busy, 500);
+
+    // Completed: start and stop change nothing.
+    start(&platform, &busy);
+    stop(&platform, &busy);
+    assert_eq!(platform.scenario(&busy)["state"], "completed");
+    start(&platform, &waiting);
+    platform.completed(&waiting, 500);
+
+    // Deleting a completed, a running and a pending one.
+    delete(&platform, &busy);
+    let running = platform.post_scenario(&demo_scenario());
+    let pending = platform.post_scenario(&demo_scenario());
+    platform.wait_for_state(&running, &["running"]);
+    delete(&platform, &pending);
+    delete(&platform, &running);
+    wait_for("the worker of a deleted scenario to end", DEADLINE, || platform.workers().is_empty().then_some(()));
+    delete(&platform, &waiting);
+    // The place of the deleted one is free again.
+    let next = platform.post_scenario(&demo_scenario());
+    platform.completed(&next, 500);
+    delete(&platform, &next);
+    assert_eq!(platform.get("/scenario").body["items"].as_array().unwrap().len(), 0);
+}
+
+#[test]
+fn a_stopped_scenario_goes_on_where_it_was() {
+    let _alone = alone();
+    let platform = Platform::with_demo(&[]);
+    let reference = platform.post_scenario(&demo_scenario());
+    let reference = platform.completed(&reference, 500);
+    let id = platform.post_scenario(&demo_scenario());
+    platform.wait_for_scenario(&id, "under way", |s| s["progress"]["frames"].as_u64() > Some(20));
+    stop(&platform, &id);
+    platform.wait_for_state(&id, &["stopped", "completed"]);
+    start(&platform, &id);
+    let rows = platform.completed(&id, 500);
+    assert!(rows.iter().zip(&reference).all(|(a, b)| (a.pts_us, &a.detections) == (b.pts_us, &b.detections)));
+}
+
+#[test]
+fn the_scenario_past_the_last_worker_waits_and_starts_when_one_ends() {
+    let _alone = alone();
+    let platform = Platform::with_demo(&[]);
+    let ids: Vec<_> = (0..5).map(|_| platform.post_scenario(&demo_scenario())).collect();
+    let last = platform.wait_for_scenario(&ids[4], "waiting", |s| s["reason"]["code"] == "no_capacity");
+    assert_eq!(last["state"], "pending");
+    assert!(platform.workers().len() <= 4);
+    for id in &ids {
+        platform.completed(id, 500);
+    }
+    let steps = platform.transitions(&ids[4]);
+    assert_eq!(steps.last().map(|(_, to)| to.as_str()), Some("completed"));
+}
+
+#[test]
+fn ctrl_c_drains_the_workers_and_leaves_nothing_running() {
+    let _alone = alone();
+    let mut platform = Platform::with_demo(&[]);
+    let id = platform.post_scenario(&demo_scenario());
+    platform.wait_for_scenario(&id, "under way", |s| s["progress"]["frames"].as_u64() > Some(20));
+    let workers = platform.workers();
+    assert_eq!(workers.len(), 1);
+    assert_eq!(platform.interrupt(), Some(0), "{}", platform.log());
+    assert!(workers.iter().all(|pid| !is_alive(*pid)));
+    platform.up();
+    platform.completed(&id, 500);
+}
+
+#[test]
+fn two_platforms_cannot_share_a_folder() {
+    let platform = Platform::start(&[]);
+    let second = std::process::Command::new(framehook_tests::executables().join("framehook"))
+        .args(["up", "--port", "0", "--data"])
+        .arg(platform.data())
+        .output()
+        .unwrap();
+    assert!(!second.status.success());
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert!(text.contains(&format!("in use by process {}", platform.pid())), "{text}");
+    assert_eq!(platform.get("/readyz").status, 200);
+}
