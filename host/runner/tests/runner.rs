@@ -131,13 +131,24 @@ async fn a_worker_that_is_never_ready_fails() {
 #[tokio::test]
 async fn nonsense_costs_a_worker_its_life_and_nothing_else() {
     let world = World::start(|_| {}).await;
-    let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "repeat_at": [9]}));
+    let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "back_at": [9]}));
     world.deploy(&clip, 1).await;
     world.phase(&clip, 1, P::Finished).await;
     assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 4, 9]));
     let history = world.history(&clip, 1);
     let reasons: Vec<_> = history.iter().filter_map(|s| s.reason.as_ref()).map(|r| r.message.as_str()).collect();
-    assert!(reasons.iter().any(|m| m.contains("sent what no worker may send: ")), "{reasons:?}");
+    for nonsense in ["sent what no worker may send: expected", "sent what no worker may send: frame 7 came after frame 8"] {
+        assert!(reasons.iter().any(|m| m.contains(nonsense)), "{nonsense} is not in {reasons:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_last_frame_may_come_again_and_counts_once() {
+    let world = World::start(|_| {}).await;
+    let clip = world.clip(json!({"frames": 20, "last_twice": true}));
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), last.progress.frames), ([numbers(20), vec![19]].concat(), 20));
 }
 
 #[tokio::test]

@@ -3,13 +3,14 @@
 
     frames            how many frames the source has
     crash_at          frames before which it dies, unless it was started there
-    torn_at, garbage_at, silent_at, repeat_at    the same, with other misdeeds
+    torn_at, garbage_at, silent_at, back_at    the same, with other misdeeds
     always_crash_at   a frame before which it always dies
     never_ready       reads its job and does nothing
     hold_at           a frame before which it waits for a stop
     deaf              does not answer a stop
     hooks             {frame: reason or null}: the health of the hooks from there on
     stderr            printed at the start
+    last_twice        sends the last frame again, as a worker does whose hooks held something back
     end               [outcome, reason] instead of finished
 
 Each start is a line `start PID FRAME` in the journal beside the plan; `done` is its last word.
@@ -98,8 +99,9 @@ for number in range(first, plan["frames"]):
     if told("garbage_at"):
         send_bytes(b"\x05\x00\x00\x00hello")
         wait_for_ever()
-    if told("repeat_at"):
-        send(frame(number - 1))
+    if told("back_at"):
+        # The last frame may come again; the one before it may not.
+        send(frame(number - 2))
         wait_for_ever()
     if told("silent_at"):
         wait_for_ever()
@@ -113,5 +115,7 @@ for number in range(first, plan["frames"]):
         end("stopped", "stopped_by_user", "stopped by a user")
     send(frame(number))
 
+if plan.get("last_twice"):
+    send(frame(plan["frames"] - 1))
 outcome, reason = plan.get("end", ["finished", {"code": "end_of_stream", "message": "the file ended"}])
 end(outcome, **reason)
