@@ -137,7 +137,9 @@ async fn nonsense_costs_a_worker_its_life_and_nothing_else() {
     assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 4, 9]));
     let history = world.history(&clip, 1);
     let reasons: Vec<_> = history.iter().filter_map(|s| s.reason.as_ref()).map(|r| r.message.as_str()).collect();
-    for nonsense in ["sent what no worker may send: expected", "sent what no worker may send: frame 7 came after frame 8"] {
+    for nonsense in
+        ["sent what no worker may send: expected", "sent what no worker may send: frame 7 came after frame 8"]
+    {
         assert!(reasons.iter().any(|m| m.contains(nonsense)), "{nonsense} is not in {reasons:?}");
     }
 }
