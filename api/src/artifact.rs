@@ -1,7 +1,7 @@
 //! `/plugin`, `/model`, `/video`: upload, list, get, delete.
 //!
 //! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in this order;
-//! a name and version, once given to some bytes, never mean others.
+//! a name and version, once given to some bytes, never mean others unless the artifact was deleted in between.
 
 use axum::{
     Json,
@@ -94,7 +94,12 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     if let Some(Name { name, version }) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
         match app.store.artifact(kind, &reference).await? {
-            Some(there) if there.digest == staged.digest => return Ok((StatusCode::OK, Json(there.into()))),
+            Some(there) if there.digest == staged.digest => {
+                // Kept all the same: it takes the place of a blob that was lost or damaged.
+                let _turn = app.artifact_writes.lock().await;
+                app.blobs.commit(staged).await?;
+                return Ok((StatusCode::OK, Json(there.into())));
+            }
             Some(there) => return Err(version_exists(&there)),
             None => {}
         }

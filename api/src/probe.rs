@@ -25,8 +25,8 @@ use crate::{ApiConfig, problem::Problem};
 
 /// A model of a gigabyte takes some ten seconds to load on a slow disk.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
-/// Compiling a plugin takes 0.1 s, a script engine inside one 14 s; nobody waits longer for an answer to a scenario.
-const CONFIG_LIMIT: Duration = Duration::from_secs(10);
+/// Compiling a plugin takes 0.1 s, a script engine inside one 14 s on a fast core.
+const CONFIG_LIMIT: Duration = Duration::from_secs(60);
 /// Each loads a whole model or compiles a plugin: memory, not time, is what this bounds.
 const AT_ONCE: usize = 2;
 /// A manifest with a large JSON Schema is some 100 KiB.
@@ -40,7 +40,7 @@ pub(crate) struct Probes {
     plugin_host: PathBuf,
     onnxruntime: PathBuf,
     uploads: Semaphore,
-    /// Of their own, so that a scenario does not wait behind two large uploads.
+    /// Of their own, so that a configuration does not wait behind two large uploads.
     configs: Semaphore,
 }
 

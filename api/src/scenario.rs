@@ -42,11 +42,21 @@ pub(crate) async fn init(
     body: Body<ScenarioSpec>,
 ) -> Result<Json<ScenarioView>, Problem> {
     let key = idempotency_key(&headers)?;
-    let resolved = resolve(&app, &body.parsed).await?;
     let idempotency = key.map(|key| Idempotency { key, request: canonical::digest(&body.json) });
+    // Before anything is resolved: the same request has the same answer, whatever became of the model meanwhile.
+    if let Some(idempotency) = &idempotency
+        && let Some(created) = app.store.created_before(idempotency).await?
+    {
+        return answer(created);
+    }
+    let resolved = resolve(&app, &body.parsed).await?;
     let traceparent = traceparent(&headers);
     let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
-    match app.store.create_scenario(new).await? {
+    answer(app.store.create_scenario(new).await?)
+}
+
+fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
+    match created {
         Created::New(record) | Created::Repeated(record) => Ok(Json(record.into())),
         Created::KeyReused => {
             let detail = "this key belongs to a request with another body; use a new key for a new scenario";

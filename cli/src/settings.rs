@@ -174,6 +174,15 @@ impl Settings {
                 bail!("{name} is 0; it must be at least 1");
             }
         }
+        for (name, value) in [
+            ("max_plugin_mib", self.max_plugin_mib),
+            ("max_model_mib", self.max_model_mib),
+            ("max_video_mib", self.max_video_mib),
+        ] {
+            if value > MAX_UPLOAD_MIB {
+                bail!("{name} is {value}; it must be at most {MAX_UPLOAD_MIB}");
+            }
+        }
         if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
         }
@@ -188,6 +197,9 @@ impl Settings {
 
 /// The engine reserves address space for this much.
 const MAX_HOOK_MEMORY_MIB: usize = 256;
+
+/// A pebibyte; more is a mistake, and does not fit the arithmetic.
+const MAX_UPLOAD_MIB: u64 = 1 << 30;
 
 fn to_table(value: &impl Serialize) -> anyhow::Result<toml::Table> {
     toml::Table::try_from(value).context("a path in the settings is not valid text")
@@ -225,6 +237,7 @@ mod tests {
             ("port = 70000", "port"),
             ("max_workers = 0", "max_workers is 0"),
             ("hook_memory_mib = 4096", "at most 256"),
+            ("max_video_mib = 17592186044416", "max_video_mib"),
         ] {
             let error = Settings::load(&Options::default(), Some(file(text).path())).unwrap_err();
             assert!(format!("{error:#}").contains(words), "{error:#}");

@@ -39,8 +39,14 @@ pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
         ..settings
     };
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(serve(settings))
+    let outcome = runtime.block_on(serve(settings));
+    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
+    runtime.shutdown_timeout(LEFTOVERS);
+    outcome
 }
+
+/// Everything that matters has ended before.
+const LEFTOVERS: Duration = Duration::from_secs(1);
 
 fn start_log(settings: &Settings) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(&settings.log)
@@ -214,8 +220,8 @@ impl Services {
     }
 }
 
-/// Twice what a runner gives its workers.
-const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of it.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// The first thing a new user sees: where it is, and what to do next.
 fn greet(url: &str, settings: &Settings) {

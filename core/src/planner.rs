@@ -313,15 +313,15 @@ fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerSta
         _ if wanted => (WorkerState::Stopped, ScenarioState::Recovering),
         _ => (WorkerState::Stopped, ScenarioState::Stopped),
     };
+    let has_arrived = scenario.state == scenario_state;
+    let can_arrive = scenario.state.may_become(scenario_state).is_ok();
     // From a state that cannot go there at once (running, but stopped by the user before
     // anybody noted it), stopping comes first.
-    if scenario.state.may_become(scenario_state).is_err() {
-        if scenario.state != scenario_state {
-            return move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
-        }
-    } else {
-        move_scenario(scenario, scenario_state, last_words(report), actions);
+    if !has_arrived && !can_arrive {
+        return move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
     }
+    // The worker first: should the second write fail, the scenario is still looked at, and mended. The other way round
+    // it would be at rest, with a worker that takes a place for ever.
     actions.push(Action::MoveWorker {
         scenario_id: scenario.id,
         generation: worker.generation,
@@ -329,6 +329,9 @@ fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerSta
         to: worker_state,
         reason: report.reason.clone(),
     });
+    if !has_arrived {
+        move_scenario(scenario, scenario_state, last_words(report), actions);
+    }
 }
 
 /// Why it ended; a video that was read to its end may still lack what hooks failed on.

@@ -36,6 +36,9 @@ pub struct OrchestratorConfig {
     pub runner_term: Duration,
     /// How often the world is looked at when nothing is heard.
     pub scan: Duration,
+    /// How often what nobody needs any more is removed, and how old it is by then.
+    pub trim: Duration,
+    pub keep: Duration,
     pub timing: Timing,
 }
 
@@ -46,6 +49,9 @@ impl Default for OrchestratorConfig {
             term: Duration::from_secs(5),
             runner_term: Duration::from_secs(10),
             scan: Duration::from_secs(1),
+            trim: Duration::from_secs(3600),
+            // A person who looks for what went wrong yesterday still finds its messages.
+            keep: Duration::from_secs(48 * 3600),
             timing: Timing::default(),
         }
     }
@@ -119,6 +125,7 @@ impl Orchestrator {
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
         let mut renewal = interval(self.config.term / 3);
         let mut scan = interval(self.config.scan);
+        let mut trim = interval(self.config.trim);
         renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -133,6 +140,7 @@ impl Orchestrator {
                 }
                 records = heartbeats.next(MAX_RECORDS) => self.record_heartbeats(epoch, records?).await?,
                 records = hints.next(MAX_RECORDS) => drop(records?),
+                _ = trim.tick() => self.store.trim(self.config.keep).await?,
                 _ = scan.tick() => {}
             }
             reconcile::reconcile(&self.store, epoch, self.config.timing).await?;

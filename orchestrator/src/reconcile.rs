@@ -4,8 +4,8 @@ use framehook_core::{
     ids::Epoch,
     planner::{Action, Timing, plan},
 };
-use framehook_infra::store::{Fenced, SharedStore};
-use tracing::{debug, info, warn};
+use framehook_infra::store::{Fenced, SharedStore, StoreError};
+use tracing::{debug, error, info, warn};
 
 use crate::TermEnd;
 
@@ -19,18 +19,21 @@ pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing)
         let snapshot = store.snapshot().await?;
         let mut moved = false;
         for action in plan(&snapshot, timing) {
-            match store.apply(epoch, &action).await? {
-                Fenced::Done(()) => {
+            match store.apply(epoch, &action).await {
+                Ok(Fenced::Done(())) => {
                     log(&action);
                     moved |= moves_state(&action);
                 }
                 // A user or a heartbeat was faster.
-                Fenced::Stale => {
+                Ok(Fenced::Stale) => {
                     debug!(?action, "out of date, planning again");
                     moved = true;
                     break;
                 }
-                Fenced::NotLeader => return Err(TermEnd::Deposed),
+                Ok(Fenced::NotLeader) => return Err(TermEnd::Deposed),
+                // One scenario whose rows are broken must not keep the others from being looked after.
+                Err(StoreError::Corrupt(why)) => error!(?action, why, "skipped"),
+                Err(error) => return Err(error.into()),
             }
         }
         if !moved {

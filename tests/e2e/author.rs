@@ -5,8 +5,6 @@ use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 use framehook_tests::{platform::Platform, root};
 use serde_json::Value;
 
-use crate::alone;
-
 /// A step of the guide.
 #[derive(Debug)]
 enum Step {
@@ -51,7 +49,6 @@ fn shell(folder: &Path, platform: &Platform, commands: &str) -> String {
 
 #[test]
 fn the_guide_leads_from_an_empty_folder_to_a_running_plugin() {
-    let _alone = alone();
     let platform = Platform::start(&[]);
     let folder = tempfile::tempdir().unwrap();
     symlink(root(), folder.path().join("framehook")).unwrap();

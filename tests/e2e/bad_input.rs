@@ -9,8 +9,6 @@ use framehook_tests::{
 };
 use serde_json::{Value, json};
 
-use crate::alone;
-
 /// The answer is an RFC 9457 problem with this status and code, and its text contains these words.
 #[track_caller]
 fn assert_problem(answer: &Answer, status: u16, code: &str, words: &[&str]) {
@@ -32,7 +30,6 @@ fn with(path: &str, value: Value) -> Value {
 
 #[test]
 fn a_scenario_that_cannot_be() {
-    let _alone = alone();
     let inside = tempfile::tempdir().unwrap();
     let outside = tempfile::tempdir().unwrap();
     fs::copy(asset("demo1.mp4"), outside.path().join("clip.mp4")).unwrap();
@@ -110,7 +107,6 @@ fn an_idempotency_key_stands_for_one_scenario() {
 
 #[test]
 fn an_upload_that_is_not_what_it_should_be() {
-    let _alone = alone();
     let platform = Platform::start(&["--max-plugin-mib", "1"]);
     let yolo = fs::read(plugin("yolo")).unwrap();
     let compiled = tempfile::NamedTempFile::new().unwrap();
@@ -200,7 +196,6 @@ fn multipart_uploads_work_as_well() {
 
 #[test]
 fn a_source_that_goes_bad_after_it_was_accepted_fails_with_a_reason() {
-    let _alone = alone();
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("clip.mp4");
     fs::copy(asset("demo1.mp4"), &clip).unwrap();

@@ -2,63 +2,75 @@
 //! undisturbed run.
 
 use framehook_core::prediction::{Detection, Prediction};
-use framehook_tests::platform::{Platform, demo_scenario, signal};
+use framehook_tests::platform::{PATIENT, Platform, demo_scenario, signal, slow_scenario};
 use rustix::process::Signal;
-
-use crate::alone;
 
 const FRAMES: u64 = 500;
 const MOMENTS: usize = 10;
+/// Two and a half seconds a run: enough to be hit, short enough for twenty of them.
+const FRAME_MS: u64 = 5;
 
 fn detections(rows: &[Prediction]) -> Vec<(i64, &[Detection])> {
     rows.iter().map(|row| (row.pts_us, row.detections.as_slice())).collect()
 }
 
-/// Moments as numbers of stored frames, different at each run; the seed is printed so that one can be repeated with
+/// Moments as numbers of a stored frame, different at each run; the seed is printed so that one can be repeated with
 /// `FRAMEHOOK_TEST_SEED`.
 fn moments() -> Vec<u64> {
     let seed =
         std::env::var("FRAMEHOOK_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("FRAMEHOOK_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
+    (0..MOMENTS).map(|_| random.u64(0..FRAMES - 60)).collect()
 }
 
-fn wait_for_frames(platform: &Platform, id: &str, frames: u64) {
-    platform.wait_for_scenario(id, &format!("past frame {frames}"), |s| {
-        s["progress"]["frames"].as_u64() >= Some(frames) || s["state"] == "completed"
-    });
+/// Runs slowed scenarios and calls `kill` at each moment, until it has hit a running scenario as often as there are
+/// moments; each must end as the undisturbed one did.
+fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
+    let mut platform = Platform::with_demo(&PATIENT);
+    let reference = platform.post_scenario(&demo_scenario());
+    let reference = platform.completed(&reference, FRAMES);
+    let (moments, mut hits) = (moments(), 0);
+    for round in 0..3 * MOMENTS {
+        let moment = moments[round % MOMENTS];
+        let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+        platform.wait_for_row(&id, moment);
+        hits += usize::from(platform.workers().len() == 1);
+        kill(&mut platform);
+        let rows = platform.completed(&id, FRAMES);
+        assert_eq!(detections(&rows), detections(&reference), "killed at {moment}");
+        if hits == MOMENTS {
+            return;
+        }
+    }
+    panic!("only {hits} scenarios were running when it was time to kill");
 }
 
 #[test]
 fn killing_the_worker_at_any_moment_loses_nothing_and_doubles_nothing() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&[]);
-    let reference = platform.post_scenario(&demo_scenario());
-    let reference = platform.completed(&reference, FRAMES);
-    let mut kills = 0;
-    for moment in moments() {
-        let id = platform.post_scenario(&demo_scenario());
-        wait_for_frames(&platform, &id, moment);
+    at_random_moments(|platform| {
         for worker in platform.workers() {
             signal(worker, Signal::KILL);
-            kills += 1;
         }
-        let rows = platform.completed(&id, FRAMES);
-        assert_eq!(detections(&rows), detections(&reference), "killed at {moment}");
-    }
-    assert!(kills > MOMENTS / 2, "only {kills} workers were there to be killed");
+    });
+}
+
+#[test]
+fn killing_everything_at_any_moment_loses_nothing_and_doubles_nothing() {
+    at_random_moments(|platform| {
+        platform.kill();
+        platform.up();
+    });
 }
 
 #[test]
 fn a_worker_that_is_killed_again_and_again_still_gets_there() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&[]);
+    let platform = Platform::with_demo(&PATIENT);
     let reference = platform.post_scenario(&demo_scenario());
     let reference = platform.completed(&reference, FRAMES);
-    let id = platform.post_scenario(&demo_scenario());
+    let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     for step in 1..=5 {
-        wait_for_frames(&platform, &id, step * 80);
+        platform.wait_for_row(&id, step * 80);
         for worker in platform.workers() {
             signal(worker, Signal::KILL);
         }
@@ -70,27 +82,10 @@ fn a_worker_that_is_killed_again_and_again_still_gets_there() {
 }
 
 #[test]
-fn killing_everything_at_any_moment_loses_nothing_and_doubles_nothing() {
-    let _alone = alone();
-    let mut platform = Platform::with_demo(&[]);
-    let reference = platform.post_scenario(&demo_scenario());
-    let reference = platform.completed(&reference, FRAMES);
-    for moment in moments() {
-        let id = platform.post_scenario(&demo_scenario());
-        wait_for_frames(&platform, &id, moment);
-        platform.kill();
-        platform.up();
-        let rows = platform.completed(&id, FRAMES);
-        assert_eq!(detections(&rows), detections(&reference), "killed at {moment}");
-    }
-}
-
-#[test]
 fn a_worker_that_hangs_is_replaced() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&["--frame-timeout-s", "1"]);
-    let id = platform.post_scenario(&demo_scenario());
-    wait_for_frames(&platform, &id, 50);
+    let platform = Platform::with_demo(&["--frame-timeout-s", "3", "--hook-call-ms", "5000"]);
+    let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+    platform.wait_for_row(&id, 50);
     let workers = platform.workers();
     for worker in &workers {
         signal(*worker, Signal::STOP);

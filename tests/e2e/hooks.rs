@@ -1,25 +1,17 @@
 //! Plugins that misbehave: the scenario says so, others go on, nothing dies.
 
-use framehook_tests::{
-    platform::{Platform, demo_scenario},
-    plugin,
-};
+use framehook_tests::platform::{Platform, demo_scenario, slow_scenario};
 use serde_json::{Value, json};
 
-use crate::alone;
-
 fn with_misbehave(config: &Value, on_failure: &str) -> Value {
-    let mut scenario = demo_scenario();
+    let mut scenario = slow_scenario(FRAME_MS);
     scenario["on_plugin_failure"] = json!(on_failure);
     scenario["plugins"]["post"].as_array_mut().unwrap().push(json!({"use": "misbehave", "config": config}));
     scenario
 }
 
-fn platform() -> Platform {
-    let platform = Platform::with_demo(&[]);
-    platform.upload("/plugin", &plugin("misbehave"));
-    platform
-}
+/// So that what it is called meanwhile is seen.
+const FRAME_MS: u64 = 5;
 
 /// How a plugin misbehaves, and what is said of it.
 const MODES: [(&str, &str); 4] =
@@ -27,8 +19,7 @@ const MODES: [(&str, &str); 4] =
 
 #[test]
 fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
-    let _alone = alone();
-    let platform = platform();
+    let platform = Platform::with_demo(&[]);
     for (mode, code) in MODES {
         let pid = platform.pid();
         let bad = platform.post_scenario(&with_misbehave(&json!({"mode": mode}), "skip_frame"));
@@ -57,8 +48,7 @@ fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
 
 #[test]
 fn raw_output_keeps_what_the_others_found() {
-    let _alone = alone();
-    let platform = platform();
+    let platform = Platform::with_demo(&[]);
     let id = platform.post_scenario(&with_misbehave(&json!({"mode": "trap"}), "raw_output"));
     let rows = platform.completed(&id, 500);
     assert!(rows.iter().all(|r| r.skipped.is_none() && !r.hook_failures.is_empty()));
@@ -67,8 +57,7 @@ fn raw_output_keeps_what_the_others_found() {
 
 #[test]
 fn fail_scenario_fails_it_and_it_stays_readable() {
-    let _alone = alone();
-    let mut platform = platform();
+    let mut platform = Platform::with_demo(&[]);
     let id = platform.post_scenario(&with_misbehave(&json!({"mode": "trap"}), "fail_scenario"));
     let failed = platform.wait_for_state(&id, &["failed"]);
     assert_eq!(failed["reason"]["code"], "plugin_trap");

@@ -1,15 +1,17 @@
 //! Stop, start, delete; capacity; a clean end.
 
-use std::time::Instant;
+use std::{fs, time::Instant};
 
 use framehook_tests::{
-    DEADLINE,
-    platform::{Answer, PROMPT, Platform, demo_scenario, is_alive},
+    DEADLINE, asset,
+    platform::{Answer, PATIENT, PROMPT, Platform, demo_scenario, is_alive, signal, slow_scenario},
     wait_for,
 };
-use serde_json::Value;
+use rustix::process::Signal;
+use serde_json::{Value, json};
 
-use crate::alone;
+/// A run takes some three seconds, so that it is still running when it is looked at.
+const FRAME_MS: u64 = 5;
 
 /// Calls that must answer within a second, twice each, with the same result.
 fn twice(call: impl Fn() -> Answer) -> Answer {
@@ -41,12 +43,11 @@ fn delete(platform: &Platform, id: &str) {
 }
 
 #[test]
-fn stop_start_and_delete_are_prompt_and_idempotent_in_every_state() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&["--max-workers", "1"]);
+fn stop_start_and_delete_are_prompt_and_idempotent_while_a_worker_is_busy() {
+    let platform = Platform::with_demo(&["--max-workers", "1", "--hook-call-ms", "5000"]);
 
     // Running, and a second one that waits.
-    let busy = platform.post_scenario(&demo_scenario());
+    let busy = platform.post_scenario(&slow_scenario(FRAME_MS));
     let waiting = platform.post_scenario(&demo_scenario());
     platform.wait_for_state(&busy, &["running"]);
     platform.wait_for_scenario(&waiting, "waiting", |s| s["reason"]["code"] == "no_capacity");
@@ -68,7 +69,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_in_every_state() {
 
     // Deleting a completed, a running and a pending one.
     delete(&platform, &busy);
-    let running = platform.post_scenario(&demo_scenario());
+    let running = platform.post_scenario(&slow_scenario(FRAME_MS));
     let pending = platform.post_scenario(&demo_scenario());
     platform.wait_for_state(&running, &["running"]);
     delete(&platform, &pending);
@@ -83,15 +84,75 @@ fn stop_start_and_delete_are_prompt_and_idempotent_in_every_state() {
 }
 
 #[test]
+fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let (clip, away) = (folder.path().join("clip.mp4"), folder.path().join("away.mp4"));
+    fs::copy(asset("demo1.mp4"), &clip).unwrap();
+    let source_dir = folder.path().to_str().unwrap();
+    let platform = Platform::with_demo(&["--source-dir", source_dir, "--hook-call-ms", "5000"]);
+    let kill = |signal_| platform.workers().into_iter().for_each(|worker| signal(worker, signal_));
+
+    // Degraded.
+    let mut scenario = slow_scenario(FRAME_MS);
+    scenario["plugins"]["post"].as_array_mut().unwrap().push(json!({"use": "misbehave", "config": {"mode": "trap"}}));
+    let degraded = platform.post_scenario(&scenario);
+    platform.wait_for_state(&degraded, &["degraded"]);
+    start(&platform, &degraded);
+    stop(&platform, &degraded);
+    platform.wait_for_state(&degraded, &["stopped"]);
+    start(&platform, &degraded);
+    platform.wait_for_state(&degraded, &["degraded"]);
+    delete(&platform, &degraded);
+    wait_for("its worker to end", DEADLINE, || platform.workers().is_empty().then_some(()));
+
+    // Deploying, or still pending: the worker takes some time to come up.
+    let deploying = platform.post_scenario(&slow_scenario(FRAME_MS));
+    stop(&platform, &deploying);
+    platform.wait_for_state(&deploying, &["stopped"]);
+    start(&platform, &deploying);
+    delete(&platform, &deploying);
+    wait_for("its worker to end", DEADLINE, || platform.workers().is_empty().then_some(()));
+
+    // Stopping, for as long as the worker does not listen.
+    let stopping = platform.post_scenario(&slow_scenario(FRAME_MS));
+    platform.wait_for_row(&stopping, 10);
+    kill(Signal::STOP);
+    stop(&platform, &stopping);
+    platform.wait_for_state(&stopping, &["stopping"]);
+    stop(&platform, &stopping);
+    start(&platform, &stopping);
+    platform.completed(&stopping, 500);
+
+    // Recovering, because the source is away, and then failed.
+    scenario = slow_scenario(FRAME_MS);
+    scenario["source"] = json!({"file": clip});
+    let recovering = platform.post_scenario(&scenario);
+    platform.wait_for_row(&recovering, 10);
+    fs::rename(&clip, &away).unwrap();
+    kill(Signal::KILL);
+    platform.wait_for_scenario(&recovering, "waiting for its next try", |s| s["retry_at"].is_string());
+    stop(&platform, &recovering);
+    platform.wait_for_state(&recovering, &["stopped"]);
+    start(&platform, &recovering);
+    let failed = platform.wait_for_state(&recovering, &["failed"]);
+    assert_eq!(failed["reason"]["code"], "source_unreachable");
+    stop(&platform, &recovering);
+    assert_eq!(platform.scenario(&recovering)["state"], "failed");
+    fs::rename(&away, &clip).unwrap();
+    start(&platform, &recovering);
+    platform.completed(&recovering, 500);
+    delete(&platform, &recovering);
+}
+
+#[test]
 fn a_stopped_scenario_goes_on_where_it_was() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&[]);
+    let platform = Platform::with_demo(&PATIENT);
     let reference = platform.post_scenario(&demo_scenario());
     let reference = platform.completed(&reference, 500);
-    let id = platform.post_scenario(&demo_scenario());
-    platform.wait_for_scenario(&id, "under way", |s| s["progress"]["frames"].as_u64() > Some(20));
+    let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+    platform.wait_for_row(&id, 20);
     stop(&platform, &id);
-    platform.wait_for_state(&id, &["stopped", "completed"]);
+    platform.wait_for_state(&id, &["stopped"]);
     start(&platform, &id);
     let rows = platform.completed(&id, 500);
     assert!(rows.iter().zip(&reference).all(|(a, b)| (a.pts_us, &a.detections) == (b.pts_us, &b.detections)));
@@ -99,9 +160,8 @@ fn a_stopped_scenario_goes_on_where_it_was() {
 
 #[test]
 fn the_scenario_past_the_last_worker_waits_and_starts_when_one_ends() {
-    let _alone = alone();
-    let platform = Platform::with_demo(&[]);
-    let ids: Vec<_> = (0..5).map(|_| platform.post_scenario(&demo_scenario())).collect();
+    let platform = Platform::with_demo(&PATIENT);
+    let ids: Vec<_> = (0..5).map(|_| platform.post_scenario(&slow_scenario(FRAME_MS))).collect();
     let last = platform.wait_for_scenario(&ids[4], "waiting", |s| s["reason"]["code"] == "no_capacity");
     assert_eq!(last["state"], "pending");
     assert!(platform.workers().len() <= 4);
@@ -114,10 +174,9 @@ fn the_scenario_past_the_last_worker_waits_and_starts_when_one_ends() {
 
 #[test]
 fn ctrl_c_drains_the_workers_and_leaves_nothing_running() {
-    let _alone = alone();
-    let mut platform = Platform::with_demo(&[]);
-    let id = platform.post_scenario(&demo_scenario());
-    platform.wait_for_scenario(&id, "under way", |s| s["progress"]["frames"].as_u64() > Some(20));
+    let mut platform = Platform::with_demo(&PATIENT);
+    let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+    platform.wait_for_row(&id, 20);
     let workers = platform.workers();
     assert_eq!(workers.len(), 1);
     assert_eq!(platform.interrupt(), Some(0), "{}", platform.log());

@@ -1,7 +1,6 @@
 //! End to end, over HTTP, against real processes. One binary, because linking is what costs.
 //!
-//! Each test has a platform of its own. They share two cores, so those that measure promptness or kill
-//! things hold [`alone`].
+//! Each test has a platform of its own, and one platform runs at a time: see `Platform::start`.
 
 #![allow(clippy::unwrap_used)]
 
@@ -12,12 +11,3 @@ mod faults;
 mod hooks;
 mod lifecycle;
 mod structure;
-
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// One heavy test at a time: eight workers on two cores would only wait for each other.
-fn alone() -> MutexGuard<'static, ()> {
-    static ALONE: Mutex<()> = Mutex::new(());
-    // A test that failed while it held this says nothing about the next.
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
-}

@@ -4,6 +4,7 @@ use std::{
     fs::{self, File},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -15,6 +16,10 @@ use ureq::{Agent, Body, http::Response};
 
 use crate::{DEADLINE, asset, executables, plugin, wait_for};
 
+/// One platform at a time: eight workers on two cores would only wait for each other, and a test that measures
+/// promptness would measure its neighbours.
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// A running platform. Dropping it ends its processes; the folder goes with it.
 pub struct Platform {
     folder: TempDir,
@@ -22,6 +27,7 @@ pub struct Platform {
     process: Option<Child>,
     url: String,
     agent: Agent,
+    _alone: MutexGuard<'static, ()>,
 }
 
 /// An answer: status and JSON body (`Null` where there is none).
@@ -32,17 +38,21 @@ pub struct Answer {
 }
 
 impl Platform {
-    /// On an empty folder, with these further arguments of `framehook up`.
+    /// On an empty folder, with these further arguments of `framehook up`; waits until no other platform of this test
+    /// process runs.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
         let agent =
             Agent::config_builder().http_status_as_error(false).timeout_global(Some(DEADLINE)).build().new_agent();
+        // A test that failed while it held this says nothing about the next.
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut platform = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             arguments: arguments.iter().map(ToString::to_string).collect(),
             process: None,
             url: String::new(),
             agent,
+            _alone: alone,
         };
         platform.up();
         platform
@@ -54,7 +64,7 @@ impl Platform {
         let platform = Self::start(arguments);
         platform.upload("/model?name=street&version=1", &asset("street.onnx"));
         platform.upload("/video?name=street&version=1", &asset("demo1.mp4"));
-        for name in ["yolo", "line-counter", "motion-gate"] {
+        for name in ["yolo", "line-counter", "motion-gate", "misbehave"] {
             platform.upload("/plugin", &plugin(name));
         }
         platform
@@ -221,6 +231,16 @@ impl Platform {
         })
     }
 
+    /// Waits until the row of frame `frame` of the clip, or a later one, is stored.
+    pub fn wait_for_row(&self, id: &str, frame: u64) {
+        // The clip has 25 frames a second.
+        let path = format!("/prediction/{id}?from_us={}&limit=1", frame * 40_000);
+        wait_for(&format!("frame {frame} of scenario {id}"), DEADLINE, || {
+            let rows = self.get(&path).body;
+            rows["items"].as_array().is_some_and(|items| !items.is_empty()).then_some(())
+        });
+    }
+
     /// Waits until a scenario completed with this many frames; gives its predictions, one a frame, in order.
     pub fn completed(&self, id: &str, frames: u64) -> Vec<Prediction> {
         let scenario = self.wait_for_state(id, &["completed", "failed", "stopped"]);
@@ -249,6 +269,18 @@ impl Drop for Platform {
             let _reaped = child.wait();
         }
     }
+}
+
+/// Arguments of `framehook up` with which no hook is ended for the time it keeps busy.
+pub const PATIENT: [&str; 2] = ["--hook-call-ms", "5000"];
+
+/// The demo scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what has to
+/// be seen while it runs could be over before a busy machine looks. What is found is the same.
+#[must_use]
+pub fn slow_scenario(frame_ms: u64) -> Value {
+    let mut scenario = demo_scenario();
+    scenario["plugins"]["pre"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": frame_ms}}]);
+    scenario
 }
 
 /// The demo scenario with only `yolo` behind the model: a pure function of the clip.

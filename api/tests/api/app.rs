@@ -211,15 +211,16 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
     }
 }
 
-/// Waits until `check` gives something; ten seconds are far more than any of these takes.
+/// Waits until `check` gives something; a minute is far more than any of these takes, on any machine.
 pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut check: impl FnMut() -> F) -> T {
+    let mut ticks = tokio::time::interval(Duration::from_millis(5));
     let waiting = async {
         loop {
+            ticks.tick().await;
             if let Some(value) = check().await {
                 return value;
             }
-            tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"))
+    tokio::time::timeout(Duration::from_secs(60), waiting).await.unwrap_or_else(|_| panic!("{what} did not happen"))
 }

@@ -36,6 +36,10 @@ async fn uploads_are_stored_listed_read_and_deleted() {
         assert_eq!(app.get(&format!("/{kind}")).await.ok(200)["items"], json!([view]));
         let digest = view["digest"].as_str().unwrap().parse().unwrap();
         assert_eq!(std::fs::read(app.blobs.path(&digest)).unwrap(), verdict.to_string().into_bytes());
+        // What was damaged on the disk is mended by the same upload.
+        std::fs::write(app.blobs.path(&digest), "damaged").unwrap();
+        app.upload(upload, &verdict).await.ok(200);
+        assert_eq!(std::fs::read(app.blobs.path(&digest)).unwrap(), verdict.to_string().into_bytes());
 
         app.call("DELETE", &one).await.ok(204);
         app.call("DELETE", &one).await.problem(404, "artifact_not_found");

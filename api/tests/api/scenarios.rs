@@ -172,6 +172,9 @@ async fn an_idempotency_key_makes_one_scenario() {
     assert_eq!(first["id"], again["id"]);
     let other = init_with_key(&app, "k-1", r#"{"model": "m@1", "source": {"video": "v"}}"#).await;
     assert_eq!(other.problem(409, "idempotency_key_reused")["field"], "Idempotency-Key");
+    // A request with a used key is not resolved at all.
+    let other = init_with_key(&app, "k-1", r#"{"model": "no-such-model", "source": {"video": "v"}}"#).await;
+    other.problem(409, "idempotency_key_reused");
     init_with_key(&app, "k-2", r#"{"model": "m@1", "source": {"video": "v"}}"#).await.ok(200);
     let bad = init_with_key(&app, "with blank", "{}").await;
     assert_eq!(bad.status, 422, "the body is read first");

@@ -5,7 +5,7 @@
 use framehook_core::{
     job::{HookJob, HookLimits},
     prediction::{Detection, Event, HookFailure, Skipped},
-    reason::Reason,
+    reason::{Reason, ReasonCode},
     spec::OnPluginFailure,
 };
 
@@ -77,7 +77,7 @@ impl PreChain {
     /// Calls the hooks on one frame, until one decides.
     ///
     /// # Errors
-    /// When a hook failed and the policy is to fail the scenario.
+    /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
     pub fn run(&mut self, frame: &Frame<'_>) -> Result<Before, Reason> {
         let mut failures = Vec::new();
         for hook in &mut self.hooks {
@@ -125,7 +125,7 @@ impl PostChain {
     /// Calls the hooks on the outputs of one frame, each with the detections so far.
     ///
     /// # Errors
-    /// When a hook failed and the policy is to fail the scenario.
+    /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
     pub fn run(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
         let mut after = After::default();
         let mut labels: &[String] = &[];
@@ -210,6 +210,8 @@ fn fail(
     let plugin = hook.name().to_owned();
     let skipped = Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
     match policy {
+        // It refuses its configuration, for this model or this video: so it would on every frame.
+        _ if reason.code == ReasonCode::PluginIncompatible => Err(reason),
         OnPluginFailure::FailScenario => Err(reason),
         OnPluginFailure::SkipFrame => {
             failures.push(HookFailure { plugin, reason });

@@ -71,7 +71,8 @@ impl RunnerConfig {
             hook_limits: HookLimits::default(),
             // Ten times the longest pause between key frames one meets.
             frame_timeout: Duration::from_secs(10),
-            start_timeout: Duration::from_secs(30),
+            // Twice what an upload may take to be judged, which loads a model and a video in the same way.
+            start_timeout: Duration::from_secs(120),
             // A component of a script language (18 MB) takes 14 s on a fast core.
             compile_timeout: Duration::from_secs(60),
             backoff: Backoff::default(),

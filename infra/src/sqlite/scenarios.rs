@@ -16,7 +16,7 @@ use super::{
     row::{RowExt as _, to_json},
 };
 use crate::store::{
-    Created, HistoryEntry, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
+    Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
 };
 
 /// A scenario with its stored position and its newest worker, and what is asked of it.
@@ -61,12 +61,10 @@ const HISTORY: &str = "
 
 pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
     let mut tx = db.write().await?;
-    if let Some(idempotency) = &new.idempotency {
-        let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *tx).await?;
-        if let Some(row) = known {
-            let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
-            return Ok(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused });
-        }
+    if let Some(idempotency) = &new.idempotency
+        && let Some(created) = created_before(&mut tx, idempotency).await?
+    {
+        return Ok(created);
     }
     let now = now_us();
     sqlx::query(INSERT)
@@ -91,6 +89,13 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
     tx.commit().await?;
     db.outbox.notify_one();
     Ok(Created::New(record))
+}
+
+pub(super) async fn created_before(conn: &mut SqliteConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
+    let Some(row) = known else { return Ok(None) };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused }))
 }
 
 /// Every artifact a scenario names.

@@ -24,6 +24,11 @@ impl Store for SqliteStore {
         scenarios::create(&self.0, new).await
     }
 
+    async fn created_before(&self, idempotency: &Idempotency) -> Result<Option<Created>> {
+        let mut conn = self.0.reader.acquire().await?;
+        scenarios::created_before(&mut conn, idempotency).await
+    }
+
     async fn scenario(&self, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
         scenarios::find(&self.0, id).await
     }

@@ -53,6 +53,9 @@ pub trait Store: Send + Sync + 'static {
     /// that exists already nothing is written, and the answer tells whether the request was the same.
     async fn create_scenario(&self, new: NewScenario) -> Result<Created>;
 
+    /// What [`Store::create_scenario`] would answer to a repetition; `None` if the key is new.
+    async fn created_before(&self, idempotency: &Idempotency) -> Result<Option<Created>>;
+
     /// Deleted scenarios are not found.
     async fn scenario(&self, id: ScenarioId) -> Result<Option<ScenarioRecord>>;
 

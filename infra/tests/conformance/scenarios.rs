@@ -53,6 +53,13 @@ pub(crate) async fn an_idempotency_key_makes_one_scenario(backend: &impl Backend
         }
     }
     assert_eq!((new.len(), repeated), (1, vec![new[0]; 7]));
+    let asked = async |request| {
+        let idempotency = with_key("any", "key", request).idempotency.unwrap();
+        store.created_before(&idempotency).await.unwrap()
+    };
+    assert!(matches!(asked(1).await, Some(Created::Repeated(record)) if record.id == new[0]));
+    assert!(matches!(asked(2).await, Some(Created::KeyReused)));
+    assert!(store.created_before(&with_key("any", "no such key", 1).idempotency.unwrap()).await.unwrap().is_none());
     let reused = store.create_scenario(with_key("other", "key", 2)).await.unwrap();
     assert!(matches!(reused, Created::KeyReused), "{reused:?}");
     assert!(matches!(store.create_scenario(with_key("other", "key 2", 2)).await.unwrap(), Created::New(_)));

@@ -1,6 +1,9 @@
 //! Every way a plugin can go wrong, for the tests of the host. Never deploy it.
 
-use std::hint::black_box;
+use std::{
+    hint::black_box,
+    time::{Duration, Instant},
+};
 
 use framehook_sdk::{
     Bbox, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
@@ -19,6 +22,9 @@ struct Config {
     /// Misbehave when it starts instead of on a frame.
     #[serde(default)]
     at_start: bool,
+    /// Keep busy this long on each frame, to make a short video last. (A plugin may not sleep.)
+    #[serde(default)]
+    delay_ms: u64,
 }
 
 fn always() -> u64 {
@@ -71,6 +77,10 @@ impl Hook for Misbehave {
 impl Misbehave {
     /// Whether this call is one of those that go wrong. Counted by the host, so it outlives a trap.
     fn now(&self) -> bool {
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_millis(self.0.delay_ms) {
+            black_box(());
+        }
         let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
         state::set("calls", &calls.to_le_bytes()).ok();
         !self.0.at_start && calls.is_multiple_of(self.0.every)
@@ -140,7 +150,7 @@ fn misbehave(mode: Mode) -> Result<(), Error> {
         Mode::Loop => loop {
             black_box(());
         },
-        Mode::Sleep => std::thread::sleep(std::time::Duration::from_secs(3600)),
+        Mode::Sleep => std::thread::sleep(Duration::from_secs(3600)),
         Mode::Allocate => {
             let mut hoard = Vec::new();
             loop {

@@ -41,7 +41,6 @@ fn every_way_to_fail_is_contained_and_named() {
         ("bad-input", C::PluginError, "on purpose"),
         ("transient", C::PluginError, "on purpose"),
         ("fatal", C::PluginError, "on purpose"),
-        ("invalid-config", C::PluginIncompatible, "on purpose"),
     ] {
         let (mut chain, _) = chain(mode, 2, Policy::SkipFrame);
         assert_eq!(call(&mut chain, 0).unwrap(), After::default(), "{mode}");
@@ -67,6 +66,16 @@ fn a_plugin_that_always_fails_is_left_out_with_its_reason() {
     let reason = chain.degraded().unwrap();
     assert_eq!(reason.code, C::PluginTrap);
     assert!(reason.message.starts_with("misbehave@0.1.0: "), "{reason:?}");
+}
+
+#[test]
+fn a_configuration_that_is_refused_on_a_frame_fails_under_every_policy() {
+    for policy in [Policy::SkipFrame, Policy::RawOutput, Policy::FailScenario] {
+        let (mut chain, _) = chain("invalid-config", 1, policy);
+        let reason = call(&mut chain, 0).unwrap_err();
+        assert_eq!(reason.code, C::PluginIncompatible);
+        assert!(reason.message.contains("on purpose"), "{reason:?}");
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The stock plugins, through the same chains a worker uses.
 
-use framehook_core::spec::OnPluginFailure as Policy;
+use framehook_core::{reason::ReasonCode, spec::OnPluginFailure as Policy};
 use framehook_engine::chain::{After, Next, PostChain, PreChain};
 use serde_json::json;
 
@@ -76,8 +76,9 @@ fn the_counter_tracks_what_yolo_found_and_tells_of_the_crossing() {
 fn a_model_with_other_outputs_is_explained() {
     let (settings, _) = settings(Policy::SkipFrame);
     let mut chain = PostChain::start(&ENGINE, &[job("yolo", json!({}))], &settings).unwrap();
-    let after = run(&mut chain, 0, &[1, 1000], &[0.0; 1000]);
-    let message = &after.failures[0].reason.message;
+    let reason = infer(0, &[(&[1, 1000], &[0.0; 1000])], |inference| chain.run(inference)).unwrap_err();
+    assert_eq!(reason.code, ReasonCode::PluginIncompatible);
+    let message = reason.message;
     assert!(message.contains("no output has the shape") && message.contains("`output0` [1, 1000]"), "{message}");
 }
 

@@ -25,8 +25,9 @@ use crate::{
     source::{FrameSource, FrameStamp, SourceError},
 };
 
-/// How often a worker that passes over stored frames says that it lives: well inside any frame timeout.
-const ALIVE_EVERY: Duration = Duration::from_secs(1);
+/// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
+/// of which the shortest is 1 s.
+const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
 /// Of a frame without an inference.
 const NO_GEOMETRY: Geometry = Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: 0.0, pad_y: 0.0 };

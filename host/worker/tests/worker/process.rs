@@ -5,7 +5,7 @@ use std::{
     io::Write as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Stdio},
-    sync::mpsc::{Receiver, RecvTimeoutError, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, channel, sync_channel},
     thread,
     time::{Duration, Instant},
 };
@@ -90,7 +90,8 @@ impl Worker {
     pub(crate) fn start(job: &Job) -> Self {
         let mut worker = Self::spawn(job);
         let mut stdout = worker.child.stdout.take().unwrap();
-        let (sender, reports) = channel();
+        // As a runner that is slow: what the worker reports does not pile up here before a test has looked at it.
+        let (sender, reports) = sync_channel(1);
         thread::spawn(move || {
             while let Ok(Some(report)) = read_record(&mut stdout) {
                 if sender.send(report).is_err() {

@@ -23,6 +23,8 @@ const MAX_KEYPOINTS: usize = 100_000;
 const MAX_EVENTS: usize = 1_000;
 /// Per frame, all texts of its events together.
 const MAX_EVENT_TEXT: usize = 1 << 20;
+/// Per frame, over all its events: each about everything that is there would be a mistake.
+const MAX_SUBJECTS: usize = 100_000;
 /// A sentence.
 const MAX_REASON: usize = 1 << 10;
 /// The largest public data sets have some 20,000 classes.
@@ -142,9 +144,11 @@ pub(super) fn outcome(o: types::Outcome) -> Result<Outcome, Failure> {
 pub(super) fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Failure> {
     let text = |e: &types::Event| e.kind.len() + e.attributes.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>();
     let (count, total) = (events.len(), events.iter().map(text).sum::<usize>());
-    if count > MAX_EVENTS || total > MAX_EVENT_TEXT {
+    let subjects: usize = events.iter().map(|e| e.subjects.len()).sum();
+    if count > MAX_EVENTS || total > MAX_EVENT_TEXT || subjects > MAX_SUBJECTS {
         return Err(Failure::unusable_result(format!(
-            "returned {count} events with {total} bytes of text; at most {MAX_EVENTS} and {MAX_EVENT_TEXT} are allowed"
+            "returned {count} events with {total} bytes of text and {subjects} subjects; at most {MAX_EVENTS}, \
+             {MAX_EVENT_TEXT} and {MAX_SUBJECTS} are allowed"
         )));
     }
     let convert = |e: types::Event| {
