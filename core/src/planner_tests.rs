@@ -358,7 +358,9 @@ fn happen(world: &mut World, event: Event) {
         Event::Plan => world.settle(),
         Event::PlanInPart(count) => {
             let actions = plan(&world.snapshot(), Timing::default());
-            actions.into_iter().take(count).for_each(|action| drop(world.apply(action)));
+            for action in actions.into_iter().take(count) {
+                world.apply(action);
+            }
         }
     }
 }
