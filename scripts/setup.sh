@@ -5,17 +5,25 @@
 #   scripts/setup.sh --tests    and what only `make test` needs
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
-# through rustup, ONNX Runtime from PyPI into .cache/. A run that finds everything needs no network.
+# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central into .cache/.
+# A run that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
 # OpenCV without its 500 MB of unneeded parts, and clang for its bindings: the library is not enough.
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
+# librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
+packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
     # ffmpeg makes the damaged clips that the tests upload; curl follows the guides.
-    --tests) packages="$packages ffmpeg curl" ;;
+    --tests)
+        packages="$packages ffmpeg curl"
+        # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
+        command -v java >/dev/null || packages="$packages default-jre-headless"
+        command -v mvn >/dev/null || packages="$packages maven"
+        ;;
     *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests]" >&2; exit 2 ;;
 esac
 
@@ -99,3 +107,10 @@ fi
 
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
+
+# --- Apache Kafka, for tests --------------------------------------------------------------------
+
+if [ "${1-}" = --tests ]; then
+    scripts/kafka/fetch.sh
+    say "Apache Kafka is in .cache/kafka/lib"
+fi

@@ -77,7 +77,7 @@ fn of_topic(messages: &[Envelope], topic: Topic) -> Result<(Vec<Record>, Vec<Uui
     let mut records = Vec::new();
     let mut ids = Vec::new();
     for message in messages.iter().filter(|m| m.topic() == topic) {
-        records.push(Record { key: message.key(), payload: serde_json::to_vec(message)? });
+        records.push(Record::try_from(message)?);
         ids.push(message.id);
     }
     Ok((records, ids))

@@ -5,5 +5,6 @@
 
 pub mod blobs;
 pub mod bus;
+pub mod kafka;
 pub mod sqlite;
 pub mod store;

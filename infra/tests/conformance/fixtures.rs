@@ -28,6 +28,12 @@ pub(crate) trait Backend {
     async fn open(&self) -> (SharedStore, SharedBus);
 }
 
+/// A bus under test, on topics of its own.
+pub(crate) trait BusBackend {
+    /// For the first time or again; what was opened before has been dropped.
+    async fn open(&self) -> SharedBus;
+}
+
 /// A term that does not end within a test.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
 

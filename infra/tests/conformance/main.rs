@@ -8,6 +8,7 @@
 mod artifacts;
 mod bus;
 mod fixtures;
+mod kafka;
 mod lifecycle;
 mod orchestrator;
 mod results;
@@ -30,6 +31,28 @@ macro_rules! suite {
                 tokio::time::timeout(crate::DEADLINE, crate::$module::$check(&database)).await.expect("in time");
             })+
         })+
+    };
+}
+
+/// What every bus must do.
+macro_rules! bus_suite {
+    ($adapter:ident) => {
+        suite! {
+            $adapter,
+            bus {
+                records_keep_their_order_and_offsets_grow,
+                a_tail_begins_at_the_end,
+                a_waiting_tail_is_woken,
+                dropping_a_waiting_reader_loses_nothing,
+                a_subscription_reads_from_where_it_seeks,
+                nothing_is_delivered_before_the_first_seek,
+                a_partition_is_read_by_one_member_at_a_time,
+                what_is_forgotten_is_not_read_again,
+                many_publishers_lose_and_reorder_nothing,
+                topics_are_apart,
+                the_log_survives_reopening,
+            }
+        }
     };
 }
 
@@ -87,18 +110,10 @@ mod on_sqlite {
             trimming_keeps_what_is_needed,
             everything_survives_reopening,
         }
-        bus {
-            records_keep_their_order_and_offsets_grow,
-            a_tail_begins_at_the_end,
-            a_waiting_tail_is_woken,
-            dropping_a_waiting_reader_loses_nothing,
-            a_subscription_reads_from_where_it_seeks,
-            nothing_is_delivered_before_the_first_seek,
-            one_member_of_a_group_reads_at_a_time,
-            what_is_forgotten_is_not_read_again,
-            many_publishers_lose_and_reorder_nothing,
-            topics_are_apart,
-            the_log_survives_reopening,
-        }
     }
+    bus_suite!(sqlite);
+}
+
+mod on_kafka {
+    bus_suite!(kafka);
 }

@@ -3,7 +3,7 @@
 use framehook_infra::{bus::SharedBus, sqlite::Sqlite, store::SharedStore};
 use tempfile::TempDir;
 
-use crate::fixtures::Backend;
+use crate::fixtures::{Backend, BusBackend};
 
 pub(crate) struct Database(TempDir);
 
@@ -17,5 +17,11 @@ impl Backend for Database {
     async fn open(&self) -> (SharedStore, SharedBus) {
         let sqlite = Sqlite::open(self.0.path()).await.unwrap();
         (sqlite.store(), sqlite.bus())
+    }
+}
+
+impl BusBackend for Database {
+    async fn open(&self) -> SharedBus {
+        Sqlite::open(self.0.path()).await.unwrap().bus()
     }
 }
