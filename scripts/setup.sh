@@ -17,9 +17,9 @@ packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libop
 packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
-    # ffmpeg makes the damaged clips that the tests upload; curl follows the guides.
     --tests)
-        packages="$packages ffmpeg curl"
+        # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
+        packages="$packages curl postgresql-15 util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"
@@ -66,6 +66,12 @@ else
     say "installing Debian packages:$missing"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
+    case $missing in *postgresql*)
+        # Only the executables are wanted: without this the package would make and start a server of the system.
+        $as_root mkdir -p /etc/postgresql-common/createcluster.d
+        echo "create_main_cluster = false" |
+            $as_root tee /etc/postgresql-common/createcluster.d/framehook.conf >/dev/null ;;
+    esac
     # The lists may be old or absent; a failure shows what apt-get said.
     for step in "update" "install -y --no-install-recommends$missing"; do
         # shellcheck disable=SC2086 # words on purpose

@@ -6,5 +6,7 @@
 pub mod blobs;
 pub mod bus;
 pub mod kafka;
+pub mod postgres;
+mod sql;
 pub mod sqlite;
 pub mod store;

@@ -10,9 +10,10 @@ use framehook_core::{
     state::{Desired, ScenarioState, WorkerState},
 };
 
-use super::{row::unsigned, *};
+use super::*;
 use crate::{
     bus::Record,
+    sql::unsigned,
     store::{DeadLetter, PredictionQuery, ResultBatch, StoreError, StoreOutcome},
 };
 

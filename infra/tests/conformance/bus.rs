@@ -66,7 +66,7 @@ pub(crate) async fn fetch(member: &mut dyn Subscription, count: usize) -> Vec<De
 }
 
 pub(crate) async fn records_keep_their_order_and_offsets_grow(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     bus.ping().await.unwrap();
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     bus.publish(Topic::Results, vec![]).await.unwrap();
@@ -84,7 +84,7 @@ pub(crate) async fn records_keep_their_order_and_offsets_grow(backend: &impl Bus
 }
 
 pub(crate) async fn a_tail_begins_at_the_end(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     bus.publish(Topic::RunnerStatus, records(0..10)).await.unwrap();
     let mut first = bus.tail(Topic::RunnerStatus).await.unwrap();
     bus.publish(Topic::RunnerStatus, records(10..12)).await.unwrap();
@@ -95,7 +95,7 @@ pub(crate) async fn a_tail_begins_at_the_end(backend: &impl BusBackend) {
 }
 
 pub(crate) async fn a_waiting_tail_is_woken(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     let mut tails = JoinSet::new();
     for _ in 0..4 {
         let mut tail = bus.tail(Topic::ToDeploy).await.unwrap();
@@ -110,7 +110,7 @@ pub(crate) async fn a_waiting_tail_is_woken(backend: &impl BusBackend) {
 }
 
 pub(crate) async fn dropping_a_waiting_reader_loses_nothing(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
     // Polled once, and dropped: while nothing is there, and while something is on its way.
@@ -133,7 +133,7 @@ pub(crate) async fn dropping_a_waiting_reader_loses_nothing(backend: &impl BusBa
 }
 
 pub(crate) async fn a_subscription_reads_from_where_it_seeks(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     // Published before anybody subscribed: kept until it is forgotten.
     bus.publish(Topic::Results, records(0..50)).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
@@ -152,7 +152,7 @@ pub(crate) async fn a_subscription_reads_from_where_it_seeks(backend: &impl BusB
 }
 
 pub(crate) async fn nothing_is_delivered_before_the_first_seek(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..3)).await.unwrap();
     let mut member = bus.subscribe("inbox", Topic::Results).await.unwrap();
     assert!(member.seek(0, 0).await.is_err(), "not assigned yet");
@@ -227,7 +227,7 @@ pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger,
 }
 
 pub(crate) async fn a_partition_is_read_by_one_member_at_a_time(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     let ledger = Ledger::default();
     let stored = async |count: u32| {
         while !ledger.numbers().into_iter().eq(0..count) {
@@ -253,7 +253,7 @@ pub(crate) async fn a_partition_is_read_by_one_member_at_a_time(backend: &impl B
 }
 
 pub(crate) async fn what_is_forgotten_is_not_read_again(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..10)).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
     let all = fetch(member.as_mut(), 10).await;
@@ -275,7 +275,7 @@ pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl BusB
     /// Publishers, and the batches each one publishes.
     const PUBLISHERS: u32 = 12;
     const BATCHES: u32 = 20;
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
         let bus = bus.clone();
@@ -303,7 +303,7 @@ pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl BusB
 }
 
 pub(crate) async fn topics_are_apart(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     let mut tails = vec![];
     for topic in Topic::ALL {
         tails.push(bus.tail(topic).await.unwrap());
@@ -318,7 +318,7 @@ pub(crate) async fn topics_are_apart(backend: &impl BusBackend) {
 }
 
 pub(crate) async fn the_log_survives_reopening(backend: &impl BusBackend) {
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..10)).await.unwrap();
     let all = fetch(reading(&bus, "inbox", 0).await.as_mut(), 10).await;
     let partition = all[0].partition;
@@ -326,14 +326,14 @@ pub(crate) async fn the_log_survives_reopening(backend: &impl BusBackend) {
     let end = bus.end_offset(Topic::Results, partition).await.unwrap();
     drop(bus);
 
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     assert_eq!(bus.end_offset(Topic::Results, partition).await.unwrap(), end);
     assert_eq!(fetch(reading(&bus, "inbox", all[3].offset).await.as_mut(), 7).await, all[3..]);
     bus.forget(Topic::Results, partition, end).await.unwrap();
     drop(bus);
 
     // Nothing is left, and still no offset is given twice.
-    let bus = backend.open().await;
+    let bus = backend.bus().await;
     assert_eq!(bus.end_offset(Topic::Results, partition).await.unwrap(), end);
     bus.publish(Topic::Results, records(10..11)).await.unwrap();
     assert_eq!(fetch(reading(&bus, "inbox", end).await.as_mut(), 1).await[0].offset, end);

@@ -65,7 +65,7 @@ impl Database {
 }
 
 impl BusBackend for Database {
-    async fn open(&self) -> SharedBus {
+    async fn bus(&self) -> SharedBus {
         Kafka::connect(self.0.clone()).await.unwrap()
     }
 }
@@ -123,7 +123,7 @@ async fn topics_are_made_once_and_as_planned() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_large_record_and_its_trace_arrive() {
     let database = Database::fresh().await;
-    let bus = database.open().await;
+    let bus = database.bus().await;
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     // As large as a worker may say it, and incompressible.
     let mut random = fastrand::Rng::with_seed(7);
@@ -141,7 +141,7 @@ async fn a_large_record_and_its_trace_arrive() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_have_topics_that_are_made_when_needed() {
     let database = Database::fresh().await;
-    let bus = database.open().await;
+    let bus = database.bus().await;
     let letter = |offset| Delivered { partition: 7, offset, key: "key".into(), payload: vec![0, 159, 146, 150] };
     for offset in 0..2 {
         bus.dead_letter(Topic::Results, &letter(offset), "not JSON").await.unwrap();
@@ -170,7 +170,7 @@ async fn members_share_and_hand_over(protocol: GroupProtocol) {
     let mut database = Database::fresh().await;
     database.0.protocol = protocol;
     // Each in a "process" of its own.
-    let (bus, other) = (database.open().await, database.open().await);
+    let (bus, other) = (database.bus().await, database.bus().await);
     let (ledger, owned) = (Ledger::default(), [watch::Sender::new(0), watch::Sender::new(0)]);
     let own = |first: bool, second: bool| {
         let [a, b] = [*owned[0].borrow(), *owned[1].borrow()];
@@ -216,7 +216,7 @@ async fn members_share_and_hand_over_by_the_classic_protocol() {
 async fn members_come_and_go() {
     const ROUNDS: u32 = 8;
     const SIZE: u32 = 100;
-    let bus = Database::fresh().await.open().await;
+    let bus = Database::fresh().await.bus().await;
     let (ledger, owned) = (Ledger::default(), watch::Sender::new(0));
     let mut members = VecDeque::new();
     for round in 0..ROUNDS {
@@ -243,7 +243,7 @@ async fn a_member_that_does_not_ask_for_long_loses_its_partitions_and_comes_back
         let mut database = Database::fresh().await;
         database.0.protocol = protocol;
         database.0.properties = [("max.poll.interval.ms".to_owned(), "45000".to_owned())].into();
-        let (bus, other) = (database.open().await, database.open().await);
+        let (bus, other) = (database.bus().await, database.bus().await);
         let (ledger, owned) = (Ledger::default(), [watch::Sender::new(0), watch::Sender::new(0)]);
         let mut silent = reading(&bus, "inbox", 0).await;
         let member = other.subscribe("inbox", Topic::Results).await.unwrap();
@@ -278,7 +278,7 @@ async fn a_member_that_does_not_ask_for_long_loses_its_partitions_and_comes_back
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_begins_at_the_first_record_there_is_from_the_offset_on() {
     let database = Database::fresh().await;
-    let bus = database.open().await;
+    let bus = database.bus().await;
     bus.publish(Topic::Results, records(0..10)).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
     let partition = fetch(member.as_mut(), 10).await[0].partition;
@@ -304,7 +304,7 @@ async fn a_killed_broker_costs_nothing_that_was_acknowledged() {
     const SIZE: u32 = 10;
     let mut broker = spawn_blocking(servers::Kafka::start).await.unwrap();
     let database = Database::on(broker.brokers());
-    let bus = database.open().await;
+    let bus = database.bus().await;
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     let (ledger, owned) = (Ledger::default(), watch::Sender::new(0));
     let member = bus.subscribe("inbox", Topic::Results).await.unwrap();

@@ -3,6 +3,7 @@
 //! Invariant: no server outlives its test process, however that ends; its folder may, and goes when the next one starts.
 
 mod kafka;
+mod postgres;
 
 use std::{
     ffi::OsStr,
@@ -21,7 +22,10 @@ use std::{
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-pub use self::kafka::{Kafka, kafka_brokers};
+pub use self::{
+    kafka::{Kafka, kafka_brokers},
+    postgres::{Postgres, postgres_url},
+};
 use crate::executables;
 
 /// A port that nobody listened on a moment ago.
