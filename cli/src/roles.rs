@@ -97,7 +97,8 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
     }
     kill_process(pid, Signal::TERM).context("cannot signal the runner")?;
     println!("draining runner process {}", pid.as_raw_nonzero());
-    while test_kill_process(pid).is_ok() {
+    // It removes the file as its last act; one that died did not get that far.
+    while pid_file.exists() && test_kill_process(pid).is_ok() {
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("drained; its scenarios go on with other runners");

@@ -354,7 +354,8 @@ impl Drop for Temporary {
 
 fn lock(root: &Path) -> Result<fs::File> {
     fs::create_dir_all(root).map_err(BlobError::at(root))?;
-    let path = root.join("lock");
+    // Beside the folder, which holds nothing but blobs.
+    let path = root.with_extension("lock");
     let file =
         fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(BlobError::at(&path))?;
     match file.try_lock() {
