@@ -19,6 +19,7 @@ use framehook_core::{
 };
 use framehook_infra::store::Artifact;
 use futures::future::try_join_all;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use crate::{
@@ -112,7 +113,17 @@ fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
         Ok(validator) => validator,
         Err(error) => return vec![(String::new(), format!("the plugin's own schema cannot be used: {error}"))],
     };
-    let problem = |e: jsonschema::ValidationError<'_>| (e.instance_path().as_str().to_owned(), e.to_string());
+    let problem = |e: jsonschema::ValidationError<'_>| {
+        let place = e.instance_path().as_str();
+        match e.kind() {
+            // The place is that of the whole object; what is wrong is the field.
+            ValidationErrorKind::AdditionalProperties { unexpected } if unexpected.len() == 1 => {
+                let field = unexpected[0].replace('~', "~0").replace('/', "~1");
+                (format!("{place}/{field}"), e.to_string())
+            }
+            _ => (place.to_owned(), e.to_string()),
+        }
+    };
     validator.iter_errors(config).map(problem).collect()
 }
 
@@ -183,6 +194,7 @@ mod tests {
         };
         assert!(fields(json!({"min_score": 0.3, "line": [1, 2]})).is_empty());
         assert_eq!(fields(json!({"min_score": 3, "line": [1, "x"]})), [".line[1]", ".min_score"]);
+        assert_eq!(fields(json!({"min_score": 0.3, "a/b": 1})), [".a/b"]);
         assert_eq!(fields(json!({})), [""]);
         assert_eq!(fields(json!(3)), [""]);
         let remote = json!({"$ref": "https://example.com/schema.json"});
