@@ -113,18 +113,18 @@ fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
         Ok(validator) => validator,
         Err(error) => return vec![(String::new(), format!("the plugin's own schema cannot be used: {error}"))],
     };
-    let problem = |e: jsonschema::ValidationError<'_>| {
-        let place = e.instance_path().as_str();
-        match e.kind() {
-            // The place is that of the whole object; what is wrong is the field.
-            ValidationErrorKind::AdditionalProperties { unexpected } if unexpected.len() == 1 => {
-                let field = unexpected[0].replace('~', "~0").replace('/', "~1");
-                (format!("{place}/{field}"), e.to_string())
+    let problems = |e: jsonschema::ValidationError<'_>| -> Vec<_> {
+        let place = e.instance_path();
+        let places = match e.kind() {
+            // The place is that of the whole object; what is wrong is each of these fields.
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                unexpected.iter().map(|field| place.join(field.as_str())).collect()
             }
-            _ => (place.to_owned(), e.to_string()),
-        }
+            _ => vec![place.clone()],
+        };
+        places.iter().map(|place| (place.as_str().to_owned(), e.to_string())).collect()
     };
-    validator.iter_errors(config).map(problem).collect()
+    validator.iter_errors(config).flat_map(problems).collect()
 }
 
 /// Pairs of plugin and configuration that a plugin accepted.
@@ -195,6 +195,7 @@ mod tests {
         assert!(fields(json!({"min_score": 0.3, "line": [1, 2]})).is_empty());
         assert_eq!(fields(json!({"min_score": 3, "line": [1, "x"]})), [".line[1]", ".min_score"]);
         assert_eq!(fields(json!({"min_score": 0.3, "a/b": 1})), [".a/b"]);
+        assert_eq!(fields(json!({"min_score": 0.3, "x": 1, "y~": 2})), [".x", ".y~"]);
         assert_eq!(fields(json!({})), [""]);
         assert_eq!(fields(json!(3)), [""]);
         let remote = json!({"$ref": "https://example.com/schema.json"});
