@@ -1,0 +1,488 @@
+//! The world of the model: the store, the bus, two orchestrators, runners and inboxes, and everything that may happen next.
+//!
+//! The bus is a set of orders and a log of results that never forget: any runner may take any order at any time, again and
+//! again or never, so late, repeated, reordered and lost messages cost no steps of their own. A heartbeat is the runner's
+//! numbered report; a leader may hear any later one than the last. What a process does without being interrupted is one
+//! step; being interrupted is a fault.
+//!
+//! Deliberately absent: time (a lease may end at any moment, an order is always overdue), a worker that crashes
+//! while its runner lives (its frames land on the same rows), and the sequence number of heartbeats as a guard: an ended
+//! report is final and an outdated one can only ask for what generations refuse, so hearing one again delays, and breaks nothing.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use framehook_core::{
+    fences::{Fences, Verdict},
+    ids::{Epoch, Generation},
+    message::WorkerPhase,
+    planner::{Action, Timing, plan},
+    state::{Desired, ScenarioState},
+};
+
+use crate::{
+    guard::{Broken, Guard, Without},
+    store::{FRAMES, Fenced, Order, Record, Report, SCENARIO, Store},
+};
+
+/// Of one run: two are what the shortest way to most violations takes.
+pub(crate) static mut K:u8=0; pub(crate) static mut F:u8=0; pub(crate) static mut W:u8=0;
+/// Changes of mind of the user.
+
+/// Two runners, and one of them started again.
+const HOSTS: usize = 3;
+/// Deployments: the first, the one that fences it, and one after both.
+const GENERATIONS: Generation = 3;
+/// An order is overdue at once, and no lease is honoured longer than it lasts.
+const TIMING: Timing = Timing { resend_after: Duration::ZERO, mass_expiry_grace: Duration::ZERO };
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Event {
+    // ----- what everybody does -----
+    Reconcile { leader: usize },
+    Hear { leader: usize, host: usize, sequence: usize },
+    Relay,
+    Take { host: usize, order: Order },
+    Work { host: usize },
+    /// A frame is on its way to the bus while the worker goes on; only where a guard does not wait for it.
+    Hold { host: usize },
+    Release { host: usize },
+    Store,
+    Restart { host: usize },
+    // ----- what goes wrong -----
+    Wish(Desired),
+    TakeOver { leader: usize },
+    /// A leader stops after so many actions of its plan, and goes on later without looking again.
+    Pause { leader: usize, after: usize },
+    Resume { leader: usize },
+    RelayDies,
+    Expire { host: usize },
+    Die { host: usize },
+    /// An inbox that loses its partition with a batch in hand.
+    Read,
+    StoreLate,
+    /// An inbox dies between offset and rows; only where they are not one transaction.
+    StoreHalf,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Leader {
+    /// It believes to lead under this one; 0: it stands by.
+    epoch: Epoch,
+    plan: Vec<Action>,
+}
+
+/// One life of a runner, and its worker of the scenario.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Host {
+    name: usize,
+    alive: bool,
+    fences: Fences,
+    /// The highest generation it was told to stop.
+    stopped: Generation,
+    next_frame: u64,
+    held: Option<u64>,
+    published: Option<u64>,
+    /// Every heartbeat so far that said something new.
+    reports: Vec<Option<Report>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct World {
+    pub(crate) store: Store,
+    orders: BTreeSet<Order>,
+    results: Vec<Record>,
+    leaders: [Leader; 2],
+    hosts: Vec<Host>,
+    /// Every generation that a runner started.
+    started: Vec<Generation>,
+    late_batch: Option<(usize, usize)>,
+    faults: u8,
+    wishes: u8,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let mut leaders = [Leader::default(), Leader::default()];
+        leaders[0].epoch = 1;
+        Self {
+            store: Store::new(2),
+            orders: BTreeSet::new(),
+            results: vec![],
+            leaders,
+            hosts: vec![Host::new(0), Host::new(1)],
+            started: vec![],
+            late_batch: None,
+            faults: unsafe{F},
+            wishes: unsafe{W},
+        }
+    }
+
+    /// Everything that may happen now. More than makes a difference: what changes nothing leads to a known state.
+    pub(crate) fn events(&self, without: Without) -> Vec<Event> {
+        if self.store.generation > GENERATIONS {
+            return vec![];
+        }
+        let mut events = vec![];
+        if !self.store.outbox.is_empty() {
+            events.extend([Event::Relay, Event::RelayDies]);
+        }
+        if self.store.offset < self.results.len() {
+            events.extend([Event::Store, Event::Read]);
+            if !without.has(Guard::OffsetWithRows) {
+                events.push(Event::StoreHalf);
+            }
+        }
+        events.extend(self.late_batch.map(|_| Event::StoreLate));
+        for leader in 0..self.leaders.len() {
+            self.leader_events(leader, &mut events);
+        }
+        for host in 0..self.hosts.len() {
+            self.host_events(host, without, &mut events);
+        }
+        if self.wishes > 0 && self.store.desired != Desired::Deleted {
+            let wishes = Desired::ALL.iter().filter(|&&wish| wish != self.store.desired);
+            events.extend(wishes.map(|&wish| Event::Wish(wish)));
+        }
+        if self.faults == 0 {
+            events.retain(|event| !self.is_fault(event));
+        }
+        let k = unsafe{K}; let this=self; events.retain(|e| !this.is_fault(e) || k==0 || kind(e)==k);
+        events
+    }
+
+    fn host_events(&self, at: usize, without: Without, events: &mut Vec<Event>) {
+        let host = &self.hosts[at];
+        if self.store.runners.get(at).and_then(Option::as_ref).is_some_and(|r| !r.lost && !r.expired) {
+            events.push(Event::Expire { host: at });
+        }
+        if !host.alive {
+            if self.hosts.len() < HOSTS {
+                events.push(Event::Restart { host: at });
+            }
+            return;
+        }
+        events.push(Event::Die { host: at });
+        let is_taken = |order: &&Order| order.host == at || !without.has(Guard::IncarnationOfOrder);
+        events.extend(self.orders.iter().filter(is_taken).map(|&order| Event::Take { host: at, order }));
+        if host.worker().is_some() {
+            events.push(Event::Work { host: at });
+            if host.held.is_some() {
+                events.push(Event::Release { host: at });
+            } else if !without.has(Guard::PublishedInOrder) || !without.has(Guard::FinishedWhenPublished) {
+                events.push(Event::Hold { host: at });
+            }
+        }
+    }
+
+    fn leader_events(&self, leader: usize, events: &mut Vec<Event>) {
+        let Leader { epoch, plan: held } = &self.leaders[leader];
+        if *epoch != self.store.epoch {
+            events.push(Event::TakeOver { leader });
+        }
+        if *epoch == 0 {
+            return;
+        }
+        if !held.is_empty() {
+            return events.push(Event::Resume { leader });
+        }
+        events.push(Event::Reconcile { leader });
+        for (host, Host { reports, alive, .. }) in self.hosts.iter().enumerate() {
+            // One it has heard already only if it is sent again: as a sign of life.
+            let heard = self.store.runners.get(host).and_then(Option::as_ref).map(|r| r.sequence);
+            let newest = reports.len() - 1;
+            let first = heard.map_or(0, |heard| if *alive && heard == newest { heard } else { heard + 1 });
+            events.extend((first..=newest).map(|sequence| Event::Hear { leader, host, sequence }));
+        }
+        if self.faults > 0 {
+            let planned = plan(&self.store.snapshot(), TIMING).len();
+            events.extend((0..planned).map(|after| Event::Pause { leader, after }));
+        }
+    }
+
+    fn is_fault(&self, event: &Event) -> bool {
+        match event {
+            Event::TakeOver { .. } | Event::Pause { .. } | Event::RelayDies | Event::Die { .. } | Event::Read => true,
+            // The lease of a dead one ends of itself.
+            Event::Expire { host } => self.hosts[*host].alive,
+            // A heartbeat that was overtaken by what it does not know of.
+            Event::Hear { host, sequence, .. } => sequence + 1 < self.hosts[*host].reports.len(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn happen(&mut self, without: Without, event: Event) {
+        self.store.broken.clear();
+        self.faults -= u8::from(self.is_fault(&event));
+        match event {
+            Event::Reconcile { leader } => self.reconcile(without, leader),
+            Event::Hear { leader, host, sequence } => self.hear(without, leader, host, sequence),
+            Event::Relay => {
+                self.orders.extend(&self.store.outbox);
+                self.store.mark_published(without);
+            }
+            Event::RelayDies => self.orders.extend(&self.store.outbox),
+            Event::Take { host, order } => self.take(without, host, order),
+            Event::Work { host } => self.work(without, host),
+            Event::Hold { host } => {
+                let host = &mut self.hosts[host];
+                if host.worker().is_some() && host.held.is_none() && host.next_frame < FRAMES {
+                    host.held = Some(host.next_frame);
+                    host.next_frame += 1;
+                }
+            }
+            Event::Release { host } => {
+                if let Some(frame) = self.hosts[host].held.take() {
+                    self.publish(host, frame);
+                }
+            }
+            Event::Store => self.store_results(without, true),
+            Event::StoreHalf => self.store_results(without, false),
+            Event::Read => self.late_batch = Some((self.store.offset, self.results.len())),
+            Event::StoreLate => {
+                if let Some(batch) = self.late_batch.take() {
+                    self.store.store_results(without, &mut self.results, batch, true);
+                    self.forget_stored();
+                }
+            }
+            Event::Wish(desired) => {
+                self.wishes -= 1;
+                self.store.set_desired(desired);
+            }
+            Event::TakeOver { leader } => {
+                let epoch = self.store.lead(without);
+                self.leaders[leader].epoch = epoch;
+                self.store.expect(Broken::Epochs, self.leaders[0].epoch != self.leaders[1].epoch);
+            }
+            Event::Pause { leader, after } => {
+                self.leaders[leader].plan = plan(&self.store.snapshot(), TIMING);
+                let held = self.leaders[leader].plan.split_off(after);
+                self.resume(without, leader);
+                self.leaders[leader].plan = held;
+            }
+            Event::Resume { leader } => {
+                self.resume(without, leader);
+            }
+            Event::Expire { host } => {
+                self.store.runners.get_mut(host).into_iter().flatten().for_each(|r| r.expired = true);
+            }
+            Event::Die { host } => {
+                let Host { name, reports, .. } = &self.hosts[host];
+                self.hosts[host] = Host { alive: false, reports: reports.clone(), ..Host::new(*name) };
+            }
+            Event::Restart { host } => self.restart(host),
+        }
+    }
+
+    // ----- orchestrator -----
+
+    /// As `reconcile` of the orchestrator: plans until a plan moves nothing any more.
+    fn reconcile(&mut self, without: Without, leader: usize) {
+        loop {
+            self.leaders[leader].plan = plan(&self.store.snapshot(), TIMING);
+            if !self.resume(without, leader) {
+                return;
+            }
+        }
+    }
+
+    /// Executes the plan in hand; true if it moved a state, or was out of date.
+    fn resume(&mut self, without: Without, leader: usize) -> bool {
+        let before = self.store.outbox.clone();
+        let mut moved = false;
+        for action in std::mem::take(&mut self.leaders[leader].plan) {
+            match self.store.apply(without, self.leaders[leader].epoch, &action) {
+                Fenced::Done => moved |= !matches!(action, Action::Stop { .. } | Action::RepeatDeploy { .. }),
+                Fenced::Stale => {
+                    moved = true;
+                    break;
+                }
+                Fenced::NotLeader => {
+                    self.leaders[leader].epoch = 0;
+                    return false;
+                }
+            }
+        }
+        // An order given again is on the bus already, which repeats it as often as it likes.
+        self.store.outbox.retain(|order| before.contains(order) || !self.orders.contains(order));
+        moved
+    }
+
+    fn hear(&mut self, without: Without, leader: usize, host: usize, sequence: usize) {
+        self.store.runners.resize(self.hosts.len(), None);
+        let Host { name, reports, .. } = &self.hosts[host];
+        let beat = (sequence, reports[sequence]);
+        let epoch = self.leaders[leader].epoch;
+        if self.store.record_heartbeat(without, epoch, (host, *name), beat) == Fenced::NotLeader {
+            self.leaders[leader].epoch = 0;
+        }
+    }
+
+    // ----- runners -----
+
+    fn restart(&mut self, host: usize) {
+        let name = self.hosts[host].name;
+        if self.hosts.iter().all(|h| h.name != name || !h.alive) {
+            self.hosts.push(Host::new(name));
+        }
+    }
+
+    /// As `Runner::take`.
+    fn take(&mut self, without: Without, at: usize, order: Order) {
+        let Order { host: addressee, generation, is_stop, resume_after } = order;
+        let host = &mut self.hosts[at];
+        if addressee != at && without.has(Guard::IncarnationOfOrder) {
+            return;
+        }
+        let mut fences = host.fences.clone();
+        let verdict = match is_stop {
+            true => fences.stop(SCENARIO, generation),
+            false if without.has(Guard::GenerationOfOrder) => fences.deploy(SCENARIO, generation),
+            false => Verdict::Start,
+        };
+        if !is_stop || without.has(Guard::StopRemembered) {
+            host.fences = fences;
+        }
+        let running = host.worker().filter(|_| verdict != Verdict::Outdated);
+        match verdict {
+            Verdict::Start => {
+                host.next_frame = resume_after.map_or(0, |frame| frame + 1);
+                (host.held, host.published) = (None, None);
+                host.report(generation, WorkerPhase::Running);
+                let is_first = !self.started.contains(&generation) && generation > host.stopped;
+                self.started.push(generation);
+                self.store.expect(Broken::StartsOnce, is_first);
+            }
+            Verdict::Stop if running.is_some_and(|r| r.generation == generation) => {
+                host.held = None;
+                host.report(generation, WorkerPhase::Stopped);
+            }
+            Verdict::StopUnknown => {
+                (host.held, host.published) = (None, None);
+                host.report(generation, WorkerPhase::Stopped);
+            }
+            _ => {}
+        }
+        if is_stop {
+            self.hosts[at].stopped = self.hosts[at].stopped.max(generation);
+        }
+    }
+
+    fn work(&mut self, without: Without, at: usize) {
+        let host = &mut self.hosts[at];
+        let Some(Report { generation, .. }) = host.worker() else { return };
+        let is_sent = host.held.is_none();
+        if host.next_frame < FRAMES && (is_sent || !without.has(Guard::PublishedInOrder)) {
+            host.next_frame += 1;
+            let frame = host.next_frame - 1;
+            self.publish(at, frame);
+        } else if host.next_frame == FRAMES && (is_sent || !without.has(Guard::FinishedWhenPublished)) {
+            host.report(generation, WorkerPhase::Finished);
+        }
+    }
+
+    fn publish(&mut self, host: usize, frame: u64) {
+        let host = &mut self.hosts[host];
+        if let Some(Some(Report { generation, .. })) = host.reports.last() {
+            self.results.push(Record { generation: *generation, frame, effects: 0 });
+            host.published = host.published.max(Some(frame));
+        }
+    }
+
+    // ----- inbox -----
+
+    fn store_results(&mut self, without: Without, with_rows: bool) {
+        let batch = (self.store.offset, self.results.len());
+        self.store.store_results(without, &mut self.results, batch, with_rows);
+        self.forget_stored();
+    }
+
+    /// Offsets are counted from the oldest record that an inbox could still ask for, so that histories that differ only
+    /// in what is long stored are one state.
+    fn forget_stored(&mut self) {
+        let oldest = self.late_batch.map_or(self.store.offset, |(expected, _)| expected.min(self.store.offset));
+        self.results.drain(..oldest);
+        self.store.offset -= oldest;
+        self.late_batch = self.late_batch.map(|(expected, next)| (expected - oldest, next - oldest));
+    }
+
+    // ----- after all faults -----
+
+    /// Whether the world comes to what is desired once nothing goes wrong any more, with every order that is on the
+    /// bus now lost.
+    pub(crate) fn converges(mut self, without: Without) -> bool {
+        self.orders.clear();
+        (0..HOSTS.min(self.hosts.len())).filter(|&h| !self.hosts[h].alive).for_each(|h| {
+            self.store.runners.get_mut(h).into_iter().flatten().for_each(|r| r.expired = true);
+        });
+        (0..self.hosts.len()).for_each(|host| self.restart(host));
+        let leader = self.leaders.iter().position(|l| l.epoch == self.store.epoch).unwrap_or(0);
+        self.leaders = Default::default();
+        self.leaders[leader].epoch = self.store.lead(without);
+        // Longer than the longest way through all generations.
+        for _ in 0..16 {
+            self.calm_round(without, leader);
+            if self.is_settled() {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn calm_round(&mut self, without: Without, leader: usize) {
+        for host in (0..self.hosts.len()).filter(|&h| self.hosts[h].alive).collect::<Vec<_>>() {
+            self.hear(without, leader, host, self.hosts[host].reports.len() - 1);
+        }
+        self.reconcile(without, leader);
+        for order in std::mem::take(&mut self.store.outbox) {
+            self.store.outbox.insert(order);
+            self.store.mark_published(without);
+            if self.hosts[order.host].alive {
+                self.take(without, order.host, order);
+            }
+        }
+        for host in 0..self.hosts.len() {
+            (0..=FRAMES).for_each(|_| self.work(without, host));
+        }
+        self.store_results(without, true);
+    }
+
+    fn is_settled(&self) -> bool {
+        let Store { desired, state, purged, .. } = &self.store;
+        let is_as_desired = match desired {
+            Desired::Running => *state == ScenarioState::Completed,
+            Desired::Stopped => state.is_ended(),
+            Desired::Deleted => *purged,
+        };
+        let strays = self.hosts.iter().filter_map(Host::worker).count();
+        is_as_desired && strays == 0 && plan(&self.store.snapshot(), TIMING).is_empty()
+    }
+}
+
+impl Host {
+    fn new(name: usize) -> Self {
+        Self {
+            name,
+            alive: true,
+            fences: Fences::default(),
+            stopped: 0,
+            next_frame: 0,
+            held: None,
+            published: None,
+            reports: vec![None],
+        }
+    }
+
+    /// What its worker says, if one runs.
+    fn worker(&self) -> Option<Report> {
+        let report = self.reports.last().copied().flatten();
+        report.filter(|r| self.alive && !r.phase.is_ended())
+    }
+
+    fn report(&mut self, generation: Generation, phase: WorkerPhase) {
+        // The planner looks at what was published only when the worker has ended.
+        let published = self.published.filter(|_| phase.is_ended());
+        self.reports.push(Some(Report { generation, phase, published }));
+    }
+}
+
+fn kind(e:&Event)->u8 { match e { Event::TakeOver{..}=>1, Event::Pause{..}=>2, Event::RelayDies=>3, Event::Die{..}=>4, Event::Read=>5, Event::Expire{..}=>6, _=>7 } }
