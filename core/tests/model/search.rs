@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     guard::{Broken, Without},
-    world::{Event, World},
+    world::{Budget, Event, World},
 };
 
 /// Where the search ended: the shortest way to the violation, if there is one.
@@ -21,13 +21,17 @@ pub(crate) struct Found {
 }
 
 /// Searches for `wanted`, or for any violation, and shows every state to `visit` on the way.
-pub(crate) fn search(without: Without, wanted: Option<Broken>, mut visit: impl FnMut(&World)) -> Found {
-    let start = World::new();
+pub(crate) fn search(
+    budget: Budget,
+    without: Without,
+    wanted: Option<Broken>,
+    mut visit: impl FnMut(&World),
+) -> Found {
+    let start = World::new(budget);
     let mut known: HashMap<u64, Option<(u64, Event)>> = HashMap::from([(hash(&start), None)]);
-    let mut frontier = VecDeque::from([start]);
-    while let Some(world) = frontier.pop_front() {
+    let mut frontier = VecDeque::from([(hash(&start), start)]);
+    while let Some((from, world)) = frontier.pop_front() {
         visit(&world);
-        let from = hash(&world);
         for event in world.events(without) {
             let mut next = world.clone();
             next.happen(without, event);
@@ -39,9 +43,10 @@ pub(crate) fn search(without: Without, wanted: Option<Broken>, mut visit: impl F
                 trace.reverse();
                 return Found { states: known.len(), violation: Some((broken, trace)) };
             }
-            if let Entry::Vacant(entry) = known.entry(hash(&next)) {
+            let at = hash(&next);
+            if let Entry::Vacant(entry) = known.entry(at) {
                 entry.insert(Some((from, event)));
-                frontier.push_back(next);
+                frontier.push_back((at, next));
             }
         }
     }

@@ -58,8 +58,6 @@ pub(crate) struct Worker {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Runner {
     pub(crate) name: usize,
-    /// Number of the last heartbeat.
-    pub(crate) sequence: usize,
     report: Option<Report>,
     pub(crate) lost: bool,
     pub(crate) expired: bool,
@@ -95,7 +93,7 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) fn new(runners: usize) -> Self {
-        let runner = |name| Runner { name, sequence: 0, report: None, lost: false, expired: false };
+        let runner = |name| Runner { name, report: None, lost: false, expired: false };
         Self {
             desired: Desired::Running,
             state: ScenarioState::Pending,
@@ -139,17 +137,18 @@ impl Store {
         without: Without,
         epoch: Epoch,
         (host, name): (usize, usize),
-        (sequence, report): (usize, Option<Report>),
+        report: Option<Report>,
     ) -> Fenced {
         if without.has(Guard::EpochOfHeartbeat) && epoch != self.epoch {
             return Fenced::NotLeader;
         }
         let is_replaced = self.runners.iter().skip(host + 1).flatten().any(|r| r.name == name);
-        if !is_replaced {
-            self.commit(epoch);
-            self.runners[host] = Some(Runner { name, sequence, report, lost: false, expired: false });
-            self.workers.iter_mut().filter(|w| w.order.host == host).for_each(|w| w.heard = true);
+        if is_replaced {
+            return Fenced::Stale;
         }
+        self.commit(epoch);
+        self.runners[host] = Some(Runner { name, report, lost: false, expired: false });
+        self.workers.iter_mut().filter(|w| w.order.host == host).for_each(|w| w.heard = true);
         Fenced::Done
     }
 
@@ -313,6 +312,10 @@ impl Store {
         let from = self.workers[at].state;
         self.expect(Broken::IllegalTransition, from == to || from.may_become(to).is_ok());
         self.workers[at].state = to;
+        if !to.is_live() {
+            // Asked of the living only: two ends are one state.
+            (self.workers[at].stop_ordered, self.workers[at].heard) = (false, true);
+        }
         self.check_workers();
     }
 

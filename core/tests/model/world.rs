@@ -9,7 +9,7 @@
 //! while its runner lives (its frames land on the same rows), and the sequence number of heartbeats as a guard: an ended
 //! report is final and an outdated one can only ask for what generations refuse, so hearing one again delays, and breaks nothing.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, iter, time::Duration};
 
 use framehook_core::{
     fences::{Fences, Verdict},
@@ -24,9 +24,15 @@ use crate::{
     store::{FRAMES, Fenced, Order, Record, Report, SCENARIO, Store},
 };
 
-/// Of one run: two are what the shortest way to most violations takes.
-pub(crate) static mut K:u8=0; pub(crate) static mut F:u8=0; pub(crate) static mut W:u8=0;
-/// Changes of mind of the user.
+/// How much may go wrong in one run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Budget {
+    pub(crate) faults: u8,
+    /// So many of them end a runner, or its lease: these multiply the states most.
+    pub(crate) of_runners: u8,
+    /// Changes of mind of the user.
+    pub(crate) wishes: u8,
+}
 
 /// Two runners, and one of them started again.
 const HOSTS: usize = 3;
@@ -38,9 +44,10 @@ const TIMING: Timing = Timing { resend_after: Duration::ZERO, mass_expiry_grace:
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     // ----- what everybody does -----
-    Reconcile { leader: usize },
-    Hear { leader: usize, host: usize, sequence: usize },
-    Relay,
+    /// A leader hears a heartbeat, perhaps, and brings what runs to what is desired. If it is paused, that is a fault: it
+    /// stops after so many actions of its plan, and goes on later without looking again.
+    Lead { leader: usize, heard: Option<Heard>, pause: Option<usize> },
+    Mark,
     Take { host: usize, order: Order },
     Work { host: usize },
     /// A frame is on its way to the bus while the worker goes on; only where a guard does not wait for it.
@@ -51,9 +58,8 @@ pub(crate) enum Event {
     // ----- what goes wrong -----
     Wish(Desired),
     TakeOver { leader: usize },
-    /// A leader stops after so many actions of its plan, and goes on later without looking again.
-    Pause { leader: usize, after: usize },
     Resume { leader: usize },
+    /// A relay dies after it has published, and before it has marked.
     RelayDies,
     Expire { host: usize },
     Die { host: usize },
@@ -62,6 +68,19 @@ pub(crate) enum Event {
     StoreLate,
     /// An inbox dies between offset and rows; only where they are not one transaction.
     StoreHalf,
+}
+
+impl Event {
+    const fn is_of_runner(&self) -> bool {
+        matches!(self, Self::Die { .. } | Self::Expire { .. })
+    }
+}
+
+/// The heartbeat of a host, by its place behind the one heard before.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Heard {
+    host: usize,
+    ahead: usize,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -82,7 +101,7 @@ struct Host {
     next_frame: u64,
     held: Option<u64>,
     published: Option<u64>,
-    /// Every heartbeat so far that said something new.
+    /// The heartbeat heard last, and all since that say something new.
     reports: Vec<Option<Report>>,
 }
 
@@ -96,12 +115,13 @@ pub(crate) struct World {
     /// Every generation that a runner started.
     started: Vec<Generation>,
     late_batch: Option<(usize, usize)>,
-    faults: u8,
-    wishes: u8,
+    /// What is published is marked later.
+    marks_late: bool,
+    budget: Budget,
 }
 
 impl World {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(budget: Budget) -> Self {
         let mut leaders = [Leader::default(), Leader::default()];
         leaders[0].epoch = 1;
         Self {
@@ -112,8 +132,8 @@ impl World {
             hosts: vec![Host::new(0), Host::new(1)],
             started: vec![],
             late_batch: None,
-            faults: unsafe{F},
-            wishes: unsafe{W},
+            marks_late: false,
+            budget,
         }
     }
 
@@ -123,9 +143,7 @@ impl World {
             return vec![];
         }
         let mut events = vec![];
-        if !self.store.outbox.is_empty() {
-            events.extend([Event::Relay, Event::RelayDies]);
-        }
+        events.push(if self.marks_late { Event::Mark } else { Event::RelayDies });
         if self.store.offset < self.results.len() {
             events.extend([Event::Store, Event::Read]);
             if !without.has(Guard::OffsetWithRows) {
@@ -134,19 +152,20 @@ impl World {
         }
         events.extend(self.late_batch.map(|_| Event::StoreLate));
         for leader in 0..self.leaders.len() {
-            self.leader_events(leader, &mut events);
+            self.leader_events(leader, without, &mut events);
         }
         for host in 0..self.hosts.len() {
             self.host_events(host, without, &mut events);
         }
-        if self.wishes > 0 && self.store.desired != Desired::Deleted {
+        if self.budget.wishes > 0 && self.store.desired != Desired::Deleted {
             let wishes = Desired::ALL.iter().filter(|&&wish| wish != self.store.desired);
             events.extend(wishes.map(|&wish| Event::Wish(wish)));
         }
-        if self.faults == 0 {
-            events.retain(|event| !self.is_fault(event));
-        }
-        let k = unsafe{K}; let this=self; events.retain(|e| !this.is_fault(e) || k==0 || kind(e)==k);
+        let Budget { faults, of_runners, .. } = self.budget;
+        events.retain(|event| {
+            let is_affordable = faults > 0 && (of_runners > 0 || !event.is_of_runner());
+            is_affordable || !self.is_fault(event)
+        });
         events
     }
 
@@ -174,7 +193,7 @@ impl World {
         }
     }
 
-    fn leader_events(&self, leader: usize, events: &mut Vec<Event>) {
+    fn leader_events(&self, leader: usize, without: Without, events: &mut Vec<Event>) {
         let Leader { epoch, plan: held } = &self.leaders[leader];
         if *epoch != self.store.epoch {
             events.push(Event::TakeOver { leader });
@@ -185,42 +204,54 @@ impl World {
         if !held.is_empty() {
             return events.push(Event::Resume { leader });
         }
-        events.push(Event::Reconcile { leader });
-        for (host, Host { reports, alive, .. }) in self.hosts.iter().enumerate() {
-            // One it has heard already only if it is sent again: as a sign of life.
-            let heard = self.store.runners.get(host).and_then(Option::as_ref).map(|r| r.sequence);
-            let newest = reports.len() - 1;
-            let first = heard.map_or(0, |heard| if *alive && heard == newest { heard } else { heard + 1 });
-            events.extend((first..=newest).map(|sequence| Event::Hear { leader, host, sequence }));
-        }
-        if self.faults > 0 {
-            let planned = plan(&self.store.snapshot(), TIMING).len();
-            events.extend((0..planned).map(|after| Event::Pause { leader, after }));
+        let hosts = self.hosts.iter().enumerate();
+        let heard = hosts.flat_map(|(host, Host { reports, alive, .. })| {
+            // One that was heard before is sent again by the living, as a sign of life.
+            let first = usize::from(!alive && self.store.runners.get(host).is_some_and(Option::is_some));
+            (first..reports.len()).map(move |ahead| Heard { host, ahead })
+        });
+        for heard in iter::once(None).chain(heard.map(Some)) {
+            events.push(Event::Lead { leader, heard, pause: None });
+            if self.budget.faults > 0 {
+                let mut world = self.clone();
+                world.hear(without, leader, heard);
+                let planned = plan(&world.store.snapshot(), TIMING).len();
+                events.extend((0..planned).map(|after| Event::Lead { leader, heard, pause: Some(after) }));
+            }
         }
     }
 
     fn is_fault(&self, event: &Event) -> bool {
         match event {
-            Event::TakeOver { .. } | Event::Pause { .. } | Event::RelayDies | Event::Die { .. } | Event::Read => true,
+            Event::TakeOver { .. } | Event::RelayDies | Event::Die { .. } | Event::Read => true,
             // The lease of a dead one ends of itself.
             Event::Expire { host } => self.hosts[*host].alive,
-            // A heartbeat that was overtaken by what it does not know of.
-            Event::Hear { host, sequence, .. } => sequence + 1 < self.hosts[*host].reports.len(),
+            // A heartbeat may be overtaken by what it does not know of.
+            Event::Lead { heard, pause, .. } => {
+                pause.is_some() || heard.is_some_and(|h| h.ahead + 1 < self.hosts[h.host].reports.len())
+            }
             _ => false,
         }
     }
 
     pub(crate) fn happen(&mut self, without: Without, event: Event) {
         self.store.broken.clear();
-        self.faults -= u8::from(self.is_fault(&event));
+        let is_fault = self.is_fault(&event);
+        self.budget.faults -= u8::from(is_fault);
+        self.budget.of_runners -= u8::from(is_fault && event.is_of_runner());
         match event {
-            Event::Reconcile { leader } => self.reconcile(without, leader),
-            Event::Hear { leader, host, sequence } => self.hear(without, leader, host, sequence),
-            Event::Relay => {
-                self.orders.extend(&self.store.outbox);
-                self.store.mark_published(without);
+            Event::Lead { leader, heard, pause } => {
+                self.hear(without, leader, heard);
+                match pause {
+                    None => self.reconcile(without, leader),
+                    Some(after) => self.reconcile_in_part(without, leader, after),
+                }
             }
-            Event::RelayDies => self.orders.extend(&self.store.outbox),
+            Event::RelayDies => self.marks_late = true,
+            Event::Mark => {
+                self.marks_late = false;
+                self.relay(without);
+            }
             Event::Take { host, order } => self.take(without, host, order),
             Event::Work { host } => self.work(without, host),
             Event::Hold { host } => {
@@ -245,19 +276,13 @@ impl World {
                 }
             }
             Event::Wish(desired) => {
-                self.wishes -= 1;
+                self.budget.wishes -= 1;
                 self.store.set_desired(desired);
             }
             Event::TakeOver { leader } => {
                 let epoch = self.store.lead(without);
                 self.leaders[leader].epoch = epoch;
                 self.store.expect(Broken::Epochs, self.leaders[0].epoch != self.leaders[1].epoch);
-            }
-            Event::Pause { leader, after } => {
-                self.leaders[leader].plan = plan(&self.store.snapshot(), TIMING);
-                let held = self.leaders[leader].plan.split_off(after);
-                self.resume(without, leader);
-                self.leaders[leader].plan = held;
             }
             Event::Resume { leader } => {
                 self.resume(without, leader);
@@ -271,6 +296,16 @@ impl World {
             }
             Event::Restart { host } => self.restart(host),
         }
+        if without.0.is_empty() {
+            self.forget_orders();
+        }
+    }
+
+    /// With all guards, an order that changes nothing now never will: generations only grow. Without it histories that
+    /// differ in nothing else are one state.
+    fn forget_orders(&mut self) {
+        let hosts = &self.hosts;
+        self.orders.retain(|order| !hosts[order.host].is_deaf_to(*order));
     }
 
     // ----- orchestrator -----
@@ -285,9 +320,16 @@ impl World {
         }
     }
 
+    fn reconcile_in_part(&mut self, without: Without, leader: usize, after: usize) {
+        let mut now = plan(&self.store.snapshot(), TIMING);
+        let later = now.split_off(after);
+        self.leaders[leader].plan = now;
+        self.resume(without, leader);
+        self.leaders[leader].plan = later;
+    }
+
     /// Executes the plan in hand; true if it moved a state, or was out of date.
     fn resume(&mut self, without: Without, leader: usize) -> bool {
-        let before = self.store.outbox.clone();
         let mut moved = false;
         for action in std::mem::take(&mut self.leaders[leader].plan) {
             match self.store.apply(without, self.leaders[leader].epoch, &action) {
@@ -302,18 +344,28 @@ impl World {
                 }
             }
         }
-        // An order given again is on the bus already, which repeats it as often as it likes.
-        self.store.outbox.retain(|order| before.contains(order) || !self.orders.contains(order));
+        self.relay(without);
         moved
     }
 
-    fn hear(&mut self, without: Without, leader: usize, host: usize, sequence: usize) {
+    /// At once: an order that goes out later is one that is taken later.
+    fn relay(&mut self, without: Without) {
+        self.orders.extend(&self.store.outbox);
+        if !self.marks_late {
+            self.store.mark_published(without);
+        }
+    }
+
+    fn hear(&mut self, without: Without, leader: usize, heard: Option<Heard>) {
+        let Some(Heard { host, ahead }) = heard else { return };
         self.store.runners.resize(self.hosts.len(), None);
-        let Host { name, reports, .. } = &self.hosts[host];
-        let beat = (sequence, reports[sequence]);
+        let Host { name, reports, .. } = &mut self.hosts[host];
         let epoch = self.leaders[leader].epoch;
-        if self.store.record_heartbeat(without, epoch, (host, *name), beat) == Fenced::NotLeader {
-            self.leaders[leader].epoch = 0;
+        match self.store.record_heartbeat(without, epoch, (host, *name), reports[ahead]) {
+            // Older ones change nothing from here on.
+            Fenced::Done => drop(reports.drain(..ahead)),
+            Fenced::Stale => {}
+            Fenced::NotLeader => self.leaders[leader].epoch = 0,
         }
     }
 
@@ -345,8 +397,8 @@ impl World {
         let running = host.worker().filter(|_| verdict != Verdict::Outdated);
         match verdict {
             Verdict::Start => {
-                host.next_frame = resume_after.map_or(0, |frame| frame + 1);
                 (host.held, host.published) = (None, None);
+                host.next_frame = resume_after.map_or(0, |frame| frame + 1);
                 host.report(generation, WorkerPhase::Running);
                 let is_first = !self.started.contains(&generation) && generation > host.stopped;
                 self.started.push(generation);
@@ -411,7 +463,9 @@ impl World {
     /// bus now lost.
     pub(crate) fn converges(mut self, without: Without) -> bool {
         self.orders.clear();
-        (0..HOSTS.min(self.hosts.len())).filter(|&h| !self.hosts[h].alive).for_each(|h| {
+        self.store.outbox.clear();
+        self.marks_late = false;
+        (0..self.hosts.len()).filter(|&h| !self.hosts[h].alive).for_each(|h| {
             self.store.runners.get_mut(h).into_iter().flatten().for_each(|r| r.expired = true);
         });
         (0..self.hosts.len()).for_each(|host| self.restart(host));
@@ -430,12 +484,10 @@ impl World {
 
     fn calm_round(&mut self, without: Without, leader: usize) {
         for host in (0..self.hosts.len()).filter(|&h| self.hosts[h].alive).collect::<Vec<_>>() {
-            self.hear(without, leader, host, self.hosts[host].reports.len() - 1);
+            self.hear(without, leader, Some(Heard { host, ahead: self.hosts[host].reports.len() - 1 }));
         }
         self.reconcile(without, leader);
-        for order in std::mem::take(&mut self.store.outbox) {
-            self.store.outbox.insert(order);
-            self.store.mark_published(without);
+        for order in std::mem::take(&mut self.orders) {
             if self.hosts[order.host].alive {
                 self.take(without, order.host, order);
             }
@@ -478,11 +530,22 @@ impl Host {
         report.filter(|r| self.alive && !r.phase.is_ended())
     }
 
+    /// The order changes nothing any more.
+    fn is_deaf_to(&self, order: Order) -> bool {
+        let mut fences = self.fences.clone();
+        let is_moot = match order.is_stop {
+            true => fences.stop(SCENARIO, order.generation) != Verdict::StopUnknown && self.worker().is_none(),
+            false => fences.deploy(SCENARIO, order.generation) != Verdict::Start,
+        };
+        !self.alive || is_moot
+    }
+
     fn report(&mut self, generation: Generation, phase: WorkerPhase) {
         // The planner looks at what was published only when the worker has ended.
         let published = self.published.filter(|_| phase.is_ended());
         self.reports.push(Some(Report { generation, phase, published }));
+        if phase.is_ended() {
+            (self.next_frame, self.held, self.published) = (0, None, None);
+        }
     }
 }
-
-fn kind(e:&Event)->u8 { match e { Event::TakeOver{..}=>1, Event::Pause{..}=>2, Event::RelayDies=>3, Event::Die{..}=>4, Event::Read=>5, Event::Expire{..}=>6, _=>7 } }
