@@ -1,7 +1,5 @@
 //! What the model can take out of the protocol, and what must hold whatever fails.
 
-use std::fmt;
-
 /// One check that the protocol makes; each names where production makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
@@ -37,6 +35,10 @@ pub(crate) enum Guard {
     OffsetWithRows,
     /// Results of a deleted scenario are dropped: `ACCEPTS_RESULTS`.
     DeletedDropped,
+    /// A heartbeat that is older than the one recorded changes nothing: `IS_PAST`, by sequence.
+    SequenceOfHeartbeat,
+    /// Nor does one of an incarnation that a newer one has replaced: `IS_PAST`.
+    ReplacedIncarnation,
     /// An order that no heartbeat answers is given again: `RepeatDeploy`, and `Stop` while it is overdue.
     OrdersRepeated,
 }
@@ -60,7 +62,7 @@ pub(crate) enum Broken {
     OneLiveGeneration,
     /// I3: a generation starts once, and never after its runner heard it stop.
     StartsOnce,
-    /// I5.
+    /// I5. A worker that was fenced may still add rows that nobody wrote yet: they are what anybody would have written.
     RowWentBack,
     /// I7: each result takes effect once, exactly when the offset passes it.
     OffsetAndRows,
@@ -72,10 +74,4 @@ pub(crate) enum Broken {
     WorkerAtRest,
     /// Nothing is left of a purged scenario.
     LeftOver,
-}
-
-impl fmt::Display for Broken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self, f)
-    }
 }

@@ -21,12 +21,7 @@ pub(crate) struct Found {
 }
 
 /// Searches for `wanted`, or for any violation, and shows every state to `visit` on the way.
-pub(crate) fn search(
-    budget: Budget,
-    without: Without,
-    wanted: Option<Broken>,
-    mut visit: impl FnMut(&World),
-) -> Found {
+pub(crate) fn search(budget: Budget, without: Without, wanted: Option<Broken>, mut visit: impl FnMut(&World)) -> Found {
     let start = World::new(budget);
     let mut known: HashMap<u64, Option<(u64, Event)>> = HashMap::from([(hash(&start), None)]);
     let mut frontier = VecDeque::from([(hash(&start), start)]);

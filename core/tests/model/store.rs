@@ -143,7 +143,7 @@ impl Store {
             return Fenced::NotLeader;
         }
         let is_replaced = self.runners.iter().skip(host + 1).flatten().any(|r| r.name == name);
-        if is_replaced {
+        if is_replaced && without.has(Guard::ReplacedIncarnation) {
             return Fenced::Stale;
         }
         self.commit(epoch);

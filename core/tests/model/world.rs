@@ -2,12 +2,11 @@
 //!
 //! The bus is a set of orders and a log of results that never forget: any runner may take any order at any time, again and
 //! again or never, so late, repeated, reordered and lost messages cost no steps of their own. A heartbeat is the runner's
-//! numbered report; a leader may hear any later one than the last. What a process does without being interrupted is one
-//! step; being interrupted is a fault.
+//! report, and a leader may hear any later one than the last. What a process does without being interrupted is one step;
+//! being interrupted is a fault.
 //!
-//! Deliberately absent: time (a lease may end at any moment, an order is always overdue), a worker that crashes
-//! while its runner lives (its frames land on the same rows), and the sequence number of heartbeats as a guard: an ended
-//! report is final and an outdated one can only ask for what generations refuse, so hearing one again delays, and breaks nothing.
+//! Deliberately absent: time (a lease may end at any moment, an order is always overdue), several scenarios (they share
+//! nothing but room), and a worker that crashes while its runner lives (its frames land on their own rows).
 
 use std::{collections::BTreeSet, iter, time::Duration};
 
@@ -46,23 +45,46 @@ pub(crate) enum Event {
     // ----- what everybody does -----
     /// A leader hears a heartbeat, perhaps, and brings what runs to what is desired. If it is paused, that is a fault: it
     /// stops after so many actions of its plan, and goes on later without looking again.
-    Lead { leader: usize, heard: Option<Heard>, pause: Option<usize> },
+    Lead {
+        leader: usize,
+        heard: Option<Heard>,
+        pause: Option<usize>,
+    },
     Mark,
-    Take { host: usize, order: Order },
-    Work { host: usize },
+    Take {
+        host: usize,
+        order: Order,
+    },
+    Work {
+        host: usize,
+    },
     /// A frame is on its way to the bus while the worker goes on; only where a guard does not wait for it.
-    Hold { host: usize },
-    Release { host: usize },
+    Hold {
+        host: usize,
+    },
+    Release {
+        host: usize,
+    },
     Store,
-    Restart { host: usize },
+    Restart {
+        host: usize,
+    },
     // ----- what goes wrong -----
     Wish(Desired),
-    TakeOver { leader: usize },
-    Resume { leader: usize },
-    /// A relay dies after it has published, and before it has marked.
+    TakeOver {
+        leader: usize,
+    },
+    Resume {
+        leader: usize,
+    },
+    /// A relay dies between publishing and marking: until another does it, nothing is marked.
     RelayDies,
-    Expire { host: usize },
-    Die { host: usize },
+    Expire {
+        host: usize,
+    },
+    Die {
+        host: usize,
+    },
     /// An inbox that loses its partition with a batch in hand.
     Read,
     StoreLate,
@@ -296,12 +318,13 @@ impl World {
             }
             Event::Restart { host } => self.restart(host),
         }
-        if without.0.is_empty() {
+        let of_orders = [Guard::GenerationOfOrder, Guard::StopRemembered, Guard::IncarnationOfOrder];
+        if of_orders.into_iter().all(|guard| without.has(guard)) {
             self.forget_orders();
         }
     }
 
-    /// With all guards, an order that changes nothing now never will: generations only grow. Without it histories that
+    /// With the runners' guards, an order that changes nothing now never will: generations only grow. So histories that
     /// differ in nothing else are one state.
     fn forget_orders(&mut self) {
         let hosts = &self.hosts;
@@ -363,8 +386,8 @@ impl World {
         let epoch = self.leaders[leader].epoch;
         match self.store.record_heartbeat(without, epoch, (host, *name), reports[ahead]) {
             // Older ones change nothing from here on.
-            Fenced::Done => drop(reports.drain(..ahead)),
-            Fenced::Stale => {}
+            Fenced::Done if without.has(Guard::SequenceOfHeartbeat) => drop(reports.drain(..ahead)),
+            Fenced::Done | Fenced::Stale => {}
             Fenced::NotLeader => self.leaders[leader].epoch = 0,
         }
     }
@@ -394,7 +417,7 @@ impl World {
         if !is_stop || without.has(Guard::StopRemembered) {
             host.fences = fences;
         }
-        let running = host.worker().filter(|_| verdict != Verdict::Outdated);
+        let is_running = host.worker().is_some_and(|r| r.generation == generation);
         match verdict {
             Verdict::Start => {
                 (host.held, host.published) = (None, None);
@@ -404,7 +427,7 @@ impl World {
                 self.started.push(generation);
                 self.store.expect(Broken::StartsOnce, is_first);
             }
-            Verdict::Stop if running.is_some_and(|r| r.generation == generation) => {
+            Verdict::Stop if is_running => {
                 host.held = None;
                 host.report(generation, WorkerPhase::Stopped);
             }
@@ -459,11 +482,13 @@ impl World {
 
     // ----- after all faults -----
 
-    /// Whether the world comes to what is desired once nothing goes wrong any more, with every order that is on the
-    /// bus now lost.
-    pub(crate) fn converges(mut self, without: Without) -> bool {
-        self.orders.clear();
-        self.store.outbox.clear();
+    /// Whether the world comes to what is desired once nothing goes wrong any more; `lost`: all orders that are on
+    /// their way now are lost.
+    pub(crate) fn converges(mut self, without: Without, lost: bool) -> bool {
+        if lost {
+            self.orders.clear();
+            self.store.outbox.clear();
+        }
         self.marks_late = false;
         (0..self.hosts.len()).filter(|&h| !self.hosts[h].alive).for_each(|h| {
             self.store.runners.get_mut(h).into_iter().flatten().for_each(|r| r.expired = true);
@@ -492,8 +517,14 @@ impl World {
                 self.take(without, order.host, order);
             }
         }
-        for host in 0..self.hosts.len() {
-            (0..=FRAMES).for_each(|_| self.work(without, host));
+        for at in 0..self.hosts.len() {
+            let Some(Report { generation, .. }) = self.hosts[at].worker() else { continue };
+            // What shall be stopped does not end by itself, as a camera would not: so a lost stop is missed.
+            if (self.store.desired, self.store.generation) == (Desired::Running, generation) {
+                let held = self.hosts[at].held.take();
+                held.into_iter().for_each(|frame| self.publish(at, frame));
+                (0..=FRAMES).for_each(|_| self.work(without, at));
+            }
         }
         self.store_results(without, true);
     }
