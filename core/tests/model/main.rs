@@ -6,6 +6,7 @@
 //! holds the adapters to the same. What the model says of them is as good as that repetition.
 
 mod guard;
+mod host;
 mod search;
 mod store;
 mod world;

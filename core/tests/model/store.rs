@@ -1,7 +1,7 @@
 //! The store of the model: one scenario, its workers, runners, rows and offset, with the writes that infra's adapters
 //! promise. Each method is one transaction. Every write that breaks an invariant says so in `broken`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_core::{
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
@@ -86,7 +86,7 @@ pub(crate) struct Store {
     pub(crate) outbox: BTreeSet<Order>,
     pub(crate) offset: usize,
     /// The generation of each frame's row.
-    rows: [Option<Generation>; FRAMES as usize],
+    rows: BTreeMap<u64, Generation>,
     stored: Option<u64>,
     pub(crate) broken: Vec<Broken>,
 }
@@ -106,7 +106,7 @@ impl Store {
             written: 1,
             outbox: BTreeSet::new(),
             offset: 0,
-            rows: [None; FRAMES as usize],
+            rows: BTreeMap::new(),
             stored: None,
             broken: vec![],
         }
@@ -233,19 +233,16 @@ impl Store {
                 self.move_worker(without, at, *to);
                 true
             }
-            Action::MoveScenario { from, to, reason, .. } => {
-                let is_from = is_from(self.state, *from);
-                if is_from {
-                    self.move_state(*to, reason.as_ref());
-                }
-                is_from
+            Action::MoveScenario { from, .. } | Action::Explain { state: from, .. } if !is_from(self.state, *from) => {
+                false
             }
-            Action::Explain { state, reason, .. } => {
-                let is_from = is_from(self.state, *state);
-                if is_from {
-                    self.explain(reason.as_ref());
-                }
-                is_from
+            Action::MoveScenario { to, reason, .. } => {
+                self.move_state(*to, reason.as_ref());
+                true
+            }
+            Action::Explain { reason, .. } => {
+                self.explain(reason.as_ref());
+                true
             }
             Action::LoseRunner { incarnation, .. } => {
                 let present = self.runners[host(*incarnation)].as_mut().filter(|r| !r.lost);
@@ -287,7 +284,7 @@ impl Store {
         if !is_purgeable || self.workers.iter().any(|w| w.state.is_live()) {
             return false;
         }
-        (self.rows, self.stored, self.purged) = ([None; FRAMES as usize], None, true);
+        (self.rows, self.stored, self.purged) = (BTreeMap::new(), None, true);
         self.workers.clear();
         true
     }
@@ -355,26 +352,25 @@ impl Store {
             if self.desired == Desired::Deleted && without.has(Guard::DeletedDropped) {
                 continue;
             }
-            let row = &mut self.rows[usize::try_from(record.frame).unwrap()];
-            if !without.has(Guard::GenerationOfRow) || Some(record.generation) >= *row {
-                *row = Some(record.generation);
+            let row = self.rows.entry(record.frame).or_insert(record.generation);
+            if !without.has(Guard::GenerationOfRow) || record.generation >= *row {
+                *row = record.generation;
             }
             self.stored = self.stored.max(Some(record.frame));
         }
         self.expect(Broken::RowWentBack, no_row_goes_back(&before, &self.predictions()).is_ok());
-        self.expect(Broken::LeftOver, !self.purged || self.rows.iter().all(Option::is_none));
+        self.expect(Broken::LeftOver, !self.purged || self.rows.is_empty());
         let is_once = log.iter().enumerate().all(|(n, r)| r.effects == u8::from(n < self.offset));
         self.expect(Broken::OffsetAndRows, is_once);
         // A file resumes after `stored`, so all up to there must be there; and so must all that the offset has passed.
-        let has_row = |frame: u64| self.rows[usize::try_from(frame).unwrap()].is_some();
+        let has_row = |frame: u64| self.rows.contains_key(&frame);
         let is_whole = self.stored.is_none_or(|stored| (0..=stored).all(has_row))
             && log[..self.offset].iter().all(|r| has_row(r.frame));
         self.expect(Broken::FrameLost, is_whole || self.desired == Desired::Deleted);
     }
 
-    pub(crate) fn predictions(&self) -> Vec<Prediction> {
-        let rows = (0..).zip(&self.rows).filter_map(|(frame, generation)| Some((frame, (*generation)?)));
-        rows.map(|(frame, generation)| prediction(frame, generation)).collect()
+    fn predictions(&self) -> Vec<Prediction> {
+        self.rows.iter().map(|(frame, generation)| prediction(*frame, *generation)).collect()
     }
 }
 
@@ -382,7 +378,7 @@ impl Store {
 const NOW: i64 = 10;
 
 fn position(frame: u64) -> Position {
-    Position { pts_us: i64::try_from(frame).unwrap(), frame }
+    Position { pts_us: frame.cast_signed(), frame }
 }
 
 pub(crate) fn incarnation(host: usize) -> Incarnation {
@@ -390,7 +386,7 @@ pub(crate) fn incarnation(host: usize) -> Incarnation {
 }
 
 fn host(incarnation: Incarnation) -> usize {
-    usize::try_from(incarnation.0.as_u128()).unwrap()
+    incarnation.0.as_u128() as usize
 }
 
 fn runner_id(name: usize) -> RunnerId {

@@ -11,16 +11,15 @@
 use std::{collections::BTreeSet, iter, time::Duration};
 
 use framehook_core::{
-    fences::{Fences, Verdict},
     ids::{Epoch, Generation},
-    message::WorkerPhase,
     planner::{Action, Timing, plan},
     state::{Desired, ScenarioState},
 };
 
 use crate::{
     guard::{Broken, Guard, Without},
-    store::{FRAMES, Fenced, Order, Record, Report, SCENARIO, Store},
+    host::Host,
+    store::{FRAMES, Fenced, Order, Record, Report, Store},
 };
 
 /// How much may go wrong in one run.
@@ -50,41 +49,22 @@ pub(crate) enum Event {
         heard: Option<Heard>,
         pause: Option<usize>,
     },
+    Resume(usize),
     Mark,
-    Take {
-        host: usize,
-        order: Order,
-    },
-    Work {
-        host: usize,
-    },
+    Take(usize, Order),
+    Work(usize),
     /// A frame is on its way to the bus while the worker goes on; only where a guard does not wait for it.
-    Hold {
-        host: usize,
-    },
-    Release {
-        host: usize,
-    },
+    Hold(usize),
+    Release(usize),
     Store,
-    Restart {
-        host: usize,
-    },
+    Restart(usize),
     // ----- what goes wrong -----
     Wish(Desired),
-    TakeOver {
-        leader: usize,
-    },
-    Resume {
-        leader: usize,
-    },
+    TakeOver(usize),
     /// A relay dies between publishing and marking: until another does it, nothing is marked.
     RelayDies,
-    Expire {
-        host: usize,
-    },
-    Die {
-        host: usize,
-    },
+    Expire(usize),
+    Die(usize),
     /// An inbox that loses its partition with a batch in hand.
     Read,
     StoreLate,
@@ -94,7 +74,7 @@ pub(crate) enum Event {
 
 impl Event {
     const fn is_of_runner(&self) -> bool {
-        matches!(self, Self::Die { .. } | Self::Expire { .. })
+        matches!(self, Self::Die(_) | Self::Expire(_))
     }
 }
 
@@ -110,21 +90,6 @@ struct Leader {
     /// It believes to lead under this one; 0: it stands by.
     epoch: Epoch,
     plan: Vec<Action>,
-}
-
-/// One life of a runner, and its worker of the scenario.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Host {
-    name: usize,
-    alive: bool,
-    fences: Fences,
-    /// The highest generation it was told to stop.
-    stopped: Generation,
-    next_frame: u64,
-    held: Option<u64>,
-    published: Option<u64>,
-    /// The heartbeat heard last, and all since that say something new.
-    reports: Vec<Option<Report>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -194,37 +159,37 @@ impl World {
     fn host_events(&self, at: usize, without: Without, events: &mut Vec<Event>) {
         let host = &self.hosts[at];
         if self.store.runners.get(at).and_then(Option::as_ref).is_some_and(|r| !r.lost && !r.expired) {
-            events.push(Event::Expire { host: at });
+            events.push(Event::Expire(at));
         }
         if !host.alive {
             if self.hosts.len() < HOSTS {
-                events.push(Event::Restart { host: at });
+                events.push(Event::Restart(at));
             }
             return;
         }
-        events.push(Event::Die { host: at });
+        events.push(Event::Die(at));
         let is_taken = |order: &&Order| order.host == at || !without.has(Guard::IncarnationOfOrder);
-        events.extend(self.orders.iter().filter(is_taken).map(|&order| Event::Take { host: at, order }));
+        events.extend(self.orders.iter().filter(is_taken).map(|&order| Event::Take(at, order)));
         if host.worker().is_some() {
-            events.push(Event::Work { host: at });
+            events.push(Event::Work(at));
             if host.held.is_some() {
-                events.push(Event::Release { host: at });
+                events.push(Event::Release(at));
             } else if !without.has(Guard::PublishedInOrder) || !without.has(Guard::FinishedWhenPublished) {
-                events.push(Event::Hold { host: at });
+                events.push(Event::Hold(at));
             }
         }
     }
 
     fn leader_events(&self, leader: usize, without: Without, events: &mut Vec<Event>) {
         let Leader { epoch, plan: held } = &self.leaders[leader];
+        if !held.is_empty() {
+            return events.push(Event::Resume(leader));
+        }
         if *epoch != self.store.epoch {
-            events.push(Event::TakeOver { leader });
+            events.push(Event::TakeOver(leader));
         }
         if *epoch == 0 {
             return;
-        }
-        if !held.is_empty() {
-            return events.push(Event::Resume { leader });
         }
         let hosts = self.hosts.iter().enumerate();
         let heard = hosts.flat_map(|(host, Host { reports, alive, .. })| {
@@ -245,9 +210,9 @@ impl World {
 
     fn is_fault(&self, event: &Event) -> bool {
         match event {
-            Event::TakeOver { .. } | Event::RelayDies | Event::Die { .. } | Event::Read => true,
+            Event::TakeOver(_) | Event::RelayDies | Event::Die(_) | Event::Read => true,
             // The lease of a dead one ends of itself.
-            Event::Expire { host } => self.hosts[*host].alive,
+            Event::Expire(host) => self.hosts[*host].alive,
             // A heartbeat may be overtaken by what it does not know of.
             Event::Lead { heard, pause, .. } => {
                 pause.is_some() || heard.is_some_and(|h| h.ahead + 1 < self.hosts[h.host].reports.len())
@@ -274,16 +239,10 @@ impl World {
                 self.marks_late = false;
                 self.relay(without);
             }
-            Event::Take { host, order } => self.take(without, host, order),
-            Event::Work { host } => self.work(without, host),
-            Event::Hold { host } => {
-                let host = &mut self.hosts[host];
-                if host.worker().is_some() && host.held.is_none() && host.next_frame < FRAMES {
-                    host.held = Some(host.next_frame);
-                    host.next_frame += 1;
-                }
-            }
-            Event::Release { host } => {
+            Event::Take(host, order) => self.take(without, host, order),
+            Event::Work(host) => self.work(without, host),
+            Event::Hold(host) => self.hosts[host].hold(),
+            Event::Release(host) => {
                 if let Some(frame) = self.hosts[host].held.take() {
                     self.publish(host, frame);
                 }
@@ -301,22 +260,19 @@ impl World {
                 self.budget.wishes -= 1;
                 self.store.set_desired(desired);
             }
-            Event::TakeOver { leader } => {
+            Event::TakeOver(leader) => {
                 let epoch = self.store.lead(without);
                 self.leaders[leader].epoch = epoch;
                 self.store.expect(Broken::Epochs, self.leaders[0].epoch != self.leaders[1].epoch);
             }
-            Event::Resume { leader } => {
+            Event::Resume(leader) => {
                 self.resume(without, leader);
             }
-            Event::Expire { host } => {
+            Event::Expire(host) => {
                 self.store.runners.get_mut(host).into_iter().flatten().for_each(|r| r.expired = true);
             }
-            Event::Die { host } => {
-                let Host { name, reports, .. } = &self.hosts[host];
-                self.hosts[host] = Host { alive: false, reports: reports.clone(), ..Host::new(*name) };
-            }
-            Event::Restart { host } => self.restart(host),
+            Event::Die(host) => self.hosts[host].die(),
+            Event::Restart(host) => self.restart(host),
         }
         let of_orders = [Guard::GenerationOfOrder, Guard::StopRemembered, Guard::IncarnationOfOrder];
         if of_orders.into_iter().all(|guard| without.has(guard)) {
@@ -348,7 +304,10 @@ impl World {
         let later = now.split_off(after);
         self.leaders[leader].plan = now;
         self.resume(without, leader);
-        self.leaders[leader].plan = later;
+        // One that was told that it does not lead drops its plan.
+        if self.leaders[leader].epoch > 0 {
+            self.leaders[leader].plan = later;
+        }
     }
 
     /// Executes the plan in hand; true if it moved a state, or was out of date.
@@ -362,8 +321,8 @@ impl World {
                     break;
                 }
                 Fenced::NotLeader => {
-                    self.leaders[leader].epoch = 0;
-                    return false;
+                    (self.leaders[leader].epoch, moved) = (0, false);
+                    break;
                 }
             }
         }
@@ -401,64 +360,27 @@ impl World {
         }
     }
 
-    /// As `Runner::take`.
-    fn take(&mut self, without: Without, at: usize, order: Order) {
-        let Order { host: addressee, generation, is_stop, resume_after } = order;
-        let host = &mut self.hosts[at];
-        if addressee != at && without.has(Guard::IncarnationOfOrder) {
+    fn take(&mut self, without: Without, host: usize, order: Order) {
+        if order.host != host && without.has(Guard::IncarnationOfOrder) {
             return;
         }
-        let mut fences = host.fences.clone();
-        let verdict = match is_stop {
-            true => fences.stop(SCENARIO, generation),
-            false if without.has(Guard::GenerationOfOrder) => fences.deploy(SCENARIO, generation),
-            false => Verdict::Start,
-        };
-        if !is_stop || without.has(Guard::StopRemembered) {
-            host.fences = fences;
-        }
-        let is_running = host.worker().is_some_and(|r| r.generation == generation);
-        match verdict {
-            Verdict::Start => {
-                (host.held, host.published) = (None, None);
-                host.next_frame = resume_after.map_or(0, |frame| frame + 1);
-                host.report(generation, WorkerPhase::Running);
-                let is_first = !self.started.contains(&generation) && generation > host.stopped;
-                self.started.push(generation);
-                self.store.expect(Broken::StartsOnce, is_first);
-            }
-            Verdict::Stop if is_running => {
-                host.held = None;
-                host.report(generation, WorkerPhase::Stopped);
-            }
-            Verdict::StopUnknown => {
-                (host.held, host.published) = (None, None);
-                host.report(generation, WorkerPhase::Stopped);
-            }
-            _ => {}
-        }
-        if is_stop {
-            self.hosts[at].stopped = self.hosts[at].stopped.max(generation);
+        if let Some(started) = self.hosts[host].take(without, order) {
+            let is_first = !self.started.contains(&started) && started > self.hosts[host].stopped;
+            self.started.push(started);
+            self.store.expect(Broken::StartsOnce, is_first);
         }
     }
 
-    fn work(&mut self, without: Without, at: usize) {
-        let host = &mut self.hosts[at];
-        let Some(Report { generation, .. }) = host.worker() else { return };
-        let is_sent = host.held.is_none();
-        if host.next_frame < FRAMES && (is_sent || !without.has(Guard::PublishedInOrder)) {
-            host.next_frame += 1;
-            let frame = host.next_frame - 1;
-            self.publish(at, frame);
-        } else if host.next_frame == FRAMES && (is_sent || !without.has(Guard::FinishedWhenPublished)) {
-            host.report(generation, WorkerPhase::Finished);
+    fn work(&mut self, without: Without, host: usize) {
+        if let Some(frame) = self.hosts[host].work(without) {
+            self.publish(host, frame);
         }
     }
 
     fn publish(&mut self, host: usize, frame: u64) {
         let host = &mut self.hosts[host];
-        if let Some(Some(Report { generation, .. })) = host.reports.last() {
-            self.results.push(Record { generation: *generation, frame, effects: 0 });
+        if let Some(Report { generation, .. }) = host.worker() {
+            self.results.push(Record { generation, frame, effects: 0 });
             host.published = host.published.max(Some(frame));
         }
     }
@@ -538,45 +460,5 @@ impl World {
         };
         let strays = self.hosts.iter().filter_map(Host::worker).count();
         is_as_desired && strays == 0 && plan(&self.store.snapshot(), TIMING).is_empty()
-    }
-}
-
-impl Host {
-    fn new(name: usize) -> Self {
-        Self {
-            name,
-            alive: true,
-            fences: Fences::default(),
-            stopped: 0,
-            next_frame: 0,
-            held: None,
-            published: None,
-            reports: vec![None],
-        }
-    }
-
-    /// What its worker says, if one runs.
-    fn worker(&self) -> Option<Report> {
-        let report = self.reports.last().copied().flatten();
-        report.filter(|r| self.alive && !r.phase.is_ended())
-    }
-
-    /// The order changes nothing any more.
-    fn is_deaf_to(&self, order: Order) -> bool {
-        let mut fences = self.fences.clone();
-        let is_moot = match order.is_stop {
-            true => fences.stop(SCENARIO, order.generation) != Verdict::StopUnknown && self.worker().is_none(),
-            false => fences.deploy(SCENARIO, order.generation) != Verdict::Start,
-        };
-        !self.alive || is_moot
-    }
-
-    fn report(&mut self, generation: Generation, phase: WorkerPhase) {
-        // The planner looks at what was published only when the worker has ended.
-        let published = self.published.filter(|_| phase.is_ended());
-        self.reports.push(Some(Report { generation, phase, published }));
-        if phase.is_ended() {
-            (self.next_frame, self.held, self.published) = (0, None, None);
-        }
     }
 }
