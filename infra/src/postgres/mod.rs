@@ -5,7 +5,7 @@
 //!   and the next one reads, so that it sees what it waited for.
 //! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by scenario),
 //!   outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A deadlock or a conflict that arises all
-//!   the same is tried again in one place, [`Database::retrying`].
+//!   the same is tried again in one place, `Database::retrying`.
 //! - All times are the server's `clock_timestamp()`, read after the locks, never this machine's.
 //! - No error and no log shows the password of the URL.
 //!
