@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use framehook_core::message::{Envelope, Message, Topic};
+use framehook_core::message::{Envelope, Message, Topic, frame_of};
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
     store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
@@ -114,7 +114,7 @@ impl Inbox<'_> {
 /// shown; tried only once, because the store keeps them anyway.
 async fn show_dead_letters(bus: &SharedBus, batch: &ResultBatch) {
     let partition = batch.partition;
-    for DeadLetter { offset, key, payload, reason } in &batch.dead_letters {
+    for DeadLetter { offset, key, payload, reason, .. } in &batch.dead_letters {
         let record = Delivered { partition, offset: *offset, key: key.clone(), payload: payload.clone() };
         if let Err(error) = bus.dead_letter(Topic::Results, &record, reason).await {
             tracing::warn!(partition, offset, "a dead letter is in the store only: {error}");
@@ -148,7 +148,10 @@ fn batch(partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> R
             Err(reason) => {
                 tracing::warn!(partition, offset = record.offset, "dead letter: {reason}");
                 let Delivered { offset, key, payload, .. } = record;
-                dead_letters.push(DeadLetter { offset, key, payload, reason });
+                // The key says the same, or it is not this scenario's frame.
+                let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
+                let position = frame.map(|(_, position)| position);
+                dead_letters.push(DeadLetter { offset, key, payload, reason, position });
             }
         }
     }

@@ -1,6 +1,8 @@
 //! What travels over the bus. Every message is a hint or an idempotent record: losing, repeating
 //! or reordering one changes nothing that the next heartbeat or the next scan does not mend.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -114,6 +116,9 @@ pub struct RunnerStatus {
     /// Takes no new work.
     pub draining: bool,
     pub version: String,
+    /// What it has, for scenarios that ask for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Ended ones too, until a newer generation or a stop order replaces them.
     pub workers: Vec<WorkerStatus>,
 }
@@ -226,6 +231,24 @@ impl Envelope {
         let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
         Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
     }
+}
+
+/// Of which frame a record is that cannot be read as a whole: written by another release, or with a number that JSON does
+/// not have. `None` if it does not say so.
+#[must_use]
+pub fn frame_of(bytes: &[u8]) -> Option<(ScenarioId, Position)> {
+    #[derive(Deserialize)]
+    struct Outline {
+        data: Frame,
+    }
+    #[derive(Deserialize)]
+    struct Frame {
+        scenario_id: ScenarioId,
+        pts_us: i64,
+        frame: u64,
+    }
+    let Outline { data: Frame { scenario_id, pts_us, frame } } = serde_json::from_slice(bytes).ok()?;
+    Some((scenario_id, Position { pts_us, frame }))
 }
 
 impl std::str::FromStr for Envelope {

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::{Incarnation, RunnerId},
@@ -41,6 +41,7 @@ async fn health_runners_and_metrics() {
         capacity: 4,
         draining: false,
         version: "0.1.0".into(),
+        labels: BTreeMap::from([("site".into(), "north".into())]),
         workers: vec![],
     };
     app.store.record_heartbeat(epoch, &status, second).await.unwrap();

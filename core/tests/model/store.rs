@@ -165,6 +165,7 @@ impl Store {
             reason: self.reason.clone(),
             generation: self.generation,
             stored: self.stored.map(position),
+            placement: BTreeMap::new(),
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
         Snapshot {
@@ -409,6 +410,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         expires_at_us: if runner.expired { NOW } else { NOW + 1 },
         capacity: 1,
         draining: false,
+        labels: BTreeMap::new(),
         seen_at_us: NOW - 1,
         workers: runner.report.map(status).into_iter().collect(),
     }

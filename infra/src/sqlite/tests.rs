@@ -113,7 +113,8 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     let (store, bus) = (sqlite.store(), sqlite.bus());
-    let letter = DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new() };
+    let letter =
+        DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new(), position: None };
     let big = ResultBatch { dead_letters: vec![letter], ..batch(0, 1, vec![]) };
     fill(&sqlite).await;
     let error = store.store_results(big.clone()).await.unwrap_err();
@@ -142,7 +143,8 @@ async fn an_unreadable_row_is_named() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     let id = ScenarioId::generate();
-    const ROW: &str = "INSERT INTO scenario_results VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
+    const ROW: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
+        VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
     sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
     let error = sqlite.store().predictions(id, query).await.unwrap_err();

@@ -50,7 +50,7 @@ pub struct ScenarioRecord {
     pub state: ScenarioState,
     pub reason: Option<Reason>,
     pub generation: Generation,
-    /// The last stored frame.
+    /// The last frame that arrived, as a row or as a dead letter.
     pub stored: Option<Position>,
     pub worker: Option<WorkerRecord>,
 }
@@ -150,6 +150,9 @@ pub struct DeadLetter {
     pub key: String,
     pub payload: Vec<u8>,
     pub reason: String,
+    /// Its frame, if it says so: a frame of the scenario that `key` names, which is dropped unless a readable record of
+    /// it comes, too.
+    pub position: Option<Position>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! Scenarios, predictions and heartbeats to test with, and a world to move them in.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
@@ -145,6 +145,7 @@ impl World {
             capacity: 100,
             draining: false,
             version: "0.1.0".into(),
+            labels: BTreeMap::new(),
             workers: vec![],
         };
         let mut world = Self { store, holder, epoch, heartbeat };

@@ -72,7 +72,8 @@ pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreB
     assert_eq!(store.store_results(first.clone()).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(offset().await, 5);
 
-    let letter = DeadLetter { offset: 4, key: "k".into(), payload: vec![1], reason: "unreadable".into() };
+    let letter =
+        DeadLetter { offset: 4, key: "k".into(), payload: vec![1], reason: "unreadable".into(), position: None };
     let late = ResultBatch { dead_letters: vec![letter], ..batch(0, 9, predictions(id, 2, 3..9)) };
     let ahead = batch(6, 9, predictions(id, 2, 3..9));
     for moved in [first, late, ahead] {
@@ -134,7 +135,13 @@ pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend
 pub(crate) async fn dead_letters_move_the_offset(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
-    let letter = DeadLetter { offset: 1, key: "k".into(), payload: vec![0, 159, 146, 150], reason: "not JSON".into() };
+    let letter = DeadLetter {
+        offset: 1,
+        key: "k".into(),
+        payload: vec![0, 159, 146, 150],
+        reason: "not JSON".into(),
+        position: None,
+    };
     let poisoned = ResultBatch { dead_letters: vec![letter], ..batch(0, 3, predictions(id, 1, 0..2)) };
     assert_eq!(world.store.store_results(poisoned).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 3);
