@@ -6,7 +6,7 @@ use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, ScenarioId},
     message::Topic,
-    prediction::{Detection, FrameTimings, Prediction, Provenance},
+    prediction::{Detection, FrameTimings, Prediction, Provenance, Skipped},
     state::{Desired, ScenarioState, WorkerState},
 };
 
@@ -101,6 +101,32 @@ async fn a_newer_or_foreign_database_is_refused() {
     let file = other.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(matches!(Sqlite::open(&file).await, Err(OpenError::Folder { .. })));
+}
+
+/// What the first release wrote is counted when it is opened.
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let data = tempfile::tempdir().unwrap();
+    let writer = pool(1).connect_with(options(&data.path().join("framehook.db"), SYNCHRONOUS)).await.unwrap();
+    MIGRATIONS.run_to(1, &writer).await.unwrap();
+    let id = ScenarioId::generate();
+    const SCENARIO: &str = "
+        INSERT INTO scenarios (id, name, spec, resolved, desired, state, created_at, updated_at)
+        VALUES (?, '', '', '', 'running', 'completed', 0, 0)";
+    const ROW: &str = "INSERT INTO scenario_results VALUES (?, ?, 1, ?, 0, ?)";
+    const PROGRESS: &str = "INSERT INTO scenario_progress VALUES (?, 80000, 2)";
+    sqlx::query(SCENARIO).bind(id.to_string()).execute(&writer).await.unwrap();
+    sqlx::query(PROGRESS).bind(id.to_string()).execute(&writer).await.unwrap();
+    for frame in 0..3 {
+        let by = Skipped { by: "gate@1.0.0".into(), reason: "still".into() };
+        let row = Prediction { skipped: (frame == 1).then_some(by), ..prediction(id, frame) };
+        let row = serde_json::to_string(&row).unwrap();
+        let insert = sqlx::query(ROW).bind(id.to_string()).bind(frame * 40_000).bind(frame).bind(row);
+        insert.execute(&writer).await.unwrap();
+    }
+    writer.close().await;
+    let delivery = Sqlite::open(data.path()).await.unwrap().store().delivery(id).await.unwrap().unwrap();
+    assert_eq!((delivery.decoded, delivery.stored, delivery.skipped), (3, 2, 1));
 }
 
 /// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the connection.

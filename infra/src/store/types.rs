@@ -127,6 +127,7 @@ pub enum DeleteArtifact {
     NotFound,
     InUse {
         by: ScenarioId,
+        state: ScenarioState,
     },
 }
 
