@@ -7,7 +7,10 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId};
+use framehook_core::{
+    error_code::ErrorCode,
+    ids::{RunnerId, ScenarioId},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -27,6 +30,18 @@ impl<S: Send + Sync> FromRequestParts<S> for ScenarioPath {
         };
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
         text.parse().map(Self).map_err(|e| bad(format!("`{}` is not a UUID: {e}", text.escape_debug())))
+    }
+}
+
+/// `{id}` of a path: a runner may have any name.
+pub(crate) struct RunnerPath(pub RunnerId);
+
+impl<S: Send + Sync> FromRequestParts<S> for RunnerPath {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem::new(ErrorCode::InvalidParameter, detail).field("id");
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
+        Ok(Self(RunnerId(id)))
     }
 }
 

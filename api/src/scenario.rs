@@ -1,4 +1,4 @@
-//! `/scenario`: create, check, list, get, stop, start, delete, history.
+//! `/scenario`: create, check, list, get, stop, start, delete, history, delivery.
 //!
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
 
@@ -8,6 +8,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
 };
 use framehook_core::{
+    delivery::Delivery,
     error_code::ErrorCode,
     ids::ScenarioId,
     spec::{ResolvedScenario, ScenarioSpec},
@@ -195,6 +196,28 @@ pub(crate) async fn history(
     let entries = app.store.history(id, after, limit + 1).await?;
     let items = entries.into_iter().map(HistoryView::from).collect();
     Ok(Json(Page::cut(items, limit, |entry: &HistoryView| page::history_cursor(entry.sequence))))
+}
+
+/// What became of every frame
+///
+/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`, at any time. `decoded` is not computed from the
+/// others: runners report how far they are, and predictions are counted once each as they are stored. Once the scenario is
+/// at rest and everything has arrived, `inbox.frames` is 0; a number that stays there is a frame that was lost.
+///
+/// In the example the worker is at its 500th frame: 478 have detections, a hook skipped 19, the record of one could not be
+/// read, and two are on their way to the store (478 + 19 + 1 + 2 = 500).
+#[utoipa::path(get, path = "/scenario/{id}/delivery", tag = "/scenario", operation_id = "get_delivery",
+    params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 200, body = Delivery, example = json!({
+            "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
+            "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn delivery(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<Json<Delivery>, Problem> {
+    app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
 }
 
 pub(crate) fn not_found(id: ScenarioId) -> Problem {

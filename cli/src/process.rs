@@ -93,6 +93,7 @@ pub(crate) fn api_config(settings: &Settings) -> anyhow::Result<ApiConfig> {
 pub(crate) fn runner_config(settings: &Settings, id: RunnerId) -> anyhow::Result<RunnerConfig> {
     Ok(RunnerConfig {
         max_workers: settings.max_workers,
+        labels: settings.labels()?,
         hook_limits: HookLimits {
             call_ms: settings.hook_call_ms,
             memory_bytes: settings.hook_memory_mib << 20,

@@ -6,8 +6,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
+use framehook_core::placement::{Labels, check_labels};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::ClusterOptions;
@@ -30,6 +31,11 @@ pub(crate) struct Options {
     #[arg(long, env = "FRAMEHOOK_MAX_WORKERS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_workers: Option<u32>,
+
+    /// What this runner has, for scenarios whose `placement` asks for it, such as gpu=true; repeat for several [default: none]
+    #[arg(long = "label", env = "FRAMEHOOK_LABELS", value_name = "KEY=VALUE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
 
     /// Folder that scenarios may read video files from; repeat for several [default: none]
     #[arg(long = "source-dir", env = "FRAMEHOOK_SOURCE_DIRS", value_name = "FOLDER", value_delimiter = ':')]
@@ -112,6 +118,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) port: u16,
     pub(crate) max_workers: u32,
+    pub(crate) labels: Vec<String>,
     pub(crate) source_dirs: Vec<PathBuf>,
     pub(crate) intra_threads: usize,
     pub(crate) hook_call_ms: u64,
@@ -137,6 +144,7 @@ impl Settings {
             data: "framehook-data".into(),
             port: 8080,
             max_workers: 4,
+            labels: vec![],
             source_dirs: vec![],
             intra_threads: 1,
             hook_call_ms: 20,
@@ -207,7 +215,22 @@ impl Settings {
         if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
         }
-        Ok(())
+        self.labels().map(drop)
+    }
+
+    /// The runner's labels, each key once.
+    pub(crate) fn labels(&self) -> anyhow::Result<Labels> {
+        let mut labels = Labels::new();
+        for text in &self.labels {
+            let pair = text
+                .split_once('=')
+                .with_context(|| format!("labels: `{text}` has no `=`; expected KEY=VALUE, such as site=north"))?;
+            if labels.insert(pair.0.to_owned(), pair.1.to_owned()).is_some() {
+                bail!("labels: `{}` is given twice; a runner has one value for each", pair.0);
+            }
+        }
+        check_labels(&labels).map_err(|why| anyhow!("labels: {why}"))?;
+        Ok(labels)
     }
 
     /// There is no authentication, so nobody but this machine may call.
@@ -245,6 +268,14 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_keys_and_values() {
+        let file = file("labels = [\"gpu=true\", \"note=a=b\"]");
+        let settings = Settings::load(&Options::default(), ClusterOptions::default(), Some(file.path())).unwrap();
+        let pairs = [("gpu", "true"), ("note", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(settings.labels().unwrap(), Labels::from(pairs));
+    }
+
+    #[test]
     fn what_is_dumped_can_be_loaded() {
         let load = |text: &str| {
             let file = file(text);
@@ -263,6 +294,9 @@ mod tests {
             ("port = 70000", "port"),
             ("[cluster]\nkafka_broker = \"a:1\"", "kafka_broker"),
             ("max_workers = 0", "max_workers is 0"),
+            ("labels = [\"gpu\"]", "`gpu` has no `=`"),
+            ("labels = [\"=true\"]", "1 to 63"),
+            ("labels = [\"site=a\", \"site=b\"]", "`site` is given twice"),
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
         ] {

@@ -53,7 +53,8 @@ pub async fn run(
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(()) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
-    let roster = Roster::new(config.runner_id.clone(), incarnation, config.max_workers, config.keep_ended);
+    let (id, labels) = (config.runner_id.clone(), config.labels.clone());
+    let roster = Roster::new(id, incarnation, config.max_workers, labels, config.keep_ended);
     let board = Arc::new(Board::new(roster));
     // The first beat announces us: from now on orders may come, and they are being listened to.
     let beats = tokio::spawn(heartbeat::beat(board.clone(), bus.clone(), config.heartbeat));
