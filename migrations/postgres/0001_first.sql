@@ -151,8 +151,8 @@ CREATE TABLE scenario_progress (
     pts_us bigint NOT NULL,
     frame bigint NOT NULL,
     -- Rows with an inference and without, since the beginning: retention takes nothing off.
-    stored bigint NOT NULL DEFAULT 0 CHECK (stored >= 0),
-    skipped bigint NOT NULL DEFAULT 0 CHECK (skipped >= 0)
+    stored bigint NOT NULL DEFAULT 0,
+    skipped bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE consumer_offsets (

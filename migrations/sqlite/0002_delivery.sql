@@ -6,11 +6,12 @@ ALTER TABLE scenarios ADD COLUMN placement TEXT;
 -- the statement that writes it.
 ALTER TABLE scenario_results ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0 CHECK (skipped IN (0, 1));
 ALTER TABLE scenario_results ADD COLUMN skipped_before INTEGER CHECK (skipped_before IN (0, 1));
+-- Only `skipped` itself is written so. Not parsed: a row that cannot be read is nobody's business here.
 UPDATE scenario_results SET skipped = 1 WHERE instr(prediction, '"skipped":{') > 0;
 
 -- Rows with an inference and without, since the beginning: retention takes nothing off.
-ALTER TABLE scenario_progress ADD COLUMN stored INTEGER NOT NULL DEFAULT 0 CHECK (stored >= 0);
-ALTER TABLE scenario_progress ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0 CHECK (skipped >= 0);
+ALTER TABLE scenario_progress ADD COLUMN stored INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE scenario_progress ADD COLUMN skipped INTEGER NOT NULL DEFAULT 0;
 UPDATE scenario_progress SET (stored, skipped) = (
     SELECT count(*) FILTER (WHERE NOT r.skipped), count(*) FILTER (WHERE r.skipped)
     FROM scenario_results r WHERE r.scenario_id = scenario_progress.scenario_id);

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::prediction::Prediction;
+use framehook_core::{delivery::Delivery, invariants, prediction::Prediction, state::ScenarioState};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -258,8 +258,17 @@ impl Platform {
         });
         assert_eq!(scenario["state"], "completed", "{scenario:#}\n{}", self.log());
         let rows = self.predictions(id);
-        framehook_core::invariants::every_frame_once(&rows, frames).unwrap();
+        invariants::every_frame_once(&rows, frames).unwrap();
+        invariants::delivery_balances(&self.delivery(id), ScenarioState::Completed).unwrap();
         rows
+    }
+
+    /// What became of every frame, as `GET /scenario/{id}/delivery` tells it.
+    #[must_use]
+    pub fn delivery(&self, id: &str) -> Delivery {
+        let answer = self.get(&format!("/scenario/{id}/delivery"));
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        serde_json::from_value(answer.body).expect("a delivery")
     }
 
     /// `(from, to)` of every line of a scenario's history.

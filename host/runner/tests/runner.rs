@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::Incarnation,
@@ -257,7 +257,8 @@ async fn a_newer_generation_replaces_an_older_one_and_never_the_other_way_round(
 
 #[tokio::test]
 async fn what_is_past_the_limit_waits_for_a_slot() {
-    let world = World::start(|c| c.max_workers = 1).await;
+    let labels = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
+    let world = World::start(|c| (c.max_workers, c.labels) = (1, labels.clone())).await;
     let hold = || world.clip(json!({"frames": 20, "hold_at": 10}));
     let (first, second, third) = (hold(), hold(), hold());
     world.deploy(&first, 1).await;
@@ -267,7 +268,7 @@ async fn what_is_past_the_limit_waits_for_a_slot() {
         let waiting = world.phase(clip, 1, P::Starting).await;
         assert_eq!(waiting.reason.unwrap().code, ReasonCode::NoCapacity);
     }
-    assert_eq!(world.last_heartbeat().capacity, 1);
+    assert_eq!((world.last_heartbeat().capacity, world.last_heartbeat().labels), (1, labels));
     world.stop(&second, 1).await;
     world.phase(&second, 1, P::Stopped).await;
     assert!(third.starts().is_empty(), "started beside the first");
