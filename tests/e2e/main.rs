@@ -1,13 +1,16 @@
 //! End to end, over HTTP, against real processes. One binary, because linking is what costs.
 //!
-//! Each test has a platform of its own, and one platform runs at a time: see `Platform::start`.
+//! Each test has a platform or a cluster of its own, and one of them runs at a time.
 
 #![allow(clippy::unwrap_used)]
 
 mod author;
 mod bad_input;
+mod chaos;
+mod cluster;
 mod demo;
 mod faults;
 mod hooks;
 mod lifecycle;
+mod matrix;
 mod structure;
