@@ -3,7 +3,7 @@
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode},
 };
@@ -15,14 +15,16 @@ use framehook_core::{
 };
 use framehook_infra::store::{Created, Idempotency, NewScenario, ScenarioFilter, ScenarioRecord};
 use serde::{Deserialize, Serialize};
+use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     SharedApp, canonical,
-    extract::{Body, Query, ScenarioPath, idempotency_key, traceparent},
+    extract::{Body, Query, ScenarioPath, idempotency_key},
     page::{self, Page},
     problem::Problem,
     resolve::resolve,
+    server::Traceparent,
     view::{HistoryView, ScenarioView},
 };
 
@@ -31,13 +33,14 @@ use crate::{
 /// With an `Idempotency-Key`, the same request again gives the same scenario.
 #[utoipa::path(post, path = "/scenario/init", tag = "/scenario", operation_id = "init_scenario",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform")),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform; made if absent")),
     request_body = ScenarioSpec,
     responses(
         (status = 200, description = "Created, or created before with this key", body = ScenarioView),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn init(
     State(app): State<SharedApp>,
+    Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
 ) -> Result<Json<ScenarioView>, Problem> {
@@ -50,14 +53,17 @@ pub(crate) async fn init(
         return answer(created);
     }
     let resolved = resolve(&app, &body.parsed).await?;
-    let traceparent = traceparent(&headers);
+    let traceparent = Some(traceparent);
     let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
     answer(app.store.create_scenario(new).await?)
 }
 
 fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
     match created {
-        Created::New(record) | Created::Repeated(record) => Ok(Json(record.into())),
+        Created::New(record) | Created::Repeated(record) => {
+            Span::current().record("scenario_id", display(record.id));
+            Ok(Json(record.into()))
+        }
         Created::KeyReused => {
             let detail = "this key belongs to a request with another body; use a new key for a new scenario";
             Err(Problem::new(ErrorCode::IdempotencyKeyReused, detail).field("Idempotency-Key"))

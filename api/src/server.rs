@@ -8,13 +8,15 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
+    http::Method,
     middleware::{self, Next},
     response::Response,
 };
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -130,14 +132,23 @@ async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(ErrorCode::MethodNotAllowed, detail)
 }
 
-/// One log line and one count a request.
-async fn observe(request: Request, next: Next) -> Response {
+/// What follows from a request goes on with this.
+#[derive(Clone)]
+pub(crate) struct Traceparent(pub(crate) String);
+
+/// One log line, one count and one span a request.
+async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let span = span(&method, &route);
+    let given = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let traceparent = telemetry::begin(&span, given);
+    request.extensions_mut().insert(Traceparent(traceparent));
+    let response = next.run(request).instrument(span.clone()).await;
     let (took, status) = (began.elapsed(), response.status().as_u16());
     metrics::global().observe_request(method.as_str(), &route, status, took);
+    let _entered = span.entered();
     let (method, us) = (method.as_str(), took.as_micros());
     // What changes something, or fails, is worth a line; polling is not.
     if method == "GET" && status < 400 {
@@ -146,4 +157,14 @@ async fn observe(request: Request, next: Next) -> Response {
         tracing::info!(method, route, status, us, "request");
     }
     response
+}
+
+/// Polling is not worth a span that is exported either.
+fn span(method: &Method, route: &str) -> Span {
+    let name = format!("{method} {route}");
+    if method == Method::GET {
+        debug_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
+    } else {
+        info_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
+    }
 }

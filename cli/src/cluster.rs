@@ -198,7 +198,7 @@ impl fmt::Debug for ClusterOptions {
 }
 
 /// A URL with its user's password and its query hidden: either may hold one.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
     match rest.rsplit_once('@') {

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterOptions;
+use crate::cluster::{ClusterOptions, without_secrets};
 
 /// What somebody set; absent means "as it is".
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -91,6 +91,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
 
+    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp_endpoint: Option<String>,
+
     /// Flags of their own.
     #[arg(skip)]
     #[serde(skip_serializing)]
@@ -124,6 +129,8 @@ pub(crate) struct Settings {
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Of the roles of a scaled deployment; `framehook up` has no use for it.
     #[serde(default)]
     pub(crate) cluster: ClusterOptions,
@@ -150,6 +157,7 @@ impl Settings {
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             cluster: ClusterOptions::default(),
         }
     }
@@ -175,7 +183,8 @@ impl Settings {
 
     /// The settings as TOML, without what is secret.
     pub(crate) fn dump(&self) -> anyhow::Result<String> {
-        let shown = Self { cluster: self.cluster.shown(), ..self.clone() };
+        let otlp_endpoint = self.otlp_endpoint.as_deref().map(without_secrets);
+        let shown = Self { cluster: self.cluster.shown(), otlp_endpoint, ..self.clone() };
         Ok(toml::to_string(&shown).context("cannot print the settings")?.trim_end().to_owned())
     }
 

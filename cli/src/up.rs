@@ -16,7 +16,7 @@ use crate::{
 
 /// Runs until a signal.
 pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
-    process::run(settings, serve)
+    process::run("up", settings, serve)
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {

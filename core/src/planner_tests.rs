@@ -50,6 +50,7 @@ impl World {
                 reason: None,
                 generation: 0,
                 stored: None,
+                traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
         }

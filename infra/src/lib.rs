@@ -1,4 +1,4 @@
-//! Adapters between the pure domain and the world: store, bus, blobs, data folder.
+//! Adapters between the pure domain and the world: store, bus, blobs, data folder, traces.
 //!
 //! Services know the traits ([`store::Store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
 //! the store's adapters only.
@@ -10,3 +10,4 @@ pub mod postgres;
 mod sql;
 pub mod sqlite;
 pub mod store;
+pub mod telemetry;

@@ -165,6 +165,7 @@ impl Store {
             reason: self.reason.clone(),
             generation: self.generation,
             stored: self.stored.map(position),
+            traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
         Snapshot {

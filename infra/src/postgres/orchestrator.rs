@@ -35,7 +35,8 @@ const WORKER_STATUS: &str =
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
-    SELECT s.id, s.desired, s.state, s.reason, s.generation, p.pts_us AS stored_pts_us, p.frame AS stored_frame
+    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.traceparent,
+           p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
       AND (state NOT IN ('stopped', 'completed', 'failed') OR desired = 'deleted'
@@ -159,6 +160,7 @@ fn scenario(row: &PgRow) -> Result<ScenarioFacts> {
         reason: row.json_opt("reason")?,
         generation: row.col("generation")?,
         stored: row.stored()?,
+        traceparent: row.col("traceparent")?,
     })
 }
 
