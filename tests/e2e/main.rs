@@ -11,3 +11,4 @@ mod faults;
 mod hooks;
 mod lifecycle;
 mod structure;
+mod traces;
