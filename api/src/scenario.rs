@@ -6,6 +6,7 @@ use axum::{
     Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use framehook_core::{
     error_code::ErrorCode,
@@ -119,16 +120,16 @@ pub(crate) async fn list(
 }
 
 /// One scenario
+///
+/// Where the installation has a cache, what another API instance changed may show up to one second late.
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
-        (status = 200, body = ScenarioView),
+        (status = 200, body = ScenarioView,
+            headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn get(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
-    let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
-    Ok(Json(record.into()))
+pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
+    let read = async { Ok(ScenarioView::from(app.store.scenario(id).await?.ok_or_else(|| not_found(id))?)) };
+    app.hot.answer(id, "scenario", "", read).await
 }
 
 /// Stop a scenario; again does nothing more
@@ -164,13 +165,16 @@ pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
 ) -> Result<StatusCode, Problem> {
-    let deleted = app.store.set_desired(id, Desired::Deleted).await?;
-    deleted.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
+    let deleted = app.store.set_desired(id, Desired::Deleted).await;
+    app.hot.changed(id);
+    deleted?.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
 }
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
-    let record = app.store.set_desired(id, desired).await?.filter(is_there).ok_or_else(|| not_found(id))?;
+    let record = app.store.set_desired(id, desired).await;
+    app.hot.changed(id);
+    let record = record?.filter(is_there).ok_or_else(|| not_found(id))?;
     Ok(Json(record.into()))
 }
 

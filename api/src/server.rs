@@ -13,7 +13,7 @@ use axum::{
     response::Response,
 };
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore, telemetry};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
@@ -39,6 +39,7 @@ pub async fn serve(
     store: SharedStore,
     bus: SharedBus,
     blobs: Blobs,
+    cache: Option<Cache>,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let lame_duck = config.lame_duck;
@@ -49,7 +50,7 @@ pub async fn serve(
             tokio::time::sleep(delay).await;
         }
     };
-    let app = App::new(config, store, bus, blobs, cancel.clone());
+    let app = App::new(config, store, bus, blobs, cache, cancel.clone());
     let server = axum::serve(listener, routes(app)).with_graceful_shutdown(after(lame_duck));
     let grace_over = after(lame_duck + GRACE);
     tokio::select! {
@@ -62,8 +63,8 @@ pub async fn serve(
 }
 
 /// Every route, ready to be served.
-pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs) -> Router {
-    routes(App::new(config, store, bus, blobs, CancellationToken::new()))
+pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs, cache: Option<Cache>) -> Router {
+    routes(App::new(config, store, bus, blobs, cache, CancellationToken::new()))
 }
 
 fn routes(app: App) -> Router {

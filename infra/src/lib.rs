@@ -5,6 +5,7 @@
 
 pub mod blobs;
 pub mod bus;
+pub mod cache;
 pub mod kafka;
 pub mod postgres;
 mod sql;

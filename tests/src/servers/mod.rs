@@ -4,6 +4,7 @@
 
 mod kafka;
 mod postgres;
+mod redis;
 
 use std::{
     ffi::OsStr,
@@ -25,6 +26,7 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub use self::{
     kafka::{Kafka, kafka_brokers},
     postgres::{Postgres, postgres_url},
+    redis::{Redis, redis_url},
 };
 use crate::executables;
 
