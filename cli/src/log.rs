@@ -11,13 +11,13 @@ use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
 use tracing_serde::fields::AsMap as _;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
-    filter::{FilterExt as _, filter_fn},
+    filter::{FilterExt as _, dynamic_filter_fn, filter_fn},
     fmt::{
         self, FmtContext, FormatEvent, FormattedFields,
         format::{JsonFields, Writer},
         time::{FormatTime as _, SystemTime},
     },
-    layer::SubscriberExt as _,
+    layer::{Filter, SubscriberExt as _},
     registry::LookupSpan,
     util::SubscriberInitExt as _,
 };
@@ -31,7 +31,7 @@ use crate::{
 pub(crate) fn start(role: &str, settings: &Settings) -> anyhow::Result<Option<Traces>> {
     let filter = EnvFilter::try_new(&settings.log)
         .with_context(|| format!("log filter `{}` is not valid; try `info` or `debug`", settings.log))?;
-    let filter = filter.or(filter_fn(is_our_span).with_max_level_hint(LevelFilter::DEBUG));
+    let filter = with_our_spans(filter);
     let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(role, endpoint)).transpose()?;
     let export = traces.as_ref().map(|traces| {
         let is_step = |metadata: &Metadata<'_>| is_our_span(metadata) && *metadata.level() <= Level::INFO;
@@ -46,6 +46,17 @@ pub(crate) fn start(role: &str, settings: &Settings) -> anyhow::Result<Option<Tr
         }
     }
     Ok(traces)
+}
+
+/// What `log` lets through, and every span of ours, so that the lines in them have their fields.
+fn with_our_spans<S>(log: EnvFilter) -> impl Filter<S>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+{
+    let spans = filter_fn(is_our_span).with_max_level_hint(LevelFilter::DEBUG);
+    // Asked each time, not once a callsite: a library that asks whether a line would be logged, and then logs none, as sqlx
+    // does through `log`, leaves the answer behind, and who comes next on its thread without asking takes it for its own.
+    log.or(spans).and(dynamic_filter_fn(|_, _| true))
 }
 
 /// Those of libraries have nothing to say about scenarios.
@@ -110,10 +121,13 @@ mod tests {
     fn a_json_line_has_the_fields_of_its_spans_whatever_is_logged() {
         let lines = Lines::default();
         let writer = lines.clone();
-        let filter = EnvFilter::new("warn").or(filter_fn(is_our_span));
+        let filter = with_our_spans(EnvFilter::new("warn"));
         let layer = fmt::layer().fmt_fields(JsonFields::new()).event_format(JsonLine);
         let layer = layer.with_writer(move || writer.clone()).with_filter(filter);
         tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            // A question without a line.
+            let theirs = tracing::debug_span!(target: "sqlx::query", "theirs");
+            tracing::dispatcher::get_default(|log| log.enabled(theirs.metadata().unwrap()));
             let outer = info_span!("outer", scenario_id = "s", trace_id = tracing::field::Empty).entered();
             outer.record("trace_id", "t");
             let _inner = info_span!("inner", generation = 2, frames = 1).entered();
