@@ -19,7 +19,7 @@ case "${1-}" in
     "") ;;
     --tests)
         # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
-        packages="$packages curl postgresql-15 util-linux"
+        packages="$packages curl postgresql-15 redis-server util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"
@@ -71,6 +71,11 @@ else
         $as_root mkdir -p /etc/postgresql-common/createcluster.d
         echo "create_main_cluster = false" |
             $as_root tee /etc/postgresql-common/createcluster.d/framehook.conf >/dev/null ;;
+    esac
+    case $missing in *redis-server*)
+        # Only the executable is wanted here too: a unit that is masked is not started.
+        [ -e /etc/systemd/system/redis-server.service ] ||
+            { $as_root mkdir -p /etc/systemd/system; $as_root ln -s /dev/null /etc/systemd/system/redis-server.service; } ;;
     esac
     # The lists may be old or absent; a failure shows what apt-get said.
     for step in "update" "install -y --no-install-recommends$missing"; do

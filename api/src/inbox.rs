@@ -4,14 +4,20 @@
 //! consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows end. What
 //! cannot be read becomes a dead letter in the same transaction. The bus's group only hands out partitions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use framehook_core::message::{Envelope, Message, Topic, frame_of};
+use framehook_core::{
+    ids::{Generation, ScenarioId},
+    message::{Envelope, Message, Topic, frame_of},
+    prediction::Prediction,
+};
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
     store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
+    telemetry,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Span, info_span};
 
 use crate::{backoff::Backoff, metrics};
 
@@ -19,6 +25,8 @@ use crate::{backoff::Backoff, metrics};
 pub const CONSUMER: &str = "results-inbox";
 /// Records of one transaction. While one commits the next gathers, so batches grow with the load by themselves.
 const BATCH: usize = 500;
+/// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a second span.
+const MAX_BEGUN: usize = 10_000;
 
 /// Runs until `cancel`. Errors are logged and retried.
 pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
@@ -39,7 +47,7 @@ async fn consume(
     backoff: &mut Backoff,
 ) -> Result<(), BusError> {
     let subscription = bus.subscribe(CONSUMER, Topic::Results).await?;
-    let mut inbox = Inbox { store, bus, cancel, subscription, next: HashMap::new() };
+    let mut inbox = Inbox { store, bus, cancel, subscription, next: HashMap::new(), begun: HashSet::new() };
     loop {
         let Some(fetched) = cancel.run_until_cancelled(inbox.subscription.next(BATCH)).await else { return Ok(()) };
         match fetched? {
@@ -67,6 +75,7 @@ struct Inbox<'a> {
     subscription: Box<dyn Subscription>,
     /// A partition's stored offset.
     next: HashMap<i32, i64>,
+    begun: HashSet<(ScenarioId, Generation)>,
 }
 
 impl Inbox<'_> {
@@ -86,10 +95,12 @@ impl Inbox<'_> {
         records.retain(|r| r.offset >= expected);
         let Some(last) = records.last() else { return Ok(()) };
         let next = last.offset + 1;
-        let batch = batch(partition, expected, next, records);
+        let (batch, first_results) = self.read(partition, expected, next, records);
         show_dead_letters(self.bus, &batch).await;
         let store = self.store;
-        match until_stored(self.cancel, || store.store_results(batch.clone())).await {
+        let outcome = until_stored(self.cancel, || store.store_results(batch.clone())).await;
+        drop(first_results);
+        match outcome {
             None => Ok(()),
             Some(StoreOutcome::OffsetMoved) => {
                 tracing::info!(partition, "another consumer moved the offset: reading it again");
@@ -107,6 +118,44 @@ impl Inbox<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// What is to be stored, and the spans of the first results in it.
+    fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
+        let mut predictions = Vec::with_capacity(records.len());
+        let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
+        for record in records {
+            match result(&record.payload) {
+                Ok((prediction, traceparent)) => {
+                    first_results.extend(self.first_result(&prediction, traceparent.as_deref()));
+                    predictions.push(prediction);
+                }
+                Err(reason) => {
+                    let Delivered { offset, key, payload, .. } = record;
+                    tracing::warn!(partition, offset, scenario_id = key, "dead letter: {reason}");
+                    // The key says the same, or it is not this scenario's frame.
+                    let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
+                    let position = frame.map(|(_, position)| position);
+                    dead_letters.push(DeadLetter { offset, key, payload, reason, position });
+                }
+            }
+        }
+        let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
+        (ResultBatch { consumer, topic, partition, expected, next, predictions, dead_letters }, first_results)
+    }
+
+    /// The last step of the trace of a deployment: its first result becomes readable. The others are counted, not traced.
+    fn first_result(&mut self, prediction: &Prediction, traceparent: Option<&str>) -> Option<Span> {
+        let Prediction { scenario_id, generation, frame, .. } = *prediction;
+        if self.begun.len() >= MAX_BEGUN {
+            self.begun.clear();
+        }
+        if !self.begun.insert((scenario_id, generation)) {
+            return None;
+        }
+        let span = info_span!("store first result", otel.kind = "consumer", %scenario_id, generation, frame);
+        telemetry::follow(&span, traceparent);
+        Some(span)
     }
 }
 
@@ -139,29 +188,11 @@ where
     }
 }
 
-fn batch(partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> ResultBatch {
-    let mut predictions = Vec::with_capacity(records.len());
-    let mut dead_letters = Vec::new();
-    for record in records {
-        match read(&record.payload) {
-            Ok(prediction) => predictions.push(prediction),
-            Err(reason) => {
-                tracing::warn!(partition, offset = record.offset, "dead letter: {reason}");
-                let Delivered { offset, key, payload, .. } = record;
-                // The key says the same, or it is not this scenario's frame.
-                let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
-                let position = frame.map(|(_, position)| position);
-                dead_letters.push(DeadLetter { offset, key, payload, reason, position });
-            }
-        }
-    }
-    let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-    ResultBatch { consumer, topic, partition, expected, next, predictions, dead_letters }
-}
-
-fn read(payload: &[u8]) -> Result<framehook_core::prediction::Prediction, String> {
-    match Envelope::parse(payload)?.message {
-        Message::Result(prediction) => Ok(*prediction),
+/// A prediction, and the trace it belongs to.
+fn result(payload: &[u8]) -> Result<(Prediction, Option<String>), String> {
+    let Envelope { message, traceparent, .. } = Envelope::parse(payload)?;
+    match message {
+        Message::Result(prediction) => Ok((*prediction, traceparent)),
         other => Err(format!(
             "a message for topic `{}`, not a result",
             Envelope::new(other, jiff::Timestamp::now()).topic().name()

@@ -3,7 +3,6 @@
 //! Invariant: whatever the length of a scenario, a request holds at most two pages of rows in memory.
 
 use axum::{
-    Json,
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, header},
@@ -49,10 +48,12 @@ pub(crate) struct Parameters {
 /// Predictions in the order of the frames
 ///
 /// `Accept: application/x-ndjson` streams all that match, one JSON object a line. A page may have fewer items than
-/// `limit`; only `next_cursor` says whether there are more.
+/// `limit`; only `next_cursor` says whether there are more. Where the installation has a cache, a page may be up to one
+/// second old.
 #[utoipa::path(get, path = "/prediction/{id}", tag = "/prediction", operation_id = "get_predictions", params(("id" = ScenarioId, Path), Parameters),
     responses(
-        (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson"))),
+        (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson")),
+            headers(("Age" = Option<u32>, description = "Seconds since it was read, of a page from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
@@ -62,13 +63,19 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let limit = page::limit(parameters.limit)?;
     let is_bounded = parameters.limit.is_some();
+    let key = format!("{parameters:?}");
     let mut reader = Reader::new(app.store.clone(), id, parameters)?;
-    app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    let must_exist = async || app.store.scenario(id).await?.map(drop).ok_or_else(|| not_found(id));
     if wants_ndjson(&headers) {
+        must_exist().await?;
         let left = if is_bounded { limit as usize } else { usize::MAX };
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], stream_lines(reader, left)).into_response());
     }
-    Ok(Json(reader.page(limit as usize).await?).into_response())
+    let read = async {
+        must_exist().await?;
+        reader.page(limit as usize).await
+    };
+    app.hot.answer(id, "prediction", &key, read).await
 }
 
 /// Which detections, and so which frames.

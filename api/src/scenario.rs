@@ -3,9 +3,10 @@
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use framehook_core::{
     delivery::Delivery,
@@ -16,14 +17,16 @@ use framehook_core::{
 };
 use framehook_infra::store::{Created, Idempotency, NewScenario, ScenarioFilter, ScenarioRecord};
 use serde::{Deserialize, Serialize};
+use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     SharedApp, canonical,
-    extract::{Body, Query, ScenarioPath, idempotency_key, traceparent},
+    extract::{Body, Query, ScenarioPath, idempotency_key},
     page::{self, Page},
     problem::Problem,
     resolve::resolve,
+    server::Traceparent,
     view::{HistoryView, ScenarioView},
 };
 
@@ -32,13 +35,14 @@ use crate::{
 /// With an `Idempotency-Key`, the same request again gives the same scenario.
 #[utoipa::path(post, path = "/scenario/init", tag = "/scenario", operation_id = "init_scenario",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform")),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform; made if absent")),
     request_body = ScenarioSpec,
     responses(
         (status = 200, description = "Created, or created before with this key", body = ScenarioView),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn init(
     State(app): State<SharedApp>,
+    Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
 ) -> Result<Json<ScenarioView>, Problem> {
@@ -51,14 +55,17 @@ pub(crate) async fn init(
         return answer(created);
     }
     let resolved = resolve(&app, &body.parsed).await?;
-    let traceparent = traceparent(&headers);
+    let traceparent = Some(traceparent);
     let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
     answer(app.store.create_scenario(new).await?)
 }
 
 fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
     match created {
-        Created::New(record) | Created::Repeated(record) => Ok(Json(record.into())),
+        Created::New(record) | Created::Repeated(record) => {
+            Span::current().record("scenario_id", display(record.id));
+            Ok(Json(record.into()))
+        }
         Created::KeyReused => {
             let detail = "this key belongs to a request with another body; use a new key for a new scenario";
             Err(Problem::new(ErrorCode::IdempotencyKeyReused, detail).field("Idempotency-Key"))
@@ -114,16 +121,16 @@ pub(crate) async fn list(
 }
 
 /// One scenario
+///
+/// Where the installation has a cache, what another API instance changed may show up to one second late.
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
-        (status = 200, body = ScenarioView),
+        (status = 200, body = ScenarioView,
+            headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn get(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
-    let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
-    Ok(Json(record.into()))
+pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
+    let read = async { Ok(ScenarioView::from(app.store.scenario(id).await?.ok_or_else(|| not_found(id))?)) };
+    app.hot.answer(id, "scenario", "", read).await
 }
 
 /// Stop a scenario; again does nothing more
@@ -159,13 +166,16 @@ pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
 ) -> Result<StatusCode, Problem> {
-    let deleted = app.store.set_desired(id, Desired::Deleted).await?;
-    deleted.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
+    let deleted = app.store.set_desired(id, Desired::Deleted).await;
+    app.hot.changed(id);
+    deleted?.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
 }
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
-    let record = app.store.set_desired(id, desired).await?.filter(is_there).ok_or_else(|| not_found(id))?;
+    let record = app.store.set_desired(id, desired).await;
+    app.hot.changed(id);
+    let record = record?.filter(is_there).ok_or_else(|| not_found(id))?;
     Ok(Json(record.into()))
 }
 

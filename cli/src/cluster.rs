@@ -14,6 +14,7 @@ use clap::Args;
 use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
+    cache::Cache,
     kafka::{GroupProtocol, Kafka, KafkaConfig},
     postgres::Postgres,
     store::SharedStore,
@@ -68,6 +69,11 @@ pub(crate) struct ClusterOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kafka_properties: Vec<String>,
 
+    /// Redis, as redis://HOST:PORT: a cache of what is read again and again; optional, nothing depends on it
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_url: Option<String>,
+
     /// Where all APIs and runners keep what is uploaded, as file:///FOLDER on a file system they share
     #[arg(long, env = "FRAMEHOOK_BLOBS", value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +109,7 @@ impl ClusterOptions {
             } else {
                 self.kafka_properties
             },
+            redis_url: self.redis_url.or(file.redis_url),
             blobs: self.blobs.or(file.blobs),
             blob_cache_gib: self.blob_cache_gib.or(file.blob_cache_gib),
             bind: self.bind.or(file.bind),
@@ -154,6 +161,14 @@ impl ClusterOptions {
         Ok(bus)
     }
 
+    /// `None`: there shall be none. It connects when it is first asked.
+    pub(crate) fn cache(&self) -> anyhow::Result<Option<Cache>> {
+        let Some(url) = &self.redis_url else { return Ok(None) };
+        let cache = Cache::new(url).context("redis_url")?;
+        info!("caches in Redis at {}", without_secrets(url));
+        Ok(Some(cache))
+    }
+
     /// Opens the shared blobs with their cache below `data`.
     pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
         let Some(url) = &self.blobs else {
@@ -180,6 +195,7 @@ impl ClusterOptions {
         let key_only = |text: &String| format!("{}=***", text.split('=').next().unwrap_or_default());
         Self {
             database_url: self.database_url.as_deref().map(without_secrets),
+            redis_url: self.redis_url.as_deref().map(without_secrets),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
             ..self.clone()
         }
@@ -198,7 +214,7 @@ impl fmt::Debug for ClusterOptions {
 }
 
 /// A URL with its user's password and its query hidden: either may hold one.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
     match rest.rsplit_once('@') {
@@ -222,6 +238,7 @@ mod tests {
             assert_eq!(without_secrets(url), shown);
             let options = ClusterOptions {
                 database_url: Some(url.into()),
+                redis_url: Some(url.into()),
                 kafka_properties: vec!["sasl.password=s3cret".into(), "s3cret-without-a-key".into()],
                 ..ClusterOptions::default()
             };

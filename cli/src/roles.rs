@@ -30,6 +30,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let listener = listen(&settings).await?;
     let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
     let blobs = settings.cluster.blobs(&settings.data).await?;
+    let cache = settings.cluster.cache()?;
     let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings)? };
     announce("api", &listener, &settings)?;
 
@@ -37,7 +38,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cancel).await?) }
+        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await?) }
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use framehook_core::placement::{Labels, check_labels};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterOptions;
+use crate::cluster::{ClusterOptions, without_secrets};
 
 /// What somebody set; absent means "as it is".
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -97,6 +97,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
 
+    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp_endpoint: Option<String>,
+
     /// Flags of their own.
     #[arg(skip)]
     #[serde(skip_serializing)]
@@ -131,6 +136,8 @@ pub(crate) struct Settings {
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Of the roles of a scaled deployment; `framehook up` has no use for it.
     #[serde(default)]
     pub(crate) cluster: ClusterOptions,
@@ -158,6 +165,7 @@ impl Settings {
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             cluster: ClusterOptions::default(),
         }
     }
@@ -183,7 +191,8 @@ impl Settings {
 
     /// The settings as TOML, without what is secret.
     pub(crate) fn dump(&self) -> anyhow::Result<String> {
-        let shown = Self { cluster: self.cluster.shown(), ..self.clone() };
+        let otlp_endpoint = self.otlp_endpoint.as_deref().map(without_secrets);
+        let shown = Self { cluster: self.cluster.shown(), otlp_endpoint, ..self.clone() };
         Ok(toml::to_string(&shown).context("cannot print the settings")?.trim_end().to_owned())
     }
 

@@ -16,7 +16,7 @@ use crate::{
 
 /// Runs until a signal.
 pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
-    process::run(settings, serve)
+    process::run("up", settings, serve)
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -45,7 +45,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
-        |cancel| async move { Ok(framehook_api::serve(api, listener, store, bus, blobs, cancel).await?) }
+        |cancel| async move { Ok(framehook_api::serve(api, listener, store, bus, blobs, None, cancel).await?) }
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();

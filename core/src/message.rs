@@ -210,6 +210,18 @@ impl Envelope {
         }
     }
 
+    /// The scenario it is about, and of which generation of it, for logs and traces.
+    #[must_use]
+    pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
+        match &self.message {
+            Message::ScenarioChanged { scenario_id } => Some((*scenario_id, None)),
+            Message::Deploy(order) => Some((order.scenario_id, Some(order.generation))),
+            Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
+            Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
+            Message::RunnerStatus(_) => None,
+        }
+    }
+
     /// # Errors
     /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {

@@ -62,6 +62,8 @@ pub struct ScenarioFacts {
     pub stored: Option<Position>,
     /// Labels that its runner must have.
     pub placement: Labels,
+    /// Of the request that made it; no plan depends on it.
+    pub traceparent: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -143,6 +145,23 @@ pub enum Action {
     Purge {
         scenario_id: ScenarioId,
     },
+}
+
+impl Action {
+    /// The scenario it is about, and of which generation of it, for logs and traces.
+    #[must_use]
+    pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
+        match self {
+            Self::Deploy { scenario_id, generation, .. }
+            | Self::RepeatDeploy { scenario_id, generation }
+            | Self::Stop { scenario_id, generation, .. }
+            | Self::MoveWorker { scenario_id, generation, .. } => Some((*scenario_id, Some(*generation))),
+            Self::MoveScenario { scenario_id, .. }
+            | Self::Explain { scenario_id, .. }
+            | Self::Purge { scenario_id } => Some((*scenario_id, None)),
+            Self::LoseRunner { .. } => None,
+        }
+    }
 }
 
 /// The next steps, in the order to take them. Empty: the world is as desired, or must be waited for.

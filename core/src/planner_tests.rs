@@ -59,6 +59,7 @@ impl World {
                 generation: 0,
                 stored: None,
                 placement: if n == PICKY { north() } else { Labels::new() },
+                traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
         }

@@ -14,3 +14,4 @@ mod hooks;
 mod lifecycle;
 mod matrix;
 mod structure;
+mod traces;

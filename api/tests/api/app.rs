@@ -85,7 +85,7 @@ impl TestApp {
             lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
-        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone());
+        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);
         Self { router, store, bus, blobs, config, dir }
     }
 

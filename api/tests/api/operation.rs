@@ -95,6 +95,7 @@ async fn the_server_answers_over_tcp_and_ends_when_told() {
         app.store.clone(),
         app.bus.clone(),
         app.blobs.clone(),
+        None,
         cancel.clone(),
     ));
     let mut connection = TcpStream::connect(address).await.unwrap();

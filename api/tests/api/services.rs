@@ -257,7 +257,7 @@ async fn two_inboxes_share_the_work_and_one_takes_over() {
 async fn a_service_without_its_bus_is_alive_and_not_ready_and_takes_scenarios() {
     let app = TestApp::stocked().await;
     let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1) });
-    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone());
+    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     app.get("/healthz").await.ok(200);
     let problem = app.get("/readyz").await.problem(503, "unavailable");

@@ -166,6 +166,7 @@ impl Store {
             generation: self.generation,
             stored: self.stored.map(position),
             placement: BTreeMap::new(),
+            traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
         Snapshot {

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::{
-    ids::ScenarioId,
-    job::{Control, Job, Report, length_prefix},
-};
+use framehook_core::job::{Control, Job, Report, length_prefix};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::records::RecordReader;
 
@@ -74,7 +72,8 @@ impl Worker {
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
         let last_lines = LastLines::default();
-        let stderr = AbortOnDropHandle::new(tokio::spawn(read_lines(stderr, job.scenario_id, last_lines.clone())));
+        let stderr = tokio::spawn(read_lines(stderr, last_lines.clone()).in_current_span());
+        let stderr = AbortOnDropHandle::new(stderr);
         Ok(Self { child, reports: RecordReader::new(stdout), records, last_lines, stderr })
     }
 
@@ -153,7 +152,7 @@ impl LastLines {
 }
 
 /// Turns standard error into log lines until it closes.
-async fn read_lines(stderr: impl AsyncRead + Unpin, scenario: ScenarioId, last: LastLines) {
+async fn read_lines(stderr: impl AsyncRead + Unpin, last: LastLines) {
     let mut input = BufReader::new(stderr);
     let mut line = Vec::new();
     // A process that writes without a line end must not fill the memory.
@@ -164,21 +163,21 @@ async fn read_lines(stderr: impl AsyncRead + Unpin, scenario: ScenarioId, last: 
             }
             continue;
         }
-        log_line(&line, scenario, &last);
+        log_line(&line, &last);
         line.clear();
     }
-    log_line(&line, scenario, &last);
+    log_line(&line, &last);
 }
 
-fn log_line(line: &[u8], scenario: ScenarioId, last: &LastLines) {
+fn log_line(line: &[u8], last: &LastLines) {
     let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
     if text.trim().is_empty() {
         return;
     }
     if ["ERROR", "WARN", "panicked"].iter().any(|word| text.contains(word)) {
-        tracing::warn!(%scenario, "worker: {text}");
+        tracing::warn!("worker: {text}");
     } else {
-        tracing::debug!(%scenario, "worker: {text}");
+        tracing::debug!("worker: {text}");
     }
     last.push(text);
 }

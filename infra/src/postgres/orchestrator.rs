@@ -35,7 +35,7 @@ const WORKER_STATUS: &str =
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
-    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement,
+    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.traceparent,
            p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
@@ -161,6 +161,7 @@ fn scenario(row: &PgRow) -> Result<ScenarioFacts> {
         generation: row.col("generation")?,
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
+        traceparent: row.col("traceparent")?,
     })
 }
 

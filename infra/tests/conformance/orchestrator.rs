@@ -193,6 +193,7 @@ pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl StoreB
     let snapshot = world.snapshot().await;
     let shown: Vec<_> = snapshot.scenarios.iter().map(|s| (s.id, s.desired, s.state, s.generation)).collect();
     assert_eq!(shown, expected, "oldest first");
+    assert!(snapshot.scenarios.iter().all(|s| s.traceparent.is_some()));
     assert!(snapshot.workers.iter().all(|w| w.state.is_live() && !w.stop_ordered));
     assert!(snapshot.workers.iter().all(|w| w.incarnation == world.heartbeat.incarnation));
     let live = ScenarioState::ALL.iter().filter(|s| s.is_live()).count();

@@ -5,6 +5,7 @@
 mod kafka;
 mod postgres;
 mod proxy;
+mod redis;
 mod sql;
 pub mod topics;
 
@@ -29,6 +30,7 @@ pub use self::{
     kafka::{Kafka, kafka_brokers},
     postgres::{Postgres, postgres_url},
     proxy::Proxy,
+    redis::{Redis, redis_url},
     sql::Session,
 };
 use crate::executables;
