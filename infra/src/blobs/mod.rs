@@ -1,0 +1,253 @@
+//! Blobs: immutable files addressed by the sha256 of their content, under `<data>/blobs`.
+//!
+//! Several processes share their blobs through a store of their own, a folder or a bucket: then `<data>/blobs` is the cache of one
+//! process.
+//!
+//! Invariants: a blob is complete, verified and on the disk (in the shared store, if there is one) before anybody can
+//! name it, and is never written again with other content. What comes from the shared store is not trusted: its digest is verified
+//! before it gets its name here. Who may refer to a blob is the database's business.
+
+mod folder;
+mod remote;
+#[cfg(test)]
+mod tests;
+mod upload;
+
+use std::{
+    collections::HashSet,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use framehook_core::ids::Digest;
+use tokio::{sync::Mutex, task::spawn_blocking};
+
+use self::{folder::Folder, remote::Remote};
+pub use self::upload::{Staged, Upload};
+
+/// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner prepares a job, which
+/// may mean to fetch gigabytes, before it starts the process that opens all of it. From then on the kernel keeps the
+/// bytes, whatever happens to the name. A lease until then would have to be carried through runner and worker, for a
+/// case in which the job is prepared once more anyway.
+const IN_USE: Duration = Duration::from_secs(600);
+
+/// A blob without a name that is younger than this may belong to an upload that is not complete.
+const YOUNG: Duration = Duration::from_secs(3600);
+
+/// Digests that begin with the same byte are fetched one after the other: few enough to exist always, and enough that
+/// different blobs rarely wait for each other.
+const TURNS: usize = 256;
+
+#[derive(Debug, thiserror::Error)]
+pub enum BlobError {
+    #[error("larger than the limit of {cap} bytes")]
+    TooLarge { cap: u64 },
+    #[error("the disk is full")]
+    Full,
+    #[error("blob {0} is not there")]
+    Missing(Digest),
+    /// The bytes are not those that were stored.
+    #[error("blob {0} is damaged; upload it again")]
+    Damaged(Digest),
+    /// The shared store cannot be used now; the same call may succeed later.
+    #[error("the shared blob store is not available: {0}")]
+    Unavailable(String),
+    #[error(
+        "the blob store `{0}` is not one; expected file:///FOLDER or s3://BUCKET/PREFIX, with the credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+    )]
+    Url(String),
+    #[error("the blob folder {} is in use by another process; give each process a data folder of its own", path.display())]
+    InUse { path: PathBuf },
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+impl BlobError {
+    fn at(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| if is_full(&source) { Self::Full } else { Self::Io { path: path.to_owned(), source } }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+pub type Result<T, E = BlobError> = std::result::Result<T, E>;
+
+/// The store that several processes share.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// `file:///FOLDER` or `s3://BUCKET/PREFIX`, the same for all processes. What else an S3 store needs comes from the usual
+    /// environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`.
+    pub url: String,
+    /// Bytes of the local cache; more only while all of it is in use.
+    pub cache_bytes: u64,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Blobs {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    folder: Folder,
+    remote: Option<Remote>,
+    cache_bytes: u64,
+    /// Held while fetching: who lacks the same blob meanwhile waits, and finds it.
+    turns: [Mutex<()>; TURNS],
+}
+
+impl Blobs {
+    /// Opens `<data>/blobs`, making it if need be, and removes what an earlier process left unfinished. One process at a
+    /// time: uploads of another would be removed.
+    pub async fn open(data: &Path) -> Result<Self> {
+        Self::open_shared(data, None).await
+    }
+
+    /// The same as the cache of a store that other processes share. One that lies in `data` itself is not shared.
+    pub async fn open_shared(data: &Path, shared: Option<Shared>) -> Result<Self> {
+        // What is not UTF-8 is no setting of a store.
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self::open_in(data, shared, environment.collect()).await
+    }
+
+    async fn open_in(data: &Path, shared: Option<Shared>, environment: Vec<(String, String)>) -> Result<Self> {
+        let data = data.to_owned();
+        blocking(move || {
+            let folder = Folder::open(&data)?;
+            let remote = match &shared {
+                Some(shared) => Remote::open(&shared.url, &data, environment)?,
+                None => None,
+            };
+            let cache_bytes = shared.map_or(u64::MAX, |shared| shared.cache_bytes);
+            let turns = std::array::from_fn(|_| Mutex::default());
+            Ok(Self { inner: Arc::new(Inner { folder, remote, cache_bytes, turns }) })
+        })
+        .await
+    }
+
+    /// Begins a blob of at most `cap_bytes`.
+    pub async fn begin(&self, cap_bytes: u64) -> Result<Upload> {
+        Upload::begin(self.inner.folder.temporary(), cap_bytes).await
+    }
+
+    /// Gives a staged file its place, in the shared store first; it survives a power cut from here on. The same content twice
+    /// is one blob.
+    pub async fn commit(&self, staged: Staged) -> Result<Digest> {
+        let digest = staged.digest.clone();
+        if let Some(remote) = &self.inner.remote {
+            remote.put(&digest, &staged.path).await?;
+        }
+        self.keep(staged).await?;
+        Ok(digest)
+    }
+
+    /// Where a blob lies, if it is here.
+    #[must_use]
+    pub fn path(&self, digest: &Digest) -> PathBuf {
+        self.inner.folder.path(digest)
+    }
+
+    /// The path of a blob whose bytes were checked by this process, and not changed since; fetches it if it lacks.
+    /// It stays for ten minutes from now at least: open it soon, and ask again rather than keep the path.
+    pub async fn verified(&self, digest: &Digest) -> Result<PathBuf> {
+        let here = self.verified_here(digest).await;
+        let (true, Some(remote)) = (is_lacking(&here), &self.inner.remote) else { return here };
+        let _turn = self.inner.turns[turn(digest)].lock().await;
+        // Whoever had the turn before may have fetched it.
+        let here = self.verified_here(digest).await;
+        if is_lacking(&here) { self.fetch(remote, digest).await } else { here }
+    }
+
+    async fn verified_here(&self, digest: &Digest) -> Result<PathBuf> {
+        let (inner, digest) = (self.inner.clone(), digest.clone());
+        blocking(move || inner.folder.verified(&digest)).await
+    }
+
+    async fn fetch(&self, remote: &Remote, digest: &Digest) -> Result<PathBuf> {
+        // Its size was capped when it was uploaded.
+        let mut upload = self.begin(u64::MAX).await?;
+        remote.get(digest, &mut upload).await?;
+        let staged = upload.finish().await?;
+        if staged.digest != *digest {
+            return Err(BlobError::Damaged(digest.clone()));
+        }
+        tracing::info!(%digest, bytes = staged.size, "fetched a blob");
+        self.keep(staged).await
+    }
+
+    /// A verified file gets its place here, and others lose theirs if that is too much.
+    async fn keep(&self, staged: Staged) -> Result<PathBuf> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            let path = inner.folder.keep(staged)?;
+            if inner.remote.is_some()
+                && let Err(error) = inner.folder.shrink(inner.cache_bytes, IN_USE)
+            {
+                tracing::warn!(%error, "the cache of blobs stays larger than its bound");
+            }
+            Ok(path)
+        })
+        .await
+    }
+
+    /// Removes a blob; one that is not there is no error. Of a shared one only the copy here: at this moment another process
+    /// may be giving it a name, and [`Blobs::sweep`] removes it once that is out of the question.
+    pub async fn remove(&self, digest: &Digest) -> Result<()> {
+        let (inner, digest) = (self.inner.clone(), digest.clone());
+        blocking(move || inner.folder.remove(&digest)).await
+    }
+
+    /// Removes blobs that nothing names: what an upload or a deletion left when its process died, and what
+    /// [`Blobs::remove`] left in the shared store. `live` are those that are named.
+    pub async fn sweep(&self, live: &[Digest]) -> Result<()> {
+        self.sweep_older(live, YOUNG).await
+    }
+
+    async fn sweep_older(&self, live: &[Digest], age: Duration) -> Result<()> {
+        let live: HashSet<_> = live.iter().cloned().collect();
+        if let Some(remote) = &self.inner.remote {
+            remote.sweep(&live, age).await?;
+        }
+        let inner = self.inner.clone();
+        blocking(move || inner.folder.sweep(&live, age)).await
+    }
+}
+
+fn is_lacking(here: &Result<PathBuf>) -> bool {
+    matches!(here, Err(BlobError::Missing(_) | BlobError::Damaged(_)))
+}
+
+fn turn(digest: &Digest) -> usize {
+    // A digest is written in hexadecimal digits; were it not, everybody would wait for everybody.
+    usize::from_str_radix(&digest.hex()[..2], 16).unwrap_or_default()
+}
+
+/// A time in the future is not old.
+fn is_older(time: SystemTime, age: Duration) -> bool {
+    time.elapsed().unwrap_or_default() >= age
+}
+
+/// Where a blob lies below any root: no folder gets a million entries.
+fn place(digest: &Digest) -> [&str; 3] {
+    let hex = digest.hex();
+    ["sha256", &hex[..2], hex]
+}
+
+/// Of its file name.
+fn digest_of(name: &str) -> Option<Digest> {
+    format!("sha256:{name}").parse().ok()
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        // Only a runtime that is shutting down cancels blocking work.
+        Err(error) => Err(BlobError::Io { path: PathBuf::new(), source: io::Error::other(error) }),
+    }
+}
