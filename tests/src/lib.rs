@@ -5,6 +5,7 @@
 
 pub mod evaluate;
 pub mod platform;
+pub mod servers;
 
 use std::{
     path::{Path, PathBuf},

@@ -173,17 +173,11 @@ impl Folder {
 
     fn list(&self) -> Result<Vec<(Digest, Stamp)>> {
         let mut all = Vec::new();
-        let top = self.root.join("sha256");
-        for folder in fs::read_dir(&top).map_err(BlobError::at(&top))? {
-            let folder = folder.map_err(BlobError::at(&top))?.path();
-            for file in fs::read_dir(&folder).map_err(BlobError::at(&folder))? {
-                let path = file.map_err(BlobError::at(&folder))?.path();
-                let name = path.file_name().unwrap_or_default().to_string_lossy();
-                if let Some(digest) = digest_of(&name)
-                    && let Some(stamp) = if_there(stamp(&path))?
-                {
-                    all.push((digest, stamp));
-                }
+        for path in files(&self.root.join("sha256"))? {
+            if let Some(digest) = digest_of(&path.file_name().unwrap_or_default().to_string_lossy())
+                && let Some(stamp) = if_there(stamp(&path))?
+            {
+                all.push((digest, stamp));
             }
         }
         Ok(all)
@@ -216,7 +210,20 @@ fn lock(root: &Path) -> Result<fs::File> {
     }
 }
 
-fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+/// What lies two levels below `top`.
+pub(super) fn files(top: &Path) -> Result<Vec<PathBuf>> {
+    let entries = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let entries = if_there(fs::read_dir(folder).map_err(BlobError::at(folder)))?;
+        entries.into_iter().flatten().map(|e| e.map(|e| e.path()).map_err(BlobError::at(folder))).collect()
+    };
+    let mut all = Vec::new();
+    for folder in entries(top)?.iter().filter(|entry| entry.is_dir()) {
+        all.extend(entries(folder)?);
+    }
+    Ok(all)
+}
+
+pub(super) fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(BlobError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),

@@ -24,8 +24,8 @@ use std::{
 use framehook_core::ids::Digest;
 use tokio::{sync::Mutex, task::spawn_blocking};
 
-use self::{folder::Folder, remote::Remote};
 pub use self::upload::{Staged, Upload};
+use self::{folder::Folder, remote::Remote};
 
 /// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner prepares a job, which
 /// may mean to fetch gigabytes, before it starts the process that opens all of it. From then on the kernel keeps the
@@ -58,6 +58,8 @@ pub enum BlobError {
         "the blob store `{0}` is not one; expected file:///FOLDER or s3://BUCKET/PREFIX, with the credentials in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     )]
     Url(String),
+    #[error("the shared blob store cannot be used with the AWS_* environment variables that are set: {0}")]
+    Settings(String),
     #[error("the blob folder {} is in use by another process; give each process a data folder of its own", path.display())]
     InUse { path: PathBuf },
     #[error("{path}: {source}")]
@@ -99,6 +101,8 @@ struct Inner {
     cache_bytes: u64,
     /// Held while fetching: who lacks the same blob meanwhile waits, and finds it.
     turns: [Mutex<()>; TURNS],
+    #[cfg(test)]
+    fetches: std::sync::atomic::AtomicUsize,
 }
 
 impl Blobs {
@@ -125,7 +129,15 @@ impl Blobs {
             };
             let cache_bytes = shared.map_or(u64::MAX, |shared| shared.cache_bytes);
             let turns = std::array::from_fn(|_| Mutex::default());
-            Ok(Self { inner: Arc::new(Inner { folder, remote, cache_bytes, turns }) })
+            let inner = Inner {
+                folder,
+                remote,
+                cache_bytes,
+                turns,
+                #[cfg(test)]
+                fetches: 0.into(),
+            };
+            Ok(Self { inner: Arc::new(inner) })
         })
         .await
     }
@@ -169,6 +181,8 @@ impl Blobs {
     }
 
     async fn fetch(&self, remote: &Remote, digest: &Digest) -> Result<PathBuf> {
+        #[cfg(test)]
+        self.inner.fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Its size was capped when it was uploaded.
         let mut upload = self.begin(u64::MAX).await?;
         remote.get(digest, &mut upload).await?;

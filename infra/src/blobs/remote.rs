@@ -3,8 +3,8 @@
 //! Invariants: an object appears whole or not at all, and survives a power cut from then on. Objects that are not blobs are left
 //! alone. No credential is shown, whatever goes wrong.
 //!
-//! Parts of an upload that was cut off stay in a bucket until its owner removes them: a lifecycle rule does that
-//! (`AbortIncompleteMultipartUpload`).
+//! Parts of an upload that was cut off are swept from a folder. In a bucket they stay until its owner removes them: a
+//! lifecycle rule does that (`AbortIncompleteMultipartUpload`).
 
 use std::{
     collections::HashSet,
@@ -28,7 +28,11 @@ use object_store::{
 };
 use tokio::{fs::File, io::AsyncReadExt as _};
 
-use super::{BlobError, Result, Upload, digest_of, is_full, is_older, place};
+use super::{
+    BlobError, Result, Upload, blocking, digest_of,
+    folder::{files, if_there},
+    is_full, is_older, place,
+};
 
 /// One request carries a smaller blob as a whole. S3 allows 10,000 parts and wants 5 MiB in each: so the largest blob is
 /// 80 GB.
@@ -47,6 +51,8 @@ const RETRIES: usize = 3;
 #[derive(Clone)]
 pub(super) struct Remote {
     store: Arc<dyn ObjectStore>,
+    /// Of `file://`.
+    folder: Option<PathBuf>,
     /// Without credentials.
     shown: String,
 }
@@ -56,28 +62,25 @@ impl Remote {
     pub(super) fn open(url: &str, data: &Path, environment: Vec<(String, String)>) -> Result<Option<Self>> {
         let shown = without_credentials(url);
         let unusable = || BlobError::Url(shown.clone());
-        let store: Arc<dyn ObjectStore> = if let Some(folder) = url.strip_prefix("file://") {
-            let folder = Path::new(folder);
+        if let Some(folder) = url.strip_prefix("file://") {
+            let folder = PathBuf::from(folder);
             if !folder.is_absolute() {
                 return Err(unusable());
             }
-            match local(folder, data)? {
-                Some(store) => Arc::new(store),
-                None => return Ok(None),
-            }
-        } else {
-            let (bucket, prefix) = bucket_and_prefix(url).ok_or_else(unusable)?;
-            let store = s3(bucket, environment)?;
-            if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) }
-        };
-        Ok(Some(Self { store, shown }))
+            let store = local(&folder, data)?;
+            return Ok(store.map(|store| Self { store: Arc::new(store), folder: Some(folder), shown }));
+        }
+        let (bucket, prefix) = bucket_and_prefix(url).ok_or_else(unusable)?;
+        let store = s3(bucket, environment)?;
+        let store: Arc<dyn ObjectStore> =
+            if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) };
+        Ok(Some(Self { store, folder: None, shown }))
     }
 
     /// Stores the file at `path`, again if it is there already: so a damaged one is replaced, and its time says when it was last
     /// wanted.
     pub(super) async fn put(&self, digest: &Digest, path: &Path) -> Result<()> {
-        let store = Arc::clone(&self.store);
-        let mut writer = BufWriter::with_capacity(store, key(digest), PART).with_max_concurrency(PARTS_AT_ONCE);
+        let mut writer = self.writer(digest);
         if let Err(error) = copy(path, &mut writer).await {
             if let Err(error) = writer.abort().await {
                 tracing::warn!(%digest, "parts of an upload stay in {self:?}: {error}");
@@ -86,6 +89,11 @@ impl Remote {
         }
         use tokio::io::AsyncWriteExt as _;
         writer.shutdown().await.map_err(unavailable)
+    }
+
+    pub(super) fn writer(&self, digest: &Digest) -> BufWriter {
+        let store = Arc::clone(&self.store);
+        BufWriter::with_capacity(store, key(digest), PART).with_max_concurrency(PARTS_AT_ONCE)
     }
 
     /// Copies a blob into `upload`.
@@ -122,7 +130,8 @@ impl Remote {
                 Err(error) => return Err(unavailable(error)),
             }
         }
-        Ok(())
+        let Some(folder) = self.folder.clone() else { return Ok(()) };
+        blocking(move || sweep_parts(&folder, age)).await
     }
 }
 
@@ -144,12 +153,31 @@ fn local(folder: &Path, data: &Path) -> Result<Option<LocalFileSystem>> {
     Ok(Some(store.with_fsync(true)))
 }
 
+/// Until it is complete, an object lies beside its place under a name with a number: `<key>#1`. Whoever writes one does not rest
+/// for `age`.
+fn sweep_parts(folder: &Path, age: Duration) -> Result<()> {
+    for path in files(&folder.join("sha256"))? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_part = name.split_once('#').is_some_and(|(object, _)| digest_of(object).is_some());
+        if !is_part {
+            continue;
+        }
+        let modified =
+            if_there(fs::metadata(&path).and_then(|metadata| metadata.modified()).map_err(BlobError::at(&path)))?;
+        if modified.is_some_and(|modified| is_older(modified, age)) {
+            if_there(fs::remove_file(&path).map_err(BlobError::at(&path)))?;
+        }
+    }
+    Ok(())
+}
+
 /// Credentials in a URL would end up in logs: there is no place for them.
 fn bucket_and_prefix(url: &str) -> Option<(&str, &str)> {
     let place = url.strip_prefix("s3://")?;
     let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
     let is_bucket = |c: char| c.is_ascii_alphanumeric() || ".-_".contains(c);
-    (!bucket.is_empty() && bucket.chars().all(is_bucket) && !prefix.contains(['?', '#', '@'])).then_some((bucket, prefix))
+    (!bucket.is_empty() && bucket.chars().all(is_bucket) && !prefix.contains(['?', '#', '@']))
+        .then_some((bucket, prefix))
 }
 
 fn s3(bucket: &str, environment: Vec<(String, String)>) -> Result<object_store::aws::AmazonS3> {
@@ -166,9 +194,14 @@ fn s3(bucket: &str, environment: Vec<(String, String)>) -> Result<object_store::
         }
     }
     let endpoints = [AmazonS3ConfigKey::S3Endpoint, AmazonS3ConfigKey::Endpoint];
-    let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key));
-    let is_plain = endpoint.is_some_and(|endpoint| endpoint.starts_with("http://"));
-    builder.with_allow_http(is_plain).with_bucket_name(bucket).build().map_err(unavailable)
+    let endpoint = endpoints.iter().find_map(|key| builder.get_config_value(key)).unwrap_or_default();
+    if endpoint.contains('@') {
+        // Every error names the endpoint.
+        return Err(BlobError::Settings("AWS_ENDPOINT_URL must hold no credentials".into()));
+    }
+    let is_plain = endpoint.starts_with("http://");
+    let built = builder.with_allow_http(is_plain).with_bucket_name(bucket).build();
+    built.map_err(|error| BlobError::Settings(error.to_string()))
 }
 
 fn without_credentials(url: &str) -> String {

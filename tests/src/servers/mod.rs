@@ -1,0 +1,76 @@
+//! Real servers for tests, each on a port and a folder of its own, on 127.0.0.1.
+//!
+//! Invariant: no server outlives its test process, however that ends; its folder may, and goes when the next one starts.
+
+mod s3;
+
+use std::{
+    ffi::OsStr,
+    fs, io,
+    net::TcpListener,
+    os::unix::process::CommandExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU32, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+
+pub use self::s3::S3;
+use crate::executables;
+
+/// A port that nobody listened on a moment ago.
+///
+/// # Panics
+/// When the machine has none.
+#[must_use]
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
+
+/// Starts a process that is killed when this one ends. The kernel watches the *thread* that started it, and tests end long before
+/// their servers: so a thread that never ends does it.
+pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
+    static KEEPER: LazyLock<mpsc::Sender<Spawn>> = LazyLock::new(|| {
+        let (requests, spawns) = mpsc::channel::<Spawn>();
+        thread::spawn(move || {
+            for (mut command, answer) in spawns {
+                answer.send(command.spawn()).ok();
+            }
+        });
+        requests
+    });
+    let die_with_us = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(die_with_us) };
+    let (answer, outcome) = mpsc::channel();
+    KEEPER.send((command, answer)).map_err(io::Error::other)?;
+    outcome.recv().map_err(io::Error::other)?
+}
+
+/// An empty folder for a server; first removes those of test processes that are gone.
+pub(crate) fn folder(server: &str) -> io::Result<PathBuf> {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let all = executables().join("servers");
+    fs::create_dir_all(&all)?;
+    for old in fs::read_dir(&all)? {
+        let old = old?.path();
+        let process =
+            old.file_name().and_then(OsStr::to_str).and_then(|name| name.split('-').next().map(str::to_owned));
+        if process.is_some_and(|process| !Path::new("/proc").join(process).exists()) {
+            // Another test process may be doing the same.
+            fs::remove_dir_all(&old).ok();
+        }
+    }
+    let folder = all.join(format!("{}-{server}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    fs::create_dir(&folder)?;
+    Ok(folder)
+}
