@@ -131,7 +131,7 @@ impl Remote {
             }
         }
         let Some(folder) = self.folder.clone() else { return Ok(()) };
-        blocking(move || sweep_parts(&folder, age)).await
+        blocking(move || sweep_parts(&folder, age)).await.map_err(unavailable)
     }
 }
 
