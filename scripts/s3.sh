@@ -1,10 +1,10 @@
 #!/bin/sh
-# Builds an S3 server, s3s-fs from crates.io, into .cache/s3/bin, for tests only: 2 minutes on two cores. Safe to
-# call again: it does nothing when it is there.
+# Builds an S3 server, s3s-fs from crates.io, into .cache/s3/bin, for tests only: 2 minutes on two cores.
+# Safe to call again: it does nothing when it is there.
 set -eu
 cd "$(dirname "$0")/.."
 
-# The newest that compiles with the toolchain of rust-toolchain.toml.
+# Pinned, with its own lock file (`--locked`): the tests see the same server everywhere.
 version=0.14.1
 
 cache=.cache/s3
@@ -12,10 +12,10 @@ cache=.cache/s3
 
 rm -rf "$cache"
 mkdir -p "$cache"
-echo "building the S3 server s3s-fs $version (2 minutes)" >&2
+echo "==> building the S3 server s3s-fs $version for tests (2 minutes)" >&2
 # A target folder of its own: what it is built from is of no use to the rest.
-if ! CARGO_TARGET_DIR="$PWD/$cache/target" cargo install s3s-fs --version "=$version" --locked --features binary \
-        --root "$PWD/$cache" --no-track --quiet >&2; then
+if ! CARGO_TARGET_DIR="$PWD/$cache/target" cargo install s3s-fs --version "=$version" --locked \
+        --features binary --root "$PWD/$cache" --no-track --quiet >&2; then
     echo "s3.sh: cargo could not build s3s-fs $version; its message is above" >&2
     exit 1
 fi

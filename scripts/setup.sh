@@ -5,13 +5,16 @@
 #   scripts/setup.sh --tests    and what only `make test` needs
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
-# through rustup, ONNX Runtime from PyPI into .cache/. A run that finds everything needs no network.
+# through rustup, ONNX Runtime from PyPI and (for tests) an S3 server from crates.io into .cache/. A run
+# that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
 # OpenCV without its 500 MB of unneeded parts, and clang for its bindings: the library is not enough.
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
+# The TLS of connections to an S3 store.
+packages="$packages libssl-dev"
 case "${1-}" in
     "") ;;
     # ffmpeg makes the damaged clips that the tests upload; curl follows the guides.
@@ -99,3 +102,10 @@ fi
 
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
+
+# --- An S3 server, for tests --------------------------------------------------------------------
+
+if [ "${1-}" = --tests ]; then
+    scripts/s3.sh
+    say "the S3 server is in .cache/s3/bin"
+fi

@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 use crate::settings::{LogFormat, Settings};
@@ -119,6 +119,11 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     let sqlite = Sqlite::open(&settings.data).await?;
     let (store, bus) = (sqlite.store(), sqlite.bus());
     let blobs = Blobs::open(&settings.data).await.context("cannot open the blob folder")?;
+    // Before anybody can upload. What it cannot remove costs room, and the next start tries again.
+    let sweep = async { anyhow::Ok(blobs.sweep(&store.live_digests().await?).await?) };
+    if let Err(error) = sweep.await {
+        warn!("blobs without a name stay for now: {error:#}");
+    }
     let (api, runner, rest) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
 
     let api_config = ApiConfig {
