@@ -152,7 +152,8 @@ suite! { each of shared_folder, s3: {
     a_lost_original_is_missing,
     what_is_removed_here_stays_for_the_others,
     a_store_that_is_away_is_unavailable_and_comes_back,
-    the_cache_loses_what_was_used_longest_ago_and_nothing_in_use,
+    the_cache_loses_nothing_in_use,
+    the_cache_loses_what_was_used_longest_ago,
     a_cache_is_kept_over_a_restart,
 } }
 
@@ -397,7 +398,7 @@ async fn a_store_that_is_away_is_unavailable_and_comes_back(mut world: World) {
     assert_eq!(read(&two.blobs, &new_digest).await, b"new");
 }
 
-async fn the_cache_loses_what_was_used_longest_ago_and_nothing_in_use(world: World) {
+async fn the_cache_loses_nothing_in_use(world: World) {
     let (one, two) = (world.process().await, world.process_with_cache(2500).await);
     let mut digests = Vec::new();
     for n in 0..5 {
@@ -429,6 +430,24 @@ async fn the_cache_loses_what_was_used_longest_ago_and_nothing_in_use(world: Wor
     assert_eq!(kept(), [false, false, false, true, true]);
     for n in 0..5 {
         assert_eq!(read(&one.blobs, &digests[usize::from(n)]).await, [n; 1000], "the store keeps all of it");
+    }
+}
+
+async fn the_cache_loses_what_was_used_longest_ago(world: World) {
+    let one = world.process().await;
+    let mut digests = Vec::new();
+    for n in 0..4 {
+        digests.push(commit(&one.blobs, &[n; 1000]).await);
+    }
+    for oldest in 0..3 {
+        let Process { data: _data, blobs } = world.process_with_cache(3500).await;
+        for (n, digest) in digests[..3].iter().enumerate() {
+            read(&blobs, digest).await;
+            blobs.inner.folder.last_used(digest, if n == oldest { IN_USE * 3 } else { IN_USE * 2 });
+        }
+        read(&blobs, &digests[3]).await;
+        let lost: Vec<_> = (0..4).filter(|n| !blobs.path(&digests[*n]).exists()).collect();
+        assert_eq!(lost, [oldest]);
     }
 }
 
