@@ -200,7 +200,8 @@ fn last_use(known: Option<&Known>, stamp: Stamp) -> SystemTime {
 }
 
 fn lock(root: &Path) -> Result<fs::File> {
-    let path = root.join("lock");
+    // Beside the folder, which holds nothing but blobs.
+    let path = root.with_extension("lock");
     let file =
         fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(BlobError::at(&path))?;
     match file.try_lock() {
