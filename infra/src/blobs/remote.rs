@@ -230,12 +230,15 @@ fn key(digest: &Digest) -> Key {
 
 /// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching the blobs.
 fn unavailable(error: impl Error + 'static) -> BlobError {
-    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(error) = cause {
-        if error.downcast_ref::<io::Error>().is_some_and(is_full) {
-            return BlobError::Full;
-        }
-        cause = error.source();
+    let causes = || {
+        std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
+            (*error).source()
+        })
+    };
+    if causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full)) {
+        return BlobError::Full;
     }
-    BlobError::Unavailable(error.to_string())
+    let (shown, root) = (error.to_string(), causes().last().map(ToString::to_string).unwrap_or_default());
+    // An HTTP client says no more than that a request failed; why, only the last cause tells.
+    BlobError::Unavailable(if shown.contains(&root) { shown } else { format!("{shown}: {root}") })
 }

@@ -568,6 +568,7 @@ async fn no_secret_is_shown_whatever_goes_wrong() {
         assert!(matches!(error, BlobError::Unavailable(_)), "{error:?}");
         shown.push(format!("{error} {error:?} {blobs:?}"));
     }
+    assert!(shown.last().unwrap().contains("Connection refused"), "{shown:?}");
     let secret = s3.environment().into_iter().find(|(name, _)| name == "AWS_SECRET_ACCESS_KEY").unwrap().1;
     for text in shown {
         assert!(!text.contains("canary") && !text.contains(&secret), "{text}");
