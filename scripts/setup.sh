@@ -5,20 +5,26 @@
 #   scripts/setup.sh --tests    and what only `make test` needs
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
-# through rustup, ONNX Runtime from PyPI and (for tests) an S3 server from crates.io into .cache/. A run
-# that finds everything needs no network.
+# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central and an S3 server
+# from crates.io into .cache/. A run that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
 # OpenCV without its 500 MB of unneeded parts, and clang for its bindings: the library is not enough.
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
-# The TLS of connections to an S3 store.
-packages="$packages libssl-dev"
+# librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
+# Its TLS and that of connections to an S3 store is the system's OpenSSL.
+packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
-    # ffmpeg makes the damaged clips that the tests upload; curl follows the guides.
-    --tests) packages="$packages ffmpeg curl" ;;
+    --tests)
+        # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
+        packages="$packages curl postgresql-15 util-linux"
+        # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
+        command -v java >/dev/null || packages="$packages default-jre-headless"
+        command -v mvn >/dev/null || packages="$packages maven"
+        ;;
     *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests]" >&2; exit 2 ;;
 esac
 
@@ -61,6 +67,12 @@ else
     say "installing Debian packages:$missing"
     log=$(mktemp)
     trap 'rm -f "$log"' EXIT
+    case $missing in *postgresql*)
+        # Only the executables are wanted: without this the package would make and start a server of the system.
+        $as_root mkdir -p /etc/postgresql-common/createcluster.d
+        echo "create_main_cluster = false" |
+            $as_root tee /etc/postgresql-common/createcluster.d/framehook.conf >/dev/null ;;
+    esac
     # The lists may be old or absent; a failure shows what apt-get said.
     for step in "update" "install -y --no-install-recommends$missing"; do
         # shellcheck disable=SC2086 # words on purpose
@@ -103,9 +115,11 @@ fi
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
 
-# --- An S3 server, for tests --------------------------------------------------------------------
+# --- Servers for tests --------------------------------------------------------------------------
 
 if [ "${1-}" = --tests ]; then
+    scripts/kafka/fetch.sh
+    say "Apache Kafka is in .cache/kafka/lib"
     scripts/s3.sh
     say "the S3 server is in .cache/s3/bin"
 fi

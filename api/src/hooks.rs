@@ -19,6 +19,7 @@ use framehook_core::{
 };
 use framehook_infra::store::Artifact;
 use futures::future::try_join_all;
+use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use crate::{
@@ -112,8 +113,18 @@ fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
         Ok(validator) => validator,
         Err(error) => return vec![(String::new(), format!("the plugin's own schema cannot be used: {error}"))],
     };
-    let problem = |e: jsonschema::ValidationError<'_>| (e.instance_path().as_str().to_owned(), e.to_string());
-    validator.iter_errors(config).map(problem).collect()
+    let problems = |e: jsonschema::ValidationError<'_>| -> Vec<_> {
+        let place = e.instance_path();
+        let places = match e.kind() {
+            // The place is that of the whole object; what is wrong is each of these fields.
+            ValidationErrorKind::AdditionalProperties { unexpected } => {
+                unexpected.iter().map(|field| place.join(field.as_str())).collect()
+            }
+            _ => vec![place.clone()],
+        };
+        places.iter().map(|place| (place.as_str().to_owned(), e.to_string())).collect()
+    };
+    validator.iter_errors(config).flat_map(problems).collect()
 }
 
 /// Pairs of plugin and configuration that a plugin accepted.
@@ -183,6 +194,8 @@ mod tests {
         };
         assert!(fields(json!({"min_score": 0.3, "line": [1, 2]})).is_empty());
         assert_eq!(fields(json!({"min_score": 3, "line": [1, "x"]})), [".line[1]", ".min_score"]);
+        assert_eq!(fields(json!({"min_score": 0.3, "a/b": 1})), [".a/b"]);
+        assert_eq!(fields(json!({"min_score": 0.3, "x": 1, "y~": 2})), [".x", ".y~"]);
         assert_eq!(fields(json!({})), [""]);
         assert_eq!(fields(json!(3)), [""]);
         let remote = json!({"$ref": "https://example.com/schema.json"});

@@ -87,6 +87,7 @@ impl Inbox<'_> {
         let Some(last) = records.last() else { return Ok(()) };
         let next = last.offset + 1;
         let batch = batch(partition, expected, next, records);
+        show_dead_letters(self.bus, &batch).await;
         let store = self.store;
         match until_stored(self.cancel, || store.store_results(batch.clone())).await {
             None => Ok(()),
@@ -105,6 +106,18 @@ impl Inbox<'_> {
                 }
                 Ok(())
             }
+        }
+    }
+}
+
+/// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is still to be
+/// shown; tried only once, because the store keeps them anyway.
+async fn show_dead_letters(bus: &SharedBus, batch: &ResultBatch) {
+    let partition = batch.partition;
+    for DeadLetter { offset, key, payload, reason } in &batch.dead_letters {
+        let record = Delivered { partition, offset: *offset, key: key.clone(), payload: payload.clone() };
+        if let Err(error) = bus.dead_letter(Topic::Results, &record, reason).await {
+            tracing::warn!(partition, offset, "a dead letter is in the store only: {error}");
         }
     }
 }

@@ -14,6 +14,7 @@ mod artifact;
 mod backoff;
 mod canonical;
 mod extract;
+pub mod health;
 mod hooks;
 pub mod inbox;
 mod linger;
@@ -32,11 +33,12 @@ mod source;
 mod upload;
 mod view;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::artifact::ArtifactKind;
 use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 pub use page::Page;
 pub use problem::{FieldError, Problem};
@@ -55,6 +57,8 @@ pub struct ApiConfig {
     /// Folders whose files a scenario may name as its source.
     pub source_dirs: Vec<PathBuf>,
     pub upload_caps: UploadCaps,
+    /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
+    pub lame_duck: Duration,
 }
 
 /// Most bytes of an upload, by kind.
@@ -99,15 +103,17 @@ pub(crate) struct App {
     pub accepted_configs: hooks::AcceptedConfigs,
     /// Held while a blob and its row are written or removed together.
     pub artifact_writes: tokio::sync::Mutex<()>,
+    /// Cancelled once this process is about to stop.
+    pub draining: CancellationToken,
 }
 
 pub(crate) type SharedApp = Arc<App>;
 
 impl App {
-    fn new(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs) -> Self {
+    fn new(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs, draining: CancellationToken) -> Self {
         let probes = probe::Probes::new(&config);
         let accepted_configs = hooks::AcceptedConfigs::default();
         let artifact_writes = tokio::sync::Mutex::default();
-        Self { config, store, bus, blobs, probes, accepted_configs, artifact_writes }
+        Self { config, store, bus, blobs, probes, accepted_configs, artifact_writes, draining }
     }
 }

@@ -21,7 +21,7 @@ use utoipa::ToSchema;
 use crate::{App, SharedApp, metrics, problem::Problem};
 
 /// A probe of a load balancer waits about this long.
-const READY_LIMIT: Duration = Duration::from_secs(2);
+pub(crate) const READY_LIMIT: Duration = Duration::from_secs(2);
 /// Messages counted in the outbox; more are "that many".
 const OUTBOX_LIMIT: u32 = 1000;
 
@@ -50,6 +50,9 @@ pub(crate) struct Readiness {
         (status = 200, body = Readiness),
         (status = 503, description = "Not ready", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readiness>, Problem> {
+    if app.draining.is_cancelled() {
+        return Err(Problem::new(ErrorCode::Unavailable, "this instance is stopping; ask another"));
+    }
     let check = async {
         app.store.ping().await?;
         let bus = app.bus.ping().await;

@@ -100,7 +100,7 @@ impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Full(_) => Self::new(ErrorCode::StorageFull, "free disk space in the data folder, then retry"),
-            StoreError::Unavailable(cause) => {
+            StoreError::Unavailable(cause) | StoreError::Contended(cause) => {
                 tracing::warn!("store: {cause}");
                 Self::new(ErrorCode::Unavailable, "the database is not available; retry in a moment")
             }

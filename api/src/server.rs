@@ -1,6 +1,9 @@
 //! The router, what surrounds every request, and the server's life.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Router,
@@ -22,9 +25,9 @@ use crate::{
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(5);
 
-/// Serves until `cancel`, then lets running requests finish for five seconds.
+/// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five seconds.
 ///
 /// # Errors
 /// When the listener fails.
@@ -36,12 +39,17 @@ pub async fn serve(
     blobs: Blobs,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
-    let router = router(config, store, bus, blobs);
-    let server = axum::serve(listener, router).with_graceful_shutdown(cancel.clone().cancelled_owned());
-    let grace_over = async {
-        cancel.cancelled().await;
-        tokio::time::sleep(GRACE).await;
+    let lame_duck = config.lame_duck;
+    let after = |delay: Duration| {
+        let cancel = cancel.clone();
+        async move {
+            cancel.cancelled().await;
+            tokio::time::sleep(delay).await;
+        }
     };
+    let app = App::new(config, store, bus, blobs, cancel.clone());
+    let server = axum::serve(listener, routes(app)).with_graceful_shutdown(after(lame_duck));
+    let grace_over = after(lame_duck + GRACE);
     tokio::select! {
         ended = server => ended,
         () = grace_over => {
@@ -53,9 +61,13 @@ pub async fn serve(
 
 /// Every route, ready to be served.
 pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs) -> Router {
+    routes(App::new(config, store, bus, blobs, CancellationToken::new()))
+}
+
+fn routes(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
     routes
-        .with_state(Arc::new(App::new(config, store, bus, blobs)))
+        .with_state(Arc::new(app))
         .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)

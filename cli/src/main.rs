@@ -1,12 +1,16 @@
 //! The `framehook` executable: reads its command line and calls what does the work.
 
+mod cluster;
+mod process;
+mod roles;
+mod services;
 mod settings;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
+use cluster::ClusterOptions;
 use settings::{Options, Settings};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -22,6 +26,18 @@ enum Command {
     /// Run everything on this machine: REST API, orchestrator, runner and their data in one folder
     #[command(after_help = UP_HELP)]
     Up(Box<Up>),
+    /// Serve the REST API on PostgreSQL and Kafka; any number of them may run
+    #[command(after_help = ROLE_HELP)]
+    Api(Box<Role>),
+    /// Place scenarios on runners: one orchestrator leads, any number stand by
+    #[command(after_help = ROLE_HELP)]
+    Orchestrator(Box<Role>),
+    /// Run scenarios, each in a process of its own; any number of runners may run
+    #[command(after_help = ROLE_HELP, args_conflicts_with_subcommands = true)]
+    Runner(Box<Runner>),
+    /// Make or update the tables of the database, and end (each role does so at its start, too)
+    #[command(after_help = ROLE_HELP)]
+    Migrate(Box<Role>),
     /// What the services run in a process of its own, so that no plugin can harm them
     #[command(hide = true, subcommand)]
     PluginHost(PluginHost),
@@ -42,6 +58,38 @@ struct Up {
 const UP_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default.
 The API has no authentication yet, so it listens on 127.0.0.1 only.";
+
+/// A role of a scaled deployment.
+#[derive(Args)]
+struct Role {
+    #[command(flatten)]
+    up: Up,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+}
+
+#[derive(Args)]
+struct Runner {
+    #[command(flatten)]
+    role: Role,
+    #[command(subcommand)]
+    command: Option<RunnerCommand>,
+}
+
+#[derive(Subcommand)]
+enum RunnerCommand {
+    /// Let the runner on a data folder hand its scenarios on and end; returns when it has
+    Drain {
+        /// The runner's data folder
+        #[arg(long, env = "FRAMEHOOK_DATA", value_name = "FOLDER", default_value = "framehook-data")]
+        data: PathBuf,
+    },
+}
+
+const ROLE_HELP: &str = "\
+A setting comes from the flag, else from the environment variable, else from the file (those of the database and of
+Kafka from its table [cluster]), else it is the default. Each process needs a data folder and a port of its own.
+There is no authentication yet: listen only where nobody else can call.";
 
 #[derive(Subcommand)]
 enum PluginHost {
@@ -65,16 +113,34 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
-        Command::Up(up) => {
-            let settings = Settings::load(&up.options, up.config.as_deref())?;
-            if up.dump_config {
-                println!("{}", toml::to_string(&settings).context("cannot print the settings")?.trim_end());
-                return Ok(());
-            }
-            up::up(settings)
-        }
+        Command::Up(up) => with_settings(*up, ClusterOptions::default(), up::up),
+        Command::Api(role) => run_role(*role, roles::api),
+        Command::Orchestrator(role) => run_role(*role, roles::orchestrator),
+        Command::Runner(runner) => match runner.command {
+            Some(RunnerCommand::Drain { data }) => roles::drain(&data),
+            None => run_role(runner.role, roles::runner),
+        },
+        Command::Migrate(role) => run_role(*role, roles::migrate),
         Command::PluginHost(command) => plugin_host(command),
     }
+}
+
+fn run_role<F: Future<Output = anyhow::Result<()>>>(role: Role, run: impl FnOnce(Settings) -> F) -> anyhow::Result<()> {
+    with_settings(role.up, role.cluster, |settings| process::run(settings, run))
+}
+
+/// Loads the settings, and prints them instead of running if that is asked for.
+fn with_settings(
+    up: Up,
+    cluster: ClusterOptions,
+    run: impl FnOnce(Settings) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let settings = Settings::load(&up.options, cluster, up.config.as_deref())?;
+    if up.dump_config {
+        println!("{}", settings.dump()?);
+        return Ok(());
+    }
+    run(settings)
 }
 
 fn plugin_host(command: PluginHost) -> anyhow::Result<()> {

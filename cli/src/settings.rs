@@ -1,4 +1,4 @@
-//! The settings of `framehook up`: flags win over the environment, the environment over the TOML file, the file over
+//! The settings of `framehook up` and of each role: flags win over the environment, the environment over the TOML file, the file over
 //! the defaults.
 
 use std::{
@@ -9,6 +9,8 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+
+use crate::cluster::ClusterOptions;
 
 /// What somebody set; absent means "as it is".
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -88,6 +90,11 @@ pub(crate) struct Options {
     #[arg(long, env = "FRAMEHOOK_LOG_FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
+
+    /// Flags of their own.
+    #[arg(skip)]
+    #[serde(skip_serializing)]
+    cluster: Option<ClusterOptions>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
@@ -99,7 +106,7 @@ pub(crate) enum LogFormat {
 }
 
 /// The settings in force.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
     pub(crate) data: PathBuf,
@@ -117,6 +124,9 @@ pub(crate) struct Settings {
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    /// Of the roles of a scaled deployment; `framehook up` has no use for it.
+    #[serde(default)]
+    pub(crate) cluster: ClusterOptions,
 }
 
 impl Settings {
@@ -140,22 +150,33 @@ impl Settings {
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
             log_format: LogFormat::Text,
+            cluster: ClusterOptions::default(),
         }
     }
 
     /// Flags and environment (`options`) over `file` over the defaults.
-    pub(crate) fn load(options: &Options, file: Option<&Path>) -> anyhow::Result<Self> {
+    pub(crate) fn load(options: &Options, cluster: ClusterOptions, file: Option<&Path>) -> anyhow::Result<Self> {
         let executable = std::env::current_exe().context("cannot find the path of this executable")?;
         let mut settings = to_table(&Self::defaults(&executable))?;
+        let mut cluster_of_file = ClusterOptions::default();
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-            let options: Options = toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+            let mut options: Options =
+                toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
+            cluster_of_file = options.cluster.take().unwrap_or_default();
             settings.extend(to_table(&options)?);
         }
         settings.extend(to_table(options)?);
         let settings: Self = settings.try_into().context("the settings do not fit together")?;
+        let settings = Self { cluster: cluster.over(cluster_of_file), ..settings };
         settings.check()?;
         Ok(settings)
+    }
+
+    /// The settings as TOML, without what is secret.
+    pub(crate) fn dump(&self) -> anyhow::Result<String> {
+        let shown = Self { cluster: self.cluster.shown(), ..self.clone() };
+        Ok(toml::to_string(&shown).context("cannot print the settings")?.trim_end().to_owned())
     }
 
     fn check(&self) -> anyhow::Result<()> {
@@ -219,15 +240,20 @@ mod tests {
     fn flags_win_over_the_file_which_wins_over_the_defaults() {
         let file = file("port = 1\nmax_workers = 7\n");
         let options = Options { port: Some(2), ..Default::default() };
-        let settings = Settings::load(&options, Some(file.path())).unwrap();
+        let settings = Settings::load(&options, ClusterOptions::default(), Some(file.path())).unwrap();
         assert_eq!((settings.port, settings.max_workers, settings.intra_threads), (2, 7, 1));
     }
 
     #[test]
     fn what_is_dumped_can_be_loaded() {
-        let settings = Settings::load(&Options::default(), None).unwrap();
-        let file = file(&toml::to_string(&settings).unwrap());
-        assert_eq!(Settings::load(&Options::default(), Some(file.path())).unwrap(), settings);
+        let load = |text: &str| {
+            let file = file(text);
+            Settings::load(&Options::default(), ClusterOptions::default(), Some(file.path())).unwrap().dump().unwrap()
+        };
+        let dumped = load("");
+        assert_eq!(load(&dumped), dumped);
+        let cluster = "[cluster]\nkafka_brokers = \"a:1,b:2\"\nrunner_id = \"r\"";
+        assert!(load(cluster).ends_with(cluster), "{}", load(cluster));
     }
 
     #[test]
@@ -235,14 +261,17 @@ mod tests {
         for (text, words) in [
             ("prot = 1", "prot"),
             ("port = 70000", "port"),
+            ("[cluster]\nkafka_broker = \"a:1\"", "kafka_broker"),
             ("max_workers = 0", "max_workers is 0"),
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
         ] {
-            let error = Settings::load(&Options::default(), Some(file(text).path())).unwrap_err();
+            let error =
+                Settings::load(&Options::default(), ClusterOptions::default(), Some(file(text).path())).unwrap_err();
             assert!(format!("{error:#}").contains(words), "{error:#}");
         }
-        let error = Settings::load(&Options::default(), Some(Path::new("/nowhere.toml"))).unwrap_err();
+        let error = Settings::load(&Options::default(), ClusterOptions::default(), Some(Path::new("/nowhere.toml")))
+            .unwrap_err();
         assert!(format!("{error:#}").contains("/nowhere.toml"));
     }
 }

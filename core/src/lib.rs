@@ -6,6 +6,7 @@
 
 pub mod artifact;
 pub mod error_code;
+pub mod fences;
 pub mod ids;
 pub mod input;
 pub mod invariants;

@@ -88,7 +88,7 @@ pub struct RunnerFacts {
 }
 
 /// One step. Each names the state it starts from, so that an executor can refuse a stale one.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Create generation `generation` on this runner and tell it.
     Deploy {

@@ -122,7 +122,7 @@ pub struct PluginIdentity {
 }
 
 /// The last frame of a scenario that is safely stored: where a file resumes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Position {
     pub pts_us: i64,
     pub frame: u64,

@@ -42,7 +42,7 @@ pub enum ReasonCode {
 
 /// A code with the sentence a person reads. The message says what happened and what to do, and
 /// never contains a secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Reason {
     pub code: ReasonCode,
     pub message: String,

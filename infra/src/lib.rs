@@ -5,5 +5,8 @@
 
 pub mod blobs;
 pub mod bus;
+pub mod kafka;
+pub mod postgres;
+mod sql;
 pub mod sqlite;
 pub mod store;

@@ -140,10 +140,17 @@ impl Orchestrator {
                 }
                 records = heartbeats.next(MAX_RECORDS) => self.record_heartbeats(epoch, records?).await?,
                 records = hints.next(MAX_RECORDS) => drop(records?),
-                _ = trim.tick() => self.store.trim(self.config.keep).await?,
+                _ = trim.tick() => self.trim().await,
                 _ = scan.tick() => {}
             }
             reconcile::reconcile(&self.store, epoch, self.config.timing).await?;
+        }
+    }
+
+    /// Housekeeping: that it fails, on a full disk perhaps, is no reason not to lead.
+    async fn trim(&self) {
+        if let Err(error) = self.store.trim(self.config.keep).await {
+            warn!("what nobody needs any more stays for now: {error}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! undisturbed run.
 
 use framehook_core::prediction::{Detection, Prediction};
-use framehook_tests::platform::{PATIENT, Platform, demo_scenario, signal, slow_scenario};
+use framehook_tests::platform::{Platform, demo_scenario, patient, slow_scenario};
 use rustix::process::Signal;
 
 const FRAMES: u64 = 500;
@@ -21,13 +21,13 @@ fn moments() -> Vec<u64> {
         std::env::var("FRAMEHOOK_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
     println!("FRAMEHOOK_TEST_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
-    (0..MOMENTS).map(|_| random.u64(0..FRAMES - 60)).collect()
+    (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
 }
 
 /// Runs slowed scenarios and calls `kill` at each moment, until it has hit a running scenario as often as there are
 /// moments; each must end as the undisturbed one did.
 fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
-    let mut platform = Platform::with_demo(&PATIENT);
+    let mut platform = Platform::with_demo(&patient(&[]));
     let reference = platform.post_scenario(&demo_scenario());
     let reference = platform.completed(&reference, FRAMES);
     let (moments, mut hits) = (moments(), 0);
@@ -48,11 +48,7 @@ fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
 
 #[test]
 fn killing_the_worker_at_any_moment_loses_nothing_and_doubles_nothing() {
-    at_random_moments(|platform| {
-        for worker in platform.workers() {
-            signal(worker, Signal::KILL);
-        }
-    });
+    at_random_moments(|platform| platform.signal_workers(Signal::KILL));
 }
 
 #[test]
@@ -65,15 +61,13 @@ fn killing_everything_at_any_moment_loses_nothing_and_doubles_nothing() {
 
 #[test]
 fn a_worker_that_is_killed_again_and_again_still_gets_there() {
-    let platform = Platform::with_demo(&PATIENT);
+    let platform = Platform::with_demo(&patient(&[]));
     let reference = platform.post_scenario(&demo_scenario());
     let reference = platform.completed(&reference, FRAMES);
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     for step in 1..=5 {
         platform.wait_for_row(&id, step * 80);
-        for worker in platform.workers() {
-            signal(worker, Signal::KILL);
-        }
+        platform.signal_workers(Signal::KILL);
     }
     let rows = platform.completed(&id, FRAMES);
     assert_eq!(detections(&rows), detections(&reference));
@@ -83,13 +77,10 @@ fn a_worker_that_is_killed_again_and_again_still_gets_there() {
 
 #[test]
 fn a_worker_that_hangs_is_replaced() {
-    let platform = Platform::with_demo(&["--frame-timeout-s", "3", "--hook-call-ms", "5000"]);
+    let platform = Platform::with_demo(&patient(&["--frame-timeout-s", "3"]));
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     platform.wait_for_row(&id, 50);
-    let workers = platform.workers();
-    for worker in &workers {
-        signal(*worker, Signal::STOP);
-    }
+    platform.signal_workers(Signal::STOP);
     let rows = platform.completed(&id, FRAMES);
     assert_eq!(rows.len() as u64, FRAMES);
     let history = platform.get(&format!("/scenario/{id}/history?limit=100")).body;

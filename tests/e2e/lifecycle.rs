@@ -7,7 +7,7 @@ use std::{
 
 use framehook_tests::{
     DEADLINE, asset,
-    platform::{Answer, PATIENT, PROMPT, Platform, demo_scenario, is_alive, signal, slow_scenario},
+    platform::{Answer, PROMPT, Platform, demo_scenario, is_alive, patient, slow_scenario},
     wait_for,
 };
 use rustix::process::Signal;
@@ -47,7 +47,7 @@ fn delete(platform: &Platform, id: &str) {
 
 #[test]
 fn stop_start_and_delete_are_prompt_and_idempotent_while_a_worker_is_busy() {
-    let platform = Platform::with_demo(&["--max-workers", "1", "--hook-call-ms", "5000"]);
+    let platform = Platform::with_demo(&patient(&["--max-workers", "1"]));
 
     // Running, and a second one that waits.
     let busy = platform.post_scenario(&slow_scenario(FRAME_MS));
@@ -92,8 +92,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
     let (clip, away) = (folder.path().join("clip.mp4"), folder.path().join("away.mp4"));
     fs::copy(asset("demo1.mp4"), &clip).unwrap();
     let source_dir = folder.path().to_str().unwrap();
-    let platform = Platform::with_demo(&["--source-dir", source_dir, "--hook-call-ms", "5000"]);
-    let kill = |signal_| platform.workers().into_iter().for_each(|worker| signal(worker, signal_));
+    let platform = Platform::with_demo(&patient(&["--source-dir", source_dir]));
 
     // Degraded.
     let mut scenario = slow_scenario(FRAME_MS);
@@ -119,7 +118,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
     // Stopping, for as long as the worker does not listen.
     let stopping = platform.post_scenario(&slow_scenario(FRAME_MS));
     platform.wait_for_row(&stopping, 10);
-    kill(Signal::STOP);
+    platform.signal_workers(Signal::STOP);
     stop(&platform, &stopping);
     platform.wait_for_state(&stopping, &["stopping"]);
     stop(&platform, &stopping);
@@ -132,7 +131,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
     let recovering = platform.post_scenario(&scenario);
     platform.wait_for_row(&recovering, 10);
     fs::rename(&clip, &away).unwrap();
-    kill(Signal::KILL);
+    platform.signal_workers(Signal::KILL);
     platform.wait_for_scenario(&recovering, "waiting for its next try", |s| s["retry_at"].is_string());
     stop(&platform, &recovering);
     platform.wait_for_state(&recovering, &["stopped"]);
@@ -149,7 +148,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
 
 #[test]
 fn a_stopped_scenario_goes_on_where_it_was() {
-    let platform = Platform::with_demo(&PATIENT);
+    let platform = Platform::with_demo(&patient(&[]));
     let reference = platform.post_scenario(&demo_scenario());
     let reference = platform.completed(&reference, 500);
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
@@ -163,7 +162,7 @@ fn a_stopped_scenario_goes_on_where_it_was() {
 
 #[test]
 fn the_scenario_past_the_last_worker_waits_and_starts_when_one_ends() {
-    let platform = Platform::with_demo(&PATIENT);
+    let platform = Platform::with_demo(&patient(&[]));
     let ids: Vec<_> = (0..5).map(|_| platform.post_scenario(&slow_scenario(FRAME_MS))).collect();
     let last = platform.wait_for_scenario(&ids[4], "waiting", |s| s["reason"]["code"] == "no_capacity");
     assert_eq!(last["state"], "pending");
@@ -177,7 +176,7 @@ fn the_scenario_past_the_last_worker_waits_and_starts_when_one_ends() {
 
 #[test]
 fn ctrl_c_drains_the_workers_and_leaves_nothing_running() {
-    let mut platform = Platform::with_demo(&PATIENT);
+    let mut platform = Platform::with_demo(&patient(&[]));
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     platform.wait_for_row(&id, 20);
     let workers = platform.workers();

@@ -124,6 +124,13 @@ impl Platform {
         children_of(self.pid()).into_iter().filter(|pid| name_of(*pid) == "framehook-worke").collect()
     }
 
+    /// Sends a signal to every worker.
+    pub fn signal_workers(&self, to_send: Signal) {
+        for worker in self.workers() {
+            signal(worker, to_send);
+        }
+    }
+
     /// `kill -9`, and every child is gone too.
     pub fn kill(&mut self) {
         let workers = self.workers();
@@ -243,7 +250,12 @@ impl Platform {
 
     /// Waits until a scenario completed with this many frames; gives its predictions, one a frame, in order.
     pub fn completed(&self, id: &str, frames: u64) -> Vec<Prediction> {
-        let scenario = self.wait_for_state(id, &["completed", "failed", "stopped"]);
+        // One that was started again while it stopped passes through `stopped`, and goes on by itself.
+        let scenario = self.wait_for_scenario(id, "at its end", |s| match s["state"].as_str() {
+            Some("completed" | "failed") => true,
+            Some("stopped") => s["desired"] != "running",
+            _ => false,
+        });
         assert_eq!(scenario["state"], "completed", "{scenario:#}\n{}", self.log());
         let rows = self.predictions(id);
         framehook_core::invariants::every_frame_once(&rows, frames).unwrap();
@@ -271,8 +283,11 @@ impl Drop for Platform {
     }
 }
 
-/// Arguments of `framehook up` with which no hook is ended for the time it keeps busy.
-pub const PATIENT: [&str; 2] = ["--hook-call-ms", "5000"];
+/// These arguments of `framehook up`, and those with which no hook is ended for the time it keeps busy.
+#[must_use]
+pub fn patient<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
+    [arguments, &["--hook-call-ms", "5000"]].concat()
+}
 
 /// The demo scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what has to
 /// be seen while it runs could be over before a busy machine looks. What is found is the same.
@@ -302,7 +317,7 @@ fn answer(result: Result<Response<Body>, ureq::Error>) -> Answer {
 }
 
 /// Sends a signal to a process that a test started.
-pub fn signal(pid: u32, signal: Signal) {
+fn signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not 0");
     // It may have ended by itself meanwhile.
     let _gone = kill_process(pid, signal);

@@ -82,6 +82,7 @@ impl TestApp {
             onnxruntime: "libonnxruntime.so".into(),
             source_dirs: vec![videos],
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
+            lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
         let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone());

@@ -56,7 +56,7 @@ impl Bus for Doubtful {
 
 fn result(id: ScenarioId, frame: u64) -> Record {
     let envelope = Envelope::new(Message::Result(Box::new(prediction(id, frame))), Timestamp::now());
-    Record { key: envelope.key(), payload: serde_json::to_vec(&envelope).unwrap() }
+    Record::try_from(&envelope).unwrap()
 }
 
 async fn stored(app: &TestApp, id: ScenarioId) -> Vec<u64> {
@@ -119,7 +119,7 @@ async fn what_was_published_but_not_marked_is_published_again_with_the_same_id()
 async fn results_become_rows_and_poison_does_not_stop_them() {
     let app = TestApp::stocked().await;
     let id = app.scenario().await;
-    let poison = |payload: &[u8]| Record { key: id.to_string(), payload: payload.to_vec() };
+    let poison = |payload: &[u8]| Record { key: id.to_string(), payload: payload.to_vec(), ..Record::default() };
     let wrong_type = Envelope::new(Message::ScenarioChanged { scenario_id: id }, Timestamp::now());
     let mut records = vec![poison(b"not json"), poison(br#"{"version": 9}"#)];
     records.extend((0..700).map(|n| result(id, n)));

@@ -39,6 +39,6 @@ pub(crate) async fn beat(board: Arc<Board>, bus: SharedBus, period: Duration) {
 /// Publishes one heartbeat.
 pub(crate) async fn publish(board: &Board, bus: &SharedBus) -> Result<(), String> {
     let envelope = Envelope::new(Message::RunnerStatus(board.heartbeat()), Timestamp::now());
-    let payload = serde_json::to_vec(&envelope).map_err(|e| e.to_string())?;
-    bus.publish(envelope.topic(), vec![Record { key: envelope.key(), payload }]).await.map_err(|e| e.to_string())
+    let record = Record::try_from(&envelope).map_err(|e| e.to_string())?;
+    bus.publish(envelope.topic(), vec![record]).await.map_err(|e| e.to_string())
 }

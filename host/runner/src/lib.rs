@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! - A runner takes only orders that name its incarnation, and never starts a generation that is not newer than every
-//!   one it has heard of, in whatever order the orders come (`orders`).
+//!   one it has heard of, in whatever order the orders come (`framehook_core::fences`).
 //! - A heartbeat carries the whole state, so that losing one loses nothing (`status`, `heartbeat`).
 //! - A frame counts as published only once the bus has acknowledged it. While the bus is away, reading stops: the pipe
 //!   fills, the worker waits, nothing is lost (`publisher`).
@@ -17,7 +17,6 @@ mod backoff;
 mod compile;
 mod config;
 mod heartbeat;
-mod orders;
 mod prepare;
 mod process;
 mod publisher;

@@ -60,9 +60,9 @@ impl Publisher {
     pub(crate) fn push(&mut self, prediction: Box<Prediction>, at: Instant) -> Result<(), serde_json::Error> {
         let sample = Sample::of(&prediction, at);
         let envelope = Envelope::new(Message::Result(prediction), Timestamp::now());
-        let payload = serde_json::to_vec(&envelope)?;
-        self.pending.bytes += payload.len();
-        self.pending.records.push(Record { key: envelope.key(), payload });
+        let record = Record::try_from(&envelope)?;
+        self.pending.bytes += record.payload.len();
+        self.pending.records.push(record);
         self.pending.samples.push(sample);
         Ok(())
     }

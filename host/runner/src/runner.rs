@@ -3,6 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use framehook_core::{
+    fences::{Fences, Verdict},
     ids::{Generation, Incarnation, ScenarioId},
     message::{DeployOrder, Envelope, Message, StopOrder, Topic, WorkerPhase},
     reason::{Reason, ReasonCode},
@@ -22,7 +23,6 @@ use crate::{
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
     heartbeat,
-    orders::{Fences, Verdict},
     prepare::Workshop,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},

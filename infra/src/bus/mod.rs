@@ -4,7 +4,7 @@
 //! order is that of publishing; records with the same key share a partition. Delivery is at least once.
 
 use async_trait::async_trait;
-use framehook_core::message::Topic;
+use framehook_core::message::{Envelope, Topic};
 
 pub type SharedBus = std::sync::Arc<dyn Bus>;
 
@@ -18,10 +18,21 @@ pub enum BusError {
 pub type Result<T, E = BusError> = std::result::Result<T, E>;
 
 /// A record to be published.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
     pub key: String,
     pub payload: Vec<u8>,
+    /// Of the message inside, again, for brokers and tools that do not look inside.
+    pub traceparent: Option<String>,
+}
+
+impl TryFrom<&Envelope> for Record {
+    type Error = serde_json::Error;
+
+    fn try_from(envelope: &Envelope) -> Result<Self, serde_json::Error> {
+        let payload = serde_json::to_vec(envelope)?;
+        Ok(Self { key: envelope.key(), payload, traceparent: envelope.traceparent.clone() })
+    }
 }
 
 /// A record as read.
@@ -51,6 +62,12 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead does nothing.
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()>;
+
+    /// Shows a record that cannot be read to whoever looks at the broker. The store's dead letters are what counts, so
+    /// by default nothing more is kept of it.
+    async fn dead_letter(&self, _topic: Topic, _record: &Delivered, _reason: &str) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether records can be published.
     async fn ping(&self) -> Result<()>;

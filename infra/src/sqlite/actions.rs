@@ -13,10 +13,13 @@ use sqlx::SqliteConnection;
 
 use super::{
     Database, now_us, orchestrator, outbox,
-    row::{RowExt as _, to_json},
+    row::RowExt as _,
     scenarios::{self, Line},
 };
-use crate::store::{Fenced, Result, ScenarioRecord, StoreError};
+use crate::{
+    sql::to_json,
+    store::{Fenced, Result, ScenarioRecord, StoreError},
+};
 
 /// Rows of one purge. A long scenario takes several, so that nobody else's write waits long behind one.
 const PURGE_ROWS: u32 = 5_000;

@@ -6,10 +6,9 @@ use framehook_core::{
 };
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{
-    Database,
-    row::{RowExt as _, signed, to_json, unsigned},
-};
+use super::{Database, row::RowExt as _};
+use crate::sql::{signed, to_json, unsigned};
+
 use crate::store::{Artifact, DeleteArtifact, PutArtifact, Result};
 
 macro_rules! select_artifact {

@@ -20,24 +20,11 @@ const PRIMARY: i32 = 0xff;
 /// The file that the readers and the writer share could not grow: also a full disk.
 const SQLITE_IOERR_SHMSIZE: i32 = SQLITE_IOERR | (19 << 8);
 
-impl From<sqlx::Error> for StoreError {
-    fn from(error: sqlx::Error) -> Self {
-        let message = error.to_string();
-        match error {
-            sqlx::Error::Database(database) => from_code(code(database.as_ref()), message),
-            sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed | sqlx::Error::WorkerCrashed => {
-                Self::Unavailable(message)
-            }
-            _ => Self::Corrupt(message),
-        }
-    }
+pub(crate) fn from_code(error: &dyn DatabaseError, message: String) -> StoreError {
+    of(error.code().and_then(|code| code.parse().ok()).unwrap_or_default(), message)
 }
 
-fn code(error: &dyn DatabaseError) -> i32 {
-    error.code().and_then(|code| code.parse().ok()).unwrap_or_default()
-}
-
-fn from_code(code: i32, message: String) -> StoreError {
+fn of(code: i32, message: String) -> StoreError {
     match code & PRIMARY {
         _ if code == SQLITE_IOERR_SHMSIZE => StoreError::Full(message),
         SQLITE_FULL => StoreError::Full(message),
@@ -53,7 +40,7 @@ mod tests {
 
     #[test]
     fn extended_codes_keep_their_meaning() {
-        let kind = |code| from_code(code, String::new());
+        let kind = |code| of(code, String::new());
         // SQLITE_FULL, SQLITE_IOERR_SHMSIZE
         for code in [13, 4874] {
             assert!(matches!(kind(code), StoreError::Full(_)), "{code}");

@@ -35,6 +35,8 @@ use sqlx::{
 };
 use tokio::sync::Notify;
 
+pub(crate) use error::from_code;
+
 use crate::{bus::SharedBus, store::SharedStore};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");

@@ -10,10 +10,9 @@ use framehook_core::{
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{
-    Database, now_us,
-    row::{RowExt as _, signed, to_json},
-};
+use super::{Database, now_us, row::RowExt as _};
+use crate::sql::{later, signed, to_json};
+
 use crate::store::{Fenced, Result, RunnerRecord, StoreError};
 
 const LEASE: &str = "SELECT epoch, holder, expires_at FROM leader_lease WHERE name = 'orchestrator'";
@@ -205,8 +204,4 @@ fn runner_record(row: &SqliteRow) -> Result<RunnerRecord, StoreError> {
         seen_at: row.time("seen_at")?,
         status: row.json("status")?,
     })
-}
-
-fn later(now: i64, term: Duration) -> i64 {
-    now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX))
 }

@@ -6,10 +6,9 @@ use framehook_core::message::{Envelope, Message};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{
-    Database, now_us,
-    row::{RowExt as _, to_json},
-};
+use super::{Database, now_us, row::RowExt as _};
+use crate::sql::to_json;
+
 use crate::store::Result;
 
 const PUT: &str = "

@@ -1,6 +1,9 @@
 //! Predictions: the inbox's write and the API's read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use framehook_core::{
     ids::ScenarioId,
@@ -8,10 +11,9 @@ use framehook_core::{
 };
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
-use super::{
-    Database, now_us,
-    row::{RowExt as _, signed, to_json},
-};
+use super::{Database, now_us, row::RowExt as _};
+use crate::sql::{later, signed, to_json};
+
 use crate::store::{DeadLetter, PredictionQuery, Result, ResultBatch, StoreOutcome};
 
 /// One statement for this many rows: beyond it the time goes into the rows, not the statements.
@@ -36,6 +38,8 @@ const DEAD_LETTER: &str = r#"
     VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#;
 const RANGE: &str = "
     SELECT prediction FROM scenario_results WHERE scenario_id = ? AND pts_us >= ? AND pts_us <= ? ORDER BY pts_us LIMIT ?";
+
+const DROP_OLDER: &str = "DELETE FROM scenario_results WHERE captured_at < ?";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -125,4 +129,10 @@ pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery)
     };
     let rows = sqlx::query(RANGE).bind(id.to_string()).bind(from).bind(last).bind(query.limit);
     rows.fetch_all(&db.reader).await?.iter().map(|row| row.json("prediction")).collect()
+}
+
+pub(super) async fn drop_older(db: &Database, age: Duration) -> Result<()> {
+    let before = now_us().saturating_sub(later(0, age));
+    sqlx::query(DROP_OLDER).bind(before).execute(&db.writer).await?;
+    Ok(())
 }

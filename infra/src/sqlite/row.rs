@@ -4,10 +4,13 @@ use std::{fmt::Display, str::FromStr};
 
 use framehook_core::prediction::Position;
 use jiff::Timestamp;
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use sqlx::{Decode, Row as _, Type, sqlite::SqliteRow};
 
-use crate::store::{Result, StoreError};
+use crate::{
+    sql::{unreadable, unsigned},
+    store::Result,
+};
 
 pub(super) trait RowExt {
     fn col<'r, T: Decode<'r, sqlx::Sqlite> + Type<sqlx::Sqlite>>(&'r self, column: &str) -> Result<T>;
@@ -49,22 +52,4 @@ impl RowExt for SqliteRow {
         let text: Option<&str> = self.col(column)?;
         text.map(|text| serde_json::from_str(text).map_err(|e| unreadable(column, e))).transpose()
     }
-}
-
-fn unreadable(column: &str, why: impl Display) -> StoreError {
-    StoreError::Corrupt(format!("column {column}: {why}"))
-}
-
-pub(super) fn to_json(value: &impl Serialize) -> Result<String> {
-    serde_json::to_string(value).map_err(|e| StoreError::Corrupt(format!("cannot be written as JSON: {e}")))
-}
-
-/// SQLite has no unsigned integers. No source has 2^63 frames: a number above it is as good as that one.
-pub(super) fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-/// The way back; nothing negative was ever written.
-pub(super) fn unsigned(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or_default()
 }

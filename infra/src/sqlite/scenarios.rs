@@ -1,20 +1,17 @@
 //! Scenarios as the API sees them: create, read, wish, history.
 
 use framehook_core::{
-    artifact::ArtifactKind,
     ids::{Generation, ScenarioId},
     message::{Envelope, Message},
     reason::Reason,
-    spec::{ResolvedScenario, ResolvedSource},
     state::{Desired, ScenarioState},
 };
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{
-    Database, now_us, outbox,
-    row::{RowExt as _, to_json},
-};
+use super::{Database, now_us, outbox, row::RowExt as _};
+use crate::sql::{artifacts, to_json};
+
 use crate::store::{
     Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
 };
@@ -96,18 +93,6 @@ pub(super) async fn created_before(conn: &mut SqliteConnection, idempotency: &Id
     let Some(row) = known else { return Ok(None) };
     let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
     Ok(Some(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused }))
-}
-
-/// Every artifact a scenario names.
-fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str, &str)> {
-    let model = (ArtifactKind::Model, resolved.model.name.as_str(), resolved.model.version.as_str());
-    let mut all = vec![model];
-    if let ResolvedSource::Video(video) = &resolved.source {
-        all.push((ArtifactKind::Video, &video.name, &video.version));
-    }
-    let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
-    all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
-    all
 }
 
 pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {

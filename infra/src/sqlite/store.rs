@@ -78,6 +78,11 @@ impl Store for SqliteStore {
         outbox::unpublished(&self.0, limit).await
     }
 
+    /// One process, one relay: nobody to keep it from.
+    async fn claim_outbox(&self, limit: u32, _lease: Duration) -> Result<Vec<Envelope>> {
+        outbox::unpublished(&self.0, limit).await
+    }
+
     async fn mark_published(&self, ids: &[Uuid]) -> Result<()> {
         outbox::mark_published(&self.0, ids).await
     }
@@ -128,5 +133,9 @@ impl Store for SqliteStore {
 
     async fn trim(&self, age: Duration) -> Result<()> {
         outbox::trim(&self.0, age).await
+    }
+
+    async fn drop_results(&self, age: Duration) -> Result<()> {
+        results::drop_older(&self.0, age).await
     }
 }

@@ -10,9 +10,10 @@ use framehook_core::{
     state::{Desired, ScenarioState, WorkerState},
 };
 
-use super::{row::unsigned, *};
+use super::*;
 use crate::{
     bus::Record,
+    sql::unsigned,
     store::{DeadLetter, PredictionQuery, ResultBatch, StoreError, StoreOutcome},
 };
 
@@ -121,7 +122,7 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
     // There is room again: the same call succeeds.
     assert_eq!(store.store_results(big).await.unwrap(), StoreOutcome::Stored);
 
-    let record = Record { key: String::new(), payload: vec![7; 1 << 20] };
+    let record = Record { payload: vec![7; 1 << 20], ..Record::default() };
     fill(&sqlite).await;
     let error = bus.publish(Topic::Results, vec![record.clone()]).await.unwrap_err();
     assert!(error.to_string().contains("full"), "{error}");
@@ -153,7 +154,7 @@ async fn old_wake_ups_go_and_results_stay() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     let bus = sqlite.bus();
-    let record = || Record { key: "k".into(), payload: vec![1] };
+    let record = || Record { key: "k".into(), payload: vec![1], ..Record::default() };
     let count = async |topic: Topic| -> i64 {
         let count = sqlx::query_scalar("SELECT count(*) FROM bus_log WHERE topic = ?").bind(topic.name());
         count.fetch_one(&sqlite.store.0.reader).await.unwrap()
@@ -192,14 +193,14 @@ async fn speed() {
 
         let begin = Instant::now();
         for _ in 0..500 {
-            let records = vec![Record { key: id.to_string(), payload: payload.clone() }; 16];
+            let records = vec![Record { key: id.to_string(), payload: payload.clone(), ..Record::default() }; 16];
             sqlite.bus().publish(Topic::Results, records).await.unwrap();
         }
         let alone = begin.elapsed() / 500;
         let begin = Instant::now();
         let publishers = (0..4).map(|_| async {
             for _ in 0..500 {
-                let records = vec![Record { key: id.to_string(), payload: payload.clone() }; 16];
+                let records = vec![Record { key: id.to_string(), payload: payload.clone(), ..Record::default() }; 16];
                 sqlite.bus().publish(Topic::Results, records).await.unwrap();
             }
         });

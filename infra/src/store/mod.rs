@@ -38,6 +38,9 @@ pub enum StoreError {
     /// The database cannot be reached, or is too busy; the same call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// Concurrent writes stood in each other's way again and again; the same call may succeed at once.
+    #[error("the database is busy with conflicting writes: {0}")]
+    Contended(String),
     /// A row that this release cannot read, or a defect of ours.
     #[error("the database holds something unexpected: {0}")]
     Corrupt(String),
@@ -105,6 +108,10 @@ pub trait Store: Send + Sync + 'static {
     /// Messages not yet published, oldest first.
     async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>>;
 
+    /// The same for a relay, which has them for itself until it marks them or `lease` is over, whichever comes first: several relays
+    /// share the work, and what one takes with it into its grave another publishes.
+    async fn claim_outbox(&self, limit: u32, lease: Duration) -> Result<Vec<Envelope>>;
+
     /// Marks messages as published; a worker whose deploy order is among them goes from `pending` to `deployed`.
     async fn mark_published(&self, ids: &[Uuid]) -> Result<()>;
 
@@ -153,6 +160,11 @@ pub trait Store: Send + Sync + 'static {
     /// A cheap read and a check that writes are possible.
     async fn ping(&self) -> Result<()>;
 
-    /// Removes published outbox messages and history of purged scenarios older than `age`.
+    /// Removes published outbox messages and history of purged scenarios older than `age`, and readies the store for
+    /// the results of the next days where that takes something.
     async fn trim(&self, age: Duration) -> Result<()>;
+
+    /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie in partitions, whole
+    /// ones go, a day late at most.
+    async fn drop_results(&self, age: Duration) -> Result<()>;
 }

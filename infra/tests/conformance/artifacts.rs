@@ -7,7 +7,7 @@ use framehook_core::{
 use framehook_infra::store::{Artifact, DeleteArtifact, PutArtifact};
 use jiff::Timestamp;
 
-use crate::fixtures::{Backend, World, digest};
+use crate::fixtures::{StoreBackend, World, digest};
 
 fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
     let manifest = match kind {
@@ -20,8 +20,8 @@ fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact
     Artifact { kind, name, version, digest: digest(byte), size_bytes: 42, manifest, created_at }
 }
 
-pub(crate) async fn names_are_never_re_pointed(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn names_are_never_re_pointed(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let first = artifact(ArtifactKind::Model, "street", "1", 1);
     assert_eq!(store.put_artifact(first.clone()).await.unwrap(), PutArtifact::Created);
     assert_eq!(store.put_artifact(first.clone()).await.unwrap(), PutArtifact::Unchanged(first.clone()));
@@ -34,8 +34,8 @@ pub(crate) async fn names_are_never_re_pointed(backend: &impl Backend) {
     assert_eq!(store.artifacts(ArtifactKind::Plugin).await.unwrap(), []);
 }
 
-pub(crate) async fn references_resolve(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn references_resolve(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let [b1, a2, a1] = [("b", "1", 1), ("a", "2", 2), ("a", "1", 1)]
         .map(|(name, version, byte)| artifact(ArtifactKind::Model, name, version, byte));
     for artifact in [&b1, &a2, &a1] {
@@ -54,7 +54,7 @@ pub(crate) async fn references_resolve(backend: &impl Backend) {
     assert_eq!(find(ArtifactKind::Video, "a@2").await, None);
 }
 
-pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl Backend) {
+pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     // The fixtures' scenarios name these three.
     let named = [
@@ -105,8 +105,8 @@ async fn settle(world: &World, id: framehook_core::ids::ScenarioId) {
     }
 }
 
-pub(crate) async fn a_blob_is_orphaned_with_its_last_name(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn a_blob_is_orphaned_with_its_last_name(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     for (kind, name, byte) in [
         (ArtifactKind::Model, "a", 7),
         (ArtifactKind::Model, "b", 7),

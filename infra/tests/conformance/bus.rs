@@ -1,22 +1,26 @@
 //! Topics, tails, groups.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use framehook_core::message::Topic;
 use framehook_infra::bus::{Delivered, Fetched, Record, SharedBus, Subscription, Tail};
 use futures::FutureExt as _;
-use tokio::task::JoinSet;
+use tokio::{sync::watch, task::JoinSet};
 
-use crate::fixtures::Backend;
+use crate::fixtures::BusBackend;
 
 /// All records here have one key, so that they are in one partition, however many a bus has.
 const KEY: &str = "key";
 
-fn records(numbers: std::ops::Range<u32>) -> Vec<Record> {
-    numbers.map(|n| Record { key: KEY.into(), payload: n.to_le_bytes().to_vec() }).collect()
+pub(crate) fn records(numbers: std::ops::Range<u32>) -> Vec<Record> {
+    numbers.map(|n| Record { key: KEY.into(), payload: n.to_le_bytes().to_vec(), ..Record::default() }).collect()
 }
 
-fn number(record: &Delivered) -> u32 {
+pub(crate) fn number(record: &Delivered) -> u32 {
     u32::from_le_bytes(record.payload[..].try_into().unwrap())
 }
 
@@ -39,7 +43,7 @@ async fn assigned(member: &mut dyn Subscription) -> Vec<i32> {
 }
 
 /// A member of the group, each of its partitions sought to `offset`.
-async fn reading(bus: &SharedBus, group: &str, offset: i64) -> Box<dyn Subscription> {
+pub(crate) async fn reading(bus: &SharedBus, group: &str, offset: i64) -> Box<dyn Subscription> {
     let mut member = bus.subscribe(group, Topic::Results).await.unwrap();
     for partition in assigned(member.as_mut()).await {
         member.seek(partition, offset).await.unwrap();
@@ -47,7 +51,7 @@ async fn reading(bus: &SharedBus, group: &str, offset: i64) -> Box<dyn Subscript
     member
 }
 
-async fn fetch(member: &mut dyn Subscription, count: usize) -> Vec<Delivered> {
+pub(crate) async fn fetch(member: &mut dyn Subscription, count: usize) -> Vec<Delivered> {
     let mut all = vec![];
     while all.len() < count {
         match member.next(7).await.unwrap() {
@@ -61,8 +65,8 @@ async fn fetch(member: &mut dyn Subscription, count: usize) -> Vec<Delivered> {
     all
 }
 
-pub(crate) async fn records_keep_their_order_and_offsets_grow(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn records_keep_their_order_and_offsets_grow(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     bus.ping().await.unwrap();
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     bus.publish(Topic::Results, vec![]).await.unwrap();
@@ -79,8 +83,8 @@ pub(crate) async fn records_keep_their_order_and_offsets_grow(backend: &impl Bac
     assert_eq!(read(tail.as_mut(), 1, 1).await[0].offset, end);
 }
 
-pub(crate) async fn a_tail_begins_at_the_end(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn a_tail_begins_at_the_end(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     bus.publish(Topic::RunnerStatus, records(0..10)).await.unwrap();
     let mut first = bus.tail(Topic::RunnerStatus).await.unwrap();
     bus.publish(Topic::RunnerStatus, records(10..12)).await.unwrap();
@@ -90,8 +94,8 @@ pub(crate) async fn a_tail_begins_at_the_end(backend: &impl Backend) {
     assert!(read(second.as_mut(), 1, 10).await.iter().map(number).eq(12..13));
 }
 
-pub(crate) async fn a_waiting_tail_is_woken(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn a_waiting_tail_is_woken(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     let mut tails = JoinSet::new();
     for _ in 0..4 {
         let mut tail = bus.tail(Topic::ToDeploy).await.unwrap();
@@ -105,8 +109,8 @@ pub(crate) async fn a_waiting_tail_is_woken(backend: &impl Backend) {
     }
 }
 
-pub(crate) async fn dropping_a_waiting_reader_loses_nothing(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn dropping_a_waiting_reader_loses_nothing(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
     // Polled once, and dropped: while nothing is there, and while something is on its way.
@@ -128,8 +132,8 @@ pub(crate) async fn dropping_a_waiting_reader_loses_nothing(backend: &impl Backe
     assert!(from_group.iter().map(number).eq(0..20));
 }
 
-pub(crate) async fn a_subscription_reads_from_where_it_seeks(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn a_subscription_reads_from_where_it_seeks(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     // Published before anybody subscribed: kept until it is forgotten.
     bus.publish(Topic::Results, records(0..50)).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
@@ -147,8 +151,8 @@ pub(crate) async fn a_subscription_reads_from_where_it_seeks(backend: &impl Back
     assert!(member.seek(partition + 1000, 0).await.is_err());
 }
 
-pub(crate) async fn nothing_is_delivered_before_the_first_seek(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn nothing_is_delivered_before_the_first_seek(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..3)).await.unwrap();
     let mut member = bus.subscribe("inbox", Topic::Results).await.unwrap();
     assert!(member.seek(0, 0).await.is_err(), "not assigned yet");
@@ -160,28 +164,96 @@ pub(crate) async fn nothing_is_delivered_before_the_first_seek(backend: &impl Ba
     assert_eq!(fetch(member.as_mut(), 3).await.len(), 3);
 }
 
-pub(crate) async fn one_member_of_a_group_reads_at_a_time(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
-    bus.publish(Topic::Results, records(0..10)).await.unwrap();
-    let mut first = reading(&bus, "inbox", 0).await;
-    let next_offset = fetch(first.as_mut(), 10).await[9].offset + 1;
-    let mut successor = bus.subscribe("inbox", Topic::Results).await.unwrap();
-    assert!(successor.next(10).now_or_never().is_none());
-    let waiting = tokio::spawn(async move {
-        for partition in assigned(successor.as_mut()).await {
-            successor.seek(partition, next_offset).await.unwrap();
+/// What a store does for an inbox: the next offset of each partition, and the numbers of the records before.
+#[derive(Clone, Default)]
+pub(crate) struct Ledger(Arc<Mutex<Partitions>>);
+
+type Partitions = HashMap<i32, (i64, Vec<u32>)>;
+
+impl Ledger {
+    pub(crate) fn next(&self, partition: i32) -> i64 {
+        self.0.lock().unwrap().get(&partition).map_or(0, |(next, _)| *next)
+    }
+
+    pub(crate) fn numbers(&self) -> Vec<u32> {
+        let mut all: Vec<_> = self.0.lock().unwrap().values().flat_map(|(_, numbers)| numbers.clone()).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// Compare and set.
+    fn store(&self, partition: i32, expected: i64, records: &[Delivered]) -> bool {
+        let mut all = self.0.lock().unwrap();
+        let (next, numbers) = all.entry(partition).or_default();
+        let is_current = *next == expected;
+        if is_current {
+            *next = records.last().unwrap().offset + 1;
+            numbers.extend(records.iter().map(number));
         }
-        fetch(successor.as_mut(), 5).await
-    });
-    bus.publish(Topic::Results, records(10..15)).await.unwrap();
-    assert!(fetch(first.as_mut(), 5).await.iter().map(number).eq(10..15));
-    assert!(!waiting.is_finished());
-    drop(first);
-    assert!(waiting.await.unwrap().iter().map(number).eq(10..15));
+        is_current
+    }
 }
 
-pub(crate) async fn what_is_forgotten_is_not_read_again(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+/// A member of the group that stores what it reads, until it is aborted. `owned` counts its partitions.
+pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger, owned: watch::Sender<usize>) {
+    let mut next = HashMap::new();
+    loop {
+        match member.next(10).await.unwrap() {
+            Fetched::Assigned(partitions) => {
+                for partition in partitions {
+                    assert!(next.insert(partition, ledger.next(partition)).is_none(), "assigned twice: {partition}");
+                    member.seek(partition, next[&partition]).await.unwrap();
+                }
+            }
+            Fetched::Revoked(partitions) => {
+                partitions
+                    .iter()
+                    .for_each(|partition| assert!(next.remove(partition).is_some(), "not ours: {partition}"));
+            }
+            Fetched::Records { partition, records } => {
+                let expected = next.get_mut(&partition).expect("records only of what is ours");
+                assert!(records[0].offset >= *expected, "records from before the seek");
+                if ledger.store(partition, *expected, &records) {
+                    *expected = records.last().unwrap().offset + 1;
+                } else {
+                    *expected = ledger.next(partition);
+                    let to = *expected;
+                    member.seek(partition, to).await.unwrap();
+                }
+            }
+        }
+        owned.send_replace(next.len());
+    }
+}
+
+pub(crate) async fn a_partition_is_read_by_one_member_at_a_time(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
+    let ledger = Ledger::default();
+    let stored = async |count: u32| {
+        while !ledger.numbers().into_iter().eq(0..count) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let (first, second) = (watch::Sender::new(0), watch::Sender::new(0));
+    let member = bus.subscribe("inbox", Topic::Results).await.unwrap();
+    let reading = tokio::spawn(store_all(member, ledger.clone(), first.clone()));
+    bus.publish(Topic::Results, records(0..10)).await.unwrap();
+    stored(10).await;
+    let all = *first.borrow();
+
+    let member = bus.subscribe("inbox", Topic::Results).await.unwrap();
+    let successor = tokio::spawn(store_all(member, ledger.clone(), second.clone()));
+    bus.publish(Topic::Results, records(10..15)).await.unwrap();
+    stored(15).await;
+    assert!(!reading.is_finished() && !successor.is_finished());
+    reading.abort();
+    second.subscribe().wait_for(|&owned| owned == all).await.unwrap();
+    bus.publish(Topic::Results, records(15..20)).await.unwrap();
+    stored(20).await;
+}
+
+pub(crate) async fn what_is_forgotten_is_not_read_again(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..10)).await.unwrap();
     let mut member = reading(&bus, "inbox", 0).await;
     let all = fetch(member.as_mut(), 10).await;
@@ -199,18 +271,19 @@ pub(crate) async fn what_is_forgotten_is_not_read_again(backend: &impl Backend) 
     assert!(new[0].offset >= end && number(&new[0]) == 10);
 }
 
-pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl Backend) {
+pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl BusBackend) {
     /// Publishers, and the batches each one publishes.
     const PUBLISHERS: u32 = 12;
     const BATCHES: u32 = 20;
-    let (_store, bus) = backend.open().await;
+    let bus = backend.bus().await;
     let mut publishers = JoinSet::new();
     for publisher in 0..PUBLISHERS {
         let bus = bus.clone();
         publishers.spawn(async move {
             for batch in 0..BATCHES {
                 let payload = |n: u32| (batch * 3 + n).to_le_bytes().to_vec();
-                let records = (0..3).map(|n| Record { key: publisher.to_string(), payload: payload(n) });
+                let records =
+                    (0..3).map(|n| Record { key: publisher.to_string(), payload: payload(n), ..Record::default() });
                 bus.publish(Topic::Results, records.collect()).await.unwrap();
             }
         });
@@ -218,7 +291,8 @@ pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl Back
     let mut member = reading(&bus, "inbox", 0).await;
     let all = fetch(member.as_mut(), (PUBLISHERS * BATCHES * 3) as usize).await;
     publishers.join_all().await;
-    assert!(all.is_sorted_by(|a, b| a.offset < b.offset));
+    let mut last = HashMap::new();
+    assert!(all.iter().all(|r| last.insert(r.partition, r.offset).is_none_or(|last| last < r.offset)));
     let mut next = HashMap::<_, u32>::new();
     for record in &all {
         let next = next.entry(record.key.clone()).or_default();
@@ -228,8 +302,8 @@ pub(crate) async fn many_publishers_lose_and_reorder_nothing(backend: &impl Back
     assert_eq!(next.len(), PUBLISHERS as usize);
 }
 
-pub(crate) async fn topics_are_apart(backend: &impl Backend) {
-    let (_store, bus) = backend.open().await;
+pub(crate) async fn topics_are_apart(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     let mut tails = vec![];
     for topic in Topic::ALL {
         tails.push(bus.tail(topic).await.unwrap());
@@ -243,23 +317,23 @@ pub(crate) async fn topics_are_apart(backend: &impl Backend) {
     }
 }
 
-pub(crate) async fn the_log_survives_reopening(backend: &impl Backend) {
-    let (store, bus) = backend.open().await;
+pub(crate) async fn the_log_survives_reopening(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
     bus.publish(Topic::Results, records(0..10)).await.unwrap();
     let all = fetch(reading(&bus, "inbox", 0).await.as_mut(), 10).await;
     let partition = all[0].partition;
     bus.forget(Topic::Results, partition, all[3].offset).await.unwrap();
     let end = bus.end_offset(Topic::Results, partition).await.unwrap();
-    drop((store, bus));
+    drop(bus);
 
-    let (store, bus) = backend.open().await;
+    let bus = backend.bus().await;
     assert_eq!(bus.end_offset(Topic::Results, partition).await.unwrap(), end);
     assert_eq!(fetch(reading(&bus, "inbox", all[3].offset).await.as_mut(), 7).await, all[3..]);
     bus.forget(Topic::Results, partition, end).await.unwrap();
-    drop((store, bus));
+    drop(bus);
 
     // Nothing is left, and still no offset is given twice.
-    let (_store, bus) = backend.open().await;
+    let bus = backend.bus().await;
     assert_eq!(bus.end_offset(Topic::Results, partition).await.unwrap(), end);
     bus.publish(Topic::Results, records(10..11)).await.unwrap();
     assert_eq!(fetch(reading(&bus, "inbox", end).await.as_mut(), 1).await[0].offset, end);

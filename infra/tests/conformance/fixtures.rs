@@ -22,10 +22,16 @@ use framehook_infra::{
 use jiff::Timestamp;
 use uuid::Uuid;
 
-/// An adapter under test, on a database of its own.
-pub(crate) trait Backend {
+/// A store under test, on a database of its own.
+pub(crate) trait StoreBackend {
     /// Opens the database, for the first time or again; what was opened before has been dropped.
-    async fn open(&self) -> (SharedStore, SharedBus);
+    async fn store(&self) -> SharedStore;
+}
+
+/// A bus under test, on topics of its own.
+pub(crate) trait BusBackend {
+    /// For the first time or again; what was opened before has been dropped.
+    async fn bus(&self) -> SharedBus;
 }
 
 /// A term that does not end within a test.
@@ -125,8 +131,8 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) async fn new(backend: &impl Backend) -> Self {
-        Self::on(backend.open().await.0).await
+    pub(crate) async fn new(backend: &impl StoreBackend) -> Self {
+        Self::on(backend.store().await).await
     }
 
     pub(crate) async fn on(store: SharedStore) -> Self {

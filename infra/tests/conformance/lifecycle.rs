@@ -14,7 +14,7 @@ use framehook_core::{
 use framehook_infra::store::{Created, Fenced, StoreError};
 
 use crate::fixtures::{
-    Backend, CONSUMER, TOPIC, World, move_scenario, move_worker, predictions, reason, status, with_key,
+    CONSUMER, StoreBackend, TOPIC, World, move_scenario, move_worker, predictions, reason, status, with_key,
 };
 
 async fn lines(world: &World, id: ScenarioId) -> Vec<(Option<ScenarioState>, ScenarioState, Generation)> {
@@ -22,7 +22,7 @@ async fn lines(world: &World, id: ScenarioId) -> Vec<(Option<ScenarioState>, Sce
     history.iter().map(|line| (line.from, line.to, line.generation)).collect()
 }
 
-pub(crate) async fn from_deploy_to_completed(backend: &impl Backend) {
+pub(crate) async fn from_deploy_to_completed(backend: &impl StoreBackend) {
     use ScenarioState as S;
     let world = World::new(backend).await;
     let created = world.create("any").await;
@@ -61,7 +61,7 @@ pub(crate) async fn from_deploy_to_completed(backend: &impl Backend) {
     assert!(world.snapshot().await.scenarios.is_empty() && world.snapshot().await.workers.is_empty());
 }
 
-pub(crate) async fn a_deployed_worker_is_marked_with_its_order(backend: &impl Backend) {
+pub(crate) async fn a_deployed_worker_is_marked_with_its_order(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let mut ids = vec![];
     for name in ["a", "b", "c"] {
@@ -94,7 +94,7 @@ pub(crate) async fn a_deployed_worker_is_marked_with_its_order(backend: &impl Ba
     assert_eq!(world.outbox().await.len(), 3);
 }
 
-pub(crate) async fn stale_actions_change_nothing(backend: &impl Backend) {
+pub(crate) async fn stale_actions_change_nothing(backend: &impl StoreBackend) {
     use ScenarioState as S;
     let world = World::new(backend).await;
     let running = world.in_state(S::Running).await.id;
@@ -130,7 +130,7 @@ pub(crate) async fn stale_actions_change_nothing(backend: &impl Backend) {
     assert_eq!(world.record(pending).await.generation, 0);
 }
 
-pub(crate) async fn illegal_transitions_are_errors(backend: &impl Backend) {
+pub(crate) async fn illegal_transitions_are_errors(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     for &from in ScenarioState::ALL {
         let id = world.in_state(from).await.id;
@@ -154,7 +154,7 @@ pub(crate) async fn illegal_transitions_are_errors(backend: &impl Backend) {
 }
 
 /// I3.
-pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl Backend) {
+pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl StoreBackend) {
     use ScenarioState as S;
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
@@ -186,7 +186,7 @@ pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl Backe
     assert_eq!(generations, [(1, None), (2, resumed), (3, resumed), (4, resumed)]);
 }
 
-pub(crate) async fn repeating_and_stopping(backend: &impl Backend) {
+pub(crate) async fn repeating_and_stopping(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
@@ -216,7 +216,7 @@ pub(crate) async fn repeating_and_stopping(backend: &impl Backend) {
     assert_eq!(stops[0], stops[1]);
 }
 
-pub(crate) async fn an_explanation_adds_history_when_its_code_changes(backend: &impl Backend) {
+pub(crate) async fn an_explanation_adds_history_when_its_code_changes(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     let explain = |reason| Action::Explain { scenario_id: id, state: ScenarioState::Pending, reason };
@@ -240,7 +240,7 @@ async fn purge(world: &World, id: ScenarioId) -> usize {
     steps
 }
 
-pub(crate) async fn a_deleted_scenario_is_purged_but_keeps_its_key(backend: &impl Backend) {
+pub(crate) async fn a_deleted_scenario_is_purged_but_keeps_its_key(backend: &impl StoreBackend) {
     use ScenarioState as S;
     let world = World::new(backend).await;
     let id = world.create_new(with_key("any", "key", 1)).await.id;
@@ -265,7 +265,7 @@ pub(crate) async fn a_deleted_scenario_is_purged_but_keeps_its_key(backend: &imp
     assert_eq!((gone.desired, gone.stored), (Desired::Deleted, None));
 }
 
-pub(crate) async fn a_long_scenario_is_purged_in_steps(backend: &impl Backend) {
+pub(crate) async fn a_long_scenario_is_purged_in_steps(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("long").await.id;
     world.store(predictions(id, 1, 0..12_000)).await;
@@ -276,7 +276,7 @@ pub(crate) async fn a_long_scenario_is_purged_in_steps(backend: &impl Backend) {
 }
 
 /// I8: planner and store together bring every wish to its end, whatever the order of events.
-pub(crate) async fn the_planner_settles_everything(backend: &impl Backend) {
+pub(crate) async fn the_planner_settles_everything(backend: &impl StoreBackend) {
     /// Rounds of planning and reporting: far more than a scenario has states.
     const ROUNDS: usize = 60;
     let mut world = World::new(backend).await;
@@ -326,7 +326,7 @@ pub(crate) async fn the_planner_settles_everything(backend: &impl Backend) {
     }
 }
 
-pub(crate) async fn the_outbox_wakes_its_relay(backend: &impl Backend) {
+pub(crate) async fn the_outbox_wakes_its_relay(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     // It happened before the call.
@@ -343,7 +343,7 @@ pub(crate) async fn the_outbox_wakes_its_relay(backend: &impl Backend) {
     world.store.outbox_filled().await;
 }
 
-pub(crate) async fn trimming_keeps_what_is_needed(backend: &impl Backend) {
+pub(crate) async fn trimming_keeps_what_is_needed(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let (kept, gone) = (world.create("kept").await.id, world.create("gone").await.id);
     world.publish_outbox().await;
@@ -358,7 +358,7 @@ pub(crate) async fn trimming_keeps_what_is_needed(backend: &impl Backend) {
     assert_eq!(world.outbox().await.len(), 1, "the last wake-up is not published yet");
 }
 
-pub(crate) async fn everything_survives_reopening(backend: &impl Backend) {
+pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let id = world.create_new(with_key("any", "key", 1)).await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
@@ -374,7 +374,7 @@ pub(crate) async fn everything_survives_reopening(backend: &impl Backend) {
     let (holder, epoch) = (world.holder, world.epoch);
     drop(world);
 
-    let (store, _bus) = backend.open().await;
+    let store = backend.store().await;
     assert_eq!(store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 1);
     assert_eq!(store.lead(holder, true, Duration::ZERO, Duration::ZERO).await.unwrap(), Some(epoch + 1));
     assert!(

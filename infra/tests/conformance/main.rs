@@ -1,15 +1,17 @@
 //! What every store and every bus must do, run on each adapter there is.
 //!
-//! The suites know the traits only. An adapter takes part with one [`suite!`] line at the end, and a function that opens it
-//! on a fresh database and again on the same one.
+//! The suites know the traits only. An adapter takes part with one line for each at the end, and functions that open
+//! it on a fresh database and again on the same one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod artifacts;
 mod bus;
 mod fixtures;
+mod kafka;
 mod lifecycle;
 mod orchestrator;
+mod postgres;
 mod results;
 mod scenarios;
 mod sqlite;
@@ -19,8 +21,8 @@ use std::time::Duration;
 /// Nothing here takes a tenth of it, even on a busy machine; what waits for ever fails by it.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs each named check, a function of an opener, against one adapter. An opener gives store and bus of the same database
-/// each time it is asked, the ones before having been dropped.
+/// Runs each named check, a function of an opener, against one adapter. An opener gives the same database
+/// each time it is asked, what was opened before having been dropped.
 macro_rules! suite {
     ($adapter:ident, $($module:ident { $($check:ident),+ $(,)? })+) => {
         $(mod $module {
@@ -33,72 +35,97 @@ macro_rules! suite {
     };
 }
 
+/// What every store must do.
+macro_rules! store_suite {
+    ($adapter:ident) => {
+        suite! {
+            $adapter,
+            scenarios {
+                creating_writes_scenario_history_and_wake_up,
+                an_idempotency_key_makes_one_scenario,
+                pages_are_newest_first_and_filtered,
+                wishing_twice_is_wishing_once,
+                wishing_from_every_state,
+                deleted_stays_deleted,
+                unknown_scenarios_are_not_found,
+            }
+            results {
+                predictions_come_back_as_stored_and_in_order,
+                ranges_and_cursors,
+                the_offset_moves_only_from_where_it_is,
+                a_lower_generation_changes_nothing,
+                the_stored_position_never_goes_back,
+                results_of_deleted_and_unknown_scenarios_are_dropped,
+                dead_letters_move_the_offset,
+                consumers_have_offsets_of_their_own,
+                competing_inboxes_store_each_batch_once,
+            }
+            artifacts {
+                names_are_never_re_pointed,
+                references_resolve,
+                an_artifact_in_use_is_not_deleted,
+                a_blob_is_orphaned_with_its_last_name,
+            }
+            orchestrator {
+                one_leads_and_epochs_grow,
+                a_new_epoch_extends_the_leases_of_runners,
+                every_write_checks_the_epoch,
+                heartbeats_in_any_order,
+                a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again,
+                a_newer_incarnation_replaces_an_older_one,
+                the_snapshot_shows_what_is_not_at_rest,
+                competing_leaders_get_different_epochs,
+            }
+            lifecycle {
+                from_deploy_to_completed,
+                a_deployed_worker_is_marked_with_its_order,
+                stale_actions_change_nothing,
+                illegal_transitions_are_errors,
+                one_live_worker_and_growing_generations,
+                repeating_and_stopping,
+                an_explanation_adds_history_when_its_code_changes,
+                a_deleted_scenario_is_purged_but_keeps_its_key,
+                a_long_scenario_is_purged_in_steps,
+                the_planner_settles_everything,
+                the_outbox_wakes_its_relay,
+                trimming_keeps_what_is_needed,
+                everything_survives_reopening,
+            }
+        }
+    };
+}
+
+/// What every bus must do.
+macro_rules! bus_suite {
+    ($adapter:ident) => {
+        suite! {
+            $adapter,
+            bus {
+                records_keep_their_order_and_offsets_grow,
+                a_tail_begins_at_the_end,
+                a_waiting_tail_is_woken,
+                dropping_a_waiting_reader_loses_nothing,
+                a_subscription_reads_from_where_it_seeks,
+                nothing_is_delivered_before_the_first_seek,
+                a_partition_is_read_by_one_member_at_a_time,
+                what_is_forgotten_is_not_read_again,
+                many_publishers_lose_and_reorder_nothing,
+                topics_are_apart,
+                the_log_survives_reopening,
+            }
+        }
+    };
+}
+
 mod on_sqlite {
-    suite! {
-        sqlite,
-        scenarios {
-            creating_writes_scenario_history_and_wake_up,
-            an_idempotency_key_makes_one_scenario,
-            pages_are_newest_first_and_filtered,
-            wishing_twice_is_wishing_once,
-            wishing_from_every_state,
-            deleted_stays_deleted,
-            unknown_scenarios_are_not_found,
-        }
-        results {
-            predictions_come_back_as_stored_and_in_order,
-            ranges_and_cursors,
-            the_offset_moves_only_from_where_it_is,
-            a_lower_generation_changes_nothing,
-            the_stored_position_never_goes_back,
-            results_of_deleted_and_unknown_scenarios_are_dropped,
-            dead_letters_move_the_offset,
-            consumers_have_offsets_of_their_own,
-            competing_inboxes_store_each_batch_once,
-        }
-        artifacts {
-            names_are_never_re_pointed,
-            references_resolve,
-            an_artifact_in_use_is_not_deleted,
-            a_blob_is_orphaned_with_its_last_name,
-        }
-        orchestrator {
-            one_leads_and_epochs_grow,
-            a_new_epoch_extends_the_leases_of_runners,
-            every_write_checks_the_epoch,
-            heartbeats_in_any_order,
-            a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again,
-            a_newer_incarnation_replaces_an_older_one,
-            the_snapshot_shows_what_is_not_at_rest,
-            competing_leaders_get_different_epochs,
-        }
-        lifecycle {
-            from_deploy_to_completed,
-            a_deployed_worker_is_marked_with_its_order,
-            stale_actions_change_nothing,
-            illegal_transitions_are_errors,
-            one_live_worker_and_growing_generations,
-            repeating_and_stopping,
-            an_explanation_adds_history_when_its_code_changes,
-            a_deleted_scenario_is_purged_but_keeps_its_key,
-            a_long_scenario_is_purged_in_steps,
-            the_planner_settles_everything,
-            the_outbox_wakes_its_relay,
-            trimming_keeps_what_is_needed,
-            everything_survives_reopening,
-        }
-        bus {
-            records_keep_their_order_and_offsets_grow,
-            a_tail_begins_at_the_end,
-            a_waiting_tail_is_woken,
-            dropping_a_waiting_reader_loses_nothing,
-            a_subscription_reads_from_where_it_seeks,
-            nothing_is_delivered_before_the_first_seek,
-            one_member_of_a_group_reads_at_a_time,
-            what_is_forgotten_is_not_read_again,
-            many_publishers_lose_and_reorder_nothing,
-            topics_are_apart,
-            the_log_survives_reopening,
-        }
-    }
+    store_suite!(sqlite);
+    bus_suite!(sqlite);
+}
+
+mod on_postgres {
+    store_suite!(postgres);
+}
+
+mod on_kafka {
+    bus_suite!(kafka);
 }

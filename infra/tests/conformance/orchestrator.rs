@@ -12,10 +12,10 @@ use framehook_infra::store::Fenced;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::fixtures::{Backend, LONG, World, move_scenario, move_worker, status};
+use crate::fixtures::{LONG, StoreBackend, World, move_scenario, move_worker, status};
 
-pub(crate) async fn one_leads_and_epochs_grow(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let [a, b] = [Uuid::now_v7(), Uuid::now_v7()];
     let lead = async |holder, fresh, term| store.lead(holder, fresh, term, LONG).await.unwrap();
     let first = lead(a, true, LONG).await.expect("nobody leads");
@@ -32,7 +32,7 @@ pub(crate) async fn one_leads_and_epochs_grow(backend: &impl Backend) {
     assert_eq!(lead(a, true, LONG).await, Some(first + 4));
 }
 
-pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl Backend) {
+pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     world.heartbeat.sequence += 1;
     world.store.record_heartbeat(world.epoch, &world.heartbeat, Duration::ZERO).await.unwrap();
@@ -50,7 +50,7 @@ pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl Bac
     assert_eq!(expires(&world).await, extended, "a lease is never shortened");
 }
 
-pub(crate) async fn every_write_checks_the_epoch(backend: &impl Backend) {
+pub(crate) async fn every_write_checks_the_epoch(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let pending = world.create("pending").await.id;
     let running = world.in_state(ScenarioState::Running).await.id;
@@ -90,7 +90,7 @@ async fn facts(world: &World) -> framehook_core::planner::Snapshot {
     framehook_core::planner::Snapshot { now_us: 0, ..world.snapshot().await }
 }
 
-pub(crate) async fn heartbeats_in_any_order(backend: &impl Backend) {
+pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let id = world.create("any").await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
@@ -123,7 +123,7 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl Backend) {
     assert_eq!(listed, [(stranger.runner_id, false), (world.heartbeat.runner_id.clone(), false)]);
 }
 
-pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again(backend: &impl Backend) {
+pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let RunnerStatus { runner_id, incarnation, .. } = world.heartbeat.clone();
     let lose = Action::LoseRunner { runner_id: runner_id.clone(), incarnation };
@@ -145,7 +145,7 @@ pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_
     world.done(world.deploy(id, ScenarioState::Recovering, 2)).await;
 }
 
-pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Backend) {
+pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let old = world.heartbeat.clone();
     world.heartbeat.incarnation = Incarnation::generate();
@@ -169,7 +169,7 @@ pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Bac
     assert!(world.store.runner(&RunnerId("nobody".into())).await.unwrap().is_none());
 }
 
-pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl Backend) {
+pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let mut expected = vec![];
     for &state in ScenarioState::ALL {
@@ -199,8 +199,8 @@ pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl Backen
     assert_eq!(snapshot.workers.len(), 3 * live);
 }
 
-pub(crate) async fn competing_leaders_get_different_epochs(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn competing_leaders_get_different_epochs(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let mut candidates = JoinSet::new();
     for _ in 0..8 {
         let store = store.clone();

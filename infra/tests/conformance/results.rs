@@ -9,13 +9,13 @@ use framehook_core::{
 use framehook_infra::store::{DeadLetter, PredictionQuery, ResultBatch, StoreOutcome};
 use tokio::task::JoinSet;
 
-use crate::fixtures::{Backend, CONSUMER, TOPIC, World, all, batch, prediction, predictions};
+use crate::fixtures::{CONSUMER, StoreBackend, TOPIC, World, all, batch, prediction, predictions};
 
 fn frames(rows: &[Prediction]) -> Vec<u64> {
     rows.iter().map(|row| row.frame).collect()
 }
 
-pub(crate) async fn predictions_come_back_as_stored_and_in_order(backend: &impl Backend) {
+pub(crate) async fn predictions_come_back_as_stored_and_in_order(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let (one, other) = (world.create("one").await.id, world.create("other").await.id);
     let mut shuffled = predictions(one, 1, 0..200);
@@ -33,7 +33,7 @@ pub(crate) async fn predictions_come_back_as_stored_and_in_order(backend: &impl 
     assert_eq!(world.record(one).await.stored, Some(Position { pts_us: 199 * 40_000, frame: 199 }));
 }
 
-pub(crate) async fn ranges_and_cursors(backend: &impl Backend) {
+pub(crate) async fn ranges_and_cursors(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     world.store(predictions(id, 1, 0..10)).await;
@@ -62,7 +62,7 @@ pub(crate) async fn ranges_and_cursors(backend: &impl Backend) {
     assert!(world.stored(ScenarioId::generate()).await.is_empty());
 }
 
-pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl Backend) {
+pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     let store = &world.store;
@@ -86,7 +86,7 @@ pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl Backen
     assert_eq!(offset().await, 8);
 }
 
-pub(crate) async fn a_lower_generation_changes_nothing(backend: &impl Backend) {
+pub(crate) async fn a_lower_generation_changes_nothing(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     world.store(predictions(id, 2, 0..10)).await;
@@ -105,7 +105,7 @@ pub(crate) async fn a_lower_generation_changes_nothing(backend: &impl Backend) {
     assert_eq!(world.stored(id).await[0], again);
 }
 
-pub(crate) async fn the_stored_position_never_goes_back(backend: &impl Backend) {
+pub(crate) async fn the_stored_position_never_goes_back(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     for (range, last) in [(0..5, 4), (2..4, 4), (5..9, 8), (0..1, 8)] {
@@ -116,7 +116,7 @@ pub(crate) async fn the_stored_position_never_goes_back(backend: &impl Backend) 
     }
 }
 
-pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend: &impl Backend) {
+pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let (kept, deleted) = (world.create("kept").await.id, world.create("deleted").await.id);
     world.store(predictions(deleted, 1, 0..2)).await;
@@ -131,7 +131,7 @@ pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend
     assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 2);
 }
 
-pub(crate) async fn dead_letters_move_the_offset(backend: &impl Backend) {
+pub(crate) async fn dead_letters_move_the_offset(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
     let letter = DeadLetter { offset: 1, key: "k".into(), payload: vec![0, 159, 146, 150], reason: "not JSON".into() };
@@ -141,8 +141,8 @@ pub(crate) async fn dead_letters_move_the_offset(backend: &impl Backend) {
     assert_eq!(world.stored(id).await.len(), 2);
 }
 
-pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let empty = |consumer: &str, topic: &str, partition, next| ResultBatch {
         consumer: consumer.into(),
         topic: topic.into(),
@@ -160,7 +160,7 @@ pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl Backend) 
 }
 
 /// I7: zombies and their successors read the same log; every batch is stored by exactly one of them.
-pub(crate) async fn competing_inboxes_store_each_batch_once(backend: &impl Backend) {
+pub(crate) async fn competing_inboxes_store_each_batch_once(backend: &impl StoreBackend) {
     /// Records a batch, and batches in the log.
     const SIZE: i64 = 4;
     const BATCHES: i64 = 20;

@@ -8,14 +8,14 @@ use framehook_core::{
 use framehook_infra::store::{Created, HistoryEntry, ScenarioFilter, SharedStore};
 use tokio::task::JoinSet;
 
-use crate::fixtures::{Backend, World, scenario, with_key};
+use crate::fixtures::{StoreBackend, World, scenario, with_key};
 
 async fn history(store: &SharedStore, id: ScenarioId) -> Vec<HistoryEntry> {
     store.history(id, None, 1000).await.unwrap()
 }
 
-pub(crate) async fn creating_writes_scenario_history_and_wake_up(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn creating_writes_scenario_history_and_wake_up(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let new = scenario("crossing");
     let Created::New(record) = store.create_scenario(new.clone()).await.unwrap() else { panic!("not new") };
     assert_eq!((record.id, &record.spec, &record.resolved), (new.id, &new.spec, &new.resolved));
@@ -36,8 +36,8 @@ pub(crate) async fn creating_writes_scenario_history_and_wake_up(backend: &impl 
     assert_eq!(wake_up.traceparent, new.traceparent);
 }
 
-pub(crate) async fn an_idempotency_key_makes_one_scenario(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn an_idempotency_key_makes_one_scenario(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     // All at once: I1, one scenario an idempotency key.
     let mut attempts = JoinSet::new();
     for _ in 0..8 {
@@ -67,7 +67,7 @@ pub(crate) async fn an_idempotency_key_makes_one_scenario(backend: &impl Backend
     assert_eq!(history(&store, new[0]).await.len(), 1);
 }
 
-pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl Backend) {
+pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let mut ids = vec![];
     for name in ["a", "b", "a", "b", "a"] {
@@ -93,8 +93,8 @@ pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl Backend) 
     assert_eq!(page(ScenarioFilter::default(), None, 10).await, ids[1..]);
 }
 
-pub(crate) async fn wishing_twice_is_wishing_once(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn wishing_twice_is_wishing_once(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let new = scenario("any");
     store.create_scenario(new.clone()).await.unwrap();
     let mut lines = 1;
@@ -116,7 +116,7 @@ pub(crate) async fn wishing_twice_is_wishing_once(backend: &impl Backend) {
     assert_eq!(store.history(new.id, Some(lines[1].sequence), 1).await.unwrap(), lines[2..3]);
 }
 
-pub(crate) async fn wishing_from_every_state(backend: &impl Backend) {
+pub(crate) async fn wishing_from_every_state(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     for &state in ScenarioState::ALL {
         for desired in [Desired::Running, Desired::Stopped, Desired::Deleted] {
@@ -139,8 +139,8 @@ pub(crate) async fn wishing_from_every_state(backend: &impl Backend) {
     }
 }
 
-pub(crate) async fn deleted_stays_deleted(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn deleted_stays_deleted(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let new = with_key("any", "key", 1);
     store.create_scenario(new.clone()).await.unwrap();
     for desired in [Desired::Deleted, Desired::Deleted, Desired::Running, Desired::Stopped] {
@@ -155,8 +155,8 @@ pub(crate) async fn deleted_stays_deleted(backend: &impl Backend) {
     }
 }
 
-pub(crate) async fn unknown_scenarios_are_not_found(backend: &impl Backend) {
-    let (store, _bus) = backend.open().await;
+pub(crate) async fn unknown_scenarios_are_not_found(backend: &impl StoreBackend) {
+    let store = backend.store().await;
     let id = ScenarioId::generate();
     assert!(store.scenario(id).await.unwrap().is_none());
     assert!(store.set_desired(id, Desired::Stopped).await.unwrap().is_none());

@@ -3,7 +3,7 @@
 use framehook_infra::{bus::SharedBus, sqlite::Sqlite, store::SharedStore};
 use tempfile::TempDir;
 
-use crate::fixtures::Backend;
+use crate::fixtures::{BusBackend, StoreBackend};
 
 pub(crate) struct Database(TempDir);
 
@@ -13,9 +13,14 @@ impl Database {
     }
 }
 
-impl Backend for Database {
-    async fn open(&self) -> (SharedStore, SharedBus) {
-        let sqlite = Sqlite::open(self.0.path()).await.unwrap();
-        (sqlite.store(), sqlite.bus())
+impl StoreBackend for Database {
+    async fn store(&self) -> SharedStore {
+        Sqlite::open(self.0.path()).await.unwrap().store()
+    }
+}
+
+impl BusBackend for Database {
+    async fn bus(&self) -> SharedBus {
+        Sqlite::open(self.0.path()).await.unwrap().bus()
     }
 }

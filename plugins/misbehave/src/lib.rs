@@ -75,12 +75,15 @@ impl Hook for Misbehave {
 }
 
 impl Misbehave {
-    /// Whether this call is one of those that go wrong. Counted by the host, so it outlives a trap.
-    fn now(&self) -> bool {
+    fn keep_busy(&self) {
         let began = Instant::now();
         while began.elapsed() < Duration::from_millis(self.0.delay_ms) {
             black_box(());
         }
+    }
+
+    /// Whether this call is one of those that go wrong. Counted by the host, so it outlives a trap.
+    fn now(&self) -> bool {
         let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
         state::set("calls", &calls.to_le_bytes()).ok();
         !self.0.at_start && calls.is_multiple_of(self.0.every)
@@ -89,6 +92,7 @@ impl Misbehave {
 
 impl PreHook for Misbehave {
     fn preprocess(&mut self, frame: &Frame) -> Result<Decision, Error> {
+        self.keep_busy();
         if !self.now() {
             return Ok(Decision::Pass);
         }
@@ -116,6 +120,7 @@ impl PreHook for Misbehave {
 
 impl PostHook for Misbehave {
     fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
+        self.keep_busy();
         let mut events = Vec::new();
         if self.now() {
             let bbox = Bbox { x: 0.1, y: 0.2, width: 0.3, height: 0.4 };

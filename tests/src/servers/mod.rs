@@ -2,6 +2,8 @@
 //!
 //! Invariant: no server outlives its test process, however that ends; its folder may, and goes when the next one starts.
 
+mod kafka;
+mod postgres;
 mod s3;
 
 use std::{
@@ -21,7 +23,11 @@ use std::{
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 
-pub use self::s3::S3;
+pub use self::{
+    kafka::{Kafka, kafka_brokers},
+    postgres::{Postgres, postgres_url},
+    s3::S3,
+};
 use crate::executables;
 
 /// A port that nobody listened on a moment ago.

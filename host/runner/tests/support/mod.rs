@@ -247,7 +247,7 @@ impl World {
 
     pub(crate) async fn send(&self, message: Message) {
         let envelope = Envelope::new(message, Timestamp::now());
-        let record = Record { key: envelope.key(), payload: serde_json::to_vec(&envelope).unwrap() };
+        let record = Record::try_from(&envelope).unwrap();
         self.bus.publish(Topic::ToDeploy, vec![record]).await.unwrap();
     }
 

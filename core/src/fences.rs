@@ -1,22 +1,23 @@
-//! Which order may do what: generation fencing as a pure table, independent of the order in which messages arrive.
+//! Which order may do what in a runner: generation fencing as a pure table, independent of the order in which messages
+//! arrive. It stands here, and not with the runner, so that the model check runs the same code.
 //!
-//! Invariant: generations started here strictly increase for each scenario, and none is started after it, or a newer
-//! one, was told to stop.
+//! Invariant: generations that a runner starts strictly increase for each scenario, and none is started after it, or a
+//! newer one, was told to stop.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use framehook_core::ids::{Generation, ScenarioId};
+use crate::ids::{Generation, ScenarioId};
 
 /// The highest generation heard of for each scenario. Never forgotten: an order may be late by any time, and an entry
 /// is 24 bytes.
-#[derive(Debug, Default)]
-pub(crate) struct Fences {
-    highest: HashMap<ScenarioId, Generation>,
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Fences {
+    highest: BTreeMap<ScenarioId, Generation>,
 }
 
 /// What becomes of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Of an older generation.
     Outdated,
     /// Heard before: the heartbeat answers it.
@@ -30,7 +31,8 @@ pub(crate) enum Verdict {
 }
 
 impl Fences {
-    pub(crate) fn deploy(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
+    /// What becomes of an order to run `generation`.
+    pub fn deploy(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
         match self.highest.get(&scenario) {
             Some(&highest) if generation < highest => Verdict::Outdated,
             Some(&highest) if generation == highest => Verdict::Repeated,
@@ -41,7 +43,8 @@ impl Fences {
         }
     }
 
-    pub(crate) fn stop(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
+    /// What becomes of an order to stop `generation` and whatever is older.
+    pub fn stop(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
         match self.highest.get(&scenario) {
             Some(&highest) if generation < highest => Verdict::Outdated,
             Some(&highest) if generation == highest => Verdict::Stop,

@@ -1,0 +1,77 @@
+//! `/healthz`, `/readyz` and `/metrics` of a process that does not serve the REST API.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use framehook_core::error_code::ErrorCode;
+use framehook_infra::{bus::SharedBus, store::SharedStore};
+use prometheus_client::registry::Registry;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    metrics,
+    operation::{READY_LIMIT, healthz},
+    problem::Problem,
+};
+
+/// What a process cannot do its work without.
+pub struct Needs {
+    /// A runner has none.
+    pub store: Option<SharedStore>,
+    pub bus: SharedBus,
+}
+
+struct Health {
+    needs: Needs,
+    draining: CancellationToken,
+}
+
+/// Answers until `cancel`; from `draining` on it is not ready.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    listener: TcpListener,
+    needs: Needs,
+    draining: CancellationToken,
+    cancel: CancellationToken,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/healthz", get(healthz))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(process_metrics))
+        .with_state(Arc::new(Health { needs, draining }));
+    axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await
+}
+
+async fn readyz(State(health): State<Arc<Health>>) -> Result<Response, Problem> {
+    let not_ready = |why: String| Problem::new(ErrorCode::Unavailable, why);
+    if health.draining.is_cancelled() {
+        return Err(not_ready("this process is stopping".into()));
+    }
+    let check = async {
+        if let Some(store) = &health.needs.store {
+            store.ping().await.map_err(|e| e.to_string())?;
+        }
+        health.needs.bus.ping().await.map_err(|e| e.to_string())
+    };
+    match tokio::time::timeout(READY_LIMIT, check).await {
+        Ok(Ok(())) => Ok((StatusCode::OK, Json(json!({"status": "ready"}))).into_response()),
+        Ok(Err(why)) => Err(not_ready(why)),
+        Err(_) => Err(not_ready(format!("no answer within {} s", READY_LIMIT.as_secs()))),
+    }
+}
+
+async fn process_metrics() -> Result<Response, Problem> {
+    let text = metrics::global().encode(&Registry::default()).map_err(Problem::internal)?;
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+}

@@ -1,0 +1,117 @@
+//! What every role of this executable does first and last: its log, the check of its files, its runtime.
+
+use std::{
+    fs,
+    future::Future,
+    io::IsTerminal as _,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use framehook_api::{ApiConfig, UploadCaps};
+use framehook_core::{ids::RunnerId, job::HookLimits};
+use framehook_runner::RunnerConfig;
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+
+use crate::settings::{LogFormat, Settings};
+
+/// Everything that matters has ended before.
+const LEFTOVERS: Duration = Duration::from_secs(1);
+
+/// Runs a role to its end.
+pub(crate) fn run<F>(settings: Settings, role: impl FnOnce(Settings) -> F) -> anyhow::Result<()>
+where
+    F: Future<Output = anyhow::Result<()>>,
+{
+    start_log(&settings)?;
+    let settings = resolve(settings)?;
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(role(settings));
+    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
+    runtime.shutdown_timeout(LEFTOVERS);
+    outcome
+}
+
+fn start_log(settings: &Settings) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&settings.log)
+        .with_context(|| format!("log filter `{}` is not valid; try `info` or `debug`", settings.log))?;
+    let registry = tracing_subscriber::registry().with(filter);
+    let colours = std::io::stderr().is_terminal();
+    match settings.log_format {
+        LogFormat::Text => registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).init(),
+        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
+    }
+    Ok(())
+}
+
+/// Checks the files that are named, and makes their paths independent of where the process was started.
+fn resolve(settings: Settings) -> anyhow::Result<Settings> {
+    check_executable(&settings.worker, "the worker executable", "--worker")?;
+    check_executable(&settings.onnxruntime, "the ONNX Runtime library", "--onnxruntime")?;
+    fs::create_dir_all(&settings.data)
+        .with_context(|| format!("cannot make the data folder {}", settings.data.display()))?;
+    Ok(Settings {
+        data: settings.data.canonicalize().context("cannot resolve the data folder")?,
+        worker: settings.worker.canonicalize().context("cannot resolve the worker executable")?,
+        onnxruntime: settings.onnxruntime.canonicalize().context("cannot resolve the ONNX Runtime library")?,
+        source_dirs: settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect::<anyhow::Result<_>>()?,
+        ..settings
+    })
+}
+
+fn check_executable(path: &Path, what: &str, flag: &str) -> anyhow::Result<()> {
+    if !path.is_file() {
+        bail!("{what} is not at {}; run `make build`, or say where it is with {flag}", path.display());
+    }
+    Ok(())
+}
+
+fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
+    let resolved = dir.canonicalize().with_context(|| format!("cannot read the source folder {}", dir.display()))?;
+    if !resolved.is_dir() {
+        bail!("the source folder {} is not a folder", dir.display());
+    }
+    Ok(resolved)
+}
+
+pub(crate) fn api_config(settings: &Settings) -> anyhow::Result<ApiConfig> {
+    Ok(ApiConfig {
+        worker: settings.worker.clone(),
+        plugin_host: this_executable()?,
+        onnxruntime: settings.onnxruntime.clone(),
+        source_dirs: settings.source_dirs.clone(),
+        upload_caps: UploadCaps {
+            plugin: settings.max_plugin_mib << 20,
+            model: settings.max_model_mib << 20,
+            video: settings.max_video_mib << 20,
+        },
+        lame_duck: Duration::ZERO,
+    })
+}
+
+pub(crate) fn runner_config(settings: &Settings, id: RunnerId) -> anyhow::Result<RunnerConfig> {
+    Ok(RunnerConfig {
+        max_workers: settings.max_workers,
+        hook_limits: HookLimits {
+            call_ms: settings.hook_call_ms,
+            memory_bytes: settings.hook_memory_mib << 20,
+            ..HookLimits::default()
+        },
+        source_dirs: settings.source_dirs.clone(),
+        intra_threads: settings.intra_threads,
+        plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
+        frame_timeout: Duration::from_secs(settings.frame_timeout_s),
+        ..RunnerConfig::new(
+            id,
+            settings.worker.clone(),
+            this_executable()?,
+            settings.onnxruntime.clone(),
+            settings.data.join("compiled"),
+        )
+    })
+}
+
+fn this_executable() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find the path of this executable")
+}

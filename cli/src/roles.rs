@@ -1,0 +1,121 @@
+//! One role in a process of its own, on PostgreSQL and Kafka: any number of each may run.
+//!
+//! A role's port is bound and its servers are connected before work begins, and it says what it connected to. On a
+//! signal it is not ready any more, stops taking work, drains, and ends; the others go on.
+
+use std::{net::SocketAddr, path::Path, time::Duration};
+
+use anyhow::{Context as _, bail};
+use framehook_api::{ApiConfig, health::Needs};
+use framehook_core::ids::RunnerId;
+use framehook_orchestrator::OrchestratorConfig;
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use tokio::net::TcpListener;
+use tracing::info;
+
+use crate::{
+    process,
+    services::{Services, Stage},
+    settings::Settings,
+};
+
+/// Two looks of a load balancer that asks each second.
+const LAME_DUCK: Duration = Duration::from_secs(2);
+
+/// Holds the number of the process that runs on a runner's folder.
+const PID_FILE: &str = "runner.pid";
+
+/// The REST API, an outbox relay and a member of the results inbox.
+pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
+    let listener = listen(&settings).await?;
+    let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
+    let blobs = settings.cluster.blobs(&settings.data).await?;
+    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings)? };
+    announce("api", &listener, &settings)?;
+
+    let mut services = Services::default();
+    services.sweeper(&store, &blobs);
+    services.start("api", Stage::Intake, {
+        let (store, bus) = (store.clone(), bus.clone());
+        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cancel).await?) }
+    });
+    services.relay(&store, &bus);
+    services.inbox(&store, &bus);
+    services.run().await
+}
+
+/// Leads, or stands by to lead. It has a relay of its own, so that its orders go out at once.
+pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
+    let listener = listen(&settings).await?;
+    let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
+    announce("orchestrator", &listener, &settings)?;
+
+    let mut services = Services::default();
+    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() });
+    services.relay(&store, &bus);
+    services.orchestrator(OrchestratorConfig::default(), &store, &bus);
+    services.run().await
+}
+
+/// Runs workers. It knows no database.
+pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
+    let id = RunnerId(settings.cluster.runner_id()?);
+    let listener = listen(&settings).await?;
+    let bus = settings.cluster.bus().await?;
+    let blobs = settings.cluster.blobs(&settings.data).await?;
+    let config = process::runner_config(&settings, id)?;
+    announce("runner", &listener, &settings)?;
+    let pid_file = settings.data.join(PID_FILE);
+    std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
+
+    let mut services = Services::default();
+    services.health(listener, Needs { store: None, bus: bus.clone() });
+    services.start("runner", Stage::Work, |cancel| async move {
+        Ok(framehook_runner::run(config, bus, blobs, cancel).await?)
+    });
+    let outcome = services.run().await;
+    std::fs::remove_file(pid_file).ok();
+    outcome
+}
+
+/// Makes or updates the tables, and ends.
+pub(crate) async fn migrate(settings: Settings) -> anyhow::Result<()> {
+    settings.cluster.store().await?;
+    println!("the tables are those of framehook {}", env!("CARGO_PKG_VERSION"));
+    Ok(())
+}
+
+/// Asks the runner on a data folder to hand its scenarios on and to end, and waits until it has.
+pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
+    let pid_file = data.join(PID_FILE);
+    let text = std::fs::read_to_string(&pid_file)
+        .with_context(|| format!("no runner runs on {}: cannot read {}", data.display(), pid_file.display()))?;
+    let pid = text.trim().parse().ok().and_then(Pid::from_raw);
+    let pid = pid.with_context(|| format!("{} holds no process number", pid_file.display()))?;
+    if test_kill_process(pid).is_err() {
+        bail!("no runner runs on {}: process {} is gone", data.display(), pid.as_raw_nonzero());
+    }
+    kill_process(pid, Signal::TERM).context("cannot signal the runner")?;
+    println!("draining runner process {}", pid.as_raw_nonzero());
+    // It removes the file as its last act; one that died did not get that far.
+    while pid_file.exists() && test_kill_process(pid).is_ok() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    println!("drained; its scenarios go on with other runners");
+    Ok(())
+}
+
+async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(settings.cluster.bind(), settings.port);
+    TcpListener::bind(address).await.with_context(|| {
+        format!("cannot listen on {address}; choose another port with --port, or --port 0 for a free one")
+    })
+}
+
+fn announce(role: &str, listener: &TcpListener, settings: &Settings) -> anyhow::Result<()> {
+    let url = format!("http://{}", listener.local_addr()?);
+    std::fs::write(settings.data.join("url"), &url).context("cannot write the address to the data folder")?;
+    println!("Framehook {} {role} is up at {url}", env!("CARGO_PKG_VERSION"));
+    info!(role, url, data = %settings.data.display(), "started");
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! The services of a process: started together, watched, and stopped in order.
+//!
+//! On Ctrl-C or SIGTERM intake stops first, then the work is drained, then the rest ends, so that the last words of what
+//! is drained still have somebody to hear them. A second signal ends the process at once, which loses nothing either:
+//! whatever is not done is done at the next start, or by another process.
+
+use std::{future::Future, time::Duration};
+
+use anyhow::{Context as _, bail};
+use framehook_api::health::Needs;
+use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
+use framehook_orchestrator::OrchestratorConfig;
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+    task::JoinHandle,
+    time::{interval, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of it.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What is swept has been garbage for an hour.
+const SWEEP: Duration = Duration::from_secs(3600);
+
+/// As a shell reports a process ended by Ctrl-C.
+const HARD_STOP: i32 = 130;
+
+/// When a service stops: all of a stage, before any of the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stage {
+    Intake,
+    Work,
+    Rest,
+}
+
+#[derive(Default)]
+pub(crate) struct Services {
+    all: Vec<Service>,
+    /// Cancelled when stopping begins: from then on this process is not ready.
+    draining: CancellationToken,
+}
+
+struct Service {
+    name: &'static str,
+    stage: Stage,
+    cancel: CancellationToken,
+    task: JoinHandle<anyhow::Result<()>>,
+}
+
+impl Services {
+    /// Starts a service, which ends when its token is cancelled and not before.
+    pub(crate) fn start<F>(&mut self, name: &'static str, stage: Stage, service: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = anyhow::Result<()>> + Send + 'static,
+    {
+        let cancel = CancellationToken::new();
+        let task = tokio::spawn(service(cancel.clone()));
+        self.all.push(Service { name, stage, cancel, task });
+    }
+
+    pub(crate) fn relay(&mut self, store: &SharedStore, bus: &SharedBus) {
+        let (store, bus) = (store.clone(), bus.clone());
+        self.start("relay", Stage::Rest, |cancel| async move {
+            framehook_api::relay::run(store, bus, cancel).await;
+            Ok(())
+        });
+    }
+
+    pub(crate) fn inbox(&mut self, store: &SharedStore, bus: &SharedBus) {
+        let (store, bus) = (store.clone(), bus.clone());
+        self.start("inbox", Stage::Rest, |cancel| async move {
+            framehook_api::inbox::run(store, bus, cancel).await;
+            Ok(())
+        });
+    }
+
+    pub(crate) fn orchestrator(&mut self, config: OrchestratorConfig, store: &SharedStore, bus: &SharedBus) {
+        let (store, bus) = (store.clone(), bus.clone());
+        self.start("orchestrator", Stage::Rest, |cancel| async move {
+            framehook_orchestrator::run(config, store, bus, cancel).await;
+            Ok(())
+        });
+    }
+
+    /// Removes what uploads and deletions of a process that died left behind: at the start, and from time to time.
+    pub(crate) fn sweeper(&mut self, store: &SharedStore, blobs: &Blobs) {
+        let (store, blobs) = (store.clone(), blobs.clone());
+        self.start("sweeper", Stage::Rest, |cancel| async move {
+            let mut times = interval(SWEEP);
+            while cancel.run_until_cancelled(times.tick()).await.is_some() {
+                let sweep = async { anyhow::Ok(blobs.sweep(&store.live_digests().await?).await?) };
+                if let Some(Err(error)) = cancel.run_until_cancelled(sweep).await {
+                    warn!("blobs without a name stay for now: {error:#}");
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// `/healthz`, `/readyz` and `/metrics`, for a process that does not serve the REST API.
+    pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs) {
+        let draining = self.draining.clone();
+        self.start("health", Stage::Rest, |cancel| async move {
+            Ok(framehook_api::health::serve(listener, needs, draining, cancel).await?)
+        });
+    }
+
+    /// Runs until a signal, or until a service ends by itself; then stops what is left.
+    pub(crate) async fn run(mut self) -> anyhow::Result<()> {
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
+        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let outcome = tokio::select! {
+            _ = interrupt.recv() => Ok(()),
+            _ = terminate.recv() => Ok(()),
+            ended = self.first_to_end() => ended,
+        };
+        println!("Stopping (again to stop at once)");
+        tokio::select! {
+            () = self.stop() => {}
+            _ = interrupt.recv() => std::process::exit(HARD_STOP),
+            _ = terminate.recv() => std::process::exit(HARD_STOP),
+        }
+        println!("Stopped");
+        outcome
+    }
+
+    async fn first_to_end(&mut self) -> anyhow::Result<()> {
+        let ends = self.all.iter_mut().map(|s| Box::pin(async move { (s.name, (&mut s.task).await) }));
+        let ((name, result), index, _) = futures::future::select_all(ends).await;
+        self.all.swap_remove(index);
+        match result {
+            Ok(Ok(())) => bail!("the {name} ended by itself"),
+            Ok(Err(error)) => Err(error.context(format!("the {name} failed"))),
+            Err(panic) => bail!("the {name} failed: {panic}"),
+        }
+    }
+
+    async fn stop(&mut self) {
+        self.draining.cancel();
+        for stage in [Stage::Intake, Stage::Work, Stage::Rest] {
+            let mut services: Vec<_> = self.all.iter_mut().filter(|s| s.stage == stage).collect();
+            services.iter().for_each(|service| service.cancel.cancel());
+            for Service { name, task, .. } in &mut services {
+                match timeout(STOP_DEADLINE, task).await {
+                    Ok(Ok(Ok(()))) => info!("{name} stopped"),
+                    Ok(Ok(Err(error))) => error!("{name} stopped: {error:#}"),
+                    Ok(Err(panic)) => error!("{name} stopped: {panic}"),
+                    Err(_) => error!("{name} did not stop within {STOP_DEADLINE:?}"),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! Reading partitions from given places: what tails and members of groups have in common.
+//!
+//! Invariants: a record is given only if it is the next of a partition that was positioned, or a later one where those
+//! between are gone; polling and positioning exclude each other (`&mut self`), and librdkafka drops what it had queued
+//! before a seek, so nothing from before one is given after it. Between taking a record out of librdkafka and
+//! returning it nothing is awaited.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use framehook_core::message::Topic;
+use rdkafka::{
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _, ConsumerContext},
+    error::{KafkaError, RDKafkaErrorCode},
+    types::RDKafkaRespErr,
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{Client, Cluster, REQUEST_TIMEOUT, blocking, report};
+use crate::bus::{BusError, Delivered, Fetched, Result};
+
+pub(super) type Consumer = Arc<Client<BaseConsumer<Changes>>>;
+
+/// librdkafka wakes a reader once, when its queue is no longer empty; and a poll may end at a line of its log with records
+/// behind it. So nobody waits for longer than this.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A reader that gets nothing for this long, twice in a row, while there is something to get, has stalled.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Until a partition that was just assigned can be positioned.
+const SEEK_RETRY: Duration = Duration::from_millis(10);
+
+/// Memory of one reader for what it has not asked for yet: some seconds of two hundred streams.
+const QUEUE_KILOBYTES: &str = "16384";
+
+/// What every consumer of ours has in common; `group` is a name on the broker, nothing is stored under it.
+pub(super) fn config(cluster: &Cluster, group: &str) -> ClientConfig {
+    let mut config = cluster.config.client();
+    config
+        .set("group.id", format!("{}{group}", cluster.config.prefix))
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        // What is wanted and gone (retention): from the oldest there is.
+        .set("auto.offset.reset", "earliest")
+        .set("queued.max.messages.kbytes", QUEUE_KILOBYTES)
+        // Asks for more as soon as the queue has room, instead of a second later.
+        .set("fetch.queue.backoff.ms", "10");
+    config
+}
+
+/// What a group's protocol changed and nobody was told yet.
+#[derive(Default)]
+pub(super) struct Changes(Mutex<VecDeque<Result<Fetched>>>);
+
+impl Changes {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Result<Fetched>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl ClientContext for Changes {
+    fn error(&self, error: KafkaError, reason: &str) {
+        report(&error, reason);
+    }
+}
+
+impl ConsumerContext for Changes {
+    /// Called by polling. Both protocols are incremental.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, change: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
+        let numbers: Vec<_> = partitions.elements().iter().map(|p| p.partition()).collect();
+        let (outcome, change) = if change == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
+            // Paused, and at a place that needs no question to the broker: a seek does not cancel such a question, and
+            // its late answer would move the partition again.
+            let outcome = partitions
+                .set_all_offsets(Offset::Offset(0))
+                .and_then(|()| consumer.incremental_assign(partitions))
+                .and_then(|()| consumer.pause(partitions));
+            (outcome, Fetched::Assigned(numbers))
+        } else {
+            (consumer.incremental_unassign(partitions), Fetched::Revoked(numbers))
+        };
+        self.lock().push_back(outcome.map(|()| change).map_err(BusError::from));
+    }
+}
+
+/// The next record of a partition to give.
+struct Position {
+    next: i64,
+    /// Said already that what comes is older than that.
+    is_warned: bool,
+}
+
+pub(super) struct Reader {
+    cluster: Arc<Cluster>,
+    topic: Topic,
+    name: String,
+    consumer: Consumer,
+    filled: Arc<Notify>,
+    positions: HashMap<i32, Position>,
+    patience: Duration,
+    quiet_since: Instant,
+    is_suspect: bool,
+}
+
+impl Reader {
+    pub(super) async fn open(cluster: &Arc<Cluster>, config: ClientConfig, topic: Topic) -> Result<Self> {
+        let filled = Arc::new(Notify::new());
+        let wake = Arc::clone(&filled);
+        let consumer = blocking(move || {
+            let mut consumer: BaseConsumer<Changes> = config.create_with_context(Changes::default())?;
+            consumer.set_nonempty_callback(move || wake.notify_one());
+            Ok(Client::new(consumer))
+        });
+        Ok(Self {
+            consumer: consumer.await?,
+            filled,
+            cluster: Arc::clone(cluster),
+            topic,
+            name: cluster.config.topic(topic),
+            positions: HashMap::new(),
+            patience: PATIENCE,
+            quiet_since: Instant::now(),
+            is_suspect: false,
+        })
+    }
+
+    pub(super) fn consumer(&self) -> &Consumer {
+        &self.consumer
+    }
+
+    pub(super) fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.positions.iter().map(|(&partition, position)| (partition, position.next))
+    }
+
+    /// From now on records of this partition are given, from `next` on.
+    pub(super) fn place(&mut self, partition: i32, next: i64) {
+        self.positions.insert(partition, Position { next, is_warned: false });
+        (self.quiet_since, self.is_suspect) = (Instant::now(), false);
+    }
+
+    pub(super) fn displace(&mut self, partition: i32) {
+        self.positions.remove(&partition);
+    }
+
+    /// Moves a partition that the consumer has. When this fails or is dropped, nothing of it is given until the next seek.
+    pub(super) async fn seek(&mut self, partition: i32, offset: i64) -> Result<()> {
+        self.displace(partition);
+        let deadline = Instant::now() + REQUEST_TIMEOUT;
+        loop {
+            let (consumer, topic) = (Arc::clone(&self.consumer), self.name.clone());
+            // Negative numbers have meanings of their own.
+            let to = Offset::Offset(offset.max(0));
+            let seek = move || {
+                consumer.seek(&topic, partition, to, REQUEST_TIMEOUT)?;
+                let mut list = TopicPartitionList::new();
+                list.add_partition(&topic, partition);
+                Ok(consumer.resume(&list)?)
+            };
+            match blocking(seek).await {
+                Ok(()) => break,
+                Err(error) if Instant::now() > deadline => return Err(error),
+                // It is still being started.
+                Err(_) => sleep(SEEK_RETRY).await,
+            }
+        }
+        self.place(partition, offset);
+        Ok(())
+    }
+
+    pub(super) fn has_changes(&self) -> bool {
+        !self.consumer.context().lock().is_empty()
+    }
+
+    /// Whether this partition will be taken away by a change that is still to be told.
+    pub(super) fn is_leaving(&self, partition: i32) -> bool {
+        let changes = self.consumer.context().lock();
+        changes.iter().any(|change| matches!(change, Ok(Fetched::Revoked(gone)) if gone.contains(&partition)))
+    }
+
+    pub(super) fn take_change(&mut self) -> Option<Result<Fetched>> {
+        self.consumer.context().lock().pop_front()
+    }
+
+    /// The next record that is here already; none once there is a change to be told, which comes first.
+    pub(super) fn take(&mut self) -> Result<Option<Delivered>> {
+        while !self.has_changes() {
+            let record = match self.consumer.poll(Duration::ZERO) {
+                None => break,
+                Some(Err(error)) => {
+                    check(error)?;
+                    continue;
+                }
+                Some(Ok(record)) => record,
+            };
+            let (partition, offset) = (record.partition(), record.offset());
+            let Some(position) = self.positions.get_mut(&partition) else { continue };
+            if position.admits(&self.name, partition, offset) {
+                (self.quiet_since, self.is_suspect) = (Instant::now(), false);
+                let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+                let payload = record.payload().unwrap_or_default().to_vec();
+                return Ok(Some(Delivered { partition, offset, key, payload }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until there may be something to take. An error if there is, and it does not come.
+    pub(super) async fn wait(&mut self) -> Result<()> {
+        if timeout(LOOK_AGAIN, self.filled.notified()).await.is_ok() || self.quiet_since.elapsed() < self.patience {
+            return Ok(());
+        }
+        self.quiet_since = Instant::now();
+        let was_suspect = self.is_suspect;
+        self.is_suspect = self.is_behind().await;
+        if was_suspect && self.is_suspect {
+            let message = format!("reading of {} has stalled: there are records that do not come", self.name);
+            return Err(BusError::Unavailable(message));
+        }
+        Ok(())
+    }
+
+    /// Whether there is a record to get. Asks through the publisher's connections, which do not stall together with
+    /// ours; `false` where no broker answers.
+    async fn is_behind(&self) -> bool {
+        for (&partition, position) in &self.positions {
+            match self.cluster.end_offset(self.topic, partition).await {
+                Ok(end) if end > position.next => return true,
+                Ok(_) => {}
+                Err(_) => return false,
+            }
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+impl Reader {
+    pub(super) fn be_patient_for(&mut self, patience: Duration) {
+        self.patience = patience;
+    }
+}
+
+impl Position {
+    fn admits(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
+        if offset < self.next {
+            if !self.is_warned {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    offset,
+                    next = self.next,
+                    "the log ends before the stored offset: was the topic made anew? Its records are left out up to there",
+                );
+                self.is_warned = true;
+            }
+            return false;
+        }
+        if offset > self.next {
+            tracing::warn!(topic, partition, offset, next = self.next, "records are gone: read too late");
+        }
+        self.next = offset + 1;
+        true
+    }
+}
+
+/// What librdkafka mends by itself is no error.
+fn check(error: KafkaError) -> Result<()> {
+    use RDKafkaErrorCode as Code;
+    match error {
+        KafkaError::MessageConsumptionFatal(Code::UnsupportedVersion | Code::UnsupportedFeature) => {
+            let hint = "the brokers do not know this group protocol; they need the setting `classic`";
+            Err(BusError::Unavailable(hint.into()))
+        }
+        KafkaError::MessageConsumptionFatal(_)
+        | KafkaError::MessageConsumption(
+            Code::UnknownTopic
+            | Code::UnknownTopicOrPartition
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed,
+        ) => Err(error.into()),
+        other => {
+            tracing::debug!("kafka: {other}");
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The topics, and how they are made where they are missing.
+//!
+//! Topics that exist stay as they are: partitions and retention are the operator's from then on.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use framehook_core::{job::MAX_RECORD, message::Topic};
+use futures::executor::block_on;
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    error::RDKafkaErrorCode,
+    metadata::Metadata,
+};
+
+use super::{ConnectError, KafkaConfig, Reporter};
+
+/// What a topic is made with.
+struct Layout {
+    partitions: i32,
+    retention: Duration,
+    /// As the producer did it, unless it says so.
+    compression: &'static str,
+}
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn layout(topic: Topic) -> Layout {
+    match topic {
+        // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading over brokers
+        // alone. Readers begin at the end and are told again, so an hour is for people who look for a cause.
+        Topic::InitScenario | Topic::ToDeploy | Topic::RunnerStatus => {
+            Layout { partitions: 6, retention: HOUR, compression: "producer" }
+        }
+        // As many inboxes as can ever share the work: more partitions cannot be had later without moving keys. A week
+        // is how long the database may be away before frames are lost. JSON of boxes shrinks to a third by lz4.
+        Topic::Results => Layout { partitions: 24, retention: 7 * 24 * HOUR, compression: "lz4" },
+    }
+}
+
+/// Rare, and looked at by people: enough partitions to go to several brokers, and a month to find the time.
+const DEAD_LETTERS: Layout = Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
+
+/// The largest message of a worker, and room for its envelope.
+pub(super) const MAX_MESSAGE: usize = MAX_RECORD + (1 << 20);
+
+/// With three copies of each partition one broker may be away, and what was acknowledged is still on two.
+const REPLICATION: i32 = 3;
+
+/// Until a broker answers, and again until every new partition has a leader; a cluster of three takes 2 s for both.
+const TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Between two looks at the leaders.
+const LOOK_AGAIN: Duration = Duration::from_millis(25);
+
+type Admin = AdminClient<Reporter>;
+
+/// Makes what is missing; gives the number of partitions of each topic. Waits for brokers.
+pub(super) fn ensure(config: &KafkaConfig) -> Result<BTreeMap<Topic, i32>, ConnectError> {
+    let admin: Admin = config.client().create_with_context(Reporter)?;
+    let all = Topic::ALL.map(|topic| (config.topic(topic), layout(topic)));
+    let found = make(&admin, config, &all)?;
+    for ((topic, Layout { partitions, .. }), found) in all.iter().zip(&found) {
+        if found < partitions {
+            tracing::warn!(topic, "{found} partitions where {partitions} are usual: fewer readers can share the work");
+        }
+    }
+    Ok(Topic::ALL.into_iter().zip(found).collect())
+}
+
+/// Most installations never need it.
+pub(super) fn ensure_dead_letters(config: &KafkaConfig, name: &str) -> Result<(), ConnectError> {
+    let admin: Admin = config.client().create_with_context(Reporter)?;
+    make(&admin, config, &[(name.to_owned(), DEAD_LETTERS)]).map(drop)
+}
+
+/// Makes what is missing; gives the number of partitions of each.
+fn make(admin: &Admin, config: &KafkaConfig, topics: &[(String, Layout)]) -> Result<Vec<i32>, ConnectError> {
+    let metadata = metadata(admin, config)?;
+    let missing: Vec<_> = topics.iter().filter(|(name, _)| partitions(&metadata, name).is_none()).collect();
+    if !missing.is_empty() {
+        let brokers = i32::try_from(metadata.brokers().len()).unwrap_or(i32::MAX);
+        create(admin, &missing, config.replication.unwrap_or(brokers.min(REPLICATION)))?;
+    }
+    when_led(admin, config, topics)
+}
+
+fn metadata(admin: &Admin, config: &KafkaConfig) -> Result<Metadata, ConnectError> {
+    let unreachable = |reason| ConnectError::Unreachable { brokers: config.brokers.clone(), reason };
+    admin.inner().fetch_metadata(None, TIMEOUT).map_err(|error| unreachable(error.to_string()))
+}
+
+/// `None` while there is no such topic, or a partition of it has no leader.
+fn partitions(metadata: &Metadata, name: &str) -> Option<i32> {
+    let topic = metadata.topics().iter().find(|topic| topic.name() == name)?;
+    let is_led = !topic.partitions().is_empty() && topic.partitions().iter().all(|p| p.leader() >= 0);
+    is_led.then(|| i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+}
+
+fn create(admin: &Admin, topics: &[&(String, Layout)], replication: i32) -> Result<(), ConnectError> {
+    let max_message = MAX_MESSAGE.to_string();
+    let retentions: Vec<_> = topics.iter().map(|(_, layout)| layout.retention.as_millis().to_string()).collect();
+    let new: Vec<_> = topics
+        .iter()
+        .zip(&retentions)
+        .map(|((name, Layout { partitions, compression, .. }), retention)| {
+            let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(replication))
+                .set("cleanup.policy", "delete")
+                .set("retention.ms", retention)
+                // A log goes by whole segments: one must not stay open for longer than its records are to be kept.
+                .set("segment.ms", retention)
+                .set("compression.type", compression)
+                .set("max.message.bytes", &max_message);
+            if replication >= REPLICATION { topic.set("min.insync.replicas", "2") } else { topic }
+        })
+        .collect();
+    let options = AdminOptions::new().operation_timeout(Some(TIMEOUT)).request_timeout(Some(TIMEOUT));
+    for outcome in block_on(admin.create_topics(&new, &options))? {
+        match outcome {
+            Ok(topic) => tracing::info!(topic, replication, "topic made"),
+            // Another process was quicker.
+            Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => {}
+            Err((topic, error)) => return Err(ConnectError::Topic { topic, reason: error.to_string() }),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until all partitions have a leader; gives the number of partitions of each topic.
+fn when_led(admin: &Admin, config: &KafkaConfig, topics: &[(String, Layout)]) -> Result<Vec<i32>, ConnectError> {
+    let start = Instant::now();
+    loop {
+        let metadata = metadata(admin, config)?;
+        let counts: Option<Vec<_>> = topics.iter().map(|(name, _)| partitions(&metadata, name)).collect();
+        if let Some(counts) = counts {
+            return Ok(counts);
+        }
+        if start.elapsed() > TIMEOUT {
+            let missing = topics.iter().find(|(name, _)| partitions(&metadata, name).is_none());
+            let topic = missing.map(|(name, _)| name.clone()).unwrap_or_default();
+            let reason = format!("it has no leader after {} s", TIMEOUT.as_secs());
+            return Err(ConnectError::Topic { topic, reason });
+        }
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}

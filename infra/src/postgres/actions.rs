@@ -1,0 +1,235 @@
+//! The planner's actions, each in one transaction that checks the epoch and the state it starts from.
+
+use framehook_core::{
+    ids::{Epoch, Generation, Incarnation, RunnerId, ScenarioId},
+    message::{DeployOrder, Envelope, Message, StopOrder},
+    planner::Action,
+    prediction::Position,
+    reason::Reason,
+    state::{Desired, ScenarioState, WorkerState},
+};
+use jiff::Timestamp;
+use sqlx::PgConnection;
+
+use super::{
+    Database, now_us, orchestrator, outbox,
+    row::RowExt as _,
+    scenarios::{self, Line},
+};
+use crate::{
+    sql::to_json,
+    store::{Fenced, Result, ScenarioRecord, StoreError},
+};
+
+/// Rows of one purge. A long scenario takes several, so that nobody else's write waits long behind one.
+const PURGE_ROWS: u32 = 5_000;
+
+const IS_PRESENT: &str = "SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost FOR SHARE";
+const HAS_LIVE_WORKER: &str = "
+    SELECT EXISTS (SELECT 1 FROM workers WHERE scenario_id = $1 AND state IN ('pending', 'deployed', 'running'))";
+const ADD_WORKER: &str = "
+    INSERT INTO workers (scenario_id, generation, runner_id, incarnation, state, deploy_order, ordered_at, created_at,
+                         updated_at)
+    VALUES ($1, $2, $3, $4, 'pending', $5, $6, $6, $6)";
+const SET_GENERATION: &str = "UPDATE scenarios SET generation = $1 WHERE id = $2";
+const TRACE: &str = "SELECT traceparent FROM scenarios WHERE id = $1";
+const ORDER_AGAIN: &str = "
+    UPDATE workers SET ordered_at = $3, updated_at = $3
+    WHERE scenario_id = $1 AND generation = $2 AND state IN ('pending', 'deployed', 'running')
+    RETURNING deploy_order";
+const ORDER_STOP: &str = "
+    UPDATE workers SET stop_ordered = true, ordered_at = $4, updated_at = $4
+    WHERE scenario_id = $1 AND generation = $2 AND incarnation = $3 AND state IN ('pending', 'deployed', 'running')";
+const MOVE_WORKER: &str = "
+    UPDATE workers SET state = $4, reason = $5, updated_at = $6 WHERE scenario_id = $1 AND generation = $2 AND state = $3";
+const LOSE_RUNNER: &str = "UPDATE runners SET lost = true WHERE incarnation = $1 AND runner_id = $2 AND NOT lost";
+const IS_PURGEABLE: &str = "
+    SELECT 1 FROM scenarios WHERE id = $1 AND desired = 'deleted' AND purged_at IS NULL
+        AND state IN ('stopped', 'completed', 'failed') FOR UPDATE";
+const PURGE_RESULTS: &str = "
+    DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
+        (SELECT pts_us, captured_at FROM scenario_results WHERE scenario_id = $1 LIMIT $2)";
+const PURGE_REST: [&str; 3] = [
+    "DELETE FROM scenario_progress WHERE scenario_id = $1",
+    "DELETE FROM workers WHERE scenario_id = $1",
+    "DELETE FROM scenario_artifacts WHERE scenario_id = $1",
+];
+const MARK_PURGED: &str = "UPDATE scenarios SET purged_at = $2, updated_at = $2 WHERE id = $1";
+
+pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
+    let mut tx = db.write().await?;
+    if !orchestrator::leads(&mut tx, epoch).await? {
+        return Ok(Fenced::NotLeader);
+    }
+    let now = now_us(&mut tx).await?;
+    if !execute(&mut tx, now, action).await? {
+        return Ok(Fenced::Stale);
+    }
+    tx.commit().await?;
+    if matches!(action, Action::Deploy { .. } | Action::RepeatDeploy { .. } | Action::Stop { .. }) {
+        db.outbox.notify_one();
+    }
+    Ok(Fenced::Done(()))
+}
+
+/// `false`: the state the action starts from is gone, and nothing was written.
+async fn execute(conn: &mut PgConnection, now: i64, action: &Action) -> Result<bool> {
+    match action {
+        Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after } => {
+            let place = Place { runner_id, incarnation: *incarnation };
+            deploy(conn, now, *scenario_id, *from, *generation, place, *resume_after).await
+        }
+        Action::RepeatDeploy { scenario_id, generation } => repeat_deploy(conn, now, *scenario_id, *generation).await,
+        Action::Stop { scenario_id, generation, runner_id, incarnation } => {
+            let place = Place { runner_id, incarnation: *incarnation };
+            stop(conn, now, *scenario_id, *generation, place).await
+        }
+        Action::MoveWorker { scenario_id, generation, from, to, reason } => {
+            move_worker(conn, now, (*scenario_id, *generation), *from, *to, reason.as_ref()).await
+        }
+        Action::MoveScenario { scenario_id, from, to, reason } => {
+            let Some(scenario) = in_state(conn, *scenario_id, *from).await? else { return Ok(false) };
+            scenarios::move_state(conn, *scenario_id, now, line(&scenario, *to, reason.as_ref())).await?;
+            Ok(true)
+        }
+        Action::Explain { scenario_id, state, reason } => {
+            let Some(scenario) = in_state(conn, *scenario_id, *state).await? else { return Ok(false) };
+            let line = line(&scenario, *state, reason.as_ref());
+            scenarios::set_state(conn, *scenario_id, now, line).await?;
+            // A message that only counts on (such as a number of failures) would fill the history.
+            if scenario.reason.map(|r| r.code) != reason.as_ref().map(|r| r.code) {
+                scenarios::add_history(conn, *scenario_id, now, line).await?;
+            }
+            Ok(true)
+        }
+        Action::LoseRunner { runner_id, incarnation } => {
+            let lose = sqlx::query(LOSE_RUNNER).bind(incarnation.0).bind(&runner_id.0);
+            Ok(lose.execute(conn).await?.rows_affected() > 0)
+        }
+        Action::Purge { scenario_id } => purge(conn, now, *scenario_id).await,
+    }
+}
+
+/// The scenario, if it is in `state`.
+async fn in_state(conn: &mut PgConnection, id: ScenarioId, state: ScenarioState) -> Result<Option<ScenarioRecord>> {
+    Ok(scenarios::lock(conn, id).await?.filter(|scenario| scenario.state == state))
+}
+
+fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Reason>) -> Line<'a> {
+    let ScenarioRecord { desired, generation, .. } = *scenario;
+    Line { from: Some(scenario.state), to, desired, generation, reason }
+}
+
+/// Where a worker runs.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    runner_id: &'a RunnerId,
+    incarnation: Incarnation,
+}
+
+async fn deploy(
+    conn: &mut PgConnection,
+    now: i64,
+    id: ScenarioId,
+    from: ScenarioState,
+    generation: Generation,
+    place: Place<'_>,
+    resume_after: Option<Position>,
+) -> Result<bool> {
+    let Some(scenario) = in_state(conn, id, from).await? else { return Ok(false) };
+    let Place { runner_id, incarnation } = place;
+    let is_present = sqlx::query(IS_PRESENT).bind(incarnation.0).bind(&runner_id.0);
+    let is_present = is_present.fetch_optional(&mut *conn).await?.is_some();
+    let has_worker: bool = sqlx::query_scalar(HAS_LIVE_WORKER).bind(id.0).fetch_one(&mut *conn).await?;
+    let is_next = scenario.generation + 1 == generation;
+    if !is_present || has_worker || !is_next || scenario.desired != Desired::Running {
+        return Ok(false);
+    }
+    let moved = Line { generation, ..line(&scenario, ScenarioState::Deploying, None) };
+    let order = DeployOrder {
+        scenario_id: id,
+        generation,
+        runner_id: runner_id.clone(),
+        incarnation,
+        revision: scenario.revision,
+        created_at: scenario.created_at,
+        scenario: scenario.resolved,
+        resume_after,
+    };
+    sqlx::query(ADD_WORKER)
+        .bind(id.0)
+        .bind(generation)
+        .bind(&runner_id.0)
+        .bind(incarnation.0)
+        .bind(to_json(&order)?)
+        .bind(now)
+        .execute(&mut *conn)
+        .await?;
+    sqlx::query(SET_GENERATION).bind(generation).bind(id.0).execute(&mut *conn).await?;
+    scenarios::move_state(conn, id, now, moved).await?;
+    send(conn, now, id, Message::Deploy(Box::new(order))).await?;
+    Ok(true)
+}
+
+async fn repeat_deploy(conn: &mut PgConnection, now: i64, id: ScenarioId, generation: Generation) -> Result<bool> {
+    let order = sqlx::query(ORDER_AGAIN).bind(id.0).bind(generation).bind(now);
+    let Some(row) = order.fetch_optional(&mut *conn).await? else { return Ok(false) };
+    let order: DeployOrder = row.json("deploy_order")?;
+    send(conn, now, id, Message::Deploy(Box::new(order))).await?;
+    Ok(true)
+}
+
+/// Never stale: stopping what runs no more does no harm, and the runner may know a worker that the store does not.
+async fn stop(
+    conn: &mut PgConnection,
+    now: i64,
+    id: ScenarioId,
+    generation: Generation,
+    place: Place<'_>,
+) -> Result<bool> {
+    let Place { runner_id, incarnation } = place;
+    let mark = sqlx::query(ORDER_STOP).bind(id.0).bind(generation).bind(incarnation.0).bind(now);
+    mark.execute(&mut *conn).await?;
+    let order = StopOrder { scenario_id: id, generation, runner_id: runner_id.clone(), incarnation };
+    send(conn, now, id, Message::Stop(order)).await?;
+    Ok(true)
+}
+
+async fn send(conn: &mut PgConnection, now: i64, id: ScenarioId, message: Message) -> Result<()> {
+    let traceparent: Option<Option<String>> = sqlx::query_scalar(TRACE).bind(id.0).fetch_optional(&mut *conn).await?;
+    let time = Timestamp::from_microsecond(now).unwrap_or_default();
+    let envelope = Envelope { traceparent: traceparent.flatten(), ..Envelope::new(message, time) };
+    outbox::put(conn, &envelope, now).await
+}
+
+async fn move_worker(
+    conn: &mut PgConnection,
+    now: i64,
+    (id, generation): (ScenarioId, Generation),
+    from: WorkerState,
+    to: WorkerState,
+    reason: Option<&Reason>,
+) -> Result<bool> {
+    from.may_become(to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    let update = sqlx::query(MOVE_WORKER).bind(id.0).bind(generation).bind(from.as_str()).bind(to.as_str());
+    let update = update.bind(reason.map(to_json).transpose()?).bind(now);
+    Ok(update.execute(conn).await?.rows_affected() > 0)
+}
+
+/// Some of the results, or the rest and the mark that nothing is left.
+async fn purge(conn: &mut PgConnection, now: i64, id: ScenarioId) -> Result<bool> {
+    let id = id.0;
+    let is_purgeable = sqlx::query(IS_PURGEABLE).bind(id).fetch_optional(&mut *conn).await?.is_some();
+    let has_worker: bool = sqlx::query_scalar(HAS_LIVE_WORKER).bind(id).fetch_one(&mut *conn).await?;
+    if !is_purgeable || has_worker {
+        return Ok(false);
+    }
+    let results = sqlx::query(PURGE_RESULTS).bind(id).bind(i64::from(PURGE_ROWS)).execute(&mut *conn).await?;
+    if results.rows_affected() < u64::from(PURGE_ROWS) {
+        for statement in PURGE_REST {
+            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
+        }
+        sqlx::query(MARK_PURGED).bind(id).bind(now).execute(&mut *conn).await?;
+    }
+    Ok(true)
+}

@@ -1,0 +1,108 @@
+//! Artifacts: names and versions of blobs.
+
+use framehook_core::{
+    artifact::{ArtifactKind, ArtifactRef},
+    ids::{Digest, ScenarioId},
+};
+use sqlx::{PgConnection, postgres::PgRow};
+
+use super::{Database, row::RowExt as _};
+use crate::sql::{signed, to_json, unsigned};
+
+use crate::store::{Artifact, DeleteArtifact, PutArtifact, Result};
+
+macro_rules! select_artifact {
+    ($condition:literal) => {
+        concat!("SELECT kind, name, version, digest, size_bytes, manifest, created_at FROM artifacts ", $condition)
+    };
+}
+
+const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
+const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 ORDER BY sequence DESC LIMIT 1");
+const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
+const LIST: &str = select_artifact!("WHERE kind = $1 ORDER BY name, sequence DESC");
+const INSERT: &str = "
+    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const DELETE: &str = "DELETE FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3";
+/// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
+const USED_BY: &str = "
+    SELECT s.id FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
+    WHERE a.kind = $1 AND a.name = $2 AND a.version = $3
+      AND (s.state NOT IN ('stopped', 'completed', 'failed')
+           OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
+    ORDER BY s.id LIMIT 1";
+/// Whether a digest is orphaned is told by the rows of others, so nobody else writes; reading goes on.
+const ONE_AT_A_TIME: &str = "LOCK TABLE artifacts IN SHARE ROW EXCLUSIVE MODE";
+const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = $1)";
+const LIVE_DIGESTS: &str = "SELECT DISTINCT digest FROM artifacts ORDER BY digest";
+
+pub(super) async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
+    let mut tx = db.write().await?;
+    sqlx::query(ONE_AT_A_TIME).execute(&mut *tx).await?;
+    if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
+        let is_same = present.digest == artifact.digest;
+        return Ok(if is_same { PutArtifact::Unchanged(present) } else { PutArtifact::Conflict(present) });
+    }
+    sqlx::query(INSERT)
+        .bind(artifact.kind.as_str())
+        .bind(&artifact.name)
+        .bind(&artifact.version)
+        .bind(artifact.digest.as_str())
+        .bind(signed(artifact.size_bytes))
+        .bind(to_json(&artifact.manifest)?)
+        .bind(artifact.created_at.as_microsecond())
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(PutArtifact::Created)
+}
+
+async fn read(conn: &mut PgConnection, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
+    let query = sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version);
+    query.fetch_optional(conn).await?.as_ref().map(artifact).transpose()
+}
+
+pub(super) async fn find(db: &Database, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
+    let query = match reference {
+        ArtifactRef::Version { name, version } => sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version),
+        ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
+        ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
+    };
+    query.fetch_optional(&db.pool).await?.as_ref().map(artifact).transpose()
+}
+
+pub(super) async fn list(db: &Database, kind: ArtifactKind) -> Result<Vec<Artifact>> {
+    sqlx::query(LIST).bind(kind.as_str()).fetch_all(&db.pool).await?.iter().map(artifact).collect()
+}
+
+pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
+    let mut tx = db.write().await?;
+    sqlx::query(ONE_AT_A_TIME).execute(&mut *tx).await?;
+    let Some(Artifact { digest, .. }) = read(&mut tx, kind, name, version).await? else {
+        return Ok(DeleteArtifact::NotFound);
+    };
+    let user = sqlx::query(USED_BY).bind(kind.as_str()).bind(name).bind(version).fetch_optional(&mut *tx).await?;
+    if let Some(user) = user {
+        return Ok(DeleteArtifact::InUse { by: ScenarioId(user.col("id")?) });
+    }
+    sqlx::query(DELETE).bind(kind.as_str()).bind(name).bind(version).execute(&mut *tx).await?;
+    let is_named: bool = sqlx::query_scalar(IS_NAMED).bind(digest.as_str()).fetch_one(&mut *tx).await?;
+    tx.commit().await?;
+    Ok(DeleteArtifact::Deleted { digest, orphaned: !is_named })
+}
+
+pub(super) async fn live_digests(db: &Database) -> Result<Vec<Digest>> {
+    sqlx::query(LIVE_DIGESTS).fetch_all(&db.pool).await?.iter().map(|row| row.parsed("digest")).collect()
+}
+
+fn artifact(row: &PgRow) -> Result<Artifact> {
+    Ok(Artifact {
+        kind: row.parsed("kind")?,
+        name: row.col("name")?,
+        version: row.col("version")?,
+        digest: row.parsed("digest")?,
+        size_bytes: unsigned(row.col("size_bytes")?),
+        manifest: row.json("manifest")?,
+        created_at: row.time("created_at")?,
+    })
+}

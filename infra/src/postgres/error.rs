@@ -1,0 +1,38 @@
+//! What went wrong in the database, as the store's callers need to know it.
+
+use crate::store::StoreError;
+
+/// By SQLSTATE, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+pub(crate) fn from_code(code: &str, message: String) -> StoreError {
+    match code {
+        // serialization_failure, deadlock_detected
+        "40001" | "40P01" => StoreError::Contended(message),
+        // disk_full
+        "53100" => StoreError::Full(message),
+        // lock_not_available, query_canceled (by a timeout), idle_in_transaction_session_timeout, read_only_sql_transaction
+        "55P03" | "57014" | "25P03" | "25006" => StoreError::Unavailable(message),
+        // connection_exception, insufficient_resources, operator_intervention, system_error
+        _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => StoreError::Unavailable(message),
+        _ => StoreError::Corrupt(message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_keep_their_meaning() {
+        let kind = |code| from_code(code, String::new());
+        assert!(matches!(kind("40P01"), StoreError::Contended(_)));
+        assert!(matches!(kind("53100"), StoreError::Full(_)));
+        // admin_shutdown, too_many_connections
+        for code in ["57P01", "53300", "55P03"] {
+            assert!(matches!(kind(code), StoreError::Unavailable(_)), "{code}");
+        }
+        // unique_violation, check_violation
+        for code in ["23505", "23514"] {
+            assert!(matches!(kind(code), StoreError::Corrupt(_)), "{code}");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The store on PostgreSQL, shared by any number of processes.
+//!
+//! Invariants:
+//! - Writes run in READ COMMITTED. What a write decides by, it has read behind a row lock; one statement takes the lock
+//!   and the next one reads, so that it sees what it waited for.
+//! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by scenario),
+//!   outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A deadlock or a conflict that arises all
+//!   the same is tried again in one place, `Database::retrying`.
+//! - All times are the server's `clock_timestamp()`, read after the locks, never this machine's.
+//! - No error and no log shows the password of the URL.
+//!
+//! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
+
+mod actions;
+mod artifacts;
+mod error;
+mod orchestrator;
+mod outbox;
+mod partitions;
+mod results;
+mod row;
+mod scenarios;
+mod store;
+
+use std::{str::FromStr as _, sync::Arc, time::Duration};
+
+use sqlx::{
+    PgConnection, PgPool, Transaction,
+    migrate::{MigrateError, Migrator},
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+use tokio::sync::Notify;
+
+pub(crate) use error::from_code;
+
+use crate::store::{Result, SharedStore, StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
+
+/// Longer than any transaction here takes, and short enough for a probe to say that the database is gone.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is held for one
+/// transaction; and a process that was stopped within a transaction must not keep its locks from the others.
+const LIMITS: [(&str, &str); 3] =
+    [("statement_timeout", "30000"), ("lock_timeout", "10000"), ("idle_in_transaction_session_timeout", "10000")];
+
+/// Each one lets somebody else's transaction through, so one is nearly always enough.
+const ATTEMPTS: u32 = 5;
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the database URL cannot be read; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
+    Url,
+    #[error("PostgreSQL at {server} cannot be used: {source}; check that it runs, and the database URL")]
+    Unreachable { server: String, source: sqlx::Error },
+    #[error("the database at {server} was written by a newer release; use that release, or another database")]
+    Newer { server: String },
+    #[error("the tables of the database at {server} cannot be brought up to date: {source}")]
+    Migration { server: String, source: MigrateError },
+}
+
+/// Connections to one database.
+pub struct Postgres {
+    store: Arc<store::PostgresStore>,
+}
+
+impl Postgres {
+    /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an advisory lock.
+    pub async fn connect(url: &str, connections: u32) -> Result<Self, OpenError> {
+        let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url)?;
+        let options = options.application_name("framehook").options(LIMITS);
+        let server = format!("{}:{}", options.get_host(), options.get_port());
+        let unreachable = |source| OpenError::Unreachable { server: server.clone(), source };
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            // After a restart of the server each connection is found dead before it is used, and replaced.
+            .test_before_acquire(true);
+        let pool = pool.connect_with(options).await.map_err(unreachable)?;
+        MIGRATIONS.run(&pool).await.map_err(|error| match error {
+            MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
+            source => OpenError::Migration { server: server.clone(), source },
+        })?;
+        let database = Arc::new(Database { pool, outbox: Notify::new() });
+        let store = Self { store: Arc::new(store::PostgresStore(database)) };
+        partitions::ahead(&store.store.0).await.map_err(|error| OpenError::Migration {
+            server: server.clone(),
+            source: MigrateError::Source(error.into()),
+        })?;
+        Ok(store)
+    }
+
+    #[must_use]
+    pub fn store(&self) -> SharedStore {
+        self.store.clone()
+    }
+}
+
+/// The connections, and what has to be woken after a commit.
+struct Database {
+    pool: PgPool,
+    outbox: Notify,
+}
+
+impl Database {
+    async fn write(&self) -> sqlx::Result<Transaction<'static, sqlx::Postgres>> {
+        self.pool.begin().await
+    }
+
+    /// Runs a whole transaction again when the server has sacrificed it to another.
+    async fn retrying<T, F: Future<Output = Result<T>>>(&self, mut transaction: impl FnMut() -> F) -> Result<T> {
+        for _ in 1..ATTEMPTS {
+            match transaction().await {
+                Err(StoreError::Contended(why)) => tracing::debug!("a transaction is tried again: {why}"),
+                outcome => return outcome,
+            }
+        }
+        transaction().await
+    }
+
+    /// A cheap read, and a commit: nothing less shows that the disk still takes one.
+    async fn check(&self) -> sqlx::Result<()> {
+        const WRITE: &str = "
+            INSERT INTO write_check (id, at) VALUES (1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
+            ON CONFLICT (id) DO UPDATE SET at = excluded.at";
+        sqlx::query(WRITE).execute(&self.pool).await?;
+        Ok(())
+    }
+}
+
+/// The database's clock. To be read behind the locks: who waited for one must not go by the time before.
+async fn now_us(conn: &mut PgConnection) -> sqlx::Result<i64> {
+    const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    sqlx::query_scalar(NOW).fetch_one(conn).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! The orchestrator's lease, the runners' leases, and the snapshot that is planned from.
+
+use std::time::Duration;
+
+use framehook_core::{
+    ids::{Epoch, Generation, Incarnation, RunnerId, ScenarioId},
+    message::RunnerStatus,
+    planner::{RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
+};
+use sqlx::{PgConnection, postgres::PgRow};
+use uuid::Uuid;
+
+use super::{Database, now_us, row::RowExt as _};
+use crate::sql::{later, signed, to_json};
+
+use crate::store::{Fenced, Result, RunnerRecord, StoreError};
+
+const LEASE: &str = "SELECT epoch, holder, expires_at FROM leader_lease WHERE name = 'orchestrator' FOR UPDATE";
+const EPOCH: &str = "SELECT epoch FROM leader_lease WHERE name = 'orchestrator' FOR SHARE";
+const TAKE_LEASE: &str = "UPDATE leader_lease SET epoch = $1, holder = $2, expires_at = $3 WHERE name = 'orchestrator'";
+const RESIGN: &str = "UPDATE leader_lease SET expires_at = 0 WHERE name = 'orchestrator' AND holder = $1";
+const EXTEND_RUNNERS: &str = "UPDATE runners SET expires_at = greatest(expires_at, $1) WHERE NOT lost";
+
+/// An incarnation that is written off, has a newer one, or has sent this or a later heartbeat already.
+const IS_PAST: &str = "
+    SELECT EXISTS (SELECT 1 FROM runners WHERE incarnation = $1 AND sequence >= $3)
+        OR EXISTS (SELECT 1 FROM runners WHERE runner_id = $2 AND incarnation > $1)";
+const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
+const HEARTBEAT: &str = "
+    INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6)
+    ON CONFLICT (incarnation) DO UPDATE SET sequence = excluded.sequence, status = excluded.status,
+        expires_at = excluded.expires_at, seen_at = excluded.seen_at, lost = false";
+const WORKER_STATUS: &str =
+    "UPDATE workers SET status = $1, updated_at = $2 WHERE scenario_id = $3 AND generation = $4 AND incarnation = $5";
+
+/// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
+pub(super) const UNSETTLED: &str = "
+    SELECT s.id, s.desired, s.state, s.reason, s.generation, p.pts_us AS stored_pts_us, p.frame AS stored_frame
+    FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
+    WHERE purged_at IS NULL
+      AND (state NOT IN ('stopped', 'completed', 'failed') OR desired = 'deleted'
+           OR (state = 'stopped' AND desired = 'running'))
+    ORDER BY s.id";
+pub(super) const LIVE_WORKERS: &str = "
+    SELECT scenario_id, generation, runner_id, incarnation, state, ordered_at, stop_ordered
+    FROM workers WHERE state IN ('pending', 'deployed', 'running') ORDER BY scenario_id";
+const PRESENT_RUNNERS: &str =
+    "SELECT incarnation, runner_id, status, expires_at, seen_at FROM runners WHERE NOT lost ORDER BY incarnation";
+
+/// Of each runner its newest life.
+macro_rules! select_runner {
+    ($condition:literal) => {
+        concat!(
+            "SELECT r.incarnation, r.runner_id, r.status, r.lost, r.expires_at, r.seen_at FROM runners r
+             WHERE r.incarnation = (SELECT n.incarnation FROM runners n WHERE n.runner_id = r.runner_id
+                                   ORDER BY n.incarnation DESC LIMIT 1) ",
+            $condition
+        )
+    };
+}
+const RUNNERS: &str = select_runner!("ORDER BY r.runner_id");
+const RUNNER: &str = select_runner!("AND r.runner_id = $1");
+
+pub(super) async fn lead(
+    db: &Database,
+    holder: Uuid,
+    fresh: bool,
+    term: Duration,
+    runner_term: Duration,
+) -> Result<Option<Epoch>> {
+    let mut tx = db.write().await?;
+    let lease = sqlx::query(LEASE).fetch_one(&mut *tx).await?;
+    let now = now_us(&mut tx).await?;
+    let is_mine = lease.col::<Uuid>("holder")? == holder;
+    let is_expired = lease.col::<i64>("expires_at")? <= now;
+    if !is_mine && !is_expired {
+        return Ok(None);
+    }
+    let is_new = !is_mine || is_expired || fresh;
+    let epoch = lease.col::<Epoch>("epoch")? + Epoch::from(is_new);
+    let take = sqlx::query(TAKE_LEASE).bind(epoch).bind(holder).bind(later(now, term));
+    take.execute(&mut *tx).await?;
+    if is_new {
+        sqlx::query(EXTEND_RUNNERS).bind(later(now, runner_term)).execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(Some(epoch))
+}
+
+pub(super) async fn resign(db: &Database, holder: Uuid) -> Result<()> {
+    sqlx::query(RESIGN).bind(holder).execute(&db.pool).await?;
+    Ok(())
+}
+
+/// Whether `epoch` is in force; the row is locked, so it stays so until the commit.
+pub(super) async fn leads(conn: &mut PgConnection, epoch: Epoch) -> Result<bool> {
+    let current: Option<Epoch> = sqlx::query_scalar(EPOCH).fetch_optional(conn).await?;
+    Ok(current == Some(epoch))
+}
+
+pub(super) async fn heartbeat(
+    db: &Database,
+    epoch: Epoch,
+    status: &RunnerStatus,
+    term: Duration,
+) -> Result<Fenced<()>> {
+    let mut tx = db.write().await?;
+    if !leads(&mut tx, epoch).await? {
+        return Ok(Fenced::NotLeader);
+    }
+    // Two lives of one runner, or two heartbeats of one life, are judged one after the other.
+    sqlx::query(ONE_AT_A_TIME).bind(&status.runner_id.0).execute(&mut *tx).await?;
+    let (incarnation, sequence, now) = (status.incarnation.0, signed(status.sequence), now_us(&mut tx).await?);
+    let is_past = sqlx::query_scalar(IS_PAST).bind(incarnation).bind(&status.runner_id.0).bind(sequence);
+    if is_past.fetch_one(&mut *tx).await? {
+        return Ok(Fenced::Done(()));
+    }
+    sqlx::query(HEARTBEAT)
+        .bind(incarnation)
+        .bind(&status.runner_id.0)
+        .bind(sequence)
+        .bind(to_json(status)?)
+        .bind(later(now, term))
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    let mut workers: Vec<_> = status.workers.iter().collect();
+    workers.sort_by_key(|worker| (worker.scenario_id, worker.generation));
+    for worker in workers {
+        let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);
+        let update = update.bind(worker.scenario_id.0).bind(worker.generation).bind(incarnation);
+        update.execute(&mut *tx).await?;
+    }
+    tx.commit().await?;
+    Ok(Fenced::Done(()))
+}
+
+pub(super) async fn snapshot(db: &Database) -> Result<Snapshot> {
+    // One read transaction: all three see the same commit.
+    let mut tx = db.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
+    let scenarios = sqlx::query(UNSETTLED).fetch_all(&mut *tx).await?;
+    let workers = sqlx::query(LIVE_WORKERS).fetch_all(&mut *tx).await?;
+    let runners = sqlx::query(PRESENT_RUNNERS).fetch_all(&mut *tx).await?;
+    let now_us = now_us(&mut tx).await?;
+    tx.commit().await?;
+    Ok(Snapshot {
+        now_us,
+        scenarios: scenarios.iter().map(scenario).collect::<Result<_>>()?,
+        workers: workers.iter().map(worker).collect::<Result<_>>()?,
+        runners: runners.iter().map(runner_facts).collect::<Result<_>>()?,
+    })
+}
+
+fn scenario(row: &PgRow) -> Result<ScenarioFacts> {
+    Ok(ScenarioFacts {
+        id: ScenarioId(row.col("id")?),
+        desired: row.parsed("desired")?,
+        state: row.parsed("state")?,
+        reason: row.json_opt("reason")?,
+        generation: row.col("generation")?,
+        stored: row.stored()?,
+    })
+}
+
+fn worker(row: &PgRow) -> Result<WorkerFacts> {
+    Ok(WorkerFacts {
+        scenario_id: ScenarioId(row.col("scenario_id")?),
+        generation: row.col::<Generation>("generation")?,
+        runner_id: RunnerId(row.col("runner_id")?),
+        incarnation: Incarnation(row.col("incarnation")?),
+        state: row.parsed("state")?,
+        ordered_at_us: row.col("ordered_at")?,
+        stop_ordered: row.col("stop_ordered")?,
+    })
+}
+
+fn runner_facts(row: &PgRow) -> Result<RunnerFacts> {
+    let status: RunnerStatus = row.json("status")?;
+    Ok(RunnerFacts {
+        id: RunnerId(row.col("runner_id")?),
+        incarnation: Incarnation(row.col("incarnation")?),
+        expires_at_us: row.col("expires_at")?,
+        capacity: status.capacity,
+        draining: status.draining,
+        seen_at_us: row.col("seen_at")?,
+        workers: status.workers,
+    })
+}
+
+pub(super) async fn runners(db: &Database) -> Result<Vec<RunnerRecord>> {
+    sqlx::query(RUNNERS).fetch_all(&db.pool).await?.iter().map(runner_record).collect()
+}
+
+pub(super) async fn runner(db: &Database, id: &RunnerId) -> Result<Option<RunnerRecord>> {
+    sqlx::query(RUNNER).bind(&id.0).fetch_optional(&db.pool).await?.as_ref().map(runner_record).transpose()
+}
+
+fn runner_record(row: &PgRow) -> Result<RunnerRecord, StoreError> {
+    Ok(RunnerRecord {
+        id: RunnerId(row.col("runner_id")?),
+        incarnation: Incarnation(row.col("incarnation")?),
+        lost: row.col("lost")?,
+        expires_at: row.time("expires_at")?,
+        seen_at: row.time("seen_at")?,
+        status: row.json("status")?,
+    })
+}

@@ -1,0 +1,271 @@
+//! Scenarios as the API sees them: create, read, wish, history.
+
+use framehook_core::{
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Envelope, Message},
+    reason::Reason,
+    state::{Desired, ScenarioState},
+};
+use jiff::Timestamp;
+use sqlx::{PgConnection, postgres::PgRow};
+
+use super::{Database, now_us, outbox, row::RowExt as _};
+use crate::sql::{artifacts, to_json};
+
+use crate::store::{
+    Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
+};
+
+/// A scenario with its stored position and its newest worker, and what is asked of it.
+macro_rules! select_scenario {
+    ($condition:literal) => {
+        concat!(
+            "SELECT s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
+                    s.generation, s.traceparent, s.idempotency_request,
+                    p.pts_us AS stored_pts_us, p.frame AS stored_frame,
+                    w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status
+             FROM scenarios s
+             LEFT JOIN scenario_progress p ON p.scenario_id = s.id
+             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation ",
+            $condition
+        )
+    };
+}
+
+const BY_ID: &str = select_scenario!("WHERE s.id = $1");
+const VISIBLE_BY_ID: &str = select_scenario!("WHERE s.id = $1 AND s.desired <> 'deleted'");
+const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = $1");
+/// Identities are time-ordered, so their order is that of creation.
+const PAGE: &str = select_scenario!(
+    "WHERE s.desired <> 'deleted' AND ($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)
+     ORDER BY s.id DESC LIMIT $3"
+);
+/// A statement of its own: a plan that serves both could not use the index of names.
+pub(super) const PAGE_OF_NAME: &str = select_scenario!(
+    "WHERE s.desired <> 'deleted' AND ($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)
+       AND s.name = $4
+     ORDER BY s.id DESC LIMIT $3"
+);
+const LOCK: &str = "SELECT id FROM scenarios WHERE id = $1 FOR UPDATE";
+const INSERT: &str = "
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, desired, state, traceparent,
+                           created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, 'running', 'pending', $7, $8, $8)
+    ON CONFLICT (idempotency_key) DO NOTHING";
+const INSERT_ARTIFACT: &str =
+    "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
+const WISH: &str = "UPDATE scenarios SET desired = $2, updated_at = $3 WHERE id = $1";
+const MOVE: &str = "UPDATE scenarios SET state = $2, reason = $3, updated_at = $4 WHERE id = $1";
+const ADD_HISTORY: &str = "
+    INSERT INTO scenario_history (scenario_id, at, generation, from_state, to_state, desired, reason)
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const HISTORY: &str = "
+    SELECT sequence, at, generation, from_state, to_state, desired, reason
+    FROM scenario_history WHERE scenario_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
+
+pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
+    let mut tx = db.write().await?;
+    let now = now_us(&mut tx).await?;
+    let inserted = sqlx::query(INSERT)
+        .bind(new.id.0)
+        .bind(new.idempotency.as_ref().map(|i| &i.key))
+        .bind(new.idempotency.as_ref().map(|i| i.request.as_str()))
+        .bind(&new.spec.name)
+        .bind(to_json(&new.spec)?)
+        .bind(to_json(&new.resolved)?)
+        .bind(&new.traceparent)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    if let (Some(idempotency), 0) = (&new.idempotency, inserted.rows_affected()) {
+        // The insert has waited for the one before, so it is committed by now.
+        return created_before(&mut tx, idempotency).await?.ok_or_else(|| gone(new.id));
+    }
+    for (kind, name, version) in artifacts(&new.resolved) {
+        let insert = sqlx::query(INSERT_ARTIFACT).bind(kind.as_str()).bind(name).bind(version);
+        insert.bind(new.id.0).execute(&mut *tx).await?;
+    }
+    let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
+    add_history(&mut tx, new.id, now, first).await?;
+    wake_up(&mut tx, new.id, now, new.traceparent.clone()).await?;
+    let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(Created::New(record))
+}
+
+pub(super) async fn created_before(conn: &mut PgConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
+    let Some(row) = known else { return Ok(None) };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused }))
+}
+
+pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(VISIBLE_BY_ID).bind(id.0).fetch_optional(&db.pool).await?;
+    row.as_ref().map(record).transpose()
+}
+
+pub(super) async fn page(
+    db: &Database,
+    filter: ScenarioFilter,
+    after: Option<ScenarioId>,
+    limit: u32,
+) -> Result<Vec<ScenarioRecord>> {
+    let query = sqlx::query(if filter.name.is_some() { PAGE_OF_NAME } else { PAGE });
+    let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| id.0)).bind(i64::from(limit));
+    let query = match &filter.name {
+        Some(name) => query.bind(name),
+        None => query,
+    };
+    let rows = query.fetch_all(&db.pool).await?;
+    rows.iter().map(record).collect()
+}
+
+pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
+    let mut tx = db.write().await?;
+    sqlx::query(LOCK).bind(id.0).execute(&mut *tx).await?;
+    let Some(row) = sqlx::query(BY_ID).bind(id.0).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let (before, traceparent) = (record(&row)?, row.col("traceparent")?);
+    let now = now_us(&mut tx).await?;
+    if before.desired != Desired::Deleted {
+        let is_new = before.desired != desired;
+        let restarts =
+            desired == Desired::Running && matches!(before.state, ScenarioState::Stopped | ScenarioState::Failed);
+        if is_new {
+            sqlx::query(WISH).bind(id.0).bind(desired.as_str()).bind(now).execute(&mut *tx).await?;
+        }
+        let line =
+            Line { from: Some(before.state), to: before.state, desired, generation: before.generation, reason: None };
+        if restarts {
+            move_state(&mut tx, id, now, Line { to: ScenarioState::Pending, ..line }).await?;
+        } else if is_new {
+            add_history(&mut tx, id, now, line).await?;
+        }
+    }
+    wake_up(&mut tx, id, now, traceparent).await?;
+    let after = read(&mut tx, id).await?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(after)
+}
+
+/// The same, and nobody else changes it until the commit.
+pub(super) async fn lock(conn: &mut PgConnection, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    sqlx::query(LOCK).bind(id.0).execute(&mut *conn).await?;
+    read(conn, id).await
+}
+
+/// The scenario, deleted or not, as this transaction sees it.
+pub(super) async fn read(conn: &mut PgConnection, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(BY_ID).bind(id.0).fetch_optional(conn).await?;
+    row.as_ref().map(record).transpose()
+}
+
+async fn wake_up(
+    conn: &mut PgConnection,
+    scenario_id: ScenarioId,
+    now: i64,
+    traceparent: Option<String>,
+) -> Result<()> {
+    let time = Timestamp::from_microsecond(now).unwrap_or_default();
+    let envelope = Envelope { traceparent, ..Envelope::new(Message::ScenarioChanged { scenario_id }, time) };
+    outbox::put(conn, &envelope, now).await
+}
+
+fn record(row: &PgRow) -> Result<ScenarioRecord> {
+    let worker = row.col::<Option<Generation>>("worker_generation")?.map(|generation| worker(row, generation));
+    Ok(ScenarioRecord {
+        id: ScenarioId(row.col("id")?),
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        spec: row.json("spec")?,
+        resolved: row.json("resolved")?,
+        revision: row.col("revision")?,
+        desired: row.parsed("desired")?,
+        state: row.parsed("state")?,
+        reason: row.json_opt("reason")?,
+        generation: row.col("generation")?,
+        stored: row.stored()?,
+        worker: worker.transpose()?,
+    })
+}
+
+fn worker(row: &PgRow, generation: Generation) -> Result<WorkerRecord> {
+    Ok(WorkerRecord {
+        generation,
+        runner_id: RunnerId(row.col("runner_id")?),
+        incarnation: Incarnation(row.col("incarnation")?),
+        state: row.parsed("worker_state")?,
+        status: row.json_opt("status")?,
+    })
+}
+
+/// One line of history: what a transition wants to remember.
+#[derive(Clone, Copy)]
+pub(super) struct Line<'a> {
+    pub(super) from: Option<ScenarioState>,
+    pub(super) to: ScenarioState,
+    pub(super) desired: Desired,
+    pub(super) generation: Generation,
+    pub(super) reason: Option<&'a Reason>,
+}
+
+/// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
+/// `line.from` in this transaction.
+pub(super) async fn move_state(conn: &mut PgConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    if let Some(from) = line.from {
+        from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    }
+    set_state(conn, id, now, line).await?;
+    add_history(conn, id, now, line).await
+}
+
+/// State and reason, without history: for a new reason of the same kind.
+pub(super) async fn set_state(conn: &mut PgConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    let reason = line.reason.map(to_json).transpose()?;
+    sqlx::query(MOVE).bind(id.0).bind(line.to.as_str()).bind(reason).bind(now).execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn add_history(conn: &mut PgConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    sqlx::query(ADD_HISTORY)
+        .bind(id.0)
+        .bind(now)
+        .bind(line.generation)
+        .bind(line.from.map(ScenarioState::as_str))
+        .bind(line.to.as_str())
+        .bind(line.desired.as_str())
+        .bind(line.reason.map(to_json).transpose()?)
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn history(
+    db: &Database,
+    id: ScenarioId,
+    after: Option<i64>,
+    limit: u32,
+) -> Result<Vec<HistoryEntry>> {
+    let query = sqlx::query(HISTORY).bind(id.0).bind(after.unwrap_or_default()).bind(i64::from(limit));
+    query.fetch_all(&db.pool).await?.iter().map(entry).collect()
+}
+
+fn entry(row: &PgRow) -> Result<HistoryEntry> {
+    Ok(HistoryEntry {
+        sequence: row.col("sequence")?,
+        at: row.time("at")?,
+        generation: row.col("generation")?,
+        from: row.parsed_opt("from_state")?,
+        to: row.parsed("to_state")?,
+        desired: row.parsed("desired")?,
+        reason: row.json_opt("reason")?,
+    })
+}
+
+fn gone(id: ScenarioId) -> StoreError {
+    StoreError::Corrupt(format!("scenario {id} vanished within a transaction"))
+}

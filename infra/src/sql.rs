@@ -1,0 +1,69 @@
+//! What the SQL adapters of the store do alike. The statements are not here: each adapter has its own, in full.
+
+use std::fmt::Display;
+
+use framehook_core::{
+    artifact::ArtifactKind,
+    spec::{ResolvedScenario, ResolvedSource},
+};
+use serde::Serialize;
+use sqlx::postgres::PgDatabaseError;
+
+use crate::{
+    postgres, sqlite,
+    store::{Result, StoreError},
+};
+use std::time::Duration;
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let message = error.to_string();
+        match error {
+            sqlx::Error::Database(database) => match database.try_downcast_ref::<PgDatabaseError>() {
+                Some(error) => postgres::from_code(error.code(), message),
+                None => sqlite::from_code(database.as_ref(), message),
+            },
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => Self::Unavailable(message),
+            _ => Self::Corrupt(message),
+        }
+    }
+}
+
+pub(crate) fn unreadable(column: &str, why: impl Display) -> StoreError {
+    StoreError::Corrupt(format!("column {column}: {why}"))
+}
+
+pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
+    serde_json::to_string(value).map_err(|e| StoreError::Corrupt(format!("cannot be written as JSON: {e}")))
+}
+
+/// SQL has no unsigned integers. No source has 2^63 frames: a number above it is as good as that one.
+pub(crate) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The way back; nothing negative was ever written.
+pub(crate) fn unsigned(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+/// Every artifact a scenario names.
+pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str, &str)> {
+    let model = (ArtifactKind::Model, resolved.model.name.as_str(), resolved.model.version.as_str());
+    let mut all = vec![model];
+    if let ResolvedSource::Video(video) = &resolved.source {
+        all.push((ArtifactKind::Video, &video.name, &video.version));
+    }
+    let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
+    all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
+    all
+}
+
+/// The end of a term that begins now.
+pub(crate) fn later(now: i64, term: Duration) -> i64 {
+    now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX))
+}
