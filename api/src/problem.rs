@@ -113,7 +113,10 @@ impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::TooLarge { cap } => too_large(cap),
-            BlobError::Full => Self::new(ErrorCode::StorageFull, "free disk space in the data folder, then retry"),
+            BlobError::Full => Self::new(
+                ErrorCode::StorageFull,
+                "free disk space in the data folder or the shared blob store, then retry",
+            ),
             BlobError::Unavailable(cause) => {
                 tracing::warn!("shared blob store: {cause}");
                 Self::new(ErrorCode::Unavailable, "the shared blob store is not available; retry in a moment")

@@ -68,8 +68,10 @@ pub(crate) struct ClusterOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kafka_properties: Vec<String>,
 
-    /// Where all APIs and runners keep what is uploaded, as file:///FOLDER on a file system they share
-    #[arg(long, env = "FRAMEHOOK_BLOBS", value_name = "URL")]
+    /// Where all APIs and runners keep what is uploaded: file:///FOLDER on a file system they share, or
+    /// s3://BUCKET/PREFIX with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server other than
+    /// Amazon's, AWS_ENDPOINT_URL in the environment
+    #[arg(long, env = "FRAMEHOOK_BLOBS", hide_env_values = true, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     blobs: Option<String>,
 
@@ -158,7 +160,7 @@ impl ClusterOptions {
     pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
         let Some(url) = &self.blobs else {
             bail!(
-                "no blob store is named; set FRAMEHOOK_BLOBS=file:///FOLDER, a folder that all APIs and runners share"
+                "no blob store is named; set FRAMEHOOK_BLOBS to file:///FOLDER or s3://BUCKET/PREFIX, the same for all APIs and runners"
             );
         };
         let cache_bytes = u64::from(self.blob_cache_gib.unwrap_or(BLOB_CACHE_GIB)) << 30;
@@ -180,6 +182,10 @@ impl ClusterOptions {
         let key_only = |text: &String| format!("{}=***", text.split('=').next().unwrap_or_default());
         Self {
             database_url: self.database_url.as_deref().map(without_secrets),
+            blobs: self
+                .blobs
+                .as_deref()
+                .map(|url| if url.starts_with("file:") { url.into() } else { without_secrets(url) }),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
             ..self.clone()
         }
@@ -222,6 +228,7 @@ mod tests {
             assert_eq!(without_secrets(url), shown);
             let options = ClusterOptions {
                 database_url: Some(url.into()),
+                blobs: Some(url.replace("postgres:", "s3:")),
                 kafka_properties: vec!["sasl.password=s3cret".into(), "s3cret-without-a-key".into()],
                 ..ClusterOptions::default()
             };

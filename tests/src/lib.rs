@@ -3,6 +3,7 @@
 //!
 //! Nothing here waits for a fixed time: every wait is for a condition and has a deadline.
 
+pub mod disk;
 pub mod evaluate;
 pub mod platform;
 pub mod servers;

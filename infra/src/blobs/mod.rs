@@ -181,6 +181,18 @@ impl Blobs {
     }
 
     async fn fetch(&self, remote: &Remote, digest: &Digest) -> Result<PathBuf> {
+        match self.fetch_once(remote, digest).await {
+            // The disk has less room than the cache was given.
+            Err(BlobError::Full) => {
+                let inner = self.inner.clone();
+                blocking(move || inner.folder.shrink(0, IN_USE)).await?;
+                self.fetch_once(remote, digest).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn fetch_once(&self, remote: &Remote, digest: &Digest) -> Result<PathBuf> {
         #[cfg(test)]
         self.inner.fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Its size was capped when it was uploaded.

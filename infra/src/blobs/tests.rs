@@ -1,6 +1,8 @@
 //! What blobs promise, on each kind of store there is: the folder alone, and in front of a shared folder and of a real S3
 //! server.
 
+mod full;
+
 use std::{
     fs,
     path::{Path, PathBuf},
