@@ -182,10 +182,7 @@ impl ClusterOptions {
         let key_only = |text: &String| format!("{}=***", text.split('=').next().unwrap_or_default());
         Self {
             database_url: self.database_url.as_deref().map(without_secrets),
-            blobs: self
-                .blobs
-                .as_deref()
-                .map(|url| if url.starts_with("file:") { url.into() } else { without_secrets(url) }),
+            blobs: self.blobs.as_deref().map(|url| if is_folder(url) { url.into() } else { without_secrets(url) }),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
             ..self.clone()
         }
@@ -201,6 +198,11 @@ impl fmt::Debug for ClusterOptions {
             .field("kafka_properties", &shown.kafka_properties)
             .finish_non_exhaustive()
     }
+}
+
+/// A path may hold any character, and no secret.
+fn is_folder(url: &str) -> bool {
+    url.starts_with("file:")
 }
 
 /// A URL with its user's password and its query hidden: either may hold one.
