@@ -231,16 +231,12 @@ impl Blobs {
     /// Removes blobs that nothing names: what an upload or a deletion left when its process died, and what
     /// [`Blobs::remove`] left in the shared store. `live` are those that are named.
     pub async fn sweep(&self, live: &[Digest]) -> Result<()> {
-        self.sweep_older(live, YOUNG).await
-    }
-
-    async fn sweep_older(&self, live: &[Digest], age: Duration) -> Result<()> {
         let live: HashSet<_> = live.iter().cloned().collect();
         if let Some(remote) = &self.inner.remote {
-            remote.sweep(&live, age).await?;
+            remote.sweep(&live, YOUNG).await?;
         }
         let inner = self.inner.clone();
-        blocking(move || inner.folder.sweep(&live, age)).await
+        blocking(move || inner.folder.sweep(&live, YOUNG)).await
     }
 }
 
