@@ -5,8 +5,8 @@
 #   scripts/setup.sh --tests    and what only `make test` needs
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
-# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central into .cache/.
-# A run that finds everything needs no network.
+# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central and an S3 server
+# from crates.io into .cache/. A run that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ cd "$(dirname "$0")/.."
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
 # librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
+# Its TLS and that of connections to an S3 store is the system's OpenSSL.
 packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
@@ -119,9 +120,11 @@ fi
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
 
-# --- Apache Kafka, for tests --------------------------------------------------------------------
+# --- Servers for tests --------------------------------------------------------------------------
 
 if [ "${1-}" = --tests ]; then
     scripts/kafka/fetch.sh
     say "Apache Kafka is in .cache/kafka/lib"
+    scripts/s3.sh
+    say "the S3 server is in .cache/s3/bin"
 fi

@@ -74,8 +74,10 @@ pub(crate) struct ClusterOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_url: Option<String>,
 
-    /// Where all APIs and runners keep what is uploaded, as file:///FOLDER on a file system they share
-    #[arg(long, env = "FRAMEHOOK_BLOBS", value_name = "URL")]
+    /// Where all APIs and runners keep what is uploaded: file:///FOLDER on a file system they share, or
+    /// s3://BUCKET/PREFIX with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server other than
+    /// Amazon's, AWS_ENDPOINT_URL in the environment
+    #[arg(long, env = "FRAMEHOOK_BLOBS", hide_env_values = true, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     blobs: Option<String>,
 
@@ -173,7 +175,7 @@ impl ClusterOptions {
     pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
         let Some(url) = &self.blobs else {
             bail!(
-                "no blob store is named; set FRAMEHOOK_BLOBS=file:///FOLDER, a folder that all APIs and runners share"
+                "no blob store is named; set FRAMEHOOK_BLOBS to file:///FOLDER or s3://BUCKET/PREFIX, the same for all APIs and runners"
             );
         };
         let cache_bytes = u64::from(self.blob_cache_gib.unwrap_or(BLOB_CACHE_GIB)) << 30;
@@ -196,6 +198,7 @@ impl ClusterOptions {
         Self {
             database_url: self.database_url.as_deref().map(without_secrets),
             redis_url: self.redis_url.as_deref().map(without_secrets),
+            blobs: self.blobs.as_deref().map(|url| if is_folder(url) { url.into() } else { without_secrets(url) }),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
             ..self.clone()
         }
@@ -211,6 +214,11 @@ impl fmt::Debug for ClusterOptions {
             .field("kafka_properties", &shown.kafka_properties)
             .finish_non_exhaustive()
     }
+}
+
+/// A path may hold any character, and no secret.
+fn is_folder(url: &str) -> bool {
+    url.starts_with("file:")
 }
 
 /// A URL with its user's password and its query hidden: either may hold one.
@@ -239,6 +247,7 @@ mod tests {
             let options = ClusterOptions {
                 database_url: Some(url.into()),
                 redis_url: Some(url.into()),
+                blobs: Some(url.replace("postgres:", "s3:")),
                 kafka_properties: vec!["sasl.password=s3cret".into(), "s3cret-without-a-key".into()],
                 ..ClusterOptions::default()
             };

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod cluster;
+pub mod disk;
 pub mod evaluate;
 pub mod platform;
 pub mod process;

@@ -6,6 +6,7 @@ mod kafka;
 mod postgres;
 mod proxy;
 mod redis;
+mod s3;
 mod sql;
 pub mod topics;
 
@@ -31,6 +32,7 @@ pub use self::{
     postgres::{Postgres, postgres_url},
     proxy::Proxy,
     redis::{Redis, redis_url},
+    s3::S3,
     sql::Session,
 };
 use crate::executables;
