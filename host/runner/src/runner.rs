@@ -24,6 +24,7 @@ use crate::{
     config::{RunnerConfig, RunnerError},
     heartbeat,
     prepare::Workshop,
+    spare::Spare,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
 };
@@ -61,10 +62,12 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         slots: Arc::new(Semaphore::new(config.max_workers as usize)),
+        spare: Spare::new(&config),
         workshop: Workshop { compiler: Compiler::new(&config), config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });
+    shared.spare.refill();
     let runner = Runner {
         shared,
         incarnation,

@@ -22,6 +22,7 @@ use crate::{
     process::Worker,
     publisher::Publisher,
     session::{End, Session},
+    spare::Spare,
     status::Board,
     tally::Tally,
 };
@@ -29,6 +30,7 @@ use crate::{
 /// What all supervisors of a runner share.
 pub(crate) struct Shared {
     pub(crate) workshop: Workshop,
+    pub(crate) spare: Spare,
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
     /// One permit a worker process.
@@ -184,7 +186,7 @@ impl Deployment {
             Err(Setback::Retry(reason)) => return Tried::Retry(reason),
             Err(Setback::Fatal(reason)) => return Tried::Ended(WorkerPhase::Failed, reason),
         };
-        let worker = match Worker::start(&shared.workshop.config.worker, &job) {
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
@@ -224,6 +226,8 @@ impl Deployment {
         }
         let progress = self.tally.progress();
         self.update(|status| status.progress = progress);
+        // Not before: the processor it takes would be missing for the first frames of this worker.
+        self.shared.spare.refill();
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {

@@ -359,6 +359,17 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
 }
 
+/// The processes that run this script.
+pub(crate) fn processes_of(script: &Path) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let runs = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == script.as_os_str().as_encoded_bytes())
+    };
+    pids.filter(runs).collect()
+}
+
 /// Waits for what no message tells.
 pub(crate) async fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let mut ticks = tokio::time::interval(Duration::from_millis(5));
