@@ -67,9 +67,8 @@ pub async fn run(
         bus: bus.clone(),
         board: board.clone(),
     });
-    shared.spare.refill();
     let runner = Runner {
-        shared,
+        shared: shared.clone(),
         incarnation,
         fences: Fences::default(),
         running: HashMap::new(),
@@ -77,7 +76,10 @@ pub async fn run(
         names: HashMap::new(),
         draining: false,
     };
-    runner.serve(orders, &cancel).await;
+    tokio::select! {
+        () = runner.serve(orders, &cancel) => {}
+        () = shared.spare.keep() => {}
+    }
 
     beats.abort();
     match timeout(drain_deadline, heartbeat::publish(&board, &bus)).await {

@@ -9,23 +9,29 @@ use std::{
     io,
     path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use tokio::process::Child;
+use tokio::{process::Child, sync::Notify, time::sleep};
 
 use crate::{config::RunnerConfig, process};
+
+/// Until a spare that was taken is replaced: by then whoever waits for the first frames of its job has them, and does not
+/// share the processor with the next one's start.
+const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Spare {
     worker: PathBuf,
     onnxruntime: PathBuf,
     waiting: Mutex<Option<Child>>,
+    taken: Notify,
 }
 
 impl Spare {
     pub(crate) fn new(config: &RunnerConfig) -> Self {
         let (worker, onnxruntime) = (config.worker.clone(), config.onnxruntime.clone());
-        Self { worker, onnxruntime, waiting: Mutex::default() }
+        Self { worker, onnxruntime, waiting: Mutex::default(), taken: Notify::new() }
     }
 
     /// A process for a job: the spare if it still lives, or else a new one.
@@ -34,6 +40,7 @@ impl Spare {
     /// When a process cannot be started.
     pub(crate) fn take(&self) -> io::Result<Child> {
         let spare = self.lock().take();
+        self.taken.notify_one();
         if let Some(mut child) = spare
             && child.try_wait()?.is_none()
         {
@@ -42,8 +49,16 @@ impl Spare {
         self.start()
     }
 
-    /// Starts a spare if there is none.
-    pub(crate) fn refill(&self) {
+    /// Sees to it that there is one, for ever.
+    pub(crate) async fn keep(&self) {
+        loop {
+            self.refill();
+            self.taken.notified().await;
+            sleep(SETTLE).await;
+        }
+    }
+
+    fn refill(&self) {
         let mut waiting = self.lock();
         if waiting.is_none() {
             *waiting =

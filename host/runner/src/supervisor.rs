@@ -226,8 +226,6 @@ impl Deployment {
         }
         let progress = self.tally.progress();
         self.update(|status| status.progress = progress);
-        // Not before: the processor it takes would be missing for the first frames of this worker.
-        self.shared.spare.refill();
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {

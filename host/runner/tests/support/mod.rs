@@ -193,7 +193,8 @@ impl World {
         let mut config = RunnerConfig::new(RunnerId("runner-1".into()), worker.clone(), plugin_host, worker, cache);
         config.source_dirs = vec![dir.path().to_owned()];
         config.heartbeat = Duration::from_millis(100);
-        let (quick, base) = (Duration::from_millis(1), Duration::from_millis(2));
+        // A spare worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
+        let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.backoff = Backoff { quick, base, max_attempts: 3, ..Backoff::default() };
         change(&mut config);
         let blobs = Blobs::open(dir.path()).await.unwrap();
