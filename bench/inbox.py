@@ -98,7 +98,6 @@ async def insert_bare(db, rows):
         batches.append(([uuid.UUID(row["scenario_id"]) for row in part], [row["pts_us"] for row in part],
                         [row["generation"] for row in part], [row["frame"] for row in part],
                         [int(row["pts_us"]) for row in part], [json.dumps(row, separators=(",", ":")) for row in part]))
-    await db.execute("TRUNCATE bare")
     statement = await db.prepare(INSERT_BARE)
     begin = time.perf_counter()
     for batch in batches:

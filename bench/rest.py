@@ -55,7 +55,7 @@ class FastApi:
 def load(server, path, script):
     """Requests a second, latencies, and the CPU time of a request; every answer must be good."""
     before = cpu_seconds(server.process.pid)
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--latency", "-s", script, server.url + path]
+    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{SECONDS}s", "--timeout", "10s", "--latency", "-s", script, server.url + path]
     wrk = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     cpu = cpu_seconds(server.process.pid) - before
     said = wrk.stdout
