@@ -22,8 +22,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 # Each with its rounds, and about how long it takes.
 PARTS = {
     "pipeline": (5, "two minutes"),
-    "latency": (60, "four minutes"),
-    "inbox": (5, "three minutes"),
+    "latency": (30, "four minutes"),
+    "inbox": (5, "two minutes"),
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
 }
