@@ -11,8 +11,7 @@ use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
     store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
 };
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{backoff::Backoff, metrics};
 
@@ -62,7 +61,7 @@ struct UnderWay {
     next: i64,
     predictions: usize,
     dead_letters: usize,
-    task: JoinHandle<Option<StoreOutcome>>,
+    task: AbortOnDropHandle<Option<StoreOutcome>>,
 }
 
 impl Inbox<'_> {
@@ -123,7 +122,8 @@ impl Inbox<'_> {
             let store = &store;
             until_stored(&cancel, || store.store_results(batch.clone())).await
         });
-        self.under_way = Some(UnderWay { partition, next, predictions, dead_letters, task });
+        self.under_way =
+            Some(UnderWay { partition, next, predictions, dead_letters, task: AbortOnDropHandle::new(task) });
         Ok(())
     }
 
@@ -161,11 +161,12 @@ impl Inbox<'_> {
 
 /// What became of the batch under way; for ever if there is none. Cancel-safe.
 async fn outcome(under_way: &mut Option<UnderWay>) -> Option<StoreOutcome> {
-    match under_way {
-        // Whoever knows nothing, after a panic too, asks the store where it is.
-        Some(batch) => (&mut batch.task).await.unwrap_or_default(),
-        None => std::future::pending().await,
-    }
+    let Some(batch) = under_way else { return std::future::pending().await };
+    (&mut batch.task).await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The process ends.
+        Err(_) => None,
+    })
 }
 
 /// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is still to be
