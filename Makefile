@@ -77,9 +77,13 @@ lint: setup ## Check formatting, clippy's lints and the documentation, warnings 
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 
 .PHONY: bench
-bench: build ## Measure against the model alone and against plain Python; 5 runs of each
-	@echo "==> measuring (about two minutes; leave the machine alone meanwhile)"
-	@python3 bench/run.py
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest"
+	@echo "==> measuring (about a quarter of an hour for everything; leave the machine alone meanwhile)"
+	@python3 bench/run.py $(PARTS)
+
+.PHONY: setup-bench
+setup-bench:
+	@scripts/setup.sh --bench
 
 .PHONY: clean-data
 clean-data: ## Remove what demos and `framehook up` left in this folder

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh            what `make build` and `make demo` need
 #   scripts/setup.sh --tests    and what only `make test` needs
+#   scripts/setup.sh --bench    and what only `make bench` needs besides
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
 # through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central and an S3 server
@@ -18,14 +19,16 @@ packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libop
 packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
-    --tests)
+    --tests | --bench)
         # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
         packages="$packages curl postgresql-15 redis-server util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"
+        # The load of bench/rest.py.
+        [ "$1" = --tests ] || packages="$packages wrk"
         ;;
-    *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests]" >&2; exit 2 ;;
+    *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests | --bench]" >&2; exit 2 ;;
 esac
 
 say() { echo "==> setup: $*"; }
@@ -120,9 +123,9 @@ fi
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
 
-# --- Servers for tests --------------------------------------------------------------------------
+# --- Servers for tests and benchmarks -----------------------------------------------------------
 
-if [ "${1-}" = --tests ]; then
+if [ -n "${1-}" ]; then
     scripts/kafka/fetch.sh
     say "Apache Kafka is in .cache/kafka/lib"
     scripts/s3.sh

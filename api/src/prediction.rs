@@ -73,7 +73,7 @@ pub(crate) async fn get(
     }
     let read = async {
         must_exist().await?;
-        reader.page(limit as usize).await
+        reader.page(limit).await
     };
     app.hot.answer(id, "prediction", &key, read).await
 }
@@ -85,9 +85,13 @@ struct Filter {
 }
 
 impl Filter {
+    fn takes_all(&self) -> bool {
+        self.label.is_none() && self.min_score.is_none()
+    }
+
     /// The prediction with its matching detections only; `None` if there are none.
     fn apply(&self, mut prediction: Prediction) -> Option<Prediction> {
-        if self.label.is_none() && self.min_score.is_none() {
+        if self.takes_all() {
             return Some(prediction);
         }
         let mut renumbered = Vec::with_capacity(prediction.detections.len());
@@ -144,13 +148,17 @@ impl Reader {
         Ok(rows)
     }
 
-    async fn page(&mut self, limit: usize) -> Result<Page<Prediction>, Problem> {
+    async fn page(&mut self, limit: u32) -> Result<Page<Prediction>, Problem> {
+        if self.filter.takes_all() {
+            // The row behind a page says whether there is more; a filter may have to look at any number.
+            self.query.limit = ROWS.min(limit + 1);
+        }
         let mut items = Vec::new();
         let mut seen = self.query.after_pts_us;
         let mut scanned = 0;
         while !self.ended && scanned < MAX_SCANNED {
             for row in self.rows().await? {
-                if items.len() == limit {
+                if items.len() == limit as usize {
                     return Ok(Page { items, next_cursor: seen.map(page::prediction_cursor) });
                 }
                 seen = Some(row.pts_us);

@@ -106,7 +106,7 @@ impl Platform {
         self.process.as_ref().expect("the platform runs").id()
     }
 
-    /// The worker processes, as children of this one.
+    /// The worker processes that have a job, as children of this one; a spare has none, and its executable's name.
     #[must_use]
     pub fn workers(&self) -> Vec<u32> {
         workers_of(self.pid())
@@ -121,12 +121,12 @@ impl Platform {
 
     /// `kill -9`, and every child is gone too.
     pub fn kill(&mut self) {
-        let workers = self.workers();
+        let children = children_of(self.pid());
         let mut child = self.process.take().expect("the platform runs");
         child.kill().expect("a child can be killed");
         child.wait().expect("a child can be waited for");
-        for worker in workers {
-            wait_for("the workers to end with their runner", DEADLINE, || (!is_alive(worker)).then_some(()));
+        for child in children {
+            wait_for("the workers to end with their runner", DEADLINE, || (!is_alive(child)).then_some(()));
         }
     }
 

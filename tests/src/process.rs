@@ -20,7 +20,7 @@ pub fn is_alive(pid: u32) -> bool {
     state_of(pid).is_some_and(|(_, _, state)| state != 'Z')
 }
 
-/// The worker processes that a process started.
+/// The worker processes of a process that have a job; a spare has none, and its executable's name.
 ///
 /// # Panics
 /// Without `/proc`.
@@ -28,9 +28,8 @@ pub fn is_alive(pid: u32) -> bool {
 pub fn workers_of(parent: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("/proc");
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    // The kernel keeps 15 characters of a name.
     let is_worker = |pid: &u32| {
-        state_of(*pid).is_some_and(|(name, owner, state)| owner == parent && state != 'Z' && name == "framehook-worke")
+        state_of(*pid).is_some_and(|(name, owner, state)| owner == parent && state != 'Z' && name == "framehook-job")
     };
     pids.filter(is_worker).collect()
 }

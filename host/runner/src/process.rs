@@ -48,6 +48,16 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
+/// A worker that waits for its job.
+///
+/// # Errors
+/// When the process cannot be started.
+pub(crate) fn start(program: &Path, onnxruntime: &Path) -> io::Result<Child> {
+    let mut command = command(program);
+    command.arg("run").arg("--onnxruntime").arg(onnxruntime);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+}
+
 pub(crate) struct Worker {
     child: Child,
     reports: RecordReader<ChildStdout, Report>,
@@ -58,13 +68,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Gives a process that was started with [`start`] its job.
+    ///
     /// # Errors
-    /// When the process cannot be started, or the job is too long to be sent.
-    pub(crate) fn start(program: &Path, job: &Job) -> io::Result<Self> {
+    /// When the job is too long to be sent.
+    pub(crate) fn new(mut child: Child, job: &Job) -> io::Result<Self> {
         let first = record(job)?;
-        let mut command = command(program);
-        command.arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("the worker has no pipes"));

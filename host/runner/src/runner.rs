@@ -26,6 +26,7 @@ use crate::{
     config::{RunnerConfig, RunnerError},
     heartbeat,
     prepare::Workshop,
+    spare::Spare,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
 };
@@ -64,12 +65,13 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         slots: Arc::new(Semaphore::new(config.max_workers as usize)),
+        spare: Spare::new(&config),
         workshop: Workshop { compiler: Compiler::new(&config), config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });
     let runner = Runner {
-        shared,
+        shared: shared.clone(),
         incarnation,
         fences: Fences::default(),
         running: HashMap::new(),
@@ -77,7 +79,10 @@ pub async fn run(
         names: HashMap::new(),
         draining: false,
     };
-    runner.serve(orders, &cancel).await;
+    tokio::select! {
+        () = runner.serve(orders, &cancel) => {}
+        () = shared.spare.keep() => {}
+    }
 
     beats.abort();
     match timeout(drain_deadline, heartbeat::publish(&board, &bus)).await {

@@ -23,6 +23,7 @@ use crate::{
     process::Worker,
     publisher::Publisher,
     session::{End, Session},
+    spare::Spare,
     status::Board,
     tally::Tally,
 };
@@ -30,6 +31,7 @@ use crate::{
 /// What all supervisors of a runner share.
 pub(crate) struct Shared {
     pub(crate) workshop: Workshop,
+    pub(crate) spare: Spare,
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
     /// One permit a worker process.
@@ -199,7 +201,7 @@ impl Deployment {
             Err(Setback::Fatal(reason)) => return Tried::Ended(WorkerPhase::Failed, reason),
         };
         self.step = step!(self, "start worker");
-        let worker = match Worker::start(&shared.workshop.config.worker, &job) {
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
