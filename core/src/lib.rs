@@ -15,5 +15,6 @@ pub mod message;
 pub mod planner;
 pub mod prediction;
 pub mod reason;
+pub mod source_url;
 pub mod spec;
 pub mod state;

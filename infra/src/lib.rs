@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod bus;
 pub mod kafka;
 pub mod postgres;
+pub mod seal;
 mod sql;
 pub mod sqlite;
 pub mod store;
