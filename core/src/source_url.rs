@@ -28,13 +28,13 @@ impl SourceUrl {
     /// Whether it is more than its address.
     #[must_use]
     pub fn has_secret(&self) -> bool {
-        self.expose() != self.address()
+        self.0.as_str() != self.address()
     }
 
     /// All of it, to be sealed or to be fetched.
     #[must_use]
-    pub fn expose(&self) -> &str {
-        self.0.as_str()
+    pub fn expose(&self) -> &Url {
+        &self.0
     }
 }
 
@@ -128,8 +128,8 @@ mod tests {
             for shown in [format!("{url}"), format!("{url:?}"), serde_json::to_string(&url).unwrap()] {
                 assert!(shown.contains(address) && !shown.contains("s3cret"), "{shown}");
             }
-            assert_eq!(url.expose().contains("s3cret"), has_secret);
-            assert_eq!(url.expose().parse(), Ok(url.clone()), "what is sealed is what was meant");
+            assert_eq!(url.expose().as_str().contains("s3cret"), has_secret);
+            assert_eq!(url.expose().as_str().parse(), Ok(url.clone()), "what is sealed is what was meant");
             assert_eq!(url.address().parse::<SourceUrl>().unwrap().address(), address);
         }
     }

@@ -34,7 +34,9 @@ pub struct Key {
 
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    #[error("expected {KEY_BYTES} random bytes as base64 or as hexadecimal digits, such as `openssl rand -base64 32` prints")]
+    #[error(
+        "expected {KEY_BYTES} random bytes as base64 or as hexadecimal digits, such as `openssl rand -base64 32` prints"
+    )]
     Form,
     #[error("the key file {} cannot be read: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
@@ -58,7 +60,7 @@ pub enum SealError {
 /// When there is a secret and no key.
 pub fn seal(key: Option<&Key>, url: &SourceUrl) -> Result<SealedUrl, SealError> {
     let sealed = match url.has_secret() {
-        true => Some(key.ok_or(SealError::NoKey)?.seal(url.expose(), &url.address())?),
+        true => Some(key.ok_or(SealError::NoKey)?.seal(url.expose().as_str(), &url.address())?),
         false => None,
     };
     Ok(SealedUrl { address: url.address(), sealed })

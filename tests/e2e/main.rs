@@ -10,4 +10,5 @@ mod demo;
 mod faults;
 mod hooks;
 mod lifecycle;
+mod secrets;
 mod structure;

@@ -15,6 +15,7 @@ use framehook_core::{
 use framehook_infra::{
     blobs::Blobs,
     bus::SharedBus,
+    seal::Key,
     sqlite::Sqlite,
     store::{ResultBatch, SharedStore, StoreOutcome},
 };
@@ -81,6 +82,7 @@ impl TestApp {
             plugin_host: fake,
             onnxruntime: "libonnxruntime.so".into(),
             source_dirs: vec![videos],
+            key: Some(Key::parse(&"7".repeat(64)).unwrap()),
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
             lame_duck: Duration::ZERO,
         };

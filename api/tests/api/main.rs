@@ -10,3 +10,4 @@ mod operation;
 mod predictions;
 mod scenarios;
 mod services;
+mod sources;

@@ -11,6 +11,7 @@ use framehook_core::{
 };
 use framehook_infra::bus::SharedBus;
 use jiff::Timestamp;
+use tempfile::TempPath;
 use tokio::{
     sync::{Semaphore, watch},
     time::sleep,
@@ -79,6 +80,8 @@ pub(crate) struct Deployment {
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
+    /// The source, if it had to be fetched; removed with this.
+    recording: Option<TempPath>,
     /// The last frame read from a worker.
     pub(crate) last_read: Option<Position>,
     /// Restarts in a row without a new frame.
@@ -89,7 +92,7 @@ impl Deployment {
     pub(crate) fn new(shared: Arc<Shared>, order: DeployOrder, stop: watch::Receiver<Option<StopCause>>) -> Self {
         let publisher = Publisher::new(shared.bus.clone());
         let last_read = order.resume_after;
-        Self { shared, order, stop, publisher, tally: Tally::default(), last_read, attempt: 0 }
+        Self { shared, order, stop, publisher, tally: Tally::default(), recording: None, last_read, attempt: 0 }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
@@ -111,8 +114,9 @@ impl Deployment {
             scenario = %self.order.scenario_id, generation = self.order.generation, ?phase, reason = reason.message,
             frames = self.tally.progress().frames, "deployment ended"
         );
-        // The slot is free before anybody hears of it.
+        // The slot and the disk are free before anybody hears of it.
         drop(slot);
+        self.recording = None;
         self.update(|status| {
             status.phase = phase;
             status.reason = Some(reason);
@@ -177,7 +181,7 @@ impl Deployment {
         let shared = self.shared.clone();
         let prepared = tokio::select! {
             cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            prepared = shared.workshop.job(&self.order, resume_after) => prepared,
+            prepared = shared.workshop.job(&self.order, resume_after, &mut self.recording) => prepared,
         };
         let job = match prepared {
             Ok(job) => job,
