@@ -4,11 +4,16 @@ use framehook_core::ids::Digest;
 use serde_json::Value;
 use sha2::Digest as _;
 
-/// The sha256 of the value with its keys sorted and without blanks.
+/// The sha256 of the value's text.
 pub(crate) fn digest(value: &Value) -> Digest {
+    Digest::from_bytes(&sha2::Sha256::digest(text(value)).into())
+}
+
+/// The value with its keys sorted and without blanks.
+pub(crate) fn text(value: &Value) -> String {
     let mut text = String::new();
     write(value, &mut text);
-    Digest::from_bytes(&sha2::Sha256::digest(text).into())
+    text
 }
 
 fn write(value: &Value, text: &mut String) {
@@ -49,8 +54,6 @@ mod tests {
         assert_eq!(of(r#"{"a": 1, "b": {"y": [1, "x"], "x": null}}"#), of(r#"{"b":{"x":null,"y":[1,"x"]},"a":1}"#));
         assert_ne!(of("[1, 2]"), of("[2, 1]"));
         assert_ne!(of(r#"{"a": "1"}"#), of(r#"{"a": 1}"#));
-        let mut text = String::new();
-        write(&json!({"b": [1, {"d": "\""}], "a": {}}), &mut text);
-        assert_eq!(text, r#"{"a":{},"b":[1,{"d":"\""}]}"#);
+        assert_eq!(text(&json!({"b": [1, {"d": "\""}], "a": {}})), r#"{"a":{},"b":[1,{"d":"\""}]}"#);
     }
 }

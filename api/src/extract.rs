@@ -176,6 +176,14 @@ struct Located {
     expected: Option<String>,
 }
 
+/// A URL in the wrong place may hold a password all the same, so no answer repeats it.
+pub(crate) const MISPLACED_URL: &str = "there is a URL, which is not repeated because it may hold a password; only \
+                                        `source.url` takes one";
+
+pub(crate) fn looks_like_url(text: &str) -> bool {
+    text.contains("://")
+}
+
 /// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing field `a``.
 fn locate(path: &str, message: &str) -> Located {
     let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
@@ -193,6 +201,10 @@ fn locate(path: &str, message: &str) -> Located {
         _ if parent.is_empty() => "body".to_owned(),
         _ => parent.to_owned(),
     };
+    if looks_like_url(message) || looks_like_url(path) {
+        let field = if looks_like_url(&field) { "body".into() } else { field };
+        return Located { message: format!("`{field}`: {MISPLACED_URL}"), field, expected: None };
+    }
     Located { message: format!("`{field}`: {message}"), field, expected }
 }
 
@@ -240,7 +252,9 @@ mod tests {
             (r#"{"source": {"video": "v"}, "model": 3}"#, "model", "expected a string"),
             (r#"{"source": {"video": "v"}, "model": "m", "plugin": 1}"#, "plugin", "expected one of"),
             (r#"{"source": {"video": "a", "file": "/b"}, "model": "m"}"#, "source", "single key"),
-            (r#"{"source": {"url": "a"}, "model": "m"}"#, "source", "`video` or `file`"),
+            (r#"{"source": {"uri": "a"}, "model": "m"}"#, "source", "`video`, `file`, `url`"),
+            (r#"{"source": {"url": "a"}, "model": "m"}"#, "source.url", "not a URL"),
+            (r#"{"source": {"url": "rtsp://a/b"}, "model": "m"}"#, "source.url", "`http` or `https`"),
             (
                 r#"{"source": {"video": "v"}, "model": "m", "plugins": {"post": [{"use": "a", "cfg": 1}]}}"#,
                 "plugins.post[0].cfg",
@@ -257,6 +271,30 @@ mod tests {
             assert_eq!(problem.code, ErrorCode::InvalidScenario, "{text}");
             assert_eq!(problem.field.as_deref(), Some(field), "{text}: {}", problem.detail);
             assert!(problem.detail.contains(words), "{text}: {}", problem.detail);
+        }
+    }
+
+    #[test]
+    fn a_url_is_not_repeated_wherever_it_stands() {
+        let url = "https://me:s3cret@cameras.example/clip.mp4?token=s3cret";
+        for (text, field) in [
+            (r#"{"source": "URL", "model": "m"}"#, "source"),
+            (r#"{"source": ["URL"], "model": "m"}"#, "source"),
+            (r#"{"source": {"URL": "video"}, "model": "m"}"#, "source"),
+            (r#"{"source": {"video": "URL"}, "model": "m"}"#, "source.video"),
+            (r#"{"source": {"url": "rtsp+URL"}, "model": "m"}"#, "source.url"),
+            (r#"{"source": {"url": ["URL"]}, "model": "m"}"#, "source.url"),
+            (r#"{"source": {"url": "a", "URL": "a"}, "model": "m"}"#, "source"),
+            (r#"{"source": {"video": "v"}, "model": "URL"}"#, "model"),
+            (r#"{"source": {"video": "v"}, "model": "m", "URL": 1}"#, "body"),
+            (r#"{"source": {"video": "v"}, "model": "m", "labels": {"URL": 1}}"#, "body"),
+            (r#"{"source": {"video": "v"}, "model": "m", "on_plugin_failure": "URL"}"#, "on_plugin_failure"),
+            (r#""URL""#, "body"),
+        ] {
+            let problem = refused(&text.replace("URL", url));
+            let answer = serde_json::to_string(&problem).unwrap();
+            assert!(!answer.contains("s3cret"), "{text}: {answer}");
+            assert_eq!(problem.field.as_deref(), Some(field), "{text}: {}", problem.detail);
         }
     }
 

@@ -37,7 +37,7 @@ mod view;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::artifact::ArtifactKind;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::SharedStore};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -47,7 +47,7 @@ pub use server::{openapi, router, serve};
 pub use view::{ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
 
 /// What the API needs to know of its surroundings.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug)]
 pub struct ApiConfig {
     /// The executable `framehook-worker`, which judges models and videos.
     pub worker: PathBuf,
@@ -57,6 +57,8 @@ pub struct ApiConfig {
     pub onnxruntime: PathBuf,
     /// Folders whose files a scenario may name as its source.
     pub source_dirs: Vec<PathBuf>,
+    /// Seals the credentials of sources; without one, sources that have some are refused.
+    pub key: Option<Key>,
     pub upload_caps: UploadCaps,
     /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
     pub lame_duck: Duration,

@@ -82,8 +82,7 @@ impl Problem {
     /// One problem for all that is wrong. The first error gives code, field and detail; `None` if there is none.
     #[must_use]
     pub fn of_all(errors: Vec<FieldError>) -> Option<Self> {
-        let first = errors.first()?.clone();
-        let problem = Self::new(first.code, first.message).field(first.field);
+        let problem = Self::from(errors.first()?.clone());
         Some(if errors.len() > 1 { Self { errors, ..problem } } else { problem })
     }
 
@@ -93,6 +92,12 @@ impl Problem {
         tracing::error!(instance, "internal error: {cause}");
         let detail = "the request could not be finished; the service's log has the cause under this `instance`";
         Self { instance: Some(instance), ..Self::new(ErrorCode::Internal, detail) }
+    }
+}
+
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        Self::new(error.code, error.message).field(error.field)
     }
 }
 

@@ -10,7 +10,10 @@ use framehook_core::{
     placement::check_labels,
     spec::{ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
 };
-use framehook_infra::store::Artifact;
+use framehook_infra::{
+    seal::{self, SealError},
+    store::Artifact,
+};
 
 use crate::{
     App,
@@ -129,6 +132,15 @@ async fn resolve_source(
             let video = find(app, ArtifactKind::Video, reference, "source.video", errors).await?;
             return Ok(video.map(|v| ResolvedSource::Video(identity(v))));
         }
+        // Fetched by the runner, from where it is: what this process could reach says nothing.
+        SourceSpec::Url(url) => match seal::seal(app.config.key.as_ref(), url) {
+            Ok(sealed) => return Ok(Some(ResolvedSource::Url(sealed))),
+            Err(SealError::NoKey) => {
+                errors.push(no_key());
+                return Ok(None);
+            }
+            Err(error) => return Err(Problem::internal(error)),
+        },
         SourceSpec::File(path) => path,
     };
     let file = match source::resolve(path, &app.config.source_dirs).await {
@@ -155,6 +167,12 @@ async fn resolve_source(
             Ok(None)
         }
     }
+}
+
+pub(crate) fn no_key() -> FieldError {
+    let message = "the URL has user info or a query, which must be sealed, and this service has no key for that: set \
+                   FRAMEHOOK_KEY, the same for all APIs and runners";
+    FieldError::new(ErrorCode::SecretNotAccepted, "source.url", message)
 }
 
 fn as_model(artifact: Artifact) -> Option<(ResolvedArtifact, ModelManifest)> {

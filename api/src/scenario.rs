@@ -11,7 +11,7 @@ use axum::{
 use framehook_core::{
     delivery::Delivery,
     error_code::ErrorCode,
-    ids::ScenarioId,
+    ids::{Digest, ScenarioId},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
@@ -21,11 +21,11 @@ use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    SharedApp, canonical,
+    App, SharedApp, canonical,
     extract::{Body, Query, ScenarioPath, idempotency_key},
     page::{self, Page},
     problem::Problem,
-    resolve::resolve,
+    resolve::{no_key, resolve},
     server::Traceparent,
     view::{HistoryView, ScenarioView},
 };
@@ -46,8 +46,10 @@ pub(crate) async fn init(
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
 ) -> Result<Json<ScenarioView>, Problem> {
-    let key = idempotency_key(&headers)?;
-    let idempotency = key.map(|key| Idempotency { key, request: canonical::digest(&body.json) });
+    let idempotency = match idempotency_key(&headers)? {
+        Some(key) => Some(Idempotency { key, request: request_digest(&app, &body)? }),
+        None => None,
+    };
     // Before anything is resolved: the same request has the same answer, whatever became of the model meanwhile.
     if let Some(idempotency) = &idempotency
         && let Some(created) = app.store.created_before(idempotency).await?
@@ -58,6 +60,15 @@ pub(crate) async fn init(
     let traceparent = Some(traceparent);
     let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
     answer(app.store.create_scenario(new).await?)
+}
+
+/// What tells a repetition from a reuse. The password in it cannot be found by trying, as it could with a plain digest.
+fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Problem> {
+    if !body.parsed.source.has_secret() {
+        return Ok(canonical::digest(&body.json));
+    }
+    let key = app.config.key.as_ref().ok_or_else(|| Problem::from(no_key()))?;
+    Ok(key.digest(&canonical::text(&body.json)))
 }
 
 fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {

@@ -7,7 +7,10 @@ use std::path::{Component, Path, PathBuf};
 
 use framehook_core::error_code::ErrorCode;
 
-use crate::problem::FieldError;
+use crate::{
+    extract::{MISPLACED_URL, looks_like_url},
+    problem::FieldError,
+};
 
 /// Path of the field in a scenario.
 const FIELD: &str = "source.file";
@@ -19,6 +22,9 @@ const FIELD: &str = "source.file";
 pub(crate) async fn resolve(path: &str, allowed: &[PathBuf]) -> Result<PathBuf, FieldError> {
     let wanted = Path::new(path);
     let invalid = |message: String| FieldError::new(ErrorCode::InvalidScenario, FIELD, message);
+    if looks_like_url(path) {
+        return Err(invalid(MISPLACED_URL.into()));
+    }
     if !wanted.is_absolute() {
         return Err(invalid(format!("`{}` is not an absolute path", path.escape_debug())));
     }
@@ -99,6 +105,8 @@ mod tests {
             assert_eq!(error.code, ErrorCode::InvalidScenario, "{wrong}");
             assert!(error.message.contains(words), "{}", error.message);
         }
+        let misplaced = resolve("https://me:s3cret@cameras.example/a.mp4", &allowed).await.unwrap_err().message;
+        assert!(misplaced.contains("`source.url`") && !misplaced.contains("s3cret"), "{misplaced}");
         assert!(resolve("a.mp4", &allowed).await.unwrap_err().message.contains("absolute"));
         assert!(resolve("/etc/hostname", &[]).await.unwrap_err().message.contains("no folder is allowed"));
     }

@@ -27,7 +27,7 @@ pub struct ScenarioView {
     pub created_at: Timestamp,
     #[schema(value_type = String, format = DateTime)]
     pub updated_at: Timestamp,
-    /// As it was posted.
+    /// As it was posted, without the user info and the query of a source's URL.
     pub spec: ScenarioSpec,
     /// The same with names resolved and settings complete.
     pub resolved: ResolvedScenario,

@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     fmt,
     net::{IpAddr, Ipv4Addr},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
@@ -17,6 +17,7 @@ use framehook_infra::{
     cache::Cache,
     kafka::{GroupProtocol, Kafka, KafkaConfig},
     postgres::Postgres,
+    seal::Key,
     store::SharedStore,
 };
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,17 @@ pub(crate) struct ClusterOptions {
     #[serde(skip_serializing_if = "Option::is_none")]
     blob_cache_gib: Option<u32>,
 
+    /// Seals the credentials of sources: 32 bytes as base64, the same for all APIs and runners; make one with
+    /// `openssl rand -base64 32`, and give it rather by environment or file than by flag
+    #[arg(long, env = "FRAMEHOOK_KEY", hide_env_values = true, value_name = "KEY")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+
+    /// The same, read from a file
+    #[arg(long, env = "FRAMEHOOK_KEY_FILE", value_name = "FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_file: Option<PathBuf>,
+
     /// Address to listen on; there is no authentication yet, so only where nobody else can call [default: 127.0.0.1]
     #[arg(long, env = "FRAMEHOOK_BIND", value_name = "IP")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +126,8 @@ impl ClusterOptions {
             redis_url: self.redis_url.or(file.redis_url),
             blobs: self.blobs.or(file.blobs),
             blob_cache_gib: self.blob_cache_gib.or(file.blob_cache_gib),
+            key: self.key.or(file.key),
+            key_file: self.key_file.or(file.key_file),
             bind: self.bind.or(file.bind),
             runner_id: self.runner_id.or(file.runner_id),
         }
@@ -184,6 +198,20 @@ impl ClusterOptions {
         Ok(blobs)
     }
 
+    /// The platform key, if there is one.
+    pub(crate) fn key(&self) -> anyhow::Result<Option<Key>> {
+        let key = match (&self.key, &self.key_file) {
+            (Some(_), Some(_)) => bail!("there are both a key and a key_file; give one of them"),
+            (Some(key), None) => Key::parse(key).context("FRAMEHOOK_KEY is not usable")?,
+            (None, Some(file)) => Key::read(file)?,
+            (None, None) => {
+                info!("has no FRAMEHOOK_KEY: sources with credentials are refused");
+                return Ok(None);
+            }
+        };
+        Ok(Some(key))
+    }
+
     fn properties(&self) -> anyhow::Result<BTreeMap<String, String>> {
         let pair = |text: &String| {
             let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -200,6 +228,7 @@ impl ClusterOptions {
             redis_url: self.redis_url.as_deref().map(without_secrets),
             blobs: self.blobs.as_deref().map(|url| if is_folder(url) { url.into() } else { without_secrets(url) }),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
+            key: self.key.as_ref().map(|_| "***".into()),
             ..self.clone()
         }
     }
@@ -249,6 +278,7 @@ mod tests {
                 redis_url: Some(url.into()),
                 blobs: Some(url.replace("postgres:", "s3:")),
                 kafka_properties: vec!["sasl.password=s3cret".into(), "s3cret-without-a-key".into()],
+                key: Some("=s3cret".into()),
                 ..ClusterOptions::default()
             };
             let dumped = toml::to_string(&options.shown()).unwrap();
@@ -256,6 +286,23 @@ mod tests {
                 assert!(!text.contains("=s3cret") && !text.contains(":s3c"), "{text}");
             }
         }
+    }
+
+    #[test]
+    fn a_key_comes_from_one_place_and_is_not_repeated_when_it_is_wrong() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "ab".repeat(32)).unwrap();
+        let key = |key: Option<&str>, file: Option<&Path>| {
+            let options =
+                ClusterOptions { key: key.map(Into::into), key_file: file.map(Into::into), ..Default::default() };
+            options.key().map_err(|error| format!("{error:#}"))
+        };
+        assert!(key(None, None).unwrap().is_none());
+        assert!(key(Some(&"ab".repeat(32)), None).unwrap().is_some());
+        assert!(key(None, Some(file.path())).unwrap().is_some());
+        assert!(key(Some("x"), Some(file.path())).unwrap_err().contains("one of them"));
+        let error = key(Some("s3cret"), None).unwrap_err();
+        assert!(error.contains("FRAMEHOOK_KEY") && error.contains("openssl") && !error.contains("s3cret"), "{error}");
     }
 
     #[test]

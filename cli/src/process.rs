@@ -10,6 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, UploadCaps};
 use framehook_core::{ids::RunnerId, job::HookLimits};
+use framehook_infra::seal::Key;
 use framehook_runner::RunnerConfig;
 
 use crate::{log, settings::Settings};
@@ -64,12 +65,13 @@ fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(resolved)
 }
 
-pub(crate) fn api_config(settings: &Settings) -> anyhow::Result<ApiConfig> {
+pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Result<ApiConfig> {
     Ok(ApiConfig {
         worker: settings.worker.clone(),
         plugin_host: this_executable()?,
         onnxruntime: settings.onnxruntime.clone(),
         source_dirs: settings.source_dirs.clone(),
+        key,
         upload_caps: UploadCaps {
             plugin: settings.max_plugin_mib << 20,
             model: settings.max_model_mib << 20,
@@ -79,7 +81,7 @@ pub(crate) fn api_config(settings: &Settings) -> anyhow::Result<ApiConfig> {
     })
 }
 
-pub(crate) fn runner_config(settings: &Settings, id: RunnerId) -> anyhow::Result<RunnerConfig> {
+pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>) -> anyhow::Result<RunnerConfig> {
     Ok(RunnerConfig {
         max_workers: settings.max_workers,
         labels: settings.labels()?,
@@ -89,6 +91,9 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId) -> anyhow::Result
             ..HookLimits::default()
         },
         source_dirs: settings.source_dirs.clone(),
+        max_recording_bytes: settings.max_video_mib << 20,
+        source_networks: settings.source_networks.clone(),
+        key,
         intra_threads: settings.intra_threads,
         plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         frame_timeout: Duration::from_secs(settings.frame_timeout_s),
@@ -98,6 +103,7 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId) -> anyhow::Result
             this_executable()?,
             settings.onnxruntime.clone(),
             settings.data.join("compiled"),
+            settings.data.join("recordings"),
         )
     })
 }

@@ -31,7 +31,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
     let blobs = settings.cluster.blobs(&settings.data).await?;
     let cache = settings.cluster.cache()?;
-    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings)? };
+    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, settings.cluster.key()?)? };
     announce("api", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -64,7 +64,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let listener = listen(&settings).await?;
     let bus = settings.cluster.bus().await?;
     let blobs = settings.cluster.blobs(&settings.data).await?;
-    let config = process::runner_config(&settings, id)?;
+    let config = process::runner_config(&settings, id, settings.cluster.key()?)?;
     announce("runner", &listener, &settings)?;
     let pid_file = settings.data.join(PID_FILE);
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;

@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use framehook_core::placement::{Labels, check_labels};
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{ClusterOptions, without_secrets};
@@ -42,6 +43,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     source_dirs: Option<Vec<PathBuf>>,
 
+    /// Network that a scenario's `url` source may lie in besides the public one, such as 10.1.0.0/16 [default: none]
+    #[arg(long = "source-network", env = "FRAMEHOOK_SOURCE_NETWORKS", value_name = "NETWORK", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source_networks: Option<Vec<IpNet>>,
+
     /// Threads of one inference; many streams run best with one each [default: 1]
     #[arg(long, env = "FRAMEHOOK_INTRA_THREADS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +78,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_model_mib: Option<u64>,
 
-    /// Largest video that can be uploaded, in MiB [default: 65536]
+    /// Largest video that can be uploaded or fetched, in MiB [default: 65536]
     #[arg(long, env = "FRAMEHOOK_MAX_VIDEO_MIB", value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_video_mib: Option<u64>,
@@ -125,6 +131,7 @@ pub(crate) struct Settings {
     pub(crate) max_workers: u32,
     pub(crate) labels: Vec<String>,
     pub(crate) source_dirs: Vec<PathBuf>,
+    pub(crate) source_networks: Vec<IpNet>,
     pub(crate) intra_threads: usize,
     pub(crate) hook_call_ms: u64,
     pub(crate) hook_memory_mib: usize,
@@ -153,6 +160,7 @@ impl Settings {
             max_workers: 4,
             labels: vec![],
             source_dirs: vec![],
+            source_networks: vec![],
             intra_threads: 1,
             hook_call_ms: 20,
             hook_memory_mib: 64,
@@ -306,6 +314,7 @@ mod tests {
             ("labels = [\"gpu\"]", "`gpu` has no `=`"),
             ("labels = [\"=true\"]", "1 to 63"),
             ("labels = [\"site=a\", \"site=b\"]", "`site` is given twice"),
+            ("source_networks = [\"10.1.0.0/33\"]", "source_networks"),
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
         ] {

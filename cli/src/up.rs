@@ -4,7 +4,7 @@
 
 use anyhow::Context as _;
 use framehook_core::ids::RunnerId;
-use framehook_infra::{blobs::Blobs, sqlite::Sqlite};
+use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
 use framehook_orchestrator::OrchestratorConfig;
 use tokio::net::TcpListener;
 
@@ -38,8 +38,9 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     let sqlite = Sqlite::open(&settings.data).await?;
     let (store, bus) = (sqlite.store(), sqlite.bus());
     let blobs = Blobs::open(&settings.data).await.context("cannot open the blob folder")?;
-    let api = process::api_config(settings)?;
-    let runner = process::runner_config(settings, RunnerId("local".into()))?;
+    let key = Key::read_or_make(&settings.data.join("key"))?;
+    let api = process::api_config(settings, Some(key.clone()))?;
+    let runner = process::runner_config(settings, RunnerId("local".into()), Some(key))?;
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);

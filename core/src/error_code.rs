@@ -44,6 +44,7 @@ error_codes! {
     PluginHookMismatch = "plugin_hook_mismatch", 422, "The plugin does not have this hook";
     ModelInputMismatch = "model_input_mismatch", 422, "The model's input does not fit";
     SourceNotAllowed = "source_not_allowed", 422, "The source is outside the allowed folders";
+    SecretNotAccepted = "secret_not_accepted", 422, "The service has no key to seal secrets with";
     InvalidPlugin = "invalid_plugin", 422, "The upload is not a usable plugin";
     InvalidModel = "invalid_model", 422, "The upload is not a usable model";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video";

@@ -17,5 +17,6 @@ pub mod placement;
 pub mod planner;
 pub mod prediction;
 pub mod reason;
+pub mod source_url;
 pub mod spec;
 pub mod state;

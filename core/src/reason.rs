@@ -32,6 +32,8 @@ pub enum ReasonCode {
     WorkerCrash,
     /// The runner was not heard of within its lease.
     LeaseLost,
+    /// The runner's disk has no room for the source.
+    StorageFull,
     /// A blob the runner needs is missing or damaged.
     BlobUnavailable,
     /// A user stopped it.

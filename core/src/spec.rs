@@ -10,6 +10,7 @@ use crate::{
     ids::Digest,
     input::{InputOptions, InputSpec},
     prediction::PluginIdentity,
+    source_url::{SealedUrl, SourceUrl},
 };
 
 /// A scenario as a person writes it. Only `source` and `model` are needed.
@@ -39,7 +40,7 @@ pub struct ScenarioSpec {
     pub placement: BTreeMap<String, String>,
 }
 
-/// Where the frames come from: exactly one of the two.
+/// Where the frames come from: exactly one of these.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceSpec {
@@ -47,6 +48,17 @@ pub enum SourceSpec {
     Video(ArtifactRef),
     /// An absolute path on the runner, inside one of its allowed source folders.
     File(String),
+    /// A recording that the runner fetches over `http` or `https`. User info and query are secret: they are sealed, and
+    /// never shown again.
+    Url(SourceUrl),
+}
+
+impl SourceSpec {
+    /// Whether it holds what only a runner may read.
+    #[must_use]
+    pub fn has_secret(&self) -> bool {
+        matches!(self, Self::Url(url) if url.has_secret())
+    }
 }
 
 /// Hooks, each called in the order written.
@@ -106,6 +118,7 @@ pub struct ResolvedScenario {
 pub enum ResolvedSource {
     Video(ResolvedArtifact),
     File(String),
+    Url(SealedUrl),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -128,7 +141,7 @@ impl ResolvedScenario {
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
         let video = match &self.source {
             ResolvedSource::Video(video) => Some(&video.digest),
-            ResolvedSource::File(_) => None,
+            ResolvedSource::File(_) | ResolvedSource::Url(_) => None,
         };
         let hooks = self.pre.iter().chain(&self.post).map(|hook| &hook.identity.digest);
         video.into_iter().chain([&self.model.digest]).chain(hooks)
@@ -147,6 +160,18 @@ mod tests {
         assert_eq!(spec.plugins, PluginChain::default());
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ScenarioSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn a_scenario_is_written_without_what_its_url_hides() {
+        let url = "https://me:s3cret@cameras.example/clip.mp4?token=s3cret";
+        let spec: ScenarioSpec =
+            serde_json::from_value(serde_json::json!({"source": {"url": url}, "model": "m"})).unwrap();
+        assert!(spec.source.has_secret());
+        let written = serde_json::to_string(&spec).unwrap();
+        assert!(written.contains(r#""source":{"url":"https://cameras.example/clip.mp4"}"#), "{written}");
+        assert!(!format!("{spec:?}{written}").contains("s3cret"));
+        assert!(!serde_json::from_str::<ScenarioSpec>(&written).unwrap().source.has_secret());
     }
 
     #[test]

@@ -13,5 +13,6 @@ mod faults;
 mod hooks;
 mod lifecycle;
 mod matrix;
+mod secrets;
 mod structure;
 mod traces;

@@ -18,6 +18,7 @@ use framehook_core::{
 use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
+    seal::Key,
     sqlite::Sqlite,
     store::{ResultBatch, SharedStore, StoreOutcome},
 };
@@ -89,6 +90,7 @@ impl TestApp {
             plugin_host: fake,
             onnxruntime: "libonnxruntime.so".into(),
             source_dirs: vec![videos],
+            key: Some(Key::parse(&"7".repeat(64)).unwrap()),
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
             lame_duck: Duration::ZERO,
         };

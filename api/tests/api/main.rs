@@ -11,3 +11,4 @@ mod operation;
 mod predictions;
 mod scenarios;
 mod services;
+mod sources;

@@ -7,6 +7,8 @@ use std::{
 };
 
 use framehook_core::{ids::RunnerId, job::HookLimits, placement::Labels};
+use framehook_infra::seal::Key;
+use ipnet::IpNet;
 
 use crate::backoff::Backoff;
 
@@ -31,10 +33,19 @@ pub struct RunnerConfig {
     pub cache_dir: PathBuf,
     /// Folders in which a scenario's `file` source may lie; empty allows none.
     pub source_dirs: Vec<PathBuf>,
+    /// Recordings that are being worked on; emptied at the start, so it belongs to this runner alone.
+    pub recordings_dir: PathBuf,
+    /// Most bytes of a recording.
+    pub max_recording_bytes: u64,
+    /// Networks in which a scenario's `url` source may lie besides the public one.
+    pub source_networks: Vec<IpNet>,
+    /// Opens the credentials of sources; without one, sources that have some fail.
+    pub key: Option<Key>,
     /// Threads of one inference.
     pub intra_threads: usize,
     pub hook_limits: HookLimits,
-    /// A worker that is ready and reports nothing for this long is killed and started again.
+    /// A worker that is ready and reports nothing for this long is killed and started again; a server that delivers
+    /// nothing of a recording for this long is asked again.
     pub frame_timeout: Duration,
     /// The same before it is ready: opening the source and loading the model take longer than a frame.
     pub start_timeout: Duration,
@@ -58,6 +69,7 @@ impl RunnerConfig {
         plugin_host: PathBuf,
         onnxruntime: PathBuf,
         cache_dir: PathBuf,
+        recordings_dir: PathBuf,
     ) -> Self {
         Self {
             runner_id,
@@ -69,6 +81,11 @@ impl RunnerConfig {
             onnxruntime,
             cache_dir,
             source_dirs: Vec::new(),
+            recordings_dir,
+            // As of an uploaded video.
+            max_recording_bytes: 64 << 30,
+            source_networks: Vec::new(),
+            key: None,
             // Fastest for several streams: more threads on one inference cost more than they give.
             intra_threads: 1,
             hook_limits: HookLimits::default(),
@@ -86,7 +103,7 @@ impl RunnerConfig {
         }
     }
 
-    /// Refuses what can never work, before anything is announced; makes the cache folder.
+    /// Refuses what can never work, before anything is announced; makes the folders.
     pub(crate) fn check(&self) -> Result<(), RunnerError> {
         if self.max_workers == 0 {
             return Err(RunnerError::NoWorkers);
@@ -99,12 +116,23 @@ impl RunnerConfig {
         must_be_file("framehook executable", &self.plugin_host)?;
         must_be_file("ONNX Runtime library", &self.onnxruntime)?;
         std::fs::create_dir_all(&self.cache_dir)
-            .map_err(|source| RunnerError::CacheDir { path: self.cache_dir.clone(), source })
+            .map_err(|source| RunnerError::CacheDir { path: self.cache_dir.clone(), source })?;
+        empty_folder(&self.recordings_dir)
+            .map_err(|source| RunnerError::RecordingsDir { path: self.recordings_dir.clone(), source })
     }
 }
 
 fn must_be_file(what: &'static str, path: &Path) -> Result<(), RunnerError> {
     if path.is_file() { Ok(()) } else { Err(RunnerError::NotFound { what, path: path.to_owned() }) }
+}
+
+/// What a runner that was killed left behind belongs to nobody.
+fn empty_folder(path: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    std::fs::create_dir_all(path)
 }
 
 /// Why a runner cannot run at all. What goes wrong with one scenario is in that worker's status instead.
@@ -118,6 +146,8 @@ pub enum RunnerError {
     CacheKey(String),
     #[error("the folder for compiled plugins, {}, cannot be made: {source}", path.display())]
     CacheDir { path: PathBuf, source: io::Error },
+    #[error("the folder for recordings, {}, cannot be emptied: {source}", path.display())]
+    RecordingsDir { path: PathBuf, source: io::Error },
 }
 
 #[cfg(test)]
@@ -129,9 +159,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         std::fs::write(&file, "").unwrap();
-        let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file.clone(), file, dir.path().join("cache"));
+        let (cache, recordings) = (dir.path().join("cache"), dir.path().join("recordings"));
+        let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file.clone(), file, cache, recordings);
         good.check().unwrap();
         assert!(good.cache_dir.is_dir());
+        let left = good.recordings_dir.join("left");
+        std::fs::write(&left, "").unwrap();
+        good.check().unwrap();
+        assert!(good.recordings_dir.is_dir() && !left.exists());
 
         let missing = dir.path().join("missing");
         for (bad, words) in [
@@ -141,6 +176,7 @@ mod tests {
             (RunnerConfig { onnxruntime: missing, ..good.clone() }, "ONNX Runtime library is not at"),
             (RunnerConfig { plugin_cache_key: "../x".into(), ..good.clone() }, "`../x`"),
             (RunnerConfig { cache_dir: good.worker.join("below-a-file"), ..good.clone() }, "cannot be made"),
+            (RunnerConfig { recordings_dir: good.worker.clone(), ..good.clone() }, "cannot be emptied"),
         ] {
             let error = bad.check().unwrap_err().to_string();
             assert!(error.contains(words), "{error}");

@@ -16,7 +16,9 @@
 mod backoff;
 mod compile;
 mod config;
+mod fetch;
 mod heartbeat;
+mod network;
 mod prepare;
 mod process;
 mod publisher;

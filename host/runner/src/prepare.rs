@@ -11,8 +11,9 @@ use framehook_core::{
     spec::{ResolvedHook, ResolvedSource},
 };
 use framehook_infra::blobs::Blobs;
+use tempfile::TempPath;
 
-use crate::{compile::Compiler, config::RunnerConfig, supervisor::Setback};
+use crate::{compile::Compiler, config::RunnerConfig, fetch, supervisor::Setback};
 
 /// What preparing needs.
 pub(crate) struct Workshop {
@@ -22,15 +23,28 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// The job of a worker that goes on after `resume_after`.
+    /// The job of a worker that goes on after `resume_after`. What had to be fetched is kept in `recording` for the next
+    /// worker of the same deployment.
     ///
     /// # Errors
     /// With the reason, and whether another try may help.
-    pub(crate) async fn job(&self, order: &DeployOrder, resume_after: Option<Position>) -> Result<Job, Setback> {
+    pub(crate) async fn job(
+        &self,
+        order: &DeployOrder,
+        resume_after: Option<Position>,
+        recording: &mut Option<TempPath>,
+    ) -> Result<Job, Setback> {
         let scenario = &order.scenario;
         let source = match &scenario.source {
             ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
             ResolvedSource::File(path) => self.file(path.into()).await?,
+            ResolvedSource::Url(url) => {
+                let fetched = match recording {
+                    Some(fetched) => fetched,
+                    None => recording.insert(fetch::fetch(&self.config, order.scenario_id, url).await?),
+                };
+                fetched.to_path_buf()
+            }
         };
         let model = self.blob("model", &scenario.model.name, &scenario.model.digest).await?;
         let pre = self.hooks(&scenario.pre).await?;

@@ -11,6 +11,7 @@ use framehook_core::{
 };
 use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
+use tempfile::TempPath;
 use tokio::{
     sync::{Semaphore, watch},
     time::sleep,
@@ -95,6 +96,8 @@ pub(crate) struct Deployment {
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
+    /// The source, if it had to be fetched; removed with this.
+    recording: Option<TempPath>,
     /// The last frame read from a worker.
     pub(crate) last_read: Option<Position>,
     /// Restarts in a row without a new frame.
@@ -110,7 +113,7 @@ impl Deployment {
     ) -> Self {
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone());
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        Self { shared, order, traceparent, step, stop, publisher, tally, last_read, attempt: 0 }
+        Self { shared, order, traceparent, step, stop, publisher, tally, recording: None, last_read, attempt: 0 }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
@@ -129,8 +132,9 @@ impl Deployment {
             Err(cause) => (WorkerPhase::Stopped, cause.reason()),
         };
         tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
-        // The slot is free before anybody hears of it.
+        // The slot and the disk are free before anybody hears of it.
         drop(slot);
+        self.recording = None;
         self.update(|status| {
             status.phase = phase;
             status.reason = Some(reason);
@@ -193,7 +197,7 @@ impl Deployment {
         let prepare = step!(self, "prepare");
         let prepared = tokio::select! {
             cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            prepared = shared.workshop.job(&self.order, resume_after).instrument(prepare) => prepared,
+            prepared = shared.workshop.job(&self.order, resume_after, &mut self.recording).instrument(prepare) => prepared,
         };
         let job = match prepared {
             Ok(job) => job,

@@ -59,6 +59,12 @@ impl TestBus {
         self.state.borrow().refused
     }
 
+    /// Every byte that was ever published.
+    pub(crate) fn text(&self) -> String {
+        let state = self.state.borrow();
+        state.log.values().flatten().map(|r| String::from_utf8_lossy(&r.payload).into_owned()).collect()
+    }
+
     fn messages(&self, topic: Topic) -> Vec<Message> {
         let state = self.state.borrow();
         let records = state.log.get(&topic).into_iter().flatten();
@@ -189,8 +195,9 @@ impl World {
         let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
         let worker = support.join("fake_worker.py");
         let plugin_host = support.join("fake_plugin_host.py");
-        let cache = dir.path().join("cache");
-        let mut config = RunnerConfig::new(RunnerId("runner-1".into()), worker.clone(), plugin_host, worker, cache);
+        let (cache, recordings) = (dir.path().join("cache"), dir.path().join("recordings"));
+        let id = RunnerId("runner-1".into());
+        let mut config = RunnerConfig::new(id, worker.clone(), plugin_host, worker, cache, recordings);
         config.source_dirs = vec![dir.path().to_owned()];
         config.heartbeat = Duration::from_millis(100);
         // A spare worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.

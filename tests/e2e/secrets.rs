@@ -1,0 +1,117 @@
+//! A canary in the credentials of a source: it works, and is nowhere to be found.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Write as _},
+    net::{TcpListener, TcpStream},
+    path::Path,
+    thread,
+};
+
+use framehook_tests::{
+    asset,
+    platform::{Platform, demo_scenario},
+};
+use serde_json::{Value, json};
+
+const PASSWORD: &str = "canary-7Qx2-password";
+const TOKEN: &str = "canary-9Lm4-token";
+/// `me` and the password, as Basic authentication sends them.
+const BASIC: &str = "bWU6Y2FuYXJ5LTdReDItcGFzc3dvcmQ=";
+
+/// Serves the demo clip to whoever knows both secrets; gives its address.
+fn serve_clip() -> String {
+    let clip = fs::read(asset("demo1.mp4")).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    thread::spawn(move || listener.incoming().for_each(|connection| answer(connection.unwrap(), &clip)));
+    address
+}
+
+fn answer(mut connection: TcpStream, clip: &[u8]) {
+    let mut lines = BufReader::new(connection.try_clone().unwrap()).lines().map_while(Result::ok);
+    let head: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
+    let has_token = head[0].starts_with(&format!("GET /clip.mp4?token={TOKEN} "));
+    let (status, body) = match has_token && head.iter().any(|line| line.ends_with(&format!("Basic {BASIC}"))) {
+        true => ("200 OK", clip),
+        false => ("401 Unauthorized", &b""[..]),
+    };
+    let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+    // A client that has gone says so itself.
+    let _gone = connection.write_all(&[head.as_bytes(), body].concat());
+}
+
+fn scenario(url: &str) -> Value {
+    let mut scenario = demo_scenario();
+    scenario["source"] = json!({"url": url});
+    scenario
+}
+
+#[test]
+fn credentials_of_a_source_are_used_and_found_nowhere() {
+    let server = serve_clip();
+    // The log of everything, the libraries included.
+    let mut platform = Platform::with_demo(&["--source-network", "127.0.0.0/8", "--log", "trace"]);
+    let url = format!("http://me:{PASSWORD}@{server}/clip.mp4?token={TOKEN}");
+
+    let mut answers = vec![platform.post_json("/scenario/check", &scenario(&url))];
+    let posted = platform.post_with_key("/scenario/init", "key", &scenario(&url));
+    let good = posted.body["id"].as_str().unwrap_or_else(|| panic!("{posted:?}")).to_owned();
+    answers.extend([posted, platform.post_with_key("/scenario/init", "key", &scenario(&url))]);
+    assert!(answers.iter().all(|a| a.status == 200), "{answers:?}");
+    let refused = platform.post_json("/scenario/init", &scenario(&url.replace("clip.mp4", "closed.mp4")));
+    let closed = refused.body["id"].as_str().unwrap_or_else(|| panic!("{refused:?}")).to_owned();
+    let mut misplaced = demo_scenario();
+    misplaced["source"] = json!({"video": url});
+    let live = scenario(&url.replace("http:", "rtsp:"));
+    for wrong in [misplaced, live, json!({"source": url, "model": "street@1"})] {
+        let answer = platform.post_json("/scenario/init", &wrong);
+        assert_eq!(answer.status, 422, "{answer:?}");
+        answers.push(answer);
+    }
+
+    let rows = platform.completed(&good, 500);
+    assert_eq!(rows[0].detections.is_empty(), false);
+    let failed = platform.wait_for_state(&closed, &["failed"]);
+    assert_eq!(failed["reason"]["code"], "source_auth", "{failed:#}");
+    assert!(failed["reason"]["message"].as_str().unwrap().contains(&format!("http://{server}/closed.mp4")));
+    let paths = ["/scenario", "/runner", "/metrics", "/openapi.json"].map(str::to_owned);
+    let of = |id| ["", "/history"].map(|rest| format!("/scenario/{id}{rest}"));
+    let look = |platform: &Platform| {
+        paths.iter().cloned().chain(of(&good)).chain(of(&closed)).map(|path| platform.get(&path)).collect::<Vec<_>>()
+    };
+    answers.extend(look(&platform));
+    answers.push(platform.get(&format!("/prediction/{good}?limit=1000")));
+    let folder = platform.data().parent().unwrap().to_owned();
+    assert_nowhere(&folder);
+    let recordings: Vec<_> = fs::read_dir(platform.data().join("recordings")).unwrap().collect();
+    assert!(recordings.is_empty(), "{recordings:?}");
+
+    // At its end SQLite writes its log back into the file, and the next process reads what the first has written.
+    assert_eq!(platform.interrupt(), Some(0));
+    assert_nowhere(&folder);
+    platform.up();
+    answers.extend(look(&platform));
+    platform.kill();
+    assert_nowhere(&folder);
+    for secret in [PASSWORD, TOKEN, BASIC] {
+        assert!(!format!("{answers:?}").contains(secret), "{secret} is in an answer: {answers:?}");
+    }
+}
+
+/// No file below a folder (database, log and output among them) holds a secret.
+fn assert_nowhere(folder: &Path) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            assert_nowhere(&path);
+            continue;
+        }
+        // A file may be gone again.
+        let bytes = fs::read(&path).unwrap_or_default();
+        for secret in [PASSWORD, TOKEN, BASIC] {
+            let found = bytes.windows(secret.len()).position(|window| window == secret.as_bytes());
+            assert_eq!(found, None, "{secret} is in {}", path.display());
+        }
+    }
+}
