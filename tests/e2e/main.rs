@@ -7,6 +7,7 @@
 mod author;
 mod bad_input;
 mod demo;
+mod docs;
 mod faults;
 mod hooks;
 mod lifecycle;
