@@ -2,7 +2,7 @@
 # Installs what a build needs and this machine lacks; says what it does, and does nothing twice.
 #
 #   scripts/setup.sh            what `make build` and `make demo` need
-#   scripts/setup.sh --tests    and what only `make test` needs
+#   scripts/setup.sh --tests    and the servers that `make test` and `make up-cluster` need
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
 # through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central into .cache/.
@@ -19,7 +19,7 @@ case "${1-}" in
     "") ;;
     --tests)
         # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
-        packages="$packages curl postgresql-15 util-linux"
+        packages="$packages curl haproxy postgresql-15 util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

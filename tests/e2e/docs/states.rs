@@ -34,16 +34,22 @@ fn table<'a>(text: &str, start: &str, states: impl Iterator<Item = (&'a str, boo
     let documented = variants(text, start);
     let rows = states.zip(documented).map(|((name, is_live, is_ended), (variant, comment))| {
         assert_eq!(variant.to_lowercase(), name, "the table and the enum have one order");
-        let kind = if is_live { "a worker is alive, or should be" } else if is_ended { "at rest" } else { "waits" };
+        let kind = if is_live {
+            "live"
+        } else if is_ended {
+            "at rest"
+        } else {
+            "waits"
+        };
         row(&[&format!("`{name}`"), kind, &comment])
     });
     header(&["state", "kind", "meaning"]) + &rows.collect::<String>()
 }
 
 fn reasons() -> String {
-    let rows = variants(&source(REASONS), "pub enum ReasonCode {").into_iter().map(|(variant, comment)| {
-        row(&[&format!("`{}`", snake_case(&variant)), &comment])
-    });
+    let rows = variants(&source(REASONS), "pub enum ReasonCode {")
+        .into_iter()
+        .map(|(variant, comment)| row(&[&format!("`{}`", snake_case(&variant)), &comment]));
     header(&["code", "meaning"]) + &rows.collect::<String>()
 }
 

@@ -74,25 +74,27 @@ fn messages(types: &Map<String, Value>) -> Vec<(String, Value)> {
 
 fn message(kind: &str, data: &Value, types: &Map<String, Value>, examples: &[Envelope]) -> String {
     let schema = named(data).map_or(data, |name| &types[name]);
-    let about = schema["description"].as_str().map(|text| text.replace('\n', " ") + "\n\n").unwrap_or_default();
     let example = examples.iter().find(|e| self::kind(e) == kind);
     let example = example.unwrap_or_else(|| panic!("{EXAMPLES} has no message `{kind}`"));
     let json = serde_json::to_string_pretty(example).unwrap();
-    format!("\n### `{kind}`\n\n{about}{}\n<details><summary>Example</summary>\n\n```json\n{json}\n```\n\n</details>\n", fields(schema))
+    let (about, fields) = (paragraph(schema), fields(schema));
+    format!(
+        "\n### `{kind}`\n\n{about}{fields}\n<details><summary>Example</summary>\n\n```json\n{json}\n```\n\n</details>\n"
+    )
 }
 
 /// Every other type that the messages are made of.
 fn nested(types: &Map<String, Value>, messages: &[(String, Value)]) -> String {
-    let told: BTreeSet<_> = messages.iter().filter_map(|(_, data)| named(data)).chain(["Envelope", "Message"]).collect();
+    let told: BTreeSet<_> =
+        messages.iter().filter_map(|(_, data)| named(data)).chain(["Envelope", "Message", "i64"]).collect();
     let mut text = String::new();
     for (name, schema) in types.iter().filter(|(name, _)| !told.contains(name.as_str())) {
-        let about = schema["description"].as_str().map(|text| text.replace('\n', " ") + "\n\n").unwrap_or_default();
         let body = if schema["properties"].is_object() || schema["allOf"].is_array() {
             fields(schema)
         } else {
             format!("{}\n", kind_of(schema))
         };
-        text += &format!("\n### {name}\n\n{about}{body}");
+        text += &format!("\n### {name}\n\n{}{body}", paragraph(schema));
     }
     text
 }
@@ -108,16 +110,30 @@ fn fields(schema: &Value) -> String {
         let required: Vec<_> = part["required"].as_array().into_iter().flatten().collect();
         for (name, field) in part["properties"].as_object().into_iter().flatten() {
             let always = if required.iter().any(|r| *r == name) { "yes" } else { "" };
-            let about = field["description"].as_str().unwrap_or_default().replace('\n', " ");
-            text += &row(&[&format!("`{name}`"), &kind_of(field), always, &about]);
+            text += &row(&[&format!("`{name}`"), &kind_of(field), always, &about(field)]);
         }
     }
     text
 }
 
+/// A doc comment on one line; that of a field that may be null stands at its other choice.
+fn about(schema: &Value) -> String {
+    let choices = schema["oneOf"].as_array().into_iter().flatten();
+    let text = std::iter::once(schema).chain(choices).find_map(|s| s["description"].as_str());
+    text.unwrap_or_default().replace('\n', " ")
+}
+
+fn paragraph(schema: &Value) -> String {
+    schema["description"].as_str().map(|_| about(schema) + "\n\n").unwrap_or_default()
+}
+
 /// A schema in words.
 fn kind_of(schema: &Value) -> String {
     if let Some(name) = named(schema) {
+        // An alias of a number, which the schemas know by its own name.
+        if name == "i64" {
+            return "integer (int64)".to_owned();
+        }
         return format!("[{name}](#{})", name.to_lowercase());
     }
     if let Some(values) = schema["enum"].as_array() {
@@ -148,7 +164,11 @@ fn kind_of(schema: &Value) -> String {
         Value::String(kind) => single(kind),
         Value::Array(kinds) => {
             let words: Vec<_> = kinds.iter().map(|k| k.as_str().unwrap()).collect();
-            words.iter().map(|k| if *k == "null" { (*k).to_owned() } else { single(k) }).collect::<Vec<_>>().join(" or ")
+            words
+                .iter()
+                .map(|k| if *k == "null" { (*k).to_owned() } else { single(k) })
+                .collect::<Vec<_>>()
+                .join(" or ")
         }
         _ => "any".to_owned(),
     }
