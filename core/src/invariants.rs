@@ -1,7 +1,7 @@
 //! Predicates that must hold whatever fails: used by the planner's simulation, the store's conformance
 //! suite and the fault tests. Each takes plain facts, so that any of them can gather them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
     ids::{Generation, ScenarioId},
@@ -47,19 +47,25 @@ pub fn every_frame_once(rows: &[Prediction], frames: u64) -> Result<(), String> 
     Ok(())
 }
 
+/// The generation of each row, by what identifies it.
+pub type Generations = BTreeMap<(ScenarioId, i64), Generation>;
+
+#[must_use]
+pub fn generations(rows: &[Prediction]) -> Generations {
+    rows.iter().map(|row| ((row.scenario_id, row.pts_us), row.generation)).collect()
+}
+
 /// I5: between two readings of the same rows, no generation decreased and no row vanished.
 ///
 /// # Errors
 /// Names the row.
-pub fn no_row_goes_back(before: &[Prediction], after: &[Prediction]) -> Result<(), String> {
-    let after: HashMap<_, _> = after.iter().map(|row| (row.pts_us, row.generation)).collect();
-    for row in before {
-        match after.get(&row.pts_us) {
-            None => return Err(format!("the row at {} us vanished", row.pts_us)),
-            Some(generation) if *generation < row.generation => {
+pub fn no_row_goes_back(before: &Generations, after: &Generations) -> Result<(), String> {
+    for ((scenario, pts_us), generation) in before {
+        match after.get(&(*scenario, *pts_us)) {
+            None => return Err(format!("the row at {pts_us} us of scenario {scenario} vanished")),
+            Some(later) if later < generation => {
                 return Err(format!(
-                    "the row at {} us went from generation {} to {generation}",
-                    row.pts_us, row.generation
+                    "the row at {pts_us} us of scenario {scenario} went from generation {generation} to {later}"
                 ));
             }
             Some(_) => {}

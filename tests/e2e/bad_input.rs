@@ -3,8 +3,10 @@
 use std::fs;
 
 use framehook_tests::{
-    asset, executables,
-    platform::{Answer, Platform, demo_scenario},
+    asset,
+    client::demo_scenario,
+    executables,
+    platform::{Answer, Platform},
     plugin,
 };
 use serde_json::{Value, json};

@@ -4,7 +4,8 @@ use std::{fs, time::Instant};
 
 use framehook_tests::{
     DEADLINE, asset,
-    platform::{Answer, PROMPT, Platform, demo_scenario, is_alive, patient, slow_scenario},
+    client::{demo_scenario, slow_scenario},
+    platform::{Answer, PROMPT, Platform, is_alive, patient},
     wait_for,
 };
 use rustix::process::Signal;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_core::{
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
-    invariants::{every_frame_once, no_row_goes_back, one_live_generation},
+    invariants::{every_frame_once, generations, no_row_goes_back, one_live_generation},
     message::{Progress, WorkerPhase, WorkerStatus},
     planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
     prediction::{FrameTimings, Position, Prediction, Provenance},
@@ -346,7 +346,7 @@ impl Store {
             return;
         }
         self.offset = next;
-        let before = self.predictions();
+        let before = generations(&self.predictions());
         for record in log[expected..next].iter_mut().filter(|_| with_rows) {
             record.effects += 1;
             if self.desired == Desired::Deleted && without.has(Guard::DeletedDropped) {
@@ -358,7 +358,7 @@ impl Store {
             }
             self.stored = self.stored.max(Some(record.frame));
         }
-        self.expect(Broken::RowWentBack, no_row_goes_back(&before, &self.predictions()).is_ok());
+        self.expect(Broken::RowWentBack, no_row_goes_back(&before, &generations(&self.predictions())).is_ok());
         self.expect(Broken::LeftOver, !self.purged || self.rows.is_empty());
         let is_once = log.iter().enumerate().all(|(n, r)| r.effects == u8::from(n < self.offset));
         self.expect(Broken::OffsetAndRows, is_once);

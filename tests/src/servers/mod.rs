@@ -4,6 +4,9 @@
 
 mod kafka;
 mod postgres;
+mod proxy;
+mod sql;
+pub mod topics;
 
 use std::{
     ffi::OsStr,
@@ -25,6 +28,8 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub use self::{
     kafka::{Kafka, kafka_brokers},
     postgres::{Postgres, postgres_url},
+    proxy::Proxy,
+    sql::Session,
 };
 use crate::executables;
 
