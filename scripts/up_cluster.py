@@ -44,7 +44,8 @@ def main():
                         help="where all of it keeps its data [default: framehook-cluster]")
     parser.add_argument("--port", type=int, help=f"of the balancer [default: {DEFAULT_PORT}, or a free one]")
     arguments = parser.parse_args()
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Ctrl-C too: who starts this in the background may have told it to ignore that.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     try:
         folder = arguments.folder.resolve()

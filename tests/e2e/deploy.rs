@@ -2,12 +2,7 @@
 
 use std::{collections::BTreeSet, fs, process::Command};
 
-use framehook_tests::{
-    client::demo_scenario,
-    executables,
-    platform::Platform,
-    root,
-};
+use framehook_tests::{client::demo_scenario, executables, platform::Platform, root};
 use serde_json::Value;
 
 /// Where a person or a machine is told to set something.
@@ -28,12 +23,14 @@ const OTHERS: [&str; 2] = ["DATABASE_URL", "KAFKA_BROKERS"];
 
 #[test]
 fn every_setting_that_is_told_exists() {
-    let known: BTreeSet<_> = ["up", "api", "orchestrator", "runner"].iter().flat_map(|role| settings(&help(role))).collect();
+    let known: BTreeSet<_> =
+        ["up", "api", "orchestrator", "runner"].iter().flat_map(|role| settings(&help(role))).collect();
     assert!(known.contains("FRAMEHOOK_DATA") && OTHERS.iter().all(|name| known.contains(*name)), "{known:?}");
     let mut told = BTreeSet::new();
     for path in TOLD_IN {
         let names = settings(&fs::read_to_string(root().join(path)).unwrap());
-        let unknown: Vec<_> = names.iter().filter(|n| !known.contains(*n) && !OF_THE_BALANCER.contains(&n.as_str())).collect();
+        let unknown: Vec<_> =
+            names.iter().filter(|n| !known.contains(*n) && !OF_THE_BALANCER.contains(&n.as_str())).collect();
         assert!(unknown.is_empty(), "{path} names {unknown:?}, which no role knows");
         told.extend(names);
     }

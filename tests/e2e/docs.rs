@@ -3,6 +3,7 @@
 
 mod database;
 mod states;
+mod timeline;
 mod topics;
 
 use std::{fs, path::PathBuf};
@@ -18,6 +19,7 @@ fn the_written_documents_say_what_the_sources_say() {
         ("docs/topics.md", topics::document()),
         ("docs/database.md", database::document()),
         ("docs/states.md", states::document()),
+        ("docs/data-flow.md", timeline::document()),
     ];
     for (path, text) in documents {
         let file = root().join(path);
