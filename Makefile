@@ -50,6 +50,10 @@ demo-faces: build ## The same with a real model on real footage, both fetched fr
 	@echo "==> running the demo with a real model"
 	@python3 scripts/demo.py --faces
 
+.PHONY: up-cluster
+up-cluster: setup-tests build ## Run the scaled deployment on this machine, to play with; Ctrl-C ends it
+	@python3 scripts/up_cluster.py
+
 .PHONY: test
 test: setup-tests build ## Run all tests and lints; does its own set-up
 	@echo "==> testing the workspace"
@@ -85,7 +89,12 @@ bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipel
 setup-bench:
 	@scripts/setup.sh --bench
 
+.PHONY: docs
+docs: setup-tests ## Write those documents in docs/ anew that come from the sources
+	@echo "==> writing docs/"
+	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --test e2e docs::
+
 .PHONY: clean-data
-clean-data: ## Remove what demos and `framehook up` left in this folder
-	@echo "==> removing demo-out/ and framehook-data/"
-	@rm -rf demo-out framehook-data
+clean-data: ## Remove what demos, `framehook up` and `make up-cluster` left in this folder
+	@echo "==> removing demo-out/, framehook-data/ and framehook-cluster/"
+	@rm -rf demo-out framehook-data framehook-cluster

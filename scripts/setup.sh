@@ -2,7 +2,7 @@
 # Installs what a build needs and this machine lacks; says what it does, and does nothing twice.
 #
 #   scripts/setup.sh            what `make build` and `make demo` need
-#   scripts/setup.sh --tests    and what only `make test` needs
+#   scripts/setup.sh --tests    and what `make test` and `make up-cluster` need
 #   scripts/setup.sh --bench    and what only `make bench` needs besides
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
@@ -21,7 +21,7 @@ case "${1-}" in
     "") ;;
     --tests | --bench)
         # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
-        packages="$packages curl postgresql-15 redis-server util-linux"
+        packages="$packages curl haproxy postgresql-15 redis-server util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

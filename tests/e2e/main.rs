@@ -9,6 +9,8 @@ mod bad_input;
 mod chaos;
 mod cluster;
 mod demo;
+mod deploy;
+mod docs;
 mod faults;
 mod hooks;
 mod lifecycle;
