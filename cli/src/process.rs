@@ -11,9 +11,12 @@ use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, UploadCaps};
 use framehook_core::{ids::RunnerId, job::HookLimits};
 use framehook_infra::seal::Key;
+use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
 
 use crate::{log, settings::Settings};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that matters has ended before.
 const LEFTOVERS: Duration = Duration::from_secs(1);
@@ -79,6 +82,11 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
         },
         lame_duck: Duration::ZERO,
     })
+}
+
+pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
+    let keep_results = settings.keep_results_days.map(|days| DAY * days);
+    OrchestratorConfig { keep_results, ..OrchestratorConfig::default() }
 }
 
 pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>) -> anyhow::Result<RunnerConfig> {

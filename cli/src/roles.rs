@@ -8,7 +8,6 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, health::Needs};
 use framehook_core::ids::RunnerId;
-use framehook_orchestrator::OrchestratorConfig;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -54,7 +53,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     let mut services = Services::default();
     services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() });
     services.relay(&store, &bus);
-    services.orchestrator(OrchestratorConfig::default(), &store, &bus);
+    services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
 }
 

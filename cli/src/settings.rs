@@ -83,6 +83,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_video_mib: Option<u64>,
 
+    /// Days after which predictions are removed [default: they stay until their scenario is deleted]
+    #[arg(long, env = "FRAMEHOOK_KEEP_RESULTS_DAYS", value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_results_days: Option<u32>,
+
     /// The worker executable [default: framehook-worker beside this one]
     #[arg(long, env = "FRAMEHOOK_WORKER", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -139,6 +144,8 @@ pub(crate) struct Settings {
     pub(crate) max_plugin_mib: u64,
     pub(crate) max_model_mib: u64,
     pub(crate) max_video_mib: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_results_days: Option<u32>,
     pub(crate) worker: PathBuf,
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
@@ -169,6 +176,7 @@ impl Settings {
             // The most that an ONNX file without external data can hold.
             max_model_mib: 2048,
             max_video_mib: 65_536,
+            keep_results_days: None,
             worker: beside("framehook-worker"),
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
@@ -214,6 +222,7 @@ impl Settings {
             ("max_plugin_mib", self.max_plugin_mib),
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),
+            ("keep_results_days", self.keep_results_days.map_or(1, u64::from)),
         ];
         for (name, value) in positive {
             if value == 0 {

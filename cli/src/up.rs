@@ -5,7 +5,6 @@
 use anyhow::Context as _;
 use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
-use framehook_orchestrator::OrchestratorConfig;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -54,7 +53,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);
-    services.orchestrator(OrchestratorConfig::default(), &store, &bus);
+    services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     Ok(services)
 }
 

@@ -4,9 +4,9 @@ use std::fs;
 
 use framehook_tests::{
     asset,
-    client::demo_scenario,
+    client::{Answer, demo_scenario},
     executables,
-    platform::{Answer, Platform},
+    platform::Platform,
     plugin,
 };
 use serde_json::{Value, json};

@@ -7,8 +7,9 @@ use std::{
 
 use framehook_tests::{
     DEADLINE, asset,
-    client::{demo_scenario, slow_scenario},
-    platform::{Answer, PROMPT, Platform, is_alive, patient},
+    client::{Answer, demo_scenario, slow_scenario},
+    platform::{PROMPT, Platform, patient},
+    process::is_alive,
     wait_for,
 };
 use rustix::process::Signal;

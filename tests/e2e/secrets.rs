@@ -8,10 +8,7 @@ use std::{
     thread,
 };
 
-use framehook_tests::{
-    asset,
-    platform::{Platform, demo_scenario},
-};
+use framehook_tests::{asset, client::demo_scenario, platform::Platform};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "canary-7Qx2-password";

@@ -3,12 +3,7 @@
 use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post};
-use framehook_tests::{
-    DEADLINE,
-    platform::{Platform, demo_scenario},
-    servers::free_port,
-    wait_for,
-};
+use framehook_tests::{DEADLINE, client::demo_scenario, platform::Platform, servers::free_port, wait_for};
 use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span};
 use prost::Message as _;
 use serde_json::Value;

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use crate::{
     client::{Client, demo_scenario},
     executables, platform,
-    process::{is_alive, signal, workers_of},
+    process::{children_of, is_alive, signal, workers_of},
     servers::{self, Kafka, Postgres, Session, free_port, kafka_brokers, postgres_url},
     wait_for,
     witness::Witness,
@@ -158,10 +158,10 @@ impl Cluster {
     pub fn kill(&mut self, name: &str) {
         let process = self.processes.get_mut(name).expect("a process of this name");
         let Some(mut child) = process.child.take() else { return };
-        let workers = workers_of(child.id());
+        let children = children_of(child.id());
         child.kill().and_then(|()| child.wait()).expect("a child of ours can be killed");
-        for worker in workers {
-            wait_for("the workers to end with their runner", CLUSTER_DEADLINE, || (!is_alive(worker)).then_some(()));
+        for child in children {
+            wait_for("the workers to end with their runner", CLUSTER_DEADLINE, || (!is_alive(child)).then_some(()));
         }
     }
 

@@ -16,7 +16,7 @@ use crate::{
     DEADLINE,
     client::Client,
     executables,
-    process::{is_alive, signal, workers_of},
+    process::{children_of, is_alive, signal, workers_of},
     wait_for,
 };
 

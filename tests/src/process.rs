@@ -21,17 +21,19 @@ pub fn is_alive(pid: u32) -> bool {
 }
 
 /// The worker processes of a process that have a job; a spare has none, and its executable's name.
-///
+#[must_use]
+pub fn workers_of(parent: u32) -> Vec<u32> {
+    let is_worker = |pid: &u32| state_of(*pid).is_some_and(|(name, ..)| name == "framehook-job");
+    children_of(parent).into_iter().filter(is_worker).collect()
+}
+
 /// # Panics
 /// Without `/proc`.
 #[must_use]
-pub fn workers_of(parent: u32) -> Vec<u32> {
+pub fn children_of(parent: u32) -> Vec<u32> {
     let all = fs::read_dir("/proc").expect("/proc");
     let pids = all.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    let is_worker = |pid: &u32| {
-        state_of(*pid).is_some_and(|(name, owner, state)| owner == parent && state != 'Z' && name == "framehook-job")
-    };
-    pids.filter(is_worker).collect()
+    pids.filter(|pid| state_of(*pid).is_some_and(|(_, owner, state)| owner == parent && state != 'Z')).collect()
 }
 
 /// Name, parent and state of a process.

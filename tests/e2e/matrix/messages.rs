@@ -23,9 +23,10 @@ fn messages_may_come_twice_in_any_order_too_late_and_broken() {
     cluster.settle(&ids);
     let before = cluster.predictions(&ids[0]);
     let brokers = cluster.brokers().to_owned();
+    let prefix = cluster.topic("");
     let topic = cluster.topic("results");
     let of_scenario = |topic: &str| -> Vec<Record> {
-        let all = topics::read(&brokers, &cluster.topic(topic));
+        let all = topics::read(&brokers, &format!("{prefix}{topic}"));
         all.into_iter().filter(|record| String::from_utf8_lossy(&record.payload).contains(&ids[0])).collect()
     };
 
