@@ -64,6 +64,11 @@ test: setup-tests build ## Run all tests and lints; does its own set-up
 	@python3 -m unittest discover --start-directory scripts/tests
 	@$(MAKE) --no-print-directory lint
 
+.PHONY: chaos
+chaos: setup-tests build ## Ten minutes in which anything may happen to anything; prints its seed
+	@echo "==> ten minutes of chaos (a minute of it is part of make test); FRAMEHOOK_TEST_SEED=... repeats the same events"
+	@FRAMEHOOK_CHAOS_S=$${FRAMEHOOK_CHAOS_S:-600} cargo test $(CARGO_FLAGS) --test e2e chaos:: -- --nocapture
+
 .PHONY: setup-tests
 setup-tests:
 	@scripts/setup.sh --tests

@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use framehook_tests::{asset, client::demo_scenario, platform::Platform};
+use framehook_tests::{asset, client::demo_scenario, cluster::Cluster, platform::Platform, servers::topics};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "canary-7Qx2-password";
@@ -96,6 +96,39 @@ fn credentials_of_a_source_are_used_and_found_nowhere() {
     }
 }
 
+#[test]
+fn nor_in_the_servers_of_a_cluster() {
+    let server = serve_clip();
+    let key = "00112233445566778899aabbccddeeff".repeat(2);
+    let settings =
+        [("FRAMEHOOK_KEY", key.as_str()), ("FRAMEHOOK_SOURCE_NETWORKS", "127.0.0.0/8"), ("FRAMEHOOK_LOG", "trace")];
+    let mut cluster = Cluster::start(&settings);
+    let id = cluster.post_scenario(&scenario(&format!("http://me:{PASSWORD}@{server}/clip.mp4?token={TOKEN}")));
+    cluster.settle(std::slice::from_ref(&id));
+
+    let mut seen = vec![("the database".to_owned(), cluster.dump())];
+    for topic in ["init_scenario", "to_deploy", "results", "runner_status"] {
+        let records = topics::read(cluster.brokers(), &cluster.topic(topic));
+        assert!(!records.is_empty(), "{topic}");
+        seen.push((topic.to_owned(), records.into_iter().flat_map(|record| record.payload).collect()));
+    }
+    for path in [format!("/scenario/{id}"), format!("/scenario/{id}/history"), "/runner".into(), "/metrics".into()] {
+        let answer = cluster.get(&path);
+        seen.push((path, answer.body.to_string().into_bytes()));
+    }
+    for (place, bytes) in &seen {
+        assert!(!bytes.is_empty(), "{place}");
+        for secret in [PASSWORD, TOKEN, BASIC, key.as_str()] {
+            assert!(!holds(bytes, secret), "{secret} is in {place}");
+        }
+    }
+    assert_nowhere(cluster.folder());
+}
+
+fn holds(bytes: &[u8], secret: &str) -> bool {
+    bytes.windows(secret.len()).any(|window| window == secret.as_bytes())
+}
+
 /// No file below a folder (database, log and output among them) holds a secret.
 fn assert_nowhere(folder: &Path) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -107,8 +140,7 @@ fn assert_nowhere(folder: &Path) {
         // A file may be gone again.
         let bytes = fs::read(&path).unwrap_or_default();
         for secret in [PASSWORD, TOKEN, BASIC] {
-            let found = bytes.windows(secret.len()).position(|window| window == secret.as_bytes());
-            assert_eq!(found, None, "{secret} is in {}", path.display());
+            assert!(!holds(&bytes, secret), "{secret} is in {}", path.display());
         }
     }
 }

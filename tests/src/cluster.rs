@@ -7,7 +7,7 @@ use std::{
     env,
     fs::{self, File},
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     sync::MutexGuard,
     time::Duration,
@@ -254,6 +254,21 @@ impl Cluster {
     #[must_use]
     pub fn sql(&self) -> Session {
         Session::open(&self.database_url)
+    }
+
+    /// Everything in the database, as SQL.
+    #[must_use]
+    pub fn dump(&self) -> Vec<u8> {
+        let dump =
+            Command::new("pg_dump").arg(&self.database_url).output().expect("pg_dump is installed with PostgreSQL");
+        assert!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+        dump.stdout
+    }
+
+    /// Holds the data folders and logs of all processes, and the shared blobs.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     #[must_use]

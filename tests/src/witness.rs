@@ -19,7 +19,7 @@ use framehook_core::{
 use crate::servers::Session;
 
 /// Between two looks; what lasts shorter is seen in what it leaves behind.
-const PERIOD: Duration = Duration::from_millis(200);
+const PERIOD: Duration = Duration::from_millis(500);
 
 #[derive(Default)]
 pub struct Witness {

@@ -31,7 +31,7 @@ fn servers_come_and_go() {
 
     row("an API dies between commit and publish: another's relay publishes, and the same key is the same scenario");
     cluster.kafka().signal(Signal::STOP);
-    let key = "a key of the client";
+    let key = "a-key-of-the-client";
     let post = |cluster: &Cluster| {
         let answer = cluster.post_with_key("/scenario/init", key, &slow_scenario(FRAME_MS));
         assert_eq!(answer.status, 200, "{}", answer.body);
