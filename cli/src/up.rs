@@ -53,7 +53,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);
-    services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
+    services.orchestrator(process::orchestrator_config(settings), &store, &bus);
     Ok(services)
 }
 

@@ -68,7 +68,7 @@ fn credentials_of_a_source_are_used_and_found_nowhere() {
     }
 
     let rows = platform.completed(&good, 500);
-    assert_eq!(rows[0].detections.is_empty(), false);
+    assert!(!rows[0].detections.is_empty());
     let failed = platform.wait_for_state(&closed, &["failed"]);
     assert_eq!(failed["reason"]["code"], "source_auth", "{failed:#}");
     assert!(failed["reason"]["message"].as_str().unwrap().contains(&format!("http://{server}/closed.mp4")));
