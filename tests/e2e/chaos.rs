@@ -53,6 +53,7 @@ fn whatever_happens_in_whatever_order_everything_completes() {
     let mut ids: Vec<String> = Vec::new();
     while Instant::now() < end {
         chaos.undo_what_is_due(Instant::now());
+        chaos.cluster.revive();
         chaos.event();
         let next = Instant::now() + PERIOD;
         // Somebody must be there to be asked.
@@ -129,6 +130,6 @@ impl Chaos {
     }
 
     fn api_answers(&self) -> bool {
-        APIS.iter().any(|api| !self.undo.iter().any(|(_, undo)| [Undo::Start(api), Undo::Continue(api)].contains(undo)))
+        APIS.iter().any(|api| self.cluster.answers(api))
     }
 }

@@ -119,6 +119,12 @@ impl Client {
         text.lines().map(|line| serde_json::from_str(line).expect("a line is a prediction")).collect()
     }
 
+    /// Whether an API answers at once: no second try, and no other is asked.
+    #[must_use]
+    pub fn answers(&self) -> bool {
+        self.agent.get(format!("{}/healthz", self.url())).call().is_ok()
+    }
+
     /// Asks one API, and where it does not answer the next, until one does.
     fn ask<T>(&self, request: impl Fn(&Agent, &str) -> Result<T, ureq::Error>) -> T {
         wait_for("an API to answer", self.deadline, || {

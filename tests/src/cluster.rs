@@ -206,6 +206,20 @@ impl Cluster {
         command.arg("drain").arg("--data").arg(self.data(runner)).output().expect("framehook can be run")
     }
 
+    /// Starts again what ended by itself, as the service manager of a machine does: a process that finds no server at its
+    /// start says so and ends.
+    pub fn revive(&mut self) {
+        let mut ended = Vec::new();
+        for (name, process) in &mut self.processes {
+            let child = process.child.as_mut();
+            if child.is_some_and(|child| child.try_wait().expect("a child of ours").is_some()) {
+                process.child = None;
+                ended.push(*name);
+            }
+        }
+        ended.into_iter().for_each(|name| self.up(name));
+    }
+
     /// Starts whatever does not run, and waits until everything is ready.
     pub fn all_up(&mut self) {
         let down: Vec<_> = self.processes.iter().filter(|(_, p)| p.child.is_none()).map(|(name, _)| *name).collect();
@@ -215,11 +229,13 @@ impl Cluster {
         self.all_ready();
     }
 
-    fn all_ready(&self) {
-        for (name, process) in &self.processes {
-            let client = Client::new(vec![format!("http://127.0.0.1:{}", process.port)], PATIENCE, CLUSTER_DEADLINE);
+    fn all_ready(&mut self) {
+        let names: Vec<_> = self.processes.keys().copied().collect();
+        for name in names {
+            let client = Client::new(vec![self.url_of(name)], PATIENCE, CLUSTER_DEADLINE);
             wait_for(&format!("{name} to be ready"), CLUSTER_DEADLINE, || {
-                (client.get("/readyz").status == 200).then_some(())
+                self.revive();
+                (client.answers() && client.get("/readyz").status == 200).then_some(())
             });
         }
         wait_for("the runners to be heard of", CLUSTER_DEADLINE, || {
@@ -249,6 +265,12 @@ impl Cluster {
     #[must_use]
     pub fn url_of(&self, name: &str) -> String {
         format!("http://127.0.0.1:{}", self.processes[name].port)
+    }
+
+    /// Whether a process answers at once.
+    #[must_use]
+    pub fn answers(&self, name: &str) -> bool {
+        Client::new(vec![self.url_of(name)], Duration::from_secs(1), CLUSTER_DEADLINE).answers()
     }
 
     #[must_use]
