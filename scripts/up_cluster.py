@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import ctypes
 import fcntl
+import json
 import os
 import pathlib
 import shlex
@@ -83,11 +84,15 @@ class Process:
         return text in self.log.read_text(errors="replace")
 
     def is_ready(self):
+        return self.readiness() is not None
+
+    def readiness(self):
+        """What /readyz says, if it is."""
         try:
             with urllib.request.urlopen(self.where + "/readyz", timeout=PROBE_SECONDS) as answer:
-                return answer.status == 200
+                return json.load(answer)
         except (urllib.error.URLError, OSError):
-            return False
+            return None
 
     def end(self):
         """How it ended, in words."""
@@ -163,7 +168,8 @@ class Cluster:
             self.wait(process, process.is_ready)
         say("starting the balancer")
         self.start_all([self.balancer])
-        self.wait(self.balancer, self.balancer.is_ready)
+        # Before the leader has heard of both runners, everything that is posted would go to one of them.
+        self.wait(self.balancer, lambda: (self.balancer.readiness() or {}).get("runners_alive") == 2)
 
     def start_all(self, processes):
         for process in processes:
