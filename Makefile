@@ -50,6 +50,10 @@ demo-faces: build ## The same with a real model on real footage, both fetched fr
 	@echo "==> running the demo with a real model"
 	@python3 scripts/demo.py --faces
 
+.PHONY: up-cluster
+up-cluster: setup-tests build ## Run the scaled deployment on this machine, to play with; Ctrl-C ends it
+	@python3 scripts/up_cluster.py
+
 .PHONY: test
 test: setup-tests build ## Run all tests and lints; does its own set-up
 	@echo "==> testing the workspace"
@@ -59,6 +63,11 @@ test: setup-tests build ## Run all tests and lints; does its own set-up
 	@echo "==> testing the scripts"
 	@python3 -m unittest discover --start-directory scripts/tests
 	@$(MAKE) --no-print-directory lint
+
+.PHONY: chaos
+chaos: setup-tests build ## Ten minutes in which anything may happen to anything; prints its seed
+	@echo "==> ten minutes of chaos (a minute of it is part of make test); FRAMEHOOK_TEST_SEED=... repeats the same events"
+	@FRAMEHOOK_CHAOS_S=$${FRAMEHOOK_CHAOS_S:-600} cargo test $(CARGO_FLAGS) --test e2e chaos:: -- --nocapture
 
 .PHONY: setup-tests
 setup-tests:
@@ -77,11 +86,20 @@ lint: setup ## Check formatting, clippy's lints and the documentation, warnings 
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 
 .PHONY: bench
-bench: build ## Measure against the model alone and against plain Python; 5 runs of each
-	@echo "==> measuring (about two minutes; leave the machine alone meanwhile)"
-	@python3 bench/run.py
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest"
+	@echo "==> measuring (about a quarter of an hour for everything; leave the machine alone meanwhile)"
+	@python3 bench/run.py $(PARTS)
+
+.PHONY: setup-bench
+setup-bench:
+	@scripts/setup.sh --bench
+
+.PHONY: docs
+docs: setup-tests ## Write those documents in docs/ anew that come from the sources
+	@echo "==> writing docs/"
+	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --test e2e docs::
 
 .PHONY: clean-data
-clean-data: ## Remove what demos and `framehook up` left in this folder
-	@echo "==> removing demo-out/ and framehook-data/"
-	@rm -rf demo-out framehook-data
+clean-data: ## Remove what demos, `framehook up` and `make up-cluster` left in this folder
+	@echo "==> removing demo-out/, framehook-data/ and framehook-cluster/"
+	@rm -rf demo-out framehook-data framehook-cluster

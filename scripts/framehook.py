@@ -32,11 +32,11 @@ class Failure(Exception):
 
 
 class Platform:
-    """`framehook up` on a fresh folder and a free port, for the length of a `with` block."""
+    """`framehook up`, or one role of it, on a fresh folder and a free port, for the length of a `with` block."""
 
-    def __init__(self, folder, *arguments):
+    def __init__(self, folder, *arguments, role="up", environment=None):
         self.data, self.log = folder / "data", folder / "framehook.log"
-        self.arguments = arguments
+        self.role, self.arguments, self.environment = role, arguments, {**os.environ, **(environment or {})}
         self.process, self.url = None, None
 
     def __enter__(self):
@@ -45,11 +45,11 @@ class Platform:
             raise Failure(f"{shown(executable)} is missing; run `make build` first")
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        command = [executable, "up", "--data", self.data, "--port", "0", *self.arguments]
+        command = [executable, self.role, "--data", self.data, "--port", "0", *self.arguments]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches this script, which then stops the platform in order.
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                            start_new_session=True)
+                                            env=self.environment, start_new_session=True)
         try:
             self.url = self._wait_for_url()
         except BaseException:
@@ -64,11 +64,11 @@ class Platform:
         file, deadline = self.data / "url", time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self.process.poll() is not None:
-                raise Failure(f"framehook up ended with code {self.process.returncode}:\n{self.last_lines()}")
+                raise Failure(f"framehook {self.role} ended with code {self.process.returncode}:\n{self.last_lines()}")
             if file.exists() and (url := file.read_text().strip()):
                 return url.rstrip("/")
             time.sleep(0.02)
-        raise Failure(f"framehook up wrote no {file.name} within {START_SECONDS} s:\n{self.last_lines()}")
+        raise Failure(f"framehook {self.role} wrote no {file.name} within {START_SECONDS} s:\n{self.last_lines()}")
 
     def stop(self):
         """In order if possible; the process is gone in any case."""
@@ -77,7 +77,7 @@ class Platform:
                 self.process.send_signal(signal.SIGINT)
                 self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            print(f"framehook up did not stop within {STOP_SECONDS} s and was killed; see {shown(self.log)}")
+            print(f"framehook {self.role} did not stop within {STOP_SECONDS} s and was killed; see {shown(self.log)}")
         finally:
             if self.process.poll() is None:
                 self.process.kill()

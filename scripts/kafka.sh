@@ -3,16 +3,22 @@
 # ZooKeeper, listening on 127.0.0.1 only. The process becomes the broker, so a signal to it is a
 # signal to the broker.
 #
-#   scripts/kafka.sh FOLDER PORT CONTROLLER_PORT
+#   scripts/kafka.sh FOLDER PORT CONTROLLER_PORT [PROXIED_PORT PROXY_PORT]
 #
 # FOLDER holds everything: the log, the configuration and, at the first start, a fresh identity. With
 # the same FOLDER and ports a broker goes on where it was killed. `scripts/setup.sh --tests` fetches
-# what this needs into .cache/kafka/lib.
+# what this needs into .cache/kafka/lib. Who connects to PROXIED_PORT is told to come back through PROXY_PORT, where a
+# test has put something that can be cut.
 set -eu
 
-[ $# = 3 ] || { echo "usage: scripts/kafka.sh FOLDER PORT CONTROLLER_PORT" >&2; exit 2; }
+[ $# = 3 ] || [ $# = 5 ] || {
+    echo "usage: scripts/kafka.sh FOLDER PORT CONTROLLER_PORT [PROXIED_PORT PROXY_PORT]" >&2
+    exit 2
+}
 port=$2
 controller=$3
+proxied=${4:+,PROXIED://127.0.0.1:$4}
+proxy=${5:+,PROXIED://127.0.0.1:$5}
 jars=$(cd "$(dirname "$0")/.." && pwd)/.cache/kafka/lib
 [ -e "$jars/../version" ] || { echo "kafka.sh: Apache Kafka is not in $jars; run scripts/setup.sh --tests" >&2; exit 1; }
 command -v java >/dev/null || { echo "kafka.sh: java is missing; run scripts/setup.sh --tests" >&2; exit 1; }
@@ -25,9 +31,9 @@ cat >server.properties <<PROPERTIES
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:$controller
-listeners=CLIENTS://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller
-advertised.listeners=CLIENTS://127.0.0.1:$port
-listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENTS://127.0.0.1:$port,CONTROLLER://127.0.0.1:$controller$proxied
+advertised.listeners=CLIENTS://127.0.0.1:$port$proxy
+listener.security.protocol.map=CLIENTS:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT
 inter.broker.listener.name=CLIENTS
 controller.listener.names=CONTROLLER
 log.dirs=log

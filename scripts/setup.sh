@@ -2,11 +2,12 @@
 # Installs what a build needs and this machine lacks; says what it does, and does nothing twice.
 #
 #   scripts/setup.sh            what `make build` and `make demo` need
-#   scripts/setup.sh --tests    and what only `make test` needs
+#   scripts/setup.sh --tests    and what `make test` and `make up-cluster` need
+#   scripts/setup.sh --bench    and what only `make bench` needs besides
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
-# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central into .cache/.
-# A run that finds everything needs no network.
+# through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central and an S3 server
+# from crates.io into .cache/. A run that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -14,17 +15,20 @@ cd "$(dirname "$0")/.."
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
 # librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
+# Its TLS and that of connections to an S3 store is the system's OpenSSL.
 packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
-    --tests)
+    --tests | --bench)
         # curl follows the guides; util-linux runs PostgreSQL as a user that is not root.
-        packages="$packages curl postgresql-15 util-linux"
+        packages="$packages curl haproxy postgresql-15 redis-server util-linux"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"
+        # The load of bench/rest.py.
+        [ "$1" = --tests ] || packages="$packages wrk"
         ;;
-    *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests]" >&2; exit 2 ;;
+    *) echo "setup: unknown option $1; usage: scripts/setup.sh [--tests | --bench]" >&2; exit 2 ;;
 esac
 
 say() { echo "==> setup: $*"; }
@@ -72,6 +76,11 @@ else
         echo "create_main_cluster = false" |
             $as_root tee /etc/postgresql-common/createcluster.d/framehook.conf >/dev/null ;;
     esac
+    case $missing in *redis-server*)
+        # Only the executable is wanted here too: a unit that is masked is not started.
+        [ -e /etc/systemd/system/redis-server.service ] ||
+            { $as_root mkdir -p /etc/systemd/system; $as_root ln -s /dev/null /etc/systemd/system/redis-server.service; } ;;
+    esac
     # The lists may be old or absent; a failure shows what apt-get said.
     for step in "update" "install -y --no-install-recommends$missing"; do
         # shellcheck disable=SC2086 # words on purpose
@@ -114,9 +123,11 @@ fi
 library=$(sh scripts/onnxruntime.sh)
 say "ONNX Runtime is in ${library#"$PWD"/}"
 
-# --- Apache Kafka, for tests --------------------------------------------------------------------
+# --- Servers for tests and benchmarks -----------------------------------------------------------
 
-if [ "${1-}" = --tests ]; then
+if [ -n "${1-}" ]; then
     scripts/kafka/fetch.sh
     say "Apache Kafka is in .cache/kafka/lib"
+    scripts/s3.sh
+    say "the S3 server is in .cache/s3/bin"
 fi

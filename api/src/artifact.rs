@@ -160,8 +160,10 @@ async fn delete(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result
             Ok(StatusCode::NO_CONTENT)
         }
         DeleteArtifact::NotFound => Err(not_found(kind, &name, &version)),
-        DeleteArtifact::InUse { by } => {
-            let detail = format!("scenario {by} uses {kind} `{name}@{version}`; delete the scenario first");
+        DeleteArtifact::InUse { by, state } => {
+            let detail = format!(
+                "scenario {by}, which is {state}, needs {kind} `{name}@{version}`; first delete the scenario, and with it its predictions"
+            );
             Err(Problem::new(ErrorCode::ArtifactInUse, detail))
         }
     }

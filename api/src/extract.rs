@@ -7,9 +7,13 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId};
+use framehook_core::{
+    error_code::ErrorCode,
+    ids::{RunnerId, ScenarioId},
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tracing::Span;
 
 use crate::problem::{Problem, too_large};
 
@@ -26,7 +30,21 @@ impl<S: Send + Sync> FromRequestParts<S> for ScenarioPath {
             Problem::new(ErrorCode::InvalidParameter, detail).field("id").expected("the UUID of a scenario")
         };
         let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
-        text.parse().map(Self).map_err(|e| bad(format!("`{}` is not a UUID: {e}", text.escape_debug())))
+        let id = text.parse().map_err(|e| bad(format!("`{}` is not a UUID: {e}", text.escape_debug())))?;
+        Span::current().record("scenario_id", tracing::field::display(id));
+        Ok(Self(id))
+    }
+}
+
+/// `{id}` of a path: a runner may have any name.
+pub(crate) struct RunnerPath(pub RunnerId);
+
+impl<S: Send + Sync> FromRequestParts<S> for RunnerPath {
+    type Rejection = Problem;
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let bad = |detail: String| Problem::new(ErrorCode::InvalidParameter, detail).field("id");
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
+        Ok(Self(RunnerId(id)))
     }
 }
 
@@ -205,14 +223,6 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     })
 }
 
-/// The W3C trace context of a request; a malformed one is ignored, as the specification asks.
-pub(crate) fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let text = headers.get("traceparent")?.to_str().ok()?;
-    let lengths: Vec<_> = text.split('-').map(str::len).collect();
-    let is_hex = text.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
-    (lengths == [2, 32, 16, 2] && is_hex).then(|| text.to_owned())
-}
-
 /// Whether the client wants one JSON line a prediction.
 pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {
     let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
@@ -319,9 +329,6 @@ mod tests {
         for bad in ["", "a b", &"a".repeat(256)] {
             assert!(idempotency_key(&with("idempotency-key", bad)).is_err(), "{bad}");
         }
-        let trace = format!("00-{}-{}-01", "a".repeat(32), "b".repeat(16));
-        assert_eq!(traceparent(&with("traceparent", &trace)), Some(trace));
-        assert_eq!(traceparent(&with("traceparent", "00-x-y-01")), None);
         assert!(wants_ndjson(&with("accept", "text/html, application/x-ndjson;q=0.9")));
         assert!(!wants_ndjson(&with("accept", "application/json")));
     }

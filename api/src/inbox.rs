@@ -4,21 +4,29 @@
 //! consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows end. What
 //! cannot be read becomes a dead letter in the same transaction. The bus's group only hands out partitions.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use framehook_core::message::{Envelope, Message, Topic};
+use framehook_core::{
+    ids::{Generation, ScenarioId},
+    message::{Envelope, Message, Topic, frame_of},
+    prediction::Prediction,
+};
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
     store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
+    telemetry,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{Span, info_span};
 
 use crate::{backoff::Backoff, metrics};
 
 /// Group on the bus and consumer in the store.
 pub const CONSUMER: &str = "results-inbox";
-/// Records of one transaction. While one commits the next gathers, so batches grow with the load by themselves.
+/// Records of one transaction. While one commits the next is read, so batches grow with the load by themselves.
 const BATCH: usize = 500;
+/// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a second span.
+const MAX_BEGUN: usize = 10_000;
 
 /// Runs until `cancel`. Errors are logged and retried.
 pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
@@ -39,25 +47,11 @@ async fn consume(
     backoff: &mut Backoff,
 ) -> Result<(), BusError> {
     let subscription = bus.subscribe(CONSUMER, Topic::Results).await?;
-    let mut inbox = Inbox { store, bus, cancel, subscription, next: HashMap::new() };
-    loop {
-        let Some(fetched) = cancel.run_until_cancelled(inbox.subscription.next(BATCH)).await else { return Ok(()) };
-        match fetched? {
-            Fetched::Assigned(partitions) => {
-                for partition in partitions {
-                    inbox.position(partition).await?;
-                }
-            }
-            Fetched::Revoked(partitions) => {
-                for partition in partitions {
-                    inbox.next.remove(&partition);
-                    metrics::global().inbox_left(partition);
-                }
-            }
-            Fetched::Records { partition, records } => inbox.take(partition, records).await?,
-        }
-        backoff.reset();
-    }
+    let mut inbox =
+        Inbox { store, bus, cancel, subscription, next: HashMap::new(), begun: HashSet::new(), under_way: None };
+    let end = inbox.serve(backoff).await;
+    // What is on its way arrives before another membership asks for the offsets.
+    inbox.finish().await.and(end)
 }
 
 struct Inbox<'a> {
@@ -65,11 +59,51 @@ struct Inbox<'a> {
     bus: &'a SharedBus,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
-    /// A partition's stored offset.
+    /// Of each partition of ours the next record to read: the stored offset, or what it becomes by the batch under way.
     next: HashMap<i32, i64>,
+    begun: HashSet<(ScenarioId, Generation)>,
+    under_way: Option<UnderWay>,
+}
+
+/// A batch on its way into the store. One at a time; the next is fetched and read meanwhile.
+struct UnderWay {
+    partition: i32,
+    next: i64,
+    predictions: usize,
+    dead_letters: usize,
+    /// Of the first results in it, open until it is stored.
+    _first_results: Vec<Span>,
+    task: AbortOnDropHandle<Option<StoreOutcome>>,
 }
 
 impl Inbox<'_> {
+    async fn serve(&mut self, backoff: &mut Backoff) -> Result<(), BusError> {
+        loop {
+            let fetched = tokio::select! {
+                () = self.cancel.cancelled() => return Ok(()),
+                outcome = outcome(&mut self.under_way) => {
+                    self.settle(outcome).await?;
+                    continue;
+                }
+                fetched = self.subscription.next(BATCH) => fetched?,
+            };
+            match fetched {
+                Fetched::Assigned(partitions) => {
+                    for partition in partitions {
+                        self.position(partition).await?;
+                    }
+                }
+                Fetched::Revoked(partitions) => {
+                    self.next.retain(|partition, _| !partitions.contains(partition));
+                    self.finish().await?;
+                    partitions.into_iter().for_each(|partition| metrics::global().inbox_left(partition));
+                }
+                Fetched::Records { partition, records } => self.take(partition, records).await?,
+            }
+            backoff.reset();
+        }
+    }
+
     /// Begins, or begins again, at the stored offset.
     async fn position(&mut self, partition: i32) -> Result<(), BusError> {
         let store = self.store;
@@ -86,35 +120,116 @@ impl Inbox<'_> {
         records.retain(|r| r.offset >= expected);
         let Some(last) = records.last() else { return Ok(()) };
         let next = last.offset + 1;
-        let batch = batch(partition, expected, next, records);
+        let (batch, first_results) = self.read(partition, expected, next, records);
+        self.finish().await?;
+        if self.next.get(&partition) != Some(&expected) {
+            // The batch before was not stored: these records come again behind it.
+            return Ok(());
+        }
         show_dead_letters(self.bus, &batch).await;
-        let store = self.store;
-        match until_stored(self.cancel, || store.store_results(batch.clone())).await {
-            None => Ok(()),
-            Some(StoreOutcome::OffsetMoved) => {
-                tracing::info!(partition, "another consumer moved the offset: reading it again");
-                self.position(partition).await
-            }
-            Some(StoreOutcome::Stored) => {
-                self.next.insert(partition, next);
-                metrics::global().inbox_at(partition, next);
-                metrics::global().stored.inc_by(batch.predictions.len() as u64);
-                metrics::global().dead_letters.inc_by(batch.dead_letters.len() as u64);
-                if let Err(error) = self.bus.forget(Topic::Results, partition, next).await {
-                    // The next batch asks for more than this one did.
-                    tracing::debug!(partition, "records are kept longer than needed: {error}");
+        self.next.insert(partition, next);
+        let (predictions, dead_letters) = (batch.predictions.len(), batch.dead_letters.len());
+        let (store, cancel) = (self.store.clone(), self.cancel.clone());
+        let task = tokio::spawn(async move {
+            let store = &store;
+            until_stored(&cancel, || store.store_results(batch.clone())).await
+        });
+        self.under_way = Some(UnderWay {
+            partition,
+            next,
+            predictions,
+            dead_letters,
+            _first_results: first_results,
+            task: AbortOnDropHandle::new(task),
+        });
+        Ok(())
+    }
+
+    /// What is to be stored, and the spans of the first results in it.
+    fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
+        let mut predictions = Vec::with_capacity(records.len());
+        let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
+        for record in records {
+            match result(&record.payload) {
+                Ok((prediction, traceparent)) => {
+                    first_results.extend(self.first_result(&prediction, traceparent.as_deref()));
+                    predictions.push(prediction);
                 }
-                Ok(())
+                Err(reason) => {
+                    let Delivered { offset, key, payload, .. } = record;
+                    tracing::warn!(partition, offset, scenario_id = key, "dead letter: {reason}");
+                    // The key says the same, or it is not this scenario's frame.
+                    let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
+                    let position = frame.map(|(_, position)| position);
+                    dead_letters.push(DeadLetter { offset, key, payload, reason, position });
+                }
             }
         }
+        let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
+        (ResultBatch { consumer, topic, partition, expected, next, predictions, dead_letters }, first_results)
     }
+
+    /// The last step of the trace of a deployment: its first result becomes readable. The others are counted, not traced.
+    fn first_result(&mut self, prediction: &Prediction, traceparent: Option<&str>) -> Option<Span> {
+        let Prediction { scenario_id, generation, frame, .. } = *prediction;
+        if self.begun.len() >= MAX_BEGUN {
+            self.begun.clear();
+        }
+        if !self.begun.insert((scenario_id, generation)) {
+            return None;
+        }
+        let span = info_span!("store first result", otel.kind = "consumer", %scenario_id, generation, frame);
+        telemetry::follow(&span, traceparent);
+        Some(span)
+    }
+
+    /// Waits for the batch under way, if there is one.
+    async fn finish(&mut self) -> Result<(), BusError> {
+        if self.under_way.is_none() {
+            return Ok(());
+        }
+        let outcome = outcome(&mut self.under_way).await;
+        self.settle(outcome).await
+    }
+
+    async fn settle(&mut self, outcome: Option<StoreOutcome>) -> Result<(), BusError> {
+        let Some(UnderWay { partition, next, predictions, dead_letters, .. }) = self.under_way.take() else {
+            return Ok(());
+        };
+        let is_ours = self.next.contains_key(&partition);
+        if outcome == Some(StoreOutcome::Stored) {
+            metrics::global().stored.inc_by(predictions as u64);
+            metrics::global().dead_letters.inc_by(dead_letters as u64);
+            if is_ours {
+                metrics::global().inbox_at(partition, next);
+            }
+            if let Err(error) = self.bus.forget(Topic::Results, partition, next).await {
+                // The next batch asks for more than this one did.
+                tracing::debug!(partition, "records are kept longer than needed: {error}");
+            }
+        } else if is_ours {
+            tracing::info!(partition, "the offset is not where this consumer left it: reading from there");
+            self.position(partition).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What became of the batch under way; for ever if there is none. Cancel-safe.
+async fn outcome(under_way: &mut Option<UnderWay>) -> Option<StoreOutcome> {
+    let Some(batch) = under_way else { return std::future::pending().await };
+    (&mut batch.task).await.unwrap_or_else(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        // The process ends.
+        Err(_) => None,
+    })
 }
 
 /// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is still to be
 /// shown; tried only once, because the store keeps them anyway.
 async fn show_dead_letters(bus: &SharedBus, batch: &ResultBatch) {
     let partition = batch.partition;
-    for DeadLetter { offset, key, payload, reason } in &batch.dead_letters {
+    for DeadLetter { offset, key, payload, reason, .. } in &batch.dead_letters {
         let record = Delivered { partition, offset: *offset, key: key.clone(), payload: payload.clone() };
         if let Err(error) = bus.dead_letter(Topic::Results, &record, reason).await {
             tracing::warn!(partition, offset, "a dead letter is in the store only: {error}");
@@ -139,26 +254,11 @@ where
     }
 }
 
-fn batch(partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> ResultBatch {
-    let mut predictions = Vec::with_capacity(records.len());
-    let mut dead_letters = Vec::new();
-    for record in records {
-        match read(&record.payload) {
-            Ok(prediction) => predictions.push(prediction),
-            Err(reason) => {
-                tracing::warn!(partition, offset = record.offset, "dead letter: {reason}");
-                let Delivered { offset, key, payload, .. } = record;
-                dead_letters.push(DeadLetter { offset, key, payload, reason });
-            }
-        }
-    }
-    let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-    ResultBatch { consumer, topic, partition, expected, next, predictions, dead_letters }
-}
-
-fn read(payload: &[u8]) -> Result<framehook_core::prediction::Prediction, String> {
-    match Envelope::parse(payload)?.message {
-        Message::Result(prediction) => Ok(*prediction),
+/// A prediction, and the trace it belongs to.
+fn result(payload: &[u8]) -> Result<(Prediction, Option<String>), String> {
+    let Envelope { message, traceparent, .. } = Envelope::parse(payload)?;
+    match message {
+        Message::Result(prediction) => Ok((*prediction, traceparent)),
         other => Err(format!(
             "a message for topic `{}`, not a result",
             Envelope::new(other, jiff::Timestamp::now()).topic().name()

@@ -16,6 +16,7 @@ mod canonical;
 mod extract;
 pub mod health;
 mod hooks;
+mod hot;
 pub mod inbox;
 mod linger;
 mod metrics;
@@ -36,7 +37,7 @@ mod view;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::artifact::ArtifactKind;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, seal::Key, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::SharedStore};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -101,6 +102,7 @@ pub(crate) struct App {
     pub store: SharedStore,
     pub bus: SharedBus,
     pub blobs: Blobs,
+    pub hot: hot::Hot,
     pub probes: probe::Probes,
     pub accepted_configs: hooks::AcceptedConfigs,
     /// Held while a blob and its row are written or removed together.
@@ -112,10 +114,18 @@ pub(crate) struct App {
 pub(crate) type SharedApp = Arc<App>;
 
 impl App {
-    fn new(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs, draining: CancellationToken) -> Self {
+    fn new(
+        config: ApiConfig,
+        store: SharedStore,
+        bus: SharedBus,
+        blobs: Blobs,
+        cache: Option<Cache>,
+        draining: CancellationToken,
+    ) -> Self {
+        let hot = hot::Hot::new(cache);
         let probes = probe::Probes::new(&config);
         let accepted_configs = hooks::AcceptedConfigs::default();
         let artifact_writes = tokio::sync::Mutex::default();
-        Self { config, store, bus, blobs, probes, accepted_configs, artifact_writes, draining }
+        Self { config, store, bus, blobs, hot, probes, accepted_configs, artifact_writes, draining }
     }
 }

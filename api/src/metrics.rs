@@ -40,11 +40,20 @@ pub(crate) struct UploadLabels {
     pub outcome: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CacheLabels {
+    /// `scenario` or `prediction`.
+    what: &'static str,
+    /// `hit`, `miss`, or `unavailable`.
+    outcome: &'static str,
+}
+
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabels, Histogram>,
     pub uploads: Family<UploadLabels, Counter>,
+    cached: Family<CacheLabels, Counter>,
     pub relayed: Counter,
     pub stored: Counter,
     pub dead_letters: Counter,
@@ -69,6 +78,7 @@ impl Metrics {
             requests: Family::default(),
             latency: Family::new_with_constructor(histogram as fn() -> Histogram),
             uploads: Family::default(),
+            cached: Family::default(),
             relayed: Counter::default(),
             stored: Counter::default(),
             dead_letters: Counter::default(),
@@ -79,6 +89,7 @@ impl Metrics {
         let help = "Time from a request's head to its answer's head";
         registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
         registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
+        registry.register("cache_requests", "Answers asked of the cache, by outcome", metrics.cached.clone());
         registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
         registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
         registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
@@ -91,6 +102,10 @@ impl Metrics {
             .get_or_create(&RouteLabels { method: method.clone(), route: route.clone() })
             .observe(took.as_secs_f64());
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
+    }
+
+    pub(crate) fn cached(&self, what: &'static str, outcome: &'static str) {
+        self.cached.get_or_create(&CacheLabels { what, outcome }).inc();
     }
 
     pub(crate) fn inbox_at(&self, partition: i32, next: i64) {

@@ -3,7 +3,6 @@
 //! Invariant: whatever the length of a scenario, a request holds at most two pages of rows in memory.
 
 use axum::{
-    Json,
     body::{Body, Bytes},
     extract::State,
     http::{HeaderMap, header},
@@ -49,10 +48,12 @@ pub(crate) struct Parameters {
 /// Predictions in the order of the frames
 ///
 /// `Accept: application/x-ndjson` streams all that match, one JSON object a line. A page may have fewer items than
-/// `limit`; only `next_cursor` says whether there are more.
+/// `limit`; only `next_cursor` says whether there are more. Where the installation has a cache, a page may be up to one
+/// second old.
 #[utoipa::path(get, path = "/prediction/{id}", tag = "/prediction", operation_id = "get_predictions", params(("id" = ScenarioId, Path), Parameters),
     responses(
-        (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson"))),
+        (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson")),
+            headers(("Age" = Option<u32>, description = "Seconds since it was read, of a page from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
@@ -62,13 +63,19 @@ pub(crate) async fn get(
 ) -> Result<Response, Problem> {
     let limit = page::limit(parameters.limit)?;
     let is_bounded = parameters.limit.is_some();
+    let key = format!("{parameters:?}");
     let mut reader = Reader::new(app.store.clone(), id, parameters)?;
-    app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    let must_exist = async || app.store.scenario(id).await?.map(drop).ok_or_else(|| not_found(id));
     if wants_ndjson(&headers) {
+        must_exist().await?;
         let left = if is_bounded { limit as usize } else { usize::MAX };
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], stream_lines(reader, left)).into_response());
     }
-    Ok(Json(reader.page(limit as usize).await?).into_response())
+    let read = async {
+        must_exist().await?;
+        reader.page(limit).await
+    };
+    app.hot.answer(id, "prediction", &key, read).await
 }
 
 /// Which detections, and so which frames.
@@ -78,9 +85,13 @@ struct Filter {
 }
 
 impl Filter {
+    fn takes_all(&self) -> bool {
+        self.label.is_none() && self.min_score.is_none()
+    }
+
     /// The prediction with its matching detections only; `None` if there are none.
     fn apply(&self, mut prediction: Prediction) -> Option<Prediction> {
-        if self.label.is_none() && self.min_score.is_none() {
+        if self.takes_all() {
             return Some(prediction);
         }
         let mut renumbered = Vec::with_capacity(prediction.detections.len());
@@ -137,13 +148,17 @@ impl Reader {
         Ok(rows)
     }
 
-    async fn page(&mut self, limit: usize) -> Result<Page<Prediction>, Problem> {
+    async fn page(&mut self, limit: u32) -> Result<Page<Prediction>, Problem> {
+        if self.filter.takes_all() {
+            // The row behind a page says whether there is more; a filter may have to look at any number.
+            self.query.limit = ROWS.min(limit + 1);
+        }
         let mut items = Vec::new();
         let mut seen = self.query.after_pts_us;
         let mut scanned = 0;
         while !self.ended && scanned < MAX_SCANNED {
             for row in self.rows().await? {
-                if items.len() == limit {
+                if items.len() == limit as usize {
                     return Ok(Page { items, next_cursor: seen.map(page::prediction_cursor) });
                 }
                 seen = Some(row.pts_us);

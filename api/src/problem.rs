@@ -118,7 +118,10 @@ impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::TooLarge { cap } => too_large(cap),
-            BlobError::Full => Self::new(ErrorCode::StorageFull, "free disk space in the data folder, then retry"),
+            BlobError::Full => Self::new(
+                ErrorCode::StorageFull,
+                "free disk space in the data folder or the shared blob store, then retry",
+            ),
             BlobError::Unavailable(cause) => {
                 tracing::warn!("shared blob store: {cause}");
                 Self::new(ErrorCode::Unavailable, "the shared blob store is not available; retry in a moment")
@@ -179,6 +182,7 @@ mod tests {
         assert_eq!(of(StoreError::Full("x".into())).status(), 507);
         assert_eq!(Problem::from(BlobError::Full).status, 507);
         let unavailable = of(StoreError::Unavailable("x".into()));
+        assert_eq!(Problem::from(BlobError::Unavailable("x".into())).status, 503);
         assert_eq!((unavailable.status().as_u16(), unavailable.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
     }
 }

@@ -10,8 +10,10 @@ use framehook_core::message::{Envelope, Topic};
 use framehook_infra::{
     bus::{Record, SharedBus},
     store::SharedStore,
+    telemetry,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Span, field::display, info_span};
 use uuid::Uuid;
 
 use crate::{backoff::Backoff, metrics};
@@ -69,11 +71,22 @@ async fn forward(store: &SharedStore, bus: &SharedBus) -> Result<usize, RelayErr
         if records.is_empty() {
             continue;
         }
+        let spans: Vec<_> = messages.iter().filter(|m| m.topic() == topic).map(span).collect();
         bus.publish(topic, records).await?;
+        drop(spans);
         store.mark_published(&ids).await?;
         metrics::global().relayed.inc_by(ids.len() as u64);
     }
     Ok(messages.len())
+}
+
+/// The step of a scenario's trace that takes one of its messages to the bus.
+fn span(message: &Envelope) -> Span {
+    let (scenario_id, generation) = message.subject().unzip();
+    let (scenario_id, generation) = (scenario_id.map(display), generation.flatten());
+    let span = info_span!("publish", otel.kind = "producer", topic = message.topic().name(), scenario_id, generation);
+    telemetry::follow(&span, message.traceparent.as_deref());
+    span
 }
 
 fn of_topic(messages: &[Envelope], topic: Topic) -> Result<(Vec<Record>, Vec<Uuid>), serde_json::Error> {

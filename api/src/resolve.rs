@@ -7,6 +7,7 @@ use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
     error_code::ErrorCode,
     input::InputOptions,
+    placement::check_labels,
     spec::{ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
 };
 use framehook_infra::{
@@ -23,10 +24,6 @@ use crate::{
 
 /// One line on a screen, with room for other scripts.
 const MAX_NAME: usize = 200;
-const MAX_LABELS: usize = 64;
-/// A word, and a sentence.
-const MAX_LABEL: usize = 63;
-const MAX_LABEL_VALUE: usize = 255;
 /// Each hook is an instance of a plugin with up to 256 MiB of its own.
 const MAX_HOOKS: usize = 16;
 /// Of what exists, in a message.
@@ -82,13 +79,10 @@ fn check_sizes(spec: &ScenarioSpec) -> Vec<FieldError> {
     let name = spec.name.chars().count();
     check(name > MAX_NAME, "name", format!("the name has {name} characters; at most {MAX_NAME} are allowed"));
     check(spec.name.chars().any(char::is_control), "name", "the name contains control characters".into());
-    let labels = spec.labels.len();
-    check(labels > MAX_LABELS, "labels", format!("there are {labels} labels; at most {MAX_LABELS} are allowed"));
-    let is_long = |(key, value): (&String, &String)| {
-        key.is_empty() || key.chars().count() > MAX_LABEL || value.chars().count() > MAX_LABEL_VALUE
-    };
-    let message = format!("a label has 1 to {MAX_LABEL} characters, its value at most {MAX_LABEL_VALUE}");
-    check(spec.labels.iter().any(is_long), "labels", message);
+    for (field, labels) in [("labels", &spec.labels), ("placement", &spec.placement)] {
+        let checked = check_labels(labels);
+        check(checked.is_err(), field, checked.err().unwrap_or_default());
+    }
     for (field, hooks) in [("plugins.pre", &spec.plugins.pre), ("plugins.post", &spec.plugins.post)] {
         let count = hooks.len();
         check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));

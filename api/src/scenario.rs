@@ -1,13 +1,15 @@
-//! `/scenario`: create, check, list, get, stop, start, delete, history.
+//! `/scenario`: create, check, list, get, stop, start, delete, history, delivery.
 //!
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     http::{HeaderMap, StatusCode},
+    response::Response,
 };
 use framehook_core::{
+    delivery::Delivery,
     error_code::ErrorCode,
     ids::{Digest, ScenarioId},
     spec::{ResolvedScenario, ScenarioSpec},
@@ -15,14 +17,16 @@ use framehook_core::{
 };
 use framehook_infra::store::{Created, Idempotency, NewScenario, ScenarioFilter, ScenarioRecord};
 use serde::{Deserialize, Serialize};
+use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App, SharedApp, canonical,
-    extract::{Body, Query, ScenarioPath, idempotency_key, traceparent},
+    extract::{Body, Query, ScenarioPath, idempotency_key},
     page::{self, Page},
     problem::Problem,
     resolve::{no_key, resolve},
+    server::Traceparent,
     view::{HistoryView, ScenarioView},
 };
 
@@ -31,13 +35,14 @@ use crate::{
 /// With an `Idempotency-Key`, the same request again gives the same scenario.
 #[utoipa::path(post, path = "/scenario/init", tag = "/scenario", operation_id = "init_scenario",
     params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
-        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform")),
+        ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform; made if absent")),
     request_body = ScenarioSpec,
     responses(
         (status = 200, description = "Created, or created before with this key", body = ScenarioView),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn init(
     State(app): State<SharedApp>,
+    Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
 ) -> Result<Json<ScenarioView>, Problem> {
@@ -52,7 +57,7 @@ pub(crate) async fn init(
         return answer(created);
     }
     let resolved = resolve(&app, &body.parsed).await?;
-    let traceparent = traceparent(&headers);
+    let traceparent = Some(traceparent);
     let new = NewScenario { id: ScenarioId::generate(), spec: body.parsed, resolved, idempotency, traceparent };
     answer(app.store.create_scenario(new).await?)
 }
@@ -68,7 +73,10 @@ fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Proble
 
 fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
     match created {
-        Created::New(record) | Created::Repeated(record) => Ok(Json(record.into())),
+        Created::New(record) | Created::Repeated(record) => {
+            Span::current().record("scenario_id", display(record.id));
+            Ok(Json(record.into()))
+        }
         Created::KeyReused => {
             let detail = "this key belongs to a request with another body; use a new key for a new scenario";
             Err(Problem::new(ErrorCode::IdempotencyKeyReused, detail).field("Idempotency-Key"))
@@ -124,16 +132,16 @@ pub(crate) async fn list(
 }
 
 /// One scenario
+///
+/// Where the installation has a cache, what another API instance changed may show up to one second late.
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
-        (status = 200, body = ScenarioView),
+        (status = 200, body = ScenarioView,
+            headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn get(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
-    let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
-    Ok(Json(record.into()))
+pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
+    let read = async { Ok(ScenarioView::from(app.store.scenario(id).await?.ok_or_else(|| not_found(id))?)) };
+    app.hot.answer(id, "scenario", "", read).await
 }
 
 /// Stop a scenario; again does nothing more
@@ -169,13 +177,16 @@ pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
 ) -> Result<StatusCode, Problem> {
-    let deleted = app.store.set_desired(id, Desired::Deleted).await?;
-    deleted.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
+    let deleted = app.store.set_desired(id, Desired::Deleted).await;
+    app.hot.changed(id);
+    deleted?.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
 }
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
-    let record = app.store.set_desired(id, desired).await?.filter(is_there).ok_or_else(|| not_found(id))?;
+    let record = app.store.set_desired(id, desired).await;
+    app.hot.changed(id);
+    let record = record?.filter(is_there).ok_or_else(|| not_found(id))?;
     Ok(Json(record.into()))
 }
 
@@ -206,6 +217,28 @@ pub(crate) async fn history(
     let entries = app.store.history(id, after, limit + 1).await?;
     let items = entries.into_iter().map(HistoryView::from).collect();
     Ok(Json(Page::cut(items, limit, |entry: &HistoryView| page::history_cursor(entry.sequence))))
+}
+
+/// What became of every frame
+///
+/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`, at any time. `decoded` is not computed from the
+/// others: runners report how far they are, and predictions are counted once each as they are stored. Once the scenario is
+/// at rest and everything has arrived, `inbox.frames` is 0; a number that stays there is a frame that was lost.
+///
+/// In the example the worker is at its 500th frame: 478 have detections, a hook skipped 19, the record of one could not be
+/// read, and two are on their way to the store (478 + 19 + 1 + 2 = 500).
+#[utoipa::path(get, path = "/scenario/{id}/delivery", tag = "/scenario", operation_id = "get_delivery",
+    params(("id" = ScenarioId, Path)),
+    responses(
+        (status = 200, body = Delivery, example = json!({
+            "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
+            "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn delivery(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+) -> Result<Json<Delivery>, Problem> {
+    app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
 }
 
 pub(crate) fn not_found(id: ScenarioId) -> Problem {

@@ -8,13 +8,15 @@ use std::{
 use axum::{
     Router,
     extract::{DefaultBodyLimit, MatchedPath, Request},
+    http::Method,
     middleware::{self, Next},
     response::Response,
 };
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore, telemetry};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
@@ -37,6 +39,7 @@ pub async fn serve(
     store: SharedStore,
     bus: SharedBus,
     blobs: Blobs,
+    cache: Option<Cache>,
     cancel: CancellationToken,
 ) -> std::io::Result<()> {
     let lame_duck = config.lame_duck;
@@ -47,7 +50,7 @@ pub async fn serve(
             tokio::time::sleep(delay).await;
         }
     };
-    let app = App::new(config, store, bus, blobs, cancel.clone());
+    let app = App::new(config, store, bus, blobs, cache, cancel.clone());
     let server = axum::serve(listener, routes(app)).with_graceful_shutdown(after(lame_duck));
     let grace_over = after(lame_duck + GRACE);
     tokio::select! {
@@ -60,8 +63,8 @@ pub async fn serve(
 }
 
 /// Every route, ready to be served.
-pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs) -> Router {
-    routes(App::new(config, store, bus, blobs, CancellationToken::new()))
+pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs, cache: Option<Cache>) -> Router {
+    routes(App::new(config, store, bus, blobs, cache, CancellationToken::new()))
 }
 
 fn routes(app: App) -> Router {
@@ -101,11 +104,13 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::stop))
         .routes(routes!(scenario::start))
         .routes(routes!(scenario::history))
+        .routes(routes!(scenario::delivery))
         .routes(routes!(prediction::get))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))
         .routes(routes!(artifact::model::get, artifact::model::delete))
         .routes(routes!(artifact::video::get, artifact::video::delete))
         .routes(routes!(runner::list))
+        .routes(routes!(runner::get))
         .routes(routes!(operation::healthz))
         .routes(routes!(operation::readyz))
         .routes(routes!(operation::metrics))
@@ -130,14 +135,23 @@ async fn method_not_allowed(request: Request) -> Problem {
     Problem::new(ErrorCode::MethodNotAllowed, detail)
 }
 
-/// One log line and one count a request.
-async fn observe(request: Request, next: Next) -> Response {
+/// What follows from a request goes on with this.
+#[derive(Clone)]
+pub(crate) struct Traceparent(pub(crate) String);
+
+/// One log line, one count and one span a request.
+async fn observe(mut request: Request, next: Next) -> Response {
     let began = Instant::now();
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
-    let response = next.run(request).await;
+    let span = span(&method, &route);
+    let given = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
+    let traceparent = telemetry::begin(&span, given);
+    request.extensions_mut().insert(Traceparent(traceparent));
+    let response = next.run(request).instrument(span.clone()).await;
     let (took, status) = (began.elapsed(), response.status().as_u16());
     metrics::global().observe_request(method.as_str(), &route, status, took);
+    let _entered = span.entered();
     let (method, us) = (method.as_str(), took.as_micros());
     // What changes something, or fails, is worth a line; polling is not.
     if method == "GET" && status < 400 {
@@ -146,4 +160,14 @@ async fn observe(request: Request, next: Next) -> Response {
         tracing::info!(method, route, status, us, "request");
     }
     response
+}
+
+/// Polling is not worth a span that is exported either.
+fn span(method: &Method, route: &str) -> Span {
+    let name = format!("{method} {route}");
+    if method == Method::GET {
+        debug_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
+    } else {
+        info_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
+    }
 }

@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing is computed from anything but one record, so that a view is as consistent as the read behind it.
 
+use std::collections::BTreeMap;
+
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
@@ -162,8 +164,12 @@ pub struct RunnerView {
     pub version: String,
     /// Most workers at a time.
     pub capacity: u32,
+    /// Workers it could start now: none while it drains, or is not alive.
+    pub free: u32,
     /// Takes no new work.
     pub draining: bool,
+    /// What a scenario's `placement` can ask for.
+    pub labels: BTreeMap<String, String>,
     /// Ended ones too, until something newer replaces them.
     pub workers: Vec<WorkerStatus>,
 }
@@ -171,10 +177,15 @@ pub struct RunnerView {
 impl From<RunnerRecord> for RunnerView {
     fn from(record: RunnerRecord) -> Self {
         let RunnerRecord { id, incarnation, lost, expires_at, seen_at, status } = record;
+        let alive = !lost && expires_at > Timestamp::now();
+        let live = status.workers.iter().filter(|w| !w.phase.is_ended()).count();
+        let free = status.capacity.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
         Self {
             id,
             incarnation,
-            alive: !lost && expires_at > Timestamp::now(),
+            alive,
+            free: if alive && !status.draining { free } else { 0 },
+            labels: status.labels,
             seen_at,
             expires_at,
             version: status.version,

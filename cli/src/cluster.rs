@@ -14,6 +14,7 @@ use clap::Args;
 use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
+    cache::Cache,
     kafka::{GroupProtocol, Kafka, KafkaConfig},
     postgres::Postgres,
     seal::Key,
@@ -69,8 +70,15 @@ pub(crate) struct ClusterOptions {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     kafka_properties: Vec<String>,
 
-    /// Where all APIs and runners keep what is uploaded, as file:///FOLDER on a file system they share
-    #[arg(long, env = "FRAMEHOOK_BLOBS", value_name = "URL")]
+    /// Redis, as redis://HOST:PORT: a cache of what is read again and again; optional, nothing depends on it
+    #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_url: Option<String>,
+
+    /// Where all APIs and runners keep what is uploaded: file:///FOLDER on a file system they share, or
+    /// s3://BUCKET/PREFIX with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a server other than
+    /// Amazon's, AWS_ENDPOINT_URL in the environment
+    #[arg(long, env = "FRAMEHOOK_BLOBS", hide_env_values = true, value_name = "URL")]
     #[serde(skip_serializing_if = "Option::is_none")]
     blobs: Option<String>,
 
@@ -115,6 +123,7 @@ impl ClusterOptions {
             } else {
                 self.kafka_properties
             },
+            redis_url: self.redis_url.or(file.redis_url),
             blobs: self.blobs.or(file.blobs),
             blob_cache_gib: self.blob_cache_gib.or(file.blob_cache_gib),
             key: self.key.or(file.key),
@@ -168,11 +177,19 @@ impl ClusterOptions {
         Ok(bus)
     }
 
+    /// `None`: there shall be none. It connects when it is first asked.
+    pub(crate) fn cache(&self) -> anyhow::Result<Option<Cache>> {
+        let Some(url) = &self.redis_url else { return Ok(None) };
+        let cache = Cache::new(url).context("redis_url")?;
+        info!("caches in Redis at {}", without_secrets(url));
+        Ok(Some(cache))
+    }
+
     /// Opens the shared blobs with their cache below `data`.
     pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
         let Some(url) = &self.blobs else {
             bail!(
-                "no blob store is named; set FRAMEHOOK_BLOBS=file:///FOLDER, a folder that all APIs and runners share"
+                "no blob store is named; set FRAMEHOOK_BLOBS to file:///FOLDER or s3://BUCKET/PREFIX, the same for all APIs and runners"
             );
         };
         let cache_bytes = u64::from(self.blob_cache_gib.unwrap_or(BLOB_CACHE_GIB)) << 30;
@@ -208,6 +225,8 @@ impl ClusterOptions {
         let key_only = |text: &String| format!("{}=***", text.split('=').next().unwrap_or_default());
         Self {
             database_url: self.database_url.as_deref().map(without_secrets),
+            redis_url: self.redis_url.as_deref().map(without_secrets),
+            blobs: self.blobs.as_deref().map(|url| if is_folder(url) { url.into() } else { without_secrets(url) }),
             kafka_properties: self.kafka_properties.iter().map(key_only).collect(),
             key: self.key.as_ref().map(|_| "***".into()),
             ..self.clone()
@@ -226,8 +245,13 @@ impl fmt::Debug for ClusterOptions {
     }
 }
 
+/// A path may hold any character, and no secret.
+fn is_folder(url: &str) -> bool {
+    url.starts_with("file:")
+}
+
 /// A URL with its user's password and its query hidden: either may hold one.
-fn without_secrets(url: &str) -> String {
+pub(crate) fn without_secrets(url: &str) -> String {
     let url = url.split('?').next().unwrap_or_default();
     let Some((scheme, rest)) = url.split_once("://") else { return "***".into() };
     match rest.rsplit_once('@') {
@@ -251,6 +275,8 @@ mod tests {
             assert_eq!(without_secrets(url), shown);
             let options = ClusterOptions {
                 database_url: Some(url.into()),
+                redis_url: Some(url.into()),
+                blobs: Some(url.replace("postgres:", "s3:")),
                 kafka_properties: vec!["sasl.password=s3cret".into(), "s3cret-without-a-key".into()],
                 key: Some("=s3cret".into()),
                 ..ClusterOptions::default()

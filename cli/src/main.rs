@@ -1,10 +1,12 @@
 //! The `framehook` executable: reads its command line and calls what does the work.
 
 mod cluster;
+mod log;
 mod process;
 mod roles;
 mod services;
 mod settings;
+mod traces;
 mod up;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -114,19 +116,23 @@ fn main() -> ExitCode {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up(up) => with_settings(*up, ClusterOptions::default(), up::up),
-        Command::Api(role) => run_role(*role, roles::api),
-        Command::Orchestrator(role) => run_role(*role, roles::orchestrator),
+        Command::Api(role) => run_role("api", *role, roles::api),
+        Command::Orchestrator(role) => run_role("orchestrator", *role, roles::orchestrator),
         Command::Runner(runner) => match runner.command {
             Some(RunnerCommand::Drain { data }) => roles::drain(&data),
-            None => run_role(runner.role, roles::runner),
+            None => run_role("runner", runner.role, roles::runner),
         },
-        Command::Migrate(role) => run_role(*role, roles::migrate),
+        Command::Migrate(role) => run_role("migrate", *role, roles::migrate),
         Command::PluginHost(command) => plugin_host(command),
     }
 }
 
-fn run_role<F: Future<Output = anyhow::Result<()>>>(role: Role, run: impl FnOnce(Settings) -> F) -> anyhow::Result<()> {
-    with_settings(role.up, role.cluster, |settings| process::run(settings, run))
+fn run_role<F: Future<Output = anyhow::Result<()>>>(
+    name: &str,
+    role: Role,
+    run: impl FnOnce(Settings) -> F,
+) -> anyhow::Result<()> {
+    with_settings(role.up, role.cluster, |settings| process::run(name, settings, run))
 }
 
 /// Loads the settings, and prints them instead of running if that is asked for.

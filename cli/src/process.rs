@@ -3,7 +3,6 @@
 use std::{
     fs,
     future::Future,
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,38 +11,31 @@ use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, UploadCaps};
 use framehook_core::{ids::RunnerId, job::HookLimits};
 use framehook_infra::seal::Key;
+use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
-use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
-use crate::settings::{LogFormat, Settings};
+use crate::{log, settings::Settings};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// Everything that matters has ended before.
 const LEFTOVERS: Duration = Duration::from_secs(1);
 
 /// Runs a role to its end.
-pub(crate) fn run<F>(settings: Settings, role: impl FnOnce(Settings) -> F) -> anyhow::Result<()>
+pub(crate) fn run<F>(name: &str, settings: Settings, role: impl FnOnce(Settings) -> F) -> anyhow::Result<()>
 where
     F: Future<Output = anyhow::Result<()>>,
 {
-    start_log(&settings)?;
+    let traces = log::start(name, &settings)?;
     let settings = resolve(settings)?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(role(settings));
     // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
     runtime.shutdown_timeout(LEFTOVERS);
-    outcome
-}
-
-fn start_log(settings: &Settings) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("log filter `{}` is not valid; try `info` or `debug`", settings.log))?;
-    let registry = tracing_subscriber::registry().with(filter);
-    let colours = std::io::stderr().is_terminal();
-    match settings.log_format {
-        LogFormat::Text => registry.with(fmt::layer().with_ansi(colours).with_writer(std::io::stderr)).init(),
-        LogFormat::Json => registry.with(fmt::layer().json().with_writer(std::io::stderr)).init(),
+    if let Some(traces) = traces {
+        traces.end();
     }
-    Ok(())
+    outcome
 }
 
 /// Checks the files that are named, and makes their paths independent of where the process was started.
@@ -92,9 +84,15 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
     })
 }
 
+pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
+    let keep_results = settings.keep_results_days.map(|days| DAY * days);
+    OrchestratorConfig { keep_results, ..OrchestratorConfig::default() }
+}
+
 pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>) -> anyhow::Result<RunnerConfig> {
     Ok(RunnerConfig {
         max_workers: settings.max_workers,
+        labels: settings.labels()?,
         hook_limits: HookLimits {
             call_ms: settings.hook_call_ms,
             memory_bytes: settings.hook_memory_mib << 20,

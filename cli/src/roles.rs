@@ -8,7 +8,6 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, health::Needs};
 use framehook_core::ids::RunnerId;
-use framehook_orchestrator::OrchestratorConfig;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -30,6 +29,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let listener = listen(&settings).await?;
     let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
     let blobs = settings.cluster.blobs(&settings.data).await?;
+    let cache = settings.cluster.cache()?;
     let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, settings.cluster.key()?)? };
     announce("api", &listener, &settings)?;
 
@@ -37,7 +37,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cancel).await?) }
+        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await?) }
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);
@@ -53,7 +53,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     let mut services = Services::default();
     services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() });
     services.relay(&store, &bus);
-    services.orchestrator(OrchestratorConfig::default(), &store, &bus);
+    services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
 }
 

@@ -6,12 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
+use framehook_core::placement::{Labels, check_labels};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::ClusterOptions;
+use crate::cluster::{ClusterOptions, without_secrets};
 
 /// What somebody set; absent means "as it is".
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -31,6 +32,11 @@ pub(crate) struct Options {
     #[arg(long, env = "FRAMEHOOK_MAX_WORKERS", value_name = "N")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_workers: Option<u32>,
+
+    /// What this runner has, for scenarios whose `placement` asks for it, such as gpu=true; repeat for several [default: none]
+    #[arg(long = "label", env = "FRAMEHOOK_LABELS", value_name = "KEY=VALUE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    labels: Option<Vec<String>>,
 
     /// Folder that scenarios may read video files from; repeat for several [default: none]
     #[arg(long = "source-dir", env = "FRAMEHOOK_SOURCE_DIRS", value_name = "FOLDER", value_delimiter = ':')]
@@ -77,6 +83,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_video_mib: Option<u64>,
 
+    /// Days after which predictions are removed [default: they stay until their scenario is deleted]
+    #[arg(long, env = "FRAMEHOOK_KEEP_RESULTS_DAYS", value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_results_days: Option<u32>,
+
     /// The worker executable [default: framehook-worker beside this one]
     #[arg(long, env = "FRAMEHOOK_WORKER", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -96,6 +107,11 @@ pub(crate) struct Options {
     #[arg(long, env = "FRAMEHOOK_LOG_FORMAT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     log_format: Option<LogFormat>,
+
+    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default: none]
+    #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    otlp_endpoint: Option<String>,
 
     /// Flags of their own.
     #[arg(skip)]
@@ -118,6 +134,7 @@ pub(crate) struct Settings {
     pub(crate) data: PathBuf,
     pub(crate) port: u16,
     pub(crate) max_workers: u32,
+    pub(crate) labels: Vec<String>,
     pub(crate) source_dirs: Vec<PathBuf>,
     pub(crate) source_networks: Vec<IpNet>,
     pub(crate) intra_threads: usize,
@@ -127,10 +144,14 @@ pub(crate) struct Settings {
     pub(crate) max_plugin_mib: u64,
     pub(crate) max_model_mib: u64,
     pub(crate) max_video_mib: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) keep_results_days: Option<u32>,
     pub(crate) worker: PathBuf,
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) otlp_endpoint: Option<String>,
     /// Of the roles of a scaled deployment; `framehook up` has no use for it.
     #[serde(default)]
     pub(crate) cluster: ClusterOptions,
@@ -144,6 +165,7 @@ impl Settings {
             data: "framehook-data".into(),
             port: 8080,
             max_workers: 4,
+            labels: vec![],
             source_dirs: vec![],
             source_networks: vec![],
             intra_threads: 1,
@@ -154,10 +176,12 @@ impl Settings {
             // The most that an ONNX file without external data can hold.
             max_model_mib: 2048,
             max_video_mib: 65_536,
+            keep_results_days: None,
             worker: beside("framehook-worker"),
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
             log_format: LogFormat::Text,
+            otlp_endpoint: None,
             cluster: ClusterOptions::default(),
         }
     }
@@ -183,7 +207,8 @@ impl Settings {
 
     /// The settings as TOML, without what is secret.
     pub(crate) fn dump(&self) -> anyhow::Result<String> {
-        let shown = Self { cluster: self.cluster.shown(), ..self.clone() };
+        let otlp_endpoint = self.otlp_endpoint.as_deref().map(without_secrets);
+        let shown = Self { cluster: self.cluster.shown(), otlp_endpoint, ..self.clone() };
         Ok(toml::to_string(&shown).context("cannot print the settings")?.trim_end().to_owned())
     }
 
@@ -197,6 +222,7 @@ impl Settings {
             ("max_plugin_mib", self.max_plugin_mib),
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),
+            ("keep_results_days", self.keep_results_days.map_or(1, u64::from)),
         ];
         for (name, value) in positive {
             if value == 0 {
@@ -215,7 +241,22 @@ impl Settings {
         if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
         }
-        Ok(())
+        self.labels().map(drop)
+    }
+
+    /// The runner's labels, each key once.
+    pub(crate) fn labels(&self) -> anyhow::Result<Labels> {
+        let mut labels = Labels::new();
+        for text in &self.labels {
+            let pair = text
+                .split_once('=')
+                .with_context(|| format!("labels: `{text}` has no `=`; expected KEY=VALUE, such as site=north"))?;
+            if labels.insert(pair.0.to_owned(), pair.1.to_owned()).is_some() {
+                bail!("labels: `{}` is given twice; a runner has one value for each", pair.0);
+            }
+        }
+        check_labels(&labels).map_err(|why| anyhow!("labels: {why}"))?;
+        Ok(labels)
     }
 
     /// There is no authentication, so nobody but this machine may call.
@@ -253,6 +294,14 @@ mod tests {
     }
 
     #[test]
+    fn labels_are_keys_and_values() {
+        let file = file("labels = [\"gpu=true\", \"note=a=b\"]");
+        let settings = Settings::load(&Options::default(), ClusterOptions::default(), Some(file.path())).unwrap();
+        let pairs = [("gpu", "true"), ("note", "a=b")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(settings.labels().unwrap(), Labels::from(pairs));
+    }
+
+    #[test]
     fn what_is_dumped_can_be_loaded() {
         let load = |text: &str| {
             let file = file(text);
@@ -271,6 +320,9 @@ mod tests {
             ("port = 70000", "port"),
             ("[cluster]\nkafka_broker = \"a:1\"", "kafka_broker"),
             ("max_workers = 0", "max_workers is 0"),
+            ("labels = [\"gpu\"]", "`gpu` has no `=`"),
+            ("labels = [\"=true\"]", "1 to 63"),
+            ("labels = [\"site=a\", \"site=b\"]", "`site` is given twice"),
             ("source_networks = [\"10.1.0.0/33\"]", "source_networks"),
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_video_mib = 17592186044416", "max_video_mib"),

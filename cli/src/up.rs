@@ -5,7 +5,6 @@
 use anyhow::Context as _;
 use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
-use framehook_orchestrator::OrchestratorConfig;
 use tokio::net::TcpListener;
 
 use crate::{
@@ -16,7 +15,7 @@ use crate::{
 
 /// Runs until a signal.
 pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
-    process::run(settings, serve)
+    process::run("up", settings, serve)
 }
 
 async fn serve(settings: Settings) -> anyhow::Result<()> {
@@ -46,7 +45,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
-        |cancel| async move { Ok(framehook_api::serve(api, listener, store, bus, blobs, cancel).await?) }
+        |cancel| async move { Ok(framehook_api::serve(api, listener, store, bus, blobs, None, cancel).await?) }
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();
@@ -54,7 +53,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);
-    services.orchestrator(OrchestratorConfig::default(), &store, &bus);
+    services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     Ok(services)
 }
 

@@ -55,6 +55,7 @@ error_codes! {
     IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used with another body";
     ScenarioNotFound = "scenario_not_found", 404, "No such scenario";
     ArtifactNotFound = "artifact_not_found", 404, "No such artifact";
+    RunnerNotFound = "runner_not_found", 404, "No such runner";
     RouteNotFound = "route_not_found", 404, "No such route";
     MethodNotAllowed = "method_not_allowed", 405, "The route does not have this method";
     StorageFull = "storage_full", 507, "The disk is full";

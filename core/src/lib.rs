@@ -5,6 +5,7 @@
 //! a WebAssembly engine. Whatever needs one of them lives in `infra` or above.
 
 pub mod artifact;
+pub mod delivery;
 pub mod error_code;
 pub mod fences;
 pub mod ids;
@@ -12,6 +13,7 @@ pub mod input;
 pub mod invariants;
 pub mod job;
 pub mod message;
+pub mod placement;
 pub mod planner;
 pub mod prediction;
 pub mod reason;

@@ -1,6 +1,8 @@
 //! What travels over the bus. Every message is a hint or an idempotent record: losing, repeating
 //! or reordering one changes nothing that the next heartbeat or the next scan does not mend.
 
+use std::{collections::BTreeMap, time::Duration};
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -41,6 +43,21 @@ impl Topic {
         }
     }
 
+    /// What it is made with, where it is missing.
+    #[must_use]
+    pub const fn layout(self) -> Layout {
+        match self {
+            // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading over brokers
+            // alone. Readers begin at the end and are told again, so an hour is for people who look for a cause.
+            Self::InitScenario | Self::ToDeploy | Self::RunnerStatus => {
+                Layout { partitions: 6, retention: HOUR, compression: "producer" }
+            }
+            // As many inboxes as can ever share the work: more partitions cannot be had later without moving keys. A
+            // week is how long the database may be away before frames are lost. JSON of boxes shrinks to a third by lz4.
+            Self::Results => Layout { partitions: 24, retention: HOUR.saturating_mul(7 * 24), compression: "lz4" },
+        }
+    }
+
     /// # Errors
     /// When no topic has this name.
     pub fn from_name(name: &str) -> Result<Self, String> {
@@ -48,21 +65,41 @@ impl Topic {
     }
 }
 
+/// How a topic of a broker is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub partitions: i32,
+    pub retention: Duration,
+    /// As the producer did it, unless it says so.
+    pub compression: &'static str,
+}
+
+/// What could not be read of a topic. Rare, and looked at by people: enough partitions to go to several brokers, and a
+/// month to find the time.
+pub const DEAD_LETTERS: Layout =
+    Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
+
+const HOUR: Duration = Duration::from_secs(3600);
+
 /// What every message carries. Unknown fields are ignored.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 pub struct Envelope {
     /// UUIDv7; the same in every copy of one message.
     pub id: Uuid,
+    /// Of the form of the messages; another one is not read.
     pub version: u32,
+    /// When it was written.
+    #[schema(value_type = String, format = DateTime)]
     pub time: Timestamp,
     /// W3C trace context of the request this goes back to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
+    /// Its `type`, and its `data`.
     #[serde(flatten)]
     pub message: Message,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
 #[serde(tag = "type", content = "data")]
 pub enum Message {
     #[serde(rename = "scenario.changed")]
@@ -79,14 +116,16 @@ pub enum Message {
 
 /// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
 /// generation of the scenario.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeployOrder {
     pub scenario_id: ScenarioId,
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
+    /// Of the scenario's settings, from 1.
     pub revision: i64,
     /// Creation time of the scenario.
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     pub scenario: ResolvedScenario,
     /// The last stored frame.
@@ -94,7 +133,7 @@ pub struct DeployOrder {
 }
 
 /// "Stop this generation of the scenario, and any older one."
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StopOrder {
     pub scenario_id: ScenarioId,
     pub generation: Generation,
@@ -114,6 +153,9 @@ pub struct RunnerStatus {
     /// Takes no new work.
     pub draining: bool,
     pub version: String,
+    /// What it has, for scenarios that ask for it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Ended ones too, until a newer generation or a stop order replaces them.
     pub workers: Vec<WorkerStatus>,
 }
@@ -205,6 +247,18 @@ impl Envelope {
         }
     }
 
+    /// The scenario it is about, and of which generation of it, for logs and traces.
+    #[must_use]
+    pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
+        match &self.message {
+            Message::ScenarioChanged { scenario_id } => Some((*scenario_id, None)),
+            Message::Deploy(order) => Some((order.scenario_id, Some(order.generation))),
+            Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
+            Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
+            Message::RunnerStatus(_) => None,
+        }
+    }
+
     /// # Errors
     /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -226,6 +280,24 @@ impl Envelope {
         let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
         Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
     }
+}
+
+/// Of which frame a record is that cannot be read as a whole: written by another release, or with a number that JSON does
+/// not have. `None` if it does not say so.
+#[must_use]
+pub fn frame_of(bytes: &[u8]) -> Option<(ScenarioId, Position)> {
+    #[derive(Deserialize)]
+    struct Outline {
+        data: Frame,
+    }
+    #[derive(Deserialize)]
+    struct Frame {
+        scenario_id: ScenarioId,
+        pts_us: i64,
+        frame: u64,
+    }
+    let Outline { data: Frame { scenario_id, pts_us, frame } } = serde_json::from_slice(bytes).ok()?;
+    Some((scenario_id, Position { pts_us, frame }))
 }
 
 impl std::str::FromStr for Envelope {

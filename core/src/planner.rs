@@ -6,13 +6,14 @@
 //! later snapshot would take back. Nothing here depends on having seen a particular message.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     time::Duration,
 };
 
 use crate::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Progress, WorkerPhase, WorkerStatus},
+    placement::{Labels, Room},
     prediction::Position,
     reason::{Reason, ReasonCode},
     state::{Desired, ScenarioState, WorkerState},
@@ -57,8 +58,12 @@ pub struct ScenarioFacts {
     pub state: ScenarioState,
     pub reason: Option<Reason>,
     pub generation: Generation,
-    /// The last stored frame.
+    /// The last frame that arrived in the store.
     pub stored: Option<Position>,
+    /// Labels that its runner must have.
+    pub placement: Labels,
+    /// Of the request that made it; no plan depends on it.
+    pub traceparent: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +86,7 @@ pub struct RunnerFacts {
     pub expires_at_us: i64,
     pub capacity: u32,
     pub draining: bool,
+    pub labels: Labels,
     /// When its last heartbeat was recorded.
     pub seen_at_us: i64,
     /// As of that heartbeat.
@@ -141,6 +147,23 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// The scenario it is about, and of which generation of it, for logs and traces.
+    #[must_use]
+    pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
+        match self {
+            Self::Deploy { scenario_id, generation, .. }
+            | Self::RepeatDeploy { scenario_id, generation }
+            | Self::Stop { scenario_id, generation, .. }
+            | Self::MoveWorker { scenario_id, generation, .. } => Some((*scenario_id, Some(*generation))),
+            Self::MoveScenario { scenario_id, .. }
+            | Self::Explain { scenario_id, .. }
+            | Self::Purge { scenario_id } => Some((*scenario_id, None)),
+            Self::LoseRunner { .. } => None,
+        }
+    }
+}
+
 /// The next steps, in the order to take them. Empty: the world is as desired, or must be waited for.
 #[must_use]
 pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
@@ -148,7 +171,7 @@ pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
     let alive: HashMap<_, _> =
         snapshot.runners.iter().filter(|r| !lost.contains(&r.incarnation)).map(|r| (r.incarnation, r)).collect();
     let workers: HashMap<_, _> = snapshot.workers.iter().map(|w| (w.scenario_id, w)).collect();
-    let mut capacity = Capacity::of(snapshot, &alive);
+    let mut room = Room::of(snapshot, &alive);
     let mut actions: Vec<_> = snapshot
         .runners
         .iter()
@@ -162,7 +185,7 @@ pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
                 Some(runner) => with_worker(scenario, worker, runner, snapshot.now_us, timing, &mut actions),
                 None => lose_worker(scenario, worker, &mut actions),
             },
-            None => without_worker(scenario, &mut capacity, &mut actions),
+            None => without_worker(scenario, &mut room, &mut actions),
         }
     }
     stop_strays(snapshot, &workers, &alive, timing, &mut actions);
@@ -190,34 +213,6 @@ fn expired_runners(snapshot: &Snapshot, timing: Timing) -> BTreeSet<Incarnation>
     let grace = if is_mass { micros(timing.mass_expiry_grace) } else { 0 };
     let written_off = expired.into_iter().filter(|r| r.expires_at_us.saturating_add(grace) <= snapshot.now_us);
     snapshot.runners.iter().filter(|r| superseded(r)).chain(written_off).map(|r| r.incarnation).collect()
-}
-
-/// Free workers of each runner, and the choice among them.
-struct Capacity<'a> {
-    free: BTreeMap<&'a RunnerId, (u32, u32, Incarnation)>,
-}
-
-impl<'a> Capacity<'a> {
-    fn of(snapshot: &'a Snapshot, alive: &HashMap<Incarnation, &'a RunnerFacts>) -> Self {
-        let used = |runner: &RunnerFacts| {
-            let workers = snapshot.workers.iter().filter(|w| w.incarnation == runner.incarnation);
-            u32::try_from(workers.count()).unwrap_or(u32::MAX)
-        };
-        let free = alive
-            .values()
-            .filter(|r| !r.draining)
-            .map(|r| (&r.id, (r.capacity.saturating_sub(used(r)), used(r), r.incarnation)))
-            .collect();
-        Self { free }
-    }
-
-    /// Takes a place on the runner with the fewest workers: spread by default.
-    fn take(&mut self) -> Option<(RunnerId, Incarnation)> {
-        let (id, place) = self.free.iter_mut().filter(|(_, p)| p.0 > 0).min_by_key(|(id, p)| (p.1, **id))?;
-        place.0 -= 1;
-        place.1 += 1;
-        Some(((*id).clone(), place.2))
-    }
 }
 
 /// The worker's runner is gone: so is the worker.
@@ -298,7 +293,7 @@ fn follow(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus,
     }
 }
 
-/// The worker ended; the scenario follows once every frame it published is stored.
+/// The worker ended; the scenario follows once every frame it published has arrived in the store: as a row, or as a dead letter.
 fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus, actions: &mut Vec<Action>) {
     // Results of a deleted scenario are dropped: nothing to wait for.
     let is_stored = report.progress.published.is_none_or(|published| scenario.stored >= Some(published));
@@ -345,13 +340,13 @@ fn last_words(report: &WorkerStatus) -> Option<Reason> {
 }
 
 /// No worker: place the scenario, or bring it to rest.
-fn without_worker(scenario: &ScenarioFacts, capacity: &mut Capacity<'_>, actions: &mut Vec<Action>) {
+fn without_worker(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
     use ScenarioState as S;
     match (scenario.desired, scenario.state) {
         (Desired::Deleted, S::Stopped | S::Completed | S::Failed) => {
             actions.push(Action::Purge { scenario_id: scenario.id });
         }
-        (Desired::Running, S::Pending | S::Recovering) => place(scenario, capacity, actions),
+        (Desired::Running, S::Pending | S::Recovering) => place(scenario, room, actions),
         // Started again while it was stopping.
         (Desired::Running, S::Stopped) => move_scenario(scenario, S::Pending, None, actions),
         (_, S::Stopping | S::Pending | S::Recovering) => {
@@ -365,19 +360,20 @@ fn without_worker(scenario: &ScenarioFacts, capacity: &mut Capacity<'_>, actions
     }
 }
 
-fn place(scenario: &ScenarioFacts, capacity: &mut Capacity<'_>, actions: &mut Vec<Action>) {
-    if let Some((runner_id, incarnation)) = capacity.take() {
-        actions.push(Action::Deploy {
-            scenario_id: scenario.id,
-            from: scenario.state,
-            generation: scenario.generation + 1,
-            runner_id,
-            incarnation,
-            resume_after: scenario.stored,
-        });
-        return;
-    }
-    let message = "every worker of every runner is busy; it starts as soon as one is free";
+fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
+    let message = match room.take(&scenario.placement) {
+        Ok((runner_id, incarnation)) => {
+            return actions.push(Action::Deploy {
+                scenario_id: scenario.id,
+                from: scenario.state,
+                generation: scenario.generation + 1,
+                runner_id,
+                incarnation,
+                resume_after: scenario.stored,
+            });
+        }
+        Err(message) => message,
+    };
     let reason = Some(Reason::new(ReasonCode::NoCapacity, message));
     if scenario.state != ScenarioState::Pending {
         move_scenario(scenario, ScenarioState::Pending, reason, actions);

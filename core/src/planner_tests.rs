@@ -9,6 +9,13 @@ use crate::invariants::one_live_generation;
 const SECOND: i64 = 1_000_000;
 const LEASE: i64 = 10 * SECOND;
 const FRAMES: u64 = 5;
+/// This scenario asks for the label that only this runner has.
+const PICKY: usize = 3;
+const NORTHERN: usize = 1;
+
+fn north() -> Labels {
+    Labels::from([("site".into(), "north".into())])
+}
 
 #[derive(Clone)]
 struct StoredWorker {
@@ -25,6 +32,7 @@ struct Process {
     id: RunnerId,
     incarnation: Incarnation,
     alive: bool,
+    labels: Labels,
     orders: Vec<Action>,
     workers: Vec<WorkerStatus>,
 }
@@ -50,6 +58,8 @@ impl World {
                 reason: None,
                 generation: 0,
                 stored: None,
+                placement: if n == PICKY { north() } else { Labels::new() },
+                traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
         }
@@ -66,7 +76,8 @@ impl World {
         }
         self.starts += 1;
         let incarnation = Incarnation(uuid::Uuid::from_u128(self.starts));
-        self.processes.push(Process { id, incarnation, alive: true, orders: vec![], workers: vec![] });
+        let labels = if n == NORTHERN { north() } else { Labels::new() };
+        self.processes.push(Process { id, incarnation, alive: true, labels, orders: vec![], workers: vec![] });
         self.heartbeat(self.processes.len() - 1);
     }
 
@@ -78,6 +89,7 @@ impl World {
             expires_at_us: self.now_us + LEASE,
             capacity: 2,
             draining: false,
+            labels: process.labels.clone(),
             seen_at_us: self.now_us,
             workers: process.workers.clone(),
         };
@@ -116,6 +128,8 @@ impl World {
                 let scenario = &mut self.scenario(scenario_id).facts;
                 assert_eq!((scenario.state, scenario.generation + 1), (from, generation));
                 assert_eq!(scenario.desired, Desired::Running);
+                let is_wanted = scenario.placement.is_empty() || runner_id.0 == format!("runner-{NORTHERN}");
+                assert!(is_wanted, "{runner_id} lacks {:?}", scenario.placement);
                 scenario.state.may_become(ScenarioState::Deploying).unwrap();
                 scenario.state = ScenarioState::Deploying;
                 scenario.generation = generation;
@@ -447,6 +461,21 @@ fn scenarios_are_spread_over_runners() {
     world.settle();
     let runners: BTreeSet<_> = world.workers.iter().map(|w| w.facts.runner_id.clone()).collect();
     assert_eq!(runners.len(), 2);
+}
+
+#[test]
+fn a_scenario_that_no_runner_suits_waits_for_one_that_does() {
+    let mut world = World::new(1, 1);
+    world.scenarios[0].facts.placement = north();
+    world.settle();
+    let facts = &world.scenarios[0].facts;
+    let reason = facts.reason.as_ref().unwrap();
+    assert_eq!((facts.state, reason.code), (ScenarioState::Pending, ReasonCode::NoCapacity));
+    assert!(reason.message.contains("no runner has `site=north`"), "{}", reason.message);
+    world.start_runner(NORTHERN);
+    world.settle();
+    assert_eq!(world.scenarios[0].facts.state, ScenarioState::Deploying);
+    assert_eq!(world.workers[0].facts.runner_id.0, "runner-1");
 }
 
 #[test]

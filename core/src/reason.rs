@@ -26,7 +26,7 @@ pub enum ReasonCode {
     PluginTimeout,
     /// A plugin reported an error of its own.
     PluginError,
-    /// No runner has a free worker.
+    /// No runner has a free worker, or none has the labels that the scenario asks for.
     NoCapacity,
     /// The worker process ended unexpectedly.
     WorkerCrash,

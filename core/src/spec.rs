@@ -35,6 +35,9 @@ pub struct ScenarioSpec {
     /// Free labels, such as `{"site": "north"}`.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; see `GET /runner`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub placement: BTreeMap<String, String>,
 }
 
 /// Where the frames come from: exactly one of these.

@@ -188,8 +188,18 @@ impl WorkerState {
 /// The scenario's state machine as a Mermaid diagram, for the documentation.
 #[must_use]
 pub fn scenario_diagram() -> String {
+    diagram(SCENARIO_TRANSITIONS)
+}
+
+/// The worker's, likewise.
+#[must_use]
+pub fn worker_diagram() -> String {
+    diagram(WORKER_TRANSITIONS)
+}
+
+fn diagram<State: fmt::Display>(transitions: &[(State, State, &str)]) -> String {
     let mut text = String::from("stateDiagram-v2\n    [*] --> pending\n");
-    for (from, to, why) in SCENARIO_TRANSITIONS {
+    for (from, to, why) in transitions {
         text += &format!("    {from} --> {to}: {why}\n");
     }
     text

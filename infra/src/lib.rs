@@ -1,13 +1,15 @@
-//! Adapters between the pure domain and the world: store, bus, blobs, data folder.
+//! Adapters between the pure domain and the world: store, bus, blobs, data folder, traces.
 //!
 //! Services know the traits ([`store::Store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
 //! the store's adapters only.
 
 pub mod blobs;
 pub mod bus;
+pub mod cache;
 pub mod kafka;
 pub mod postgres;
 pub mod seal;
 mod sql;
 pub mod sqlite;
 pub mod store;
+pub mod telemetry;

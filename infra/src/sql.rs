@@ -1,9 +1,11 @@
 //! What the SQL adapters of the store do alike. The statements are not here: each adapter has its own, in full.
 
-use std::fmt::Display;
+use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use framehook_core::{
     artifact::ArtifactKind,
+    ids::ScenarioId,
+    prediction::Position,
     spec::{ResolvedScenario, ResolvedSource},
 };
 use serde::Serialize;
@@ -11,9 +13,8 @@ use sqlx::postgres::PgDatabaseError;
 
 use crate::{
     postgres, sqlite,
-    store::{Result, StoreError},
+    store::{DeadLetter, Result, ResultBatch, StoreError},
 };
-use std::time::Duration;
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
@@ -66,4 +67,26 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
 /// The end of a term that begins now.
 pub(crate) fn later(now: i64, term: Duration) -> i64 {
     now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX))
+}
+
+/// What a batch adds to the progress of one scenario.
+#[derive(Debug)]
+pub(crate) struct Advance {
+    /// The furthest frame of the batch, readable or not.
+    pub(crate) position: Position,
+    /// New rows with an inference, less those that became one without.
+    pub(crate) stored: i64,
+    pub(crate) skipped: i64,
+}
+
+/// The furthest frame of each scenario in the batch; nothing is counted yet.
+pub(crate) fn advances(batch: &ResultBatch) -> BTreeMap<ScenarioId, Advance> {
+    let rows = batch.predictions.iter().map(|p| (p.scenario_id, Position { pts_us: p.pts_us, frame: p.frame }));
+    let unread = |letter: &DeadLetter| Some((letter.key.parse().ok()?, letter.position?));
+    let mut advances = BTreeMap::new();
+    for (scenario, position) in rows.chain(batch.dead_letters.iter().filter_map(unread)) {
+        let advance = advances.entry(scenario).or_insert(Advance { position, stored: 0, skipped: 0 });
+        advance.position = position.max(advance.position);
+    }
+    advances
 }

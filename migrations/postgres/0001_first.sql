@@ -12,6 +12,8 @@ CREATE TABLE scenarios (
     name text NOT NULL,
     spec text NOT NULL,
     resolved text NOT NULL,
+    -- Labels that its runner must have.
+    placement text,
     revision bigint NOT NULL DEFAULT 1 CHECK (revision >= 1),
     desired text NOT NULL CHECK (desired IN ('running', 'stopped', 'deleted')),
     state text NOT NULL CHECK (state IN (
@@ -62,6 +64,8 @@ CREATE TABLE outbox_scenario (
     sequence bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     id uuid NOT NULL UNIQUE,
     envelope text NOT NULL,
+    -- Which scenario it is about.
+    scenario_id uuid NOT NULL,
     -- Set for an order to deploy: the worker that is `deployed` once this is published.
     deploys_scenario uuid,
     deploys_generation bigint,
@@ -131,17 +135,24 @@ CREATE TABLE scenario_results (
     frame bigint NOT NULL,
     captured_at bigint NOT NULL,
     prediction text NOT NULL,
+    -- A frame without an inference, and the same of the row that this one replaced (null: there was none), for the counts
+    -- of the statement that writes it.
+    skipped boolean NOT NULL DEFAULT false,
+    skipped_before boolean,
     PRIMARY KEY (scenario_id, pts_us, captured_at)
 ) PARTITION BY RANGE (captured_at);
 
 -- What lies outside of the days there are: very long files, and files that are started again after years.
 CREATE TABLE scenario_results_rest PARTITION OF scenario_results DEFAULT;
 
--- The last stored frame: where a file resumes.
+-- The last frame that arrived, as a row or as a dead letter: where a file resumes.
 CREATE TABLE scenario_progress (
     scenario_id uuid PRIMARY KEY REFERENCES scenarios (id),
     pts_us bigint NOT NULL,
-    frame bigint NOT NULL
+    frame bigint NOT NULL,
+    -- Rows with an inference and without, since the beginning: retention takes nothing off.
+    stored bigint NOT NULL DEFAULT 0,
+    skipped bigint NOT NULL DEFAULT 0
 );
 
 CREATE TABLE consumer_offsets (
@@ -161,8 +172,12 @@ CREATE TABLE dead_letters (
     key text NOT NULL,
     payload bytea NOT NULL,
     reason text NOT NULL,
-    at bigint NOT NULL
+    at bigint NOT NULL,
+    -- Its frame, where it says so.
+    pts_us bigint
 );
+
+CREATE INDEX dead_letters_by_key ON dead_letters (key, pts_us);
 
 CREATE TABLE artifacts (
     -- The order of uploading.

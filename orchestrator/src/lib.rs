@@ -39,6 +39,8 @@ pub struct OrchestratorConfig {
     /// How often what nobody needs any more is removed, and how old it is by then.
     pub trim: Duration,
     pub keep: Duration,
+    /// How long predictions are kept; `None`: until their scenario is deleted.
+    pub keep_results: Option<Duration>,
     pub timing: Timing,
 }
 
@@ -52,6 +54,7 @@ impl Default for OrchestratorConfig {
             trim: Duration::from_secs(3600),
             // A person who looks for what went wrong yesterday still finds its messages.
             keep: Duration::from_secs(48 * 3600),
+            keep_results: None,
             timing: Timing::default(),
         }
     }
@@ -149,7 +152,14 @@ impl Orchestrator {
 
     /// Housekeeping: that it fails, on a full disk perhaps, is no reason not to lead.
     async fn trim(&self) {
-        if let Err(error) = self.store.trim(self.config.keep).await {
+        let trim = async {
+            self.store.trim(self.config.keep).await?;
+            match self.config.keep_results {
+                Some(age) => self.store.drop_results(age).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = trim.await {
             warn!("what nobody needs any more stays for now: {error}");
         }
     }

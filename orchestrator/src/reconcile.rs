@@ -2,10 +2,13 @@
 
 use framehook_core::{
     ids::Epoch,
-    planner::{Action, Timing, plan},
+    planner::{Action, Snapshot, Timing, plan},
 };
-use framehook_infra::store::{Fenced, SharedStore, StoreError};
-use tracing::{debug, error, info, warn};
+use framehook_infra::{
+    store::{Fenced, SharedStore, StoreError},
+    telemetry,
+};
+use tracing::{Instrument as _, Span, debug, debug_span, error, field::Empty, info, info_span, warn};
 
 use crate::TermEnd;
 
@@ -19,7 +22,10 @@ pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing)
         let snapshot = store.snapshot().await?;
         let mut moved = false;
         for action in plan(&snapshot, timing) {
-            match store.apply(epoch, &action).await {
+            let span = span(&action, &snapshot);
+            let outcome = store.apply(epoch, &action).instrument(span.clone()).await;
+            let _entered = span.entered();
+            match outcome {
                 Ok(Fenced::Done(())) => {
                     log(&action);
                     moved |= moves_state(&action);
@@ -49,21 +55,32 @@ fn moves_state(action: &Action) -> bool {
     !matches!(action, Action::Stop { .. } | Action::RepeatDeploy { .. })
 }
 
+/// Says of every line below it which scenario it is about. Only a deployment is a step of the scenario's trace.
+fn span(action: &Action, snapshot: &Snapshot) -> Span {
+    let Some((scenario_id, generation)) = action.subject() else { return Span::none() };
+    let facts = snapshot.scenarios.iter().find(|scenario| scenario.id == scenario_id);
+    let generation = generation.or(facts.map(|facts| facts.generation));
+    let span = match action {
+        Action::Deploy { runner_id, .. } => {
+            info_span!("deploy", %scenario_id, generation, runner = %runner_id, trace_id = Empty)
+        }
+        _ => debug_span!("action", %scenario_id, generation, trace_id = Empty),
+    };
+    telemetry::follow(&span, facts.and_then(|facts| facts.traceparent.as_deref()));
+    span
+}
+
 fn log(action: &Action) {
     match action {
-        Action::Deploy { scenario_id, generation, runner_id, .. } => {
-            info!(scenario = %scenario_id, generation, runner = %runner_id, "deployed");
-        }
-        Action::MoveScenario { scenario_id, from, to, reason, .. } => {
+        Action::Deploy { runner_id, .. } => info!(runner = %runner_id, "deployed"),
+        Action::MoveScenario { from, to, reason, .. } => {
             let why = reason.as_ref().map_or("", |r| r.message.as_str());
-            info!(scenario = %scenario_id, %from, %to, why, "scenario");
+            info!(%from, %to, why, "scenario");
         }
         Action::LoseRunner { runner_id, incarnation } => {
             warn!(runner = %runner_id, %incarnation, "runner written off");
         }
-        Action::Stop { scenario_id, generation, runner_id, .. } => {
-            info!(scenario = %scenario_id, generation, runner = %runner_id, "stop ordered");
-        }
+        Action::Stop { runner_id, .. } => info!(runner = %runner_id, "stop ordered"),
         Action::RepeatDeploy { .. } | Action::MoveWorker { .. } | Action::Explain { .. } | Action::Purge { .. } => {
             debug!(?action, "done");
         }

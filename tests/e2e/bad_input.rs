@@ -3,8 +3,10 @@
 use std::fs;
 
 use framehook_tests::{
-    asset, executables,
-    platform::{Answer, Platform, demo_scenario},
+    asset,
+    client::{Answer, demo_scenario},
+    executables,
+    platform::Platform,
     plugin,
 };
 use serde_json::{Value, json};

@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, fs};
 
 use framehook_tests::{
-    asset, evaluate,
-    platform::{Platform, demo_scenario, patient, slow_scenario},
+    asset,
+    client::{demo_scenario, slow_scenario},
+    evaluate,
+    platform::{Platform, patient},
     plugin,
 };
 use serde_json::json;

@@ -2,7 +2,10 @@
 //! undisturbed run.
 
 use framehook_core::prediction::{Detection, Prediction};
-use framehook_tests::platform::{Platform, demo_scenario, patient, slow_scenario};
+use framehook_tests::{
+    client::{demo_scenario, slow_scenario},
+    platform::{Platform, patient},
+};
 use rustix::process::Signal;
 
 const FRAMES: u64 = 500;

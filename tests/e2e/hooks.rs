@@ -1,6 +1,9 @@
 //! Plugins that misbehave: the scenario says so, others go on, nothing dies.
 
-use framehook_tests::platform::{Platform, demo_scenario, slow_scenario};
+use framehook_tests::{
+    client::{demo_scenario, slow_scenario},
+    platform::Platform,
+};
 use serde_json::{Value, json};
 
 fn with_misbehave(config: &Value, on_failure: &str) -> Value {

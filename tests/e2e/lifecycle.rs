@@ -1,10 +1,15 @@
 //! Stop, start, delete; capacity; a clean end.
 
-use std::{fs, time::Instant};
+use std::{
+    fs,
+    time::{Duration, Instant, SystemTime},
+};
 
 use framehook_tests::{
     DEADLINE, asset,
-    platform::{Answer, PROMPT, Platform, demo_scenario, is_alive, patient, slow_scenario},
+    client::{Answer, demo_scenario, slow_scenario},
+    platform::{PROMPT, Platform, patient},
+    process::is_alive,
     wait_for,
 };
 use rustix::process::Signal;
@@ -182,6 +187,28 @@ fn ctrl_c_drains_the_workers_and_leaves_nothing_running() {
     assert!(workers.iter().all(|pid| !is_alive(*pid)));
     platform.up();
     platform.completed(&id, 500);
+}
+
+#[test]
+fn blobs_that_nothing_names_are_removed_at_the_next_start() {
+    let mut platform = Platform::start(&[]);
+    let model = platform.upload("/model?name=street&version=1", &asset("street.onnx"));
+    let hex = model["digest"].as_str().unwrap().strip_prefix("sha256:").unwrap().to_owned();
+    let named = platform.data().join("blobs/sha256").join(&hex[..2]).join(&hex);
+    // As an upload leaves it when its process dies before the row is written.
+    let nobodys = |digit: &str| named.with_file_name(format!("{}{}", &hex[..2], digit.repeat(62)));
+    let (dead, young) = (&nobodys("0"), &nobodys("1"));
+    for path in [dead, young] {
+        fs::write(path, "nobody's").unwrap();
+    }
+    assert_eq!(platform.interrupt(), Some(0), "{}", platform.log());
+    for path in [&named, dead] {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(7200)).unwrap();
+    }
+    platform.up();
+    wait_for("the blob to be swept", DEADLINE, || (!dead.exists()).then_some(()));
+    assert!(named.exists() && young.exists());
 }
 
 #[test]

@@ -1,14 +1,20 @@
 //! End to end, over HTTP, against real processes. One binary, because linking is what costs.
 //!
-//! Each test has a platform of its own, and one platform runs at a time: see `Platform::start`.
+//! Each test has a platform or a cluster of its own, and one of them runs at a time.
 
 #![allow(clippy::unwrap_used)]
 
 mod author;
 mod bad_input;
+mod chaos;
+mod cluster;
 mod demo;
+mod deploy;
+mod docs;
 mod faults;
 mod hooks;
 mod lifecycle;
+mod matrix;
 mod secrets;
 mod structure;
+mod traces;

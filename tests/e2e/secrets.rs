@@ -8,10 +8,7 @@ use std::{
     thread,
 };
 
-use framehook_tests::{
-    asset,
-    platform::{Platform, demo_scenario},
-};
+use framehook_tests::{asset, client::demo_scenario, cluster::Cluster, platform::Platform, servers::topics};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "canary-7Qx2-password";
@@ -103,6 +100,39 @@ fn credentials_of_a_source_are_used_and_found_nowhere() {
     }
 }
 
+#[test]
+fn nor_in_the_servers_of_a_cluster() {
+    let server = serve_clip();
+    let key = "00112233445566778899aabbccddeeff".repeat(2);
+    let settings =
+        [("FRAMEHOOK_KEY", key.as_str()), ("FRAMEHOOK_SOURCE_NETWORKS", "127.0.0.0/8"), ("FRAMEHOOK_LOG", "trace")];
+    let mut cluster = Cluster::start(&settings);
+    let id = cluster.post_scenario(&scenario(&format!("http://me:{PASSWORD}@{server}/clip.mp4?token={TOKEN}")));
+    cluster.settle(std::slice::from_ref(&id));
+
+    let mut seen = vec![("the database".to_owned(), cluster.dump())];
+    for topic in ["init_scenario", "to_deploy", "results", "runner_status"] {
+        let records = topics::read(cluster.brokers(), &cluster.topic(topic));
+        assert!(!records.is_empty(), "{topic}");
+        seen.push((topic.to_owned(), records.into_iter().flat_map(|record| record.payload).collect()));
+    }
+    for path in [format!("/scenario/{id}"), format!("/scenario/{id}/history"), "/runner".into(), "/metrics".into()] {
+        let answer = cluster.get(&path);
+        seen.push((path, answer.body.to_string().into_bytes()));
+    }
+    for (place, bytes) in &seen {
+        assert!(!bytes.is_empty(), "{place}");
+        for secret in [PASSWORD, TOKEN, BASIC, key.as_str()] {
+            assert!(!holds(bytes, secret), "{secret} is in {place}");
+        }
+    }
+    assert_nowhere(cluster.folder());
+}
+
+fn holds(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
 /// No file below a folder (database, log and output among them) holds a secret.
 fn assert_nowhere(folder: &Path) {
     for secret in [PASSWORD, TOKEN, BASIC] {
@@ -114,10 +144,7 @@ fn assert_nowhere(folder: &Path) {
 fn files_with(folder: &Path, text: &str) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = paths.partition(|path| path.is_dir());
-    let holds = |path: &PathBuf| {
-        // A file may be gone again.
-        let bytes = fs::read(path).unwrap_or_default();
-        bytes.windows(text.len()).any(|window| window == text.as_bytes())
-    };
-    files.into_iter().filter(holds).chain(folders.iter().flat_map(|folder| files_with(folder, text))).collect()
+    // A file may be gone again.
+    let found = files.into_iter().filter(|path| holds(&fs::read(path).unwrap_or_default(), text));
+    found.chain(folders.iter().flat_map(|folder| files_with(folder, text))).collect()
 }

@@ -3,9 +3,14 @@
 //!
 //! Nothing here waits for a fixed time: every wait is for a condition and has a deadline.
 
+pub mod client;
+pub mod cluster;
+pub mod disk;
 pub mod evaluate;
 pub mod platform;
+pub mod process;
 pub mod servers;
+pub mod witness;
 
 use std::{
     path::{Path, PathBuf},

@@ -1,6 +1,9 @@
 //! One API on a data folder of its own, and what tests say to it.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use axum::{
     Router,
@@ -13,7 +16,7 @@ use framehook_core::{
     prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
 };
 use framehook_infra::{
-    blobs::Blobs,
+    blobs::{Blobs, Shared},
     bus::SharedBus,
     seal::Key,
     sqlite::Sqlite,
@@ -71,9 +74,14 @@ impl Answer {
 
 impl TestApp {
     pub(crate) async fn new() -> Self {
+        Self::sharing(None).await
+    }
+
+    /// With the blobs of a store that others share.
+    pub(crate) async fn sharing(shared: Option<Shared>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sqlite = Sqlite::open(dir.path()).await.unwrap();
-        let blobs = Blobs::open(dir.path()).await.unwrap();
+        let blobs = Blobs::open_shared(dir.path(), shared).await.unwrap();
         let videos = dir.path().join("videos");
         std::fs::create_dir(&videos).unwrap();
         let fake = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/fake-probe.sh");
@@ -87,7 +95,7 @@ impl TestApp {
             lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
-        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone());
+        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);
         Self { router, store, bus, blobs, config, dir }
     }
 
@@ -152,12 +160,13 @@ impl TestApp {
 
     /// Files anywhere below the blob folder.
     pub(crate) fn blob_files(&self) -> usize {
-        fn count(dir: &std::path::Path) -> usize {
-            let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-            entries.map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
-        }
-        count(&self.dir.path().join("blobs"))
+        files_below(&self.dir.path().join("blobs"))
     }
+}
+
+pub(crate) fn files_below(dir: &Path) -> usize {
+    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    entries.map(|e| if e.path().is_dir() { files_below(&e.path()) } else { 1 }).sum()
 }
 
 pub(crate) fn smallest() -> Value {

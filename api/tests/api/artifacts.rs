@@ -2,10 +2,12 @@ use axum::{
     body::{Body, Bytes},
     http::Request,
 };
+use framehook_infra::blobs::Shared;
+use framehook_tests::disk::SmallDisk;
 use futures::stream;
 use serde_json::{Value, json};
 
-use crate::app::{Answer, TestApp, model, plugin, smallest, video};
+use crate::app::{Answer, TestApp, files_below, model, plugin, smallest, video};
 
 async fn multipart(app: &TestApp, uri: &str, fields: &[(&str, &str)]) -> Answer {
     let mut body = String::new();
@@ -65,6 +67,26 @@ async fn a_version_keeps_its_content_and_a_blob_stays_while_it_has_a_name() {
     assert!(app.blobs.path(&digest).exists());
     app.call("DELETE", "/video/other/1").await.ok(204);
     assert!(!app.blobs.path(&digest).exists());
+}
+
+#[test]
+fn a_full_shared_store_refuses_uploads_until_there_is_room() {
+    let name = "artifacts::a_full_shared_store_refuses_uploads_until_there_is_room";
+    let Some(disk) = SmallDisk::of(name, 1 << 20) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let shared = disk.folder.join("shared");
+        let app =
+            TestApp::sharing(Some(Shared { url: format!("file://{}", shared.display()), cache_bytes: u64::MAX })).await;
+        let before = app.upload("/video?name=before", &video(1)).await.ok(201);
+        disk.fill_but(0);
+        app.upload("/video?name=v", &video(2)).await.problem(507, "storage_full");
+        app.upload("/video?name=before", &video(1)).await.problem(507, "storage_full");
+        assert_eq!(app.get("/video").await.ok(200)["items"], json!([before]));
+        assert_eq!((files_below(&shared), app.blob_files()), (1, 1), "nothing is lost, nothing is left");
+        disk.empty();
+        app.upload("/video?name=v", &video(2)).await.ok(201);
+        assert_eq!((files_below(&shared), app.blob_files()), (2, 2));
+    });
 }
 
 #[tokio::test]
@@ -183,7 +205,7 @@ async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
 async fn a_missing_probe_is_our_fault_and_not_the_files() {
     let app = TestApp::new().await;
     let config = framehook_api::ApiConfig { worker: "/nonexistent/worker".into(), ..app.config.clone() };
-    let router = framehook_api::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone());
+    let router = framehook_api::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     let problem = app.upload("/video?name=v", &video(1)).await.problem(500, "internal");
     assert!(problem["instance"].as_str().unwrap().starts_with("urn:uuid:"));

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use framehook_core::{error_code::ErrorCode, state::ScenarioState};
+use framehook_core::{delivery::Delivery, error_code::ErrorCode, invariants, state::ScenarioState};
 use serde_json::Value;
 
 use crate::app::TestApp;
@@ -15,6 +15,7 @@ const ROUTES: &str = "
     post /scenario/{id}/stop
     post /scenario/{id}/start
     get /scenario/{id}/history
+    get /scenario/{id}/delivery
     get /prediction/{id}
     post /plugin
     get /plugin
@@ -29,6 +30,7 @@ const ROUTES: &str = "
     get /video/{name}/{version}
     delete /video/{name}/{version}
     get /runner
+    get /runner/{id}
     get /healthz
     get /readyz
     get /metrics
@@ -70,6 +72,16 @@ async fn every_error_code_and_schema_is_documented() {
     let operations = document["paths"].as_object().unwrap().values().flat_map(|p| p.as_object().unwrap().values());
     let ids: Vec<_> = operations.map(|o| o["operationId"].to_string()).collect();
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "{ids:?}");
+}
+
+#[test]
+fn the_example_of_a_delivery_balances() {
+    let document = serde_json::to_value(framehook_api::openapi()).unwrap();
+    let answer =
+        &document["paths"]["/scenario/{id}/delivery"]["get"]["responses"]["200"]["content"]["application/json"];
+    let delivery: Delivery = serde_json::from_value(answer["example"].clone()).unwrap();
+    assert!(delivery.inbox.frames > 0, "it is worked in the middle of a run");
+    invariants::delivery_balances(&delivery, ScenarioState::Running).unwrap();
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@
 mod app;
 mod artifacts;
 mod documentation;
+mod hot;
 mod operation;
 mod predictions;
 mod scenarios;

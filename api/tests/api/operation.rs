@@ -1,8 +1,8 @@
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
-    ids::{Incarnation, RunnerId},
-    message::RunnerStatus,
+    ids::{Incarnation, RunnerId, ScenarioId},
+    message::{Progress, RunnerStatus},
 };
 use serde_json::json;
 use tokio::{
@@ -34,19 +34,37 @@ async fn health_runners_and_metrics() {
 
     let second = Duration::from_secs(60);
     let epoch = app.store.lead(Uuid::new_v4(), true, second, second).await.unwrap().unwrap();
-    let status = RunnerStatus {
+    let mut status = RunnerStatus {
         runner_id: RunnerId("r1".into()),
         incarnation: Incarnation::generate(),
         sequence: 1,
         capacity: 4,
         draining: false,
         version: "0.1.0".into(),
+        labels: BTreeMap::from([("site".into(), "north".into())]),
         workers: vec![],
     };
     app.store.record_heartbeat(epoch, &status, second).await.unwrap();
     let runner = &app.get("/runner").await.ok(200)["items"][0];
     assert_eq!((&runner["id"], &runner["alive"], &runner["capacity"]), (&json!("r1"), &json!(true), &json!(4)));
     assert_eq!(app.get("/readyz").await.ok(200)["runners_alive"], 1);
+    let one = app.get("/runner/r1").await.ok(200);
+    assert_eq!(&one, runner);
+    assert_eq!(
+        (&one["free"], &one["labels"], &one["version"]),
+        (&json!(4), &json!({"site": "north"}), &json!("0.1.0"))
+    );
+    let problem = app.get("/runner/r%2F2").await.problem(404, "runner_not_found");
+    assert!(problem["detail"].as_str().unwrap().contains("`r/2`"), "{problem}");
+
+    let id = ScenarioId::generate();
+    let worker = |phase| json!({"scenario_id": id, "generation": 1, "phase": phase, "attempt": 0, "progress": Progress::default()});
+    for (phase, draining, free) in [("running", false, 3), ("finished", false, 4), ("finished", true, 0)] {
+        status.sequence += 1;
+        (status.workers, status.draining) = (vec![serde_json::from_value(worker(phase)).unwrap()], draining);
+        app.store.record_heartbeat(epoch, &status, second).await.unwrap();
+        assert_eq!(app.get("/runner/r1").await.ok(200)["free"], free, "{phase}, draining: {draining}");
+    }
 
     app.scenario().await;
     app.get("/scenario/not-an-id").await;
@@ -77,6 +95,7 @@ async fn the_server_answers_over_tcp_and_ends_when_told() {
         app.store.clone(),
         app.bus.clone(),
         app.blobs.clone(),
+        None,
         cancel.clone(),
     ));
     let mut connection = TcpStream::connect(address).await.unwrap();

@@ -14,12 +14,13 @@ async fn a_scenario_is_created_read_and_listed() {
     let spec = json!({
         "name": "crossing", "source": {"video": "v"}, "model": "m",
         "plugins": {"pre": [{"use": "gate"}], "post": [{"use": "yolo@1.0.0", "config": {"min_score": 0.3}}]},
-        "input": {"pad": 9}, "labels": {"site": "north"}
+        "input": {"pad": 9}, "labels": {"site": "north"}, "placement": {"gpu": "true"}
     });
     let view = app.init(&spec).await.ok(200);
     assert_eq!(view["state"], "pending");
     assert_eq!(view["desired"], "running");
     assert_eq!(view["name"], "crossing");
+    assert_eq!(view["spec"]["placement"], json!({"gpu": "true"}));
     assert_eq!(view["resolved"]["source"]["video"]["version"], "1");
     // The scenario's pad wins over the plugin's, the plugin's scale over the default, the model fixes the size.
     let input = &view["resolved"]["input"];
@@ -122,6 +123,12 @@ async fn what_does_not_exist_or_fit_is_named_with_its_field() {
         (json!({"name": "n".repeat(201), "source": {"video": "v"}, "model": "m"}), "invalid_scenario", "name", "200"),
         (json!({"source": {"video": "v"}, "model": "m", "labels": {"": "x"}}), "invalid_scenario", "labels", "1 to 63"),
         (
+            json!({"source": {"video": "v"}, "model": "m", "placement": {"gpu": "x".repeat(256)}}),
+            "invalid_scenario",
+            "placement",
+            "at most 255",
+        ),
+        (
             json!({"source": {"video": "v"}, "model": "m", "plugins": {"pre": vec![json!({"use": "gate"}); 17]}}),
             "invalid_scenario",
             "plugins.pre",
@@ -203,7 +210,9 @@ async fn stop_start_and_delete_are_idempotent() {
     for _ in 0..2 {
         app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
     }
-    for (method, rest) in [("GET", ""), ("POST", "/stop"), ("POST", "/start"), ("GET", "/history")] {
+    for (method, rest) in
+        [("GET", ""), ("POST", "/stop"), ("POST", "/start"), ("GET", "/history"), ("GET", "/delivery")]
+    {
         app.call(method, &format!("/scenario/{id}{rest}")).await.problem(404, "scenario_not_found");
     }
     app.get(&format!("/prediction/{id}")).await.problem(404, "scenario_not_found");

@@ -8,6 +8,7 @@ use std::sync::{
 use async_trait::async_trait;
 use framehook_api::{inbox, relay};
 use framehook_core::{
+    delivery::{Delivery, InboxLag},
     ids::ScenarioId,
     message::{Envelope, Message, Topic},
 };
@@ -16,6 +17,7 @@ use framehook_infra::{
     store::{PredictionQuery, ResultBatch, StoreOutcome},
 };
 use jiff::Timestamp;
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::{TestApp, eventually, prediction};
@@ -132,6 +134,10 @@ async fn results_become_rows_and_poison_does_not_stop_them() {
     let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
     eventually("the end of the topic", async || (offset(&app).await == count).then_some(())).await;
     assert_eq!(stored(&app, id).await, (0..700).collect::<Vec<_>>());
+    let delivery = app.get(&format!("/scenario/{id}/delivery")).await.ok(200);
+    let expected = json!({"decoded": 700, "stored": 700, "skipped": 0, "dropped": {"unreadable": 0},
+        "inbox": {"frames": 0, "unreadable": 4}, "outbox": delivery["outbox"]});
+    assert_eq!(delivery, expected);
     let metrics = app.get("/metrics").await;
     let dead = metrics.text().lines().find_map(|l| l.strip_prefix("framehook_inbox_dead_letters_total ")).unwrap();
     assert!(dead.parse::<u64>().unwrap() >= 4, "{dead}");
@@ -140,6 +146,36 @@ async fn results_become_rows_and_poison_does_not_stop_them() {
     // What comes later is read without waiting for a period.
     app.bus.publish(Topic::Results, vec![result(id, 700)]).await.unwrap();
     eventually("the new row", async || (stored(&app, id).await.len() == 701).then_some(())).await;
+    cancel.cancel();
+    inbox.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_unreadable_frame_is_a_drop_until_it_comes_again() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    // JSON has no such number, so `null` is written, which is none.
+    let mut broken = prediction(id, 2);
+    broken.detections[0].score = f32::NAN;
+    let broken = Envelope::new(Message::Result(Box::new(broken)), Timestamp::now());
+    let broken = Record::try_from(&broken).unwrap();
+    let foreign = Record { key: ScenarioId::generate().to_string(), ..broken.clone() };
+    let cancel = CancellationToken::new();
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    for (record, (decoded, stored, unreadable)) in [
+        (result(id, 0), (1, 1, 0)),
+        (result(id, 1), (2, 2, 0)),
+        (foreign, (2, 2, 0)),
+        (broken.clone(), (3, 2, 1)),
+        (broken, (3, 2, 1)),
+        (result(id, 2), (3, 3, 0)),
+    ] {
+        app.bus.publish(Topic::Results, vec![record]).await.unwrap();
+        let end = app.bus.end_offset(Topic::Results, 0).await.unwrap();
+        eventually("the end of the topic", async || (offset(&app).await == end).then_some(())).await;
+        let Delivery { decoded: d, stored: s, dropped, inbox, .. } = app.store.delivery(id).await.unwrap().unwrap();
+        assert_eq!((d, s, dropped.unreadable, inbox), (decoded, stored, unreadable, InboxLag::default()));
+    }
     cancel.cancel();
     inbox.await.unwrap();
 }
@@ -190,9 +226,11 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
     let predictions = vec![prediction(id, 1)];
     let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, predictions, dead_letters: vec![] };
     assert_eq!(app.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
-    app.bus.publish(Topic::Results, vec![result(id, 1), result(id, 2)]).await.unwrap();
-    eventually("the third row", async || (stored(&app, id).await == [0, 1, 2]).then_some(())).await;
-    assert_eq!(offset(&app).await, 3);
+    // Several batches: those behind the refused one may have been read by then, and must not be stored before it.
+    app.bus.publish(Topic::Results, (1..1200).map(|n| result(id, n)).collect()).await.unwrap();
+    eventually("the other rows", async || (stored(&app, id).await.len() == 1200).then_some(())).await;
+    assert_eq!(stored(&app, id).await, (0..1200).collect::<Vec<_>>());
+    assert_eq!(offset(&app).await, 1200);
     cancel.cancel();
     inbox.await.unwrap();
 }
@@ -221,7 +259,7 @@ async fn two_inboxes_share_the_work_and_one_takes_over() {
 async fn a_service_without_its_bus_is_alive_and_not_ready_and_takes_scenarios() {
     let app = TestApp::stocked().await;
     let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1) });
-    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone());
+    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     app.get("/healthz").await.ok(200);
     let problem = app.get("/readyz").await.problem(503, "unavailable");

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_core::{
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
-    invariants::{every_frame_once, no_row_goes_back, one_live_generation},
+    invariants::{every_frame_once, generations, no_row_goes_back, one_live_generation},
     message::{Progress, WorkerPhase, WorkerStatus},
     planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
     prediction::{FrameTimings, Position, Prediction, Provenance},
@@ -165,6 +165,8 @@ impl Store {
             reason: self.reason.clone(),
             generation: self.generation,
             stored: self.stored.map(position),
+            placement: BTreeMap::new(),
+            traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
         Snapshot {
@@ -346,7 +348,7 @@ impl Store {
             return;
         }
         self.offset = next;
-        let before = self.predictions();
+        let before = generations(&self.predictions());
         for record in log[expected..next].iter_mut().filter(|_| with_rows) {
             record.effects += 1;
             if self.desired == Desired::Deleted && without.has(Guard::DeletedDropped) {
@@ -358,7 +360,7 @@ impl Store {
             }
             self.stored = self.stored.max(Some(record.frame));
         }
-        self.expect(Broken::RowWentBack, no_row_goes_back(&before, &self.predictions()).is_ok());
+        self.expect(Broken::RowWentBack, no_row_goes_back(&before, &generations(&self.predictions())).is_ok());
         self.expect(Broken::LeftOver, !self.purged || self.rows.is_empty());
         let is_once = log.iter().enumerate().all(|(n, r)| r.effects == u8::from(n < self.offset));
         self.expect(Broken::OffsetAndRows, is_once);
@@ -409,6 +411,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         expires_at_us: if runner.expired { NOW } else { NOW + 1 },
         capacity: 1,
         draining: false,
+        labels: BTreeMap::new(),
         seen_at_us: NOW - 1,
         workers: runner.report.map(status).into_iter().collect(),
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::{ids::RunnerId, job::HookLimits};
+use framehook_core::{ids::RunnerId, job::HookLimits, placement::Labels};
 use framehook_infra::seal::Key;
 use ipnet::IpNet;
 
@@ -18,6 +18,8 @@ pub struct RunnerConfig {
     pub runner_id: RunnerId,
     /// Most worker processes at a time (`MAX_WORKERS`); further deployments wait for one to end.
     pub max_workers: u32,
+    /// What it has, for scenarios that ask for it.
+    pub labels: Labels,
     /// The `framehook-worker` executable.
     pub worker: PathBuf,
     /// The `framehook` executable, called as `plugin-host compile FILE OUT`.
@@ -72,6 +74,7 @@ impl RunnerConfig {
         Self {
             runner_id,
             max_workers: 4,
+            labels: Labels::new(),
             worker,
             plugin_host,
             plugin_cache_key: env!("CARGO_PKG_VERSION").to_owned(),

@@ -25,6 +25,7 @@ mod publisher;
 mod records;
 mod runner;
 mod session;
+mod spare;
 mod status;
 mod supervisor;
 mod tally;

@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::{
-    ids::ScenarioId,
-    job::{Control, Job, Report, length_prefix},
-};
+use framehook_core::job::{Control, Job, Report, length_prefix};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::records::RecordReader;
 
@@ -50,6 +48,16 @@ pub(crate) fn command(program: &Path) -> Command {
     command
 }
 
+/// A worker that waits for its job.
+///
+/// # Errors
+/// When the process cannot be started.
+pub(crate) fn start(program: &Path, onnxruntime: &Path) -> io::Result<Child> {
+    let mut command = command(program);
+    command.arg("run").arg("--onnxruntime").arg(onnxruntime);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
+}
+
 pub(crate) struct Worker {
     child: Child,
     reports: RecordReader<ChildStdout, Report>,
@@ -60,13 +68,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Gives a process that was started with [`start`] its job.
+    ///
     /// # Errors
-    /// When the process cannot be started, or the job is too long to be sent.
-    pub(crate) fn start(program: &Path, job: &Job) -> io::Result<Self> {
+    /// When the job is too long to be sent.
+    pub(crate) fn new(mut child: Child, job: &Job) -> io::Result<Self> {
         let first = record(job)?;
-        let mut command = command(program);
-        command.arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn()?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("the worker has no pipes"));
@@ -74,7 +81,8 @@ impl Worker {
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
         let last_lines = LastLines::default();
-        let stderr = AbortOnDropHandle::new(tokio::spawn(read_lines(stderr, job.scenario_id, last_lines.clone())));
+        let stderr = tokio::spawn(read_lines(stderr, last_lines.clone()).in_current_span());
+        let stderr = AbortOnDropHandle::new(stderr);
         Ok(Self { child, reports: RecordReader::new(stdout), records, last_lines, stderr })
     }
 
@@ -153,7 +161,7 @@ impl LastLines {
 }
 
 /// Turns standard error into log lines until it closes.
-async fn read_lines(stderr: impl AsyncRead + Unpin, scenario: ScenarioId, last: LastLines) {
+async fn read_lines(stderr: impl AsyncRead + Unpin, last: LastLines) {
     let mut input = BufReader::new(stderr);
     let mut line = Vec::new();
     // A process that writes without a line end must not fill the memory.
@@ -164,21 +172,21 @@ async fn read_lines(stderr: impl AsyncRead + Unpin, scenario: ScenarioId, last: 
             }
             continue;
         }
-        log_line(&line, scenario, &last);
+        log_line(&line, &last);
         line.clear();
     }
-    log_line(&line, scenario, &last);
+    log_line(&line, &last);
 }
 
-fn log_line(line: &[u8], scenario: ScenarioId, last: &LastLines) {
+fn log_line(line: &[u8], last: &LastLines) {
     let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
     if text.trim().is_empty() {
         return;
     }
     if ["ERROR", "WARN", "panicked"].iter().any(|word| text.contains(word)) {
-        tracing::warn!(%scenario, "worker: {text}");
+        tracing::warn!("worker: {text}");
     } else {
-        tracing::debug!(%scenario, "worker: {text}");
+        tracing::debug!("worker: {text}");
     }
     last.push(text);
 }

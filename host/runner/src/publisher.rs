@@ -31,6 +31,8 @@ const MAX_RETRY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Publisher {
     bus: SharedBus,
+    /// Of the frames' trace.
+    traceparent: Option<String>,
     pending: Batch,
     under_way: Option<UnderWay>,
     next_start: Instant,
@@ -49,8 +51,8 @@ struct UnderWay {
 }
 
 impl Publisher {
-    pub(crate) fn new(bus: SharedBus) -> Self {
-        Self { bus, pending: Batch::default(), under_way: None, next_start: Instant::now() }
+    pub(crate) fn new(bus: SharedBus, traceparent: Option<String>) -> Self {
+        Self { bus, traceparent, pending: Batch::default(), under_way: None, next_start: Instant::now() }
     }
 
     /// Takes a frame, which the bus will get.
@@ -59,7 +61,8 @@ impl Publisher {
     /// When the frame cannot be written as JSON.
     pub(crate) fn push(&mut self, prediction: Box<Prediction>, at: Instant) -> Result<(), serde_json::Error> {
         let sample = Sample::of(&prediction, at);
-        let envelope = Envelope::new(Message::Result(prediction), Timestamp::now());
+        let traceparent = self.traceparent.clone();
+        let envelope = Envelope { traceparent, ..Envelope::new(Message::Result(prediction), Timestamp::now()) };
         let record = Record::try_from(&envelope)?;
         self.pending.bytes += record.payload.len();
         self.pending.records.push(record);

@@ -11,6 +11,7 @@ use framehook_core::{
 use framehook_infra::{
     blobs::Blobs,
     bus::{Delivered, SharedBus, Tail},
+    telemetry,
 };
 use tokio::{
     sync::{Semaphore, watch},
@@ -18,12 +19,14 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
     heartbeat,
     prepare::Workshop,
+    spare::Spare,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
 };
@@ -53,7 +56,8 @@ pub async fn run(
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(()) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
-    let roster = Roster::new(config.runner_id.clone(), incarnation, config.max_workers, config.keep_ended);
+    let (id, labels) = (config.runner_id.clone(), config.labels.clone());
+    let roster = Roster::new(id, incarnation, config.max_workers, labels, config.keep_ended);
     let board = Arc::new(Board::new(roster));
     // The first beat announces us: from now on orders may come, and they are being listened to.
     let beats = tokio::spawn(heartbeat::beat(board.clone(), bus.clone(), config.heartbeat));
@@ -61,12 +65,13 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         slots: Arc::new(Semaphore::new(config.max_workers as usize)),
+        spare: Spare::new(&config),
         workshop: Workshop { compiler: Compiler::new(&config), config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });
     let runner = Runner {
-        shared,
+        shared: shared.clone(),
         incarnation,
         fences: Fences::default(),
         running: HashMap::new(),
@@ -74,7 +79,10 @@ pub async fn run(
         names: HashMap::new(),
         draining: false,
     };
-    runner.serve(orders, &cancel).await;
+    tokio::select! {
+        () = runner.serve(orders, &cancel) => {}
+        () = shared.spare.keep() => {}
+    }
 
     beats.abort();
     match timeout(drain_deadline, heartbeat::publish(&board, &bus)).await {
@@ -164,24 +172,28 @@ impl Runner {
     }
 
     fn take(&mut self, delivered: &Delivered) {
-        match Envelope::parse(&delivered.payload).map(|envelope| envelope.message) {
-            Ok(Message::Deploy(order)) if order.incarnation == self.incarnation => self.deploy(*order),
-            Ok(Message::Stop(order)) if order.incarnation == self.incarnation => self.stop(&order),
-            // For another runner, or for an earlier life of this one.
-            Ok(_) => {}
+        let Envelope { message, traceparent, .. } = match Envelope::parse(&delivered.payload) {
+            Ok(envelope) => envelope,
             Err(error) => {
                 tracing::warn!(partition = delivered.partition, offset = delivered.offset, error, "order ignored");
+                return;
             }
+        };
+        match message {
+            Message::Deploy(order) if order.incarnation == self.incarnation => self.deploy(*order, traceparent),
+            Message::Stop(order) if order.incarnation == self.incarnation => self.stop(&order),
+            // For another runner, or for an earlier life of this one.
+            _ => {}
         }
     }
 
-    fn deploy(&mut self, order: DeployOrder) {
+    fn deploy(&mut self, order: DeployOrder, traceparent: Option<String>) {
         let (scenario, generation) = (order.scenario_id, order.generation);
         let verdict = self.fences.deploy(scenario, generation);
-        tracing::debug!(%scenario, generation, ?verdict, "deploy order");
+        tracing::debug!(scenario_id = %scenario, generation, ?verdict, "deploy order");
         match verdict {
             Verdict::Start if self.draining => self.report_stopped(scenario, generation, StopCause::Draining),
-            Verdict::Start => self.start(order),
+            Verdict::Start => self.start(order, traceparent),
             Verdict::Repeated => self.remind(scenario, generation),
             _ => {}
         }
@@ -190,7 +202,7 @@ impl Runner {
     fn stop(&mut self, order: &StopOrder) {
         let (scenario, generation) = (order.scenario_id, order.generation);
         let verdict = self.fences.stop(scenario, generation);
-        tracing::debug!(%scenario, generation, ?verdict, "stop order");
+        tracing::debug!(scenario_id = %scenario, generation, ?verdict, "stop order");
         match verdict {
             Verdict::Stop => {
                 if let Some(running) = self.running.get(&scenario).filter(|r| r.generation == generation) {
@@ -219,7 +231,7 @@ impl Runner {
         self.shared.board.insert(scenario, generation, WorkerPhase::Stopped, Some(cause.reason()));
     }
 
-    fn start(&mut self, order: DeployOrder) {
+    fn start(&mut self, order: DeployOrder, traceparent: Option<String>) {
         let (scenario, generation) = (order.scenario_id, order.generation);
         let done = CancellationToken::new();
         let (stop, stopped) = watch::channel(None);
@@ -237,11 +249,15 @@ impl Runner {
         let reason =
             is_busy.then(|| Reason::new(ReasonCode::NoCapacity, "waits for one of the runner's workers to end"));
         self.shared.board.insert(scenario, generation, WorkerPhase::Starting, reason);
-        let deployment = Deployment::new(self.shared.clone(), order, stopped);
-        let task = self.tasks.spawn(async move {
+        // Not a step of the trace, because it ends when the stream does: it says of every line below it what it is about.
+        let span = tracing::debug_span!("deployment", scenario_id = %scenario, generation, trace_id = Empty);
+        telemetry::follow(&span, traceparent.as_deref());
+        let deployment = Deployment::new(self.shared.clone(), order, traceparent, stopped);
+        let run = async move {
             let _done = done.drop_guard();
             deployment.run(predecessor).await;
-        });
+        };
+        let task = self.tasks.spawn(run.instrument(span));
         self.names.insert(task.id(), (scenario, generation));
     }
 
@@ -252,7 +268,7 @@ impl Runner {
             self.running.remove(&scenario);
         }
         if let Err(error) = ended {
-            tracing::error!(%scenario, generation, %error, "a supervisor panicked; its worker was killed");
+            tracing::error!(scenario_id = %scenario, generation, %error, "a supervisor panicked; its worker was killed");
             self.shared.board.update(scenario, generation, |status| {
                 status.phase = WorkerPhase::Failed;
                 status.reason = Some(Reason::new(ReasonCode::WorkerCrash, "internal error of the runner; see its log"));

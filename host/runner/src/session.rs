@@ -121,6 +121,7 @@ impl<'a> Session<'a> {
             Report::Ready(ready) => {
                 self.ready = true;
                 self.deployment.tally.declare_frames(ready.declared_frames);
+                self.deployment.expect_first_frame();
                 self.show_health();
             }
             Report::Alive => {}
@@ -205,10 +206,9 @@ impl<'a> Session<'a> {
     }
 
     fn log(&self, line: &PluginLog) {
-        let (scenario, generation) = (self.deployment.order.scenario_id, self.deployment.order.generation);
         macro_rules! event {
             ($level:ident) => {
-                tracing::$level!(%scenario, generation, plugin = line.plugin, from = line.target, "{}", line.message)
+                tracing::$level!(plugin = line.plugin, from = line.target, "{}", line.message)
             };
         }
         match line.level {

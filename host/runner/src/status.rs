@@ -11,6 +11,7 @@ use std::{
 use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+    placement::Labels,
     reason::Reason,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -33,7 +34,13 @@ struct Entry {
 }
 
 impl Roster {
-    pub(crate) fn new(runner_id: RunnerId, incarnation: Incarnation, capacity: u32, keep_ended: Duration) -> Self {
+    pub(crate) fn new(
+        runner_id: RunnerId,
+        incarnation: Incarnation,
+        capacity: u32,
+        labels: Labels,
+        keep_ended: Duration,
+    ) -> Self {
         let status = RunnerStatus {
             runner_id,
             incarnation,
@@ -41,6 +48,7 @@ impl Roster {
             capacity,
             draining: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            labels,
             workers: Vec::new(),
         };
         Self { status, entries: BTreeMap::new(), keep_ended }
@@ -157,7 +165,7 @@ mod tests {
     use super::*;
 
     fn roster() -> Roster {
-        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, Duration::from_secs(600))
+        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, Labels::new(), Duration::from_secs(600))
     }
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {

@@ -9,7 +9,7 @@ use framehook_core::{
     prediction::Position,
     reason::{Reason, ReasonCode},
 };
-use framehook_infra::bus::SharedBus;
+use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
 use tempfile::TempPath;
 use tokio::{
@@ -17,12 +17,14 @@ use tokio::{
     time::sleep,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
     prepare::Workshop,
     process::Worker,
     publisher::Publisher,
     session::{End, Session},
+    spare::Spare,
     status::Board,
     tally::Tally,
 };
@@ -30,6 +32,7 @@ use crate::{
 /// What all supervisors of a runner share.
 pub(crate) struct Shared {
     pub(crate) workshop: Workshop,
+    pub(crate) spare: Spare,
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
     /// One permit a worker process.
@@ -73,10 +76,23 @@ enum Tried {
     Retry(Reason),
 }
 
+/// One of the steps that lead to a first frame, as part of the scenario's trace.
+macro_rules! step {
+    ($deployment:ident, $name:literal) => {{
+        let DeployOrder { scenario_id, generation, .. } = &$deployment.order;
+        let span = info_span!($name, %scenario_id, generation);
+        telemetry::follow(&span, $deployment.traceparent.as_deref());
+        span
+    }};
+}
+
 /// One deployment: a generation of a scenario.
 pub(crate) struct Deployment {
     pub(crate) shared: Arc<Shared>,
     pub(crate) order: DeployOrder,
+    traceparent: Option<String>,
+    /// The step that is under way of those that lead to the first frame.
+    step: Span,
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
@@ -89,10 +105,15 @@ pub(crate) struct Deployment {
 }
 
 impl Deployment {
-    pub(crate) fn new(shared: Arc<Shared>, order: DeployOrder, stop: watch::Receiver<Option<StopCause>>) -> Self {
-        let publisher = Publisher::new(shared.bus.clone());
-        let last_read = order.resume_after;
-        Self { shared, order, stop, publisher, tally: Tally::default(), recording: None, last_read, attempt: 0 }
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        order: DeployOrder,
+        traceparent: Option<String>,
+        stop: watch::Receiver<Option<StopCause>>,
+    ) -> Self {
+        let publisher = Publisher::new(shared.bus.clone(), traceparent.clone());
+        let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
+        Self { shared, order, traceparent, step, stop, publisher, tally, recording: None, last_read, attempt: 0 }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
@@ -110,10 +131,7 @@ impl Deployment {
             Ok(_) => self.keep_alive().await,
             Err(cause) => (WorkerPhase::Stopped, cause.reason()),
         };
-        tracing::info!(
-            scenario = %self.order.scenario_id, generation = self.order.generation, ?phase, reason = reason.message,
-            frames = self.tally.progress().frames, "deployment ended"
-        );
+        tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
         // The slot and the disk are free before anybody hears of it.
         drop(slot);
         self.recording = None;
@@ -136,10 +154,7 @@ impl Deployment {
                 }
                 Tried::Retry(reason) => reason,
             };
-            tracing::warn!(
-                scenario = %self.order.scenario_id, generation = self.order.generation, attempt = self.attempt,
-                reason = reason.message, "worker down"
-            );
+            tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
             self.update(|status| {
                 status.phase = WorkerPhase::Recovering;
                 status.reason = Some(reason.clone());
@@ -179,16 +194,18 @@ impl Deployment {
     async fn try_once(&mut self) -> Tried {
         let resume_after = self.tally.progress().published.or(self.order.resume_after);
         let shared = self.shared.clone();
+        let prepare = step!(self, "prepare");
         let prepared = tokio::select! {
             cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            prepared = shared.workshop.job(&self.order, resume_after, &mut self.recording) => prepared,
+            prepared = shared.workshop.job(&self.order, resume_after, &mut self.recording).instrument(prepare) => prepared,
         };
         let job = match prepared {
             Ok(job) => job,
             Err(Setback::Retry(reason)) => return Tried::Retry(reason),
             Err(Setback::Fatal(reason)) => return Tried::Ended(WorkerPhase::Failed, reason),
         };
-        let worker = match Worker::start(&shared.workshop.config.worker, &job) {
+        self.step = step!(self, "start worker");
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
@@ -196,6 +213,7 @@ impl Deployment {
             }
         };
         let end = Session::new(self, worker).run().await;
+        self.step = Span::none();
         self.meaning(end)
     }
 
@@ -225,9 +243,15 @@ impl Deployment {
     pub(crate) async fn acknowledge(&mut self) {
         for sample in self.publisher.acknowledged().await {
             self.tally.add(&sample);
+            self.step = Span::none();
         }
         let progress = self.tally.progress();
         self.update(|status| status.progress = progress);
+    }
+
+    /// It ends when the bus has that frame.
+    pub(crate) fn expect_first_frame(&mut self) {
+        self.step = step!(self, "publish first frame");
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {

@@ -5,15 +5,20 @@
 mod recordings;
 mod support;
 
-use std::time::Duration;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use framehook_core::{
     ids::Incarnation,
     message::{Message, Topic, WorkerPhase as P},
     reason::{Reason, ReasonCode},
 };
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use support::{World, eventually, is_gone, position};
+use support::{World, eventually, is_gone, position, processes_of};
 
 /// A frame timeout that a healthy script keeps on a machine with other work.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -258,7 +263,8 @@ async fn a_newer_generation_replaces_an_older_one_and_never_the_other_way_round(
 
 #[tokio::test]
 async fn what_is_past_the_limit_waits_for_a_slot() {
-    let world = World::start(|c| c.max_workers = 1).await;
+    let labels = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
+    let world = World::start(|c| (c.max_workers, c.labels) = (1, labels.clone())).await;
     let hold = || world.clip(json!({"frames": 20, "hold_at": 10}));
     let (first, second, third) = (hold(), hold(), hold());
     world.deploy(&first, 1).await;
@@ -268,7 +274,7 @@ async fn what_is_past_the_limit_waits_for_a_slot() {
         let waiting = world.phase(clip, 1, P::Starting).await;
         assert_eq!(waiting.reason.unwrap().code, ReasonCode::NoCapacity);
     }
-    assert_eq!(world.last_heartbeat().capacity, 1);
+    assert_eq!((world.last_heartbeat().capacity, world.last_heartbeat().labels), (1, labels));
     world.stop(&second, 1).await;
     world.phase(&second, 1, P::Stopped).await;
     assert!(third.starts().is_empty(), "started beside the first");
@@ -413,4 +419,62 @@ async fn a_plugin_is_compiled_once_for_all() {
         assert_eq!(world.results(clip)[0].provenance.plugins[0].name, "good");
     }
     assert_eq!(world.compilations().len(), 1);
+}
+
+/// A world whose worker has a name of its own, so that its processes can be told from those of other tests; and its spare.
+async fn with_spare() -> (World, PathBuf, u32) {
+    let mut script = PathBuf::new();
+    let world = World::start(|config| {
+        script = config.cache_dir.with_file_name("worker.py");
+        std::os::unix::fs::symlink(&config.worker, &script).unwrap();
+        config.worker.clone_from(&script);
+    })
+    .await;
+    let spare = spare_beside(&script, &[]).await;
+    (world, script, spare)
+}
+
+/// Waits until `script` has one process besides `others`; where `python3` is a script of its own, it has helpers first.
+async fn spare_beside(script: &Path, others: &[u32]) -> u32 {
+    let mut found = Vec::new();
+    eventually("one spare worker", || {
+        found = processes_of(script).into_iter().filter(|pid| !others.contains(pid)).collect();
+        found.len() == 1
+    })
+    .await;
+    found[0]
+}
+
+#[tokio::test]
+async fn a_spare_worker_takes_the_job_and_is_replaced() {
+    let (world, script, spare) = with_spare().await;
+    assert!(world.last_heartbeat().workers.is_empty());
+    let held = || world.clip(json!({"frames": 20, "hold_at": 10}));
+    let (first, second) = (held(), held());
+    world.deploy(&first, 1).await;
+    world.published(&first, 10).await;
+    assert_eq!(first.pids(), [spare]);
+    let next = spare_beside(&script, &[spare]).await;
+    world.deploy(&second, 1).await;
+    world.published(&second, 10).await;
+    assert_eq!(second.pids(), [next]);
+    let last = spare_beside(&script, &[spare, next]).await;
+    world.shut_down().await;
+    assert!([spare, next].into_iter().all(is_gone));
+    eventually("the end of the last spare", || is_gone(last)).await;
+}
+
+#[tokio::test]
+async fn a_spare_worker_that_died_costs_nothing() {
+    let (world, script, spare) = with_spare().await;
+    kill_process(Pid::from_raw(spare.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    eventually("its end", || is_gone(spare)).await;
+    let clip = world.clip(json!({"frames": 20}));
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((last.attempt, clip.starts()), (0, vec![0]));
+    assert!(world.history(&clip, 1).iter().all(|status| status.phase != P::Recovering));
+    let next = spare_beside(&script, &clip.pids()).await;
+    world.runner.lock().unwrap().take().unwrap().abort();
+    eventually("the end of the spare", || is_gone(next)).await;
 }

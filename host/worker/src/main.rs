@@ -23,7 +23,11 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the job that comes in on standard input (for the runner)
-    Run,
+    Run {
+        /// The ONNX Runtime shared library, to be loaded before the job comes
+        #[arg(long, value_name = "LIBRARY")]
+        onnxruntime: Option<PathBuf>,
+    },
     /// Judge an ONNX model; prints a verdict as JSON
     ProbeModel {
         file: PathBuf,
@@ -84,7 +88,7 @@ impl Command {
         // The pipeline's threads are the parallelism; OpenCV's own pool would fight with them.
         opencv::core::set_num_threads(1)?;
         match self {
-            Self::Run => run::run().context("the job cannot be read"),
+            Self::Run { onnxruntime } => run::run(onnxruntime).context("the job cannot be read"),
             Self::ProbeModel { file, onnxruntime } => print(|| probe::model(&file, &onnxruntime)),
             Self::ProbeVideo { file } => print(|| probe::video(&file)),
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),

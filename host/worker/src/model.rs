@@ -128,6 +128,14 @@ impl Model {
     }
 }
 
+/// Loads ONNX Runtime ahead of the first model.
+///
+/// # Errors
+/// When the library is not usable.
+pub fn preload(onnxruntime: &Path) -> Result<(), ModelError> {
+    environment(onnxruntime).map(drop)
+}
+
 /// ONNX Runtime allows one environment a process, so the first library that loads stays.
 fn environment(library: &Path) -> Result<Environment, ModelError> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);

@@ -26,6 +26,12 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Changes the name that the kernel shows for this process; it keeps 15 characters.
+pub fn set_name(name: &str) {
+    // It is for people, so a system without /proc may do without.
+    std::fs::write("/proc/self/comm", name).ok();
+}
+
 /// Tells FFmpeg, through OpenCV, to open files only and to take them for nothing but containers of
 /// video. Without it a text that looks like a playlist could name other files, or hosts.
 /// What is set already stays: the runner may know better.

@@ -3,7 +3,7 @@
 //! Invariants: the last record is [`Report::Ended`], whatever happened, unless the runner went away
 //! first: then the process ends at once, even while a decoder hangs.
 
-use std::{io, sync::Arc, thread};
+use std::{io, path::PathBuf, sync::Arc, thread};
 
 use framehook_core::{
     job::{Control, Job, Outcome, Ready, Report, read_record},
@@ -15,21 +15,29 @@ use framehook_engine::{
 };
 
 use crate::{
-    model::{Model, ModelError},
+    model::{self, Model, ModelError},
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter, Stage},
     source::{SourceInfo, VideoFile},
 };
 
-/// Runs the job that comes in on standard input.
+/// The name of a process that has a job, for `ps` and `top`: a spare one still has that of its executable.
+const BUSY: &str = "framehook-job";
+
+/// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded meanwhile.
 ///
 /// # Errors
 /// When standard input holds no job; nothing was reported then.
-pub fn run() -> io::Result<()> {
+pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(process::take_stdout()?));
+    if let Some(library) = onnxruntime {
+        // What is wrong with it is told by the job, which loads it too.
+        thread::spawn(move || model::preload(&library).ok());
+    }
     let job: Job = read_record(&mut io::stdin().lock())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before a job came"))?;
+    process::set_name(BUSY);
     let job = Arc::new(job);
     let stop = StopFlag::default();
     listen(stop.clone());

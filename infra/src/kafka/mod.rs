@@ -253,14 +253,22 @@ impl Cluster {
     }
 }
 
-/// Repeats while a partition has no leader, as one that was just made, or whose broker just died.
+/// Repeats while a partition has no leader that all agree on, as one that was just made, or whose broker just died.
 fn when_led<T>(call: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode as Code;
     let start = Instant::now();
     loop {
         let outcome = call();
         let code = outcome.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-        let is_passing = matches!(code, Some(Code::NotLeaderForPartition | Code::LeaderNotAvailable));
+        let is_passing = matches!(
+            code,
+            Some(
+                Code::NotLeaderForPartition
+                    | Code::LeaderNotAvailable
+                    | Code::UnknownLeaderEpoch
+                    | Code::FencedLeaderEpoch
+            )
+        );
         if !is_passing || start.elapsed() > REQUEST_TIMEOUT {
             return outcome;
         }

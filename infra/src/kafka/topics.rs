@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_core::{job::MAX_RECORD, message::Topic};
+use framehook_core::{
+    job::MAX_RECORD,
+    message::{DEAD_LETTERS, Layout, Topic},
+};
 use futures::executor::block_on;
 use rdkafka::{
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
@@ -16,32 +19,6 @@ use rdkafka::{
 };
 
 use super::{ConnectError, KafkaConfig, Reporter};
-
-/// What a topic is made with.
-struct Layout {
-    partitions: i32,
-    retention: Duration,
-    /// As the producer did it, unless it says so.
-    compression: &'static str,
-}
-
-const HOUR: Duration = Duration::from_secs(3600);
-
-fn layout(topic: Topic) -> Layout {
-    match topic {
-        // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading over brokers
-        // alone. Readers begin at the end and are told again, so an hour is for people who look for a cause.
-        Topic::InitScenario | Topic::ToDeploy | Topic::RunnerStatus => {
-            Layout { partitions: 6, retention: HOUR, compression: "producer" }
-        }
-        // As many inboxes as can ever share the work: more partitions cannot be had later without moving keys. A week
-        // is how long the database may be away before frames are lost. JSON of boxes shrinks to a third by lz4.
-        Topic::Results => Layout { partitions: 24, retention: 7 * 24 * HOUR, compression: "lz4" },
-    }
-}
-
-/// Rare, and looked at by people: enough partitions to go to several brokers, and a month to find the time.
-const DEAD_LETTERS: Layout = Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
 
 /// The largest message of a worker, and room for its envelope.
 pub(super) const MAX_MESSAGE: usize = MAX_RECORD + (1 << 20);
@@ -60,7 +37,7 @@ type Admin = AdminClient<Reporter>;
 /// Makes what is missing; gives the number of partitions of each topic. Waits for brokers.
 pub(super) fn ensure(config: &KafkaConfig) -> Result<BTreeMap<Topic, i32>, ConnectError> {
     let admin: Admin = config.client().create_with_context(Reporter)?;
-    let all = Topic::ALL.map(|topic| (config.topic(topic), layout(topic)));
+    let all = Topic::ALL.map(|topic| (config.topic(topic), topic.layout()));
     let found = make(&admin, config, &all)?;
     for ((topic, Layout { partitions, .. }), found) in all.iter().zip(&found) {
         if found < partitions {

@@ -26,7 +26,7 @@ const INSERT: &str = "
 const DELETE: &str = "DELETE FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3";
 /// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
 const USED_BY: &str = "
-    SELECT s.id FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
+    SELECT s.id, s.state FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
     WHERE a.kind = $1 AND a.name = $2 AND a.version = $3
       AND (s.state NOT IN ('stopped', 'completed', 'failed')
            OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
@@ -83,7 +83,7 @@ pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, versio
     };
     let user = sqlx::query(USED_BY).bind(kind.as_str()).bind(name).bind(version).fetch_optional(&mut *tx).await?;
     if let Some(user) = user {
-        return Ok(DeleteArtifact::InUse { by: ScenarioId(user.col("id")?) });
+        return Ok(DeleteArtifact::InUse { by: ScenarioId(user.col("id")?), state: user.parsed("state")? });
     }
     sqlx::query(DELETE).bind(kind.as_str()).bind(name).bind(version).execute(&mut *tx).await?;
     let is_named: bool = sqlx::query_scalar(IS_NAMED).bind(digest.as_str()).fetch_one(&mut *tx).await?;

@@ -13,6 +13,7 @@
 
 mod actions;
 mod artifacts;
+mod delivery;
 mod error;
 mod orchestrator;
 mod outbox;

@@ -35,7 +35,8 @@ const WORKER_STATUS: &str =
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
-    SELECT s.id, s.desired, s.state, s.reason, s.generation, p.pts_us AS stored_pts_us, p.frame AS stored_frame
+    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.traceparent,
+           p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
       AND (state NOT IN ('stopped', 'completed', 'failed') OR desired = 'deleted'
@@ -159,6 +160,8 @@ fn scenario(row: &PgRow) -> Result<ScenarioFacts> {
         reason: row.json_opt("reason")?,
         generation: row.col("generation")?,
         stored: row.stored()?,
+        placement: row.json_opt("placement")?.unwrap_or_default(),
+        traceparent: row.col("traceparent")?,
     })
 }
 
@@ -182,6 +185,7 @@ fn runner_facts(row: &PgRow) -> Result<RunnerFacts> {
         expires_at_us: row.col("expires_at")?,
         capacity: status.capacity,
         draining: status.draining,
+        labels: status.labels,
         seen_at_us: row.col("seen_at")?,
         workers: status.workers,
     })

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use framehook_core::message::{Envelope, Message};
+use framehook_core::{
+    ids::ScenarioId,
+    message::{Envelope, Message},
+};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -13,8 +16,8 @@ use crate::{
 };
 
 const PUT: &str = "
-    INSERT INTO outbox_scenario (id, envelope, deploys_scenario, deploys_generation, created_at)
-    VALUES ($1, $2, $3, $4, $5)";
+    INSERT INTO outbox_scenario (id, envelope, scenario_id, deploys_scenario, deploys_generation, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6)";
 pub(super) const UNPUBLISHED: &str =
     "SELECT envelope FROM outbox_scenario WHERE published_at IS NULL ORDER BY sequence LIMIT $1";
 /// What another relay is claiming at this moment is passed over, not waited for.
@@ -36,14 +39,14 @@ const TRIM_OUTBOX: &str = "DELETE FROM outbox_scenario WHERE published_at < $1";
 const TRIM_HISTORY: &str = "
     DELETE FROM scenario_history WHERE scenario_id IN (SELECT id FROM scenarios WHERE purged_at < $1)";
 
-/// Puts a message in. The caller wakes the relay once its transaction is committed.
-pub(super) async fn put(conn: &mut PgConnection, envelope: &Envelope, now: i64) -> Result<()> {
+/// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
+pub(super) async fn put(conn: &mut PgConnection, about: ScenarioId, envelope: &Envelope, now: i64) -> Result<()> {
     let deploys = match &envelope.message {
         Message::Deploy(order) => Some((order.scenario_id.0, order.generation)),
         _ => None,
     };
     let (scenario, generation) = deploys.unzip();
-    let insert = sqlx::query(PUT).bind(envelope.id).bind(to_json(envelope)?);
+    let insert = sqlx::query(PUT).bind(envelope.id).bind(to_json(envelope)?).bind(about.0);
     insert.bind(scenario).bind(generation).bind(now).execute(conn).await?;
     Ok(())
 }

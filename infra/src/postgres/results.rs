@@ -1,17 +1,14 @@
 //! Predictions: the inbox's write and the API's read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use framehook_core::{
-    ids::ScenarioId,
-    prediction::{Position, Prediction},
-};
-use sqlx::PgConnection;
+use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use sqlx::{PgConnection, postgres::PgRow};
 use uuid::Uuid;
 
 use super::{Database, now_us, row::RowExt as _};
 use crate::{
-    sql::{signed, to_json},
+    sql::{advances, signed, to_json},
     store::{DeadLetter, PredictionQuery, Result, ResultBatch, StoreOutcome},
 };
 
@@ -27,20 +24,29 @@ const FIRST_OFFSET: &str = "
 /// The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it.
 const ACCEPT_RESULTS: &str =
     "SELECT id FROM scenarios WHERE id = ANY($1) AND desired <> 'deleted' ORDER BY id FOR SHARE";
+/// What changes is counted with the change: a row that is delivered again counts once.
 pub(super) const UPSERT: &str = "
-    INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[])
-    ON CONFLICT (scenario_id, pts_us, captured_at) DO UPDATE SET generation = excluded.generation,
-        frame = excluded.frame, prediction = excluded.prediction
-    WHERE excluded.generation >= scenario_results.generation";
+    WITH written AS (
+        INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped)
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[])
+        ON CONFLICT (scenario_id, pts_us, captured_at) DO UPDATE SET generation = excluded.generation,
+            frame = excluded.frame, prediction = excluded.prediction, skipped = excluded.skipped,
+            skipped_before = scenario_results.skipped
+        WHERE excluded.generation >= scenario_results.generation
+        RETURNING scenario_id, skipped, skipped_before)
+    SELECT scenario_id, count(*) FILTER (WHERE NOT skipped) - count(*) FILTER (WHERE NOT skipped_before) AS stored,
+        count(*) FILTER (WHERE skipped) - count(*) FILTER (WHERE skipped_before) AS skipped
+    FROM written GROUP BY scenario_id";
+/// Frames are numbered in the order of their times.
 const PROGRESS: &str = "
-    INSERT INTO scenario_progress (scenario_id, pts_us, frame)
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[])
-    ON CONFLICT (scenario_id) DO UPDATE SET pts_us = excluded.pts_us, frame = excluded.frame
-    WHERE (excluded.pts_us, excluded.frame) > (scenario_progress.pts_us, scenario_progress.frame)";
+    INSERT INTO scenario_progress AS p (scenario_id, pts_us, frame, stored, skipped)
+    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+    ON CONFLICT (scenario_id) DO UPDATE SET pts_us = greatest(p.pts_us, excluded.pts_us),
+        frame = greatest(p.frame, excluded.frame), stored = p.stored + excluded.stored,
+        skipped = p.skipped + excluded.skipped";
 const DEAD_LETTER: &str = r#"
-    INSERT INTO dead_letters (consumer, topic, partition, "offset", key, payload, reason, at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"#;
+    INSERT INTO dead_letters (consumer, topic, partition, "offset", key, payload, reason, at, pts_us)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"#;
 pub(super) const RANGE: &str = "
     SELECT prediction FROM scenario_results WHERE scenario_id = $1 AND pts_us >= $2 AND pts_us <= $3
     ORDER BY pts_us LIMIT $4";
@@ -57,7 +63,7 @@ pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOut
     if moved.bind(batch.next).bind(batch.expected).execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(StoreOutcome::OffsetMoved);
     }
-    upsert(&mut tx, &batch.predictions).await?;
+    advance(&mut tx, batch).await?;
     for letter in &batch.dead_letters {
         keep(&mut tx, batch, letter).await?;
     }
@@ -65,38 +71,47 @@ pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOut
     Ok(StoreOutcome::Stored)
 }
 
-async fn upsert(conn: &mut PgConnection, predictions: &[Prediction]) -> Result<()> {
-    let scenarios: BTreeSet<Uuid> = predictions.iter().map(|p| p.scenario_id.0).collect();
-    let scenarios: Vec<Uuid> = scenarios.into_iter().collect();
+/// Stores the rows, and how far each scenario has come by them.
+async fn advance(conn: &mut PgConnection, batch: &ResultBatch) -> Result<()> {
+    let mut advances = advances(batch);
+    let scenarios: Vec<Uuid> = advances.keys().map(|id| id.0).collect();
     let accepted: Vec<Uuid> = sqlx::query_scalar(ACCEPT_RESULTS).bind(scenarios).fetch_all(&mut *conn).await?;
-    let accepted = predictions.iter().filter(|p| accepted.contains(&p.scenario_id.0));
-    let rows = newest(accepted);
-    if rows.is_empty() {
+    advances.retain(|id, _| accepted.contains(&id.0));
+    let rows = newest(batch.predictions.iter().filter(|p| advances.contains_key(&p.scenario_id)));
+    for counted in upsert(conn, &rows).await? {
+        if let Some(advance) = advances.get_mut(&ScenarioId(counted.col("scenario_id")?)) {
+            (advance.stored, advance.skipped) = (counted.col("stored")?, counted.col("skipped")?);
+        }
+    }
+    if advances.is_empty() {
         return Ok(());
     }
+    sqlx::query(PROGRESS)
+        .bind(advances.keys().map(|id| id.0).collect::<Vec<_>>())
+        .bind(advances.values().map(|a| a.position.pts_us).collect::<Vec<_>>())
+        .bind(advances.values().map(|a| signed(a.position.frame)).collect::<Vec<_>>())
+        .bind(advances.values().map(|a| a.stored).collect::<Vec<_>>())
+        .bind(advances.values().map(|a| a.skipped).collect::<Vec<_>>())
+        .execute(conn)
+        .await?;
+    Ok(())
+}
+
+/// Gives for each scenario what its counts grow by.
+async fn upsert(conn: &mut PgConnection, rows: &[&Prediction]) -> Result<Vec<PgRow>> {
+    if rows.is_empty() {
+        return Ok(Vec::new());
+    }
     let payloads = rows.iter().map(to_json).collect::<Result<Vec<_>>>()?;
-    sqlx::query(UPSERT)
+    let upsert = sqlx::query(UPSERT)
         .bind(rows.iter().map(|p| p.scenario_id.0).collect::<Vec<_>>())
         .bind(rows.iter().map(|p| p.pts_us).collect::<Vec<_>>())
         .bind(rows.iter().map(|p| p.generation).collect::<Vec<_>>())
         .bind(rows.iter().map(|p| signed(p.frame)).collect::<Vec<_>>())
         .bind(rows.iter().map(|p| p.captured_at.as_microsecond()).collect::<Vec<_>>())
         .bind(payloads)
-        .execute(&mut *conn)
-        .await?;
-    let mut reached = BTreeMap::new();
-    for row in rows {
-        let position = Position { pts_us: row.pts_us, frame: row.frame };
-        let furthest = reached.entry(row.scenario_id.0).or_insert(position);
-        *furthest = position.max(*furthest);
-    }
-    sqlx::query(PROGRESS)
-        .bind(reached.keys().copied().collect::<Vec<_>>())
-        .bind(reached.values().map(|p| p.pts_us).collect::<Vec<_>>())
-        .bind(reached.values().map(|p| signed(p.frame)).collect::<Vec<_>>())
-        .execute(conn)
-        .await?;
-    Ok(())
+        .bind(rows.iter().map(|p| p.skipped.is_some()).collect::<Vec<_>>());
+    Ok(upsert.fetch_all(conn).await?)
 }
 
 /// One row a key, the last of the highest generation: a statement cannot touch a row twice. In the order of the key, so that
@@ -125,6 +140,7 @@ async fn keep(conn: &mut PgConnection, batch: &ResultBatch, letter: &DeadLetter)
         .bind(&letter.payload)
         .bind(letter.reason.replace('\0', "\u{fffd}"))
         .bind(now)
+        .bind(letter.position.map(|p| p.pts_us))
         .execute(conn)
         .await?;
     Ok(())

@@ -48,9 +48,9 @@ pub(super) const PAGE_OF_NAME: &str = select_scenario!(
 );
 const LOCK: &str = "SELECT id FROM scenarios WHERE id = $1 FOR UPDATE";
 const INSERT: &str = "
-    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, desired, state, traceparent,
-                           created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, 'running', 'pending', $7, $8, $8)
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, desired, state,
+                           traceparent, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', 'pending', $8, $9, $9)
     ON CONFLICT (idempotency_key) DO NOTHING";
 const INSERT_ARTIFACT: &str =
     "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
@@ -66,6 +66,7 @@ const HISTORY: &str = "
 pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
+    let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
     let inserted = sqlx::query(INSERT)
         .bind(new.id.0)
         .bind(new.idempotency.as_ref().map(|i| &i.key))
@@ -73,6 +74,7 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
         .bind(&new.spec.name)
         .bind(to_json(&new.spec)?)
         .bind(to_json(&new.resolved)?)
+        .bind(placement)
         .bind(&new.traceparent)
         .bind(now)
         .execute(&mut *tx)
@@ -172,7 +174,7 @@ async fn wake_up(
 ) -> Result<()> {
     let time = Timestamp::from_microsecond(now).unwrap_or_default();
     let envelope = Envelope { traceparent, ..Envelope::new(Message::ScenarioChanged { scenario_id }, time) };
-    outbox::put(conn, &envelope, now).await
+    outbox::put(conn, scenario_id, &envelope, now).await
 }
 
 fn record(row: &PgRow) -> Result<ScenarioRecord> {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use async_trait::async_trait;
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef},
+    delivery::Delivery,
     ids::{Digest, Epoch, RunnerId, ScenarioId},
     message::{Envelope, RunnerStatus},
     planner::{Action, Snapshot},
@@ -13,7 +14,7 @@ use framehook_core::{
 };
 use uuid::Uuid;
 
-use super::{Database, actions, artifacts, orchestrator, outbox, partitions, results, scenarios};
+use super::{Database, actions, artifacts, delivery, orchestrator, outbox, partitions, results, scenarios};
 use crate::store::*;
 
 pub(super) struct PostgresStore(pub(super) Arc<Database>);
@@ -52,6 +53,10 @@ impl Store for PostgresStore {
 
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Vec<Prediction>> {
         results::range(&self.0, id, query).await
+    }
+
+    async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {
+        delivery::read(&self.0, id).await
     }
 
     async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact> {

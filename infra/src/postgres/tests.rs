@@ -104,6 +104,8 @@ async fn hot_statements_use_their_index() {
         (outbox::CLAIM, "0, 9, 9".to_owned(), "outbox_scenario_unpublished"),
         (orchestrator::UNSETTLED, String::new(), "scenarios_not_at_rest"),
         (orchestrator::LIVE_WORKERS, String::new(), "workers_one_live"),
+        (delivery::REPORTED, id.to_owned(), "workers_pkey"),
+        (delivery::DROPPED, format!("'key', {id}"), "dead_letters_by_key"),
         (scenarios::PAGE_OF_NAME, format!("NULL, {id}, 9, 'name'"), "scenarios_by_name"),
     ] {
         sqlx::raw_sql(AssertSqlSafe(format!("PREPARE hot AS {statement}"))).execute(&mut *connection).await.unwrap();
@@ -259,6 +261,7 @@ async fn speed() {
                 .bind((n * 500..(n + 1) * 500).collect::<Vec<_>>())
                 .bind(vec![0_i64; 500])
                 .bind(vec![payload.clone(); 500])
+                .bind(vec![false; 500])
                 .execute(&postgres.store.0.pool)
                 .await
                 .unwrap();
@@ -282,8 +285,9 @@ async fn speed() {
 async fn fill_outbox(postgres: &Postgres, messages: u32) {
     let mut tx = postgres.store.0.write().await.unwrap();
     for _ in 0..messages {
-        let message = Message::ScenarioChanged { scenario_id: ScenarioId::generate() };
-        outbox::put(&mut tx, &Envelope::new(message, Timestamp::UNIX_EPOCH), 0).await.unwrap();
+        let id = ScenarioId::generate();
+        let message = Message::ScenarioChanged { scenario_id: id };
+        outbox::put(&mut tx, id, &Envelope::new(message, Timestamp::UNIX_EPOCH), 0).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

@@ -198,7 +198,7 @@ async fn send(conn: &mut SqliteConnection, now: i64, id: ScenarioId, message: Me
         sqlx::query_scalar(TRACE).bind(id.to_string()).fetch_optional(&mut *conn).await?;
     let time = Timestamp::from_microsecond(now).unwrap_or_default();
     let envelope = Envelope { traceparent: traceparent.flatten(), ..Envelope::new(message, time) };
-    outbox::put(conn, &envelope, now).await
+    outbox::put(conn, id, &envelope, now).await
 }
 
 async fn move_worker(

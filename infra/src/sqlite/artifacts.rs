@@ -26,7 +26,7 @@ const INSERT: &str = "
 const DELETE: &str = "DELETE FROM artifacts WHERE kind = ? AND name = ? AND version = ?";
 /// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
 const USED_BY: &str = "
-    SELECT s.id FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
+    SELECT s.id, s.state FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
     WHERE a.kind = ? AND a.name = ? AND a.version = ?
       AND (s.state NOT IN ('stopped', 'completed', 'failed')
            OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
@@ -79,7 +79,7 @@ pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, versio
     };
     let user = sqlx::query(USED_BY).bind(kind.as_str()).bind(name).bind(version).fetch_optional(&mut *tx).await?;
     if let Some(user) = user {
-        return Ok(DeleteArtifact::InUse { by: user.parsed("id")? });
+        return Ok(DeleteArtifact::InUse { by: user.parsed("id")?, state: user.parsed("state")? });
     }
     sqlx::query(DELETE).bind(kind.as_str()).bind(name).bind(version).execute(&mut *tx).await?;
     let is_named: bool = sqlx::query_scalar(IS_NAMED).bind(digest.as_str()).fetch_one(&mut *tx).await?;

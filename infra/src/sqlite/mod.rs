@@ -11,6 +11,7 @@
 mod actions;
 mod artifacts;
 mod bus;
+mod delivery;
 mod error;
 mod orchestrator;
 mod outbox;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use framehook_core::message::{Envelope, Message};
+use framehook_core::{
+    ids::ScenarioId,
+    message::{Envelope, Message},
+};
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
@@ -12,7 +15,8 @@ use crate::sql::to_json;
 use crate::store::Result;
 
 const PUT: &str = "
-    INSERT INTO outbox_scenario (id, envelope, deploys_scenario, deploys_generation, created_at) VALUES (?, ?, ?, ?, ?)";
+    INSERT INTO outbox_scenario (id, envelope, scenario_id, deploys_scenario, deploys_generation, created_at)
+    VALUES (?, ?, ?, ?, ?, ?)";
 const UNPUBLISHED: &str = "SELECT envelope FROM outbox_scenario WHERE published_at IS NULL ORDER BY sequence LIMIT ?";
 const MARK: &str = "UPDATE outbox_scenario SET published_at = ? WHERE id = ? AND published_at IS NULL";
 const DEPLOYED: &str = "
@@ -22,14 +26,14 @@ const TRIM_OUTBOX: &str = "DELETE FROM outbox_scenario WHERE published_at < ?";
 const TRIM_HISTORY: &str = "
     DELETE FROM scenario_history WHERE scenario_id IN (SELECT id FROM scenarios WHERE purged_at < ?)";
 
-/// Puts a message in. The caller wakes the relay once its transaction is committed.
-pub(super) async fn put(conn: &mut SqliteConnection, envelope: &Envelope, now: i64) -> Result<()> {
+/// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
+pub(super) async fn put(conn: &mut SqliteConnection, about: ScenarioId, envelope: &Envelope, now: i64) -> Result<()> {
     let deploys = match &envelope.message {
         Message::Deploy(order) => Some((order.scenario_id.to_string(), order.generation)),
         _ => None,
     };
     let (scenario, generation) = deploys.unzip();
-    let insert = sqlx::query(PUT).bind(envelope.id.to_string()).bind(to_json(envelope)?);
+    let insert = sqlx::query(PUT).bind(envelope.id.to_string()).bind(to_json(envelope)?).bind(about.to_string());
     insert.bind(scenario).bind(generation).bind(now).execute(conn).await?;
     Ok(())
 }

@@ -1,18 +1,12 @@
 //! Predictions: the inbox's write and the API's read.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
-use framehook_core::{
-    ids::ScenarioId,
-    prediction::{Position, Prediction},
-};
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Database, now_us, row::RowExt as _};
-use crate::sql::{later, signed, to_json};
+use crate::sql::{Advance, advances, later, signed, to_json};
 
 use crate::store::{DeadLetter, PredictionQuery, Result, ResultBatch, StoreOutcome};
 
@@ -24,18 +18,23 @@ const MOVE_OFFSET: &str = r#"
     INSERT INTO consumer_offsets (consumer, topic, "partition", next_offset) VALUES (?, ?, ?, ?)
     ON CONFLICT (consumer, topic, "partition") DO UPDATE SET next_offset = excluded.next_offset"#;
 const ACCEPTS_RESULTS: &str = "SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = ? AND desired <> 'deleted')";
-const INSERT: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction) ";
+const INSERT: &str =
+    "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped) ";
 const NEVER_BACK: &str = "
     ON CONFLICT (scenario_id, pts_us) DO UPDATE SET generation = excluded.generation, frame = excluded.frame,
-        captured_at = excluded.captured_at, prediction = excluded.prediction
-    WHERE excluded.generation >= scenario_results.generation";
+        captured_at = excluded.captured_at, prediction = excluded.prediction, skipped = excluded.skipped,
+        skipped_before = scenario_results.skipped
+    WHERE excluded.generation >= scenario_results.generation
+    RETURNING scenario_id, skipped, skipped_before";
+/// Frames are numbered in the order of their times.
 const PROGRESS: &str = "
-    INSERT INTO scenario_progress (scenario_id, pts_us, frame) VALUES (?, ?, ?)
-    ON CONFLICT (scenario_id) DO UPDATE SET pts_us = excluded.pts_us, frame = excluded.frame
-    WHERE (excluded.pts_us, excluded.frame) > (scenario_progress.pts_us, scenario_progress.frame)";
+    INSERT INTO scenario_progress AS p (scenario_id, pts_us, frame, stored, skipped) VALUES (?, ?, ?, ?, ?)
+    ON CONFLICT (scenario_id) DO UPDATE SET pts_us = max(p.pts_us, excluded.pts_us),
+        frame = max(p.frame, excluded.frame), stored = p.stored + excluded.stored,
+        skipped = p.skipped + excluded.skipped";
 const DEAD_LETTER: &str = r#"
-    INSERT INTO dead_letters (consumer, topic, "partition", "offset", key, payload, reason, at)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"#;
+    INSERT INTO dead_letters (consumer, topic, "partition", "offset", key, payload, reason, at, pts_us)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
 const RANGE: &str = "
     SELECT prediction FROM scenario_results WHERE scenario_id = ? AND pts_us >= ? AND pts_us <= ? ORDER BY pts_us LIMIT ?";
 
@@ -55,7 +54,7 @@ pub(super) async fn store(db: &Database, batch: ResultBatch) -> Result<StoreOutc
     }
     let move_offset = sqlx::query(MOVE_OFFSET).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);
     move_offset.bind(batch.next).execute(&mut *tx).await?;
-    upsert(&mut tx, &batch.predictions).await?;
+    advance(&mut tx, &batch).await?;
     for letter in &batch.dead_letters {
         keep(&mut tx, &batch, letter).await?;
     }
@@ -63,40 +62,48 @@ pub(super) async fn store(db: &Database, batch: ResultBatch) -> Result<StoreOutc
     Ok(StoreOutcome::Stored)
 }
 
-async fn upsert(conn: &mut SqliteConnection, predictions: &[Prediction]) -> Result<()> {
-    let mut accepted = BTreeSet::new();
-    for scenario in predictions.iter().map(|p| p.scenario_id).collect::<BTreeSet<ScenarioId>>() {
+/// Stores the rows, and how far each scenario has come by them.
+async fn advance(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()> {
+    let mut accepted = BTreeMap::new();
+    for (scenario, advance) in advances(batch) {
         let query = sqlx::query_scalar(ACCEPTS_RESULTS).bind(scenario.to_string());
         if query.fetch_one(&mut *conn).await? {
-            accepted.insert(scenario);
+            accepted.insert(scenario, advance);
         }
     }
-    let rows: Vec<_> = predictions.iter().filter(|p| accepted.contains(&p.scenario_id)).collect();
+    let rows: Vec<_> = batch.predictions.iter().filter(|p| accepted.contains_key(&p.scenario_id)).collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
-        let payloads = chunk.iter().map(to_json).collect::<Result<Vec<_>>>()?;
-        let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
-        insert.push_values(chunk.iter().zip(payloads), |mut values, (prediction, payload)| {
-            values
-                .push_bind(prediction.scenario_id.to_string())
-                .push_bind(prediction.pts_us)
-                .push_bind(prediction.generation)
-                .push_bind(signed(prediction.frame))
-                .push_bind(prediction.captured_at.as_microsecond())
-                .push_bind(payload);
-        });
-        insert.push(NEVER_BACK).build().execute(&mut *conn).await?;
+        for written in upsert(conn, chunk).await? {
+            if let Some(advance) = accepted.get_mut(&written.parsed("scenario_id")?) {
+                // What changes is counted with the change: a row that is delivered again counts once.
+                let (now, before): (bool, Option<bool>) = (written.col("skipped")?, written.col("skipped_before")?);
+                advance.stored += i64::from(!now) - i64::from(before == Some(false));
+                advance.skipped += i64::from(now) - i64::from(before == Some(true));
+            }
+        }
     }
-    let mut reached = BTreeMap::new();
-    for row in rows {
-        let position = Position { pts_us: row.pts_us, frame: row.frame };
-        let furthest = reached.entry(row.scenario_id).or_insert(position);
-        *furthest = position.max(*furthest);
-    }
-    for (scenario, position) in reached {
+    for (scenario, Advance { position, stored, skipped }) in accepted {
         let update = sqlx::query(PROGRESS).bind(scenario.to_string()).bind(position.pts_us);
-        update.bind(signed(position.frame)).execute(&mut *conn).await?;
+        update.bind(signed(position.frame)).bind(stored).bind(skipped).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+/// Gives a row for each one that was written.
+async fn upsert(conn: &mut SqliteConnection, rows: &[&Prediction]) -> Result<Vec<SqliteRow>> {
+    let payloads = rows.iter().map(to_json).collect::<Result<Vec<_>>>()?;
+    let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
+    insert.push_values(rows.iter().zip(payloads), |mut values, (prediction, payload)| {
+        values
+            .push_bind(prediction.scenario_id.to_string())
+            .push_bind(prediction.pts_us)
+            .push_bind(prediction.generation)
+            .push_bind(signed(prediction.frame))
+            .push_bind(prediction.captured_at.as_microsecond())
+            .push_bind(payload)
+            .push_bind(prediction.skipped.is_some());
+    });
+    Ok(insert.push(NEVER_BACK).build().fetch_all(conn).await?)
 }
 
 async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLetter) -> Result<()> {
@@ -109,6 +116,7 @@ async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLet
         .bind(&letter.payload)
         .bind(&letter.reason)
         .bind(now_us())
+        .bind(letter.position.map(|p| p.pts_us))
         .execute(conn)
         .await?;
     Ok(())

@@ -42,9 +42,9 @@ const PAGE: &str = select_scenario!(
      ORDER BY s.id DESC LIMIT ?4"
 );
 const INSERT: &str = "
-    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, desired, state, traceparent,
-                           created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'running', 'pending', ?7, ?8, ?8)";
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, desired, state,
+                           traceparent, created_at, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'running', 'pending', ?8, ?9, ?9)";
 const INSERT_ARTIFACT: &str =
     "INSERT OR IGNORE INTO scenario_artifacts (kind, name, version, scenario_id) VALUES (?, ?, ?, ?)";
 const WISH: &str = "UPDATE scenarios SET desired = ?2, updated_at = ?3 WHERE id = ?1";
@@ -64,6 +64,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
         return Ok(created);
     }
     let now = now_us();
+    let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
     sqlx::query(INSERT)
         .bind(new.id.to_string())
         .bind(new.idempotency.as_ref().map(|i| &i.key))
@@ -71,6 +72,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
         .bind(&new.spec.name)
         .bind(to_json(&new.spec)?)
         .bind(to_json(&new.resolved)?)
+        .bind(placement)
         .bind(&new.traceparent)
         .bind(now)
         .execute(&mut *tx)
@@ -154,7 +156,7 @@ async fn wake_up(
 ) -> Result<()> {
     let time = Timestamp::from_microsecond(now).unwrap_or_default();
     let envelope = Envelope { traceparent, ..Envelope::new(Message::ScenarioChanged { scenario_id }, time) };
-    outbox::put(conn, &envelope, now).await
+    outbox::put(conn, scenario_id, &envelope, now).await
 }
 
 fn record(row: &SqliteRow) -> Result<ScenarioRecord> {

@@ -6,7 +6,7 @@ use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, ScenarioId},
     message::Topic,
-    prediction::{Detection, FrameTimings, Prediction, Provenance},
+    prediction::{Detection, FrameTimings, Prediction, Provenance, Skipped},
     state::{Desired, ScenarioState, WorkerState},
 };
 
@@ -103,6 +103,32 @@ async fn a_newer_or_foreign_database_is_refused() {
     assert!(matches!(Sqlite::open(&file).await, Err(OpenError::Folder { .. })));
 }
 
+/// What the first release wrote is counted when it is opened.
+#[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let data = tempfile::tempdir().unwrap();
+    let writer = pool(1).connect_with(options(&data.path().join("framehook.db"), SYNCHRONOUS)).await.unwrap();
+    MIGRATIONS.run_to(1, &writer).await.unwrap();
+    let id = ScenarioId::generate();
+    const SCENARIO: &str = "
+        INSERT INTO scenarios (id, name, spec, resolved, desired, state, created_at, updated_at)
+        VALUES (?, '', '', '', 'running', 'completed', 0, 0)";
+    const ROW: &str = "INSERT INTO scenario_results VALUES (?, ?, 1, ?, 0, ?)";
+    const PROGRESS: &str = "INSERT INTO scenario_progress VALUES (?, 80000, 2)";
+    sqlx::query(SCENARIO).bind(id.to_string()).execute(&writer).await.unwrap();
+    sqlx::query(PROGRESS).bind(id.to_string()).execute(&writer).await.unwrap();
+    for frame in 0..3 {
+        let by = Skipped { by: "gate@1.0.0".into(), reason: "still".into() };
+        let row = Prediction { skipped: (frame == 1).then_some(by), ..prediction(id, frame) };
+        let row = serde_json::to_string(&row).unwrap();
+        let insert = sqlx::query(ROW).bind(id.to_string()).bind(frame * 40_000).bind(frame).bind(row);
+        insert.execute(&writer).await.unwrap();
+    }
+    writer.close().await;
+    let delivery = Sqlite::open(data.path()).await.unwrap().store().delivery(id).await.unwrap().unwrap();
+    assert_eq!((delivery.decoded, delivery.stored, delivery.skipped), (3, 2, 1));
+}
+
 /// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the connection.
 async fn fill(sqlite: &Sqlite) {
     sqlx::query("PRAGMA max_page_count = 1").execute(&sqlite.store.0.writer).await.unwrap();
@@ -113,7 +139,8 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     let (store, bus) = (sqlite.store(), sqlite.bus());
-    let letter = DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new() };
+    let letter =
+        DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new(), position: None };
     let big = ResultBatch { dead_letters: vec![letter], ..batch(0, 1, vec![]) };
     fill(&sqlite).await;
     let error = store.store_results(big.clone()).await.unwrap_err();
@@ -142,7 +169,8 @@ async fn an_unreadable_row_is_named() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     let id = ScenarioId::generate();
-    const ROW: &str = "INSERT INTO scenario_results VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
+    const ROW: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
+        VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
     sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
     let error = sqlite.store().predictions(id, query).await.unwrap_err();

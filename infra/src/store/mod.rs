@@ -18,6 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef},
+    delivery::Delivery,
     ids::{Digest, Epoch, RunnerId, ScenarioId},
     message::{Envelope, RunnerStatus},
     planner::{Action, Snapshot},
@@ -87,6 +88,9 @@ pub trait Store: Send + Sync + 'static {
         query: PredictionQuery,
     ) -> Result<Vec<framehook_core::prediction::Prediction>>;
 
+    /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not found.
+    async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
+
     // ----- artifacts -----
 
     /// Names are never re-pointed: the same name and version with other content is a conflict.
@@ -126,7 +130,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
     /// predictions (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
-    /// scenario's stored position, keeps the dead letters.
+    /// scenario's stored position, to the frame of a dead letter too, counts its rows, keeps the dead letters.
     async fn store_results(&self, batch: ResultBatch) -> Result<StoreOutcome>;
 
     // ----- orchestrator -----

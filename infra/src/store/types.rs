@@ -50,7 +50,7 @@ pub struct ScenarioRecord {
     pub state: ScenarioState,
     pub reason: Option<Reason>,
     pub generation: Generation,
-    /// The last stored frame.
+    /// The last frame that arrived, as a row or as a dead letter.
     pub stored: Option<Position>,
     pub worker: Option<WorkerRecord>,
 }
@@ -127,6 +127,7 @@ pub enum DeleteArtifact {
     NotFound,
     InUse {
         by: ScenarioId,
+        state: ScenarioState,
     },
 }
 
@@ -150,6 +151,9 @@ pub struct DeadLetter {
     pub key: String,
     pub payload: Vec<u8>,
     pub reason: String,
+    /// Its frame, if it says so: a frame of the scenario that `key` names, which is dropped unless a readable record of
+    /// it comes, too.
+    pub position: Option<Position>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

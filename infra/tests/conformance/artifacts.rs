@@ -74,7 +74,7 @@ pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl StoreBacken
             let is_needed = !state.is_ended() || (state != ScenarioState::Completed && !is_deleted);
             for Artifact { kind, name, version, digest, .. } in &named {
                 let expected = match is_needed {
-                    true => DeleteArtifact::InUse { by: id },
+                    true => DeleteArtifact::InUse { by: id, state },
                     false => DeleteArtifact::Deleted { digest: digest.clone(), orphaned: true },
                 };
                 let deleted = world.store.delete_artifact(*kind, name, version).await.unwrap();
@@ -83,6 +83,25 @@ pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl StoreBacken
             settle(&world, id).await;
         }
     }
+}
+
+/// One that completed needs nothing, and is not named in the place of another that does.
+pub(crate) async fn a_refusal_names_who_needs_it(backend: &impl StoreBackend) {
+    use ScenarioState::{Completed, Stopped};
+    let world = World::new(backend).await;
+    let Artifact { kind, name, version, digest, .. } = artifact(ArtifactKind::Model, "street", "1", 2);
+    world.store.put_artifact(artifact(ArtifactKind::Model, "street", "1", 2)).await.unwrap();
+    let delete = async || world.store.delete_artifact(kind, &name, &version).await.unwrap();
+    // Whatever was wished of it before it came to its end.
+    for desired in [Desired::Running, Desired::Stopped, Desired::Running] {
+        let id = world.in_state(Completed).await.id;
+        world.store.set_desired(id, desired).await.unwrap();
+    }
+    let stopped = world.in_state(Stopped).await.id;
+    world.in_state(Completed).await;
+    assert_eq!(delete().await, DeleteArtifact::InUse { by: stopped, state: Stopped });
+    world.store.set_desired(stopped, Desired::Deleted).await.unwrap();
+    assert_eq!(delete().await, DeleteArtifact::Deleted { digest, orphaned: true });
 }
 
 /// Makes a scenario's artifacts unneeded.

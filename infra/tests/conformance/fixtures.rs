@@ -1,8 +1,9 @@
 //! Scenarios, predictions and heartbeats to test with, and a world to move them in.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
+    delivery::Delivery,
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     input::{InputOptions, TensorInfo},
     message::{Envelope, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
@@ -15,8 +16,8 @@ use framehook_core::{
 use framehook_infra::{
     bus::SharedBus,
     store::{
-        Created, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ScenarioRecord, SharedStore,
-        StoreOutcome,
+        Created, DeadLetter, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ScenarioRecord,
+        SharedStore, StoreOutcome,
     },
 };
 use jiff::Timestamp;
@@ -108,6 +109,16 @@ pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> R
     ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
 }
 
+/// An unreadable record, of this frame if it says so.
+pub(crate) fn dead_letter(id: ScenarioId, frame: Option<u64>) -> DeadLetter {
+    let position = frame.map(position);
+    DeadLetter { offset: 0, key: id.to_string(), payload: vec![0], reason: "unreadable".into(), position }
+}
+
+pub(crate) fn position(frame: u64) -> Position {
+    Position { pts_us: i64::try_from(frame).unwrap() * 40_000, frame }
+}
+
 /// Everything from `after` on.
 pub(crate) fn all() -> PredictionQuery {
     PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: u32::MAX }
@@ -120,6 +131,12 @@ pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
 pub(crate) fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
     let progress = Progress::default();
     WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress }
+}
+
+/// A worker that has published up to this frame.
+pub(crate) fn published(id: ScenarioId, generation: Generation, phase: WorkerPhase, last: u64) -> WorkerStatus {
+    let progress = Progress { published: Some(position(last)), ..Progress::default() };
+    WorkerStatus { progress, ..status(id, generation, phase) }
 }
 
 /// A store, led by one epoch, with one runner.
@@ -145,6 +162,7 @@ impl World {
             capacity: 100,
             draining: false,
             version: "0.1.0".into(),
+            labels: BTreeMap::new(),
             workers: vec![],
         };
         let mut world = Self { store, holder, epoch, heartbeat };
@@ -244,9 +262,17 @@ impl World {
 
     /// Stores these behind everything before.
     pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
+        self.store_with(predictions, vec![]).await;
+    }
+
+    pub(crate) async fn store_with(&self, predictions: Vec<Prediction>, dead_letters: Vec<DeadLetter>) {
         let offset = self.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
-        let outcome = self.store.store_results(batch(offset, offset + 1, predictions)).await.unwrap();
-        assert_eq!(outcome, StoreOutcome::Stored);
+        let batch = ResultBatch { dead_letters, ..batch(offset, offset + 1, predictions) };
+        assert_eq!(self.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+    }
+
+    pub(crate) async fn delivery(&self, id: ScenarioId) -> Delivery {
+        self.store.delivery(id).await.unwrap().expect("the scenario is visible")
     }
 }
 

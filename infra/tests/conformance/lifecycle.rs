@@ -5,7 +5,7 @@ use std::time::Duration;
 use framehook_core::{
     ids::{Generation, ScenarioId},
     invariants,
-    message::{Message, Progress, WorkerPhase},
+    message::{Message, WorkerPhase},
     planner::{Action, Timing, plan},
     prediction::Position,
     reason::{Reason, ReasonCode},
@@ -14,7 +14,8 @@ use framehook_core::{
 use framehook_infra::store::{Created, Fenced, StoreError};
 
 use crate::fixtures::{
-    CONSUMER, StoreBackend, TOPIC, World, move_scenario, move_worker, predictions, reason, status, with_key,
+    CONSUMER, StoreBackend, TOPIC, World, dead_letter, move_scenario, move_worker, predictions, published, reason,
+    status, with_key,
 };
 
 async fn lines(world: &World, id: ScenarioId) -> Vec<(Option<ScenarioState>, ScenarioState, Generation)> {
@@ -302,8 +303,7 @@ pub(crate) async fn the_planner_settles_everything(backend: &impl StoreBackend) 
             let (id, generation) = (worker.scenario_id, worker.generation);
             world.store(predictions(id, generation, 0..3)).await;
             let phase = if worker.stop_ordered { WorkerPhase::Stopped } else { WorkerPhase::Finished };
-            let progress = Progress { published: Some(Position { pts_us: 80_000, frame: 2 }), ..Progress::default() };
-            reports.push(framehook_core::message::WorkerStatus { progress, ..status(id, generation, phase) });
+            reports.push(published(id, generation, phase, 2));
         }
         world.publish_outbox().await;
         world.report(reports).await;
@@ -324,6 +324,29 @@ pub(crate) async fn the_planner_settles_everything(backend: &impl StoreBackend) 
         let frames = if name == "finishes" { 3 } else { 0 };
         invariants::every_frame_once(&rows, frames).unwrap();
     }
+}
+
+pub(crate) async fn an_unreadable_last_frame_keeps_nothing_from_completing(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    world.publish_outbox().await;
+    world.store(predictions(id, 1, 0..2)).await;
+    world.report(vec![published(id, 1, WorkerPhase::Finished, 2)]).await;
+    let settle = async |world: &World| {
+        for action in plan(&world.snapshot().await, Timing::default()) {
+            world.done(action).await;
+        }
+        world.record(id).await.state
+    };
+    // Garbage may have been anything.
+    world.store_with(vec![], vec![dead_letter(id, None)]).await;
+    assert_eq!(settle(&world).await, ScenarioState::Deploying, "a frame is under way");
+    world.store_with(vec![], vec![dead_letter(id, Some(2))]).await;
+    assert_eq!(settle(&world).await, ScenarioState::Completed);
+    let delivery = world.delivery(id).await;
+    assert_eq!((delivery.decoded, delivery.stored, delivery.dropped.unreadable), (3, 2, 1));
+    invariants::delivery_balances(&delivery, ScenarioState::Completed).unwrap();
 }
 
 pub(crate) async fn the_outbox_wakes_its_relay(backend: &impl StoreBackend) {

@@ -57,6 +57,7 @@ macro_rules! store_suite {
                 the_stored_position_never_goes_back,
                 results_of_deleted_and_unknown_scenarios_are_dropped,
                 dead_letters_move_the_offset,
+                every_frame_is_accounted_for_once,
                 consumers_have_offsets_of_their_own,
                 competing_inboxes_store_each_batch_once,
             }
@@ -64,6 +65,7 @@ macro_rules! store_suite {
                 names_are_never_re_pointed,
                 references_resolve,
                 an_artifact_in_use_is_not_deleted,
+                a_refusal_names_who_needs_it,
                 a_blob_is_orphaned_with_its_last_name,
             }
             orchestrator {
@@ -74,6 +76,7 @@ macro_rules! store_suite {
                 a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again,
                 a_newer_incarnation_replaces_an_older_one,
                 the_snapshot_shows_what_is_not_at_rest,
+                the_snapshot_shows_labels_on_both_sides,
                 competing_leaders_get_different_epochs,
             }
             lifecycle {
@@ -87,6 +90,7 @@ macro_rules! store_suite {
                 a_deleted_scenario_is_purged_but_keeps_its_key,
                 a_long_scenario_is_purged_in_steps,
                 the_planner_settles_everything,
+                an_unreadable_last_frame_keeps_nothing_from_completing,
                 the_outbox_wakes_its_relay,
                 trimming_keeps_what_is_needed,
                 everything_survives_reopening,

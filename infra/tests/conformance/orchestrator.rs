@@ -1,6 +1,6 @@
 //! Leases, heartbeats, fencing, the snapshot.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::{Incarnation, RunnerId},
@@ -12,7 +12,7 @@ use framehook_infra::store::Fenced;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::fixtures::{LONG, StoreBackend, World, move_scenario, move_worker, status};
+use crate::fixtures::{LONG, StoreBackend, World, move_scenario, move_worker, scenario, status};
 
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
     let store = backend.store().await;
@@ -193,10 +193,29 @@ pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl StoreB
     let snapshot = world.snapshot().await;
     let shown: Vec<_> = snapshot.scenarios.iter().map(|s| (s.id, s.desired, s.state, s.generation)).collect();
     assert_eq!(shown, expected, "oldest first");
+    assert!(snapshot.scenarios.iter().all(|s| s.traceparent.is_some()));
     assert!(snapshot.workers.iter().all(|w| w.state.is_live() && !w.stop_ordered));
     assert!(snapshot.workers.iter().all(|w| w.incarnation == world.heartbeat.incarnation));
     let live = ScenarioState::ALL.iter().filter(|s| s.is_live()).count();
     assert_eq!(snapshot.workers.len(), 3 * live);
+}
+
+pub(crate) async fn the_snapshot_shows_labels_on_both_sides(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let north = BTreeMap::from([("site".to_owned(), "north".to_owned())]);
+    let mut picky = scenario("picky");
+    picky.spec.placement = north.clone();
+    let record = world.create_new(picky).await;
+    assert_eq!(record.spec.placement, north);
+    world.create("any").await;
+    let placements =
+        async |world: &World| -> Vec<_> { world.snapshot().await.scenarios.into_iter().map(|s| s.placement).collect() };
+    assert_eq!(placements(&world).await, [north.clone(), BTreeMap::new()]);
+    let labels = async |world: &World| world.snapshot().await.runners[0].labels.clone();
+    assert_eq!(labels(&world).await, BTreeMap::new());
+    world.heartbeat.labels = north.clone();
+    world.report(vec![]).await;
+    assert_eq!(labels(&world).await, north);
 }
 
 pub(crate) async fn competing_leaders_get_different_epochs(backend: &impl StoreBackend) {

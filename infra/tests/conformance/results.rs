@@ -1,15 +1,19 @@
 //! The inbox's writes and the reading of predictions.
 
 use framehook_core::{
+    delivery::{Delivery, OutboxLag},
     ids::ScenarioId,
     invariants,
-    prediction::{Position, Prediction},
-    state::Desired,
+    message::WorkerPhase,
+    prediction::{Position, Prediction, Skipped},
+    state::{Desired, ScenarioState},
 };
 use framehook_infra::store::{DeadLetter, PredictionQuery, ResultBatch, StoreOutcome};
 use tokio::task::JoinSet;
 
-use crate::fixtures::{CONSUMER, StoreBackend, TOPIC, World, all, batch, prediction, predictions};
+use crate::fixtures::{
+    CONSUMER, StoreBackend, TOPIC, World, all, batch, dead_letter, position, prediction, predictions, published,
+};
 
 fn frames(rows: &[Prediction]) -> Vec<u64> {
     rows.iter().map(|row| row.frame).collect()
@@ -72,7 +76,8 @@ pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreB
     assert_eq!(store.store_results(first.clone()).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(offset().await, 5);
 
-    let letter = DeadLetter { offset: 4, key: "k".into(), payload: vec![1], reason: "unreadable".into() };
+    let letter =
+        DeadLetter { offset: 4, key: "k".into(), payload: vec![1], reason: "unreadable".into(), position: None };
     let late = ResultBatch { dead_letters: vec![letter], ..batch(0, 9, predictions(id, 2, 3..9)) };
     let ahead = batch(6, 9, predictions(id, 2, 3..9));
     for moved in [first, late, ahead] {
@@ -94,7 +99,7 @@ pub(crate) async fn a_lower_generation_changes_nothing(backend: &impl StoreBacke
     // A straggler of generation 1 may fill what is missing, and nothing else.
     world.store(predictions(id, 1, 5..12)).await;
     let after = world.stored(id).await;
-    invariants::no_row_goes_back(&before, &after).unwrap();
+    invariants::no_row_goes_back(&invariants::generations(&before), &invariants::generations(&after)).unwrap();
     assert_eq!(after[..10], before);
     assert_eq!(after[10..], predictions(id, 1, 10..12));
     // The same generation again, and a newer one, replace; in one batch the newest wins, whatever the order.
@@ -134,11 +139,68 @@ pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend
 pub(crate) async fn dead_letters_move_the_offset(backend: &impl StoreBackend) {
     let world = World::new(backend).await;
     let id = world.create("any").await.id;
-    let letter = DeadLetter { offset: 1, key: "k".into(), payload: vec![0, 159, 146, 150], reason: "not JSON".into() };
+    let letter = DeadLetter {
+        offset: 1,
+        key: "k".into(),
+        payload: vec![0, 159, 146, 150],
+        reason: "not JSON".into(),
+        position: None,
+    };
     let poisoned = ResultBatch { dead_letters: vec![letter], ..batch(0, 3, predictions(id, 1, 0..2)) };
     assert_eq!(world.store.store_results(poisoned).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 3);
     assert_eq!(world.stored(id).await.len(), 2);
+}
+
+/// I9: by its identity each frame is stored, skipped, dropped or under way, however often it comes.
+pub(crate) async fn every_frame_is_accounted_for_once(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let other = world.create("other").await.id;
+    world.store(predictions(other, 1, 0..3)).await;
+    let by = || Some(Skipped { by: "gate@1.0.0".into(), reason: "still".into() });
+    let skipped = |generation, frame| Prediction { skipped: by(), ..prediction(id, generation, frame) };
+    let expect = async |world: &World, (decoded, stored, skipped, unreadable, under_way)| {
+        let delivery = world.delivery(id).await;
+        let Delivery { inbox, dropped, .. } = delivery;
+        let counts = (delivery.decoded, delivery.stored, delivery.skipped, dropped.unreadable, inbox.frames);
+        assert_eq!(counts, (decoded, stored, skipped, unreadable, under_way));
+        invariants::delivery_balances(&delivery, ScenarioState::Running).unwrap();
+    };
+    expect(&world, (0, 0, 0, 0, 0)).await;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    world.report(vec![published(id, 1, WorkerPhase::Running, 9)]).await;
+    expect(&world, (10, 0, 0, 0, 10)).await;
+    for _ in 0..2 {
+        let rows = predictions(id, 1, 0..10).into_iter().filter(|p| p.frame / 2 != 2);
+        world.store(rows.chain([skipped(1, 4), skipped(1, 5), skipped(1, 4)]).collect()).await;
+        expect(&world, (10, 8, 2, 0, 0)).await;
+    }
+    // Ahead of the heartbeat, computed again without being skipped, and late.
+    world.store(vec![prediction(id, 1, 10), prediction(id, 2, 4)]).await;
+    expect(&world, (11, 10, 1, 0, 0)).await;
+    world.store(vec![skipped(1, 4), skipped(2, 10), prediction(id, 2, 10)]).await;
+    expect(&world, (11, 10, 1, 0, 0)).await;
+
+    let letters = |frames: &[Option<u64>]| frames.iter().map(|frame| dead_letter(id, *frame)).collect::<Vec<_>>();
+    // Twice the same frame, one that is stored, and one that does not say which.
+    world.store_with(vec![], letters(&[Some(11), Some(11), Some(3), None])).await;
+    expect(&world, (12, 10, 1, 1, 0)).await;
+    assert_eq!(world.record(id).await.stored, Some(position(11)));
+    world.store_with(predictions(id, 2, 13..14), letters(&[Some(12)])).await;
+    expect(&world, (14, 11, 1, 2, 0)).await;
+    world.store(predictions(id, 2, 11..12)).await;
+    expect(&world, (14, 12, 1, 1, 0)).await;
+    assert_eq!(world.delivery(id).await.inbox.unreadable, 1);
+
+    assert_eq!((world.delivery(other).await.decoded, world.delivery(other).await.stored), (3, 3));
+    let lag = world.delivery(id).await.outbox;
+    assert_eq!((lag.messages, lag.oldest_age_ms.is_some()), (2, true), "the wake-up and the order");
+    world.publish_outbox().await;
+    assert_eq!(world.delivery(id).await.outbox, OutboxLag::default());
+    assert_eq!(world.store.delivery(ScenarioId::generate()).await.unwrap(), None);
+    world.store.set_desired(id, Desired::Deleted).await.unwrap();
+    assert_eq!(world.store.delivery(id).await.unwrap(), None);
 }
 
 pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl StoreBackend) {
@@ -184,4 +246,5 @@ pub(crate) async fn competing_inboxes_store_each_batch_once(backend: &impl Store
     }
     assert_eq!(inboxes.join_all().await.iter().sum::<i64>(), BATCHES);
     invariants::every_frame_once(&world.stored(id).await, (SIZE * BATCHES).unsigned_abs()).unwrap();
+    assert_eq!(world.delivery(id).await.stored, (SIZE * BATCHES).unsigned_abs());
 }

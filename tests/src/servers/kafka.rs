@@ -8,14 +8,18 @@ use std::{
     sync::LazyLock,
 };
 
-use super::{folder, free_port, spawn};
-use crate::{DEADLINE, root, wait_for};
+use rustix::process::Signal;
+
+use super::{folder, free_port, proxy::Proxy, spawn};
+use crate::{DEADLINE, process::signal, root, wait_for};
 
 /// Dropping it ends the broker and removes its log.
 pub struct Kafka {
     folder: PathBuf,
     port: u16,
     controller: u16,
+    /// A second port of the broker, whose clients come through this.
+    proxy: Option<(u16, Proxy)>,
     process: Option<Child>,
 }
 
@@ -26,16 +30,47 @@ impl Kafka {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// The same, with a second road to it that can be cut.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start_with_proxy() -> Self {
+        let port = free_port();
+        Self::start_with(Some((port, Proxy::start(free_port(), port))))
+    }
+
+    fn start_with(proxy: Option<(u16, Proxy)>) -> Self {
         let folder = folder("kafka").expect("a folder for the broker");
-        let mut kafka = Self { folder, port: free_port(), controller: free_port(), process: None };
+        let mut kafka = Self { folder, port: free_port(), controller: free_port(), proxy, process: None };
         kafka.start_again();
         kafka
+    }
+
+    /// The second road.
+    ///
+    /// # Panics
+    /// When it was started without.
+    #[must_use]
+    pub fn proxy(&self) -> &Proxy {
+        &self.proxy.as_ref().expect("it was started with a proxy").1
     }
 
     /// What a client connects to.
     #[must_use]
     pub fn brokers(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Stops it where it is, or lets it go on.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn signal(&self, to_send: Signal) {
+        signal(self.process.as_ref().expect("it is running").id(), to_send);
     }
 
     /// As a crash would: nothing is flushed, nobody is told.
@@ -55,7 +90,9 @@ impl Kafka {
         let output = self.folder.join("output");
         let log = File::create(&output).expect("the folder is ours");
         let mut command = Command::new(root().join("scripts/kafka.sh"));
-        command.arg(&self.folder).args([self.port, self.controller].map(|port| port.to_string()));
+        let proxy = self.proxy.as_ref().map(|(port, proxy)| [*port, proxy.port()]);
+        let ports = [self.port, self.controller].into_iter().chain(proxy.into_iter().flatten());
+        command.arg(&self.folder).args(ports.map(|port| port.to_string()));
         command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
         let mut process = spawn(command).expect("scripts/kafka.sh can be run");
         let said = || fs::read_to_string(&output).unwrap_or_default();

@@ -4,6 +4,11 @@
 
 mod kafka;
 mod postgres;
+mod proxy;
+mod redis;
+mod s3;
+mod sql;
+pub mod topics;
 
 use std::{
     ffi::OsStr,
@@ -25,6 +30,10 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 pub use self::{
     kafka::{Kafka, kafka_brokers},
     postgres::{Postgres, postgres_url},
+    proxy::Proxy,
+    redis::{Redis, redis_url},
+    s3::S3,
+    sql::Session,
 };
 use crate::executables;
 

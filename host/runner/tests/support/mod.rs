@@ -200,7 +200,8 @@ impl World {
         let mut config = RunnerConfig::new(id, worker.clone(), plugin_host, worker, cache, recordings);
         config.source_dirs = vec![dir.path().to_owned()];
         config.heartbeat = Duration::from_millis(100);
-        let (quick, base) = (Duration::from_millis(1), Duration::from_millis(2));
+        // A spare worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
+        let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.backoff = Backoff { quick, base, max_attempts: 3, ..Backoff::default() };
         change(&mut config);
         let blobs = Blobs::open(dir.path()).await.unwrap();
@@ -364,6 +365,17 @@ pub(crate) fn is_gone(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The state follows the name in parentheses.
     stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('Z'))
+}
+
+/// The processes that run this script.
+pub(crate) fn processes_of(script: &Path) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = processes.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let runs = |pid: &u32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == script.as_os_str().as_encoded_bytes())
+    };
+    pids.filter(runs).collect()
 }
 
 /// Waits for what no message tells.

@@ -1,0 +1,106 @@
+//! What is read again and again: the answers of `GET /scenario/{id}` and of a page of `GET /prediction/{id}`, kept for a second.
+//!
+//! Invariants: an answer is at most [`FRESH`] old, whatever the cache behind it does, and by clocks of machines that agree
+//! that well; who changes a scenario here reads here what it has become. Nothing but these two answers is ever read from
+//! the cache, and without one everything is as it is with one, only slower.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    http::header,
+    response::{IntoResponse, Response},
+};
+use framehook_core::ids::ScenarioId;
+use framehook_infra::cache::{Cache, Cached};
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{metrics, problem::Problem};
+
+/// Short enough for a progress bar; many clients that poll the same scenario still cost one read a second.
+pub(crate) const FRESH: Duration = Duration::from_secs(1);
+
+/// A page of a thousand frames; a larger one is read anew, so that Redis answers others in time.
+const MAX_BODY: usize = 4 << 20;
+
+#[derive(Default)]
+pub(crate) struct Hot {
+    cache: Option<Arc<Cache>>,
+    /// Scenarios that were changed here within the last [`FRESH`]: what others may have cached of them is from before.
+    changed: Mutex<HashMap<ScenarioId, Instant>>,
+}
+
+impl Hot {
+    pub(crate) fn new(cache: Option<Cache>) -> Self {
+        Self { cache: cache.map(Arc::new), changed: Mutex::default() }
+    }
+
+    /// From now on readers here see the scenario as it is.
+    pub(crate) fn changed(&self, id: ScenarioId) {
+        if self.cache.is_some() {
+            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+            changed.retain(|_, at| at.elapsed() <= FRESH);
+            changed.insert(id, Instant::now());
+        }
+    }
+
+    /// The answer called `key`, from the cache or from `read`.
+    pub(crate) async fn answer<T: Serialize>(
+        &self,
+        id: ScenarioId,
+        what: &'static str,
+        key: &str,
+        read: impl Future<Output = Result<T, Problem>>,
+    ) -> Result<Response, Problem> {
+        let Some(cache) = self.cache.as_ref().filter(|_| !self.was_changed(id)) else {
+            return Ok(json(to_json(&read.await?)?, None));
+        };
+        let key = format!("{what}:{id}:{key}");
+        let outcome = match cache.get(&key).await {
+            Ok(Some(cached)) => match age(&cached) {
+                // It may have been changed while Redis answered.
+                Some(age) if !self.was_changed(id) => {
+                    metrics::global().cached(what, "hit");
+                    return Ok(json(cached.body, Some(age)));
+                }
+                _ => "miss",
+            },
+            Ok(None) => "miss",
+            Err(_) => "unavailable",
+        };
+        metrics::global().cached(what, outcome);
+        let read_at = Timestamp::now();
+        let body = to_json(&read.await?)?;
+        if outcome == "miss" && body.len() <= MAX_BODY {
+            let (cache, cached) = (Arc::clone(cache), Cached { read_at, body: body.clone() });
+            // Nobody waits for it, and that it fails was said where it did.
+            tokio::spawn(async move { cache.set(&key, &cached, FRESH).await.ok() });
+        }
+        Ok(json(body, None))
+    }
+
+    fn was_changed(&self, id: ScenarioId) -> bool {
+        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.get(&id).is_some_and(|at| at.elapsed() <= FRESH)
+    }
+}
+
+/// `None`: too old, or of a clock that is ahead of ours.
+fn age(cached: &Cached) -> Option<Duration> {
+    let age = Duration::try_from(Timestamp::now().duration_since(cached.read_at)).ok()?;
+    (age <= FRESH).then_some(age)
+}
+
+fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
+    serde_json::to_vec(value).map_err(Problem::internal)
+}
+
+fn json(body: Vec<u8>, age: Option<Duration>) -> Response {
+    let age = age.map(|age| [(header::AGE, age.as_secs())]);
+    ([(header::CONTENT_TYPE, "application/json")], age, body).into_response()
+}

@@ -1,0 +1,77 @@
+//! One worker process ahead of its job: until a worker can read one it has loaded some hundred libraries, which takes
+//! longer than anything else between an order and its first frame.
+//!
+//! Invariants: a spare has no job and takes no slot, so nobody counts it; it goes with the runner as every worker does.
+//! One that died costs the next worker the time it would have saved, and nothing else: so nobody watches it, and a
+//! worker that cannot even start is tried no more often than it has jobs.
+
+use std::{
+    io,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::{process::Child, sync::Notify, time::sleep};
+
+use crate::{config::RunnerConfig, process};
+
+/// Until a spare that was taken is replaced: by then whoever waits for the first frames of its job has them, and does not
+/// share the processor with the next one's start.
+const SETTLE: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+pub(crate) struct Spare {
+    worker: PathBuf,
+    onnxruntime: PathBuf,
+    waiting: Mutex<Option<Child>>,
+    taken: Notify,
+}
+
+impl Spare {
+    pub(crate) fn new(config: &RunnerConfig) -> Self {
+        let (worker, onnxruntime) = (config.worker.clone(), config.onnxruntime.clone());
+        Self { worker, onnxruntime, waiting: Mutex::default(), taken: Notify::new() }
+    }
+
+    /// A process for a job: the spare if it still lives, or else a new one.
+    ///
+    /// # Errors
+    /// When a process cannot be started.
+    pub(crate) fn take(&self) -> io::Result<Child> {
+        let spare = self.lock().take();
+        self.taken.notify_one();
+        if let Some(mut child) = spare
+            && child.try_wait()?.is_none()
+        {
+            return Ok(child);
+        }
+        self.start()
+    }
+
+    /// Sees to it that there is one, for ever.
+    pub(crate) async fn keep(&self) {
+        loop {
+            self.refill();
+            self.taken.notified().await;
+            sleep(SETTLE).await;
+        }
+    }
+
+    fn refill(&self) {
+        let mut waiting = self.lock();
+        if waiting.is_none() {
+            *waiting =
+                self.start().inspect_err(|error| tracing::warn!(%error, "no spare worker could be started")).ok();
+        }
+    }
+
+    fn start(&self) -> io::Result<Child> {
+        process::start(&self.worker, &self.onnxruntime)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
+        // Every change is one assignment: a panic in between leaves nothing half done.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

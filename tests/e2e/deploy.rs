@@ -1,0 +1,75 @@
+//! What `deploy/` and the guides say is what the executables know: settings, metrics, balancer.
+
+use std::{collections::BTreeSet, fs, process::Command};
+
+use framehook_tests::{client::demo_scenario, executables, platform::Platform, root};
+use serde_json::Value;
+
+/// Where a person or a machine is told to set something.
+const TOLD_IN: &[&str] = &[
+    "README.md",
+    "docs/operate.md",
+    "deploy/README.md",
+    "deploy/Dockerfile",
+    "deploy/compose.yaml",
+    "deploy/framehook@.service",
+];
+
+/// Of `deploy/haproxy.cfg`, not of an executable.
+const OF_THE_BALANCER: [&str; 3] = ["FRAMEHOOK_LISTEN", "FRAMEHOOK_API_1", "FRAMEHOOK_API_2"];
+
+/// Variables of other programs share no prefix with ours, but for these.
+const OTHERS: [&str; 2] = ["DATABASE_URL", "KAFKA_BROKERS"];
+
+#[test]
+fn every_setting_that_is_told_exists() {
+    let known: BTreeSet<_> =
+        ["up", "api", "orchestrator", "runner"].iter().flat_map(|role| settings(&help(role))).collect();
+    assert!(known.contains("FRAMEHOOK_DATA") && OTHERS.iter().all(|name| known.contains(*name)), "{known:?}");
+    let mut told = BTreeSet::new();
+    for path in TOLD_IN {
+        let names = settings(&fs::read_to_string(root().join(path)).unwrap());
+        let unknown: Vec<_> =
+            names.iter().filter(|n| !known.contains(*n) && !OF_THE_BALANCER.contains(&n.as_str())).collect();
+        assert!(unknown.is_empty(), "{path} names {unknown:?}, which no role knows");
+        told.extend(names);
+    }
+    assert!(told.len() > 5, "{told:?}");
+}
+
+#[test]
+fn every_metric_of_the_board_is_exported() {
+    let board: Value = serde_json::from_str(&fs::read_to_string(root().join("deploy/grafana.json")).unwrap()).unwrap();
+    let panels = board["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
+    let shown: BTreeSet<_> = targets.flat_map(|t| words(t["expr"].as_str().unwrap(), "framehook_")).collect();
+    assert!(shown.len() > 5, "{shown:?}");
+
+    let platform = Platform::with_demo(&[]);
+    let id = platform.post_scenario(&demo_scenario());
+    platform.completed(&id, 500);
+    let metrics = platform.get("/metrics").body;
+    // A line is a name, its labels in braces, and its value.
+    let lines = metrics.as_str().unwrap().lines().filter(|line| !line.starts_with('#'));
+    let exported: BTreeSet<_> = lines.map(|line| line.split(['{', ' ']).next().unwrap().to_owned()).collect();
+    let missing: Vec<_> = shown.difference(&exported).collect();
+    assert!(missing.is_empty(), "the board shows {missing:?}, which nothing exports; there is {exported:?}");
+}
+
+fn help(role: &str) -> String {
+    let output = Command::new(executables().join("framehook")).args([role, "--help"]).output().unwrap();
+    assert!(output.status.success());
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Variables of the environment that a text names.
+fn settings(text: &str) -> BTreeSet<String> {
+    let ours = words(text, "FRAMEHOOK_").into_iter();
+    ours.chain(OTHERS.iter().filter(|name| text.contains(**name)).map(ToString::to_string)).collect()
+}
+
+/// Words of letters, digits and underscores that begin so.
+fn words(text: &str, prefix: &str) -> BTreeSet<String> {
+    let all = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    all.filter(|word| word.starts_with(prefix)).map(ToOwned::to_owned).collect()
+}
