@@ -13,7 +13,7 @@ use framehook_tests::{
     client::slow_scenario,
     cluster::{APIS, Cluster, ORCHESTRATORS, RUNNERS},
     process::signal,
-    wait_for,
+    seed, wait_for,
 };
 use rustix::process::Signal;
 
@@ -44,10 +44,9 @@ struct Chaos {
 #[test]
 fn whatever_happens_in_whatever_order_everything_completes() {
     let seconds = env::var("FRAMEHOOK_CHAOS_S").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
-    let seed = env::var("FRAMEHOOK_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("FRAMEHOOK_TEST_SEED={seed} FRAMEHOOK_CHAOS_S={seconds}");
+    println!("FRAMEHOOK_CHAOS_S={seconds}");
     let cluster = Cluster::start_with_servers(&[("FRAMEHOOK_FRAME_TIMEOUT_S", "3")]);
-    let mut chaos = Chaos { cluster, random: fastrand::Rng::with_seed(seed), undo: Vec::new() };
+    let mut chaos = Chaos { cluster, random: fastrand::Rng::with_seed(seed()), undo: Vec::new() };
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut ids: Vec<String> = Vec::new();

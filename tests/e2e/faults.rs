@@ -5,6 +5,7 @@ use framehook_core::prediction::{Detection, Prediction};
 use framehook_tests::{
     client::{demo_scenario, slow_scenario},
     platform::{Platform, patient},
+    seed,
 };
 use rustix::process::Signal;
 
@@ -17,13 +18,9 @@ fn detections(rows: &[Prediction]) -> Vec<(i64, &[Detection])> {
     rows.iter().map(|row| (row.pts_us, row.detections.as_slice())).collect()
 }
 
-/// Moments as numbers of a stored frame, different at each run; the seed is printed so that one can be repeated with
-/// `FRAMEHOOK_TEST_SEED`.
+/// Moments as numbers of a stored frame.
 fn moments() -> Vec<u64> {
-    let seed =
-        std::env::var("FRAMEHOOK_TEST_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| fastrand::u64(..));
-    println!("FRAMEHOOK_TEST_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = fastrand::Rng::with_seed(seed());
     (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
 }
 

@@ -104,10 +104,7 @@ impl Cluster {
             servers,
             _alone: alone,
         };
-        for name in [APIS, ORCHESTRATORS, RUNNERS].into_iter().flatten() {
-            cluster.up(name);
-        }
-        cluster.all_ready();
+        cluster.all_up();
         cluster.witness = Witness::start(&cluster.database_url);
         cluster.upload_demo();
         let undisturbed = cluster.post_scenario(&demo_scenario());

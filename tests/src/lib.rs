@@ -38,6 +38,16 @@ pub fn wait_for<T>(what: &str, deadline: Duration, mut condition: impl FnMut() -
     }
 }
 
+/// For what a test chooses at random: another at each run, and printed, so that one can be repeated with
+/// `FRAMEHOOK_TEST_SEED`.
+#[must_use]
+pub fn seed() -> u64 {
+    let given = std::env::var("FRAMEHOOK_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let seed = given.unwrap_or_else(|| fastrand::u64(..));
+    println!("FRAMEHOOK_TEST_SEED={seed}");
+    seed
+}
+
 /// The root of the checkout.
 #[must_use]
 pub fn root() -> PathBuf {
