@@ -76,11 +76,14 @@ else
         echo "create_main_cluster = false" |
             $as_root tee /etc/postgresql-common/createcluster.d/framehook.conf >/dev/null ;;
     esac
-    case $missing in *redis-server*)
-        # Only the executable is wanted here too: a unit that is masked is not started.
-        [ -e /etc/systemd/system/redis-server.service ] ||
-            { $as_root mkdir -p /etc/systemd/system; $as_root ln -s /dev/null /etc/systemd/system/redis-server.service; } ;;
-    esac
+    # Of these only the executables are wanted too, and a unit that is masked is not started. One that the
+    # machine has already stays as it is: its package is not missing.
+    for service in redis-server haproxy; do
+        case $missing in *$service*)
+            unit=/etc/systemd/system/$service.service
+            [ -e "$unit" ] || [ -L "$unit" ] || { $as_root mkdir -p "${unit%/*}"; $as_root ln -s /dev/null "$unit"; } ;;
+        esac
+    done
     # The lists may be old or absent; a failure shows what apt-get said.
     for step in "update" "install -y --no-install-recommends$missing"; do
         # shellcheck disable=SC2086 # words on purpose
