@@ -1,17 +1,19 @@
 """The scaled deployment on this machine, to play with: `make up-cluster`.
 
-PostgreSQL, Kafka, two APIs, two orchestrators, two runners and a balancer in front, all on 127.0.0.1. Runs until
-Ctrl-C; what it keeps is in `framehook-cluster/`, and the next start goes on with it. No process outlives this one,
+PostgreSQL, Kafka, Redis, two APIs, two orchestrators, two runners and a balancer in front, all on 127.0.0.1. Runs
+until Ctrl-C; what it keeps is in `framehook-cluster/`, and the next start goes on with it. No process outlives this one,
 however it ends: the kernel sees to that.
 """
 
 import argparse
+import base64
 import contextlib
 import ctypes
 import fcntl
 import json
 import os
 import pathlib
+import secrets
 import shlex
 import shutil
 import signal
@@ -33,6 +35,8 @@ STOP_SECONDS = 40
 PROBE_SECONDS = 3
 POLL_SECONDS = 0.1
 PR_SET_PDEATHSIG = 1
+# Of the key that seals credentials of sources.
+KEY_BYTES = 32
 # Of a database server that was killed a moment ago: its last processes still hold its memory.
 NOT_YET = "is still in use"
 
@@ -118,21 +122,24 @@ class Cluster:
 
         self.folder = folder
         (folder / "log").mkdir(exist_ok=True)
-        postgres, kafka, controller, *roles = free_ports(9)
+        postgres, kafka, controller, redis, *roles = free_ports(10)
         database, brokers = f"postgres://postgres@127.0.0.1:{postgres}/postgres", f"127.0.0.1:{kafka}"
         self.postgres = self.process("postgres", ["scripts/postgres.sh", shown(folder / "postgres"), postgres],
                                      database, signal.SIGINT)
         self.kafka = self.process("kafka", ["scripts/kafka.sh", shown(folder / "kafka"), kafka, controller], brokers)
+        self.redis = self.process("redis", ["scripts/redis.sh", redis], f"redis://127.0.0.1:{redis}")
         names = [f"{role}-{number}" for role in ("api", "orchestrator", "runner") for number in (1, 2)]
         self.roles = [self.role(name, port) for name, port in zip(names, roles)]
         self.balancer = self.process("balancer", [haproxy, "-db", "-f", "deploy/haproxy.cfg"],
                                      f"http://127.0.0.1:{port}")
-        self.all = [self.balancer, *self.roles, self.kafka, self.postgres]
-        # What every process is told, and `env` for more of them. An optional server has its place here.
+        self.all = [self.balancer, *self.roles, self.redis, self.kafka, self.postgres]
+        # What every process is told, and `env` for more of them.
         self.environment = {
             "DATABASE_URL": database,
             "KAFKA_BROKERS": brokers,
+            "REDIS_URL": self.redis.where,
             "FRAMEHOOK_BLOBS": f"file://{folder}/blobs",
+            "FRAMEHOOK_KEY_FILE": str(key_file(folder)),
             "FRAMEHOOK_LISTEN": f"127.0.0.1:{port}",
             "FRAMEHOOK_API_1": self.roles[0].where.removeprefix("http://"),
             "FRAMEHOOK_API_2": self.roles[1].where.removeprefix("http://"),
@@ -158,10 +165,11 @@ class Cluster:
     # --- start ---------------------------------------------------------------------------------
 
     def start(self):
-        say("starting PostgreSQL and Kafka")
-        self.start_all([self.postgres, self.kafka])
+        say("starting PostgreSQL, Kafka and Redis")
+        self.start_all([self.postgres, self.kafka, self.redis])
         self.wait(self.postgres, lambda: self.postgres.said("ready to accept connections"))
         self.wait(self.kafka, lambda: self.kafka.said("Kafka Server started"))
+        self.wait(self.redis, lambda: self.redis.said("Ready to accept connections"))
         say("starting two APIs, two orchestrators, two runners")
         self.start_all(self.roles)
         for process in self.roles:
@@ -221,7 +229,7 @@ class Cluster:
     def stop(self):
         """Who calls, before who is called: so that the last words of each are still heard."""
         try:
-            for processes in ([self.balancer], self.roles[4:], self.roles[:4], [self.kafka], [self.postgres]):
+            for processes in ([self.balancer], self.roles[4:], self.roles[:4], [self.redis, self.kafka], [self.postgres]):
                 stop_all([process for process in processes if process.popen and not process.has_ended()])
         except KeyboardInterrupt:
             say("killing what is left; the next start goes on where this one ended")
@@ -263,6 +271,15 @@ def alone(folder):
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def key_file(folder):
+    """The platform's key, made at the first start; nobody else may read it."""
+    path = folder / "key"
+    if not path.exists():
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600), "wb") as file:
+            file.write(base64.b64encode(secrets.token_bytes(KEY_BYTES)))
+    return path
 
 
 def balancer_port(wanted):

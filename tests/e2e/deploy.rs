@@ -13,13 +13,14 @@ const TOLD_IN: &[&str] = &[
     "deploy/Dockerfile",
     "deploy/compose.yaml",
     "deploy/framehook@.service",
+    "scripts/up_cluster.py",
 ];
 
 /// Of `deploy/haproxy.cfg`, not of an executable.
 const OF_THE_BALANCER: [&str; 3] = ["FRAMEHOOK_LISTEN", "FRAMEHOOK_API_1", "FRAMEHOOK_API_2"];
 
 /// Variables of other programs share no prefix with ours, but for these.
-const OTHERS: [&str; 2] = ["DATABASE_URL", "KAFKA_BROKERS"];
+const OTHERS: [&str; 3] = ["DATABASE_URL", "KAFKA_BROKERS", "REDIS_URL"];
 
 #[test]
 fn every_setting_that_is_told_exists() {
