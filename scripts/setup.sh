@@ -17,6 +17,10 @@ packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libop
 # librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
 # Its TLS and that of connections to an S3 store is the system's OpenSSL.
 packages="$packages cmake libssl-dev"
+# It includes the header of libcurl even where it is built without (librdkafka 2.12.1); nothing is linked with it. The package
+# is not asked for by name, because others that bring the header exclude it.
+[ -e /usr/include/curl/curl.h ] || [ -e "/usr/include/$(uname -m)-linux-gnu/curl/curl.h" ] ||
+    packages="$packages libcurl4-openssl-dev"
 case "${1-}" in
     "") ;;
     --tests | --bench)
