@@ -9,11 +9,11 @@ use std::collections::{HashMap, HashSet};
 use framehook_core::{
     ids::{Generation, ScenarioId},
     message::{Envelope, Message, Topic, frame_of},
-    prediction::Prediction,
+    prediction::Position,
 };
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
-    store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
+    store::{DeadLetter, ResultBatch, ResultRow, SharedStore, StoreOutcome},
     telemetry,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -128,11 +128,11 @@ impl Inbox<'_> {
         }
         show_dead_letters(self.bus, &batch).await;
         self.next.insert(partition, next);
-        let (predictions, dead_letters) = (batch.predictions.len(), batch.dead_letters.len());
+        let (predictions, dead_letters) = (batch.rows.len(), batch.dead_letters.len());
         let (store, cancel) = (self.store.clone(), self.cancel.clone());
         let task = tokio::spawn(async move {
             let store = &store;
-            until_stored(&cancel, || store.store_results(batch.clone())).await
+            until_stored(&cancel, || store.store_results(&batch)).await
         });
         self.under_way = Some(UnderWay {
             partition,
@@ -147,13 +147,13 @@ impl Inbox<'_> {
 
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
-        let mut predictions = Vec::with_capacity(records.len());
+        let mut rows = Vec::with_capacity(records.len());
         let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
             match result(&record.payload) {
-                Ok((prediction, traceparent)) => {
-                    first_results.extend(self.first_result(&prediction, traceparent.as_deref()));
-                    predictions.push(prediction);
+                Ok((row, traceparent)) => {
+                    first_results.extend(self.first_result(&row, traceparent.as_deref()));
+                    rows.push(row);
                 }
                 Err(reason) => {
                     let Delivered { offset, key, payload, .. } = record;
@@ -166,12 +166,12 @@ impl Inbox<'_> {
             }
         }
         let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-        (ResultBatch { consumer, topic, partition, expected, next, predictions, dead_letters }, first_results)
+        (ResultBatch { consumer, topic, partition, expected, next, rows, dead_letters }, first_results)
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted, not traced.
-    fn first_result(&mut self, prediction: &Prediction, traceparent: Option<&str>) -> Option<Span> {
-        let Prediction { scenario_id, generation, frame, .. } = *prediction;
+    fn first_result(&mut self, row: &ResultRow, traceparent: Option<&str>) -> Option<Span> {
+        let ResultRow { scenario_id, generation, position: Position { frame, .. }, .. } = *row;
         if self.begun.len() >= MAX_BEGUN {
             self.begun.clear();
         }
@@ -254,11 +254,11 @@ where
     }
 }
 
-/// A prediction, and the trace it belongs to.
-fn result(payload: &[u8]) -> Result<(Prediction, Option<String>), String> {
-    let Envelope { message, traceparent, .. } = Envelope::parse(payload)?;
+/// A prediction, and the trace it belongs to. It is read as a whole, so that what is stored can be read again.
+fn result(payload: &[u8]) -> Result<(ResultRow, Option<String>), String> {
+    let (Envelope { message, traceparent, .. }, data) = Envelope::parse_with_data(payload)?;
     match message {
-        Message::Result(prediction) => Ok((*prediction, traceparent)),
+        Message::Result(prediction) => Ok((ResultRow::new(&prediction, data.to_owned()), traceparent)),
         other => Err(format!(
             "a message for topic `{}`, not a result",
             Envelope::new(other, jiff::Timestamp::now()).topic().name()

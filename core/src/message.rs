@@ -262,6 +262,14 @@ impl Envelope {
     /// # Errors
     /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        Self::parse_with_data(bytes).map(|(envelope, _)| envelope)
+    }
+
+    /// The same, and its `data` as it was written, so that who stores it need not write it again.
+    ///
+    /// # Errors
+    /// As [`Self::parse`].
+    pub fn parse_with_data(bytes: &[u8]) -> Result<(Self, &str), String> {
         let raw: RawEnvelope<'_> = serde_json::from_slice(bytes).map_err(|e| format!("not an envelope: {e}"))?;
         if raw.version != VERSION {
             return Err(format!("version {} is not {VERSION}, the only one this release reads", raw.version));
@@ -278,7 +286,7 @@ impl Envelope {
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
-        Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
+        Ok((Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message }, data))
     }
 }
 

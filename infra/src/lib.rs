@@ -8,6 +8,7 @@ pub mod bus;
 pub mod cache;
 pub mod kafka;
 pub mod postgres;
+mod row;
 pub mod seal;
 mod sql;
 pub mod sqlite;

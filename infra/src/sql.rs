@@ -69,24 +69,14 @@ pub(crate) fn later(now: i64, term: Duration) -> i64 {
     now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX))
 }
 
-/// What a batch adds to the progress of one scenario.
-#[derive(Debug)]
-pub(crate) struct Advance {
-    /// The furthest frame of the batch, readable or not.
-    pub(crate) position: Position,
-    /// New rows with an inference, less those that became one without.
-    pub(crate) stored: i64,
-    pub(crate) skipped: i64,
-}
-
-/// The furthest frame of each scenario in the batch; nothing is counted yet.
-pub(crate) fn advances(batch: &ResultBatch) -> BTreeMap<ScenarioId, Advance> {
-    let rows = batch.predictions.iter().map(|p| (p.scenario_id, Position { pts_us: p.pts_us, frame: p.frame }));
+/// The furthest frame of each scenario in the batch, readable or not.
+pub(crate) fn furthest(batch: &ResultBatch) -> BTreeMap<ScenarioId, Position> {
+    let rows = batch.rows.iter().map(|row| (row.scenario_id, row.position));
     let unread = |letter: &DeadLetter| Some((letter.key.parse().ok()?, letter.position?));
-    let mut advances = BTreeMap::new();
+    let mut furthest = BTreeMap::new();
     for (scenario, position) in rows.chain(batch.dead_letters.iter().filter_map(unread)) {
-        let advance = advances.entry(scenario).or_insert(Advance { position, stored: 0, skipped: 0 });
-        advance.position = position.max(advance.position);
+        let kept = furthest.entry(scenario).or_insert(position);
+        *kept = position.max(*kept);
     }
-    advances
+    furthest
 }

@@ -13,7 +13,9 @@ use framehook_tests::{
     client::slow_scenario,
     cluster::{APIS, Cluster, ORCHESTRATORS, RUNNERS},
     process::signal,
-    seed, wait_for,
+    seed,
+    servers::Redis,
+    wait_for,
 };
 use rustix::process::Signal;
 
@@ -33,10 +35,12 @@ enum Undo {
     Continue(&'static str),
     Mend,
     ContinueKafka,
+    ResumeRedis,
 }
 
 struct Chaos {
     cluster: Cluster,
+    redis: Redis,
     random: fastrand::Rng,
     undo: Vec<(Instant, Undo)>,
 }
@@ -45,8 +49,9 @@ struct Chaos {
 fn whatever_happens_in_whatever_order_everything_completes() {
     let seconds = env::var("FRAMEHOOK_CHAOS_S").ok().and_then(|s| s.parse().ok()).unwrap_or(60);
     println!("FRAMEHOOK_CHAOS_S={seconds}");
-    let cluster = Cluster::start_with_servers(&[("FRAMEHOOK_FRAME_TIMEOUT_S", "3")]);
-    let mut chaos = Chaos { cluster, random: fastrand::Rng::with_seed(seed()), undo: Vec::new() };
+    let redis = Redis::start();
+    let cluster = Cluster::start_with_servers(&[("FRAMEHOOK_FRAME_TIMEOUT_S", "3"), ("REDIS_URL", &redis.url())]);
+    let mut chaos = Chaos { cluster, redis, random: fastrand::Rng::with_seed(seed()), undo: Vec::new() };
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut ids: Vec<String> = Vec::new();
@@ -80,6 +85,7 @@ impl Chaos {
                 Undo::Continue(name) => self.cluster.signal(name, Signal::CONT),
                 Undo::Mend => self.cluster.kafka().proxy().mend(),
                 Undo::ContinueKafka => self.cluster.kafka().signal(Signal::CONT),
+                Undo::ResumeRedis => self.redis.resume(),
             }
         }
     }
@@ -116,11 +122,19 @@ impl Chaos {
                 self.cluster.kafka().signal(Signal::STOP);
                 self.undo.push((until, Undo::ContinueKafka));
             }
-            88..94 if !self.undo.iter().any(|(_, undo)| *undo == Undo::ContinueKafka) => {
+            88..92 if !self.undo.iter().any(|(_, undo)| *undo == Undo::ContinueKafka) => {
                 self.cluster.kafka().kill();
                 self.cluster.kafka().start_again();
             }
-            94.. => {
+            92..94 if !self.undo.iter().any(|(_, undo)| *undo == Undo::ResumeRedis) => {
+                self.redis.hang();
+                self.undo.push((until, Undo::ResumeRedis));
+            }
+            94..96 if !self.undo.iter().any(|(_, undo)| *undo == Undo::ResumeRedis) => {
+                self.redis.kill();
+                self.redis.start_again();
+            }
+            96.. => {
                 self.cluster.postgres().kill();
                 self.cluster.postgres().start_again();
             }

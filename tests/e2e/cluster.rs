@@ -1,18 +1,22 @@
 //! Two of each role on real servers: they share the work, and hand it on without losing any.
 
+use std::collections::BTreeSet;
+
 use framehook_tests::{
     client::{Client, slow_scenario},
     cluster::{APIS, CLUSTER_DEADLINE, Cluster, ORCHESTRATORS, RUNNERS},
+    servers::redis_url,
     wait_for,
 };
-use serde_json::Value;
+
+use crate::deploy::metrics_of_the_board;
 
 /// More than five seconds a run, so that all of them run at once.
 const FRAME_MS: u64 = 10;
 
 #[test]
 fn eight_scenarios_on_two_of_each_role_are_what_one_alone_is() {
-    let mut cluster = Cluster::start(&[]);
+    let mut cluster = Cluster::start(&[("REDIS_URL", &redis_url())]);
     let ids: Vec<_> = (0..8).map(|_| cluster.post_scenario(&slow_scenario(FRAME_MS))).collect();
     for id in &ids {
         cluster.wait_for_row(id, 10);
@@ -22,15 +26,22 @@ fn eight_scenarios_on_two_of_each_role_are_what_one_alone_is() {
         assert!(cluster.workers(runner).len() >= 3, "{runner} has {:?}", cluster.workers(runner));
     }
     cluster.settle(&ids);
+    let mut exported = BTreeSet::new();
     for name in [APIS, ORCHESTRATORS, RUNNERS].into_iter().flatten() {
         let client = Client::of(&cluster.url_of(name));
         assert_eq!(client.get("/healthz").status, 200, "{name}");
-        let metrics = client.get("/metrics");
-        assert!(matches!(&metrics.body, Value::String(text) if text.contains("framehook_")), "{name}: {metrics:?}");
+        let metrics = client.get("/metrics").body;
+        // A line is a name, its labels in braces, and its value.
+        let lines = metrics.as_str().expect("metrics are text").lines().filter(|line| !line.starts_with('#'));
+        let names: Vec<_> = lines.map(|line| line.split(['{', ' ']).next().unwrap_or_default().to_owned()).collect();
+        assert!(!names.is_empty(), "{name} exports nothing");
+        exported.extend(names);
         let log = cluster.log(name);
         assert!(log.contains("connected to Kafka at "), "{name} does not say where it is connected:\n{log}");
         assert_eq!(log.contains("connected to PostgreSQL at "), !name.starts_with("runner"), "{log}");
     }
+    let missing: Vec<_> = metrics_of_the_board().difference(&exported).cloned().collect();
+    assert!(missing.is_empty(), "the board shows {missing:?}, which nothing exports; there is {exported:?}");
 }
 
 #[test]

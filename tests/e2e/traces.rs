@@ -3,12 +3,35 @@
 use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 
 use axum::{Router, body::Bytes, routing::post};
-use framehook_tests::{DEADLINE, client::demo_scenario, platform::Platform, servers::free_port, wait_for};
+use framehook_tests::{
+    DEADLINE,
+    client::demo_scenario,
+    cluster::{APIS, Cluster, ORCHESTRATORS, RUNNERS},
+    platform::Platform,
+    servers::free_port,
+    wait_for,
+};
 use opentelemetry_proto::tonic::{collector::trace::v1::ExportTraceServiceRequest, trace::v1::Span};
 use prost::Message as _;
 use serde_json::Value;
 
 const FRAMES: u64 = 500;
+
+/// What a request names that is part of a trace already.
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PARENT: &str = "b7ad6b7169203331";
+
+/// The spans of a scenario, and which role each is of.
+const STEPS: [(&str, &[&str]); 7] = [
+    ("POST /scenario/init", &["framehook-api"]),
+    // Both have a relay.
+    ("publish", &["framehook-api", "framehook-orchestrator"]),
+    ("deploy", &["framehook-orchestrator"]),
+    ("prepare", &["framehook-runner"]),
+    ("start worker", &["framehook-runner"]),
+    ("publish first frame", &["framehook-runner"]),
+    ("store first result", &["framehook-api"]),
+];
 
 /// Receives OTLP over HTTP for as long as the test process lives.
 struct Collector {
@@ -54,8 +77,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Posts the demo scenario as part of a trace; gives its id.
-fn post_traced(platform: &Platform, traceparent: &str) -> String {
-    let request = ureq::post(format!("{}/scenario/init", platform.url())).header("traceparent", traceparent);
+fn post_traced(api: &str, traceparent: &str) -> String {
+    let request = ureq::post(format!("{api}/scenario/init")).header("traceparent", traceparent);
     let answer = request.send(demo_scenario().to_string()).unwrap().into_body().read_to_string().unwrap();
     serde_json::from_str::<Value>(&answer).unwrap()["id"].as_str().unwrap().to_owned()
 }
@@ -64,10 +87,9 @@ fn post_traced(platform: &Platform, traceparent: &str) -> String {
 fn one_post_is_one_trace_through_every_role_and_in_the_log() {
     let collector = Collector::start();
     let mut platform = Platform::with_demo(&["--otlp-endpoint", &collector.url, "--log-format", "json"]);
-    let (trace, parent) = ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331");
-    let given = post_traced(&platform, &format!("00-{trace}-{parent}-01"));
+    let given = post_traced(platform.url(), &format!("00-{TRACE}-{PARENT}-01"));
     // Replaced: it begins a trace of its own.
-    let replaced = post_traced(&platform, "00-nonsense");
+    let replaced = post_traced(platform.url(), "00-nonsense");
     for id in [&given, &replaced] {
         platform.completed(id, FRAMES);
     }
@@ -79,15 +101,7 @@ fn one_post_is_one_trace_through_every_role_and_in_the_log() {
         let is_about = |span: &&Span| text(&span.attributes, "scenario_id").as_deref() == Some(id);
         spans.iter().map(|(_, span)| span).filter(is_about).collect()
     };
-    let steps = [
-        "POST /scenario/init",
-        "publish",
-        "deploy",
-        "prepare",
-        "start worker",
-        "publish first frame",
-        "store first result",
-    ];
+    let steps = STEPS.map(|(step, _)| step);
     let mut traces = BTreeSet::new();
     for id in [&given, &replaced] {
         let spans = of(id);
@@ -100,12 +114,34 @@ fn one_post_is_one_trace_through_every_role_and_in_the_log() {
         }
         // One frame in five hundred has spans.
         assert!(spans.len() < 20, "{} spans", spans.len());
-        let expected = if *id == given { parent.to_owned() } else { String::new() };
+        let expected = if *id == given { PARENT.to_owned() } else { String::new() };
         assert_eq!(hex(&root.parent_span_id), expected);
         check_log(&platform.log(), id, &hex(&root.trace_id));
         traces.insert(hex(&root.trace_id));
     }
-    assert!(traces.len() == 2 && traces.contains(trace), "{traces:?}");
+    assert!(traces.len() == 2 && traces.contains(TRACE), "{traces:?}");
+}
+
+#[test]
+fn in_a_cluster_the_trace_leads_from_process_to_process() {
+    let collector = Collector::start();
+    let mut cluster = Cluster::start(&[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url)]);
+    let id = post_traced(&cluster.url_of("api-1"), &format!("00-{TRACE}-{PARENT}-01"));
+    cluster.settle(&[id]);
+    // The end of each sends what is left.
+    for name in [RUNNERS, ORCHESTRATORS, APIS].into_iter().flatten() {
+        assert_eq!(cluster.stop(name), Some(0), "{name}: {}", cluster.log(name));
+    }
+    let spans = collector.spans.try_iter().filter(|(_, span)| hex(&span.trace_id) == TRACE);
+    let found: BTreeSet<_> = spans.map(|(service, span)| (span.name, service)).collect();
+    for (step, services) in STEPS {
+        let of_step = found.iter().filter(|(name, _)| name == step).map(|(_, service)| service.as_str());
+        let of_step: Vec<_> = of_step.collect();
+        assert!(
+            !of_step.is_empty() && of_step.iter().all(|s| services.contains(s)),
+            "{step} is of {of_step:?}: {found:?}"
+        );
+    }
 }
 
 /// Every line about a scenario names it, its trace and, from its deployment on, its generation.

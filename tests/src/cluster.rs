@@ -65,20 +65,27 @@ impl Cluster {
     /// variables of the environment.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_on(postgres_url(), kafka_brokers(), None, settings)
+        Self::start_in(&env::temp_dir(), settings)
+    }
+
+    /// The same, with everything that its processes keep in a folder below this one.
+    #[must_use]
+    pub fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Self {
+        Self::start_on(postgres_url(), kafka_brokers(), None, parent, settings)
     }
 
     /// On servers of its own, which may be killed; the road of `runner-2` to Kafka can be cut.
     #[must_use]
     pub fn start_with_servers(settings: &[(&str, &str)]) -> Self {
         let (postgres, kafka) = (Postgres::start(), Kafka::start_with_proxy());
-        Self::start_on(postgres.url(), kafka.brokers(), Some((postgres, kafka)), settings)
+        Self::start_on(postgres.url(), kafka.brokers(), Some((postgres, kafka)), &env::temp_dir(), settings)
     }
 
     fn start_on(
         server: String,
         brokers: String,
         servers: Option<(Postgres, Kafka)>,
+        parent: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
         let alone = platform::alone();
@@ -96,7 +103,7 @@ impl Cluster {
             client: Client::new(urls.into(), PATIENCE, CLUSTER_DEADLINE),
             witness: Witness::default(),
             reference: Vec::new(),
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            folder: tempfile::tempdir_in(parent).expect("a temporary folder"),
             database_url,
             brokers,
             prefix: format!("{name}-"),

@@ -10,6 +10,8 @@ use std::{
     process::Command,
 };
 
+use crate::platform::alone;
+
 /// Set for the process that has the disk.
 const VARIABLE: &str = "FRAMEHOOK_TEST_SMALL_DISK";
 
@@ -23,21 +25,27 @@ pub struct SmallDisk {
 
 impl SmallDisk {
     /// For the test named `test`, as its harness lists it, which calls this first. It runs again in a process of its own that
-    /// has the disk, and has passed there where this gives None.
+    /// has the disk, and has passed there where this gives None. That process can start no server that needs another user
+    /// than ours; `variables` may tell it of one that runs.
     ///
     /// # Panics
     /// When the test failed there, or the machine does not allow the disk.
     #[must_use]
-    pub fn of(test: &str, bytes: u64) -> Option<Self> {
+    pub fn of(test: &str, bytes: u64, variables: &[(&str, &str)]) -> Option<Self> {
         if let Some(folder) = env::var_os(VARIABLE) {
             return Some(Self { folder: folder.into() });
         }
+        let _alone = alone();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", MOUNT, "sh"]);
         command.arg(folder.path()).arg(bytes.to_string());
         command.arg(env::current_exe().expect("a test knows its own path")).args(["--exact", test]);
-        let output = command.env(VARIABLE, folder.path()).output().expect("unshare is there; util-linux has it");
+        let output = command
+            .env(VARIABLE, folder.path())
+            .envs(variables.iter().copied())
+            .output()
+            .expect("unshare is there; util-linux has it");
         let said = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         assert!(
             output.status.success() && said.contains("1 passed"),

@@ -152,10 +152,10 @@ impl TestApp {
             partition: 0,
             expected,
             next: expected + 1,
-            predictions,
+            rows: predictions.into_iter().map(Into::into).collect(),
             dead_letters: vec![],
         };
-        assert_eq!(self.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+        assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     }
 
     /// Files anywhere below the blob folder.

@@ -72,7 +72,7 @@ async fn a_version_keeps_its_content_and_a_blob_stays_while_it_has_a_name() {
 #[test]
 fn a_full_shared_store_refuses_uploads_until_there_is_room() {
     let name = "artifacts::a_full_shared_store_refuses_uploads_until_there_is_room";
-    let Some(disk) = SmallDisk::of(name, 1 << 20) else { return };
+    let Some(disk) = SmallDisk::of(name, 1 << 20, &[]) else { return };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let shared = disk.folder.join("shared");
         let app =

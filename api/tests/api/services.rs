@@ -223,9 +223,9 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
 
     // Another consumer took record 1 before this one sees it.
     let (consumer, topic) = (inbox::CONSUMER.to_owned(), "results".to_owned());
-    let predictions = vec![prediction(id, 1)];
-    let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, predictions, dead_letters: vec![] };
-    assert_eq!(app.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+    let rows = vec![prediction(id, 1).into()];
+    let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, rows, dead_letters: vec![] };
+    assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     // Several batches: those behind the refused one may have been read by then, and must not be stored before it.
     app.bus.publish(Topic::Results, (1..1200).map(|n| result(id, n)).collect()).await.unwrap();
     eventually("the other rows", async || (stored(&app, id).await.len() == 1200).then_some(())).await;

@@ -13,10 +13,10 @@ use sqlx::PgConnection;
 
 use super::{
     Database, now_us, orchestrator, outbox,
-    row::RowExt as _,
     scenarios::{self, Line},
 };
 use crate::{
+    row::RowExt as _,
     sql::to_json,
     store::{Fenced, Result, ScenarioRecord, StoreError},
 };

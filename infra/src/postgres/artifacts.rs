@@ -6,10 +6,12 @@ use framehook_core::{
 };
 use sqlx::{PgConnection, postgres::PgRow};
 
-use super::{Database, row::RowExt as _};
-use crate::sql::{signed, to_json, unsigned};
-
-use crate::store::{Artifact, DeleteArtifact, PutArtifact, Result};
+use super::Database;
+use crate::{
+    row::RowExt as _,
+    sql::{signed, to_json, unsigned},
+    store::{Artifact, DeleteArtifact, PutArtifact, Result},
+};
 
 macro_rules! select_artifact {
     ($condition:literal) => {

@@ -19,7 +19,6 @@ mod orchestrator;
 mod outbox;
 mod partitions;
 mod results;
-mod row;
 mod scenarios;
 mod store;
 

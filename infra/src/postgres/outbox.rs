@@ -9,8 +9,9 @@ use framehook_core::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Database, now_us, partitions, row::RowExt as _};
+use super::{Database, now_us, partitions};
 use crate::{
+    row::RowExt as _,
     sql::{later, to_json},
     store::Result,
 };

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use framehook_core::{ids::ScenarioId, prediction::Prediction};
-use sqlx::{PgConnection, postgres::PgRow};
-use uuid::Uuid;
+use sqlx::PgConnection;
 
-use super::{Database, now_us, row::RowExt as _};
+use super::{Database, now_us};
 use crate::{
-    sql::{advances, signed, to_json},
-    store::{DeadLetter, PredictionQuery, Result, ResultBatch, StoreOutcome},
+    row::RowExt as _,
+    sql::{furthest, signed},
+    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, StoreOutcome},
 };
 
 const OFFSET: &str = "SELECT next_offset FROM consumer_offsets WHERE consumer = $1 AND topic = $2 AND partition = $3";
@@ -21,26 +21,31 @@ const FIRST_OFFSET: &str = "
     INSERT INTO consumer_offsets (consumer, topic, partition, next_offset) VALUES ($1, $2, $3, $4)
     ON CONFLICT (consumer, topic, partition) DO UPDATE SET next_offset = excluded.next_offset
     WHERE consumer_offsets.next_offset = $5";
-/// The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it.
-const ACCEPT_RESULTS: &str =
-    "SELECT id FROM scenarios WHERE id = ANY($1) AND desired <> 'deleted' ORDER BY id FOR SHARE";
-/// What changes is counted with the change: a row that is delivered again counts once.
-pub(super) const UPSERT: &str = "
-    WITH written AS (
+/// The rows, and how far each scenario has come by them; one statement, because each further one costs as much time as
+/// tens of rows. The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it.
+/// What changes is counted with the change: a row that is delivered again counts once. Frames are numbered in the order
+/// of their times.
+const STORE: &str = "
+    WITH accepted AS (
+        SELECT id FROM scenarios WHERE id = ANY($8) AND desired <> 'deleted' ORDER BY id FOR SHARE),
+    written AS (
         INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped)
         SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[])
+            AS row (scenario_id)
+        WHERE scenario_id IN (SELECT id FROM accepted)
         ON CONFLICT (scenario_id, pts_us, captured_at) DO UPDATE SET generation = excluded.generation,
             frame = excluded.frame, prediction = excluded.prediction, skipped = excluded.skipped,
             skipped_before = scenario_results.skipped
         WHERE excluded.generation >= scenario_results.generation
-        RETURNING scenario_id, skipped, skipped_before)
-    SELECT scenario_id, count(*) FILTER (WHERE NOT skipped) - count(*) FILTER (WHERE NOT skipped_before) AS stored,
-        count(*) FILTER (WHERE skipped) - count(*) FILTER (WHERE skipped_before) AS skipped
-    FROM written GROUP BY scenario_id";
-/// Frames are numbered in the order of their times.
-const PROGRESS: &str = "
+        RETURNING scenario_id, skipped, skipped_before),
+    counted AS (
+        SELECT scenario_id, count(*) FILTER (WHERE NOT skipped) - count(*) FILTER (WHERE NOT skipped_before) AS stored,
+            count(*) FILTER (WHERE skipped) - count(*) FILTER (WHERE skipped_before) AS skipped
+        FROM written GROUP BY scenario_id)
     INSERT INTO scenario_progress AS p (scenario_id, pts_us, frame, stored, skipped)
-    SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+    SELECT id, pts_us, frame, coalesce(stored, 0), coalesce(skipped, 0)
+    FROM unnest($8::uuid[], $9::bigint[], $10::bigint[]) AS furthest (id, pts_us, frame)
+        JOIN accepted USING (id) LEFT JOIN counted ON scenario_id = id
     ON CONFLICT (scenario_id) DO UPDATE SET pts_us = greatest(p.pts_us, excluded.pts_us),
         frame = greatest(p.frame, excluded.frame), stored = p.stored + excluded.stored,
         skipped = p.skipped + excluded.skipped";
@@ -73,56 +78,36 @@ pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOut
 
 /// Stores the rows, and how far each scenario has come by them.
 async fn advance(conn: &mut PgConnection, batch: &ResultBatch) -> Result<()> {
-    let mut advances = advances(batch);
-    let scenarios: Vec<Uuid> = advances.keys().map(|id| id.0).collect();
-    let accepted: Vec<Uuid> = sqlx::query_scalar(ACCEPT_RESULTS).bind(scenarios).fetch_all(&mut *conn).await?;
-    advances.retain(|id, _| accepted.contains(&id.0));
-    let rows = newest(batch.predictions.iter().filter(|p| advances.contains_key(&p.scenario_id)));
-    for counted in upsert(conn, &rows).await? {
-        if let Some(advance) = advances.get_mut(&ScenarioId(counted.col("scenario_id")?)) {
-            (advance.stored, advance.skipped) = (counted.col("stored")?, counted.col("skipped")?);
-        }
-    }
-    if advances.is_empty() {
+    let furthest = furthest(batch);
+    if furthest.is_empty() {
         return Ok(());
     }
-    sqlx::query(PROGRESS)
-        .bind(advances.keys().map(|id| id.0).collect::<Vec<_>>())
-        .bind(advances.values().map(|a| a.position.pts_us).collect::<Vec<_>>())
-        .bind(advances.values().map(|a| signed(a.position.frame)).collect::<Vec<_>>())
-        .bind(advances.values().map(|a| a.stored).collect::<Vec<_>>())
-        .bind(advances.values().map(|a| a.skipped).collect::<Vec<_>>())
+    let rows = newest(&batch.rows);
+    sqlx::query(STORE)
+        .bind(rows.iter().map(|row| row.scenario_id.0).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.position.pts_us).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.generation).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| signed(row.position.frame)).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.captured_at.as_microsecond()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.prediction.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.is_skipped).collect::<Vec<_>>())
+        .bind(furthest.keys().map(|id| id.0).collect::<Vec<_>>())
+        .bind(furthest.values().map(|position| position.pts_us).collect::<Vec<_>>())
+        .bind(furthest.values().map(|position| signed(position.frame)).collect::<Vec<_>>())
         .execute(conn)
         .await?;
     Ok(())
 }
 
-/// Gives for each scenario what its counts grow by.
-async fn upsert(conn: &mut PgConnection, rows: &[&Prediction]) -> Result<Vec<PgRow>> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let payloads = rows.iter().map(to_json).collect::<Result<Vec<_>>>()?;
-    let upsert = sqlx::query(UPSERT)
-        .bind(rows.iter().map(|p| p.scenario_id.0).collect::<Vec<_>>())
-        .bind(rows.iter().map(|p| p.pts_us).collect::<Vec<_>>())
-        .bind(rows.iter().map(|p| p.generation).collect::<Vec<_>>())
-        .bind(rows.iter().map(|p| signed(p.frame)).collect::<Vec<_>>())
-        .bind(rows.iter().map(|p| p.captured_at.as_microsecond()).collect::<Vec<_>>())
-        .bind(payloads)
-        .bind(rows.iter().map(|p| p.skipped.is_some()).collect::<Vec<_>>());
-    Ok(upsert.fetch_all(conn).await?)
-}
-
 /// One row a key, the last of the highest generation: a statement cannot touch a row twice. In the order of the key, so that
 /// two inboxes lock rows in the same order.
-fn newest<'a>(predictions: impl Iterator<Item = &'a Prediction>) -> Vec<&'a Prediction> {
+fn newest(rows: &[ResultRow]) -> Vec<&ResultRow> {
     let mut newest = BTreeMap::new();
-    for prediction in predictions {
-        let key = (prediction.scenario_id, prediction.pts_us, prediction.captured_at);
-        let kept = newest.entry(key).or_insert(prediction);
-        if prediction.generation >= kept.generation {
-            *kept = prediction;
+    for row in rows {
+        let key = (row.scenario_id, row.position.pts_us, row.captured_at);
+        let kept = newest.entry(key).or_insert(row);
+        if row.generation >= kept.generation {
+            *kept = row;
         }
     }
     newest.into_values().collect()

@@ -99,8 +99,8 @@ impl Store for PostgresStore {
         results::consumer_offset(&self.0, consumer, topic, partition).await
     }
 
-    async fn store_results(&self, batch: ResultBatch) -> Result<StoreOutcome> {
-        self.0.retrying(|| results::store(&self.0, &batch)).await
+    async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome> {
+        self.0.retrying(|| results::store(&self.0, batch)).await
     }
 
     async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>> {

@@ -17,7 +17,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
 use super::*;
-use crate::store::{Fenced, PredictionQuery, ResultBatch, StoreOutcome};
+use crate::store::{Fenced, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -136,7 +136,7 @@ async fn days_are_made_ahead_and_dropped() {
     let now = Timestamp::now();
     let rows = [at(1_577_836_800_000_000), at(1_500_000_000_000_000), now];
     let rows = (0..).zip(rows).map(|(n, captured_at)| Prediction { captured_at, ..prediction(id, n) }).collect();
-    assert_eq!(postgres.store().store_results(batch(0, 1, rows)).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(postgres.store().store_results(&batch(0, 1, rows)).await.unwrap(), StoreOutcome::Stored);
     let store = postgres.store();
     store.trim(LONG).await.unwrap();
     assert_eq!(days(&postgres).await, 6, "made once");
@@ -153,7 +153,7 @@ async fn a_key_twice_in_a_batch_keeps_the_highest_generation() {
     let id = insert_scenario(&postgres).await;
     let of = |generation, frame| Prediction { generation, frame, ..prediction(id, 0) };
     let rows = vec![of(1, 1), of(2, 2), of(2, 3), of(1, 4)];
-    postgres.store().store_results(batch(0, 1, rows)).await.unwrap();
+    postgres.store().store_results(&batch(0, 1, rows)).await.unwrap();
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
     assert_eq!(postgres.store().predictions(id, query).await.unwrap(), [of(2, 3)]);
 }
@@ -176,7 +176,7 @@ async fn processes_share_one_database() {
         inboxes.spawn(async move {
             let mut stored = 0;
             for n in 0..50 {
-                let outcome = store.store_results(batch(n, n + 1, vec![prediction(id, n)])).await.unwrap();
+                let outcome = store.store_results(&batch(n, n + 1, vec![prediction(id, n)])).await.unwrap();
                 stored += u32::from(outcome == StoreOutcome::Stored);
             }
             stored
@@ -224,7 +224,7 @@ async fn the_pool_outlives_a_crash_of_the_server() {
     let store = postgres.store();
     futures::future::join_all((0..8).map(|_| store.ping())).await;
     let id = insert_scenario(&postgres).await;
-    store.store_results(batch(0, 1, vec![prediction(id, 0)])).await.unwrap();
+    store.store_results(&batch(0, 1, vec![prediction(id, 0)])).await.unwrap();
     let server = spawn_blocking(move || {
         server.kill();
         server.start_again();
@@ -240,6 +240,9 @@ async fn the_pool_outlives_a_crash_of_the_server() {
 #[ignore = "a measurement, not a check"]
 async fn speed() {
     const BATCHES: i64 = 100;
+    const BARE: &str = "
+        INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped)
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[])";
     let postgres = open(&fresh().await).await;
     let (id, bare) = (insert_scenario(&postgres).await, Uuid::now_v7());
     let rows = |n: i64| (n * 500..(n + 1) * 500).map(|k| prediction(id, k)).collect::<Vec<_>>();
@@ -249,12 +252,12 @@ async fn speed() {
         let batches: Vec<_> = (first..first + BATCHES).map(|n| batch(n, n + 1, rows(n))).collect();
         let begin = Instant::now();
         for batch in batches {
-            assert_eq!(postgres.store().store_results(batch).await.unwrap(), StoreOutcome::Stored);
+            assert_eq!(postgres.store().store_results(&batch).await.unwrap(), StoreOutcome::Stored);
         }
         let stored = 500.0 * BATCHES as f64 / begin.elapsed().as_secs_f64();
         let begin = Instant::now();
         for n in first..first + BATCHES {
-            sqlx::query(results::UPSERT)
+            sqlx::query(BARE)
                 .bind(vec![bare; 500])
                 .bind((n * 500..(n + 1) * 500).map(|k| k * 40_000).collect::<Vec<_>>())
                 .bind(vec![1_i64; 500])
@@ -293,8 +296,9 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
 }
 
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
+    let rows = predictions.into_iter().map(ResultRow::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }
 
 /// Not to be read: its specification is empty.

@@ -7,8 +7,8 @@ use framehook_core::{
 };
 use sqlx::SqliteConnection;
 
-use super::{Database, now_us, row::RowExt as _};
-use crate::{sql::unsigned, store::Result};
+use super::{Database, now_us};
+use crate::{row::RowExt as _, sql::unsigned, store::Result};
 
 const COUNTED: &str = "
     SELECT p.stored, p.skipped, p.pts_us AS stored_pts_us, p.frame AS stored_frame

@@ -16,7 +16,6 @@ mod error;
 mod orchestrator;
 mod outbox;
 mod results;
-mod row;
 mod scenarios;
 mod store;
 

@@ -10,10 +10,12 @@ use framehook_core::{
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 use uuid::Uuid;
 
-use super::{Database, now_us, row::RowExt as _};
-use crate::sql::{later, signed, to_json};
-
-use crate::store::{Fenced, Result, RunnerRecord, StoreError};
+use super::{Database, now_us};
+use crate::{
+    row::RowExt as _,
+    sql::{later, signed, to_json},
+    store::{Fenced, Result, RunnerRecord, StoreError},
+};
 
 const LEASE: &str = "SELECT epoch, holder, expires_at FROM leader_lease WHERE name = 'orchestrator'";
 const EPOCH: &str = "SELECT epoch FROM leader_lease WHERE name = 'orchestrator'";

@@ -9,10 +9,8 @@ use framehook_core::{
 use sqlx::SqliteConnection;
 use uuid::Uuid;
 
-use super::{Database, now_us, row::RowExt as _};
-use crate::sql::to_json;
-
-use crate::store::Result;
+use super::{Database, now_us};
+use crate::{row::RowExt as _, sql::to_json, store::Result};
 
 const PUT: &str = "
     INSERT INTO outbox_scenario (id, envelope, scenario_id, deploys_scenario, deploys_generation, created_at)

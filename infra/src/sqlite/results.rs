@@ -2,13 +2,18 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use framehook_core::{
+    ids::ScenarioId,
+    prediction::{Position, Prediction},
+};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Database, now_us, row::RowExt as _};
-use crate::sql::{Advance, advances, later, signed, to_json};
-
-use crate::store::{DeadLetter, PredictionQuery, Result, ResultBatch, StoreOutcome};
+use super::{Database, now_us};
+use crate::{
+    row::RowExt as _,
+    sql::{furthest, later, signed},
+    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, StoreOutcome},
+};
 
 /// One statement for this many rows: beyond it the time goes into the rows, not the statements.
 const ROWS_PER_STATEMENT: usize = 64;
@@ -45,7 +50,7 @@ pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, 
     Ok(query.fetch_optional(&db.reader).await?.unwrap_or_default())
 }
 
-pub(super) async fn store(db: &Database, batch: ResultBatch) -> Result<StoreOutcome> {
+pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
     let mut tx = db.write().await?;
     let offset = sqlx::query_scalar(OFFSET).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);
     let offset: Option<i64> = offset.fetch_optional(&mut *tx).await?;
@@ -54,24 +59,32 @@ pub(super) async fn store(db: &Database, batch: ResultBatch) -> Result<StoreOutc
     }
     let move_offset = sqlx::query(MOVE_OFFSET).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);
     move_offset.bind(batch.next).execute(&mut *tx).await?;
-    advance(&mut tx, &batch).await?;
+    advance(&mut tx, batch).await?;
     for letter in &batch.dead_letters {
-        keep(&mut tx, &batch, letter).await?;
+        keep(&mut tx, batch, letter).await?;
     }
     tx.commit().await?;
     Ok(StoreOutcome::Stored)
 }
 
+/// What a batch adds to the progress of one scenario.
+struct Advance {
+    position: Position,
+    /// New rows with an inference, less those that became one without.
+    stored: i64,
+    skipped: i64,
+}
+
 /// Stores the rows, and how far each scenario has come by them.
 async fn advance(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()> {
     let mut accepted = BTreeMap::new();
-    for (scenario, advance) in advances(batch) {
+    for (scenario, position) in furthest(batch) {
         let query = sqlx::query_scalar(ACCEPTS_RESULTS).bind(scenario.to_string());
         if query.fetch_one(&mut *conn).await? {
-            accepted.insert(scenario, advance);
+            accepted.insert(scenario, Advance { position, stored: 0, skipped: 0 });
         }
     }
-    let rows: Vec<_> = batch.predictions.iter().filter(|p| accepted.contains_key(&p.scenario_id)).collect();
+    let rows: Vec<_> = batch.rows.iter().filter(|row| accepted.contains_key(&row.scenario_id)).collect();
     for chunk in rows.chunks(ROWS_PER_STATEMENT) {
         for written in upsert(conn, chunk).await? {
             if let Some(advance) = accepted.get_mut(&written.parsed("scenario_id")?) {
@@ -90,18 +103,17 @@ async fn advance(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()>
 }
 
 /// Gives a row for each one that was written.
-async fn upsert(conn: &mut SqliteConnection, rows: &[&Prediction]) -> Result<Vec<SqliteRow>> {
-    let payloads = rows.iter().map(to_json).collect::<Result<Vec<_>>>()?;
+async fn upsert(conn: &mut SqliteConnection, rows: &[&ResultRow]) -> Result<Vec<SqliteRow>> {
     let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
-    insert.push_values(rows.iter().zip(payloads), |mut values, (prediction, payload)| {
+    insert.push_values(rows, |mut values, row| {
         values
-            .push_bind(prediction.scenario_id.to_string())
-            .push_bind(prediction.pts_us)
-            .push_bind(prediction.generation)
-            .push_bind(signed(prediction.frame))
-            .push_bind(prediction.captured_at.as_microsecond())
-            .push_bind(payload)
-            .push_bind(prediction.skipped.is_some());
+            .push_bind(row.scenario_id.to_string())
+            .push_bind(row.position.pts_us)
+            .push_bind(row.generation)
+            .push_bind(signed(row.position.frame))
+            .push_bind(row.captured_at.as_microsecond())
+            .push_bind(&row.prediction)
+            .push_bind(row.is_skipped);
     });
     Ok(insert.push(NEVER_BACK).build().fetch_all(conn).await?)
 }

@@ -9,11 +9,14 @@ use framehook_core::{
 use jiff::Timestamp;
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{Database, now_us, outbox, row::RowExt as _};
-use crate::sql::{artifacts, to_json};
-
-use crate::store::{
-    Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError, WorkerRecord,
+use super::{Database, now_us, outbox};
+use crate::{
+    row::RowExt as _,
+    sql::{artifacts, to_json},
+    store::{
+        Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError,
+        WorkerRecord,
+    },
 };
 
 /// A scenario with its stored position and its newest worker, and what is asked of it.

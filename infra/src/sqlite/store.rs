@@ -100,7 +100,7 @@ impl Store for SqliteStore {
         results::consumer_offset(&self.0, consumer, topic, partition).await
     }
 
-    async fn store_results(&self, batch: ResultBatch) -> Result<StoreOutcome> {
+    async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome> {
         results::store(&self.0, batch).await
     }
 

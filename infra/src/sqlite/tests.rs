@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     bus::Record,
     sql::unsigned,
-    store::{DeadLetter, PredictionQuery, ResultBatch, StoreError, StoreOutcome},
+    store::{DeadLetter, PredictionQuery, ResultBatch, ResultRow, StoreError, StoreOutcome},
 };
 
 /// The values that the check of a column allows.
@@ -143,11 +143,11 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
         DeadLetter { offset: 0, key: String::new(), payload: vec![7; 1 << 20], reason: String::new(), position: None };
     let big = ResultBatch { dead_letters: vec![letter], ..batch(0, 1, vec![]) };
     fill(&sqlite).await;
-    let error = store.store_results(big.clone()).await.unwrap_err();
+    let error = store.store_results(&big).await.unwrap_err();
     assert!(matches!(error, StoreError::Full(_)), "{error}");
     assert_eq!(store.consumer_offset("inbox", "results", 0).await.unwrap(), 0);
     // There is room again: the same call succeeds.
-    assert_eq!(store.store_results(big).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(store.store_results(&big).await.unwrap(), StoreOutcome::Stored);
 
     let record = Record { payload: vec![7; 1 << 20], ..Record::default() };
     fill(&sqlite).await;
@@ -160,8 +160,9 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
 }
 
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
+    let rows = predictions.into_iter().map(ResultRow::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }
 
 #[tokio::test]
@@ -215,7 +216,7 @@ async fn speed() {
         let begin = Instant::now();
         for n in 0..200_i64 {
             let rows = (0..64).map(|k| prediction(id, n * 64 + k)).collect();
-            assert_eq!(sqlite.store().store_results(batch(n, n + 1, rows)).await.unwrap(), StoreOutcome::Stored);
+            assert_eq!(sqlite.store().store_results(&batch(n, n + 1, rows)).await.unwrap(), StoreOutcome::Stored);
         }
         let rows = 12_800.0 / begin.elapsed().as_secs_f64();
 

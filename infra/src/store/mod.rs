@@ -129,9 +129,9 @@ pub trait Store: Send + Sync + 'static {
     async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64>;
 
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
-    /// predictions (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
+    /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
     /// scenario's stored position, to the frame of a dead letter too, counts its rows, keeps the dead letters.
-    async fn store_results(&self, batch: ResultBatch) -> Result<StoreOutcome>;
+    async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
 
     // ----- orchestrator -----
 

@@ -141,8 +141,43 @@ pub struct ResultBatch {
     pub expected: i64,
     /// And becomes this one.
     pub next: i64,
-    pub predictions: Vec<Prediction>,
+    pub rows: Vec<ResultRow>,
     pub dead_letters: Vec<DeadLetter>,
+}
+
+/// A prediction on its way into the store: as JSON, with what of it the store looks at.
+#[derive(Clone, Debug)]
+pub struct ResultRow {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+    pub position: Position,
+    pub captured_at: Timestamp,
+    pub is_skipped: bool,
+    pub prediction: String,
+}
+
+impl ResultRow {
+    /// `json` is what `prediction` was read from.
+    #[must_use]
+    pub fn new(prediction: &Prediction, json: String) -> Self {
+        let Prediction { scenario_id, generation, pts_us, frame, captured_at, .. } = *prediction;
+        let position = Position { pts_us, frame };
+        Self {
+            scenario_id,
+            generation,
+            position,
+            captured_at,
+            is_skipped: prediction.skipped.is_some(),
+            prediction: json,
+        }
+    }
+}
+
+impl From<Prediction> for ResultRow {
+    fn from(prediction: Prediction) -> Self {
+        let json = serde_json::to_string(&prediction).expect("a prediction has no keys but strings");
+        Self::new(&prediction, json)
+    }
 }
 
 #[derive(Clone, Debug)]

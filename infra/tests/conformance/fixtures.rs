@@ -16,7 +16,7 @@ use framehook_core::{
 use framehook_infra::{
     bus::SharedBus,
     store::{
-        Created, DeadLetter, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ScenarioRecord,
+        Created, DeadLetter, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ResultRow, ScenarioRecord,
         SharedStore, StoreOutcome,
     },
 };
@@ -105,8 +105,9 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 }
 
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
+    let rows = predictions.into_iter().map(ResultRow::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, predictions, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }
 
 /// An unreadable record, of this frame if it says so.
@@ -268,7 +269,7 @@ impl World {
     pub(crate) async fn store_with(&self, predictions: Vec<Prediction>, dead_letters: Vec<DeadLetter>) {
         let offset = self.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
         let batch = ResultBatch { dead_letters, ..batch(offset, offset + 1, predictions) };
-        assert_eq!(self.store.store_results(batch).await.unwrap(), StoreOutcome::Stored);
+        assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     }
 
     pub(crate) async fn delivery(&self, id: ScenarioId) -> Delivery {

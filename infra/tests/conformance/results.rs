@@ -73,7 +73,7 @@ pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreB
     let offset = async || store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
     assert_eq!(offset().await, 0);
     let first = batch(0, 5, predictions(id, 1, 0..5));
-    assert_eq!(store.store_results(first.clone()).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(store.store_results(&first).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(offset().await, 5);
 
     let letter =
@@ -81,13 +81,13 @@ pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreB
     let late = ResultBatch { dead_letters: vec![letter], ..batch(0, 9, predictions(id, 2, 3..9)) };
     let ahead = batch(6, 9, predictions(id, 2, 3..9));
     for moved in [first, late, ahead] {
-        assert_eq!(store.store_results(moved).await.unwrap(), StoreOutcome::OffsetMoved);
+        assert_eq!(store.store_results(&moved).await.unwrap(), StoreOutcome::OffsetMoved);
         assert_eq!(offset().await, 5);
         assert_eq!(world.stored(id).await, predictions(id, 1, 0..5));
         assert_eq!(world.record(id).await.stored.unwrap().frame, 4);
     }
     // An empty range (gaps, or records of nobody) moves the offset too.
-    assert_eq!(store.store_results(batch(5, 8, vec![])).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(store.store_results(&batch(5, 8, vec![])).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(offset().await, 8);
 }
 
@@ -147,7 +147,7 @@ pub(crate) async fn dead_letters_move_the_offset(backend: &impl StoreBackend) {
         position: None,
     };
     let poisoned = ResultBatch { dead_letters: vec![letter], ..batch(0, 3, predictions(id, 1, 0..2)) };
-    assert_eq!(world.store.store_results(poisoned).await.unwrap(), StoreOutcome::Stored);
+    assert_eq!(world.store.store_results(&poisoned).await.unwrap(), StoreOutcome::Stored);
     assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 3);
     assert_eq!(world.stored(id).await.len(), 2);
 }
@@ -213,7 +213,7 @@ pub(crate) async fn consumers_have_offsets_of_their_own(backend: &impl StoreBack
     };
     let all = [("a", "t", 0, 1), ("b", "t", 0, 2), ("a", "u", 0, 3), ("a", "t", 1, 4)];
     for (consumer, topic, partition, next) in all {
-        let stored = store.store_results(empty(consumer, topic, partition, next)).await.unwrap();
+        let stored = store.store_results(&empty(consumer, topic, partition, next)).await.unwrap();
         assert_eq!(stored, StoreOutcome::Stored);
     }
     for (consumer, topic, partition, next) in all {
@@ -239,7 +239,7 @@ pub(crate) async fn competing_inboxes_store_each_batch_once(backend: &impl Store
                     return stored;
                 }
                 let rows = predictions(id, 1, from.unsigned_abs()..(from + SIZE).unsigned_abs());
-                let outcome = store.store_results(batch(from, from + SIZE, rows)).await.unwrap();
+                let outcome = store.store_results(&batch(from, from + SIZE, rows)).await.unwrap();
                 stored += i64::from(outcome == StoreOutcome::Stored);
             }
         });

@@ -1,26 +1,19 @@
 //! One Apache Kafka broker, as `scripts/kafka.sh` runs it.
 
-use std::{
-    env,
-    fs::{self, File},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    sync::LazyLock,
-};
+use std::{env, process::Command, sync::LazyLock};
 
 use rustix::process::Signal;
 
-use super::{folder, free_port, proxy::Proxy, spawn};
-use crate::{DEADLINE, process::signal, root, wait_for};
+use super::{free_port, proxy::Proxy, server::Server};
+use crate::root;
 
 /// Dropping it ends the broker and removes its log.
 pub struct Kafka {
-    folder: PathBuf,
+    server: Server,
     port: u16,
     controller: u16,
     /// A second port of the broker, whose clients come through this.
     proxy: Option<(u16, Proxy)>,
-    process: Option<Child>,
 }
 
 impl Kafka {
@@ -44,8 +37,7 @@ impl Kafka {
     }
 
     fn start_with(proxy: Option<(u16, Proxy)>) -> Self {
-        let folder = folder("kafka").expect("a folder for the broker");
-        let mut kafka = Self { folder, port: free_port(), controller: free_port(), proxy, process: None };
+        let mut kafka = Self { server: Server::new("kafka"), port: free_port(), controller: free_port(), proxy };
         kafka.start_again();
         kafka
     }
@@ -70,7 +62,7 @@ impl Kafka {
     /// # Panics
     /// When it is not running.
     pub fn signal(&self, to_send: Signal) {
-        signal(self.process.as_ref().expect("it is running").id(), to_send);
+        self.server.signal(to_send);
     }
 
     /// As a crash would: nothing is flushed, nobody is told.
@@ -78,8 +70,7 @@ impl Kafka {
     /// # Panics
     /// When it is not running.
     pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("it is running");
-        process.kill().and_then(|()| process.wait()).expect("a child of ours can be killed");
+        self.server.kill();
     }
 
     /// On the log and the port that it had.
@@ -87,30 +78,16 @@ impl Kafka {
     /// # Panics
     /// When it does not start, with what it said.
     pub fn start_again(&mut self) {
-        let output = self.folder.join("output");
-        let log = File::create(&output).expect("the folder is ours");
-        let mut command = Command::new(root().join("scripts/kafka.sh"));
+        let folder = self.server.folder().to_owned();
         let proxy = self.proxy.as_ref().map(|(port, proxy)| [*port, proxy.port()]);
         let ports = [self.port, self.controller].into_iter().chain(proxy.into_iter().flatten());
-        command.arg(&self.folder).args(ports.map(|port| port.to_string()));
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
-        let mut process = spawn(command).expect("scripts/kafka.sh can be run");
-        let said = || fs::read_to_string(&output).unwrap_or_default();
-        wait_for("Apache Kafka to start", DEADLINE, || {
-            let ended = process.try_wait().expect("a child of ours can be waited for");
-            assert!(ended.is_none(), "Apache Kafka ended with {ended:?}:\n{}", said());
-            said().contains("Kafka Server started").then_some(())
-        });
-        self.process = Some(process);
-    }
-}
-
-impl Drop for Kafka {
-    fn drop(&mut self) {
-        if self.process.is_some() {
-            self.kill();
-        }
-        fs::remove_dir_all(&self.folder).ok();
+        let ports: Vec<_> = ports.map(|port| port.to_string()).collect();
+        let command = || {
+            let mut command = Command::new(root().join("scripts/kafka.sh"));
+            command.arg(&folder).args(&ports);
+            command
+        };
+        self.server.start(command, |said| said.contains("Kafka Server started"));
     }
 }
 

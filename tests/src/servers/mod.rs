@@ -7,6 +7,7 @@ mod postgres;
 mod proxy;
 mod redis;
 mod s3;
+mod server;
 mod sql;
 pub mod topics;
 

@@ -1,23 +1,17 @@
 //! One S3 server on a folder, as `scripts/s3.sh` fetches it.
 
-use std::{
-    fs::{self, File},
-    net::TcpStream,
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-};
+use std::{fs, net::TcpStream, path::PathBuf, process::Command};
 
-use super::{folder, free_port, spawn};
-use crate::{DEADLINE, root, wait_for};
+use super::{free_port, server::Server};
+use crate::root;
 
 /// The server refuses requests that are not signed with it.
 const SECRET: &str = "a-secret-that-nobody-sees";
 
 /// Dropping it ends the server and removes its data.
 pub struct S3 {
-    folder: PathBuf,
+    server: Server,
     port: u16,
-    process: Option<Child>,
 }
 
 impl S3 {
@@ -30,9 +24,8 @@ impl S3 {
     /// When it does not start.
     #[must_use]
     pub fn start() -> Self {
-        let folder = folder("s3").expect("a folder for the server");
-        fs::create_dir_all(folder.join("data").join(Self::BUCKET)).expect("the folder is ours");
-        let mut s3 = Self { folder, port: free_port(), process: None };
+        let mut s3 = Self { server: Server::new("s3"), port: free_port() };
+        fs::create_dir_all(s3.bucket()).expect("the folder is ours");
         s3.start_again();
         s3
     }
@@ -48,7 +41,7 @@ impl S3 {
     /// Where it keeps its objects, each in a file named by its key.
     #[must_use]
     pub fn bucket(&self) -> PathBuf {
-        self.folder.join("data").join(Self::BUCKET)
+        self.data().join(Self::BUCKET)
     }
 
     /// As a crash would.
@@ -56,8 +49,7 @@ impl S3 {
     /// # Panics
     /// When it is not running.
     pub fn kill(&mut self) {
-        let mut process = self.process.take().expect("it is running");
-        process.kill().and_then(|()| process.wait()).expect("a child of ours can be killed");
+        self.server.kill();
     }
 
     /// On the data and the port that it had.
@@ -65,27 +57,17 @@ impl S3 {
     /// # Panics
     /// When it does not start, with what it said.
     pub fn start_again(&mut self) {
-        let output = self.folder.join("output");
-        let log = File::create(&output).expect("the folder is ours");
-        let mut command = Command::new(root().join(".cache/s3/bin/s3s-fs"));
-        command.args(["--host", "127.0.0.1", "--port", &self.port.to_string()]);
-        command.args(["--access-key", "tests", "--secret-key", SECRET]).arg(self.folder.join("data"));
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("a file can be shared")).stderr(log);
-        let mut process = spawn(command).expect("the S3 server is there; scripts/setup.sh --tests installs it");
-        wait_for("the S3 server to start", DEADLINE, || {
-            let ended = process.try_wait().expect("a child of ours can be waited for");
-            assert!(ended.is_none(), "it ended with {ended:?}:\n{}", fs::read_to_string(&output).unwrap_or_default());
-            TcpStream::connect(("127.0.0.1", self.port)).ok()
-        });
-        self.process = Some(process);
+        let (data, port) = (self.data(), self.port);
+        let command = || {
+            let mut command = Command::new(root().join(".cache/s3/bin/s3s-fs"));
+            command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+            command.args(["--access-key", "tests", "--secret-key", SECRET]).arg(&data);
+            command
+        };
+        self.server.start(command, |_| TcpStream::connect(("127.0.0.1", port)).is_ok());
     }
-}
 
-impl Drop for S3 {
-    fn drop(&mut self) {
-        if self.process.is_some() {
-            self.kill();
-        }
-        fs::remove_dir_all(&self.folder).ok();
+    fn data(&self) -> PathBuf {
+        self.server.folder().join("data")
     }
 }

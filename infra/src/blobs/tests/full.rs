@@ -15,7 +15,7 @@ fn run(test: impl Future<Output = ()>) {
 #[test]
 fn a_full_shared_folder_loses_nothing_and_goes_on_when_there_is_room() {
     let name = "blobs::tests::full::a_full_shared_folder_loses_nothing_and_goes_on_when_there_is_room";
-    let Some(disk) = SmallDisk::of(name, DISK) else { return };
+    let Some(disk) = SmallDisk::of(name, DISK, &[]) else { return };
     run(async {
         let place = tempfile::tempdir_in(&disk.folder).unwrap();
         let world = World { place, shared: Some(Kind::Folder) };
@@ -49,7 +49,7 @@ fn a_full_shared_folder_loses_nothing_and_goes_on_when_there_is_room() {
 #[test]
 fn a_cache_on_a_full_disk_gives_way_to_what_is_needed() {
     let name = "blobs::tests::full::a_cache_on_a_full_disk_gives_way_to_what_is_needed";
-    let Some(disk) = SmallDisk::of(name, DISK) else { return };
+    let Some(disk) = SmallDisk::of(name, DISK, &[]) else { return };
     run(async {
         let world = World::shared_folder();
         let one = world.process().await;
