@@ -1,8 +1,9 @@
 """The scaled deployment on this machine, to play with: `make up-cluster`.
 
 PostgreSQL, Kafka, Redis, two APIs, two orchestrators, two runners and a balancer in front, all on 127.0.0.1. Runs
-until Ctrl-C; what it keeps is in `framehook-cluster/`, and the next start goes on with it. No process outlives this one,
-however it ends: the kernel sees to that.
+until Ctrl-C; what it keeps is in `framehook-cluster/`, and the next start goes on with it. What ends meanwhile is started
+again, as a service manager would, only later, so that one sees how the others go on without it. No process outlives
+this one, however it ends: the kernel sees to that.
 """
 
 import argparse
@@ -31,6 +32,8 @@ DEFAULT_PORT = 8080
 START_SECONDS = 90
 # A runner drains its workers for some seconds; Kafka closes its log.
 STOP_SECONDS = 40
+# Past the leases, 5 s of a leader and 10 s of a runner: what it had is elsewhere by then.
+RESTART_SECONDS = 15
 # A probe asks the database and the broker, which have two seconds.
 PROBE_SECONDS = 3
 POLL_SECONDS = 0.1
@@ -73,10 +76,12 @@ class Process:
 
     def __init__(self, name, command, log, where, stop_signal=signal.SIGTERM):
         self.name, self.command, self.log, self.where = name, [str(word) for word in command], log, where
-        self.stop_signal, self.popen, self.is_told = stop_signal, None, False
+        self.stop_signal, self.popen, self.starts_at, self.log_begin = stop_signal, None, None, 0
 
     def start(self, environment):
-        with self.log.open("wb") as log:
+        self.starts_at = None
+        with self.log.open("ab") as log:
+            self.log_begin = log.tell()
             self.popen = subprocess.Popen(self.command, cwd=ROOT, env={**os.environ, **environment}, stdout=log,
                                           stderr=log, stdin=subprocess.DEVNULL, start_new_session=True,
                                           preexec_fn=die_with_parent)
@@ -85,7 +90,10 @@ class Process:
         return self.popen.poll() is not None
 
     def said(self, text):
-        return text in self.log.read_text(errors="replace")
+        """In this life; the log holds those before, too."""
+        with self.log.open("rb") as log:
+            log.seek(self.log_begin)
+            return text in log.read().decode(errors="replace")
 
     def is_ready(self):
         return self.readiness() is not None
@@ -207,21 +215,22 @@ class Cluster:
         print(f"""
     Two runners should answer here; README.md goes on from that, with api={url}:
         curl {url}/runner
-    A third runner, in another terminal:
+    A third runner, in another terminal (it is yours to stop):
         . {folder}/env
         {executable} runner --data {folder}/runner-3 --runner-id runner-3 --port 0
     Ctrl-C stops everything; its data stays in {folder}/.
 """, flush=True)
 
     def watch(self):
-        """Tells of every process that ends; the others go on without it."""
+        """Tells of every process that ends, and starts it again; meanwhile the others go on without it."""
         while True:
             for process in self.all:
-                if process.has_ended() and not process.is_told:
-                    process.is_told = True
-                    say(process.end())
-                    print(f"    to start it again, in another terminal:\n        . {shown(self.folder)}/env\n"
-                          f"        {shlex.join(process.command)}", flush=True)
+                if process.has_ended() and process.starts_at is None:
+                    process.starts_at = time.monotonic() + RESTART_SECONDS
+                    say(f"{process.end()}; it is started again in {RESTART_SECONDS} s")
+                elif process.has_ended() and time.monotonic() > process.starts_at:
+                    process.start(self.environment)
+                    say(f"{process.name} runs again, as process {process.popen.pid}")
             time.sleep(POLL_SECONDS)
 
     # --- stop ----------------------------------------------------------------------------------
@@ -266,7 +275,7 @@ def alone(folder):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Failure(f"a cluster runs on {shown(folder)} already, as process {lock.read() or '?'};"
-                          " stop that one with Ctrl-C, or give this one another --folder") from None
+                          " stop that one with Ctrl-C, or run scripts/up_cluster.py with another --folder") from None
         lock.truncate()
         lock.write(str(os.getpid()))
         lock.flush()

@@ -201,6 +201,20 @@ fn locate(path: &str, message: &str) -> Located {
         _ if parent.is_empty() => "body".to_owned(),
         _ => parent.to_owned(),
     };
+    // What serde takes for another form of the same, and says nothing helpful of.
+    let form = match (path.split('[').next(), message) {
+        (Some("plugins"), _) if path.starts_with("plugins[") => {
+            Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
+        }
+        (Some("source"), m) if m.ends_with("map with a single key") => {
+            Some(("source", "an object with exactly one of `video`, `file`, `url`"))
+        }
+        _ => None,
+    };
+    if let Some((field, expected)) = form {
+        let message = format!("`{field}`: expected {expected}");
+        return Located { field: field.into(), message, expected: Some(expected.into()) };
+    }
     if looks_like_url(message) || looks_like_url(path) {
         let field = if looks_like_url(&field) { "body".into() } else { field };
         return Located { message: format!("`{field}`: {MISPLACED_URL}"), field, expected: None };
@@ -251,7 +265,12 @@ mod tests {
             (r#"{"model": "m"}"#, "source", "missing field"),
             (r#"{"source": {"video": "v"}, "model": 3}"#, "model", "expected a string"),
             (r#"{"source": {"video": "v"}, "model": "m", "plugin": 1}"#, "plugin", "expected one of"),
-            (r#"{"source": {"video": "a", "file": "/b"}, "model": "m"}"#, "source", "single key"),
+            (
+                r#"{"source": {"video": "a", "file": "/b"}, "model": "m"}"#,
+                "source",
+                "exactly one of `video`, `file`, `url`",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "plugins": [{"use": "a"}]}"#, "plugins", "`pre` and `post`"),
             (r#"{"source": {"uri": "a"}, "model": "m"}"#, "source", "`video`, `file`, `url`"),
             (r#"{"source": {"url": "a"}, "model": "m"}"#, "source.url", "not a URL"),
             (r#"{"source": {"url": "rtsp://a/b"}, "model": "m"}"#, "source.url", "`http` or `https`"),

@@ -17,8 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    metrics,
-    operation::{READY_LIMIT, healthz},
+    operation::{READY_LIMIT, answers, healthz},
     problem::Problem,
 };
 
@@ -57,21 +56,19 @@ async fn readyz(State(health): State<Arc<Health>>) -> Result<Response, Problem> 
     if health.draining.is_cancelled() {
         return Err(not_ready("this process is stopping".into()));
     }
-    let check = async {
-        if let Some(store) = &health.needs.store {
-            store.ping().await.map_err(|e| e.to_string())?;
+    let store = async {
+        match &health.needs.store {
+            Some(store) => answers("the database", READY_LIMIT, store.ping()).await,
+            None => Ok(()),
         }
-        health.needs.bus.ping().await.map_err(|e| e.to_string())
     };
-    match tokio::time::timeout(READY_LIMIT, check).await {
-        Ok(Ok(())) => Ok((StatusCode::OK, Json(json!({"status": "ready"}))).into_response()),
-        Ok(Err(why)) => Err(not_ready(why)),
-        Err(_) => Err(not_ready(format!("no answer within {} s", READY_LIMIT.as_secs()))),
-    }
+    let (store, bus) = tokio::join!(store, answers("the message bus", READY_LIMIT, health.needs.bus.ping()));
+    store.and(bus).map_err(not_ready)?;
+    Ok((StatusCode::OK, Json(json!({"status": "ready"}))).into_response())
 }
 
 async fn process_metrics() -> Result<Response, Problem> {
-    let text = metrics::global().encode(&Registry::default()).map_err(Problem::internal)?;
+    let text = framehook_infra::metrics::encode(&Registry::default()).map_err(Problem::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }

@@ -115,14 +115,21 @@ fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
     };
     let problems = |e: jsonschema::ValidationError<'_>| -> Vec<_> {
         let place = e.instance_path();
-        let places = match e.kind() {
+        match e.kind() {
             // The place is that of the whole object; what is wrong is each of these fields.
             ValidationErrorKind::AdditionalProperties { unexpected } => {
-                unexpected.iter().map(|field| place.join(field.as_str())).collect()
+                let message = match schema["properties"].as_object().filter(|_| place.as_str().is_empty()) {
+                    Some(known) => {
+                        let known: Vec<_> = known.keys().map(|name| format!("`{name}`")).collect();
+                        format!("the plugin knows no such setting; it knows {}", known.join(", "))
+                    }
+                    None => e.to_string(),
+                };
+                let places = unexpected.iter().map(|field| place.join(field.as_str()));
+                places.map(|place| (place.as_str().to_owned(), message.clone())).collect()
             }
-            _ => vec![place.clone()],
-        };
-        places.iter().map(|place| (place.as_str().to_owned(), e.to_string())).collect()
+            _ => vec![(place.as_str().to_owned(), e.to_string())],
+        }
     };
     validator.iter_errors(config).flat_map(problems).collect()
 }

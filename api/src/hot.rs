@@ -7,7 +7,7 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -30,14 +30,14 @@ const MAX_BODY: usize = 4 << 20;
 
 #[derive(Default)]
 pub(crate) struct Hot {
-    cache: Option<Arc<Cache>>,
+    cache: Option<Cache>,
     /// Scenarios that were changed here within the last [`FRESH`]: what others may have cached of them is from before.
     changed: Mutex<HashMap<ScenarioId, Instant>>,
 }
 
 impl Hot {
     pub(crate) fn new(cache: Option<Cache>) -> Self {
-        Self { cache: cache.map(Arc::new), changed: Mutex::default() }
+        Self { cache, changed: Mutex::default() }
     }
 
     /// From now on readers here see the scenario as it is.
@@ -74,14 +74,17 @@ impl Hot {
             Err(_) => "unavailable",
         };
         metrics::global().cached(what, outcome);
-        let read_at = Timestamp::now();
-        let body = to_json(&read.await?)?;
-        if outcome == "miss" && body.len() <= MAX_BODY {
-            let (cache, cached) = (Arc::clone(cache), Cached { read_at, body: body.clone() });
-            // Nobody waits for it, and that it fails was said where it did.
-            tokio::spawn(async move { cache.set(&key, &cached, FRESH).await.ok() });
+        let ours = Cached { read_at: Timestamp::now(), body: to_json(&read.await?)? };
+        let mut theirs = None;
+        if outcome == "miss" && ours.body.len() <= MAX_BODY {
+            // That it fails was said where it did.
+            theirs = cache.keep(&key, &ours, FRESH).await.ok().flatten();
         }
-        Ok(json(body, None))
+        // Others answer from what is kept there: with ours, which may be newer, a client would see time go back.
+        match theirs.and_then(|theirs| Some((age(&theirs)?, theirs.body))) {
+            Some((age, body)) if !self.was_changed(id) => Ok(json(body, Some(age))),
+            _ => Ok(json(ours.body, None)),
+        }
     }
 
     fn was_changed(&self, id: ScenarioId) -> bool {

@@ -99,6 +99,7 @@ impl Inbox<'_> {
                     partitions.into_iter().for_each(|partition| metrics::global().inbox_left(partition));
                 }
                 Fetched::Records { partition, records } => self.take(partition, records).await?,
+                Fetched::Anew { partition, begin } => self.begin_anew(partition, begin).await?,
             }
             backoff.reset();
         }
@@ -113,6 +114,24 @@ impl Inbox<'_> {
         self.next.insert(partition, offset);
         metrics::global().inbox_at(partition, offset);
         self.subscription.seek(partition, offset).await
+    }
+
+    /// Goes back to where the new log begins. What is read twice by that changes nothing.
+    async fn begin_anew(&mut self, partition: i32, begin: i64) -> Result<(), BusError> {
+        self.finish().await?;
+        let Some(&expected) = self.next.get(&partition) else { return Ok(()) };
+        tracing::error!(
+            partition,
+            stored = expected,
+            begin,
+            "the log is another one, and what the old one had and was not stored is lost: reading from its beginning"
+        );
+        let store = self.store;
+        let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
+        let (rows, dead_letters) = (Vec::new(), Vec::new());
+        let back = ResultBatch { consumer, topic, partition, expected, next: begin, rows, dead_letters };
+        until_stored(self.cancel, || store.store_results(&back)).await;
+        self.position(partition).await
     }
 
     async fn take(&mut self, partition: i32, mut records: Vec<Delivered>) -> Result<(), BusError> {

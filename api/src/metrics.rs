@@ -16,7 +16,7 @@ use prometheus_client::{
         family::Family,
         histogram::{Histogram, exponential_buckets},
     },
-    registry::{Registry, Unit},
+    registry::Unit,
 };
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -49,7 +49,6 @@ struct CacheLabels {
 }
 
 pub(crate) struct Metrics {
-    registry: Registry,
     requests: Family<RequestLabels, Counter>,
     latency: Family<RouteLabels, Histogram>,
     pub uploads: Family<UploadLabels, Counter>,
@@ -73,8 +72,7 @@ impl Metrics {
         fn histogram() -> Histogram {
             Histogram::new(exponential_buckets(0.0005, 2.0, 15))
         }
-        let mut metrics = Self {
-            registry: Registry::with_prefix("framehook"),
+        let metrics = Self {
             requests: Family::default(),
             latency: Family::new_with_constructor(histogram as fn() -> Histogram),
             uploads: Family::default(),
@@ -84,15 +82,16 @@ impl Metrics {
             dead_letters: Counter::default(),
             inbox: Mutex::default(),
         };
-        let registry = &mut metrics.registry;
-        registry.register("http_requests", "Requests answered", metrics.requests.clone());
-        let help = "Time from a request's head to its answer's head";
-        registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
-        registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
-        registry.register("cache_requests", "Answers asked of the cache, by outcome", metrics.cached.clone());
-        registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
-        registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
-        registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
+        framehook_infra::metrics::register(|registry| {
+            registry.register("http_requests", "Requests answered", metrics.requests.clone());
+            let help = "Time from a request's head to its answer's head";
+            registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
+            registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
+            registry.register("cache_requests", "Answers asked of the cache, by outcome", metrics.cached.clone());
+            registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
+            registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
+            registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
+        });
         metrics
     }
 
@@ -118,13 +117,5 @@ impl Metrics {
 
     pub(crate) fn inbox_positions(&self) -> BTreeMap<i32, i64> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Everything, `gauges` included, in the OpenMetrics text format.
-    pub(crate) fn encode(&self, gauges: &Registry) -> Result<String, std::fmt::Error> {
-        let mut text = String::new();
-        prometheus_client::encoding::text::encode_registry(&mut text, &self.registry)?;
-        prometheus_client::encoding::text::encode(&mut text, gauges)?;
-        Ok(text)
     }
 }

@@ -20,8 +20,10 @@ use utoipa::ToSchema;
 
 use crate::{App, SharedApp, metrics, problem::Problem};
 
-/// A probe of a load balancer waits about this long.
+/// A probe waits about this long.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(2);
+/// Balancers give up a probe after a second, and must not do so for a bus that requests do not need.
+const BUS_LIMIT: Duration = Duration::from_millis(500);
 /// Messages counted in the outbox; more are "that many".
 const OUTBOX_LIMIT: u32 = 1000;
 
@@ -42,9 +44,12 @@ pub(crate) struct Readiness {
     status: &'static str,
     /// Runners that are heard of; without one, scenarios wait.
     runners_alive: usize,
+    /// Why the message bus does not answer. Requests are served all the same; what was posted is passed on later.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bus: Option<String>,
 }
 
-/// Requests can be served: the store and the bus answer
+/// Requests can be served: the database answers
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses(
         (status = 200, body = Readiness),
@@ -53,17 +58,27 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
     if app.draining.is_cancelled() {
         return Err(Problem::new(ErrorCode::Unavailable, "this instance is stopping; ask another"));
     }
-    let check = async {
+    let store = answers("the database", READY_LIMIT, async {
         app.store.ping().await?;
-        let bus = app.bus.ping().await;
-        bus.map_err(|e| Problem::new(ErrorCode::Unavailable, format!("{e}; retry in a moment")))?;
-        app.store.runners().await.map_err(Problem::from)
-    };
-    let late = || Problem::new(ErrorCode::Unavailable, format!("no answer within {} s", READY_LIMIT.as_secs()));
-    let runners = tokio::time::timeout(READY_LIMIT, check).await.map_err(|_| late())??;
+        app.store.runners().await
+    });
+    let (runners, bus) = tokio::join!(store, answers("the message bus", BUS_LIMIT, app.bus.ping()));
+    let runners = runners.map_err(|why| Problem::new(ErrorCode::Unavailable, format!("{why}; retry in a moment")))?;
     let now = Timestamp::now();
     let runners_alive = runners.iter().filter(|r| !r.lost && r.expires_at > now).count();
-    Ok(Json(Readiness { status: "ready", runners_alive }))
+    Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err() }))
+}
+
+/// What a server says to a probe within this time; in words, if it does not.
+pub(crate) async fn answers<T, E: std::fmt::Display>(
+    who: &str,
+    limit: Duration,
+    probe: impl Future<Output = Result<T, E>>,
+) -> Result<T, String> {
+    match tokio::time::timeout(limit, probe).await {
+        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Err(_) => Err(format!("{who} does not answer within {} ms", limit.as_millis())),
+    }
 }
 
 /// Metrics for Prometheus
@@ -73,7 +88,7 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let gauges = gauges(&app).await?;
-    let text = metrics::global().encode(&gauges).map_err(Problem::internal)?;
+    let text = framehook_infra::metrics::encode(&gauges).map_err(Problem::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
@@ -90,7 +105,7 @@ struct PartitionLabel {
 
 /// What the store and the bus know now.
 async fn gauges(app: &App) -> Result<Registry, Problem> {
-    let mut registry = Registry::with_prefix("framehook");
+    let mut registry = framehook_infra::metrics::registry();
 
     let scenarios = Family::<StateLabel, Gauge>::default();
     for state in ScenarioState::ALL.iter().filter(|s| !s.is_ended()) {

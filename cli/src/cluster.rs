@@ -149,11 +149,25 @@ impl ClusterOptions {
         Ok(id.to_owned())
     }
 
+    pub(crate) fn database_url(&self) -> anyhow::Result<&str> {
+        let url = self.database_url.as_deref();
+        url.context("no database is named; set DATABASE_URL=postgres://USER:PASSWORD@HOST:PORT/DATABASE")
+    }
+
+    pub(crate) fn brokers(&self) -> anyhow::Result<&str> {
+        let brokers = self.kafka_brokers.as_deref();
+        brokers.context("no Kafka cluster is named; set KAFKA_BROKERS=HOST:PORT,HOST:PORT")
+    }
+
+    pub(crate) fn blobs_url(&self) -> anyhow::Result<&str> {
+        self.blobs.as_deref().context(
+            "no blob store is named; set FRAMEHOOK_BLOBS to file:///FOLDER or s3://BUCKET/PREFIX, the same for all APIs and runners",
+        )
+    }
+
     /// Connects, and makes or updates the tables.
     pub(crate) async fn store(&self) -> anyhow::Result<SharedStore> {
-        let Some(url) = &self.database_url else {
-            bail!("no database is named; set DATABASE_URL=postgres://USER:PASSWORD@HOST:PORT/DATABASE");
-        };
+        let url = self.database_url()?;
         let postgres = Postgres::connect(url, CONNECTIONS).await?;
         info!("connected to PostgreSQL at {}", without_secrets(url));
         Ok(postgres.store())
@@ -161,9 +175,7 @@ impl ClusterOptions {
 
     /// Connects, and makes the topics that are missing.
     pub(crate) async fn bus(&self) -> anyhow::Result<SharedBus> {
-        let Some(brokers) = &self.kafka_brokers else {
-            bail!("no Kafka cluster is named; set KAFKA_BROKERS=HOST:PORT,HOST:PORT");
-        };
+        let brokers = self.brokers()?;
         let protocol = self.kafka_group_protocol.as_deref().map(str::parse::<GroupProtocol>).transpose();
         let config = KafkaConfig {
             prefix: self.kafka_prefix.clone().unwrap_or_default(),
@@ -187,13 +199,9 @@ impl ClusterOptions {
 
     /// Opens the shared blobs with their cache below `data`.
     pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
-        let Some(url) = &self.blobs else {
-            bail!(
-                "no blob store is named; set FRAMEHOOK_BLOBS to file:///FOLDER or s3://BUCKET/PREFIX, the same for all APIs and runners"
-            );
-        };
+        let url = self.blobs_url()?;
         let cache_bytes = u64::from(self.blob_cache_gib.unwrap_or(BLOB_CACHE_GIB)) << 30;
-        let blobs = Blobs::open_shared(data, Some(Shared { url: url.clone(), cache_bytes })).await?;
+        let blobs = Blobs::open_shared(data, Some(Shared { url: url.to_owned(), cache_bytes })).await?;
         info!("shares the blobs in {url}");
         Ok(blobs)
     }

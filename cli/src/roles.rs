@@ -1,9 +1,10 @@
 //! One role in a process of its own, on PostgreSQL and Kafka: any number of each may run.
 //!
-//! A role's port is bound and its servers are connected before work begins, and it says what it connected to. On a
+//! What a role needs to be told is looked at first; its port is bound and its servers are connected before work begins, and it
+//! says what it connected to. On a
 //! signal it is not ready any more, stops taking work, drains, and ends; the others go on.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, health::Needs};
@@ -26,11 +27,13 @@ const PID_FILE: &str = "runner.pid";
 
 /// The REST API, an outbox relay and a member of the results inbox.
 pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
+    let cluster = &settings.cluster;
+    cluster.database_url().and(cluster.brokers()).and(cluster.blobs_url())?;
+    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, cluster.key()?)? };
     let listener = listen(&settings).await?;
-    let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
-    let blobs = settings.cluster.blobs(&settings.data).await?;
-    let cache = settings.cluster.cache()?;
-    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, settings.cluster.key()?)? };
+    let (store, bus) = (cluster.store().await?, cluster.bus().await?);
+    let blobs = cluster.blobs(&settings.data).await?;
+    let cache = cluster.cache()?;
     announce("api", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -46,8 +49,10 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
 
 /// Leads, or stands by to lead. It has a relay of its own, so that its orders go out at once.
 pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
+    let cluster = &settings.cluster;
+    cluster.database_url().and(cluster.brokers())?;
     let listener = listen(&settings).await?;
-    let (store, bus) = (settings.cluster.store().await?, settings.cluster.bus().await?);
+    let (store, bus) = (cluster.store().await?, cluster.bus().await?);
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -59,11 +64,12 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
 
 /// Runs workers. It knows no database.
 pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
-    let id = RunnerId(settings.cluster.runner_id()?);
+    let cluster = &settings.cluster;
+    cluster.brokers().and(cluster.blobs_url())?;
+    let config = process::runner_config(&settings, RunnerId(cluster.runner_id()?), cluster.key()?)?;
     let listener = listen(&settings).await?;
-    let bus = settings.cluster.bus().await?;
-    let blobs = settings.cluster.blobs(&settings.data).await?;
-    let config = process::runner_config(&settings, id, settings.cluster.key()?)?;
+    let bus = cluster.bus().await?;
+    let blobs = cluster.blobs(&settings.data).await?;
     announce("runner", &listener, &settings)?;
     let pid_file = settings.data.join(PID_FILE);
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
@@ -107,8 +113,12 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
 
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
     let address = SocketAddr::new(settings.cluster.bind(), settings.port);
-    TcpListener::bind(address).await.with_context(|| {
-        format!("cannot listen on {address}; choose another port with --port, or --port 0 for a free one")
+    TcpListener::bind(address).await.map_err(|error| {
+        let what = match error.kind() {
+            ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own with --bind",
+            _ => "choose another port with --port, or --port 0 for a free one",
+        };
+        anyhow::Error::new(error).context(format!("cannot listen on {address}; {what}"))
     })
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<PathBuf>,
 
-    /// Port of the REST API on 127.0.0.1; 0 takes a free one [default: 8080]
+    /// Port to listen on; 0 takes a free one [default: 8080]
     #[arg(long, env = "FRAMEHOOK_PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     port: Option<u16>,

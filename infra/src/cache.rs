@@ -69,13 +69,17 @@ impl Cache {
         Ok(bytes.as_deref().and_then(decode))
     }
 
-    /// Keeps it for `time` at most.
+    /// Keeps it for `time` at most, unless something is kept there already: that is given back. So whoever reads a key at the
+    /// same time reads the same.
     ///
     /// # Errors
-    /// As [`Cache::get`].
-    pub async fn set(&self, key: &str, value: &Cached, time: Duration) -> Result<(), Unavailable> {
+    /// As [`Cache::get`]. A Redis before version 7 does not know how.
+    pub async fn keep(&self, key: &str, value: &Cached, time: Duration) -> Result<Option<Cached>, Unavailable> {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        self.ask(redis::cmd("SET").arg(format!("{PREFIX}{key}")).arg(encode(value)).arg("PX").arg(ms)).await
+        let mut command = redis::cmd("SET");
+        command.arg(format!("{PREFIX}{key}")).arg(encode(value)).arg("NX").arg("GET").arg("PX").arg(ms);
+        let bytes: Option<Vec<u8>> = self.ask(&command).await?;
+        Ok(bytes.as_deref().and_then(decode))
     }
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {

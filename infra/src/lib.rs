@@ -7,6 +7,7 @@ pub mod blobs;
 pub mod bus;
 pub mod cache;
 pub mod kafka;
+pub mod metrics;
 pub mod postgres;
 mod row;
 pub mod seal;

@@ -9,17 +9,22 @@
 
 mod reconcile;
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::LazyLock,
+    time::Duration,
+};
 
 use framehook_core::{
-    ids::Epoch,
-    message::{Envelope, Message, Topic},
+    ids::{Epoch, Incarnation, RunnerId},
+    message::{Envelope, Message, RunnerStatus, Topic},
     planner::Timing,
 };
 use framehook_infra::{
     bus::{BusError, Delivered, SharedBus},
     store::{Fenced, SharedStore, StoreError},
 };
+use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -74,6 +79,7 @@ enum TermEnd {
 /// Runs until `cancel`.
 pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
     let orchestrator = Orchestrator { config, store, bus };
+    leading().set(0);
     // A third of a term leaves two more tries before the lease ends.
     let retry = orchestrator.config.term / 3;
     let mut fresh = true;
@@ -82,10 +88,12 @@ pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus,
             Ok(Some(epoch)) => {
                 info!(epoch, "leading");
                 fresh = false;
+                leading().set(1);
                 let end = tokio::select! {
                     end = orchestrator.serve_term(epoch) => end,
                     () = cancel.cancelled() => break,
                 };
+                leading().set(0);
                 match end {
                     TermEnd::Deposed => info!(epoch, "standing by: {end}"),
                     _ => warn!(epoch, "interrupted: {end}"),
@@ -102,6 +110,17 @@ pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus,
     if let Err(error) = orchestrator.store.resign(orchestrator.config.holder).await {
         debug!("could not resign, the lease will run out: {error}");
     }
+}
+
+/// 1 while this process leads, for Prometheus.
+fn leading() -> &'static Gauge {
+    static LEADING: LazyLock<Gauge> = LazyLock::new(|| {
+        let gauge = Gauge::default();
+        let help = "Whether this orchestrator leads";
+        framehook_infra::metrics::register(|registry| registry.register("leading", help, gauge.clone()));
+        gauge
+    });
+    &LEADING
 }
 
 struct Orchestrator {
@@ -124,6 +143,8 @@ impl Orchestrator {
     }
 
     async fn try_serve_term(&self, epoch: Epoch) -> Result<std::convert::Infallible, TermEnd> {
+        let mut epoch = epoch;
+        let (mut lives, mut heard) = (Lives::default(), Instant::now());
         let mut heartbeats = self.bus.tail(Topic::RunnerStatus).await?;
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
         let mut renewal = interval(self.config.term / 3);
@@ -141,7 +162,17 @@ impl Orchestrator {
                     }
                     continue;
                 }
-                records = heartbeats.next(MAX_RECORDS) => self.record_heartbeats(epoch, records?).await?,
+                records = heartbeats.next(MAX_RECORDS) => {
+                    let records = records?;
+                    if heard.elapsed() > self.config.runner_term / 2 {
+                        // Nobody was heard, so the bus was away, or this process: who is heard first must not make the
+                        // others look dead. A term that begins gives every runner a whole lease.
+                        epoch = self.lead(true).await?.ok_or(TermEnd::Deposed)?;
+                        info!(silence = ?heard.elapsed(), "after a silence, leading on from epoch={epoch}");
+                    }
+                    heard = Instant::now();
+                    self.record_heartbeats(epoch, records, &mut lives).await?;
+                }
                 records = hints.next(MAX_RECORDS) => drop(records?),
                 _ = trim.tick() => self.trim().await,
                 _ = scan.tick() => {}
@@ -164,7 +195,7 @@ impl Orchestrator {
         }
     }
 
-    async fn record_heartbeats(&self, epoch: Epoch, records: Vec<Delivered>) -> Result<(), TermEnd> {
+    async fn record_heartbeats(&self, epoch: Epoch, records: Vec<Delivered>, lives: &mut Lives) -> Result<(), TermEnd> {
         for record in records {
             let status = match Envelope::parse(&record.payload) {
                 Ok(Envelope { message: Message::RunnerStatus(status), .. }) => status,
@@ -178,11 +209,35 @@ impl Orchestrator {
                     continue;
                 }
             };
+            lives.notice(&status);
             if self.store.record_heartbeat(epoch, &status, self.config.runner_term).await? == Fenced::NotLeader {
                 return Err(TermEnd::Deposed);
             }
         }
         Ok(())
+    }
+}
+
+/// Notices two runners of one name: of these only the newer gets work, and neither knows.
+#[derive(Default)]
+struct Lives {
+    newest: HashMap<RunnerId, Incarnation>,
+    /// Told of.
+    older: HashSet<Incarnation>,
+}
+
+impl Lives {
+    fn notice(&mut self, status: &RunnerStatus) {
+        let RunnerStatus { runner_id, incarnation, .. } = status;
+        let newest = self.newest.entry(runner_id.clone()).or_insert(*incarnation);
+        *newest = (*newest).max(*incarnation);
+        if incarnation < newest && self.older.insert(*incarnation) {
+            warn!(
+                runner = %runner_id,
+                %incarnation,
+                "a second process of this name began later and has its work; give each runner a name of its own"
+            );
+        }
     }
 }
 

@@ -85,6 +85,8 @@ class Running(unittest.TestCase):
         self.said(rf"api-1 \(process {pid}\) was ended by SIGKILL; its log is \S+/log/api-1.log", script)
         with urllib.request.urlopen(url + "/readyz") as answer:
             self.assertEqual(answer.status, 200)
+        again = int(self.said(r"api-1 runs again, as process (\d+)", script)[1])
+        self.assertNotEqual(again, pid)
 
         script.send_signal(signal.SIGINT)
         self.assertEqual(script.wait(DEADLINE), 0)

@@ -9,7 +9,7 @@ use framehook_tests::{
     wait_for,
 };
 
-use crate::deploy::metrics_of_the_board;
+use crate::deploy::metrics_in_use;
 
 /// More than five seconds a run, so that all of them run at once.
 const FRAME_MS: u64 = 10;
@@ -40,8 +40,8 @@ fn eight_scenarios_on_two_of_each_role_are_what_one_alone_is() {
         assert!(log.contains("connected to Kafka at "), "{name} does not say where it is connected:\n{log}");
         assert_eq!(log.contains("connected to PostgreSQL at "), !name.starts_with("runner"), "{log}");
     }
-    let missing: Vec<_> = metrics_of_the_board().difference(&exported).cloned().collect();
-    assert!(missing.is_empty(), "the board shows {missing:?}, which nothing exports; there is {exported:?}");
+    let missing: Vec<_> = metrics_in_use().difference(&exported).cloned().collect();
+    assert!(missing.is_empty(), "board or alerts use {missing:?}, which nothing exports; there is {exported:?}");
 }
 
 #[test]

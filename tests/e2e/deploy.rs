@@ -38,14 +38,15 @@ fn every_setting_that_is_told_exists() {
     assert!(told.len() > 5, "{told:?}");
 }
 
-/// Which metrics the board shows.
-pub(crate) fn metrics_of_the_board() -> BTreeSet<String> {
+/// Which metrics the board shows and the alerts look at.
+pub(crate) fn metrics_in_use() -> BTreeSet<String> {
     let board: Value = serde_json::from_str(&fs::read_to_string(root().join("deploy/grafana.json")).unwrap()).unwrap();
     let panels = board["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().unwrap());
     let shown: BTreeSet<_> = targets.flat_map(|t| words(t["expr"].as_str().unwrap(), "framehook_")).collect();
-    assert!(shown.len() > 5, "{shown:?}");
-    shown
+    let alerts = words(&fs::read_to_string(root().join("deploy/alerts.yml")).unwrap(), "framehook_");
+    assert!(shown.len() > 5 && alerts.len() > 3, "{shown:?} {alerts:?}");
+    shown.union(&alerts).cloned().collect()
 }
 
 fn help(role: &str) -> String {

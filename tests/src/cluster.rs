@@ -320,6 +320,18 @@ impl Cluster {
         &mut self.servers.as_mut().expect("servers of its own").1
     }
 
+    /// Kafka loses everything, and each process is started again, as an operator would do.
+    ///
+    /// # Panics
+    /// When it runs on servers that others use.
+    pub fn lose_the_log(&mut self) {
+        self.witness.expect_another_log();
+        self.kafka().lose_everything();
+        let names: Vec<_> = self.processes.keys().copied().collect();
+        names.iter().for_each(|name| self.kill(name));
+        self.all_up();
+    }
+
     /// The orchestrator that leads, and its epoch.
     #[must_use]
     pub fn leader(&self) -> (&'static str, i64) {
@@ -402,7 +414,7 @@ impl Cluster {
                 .map(|(partition, next)| (partition.parse().unwrap_or(-1), next.parse().unwrap_or(-1)))
                 .collect();
             let ends = servers::topics::ends(&self.brokers, &topic);
-            ends.iter().all(|(partition, end)| read.get(partition).copied().unwrap_or(0) == *end).then_some(())
+            ends.iter().all(|(partition, end)| read.get(partition).copied().unwrap_or(0) >= *end).then_some(())
         });
         wait_for("every worker to have ended", CLUSTER_DEADLINE, || {
             (sql.number("SELECT count(*) FROM workers WHERE state IN ('pending', 'deployed', 'running')") == 0)

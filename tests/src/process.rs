@@ -4,14 +4,29 @@ use std::fs;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Sends a signal to a process that a test started.
+use crate::{DEADLINE, wait_for};
+
+/// Sends a signal to a process that a test started. One that is told to stop in its tracks has done so when this returns: on a
+/// busy machine its threads go on until one of them was given a processor to hear of it.
 ///
 /// # Panics
 /// When that is no process number.
 pub fn signal(pid: u32, signal: Signal) {
-    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not 0");
+    let to = Pid::from_raw(i32::try_from(pid).expect("a pid fits")).expect("a pid is not 0");
     // It may have ended by itself meanwhile.
-    let _gone = kill_process(pid, signal);
+    let _gone = kill_process(to, signal);
+    if signal == Signal::STOP {
+        wait_for("a process to stop in its tracks", DEADLINE, || {
+            threads_of(pid).iter().all(|state| ['T', 'Z', 'X'].contains(state)).then_some(())
+        });
+    }
+}
+
+/// The state of each thread of a process; none once it is gone.
+fn threads_of(pid: u32) -> Vec<char> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| fs::read_to_string(thread.path().join("stat")).ok());
+    stats.filter_map(|stat| stat.rsplit_once(") ")?.1.chars().next()).collect()
 }
 
 #[must_use]

@@ -104,26 +104,42 @@ async fn who_changes_a_scenario_sees_it_at_once_and_everybody_within_the_stated_
     .await;
 }
 
+/// What one reader was told, another that read at the same time is told, too: for a client of both, time never goes back.
+#[tokio::test]
+async fn who_comes_first_is_answered_and_the_others_with_it() {
+    let url = spawn_blocking(redis_url).await.unwrap();
+    let cache = Cache::new(&url).unwrap();
+    // It keeps microseconds.
+    let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).unwrap();
+    let of = |body: &str| Cached { read_at: now, body: body.into() };
+    let (key, first, second) = (format!("test:{}", uuid::Uuid::now_v7()), of("first"), of("second"));
+    assert_eq!(cache.keep(&key, &first, FRESH).await, Ok(None));
+    assert_eq!(cache.keep(&key, &second, FRESH).await, Ok(Some(first.clone())));
+    assert_eq!(cache.get(&key).await, Ok(Some(first)));
+    eventually("its time to be over", async || (cache.get(&key).await == Ok(None)).then_some(())).await;
+    assert_eq!(cache.keep(&key, &second, FRESH).await, Ok(None));
+}
+
 /// As a Redis would that executes a write late, or has restored a file.
 #[tokio::test]
 async fn what_is_too_old_is_not_served_whoever_kept_it() {
     let url = spawn_blocking(redis_url).await.unwrap();
     let (app, _) = two(&url).await;
-    let (id, cache) = (app.scenario().await, Cache::new(&url).unwrap());
-    let uri = format!("/scenario/{id}");
+    let cache = Cache::new(&url).unwrap();
     let body = br#"{"desired": "from the cache"}"#.to_vec();
-    let keep = async |read_at| {
-        let cached = Cached { read_at, body: body.clone() };
+    // The answer about a scenario of which this is kept.
+    let answer = async |read_at| {
+        let (id, cached) = (app.scenario().await, Cached { read_at, body: body.clone() });
         let key = format!("scenario:{id}:");
-        eventually("a write to the cache", async || cache.set(&key, &cached, Duration::from_secs(60)).await.ok()).await;
+        let kept = async || cache.keep(&key, &cached, Duration::from_secs(60)).await.ok();
+        assert_eq!(eventually("a write to the cache", kept).await, None);
+        app.get(&format!("/scenario/{id}")).await
     };
-    keep(Timestamp::now()).await;
-    let answer = app.get(&uri).await;
+    let answer_of_now = answer(Timestamp::now()).await;
     // The key is the right one; a busy machine may have taken a second.
-    assert!(!is_hit(&answer) || desired(&answer) == "from the cache");
+    assert!(!is_hit(&answer_of_now) || desired(&answer_of_now) == "from the cache");
     for read_at in [Timestamp::now() - FRESH - Duration::from_millis(1), Timestamp::now() + Duration::from_secs(5)] {
-        keep(read_at).await;
-        let answer = app.get(&uri).await;
+        let answer = answer(read_at).await;
         assert!(!is_hit(&answer) && desired(&answer) == "running", "{read_at}");
     }
 }
@@ -160,8 +176,9 @@ async fn a_redis_that_dies_or_hangs_costs_nothing_and_is_used_again() {
     assert_eq!(desired(&hit(&app, &uri).await), "stopped");
 }
 
-#[test]
-fn an_address_that_cannot_be_is_refused_without_being_shown() {
+#[tokio::test]
+async fn an_address_that_cannot_be_is_refused_without_being_shown() {
+    assert!(Cache::new("rediss://me:hunter2@nowhere").is_ok(), "TLS is spoken");
     let error = Cache::new("http://me:hunter2@nowhere").err().unwrap().to_string();
     assert!(error.contains("redis://") && !error.contains("hunter2"), "{error}");
 }

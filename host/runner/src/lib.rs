@@ -18,6 +18,7 @@ mod compile;
 mod config;
 mod fetch;
 mod heartbeat;
+mod metrics;
 mod network;
 mod prepare;
 mod process;

@@ -24,7 +24,7 @@ use tracing::{Instrument as _, field::Empty};
 use crate::{
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
-    heartbeat,
+    heartbeat, metrics,
     prepare::Workshop,
     spare::Spare,
     status::{Board, Roster},
@@ -59,6 +59,7 @@ pub async fn run(
     let (id, labels) = (config.runner_id.clone(), config.labels.clone());
     let roster = Roster::new(id, incarnation, config.max_workers, labels, config.keep_ended);
     let board = Arc::new(Board::new(roster));
+    metrics::global().slots.set(config.max_workers.into());
     // The first beat announces us: from now on orders may come, and they are being listened to.
     let beats = tokio::spawn(heartbeat::beat(board.clone(), bus.clone(), config.heartbeat));
     let beats = AbortOnDropHandle::new(beats);

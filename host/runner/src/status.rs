@@ -16,6 +16,8 @@ use framehook_core::{
 };
 use tokio::{sync::Notify, time::Instant};
 
+use crate::metrics;
+
 /// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB.
 const MAX_ENDED: usize = 256;
 
@@ -149,7 +151,9 @@ impl Board {
     }
 
     pub(crate) fn heartbeat(&self) -> RunnerStatus {
-        self.lock().heartbeat(Instant::now())
+        let status = self.lock().heartbeat(Instant::now());
+        metrics::global().workers(&status.workers);
+        status
     }
 
     fn lock(&self) -> MutexGuard<'_, Roster> {

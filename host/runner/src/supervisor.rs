@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
+    metrics,
     prepare::Workshop,
     process::Worker,
     publisher::Publisher,
@@ -155,6 +156,7 @@ impl Deployment {
                 Tried::Retry(reason) => reason,
             };
             tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
+            metrics::global().restarts.inc();
             self.update(|status| {
                 status.phase = WorkerPhase::Recovering;
                 status.reason = Some(reason.clone());
@@ -243,6 +245,7 @@ impl Deployment {
     pub(crate) async fn acknowledge(&mut self) {
         for sample in self.publisher.acknowledged().await {
             self.tally.add(&sample);
+            metrics::global().frames.inc();
             self.step = Span::none();
         }
         let progress = self.tally.progress();

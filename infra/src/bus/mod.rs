@@ -96,4 +96,7 @@ pub enum Fetched {
     Revoked(Vec<i32>),
     /// Records of one partition, in order. Offsets may have gaps.
     Records { partition: i32, records: Vec<Delivered> },
+    /// The log of this partition is another one, which ends before where it was read: the broker has lost what it had. It
+    /// begins at `begin`; seek, until then nothing of it is delivered.
+    Anew { partition: i32, begin: i64 },
 }

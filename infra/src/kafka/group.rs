@@ -59,6 +59,10 @@ impl Member {
                 self.held.take_if(|record| gone.contains(&record.partition));
                 gone.is_empty()
             }
+            Fetched::Anew { partition, .. } => {
+                self.held.take_if(|record| record.partition == *partition);
+                false
+            }
             Fetched::Records { .. } => false,
         };
         (!is_nothing).then_some(change)

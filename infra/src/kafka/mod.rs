@@ -134,6 +134,8 @@ pub enum ConnectError {
     /// Without the value, which may be a password.
     #[error("the Kafka property `{key}` cannot be used: {reason}")]
     Property { key: String, reason: String },
+    #[error("`{broker}` is not the address of a Kafka broker; expected HOST:PORT,HOST:PORT")]
+    Address { broker: String },
     #[error("no Kafka broker of `{brokers}` answers: {reason}; check the address, and that a broker runs there")]
     Unreachable { brokers: String, reason: String },
     #[error("the Kafka topic `{topic}` cannot be made: {reason}")]

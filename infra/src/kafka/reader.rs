@@ -1,7 +1,7 @@
 //! Reading partitions from given places: what tails and members of groups have in common.
 //!
 //! Invariants: a record is given only if it is the next of a partition that was positioned, or a later one where those
-//! between are gone; polling and positioning exclude each other (`&mut self`), and librdkafka drops what it had queued
+//! between are gone; an earlier one says that the log is another one; polling and positioning exclude each other (`&mut self`), and librdkafka drops what it had queued
 //! before a seek, so nothing from before one is given after it. Between taking a record out of librdkafka and
 //! returning it nothing is awaited.
 
@@ -91,20 +91,14 @@ impl ConsumerContext for Changes {
     }
 }
 
-/// The next record of a partition to give.
-struct Position {
-    next: i64,
-    /// Said already that what comes is older than that.
-    is_warned: bool,
-}
-
 pub(super) struct Reader {
     cluster: Arc<Cluster>,
     topic: Topic,
     name: String,
     consumer: Consumer,
     filled: Arc<Notify>,
-    positions: HashMap<i32, Position>,
+    /// The next record of each partition to give.
+    positions: HashMap<i32, i64>,
     patience: Duration,
     quiet_since: Instant,
     is_suspect: bool,
@@ -137,12 +131,12 @@ impl Reader {
     }
 
     pub(super) fn positions(&self) -> impl Iterator<Item = (i32, i64)> {
-        self.positions.iter().map(|(&partition, position)| (partition, position.next))
+        self.positions.iter().map(|(&partition, &next)| (partition, next))
     }
 
     /// From now on records of this partition are given, from `next` on.
     pub(super) fn place(&mut self, partition: i32, next: i64) {
-        self.positions.insert(partition, Position { next, is_warned: false });
+        self.positions.insert(partition, next);
         (self.quiet_since, self.is_suspect) = (Instant::now(), false);
     }
 
@@ -201,13 +195,22 @@ impl Reader {
                 Some(Ok(record)) => record,
             };
             let (partition, offset) = (record.partition(), record.offset());
-            let Some(position) = self.positions.get_mut(&partition) else { continue };
-            if position.admits(&self.name, partition, offset) {
-                (self.quiet_since, self.is_suspect) = (Instant::now(), false);
-                let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
-                let payload = record.payload().unwrap_or_default().to_vec();
-                return Ok(Some(Delivered { partition, offset, key, payload }));
+            let Some(next) = self.positions.get_mut(&partition) else { continue };
+            if offset < *next {
+                // The broker said that the log ends before that, so librdkafka began at its beginning.
+                self.consumer.context().lock().push_back(Ok(Fetched::Anew { partition, begin: offset }));
+                drop(record);
+                self.displace(partition);
+                break;
             }
+            if offset > *next {
+                tracing::warn!(topic = self.name, partition, offset, next, "records are gone: read too late");
+            }
+            *next = offset + 1;
+            (self.quiet_since, self.is_suspect) = (Instant::now(), false);
+            let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
+            let payload = record.payload().unwrap_or_default().to_vec();
+            return Ok(Some(Delivered { partition, offset, key, payload }));
         }
         Ok(None)
     }
@@ -230,9 +233,9 @@ impl Reader {
     /// Whether there is a record to get. Asks through the publisher's connections, which do not stall together with
     /// ours; `false` where no broker answers.
     async fn is_behind(&self) -> bool {
-        for (&partition, position) in &self.positions {
+        for (&partition, &next) in &self.positions {
             match self.cluster.end_offset(self.topic, partition).await {
-                Ok(end) if end > position.next => return true,
+                Ok(end) if end > next => return true,
                 Ok(_) => {}
                 Err(_) => return false,
             }
@@ -245,29 +248,6 @@ impl Reader {
 impl Reader {
     pub(super) fn be_patient_for(&mut self, patience: Duration) {
         self.patience = patience;
-    }
-}
-
-impl Position {
-    fn admits(&mut self, topic: &str, partition: i32, offset: i64) -> bool {
-        if offset < self.next {
-            if !self.is_warned {
-                tracing::warn!(
-                    topic,
-                    partition,
-                    offset,
-                    next = self.next,
-                    "the log ends before the stored offset: was the topic made anew? Its records are left out up to there",
-                );
-                self.is_warned = true;
-            }
-            return false;
-        }
-        if offset > self.next {
-            tracing::warn!(topic, partition, offset, next = self.next, "records are gone: read too late");
-        }
-        self.next = offset + 1;
-        true
     }
 }
 

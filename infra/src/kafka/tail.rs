@@ -11,7 +11,7 @@ use super::{
     reader::{self, Reader},
     when_led,
 };
-use crate::bus::{BusError, Delivered, Result, Tail};
+use crate::bus::{BusError, Delivered, Fetched, Result, Tail};
 
 /// librdkafka wants a name to assign partitions by hand. Brokers hear of it and store nothing.
 const GROUP: &str = "framehook-tail";
@@ -73,7 +73,14 @@ impl KafkaTail {
             if !records.is_empty() {
                 return Ok(records);
             }
-            self.reader.wait().await?;
+            match self.reader.take_change().transpose()? {
+                // Everything in another log is from after it was opened; what it was told by is told again.
+                Some(Fetched::Anew { partition, begin }) => {
+                    tracing::warn!(topic = self.topic.name(), partition, "the log is another one: following it");
+                    self.reader.place(partition, begin + 1);
+                }
+                _ => self.reader.wait().await?,
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 
 use std::{
     collections::BTreeMap,
+    net::ToSocketAddrs as _,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,7 @@ type Admin = AdminClient<Reporter>;
 
 /// Makes what is missing; gives the number of partitions of each topic. Waits for brokers.
 pub(super) fn ensure(config: &KafkaConfig) -> Result<BTreeMap<Topic, i32>, ConnectError> {
+    check(&config.brokers)?;
     let admin: Admin = config.client().create_with_context(Reporter)?;
     let all = Topic::ALL.map(|topic| (config.topic(topic), topic.layout()));
     let found = make(&admin, config, &all)?;
@@ -65,8 +67,28 @@ fn make(admin: &Admin, config: &KafkaConfig, topics: &[(String, Layout)]) -> Res
 }
 
 fn metadata(admin: &Admin, config: &KafkaConfig) -> Result<Metadata, ConnectError> {
-    let unreachable = |reason| ConnectError::Unreachable { brokers: config.brokers.clone(), reason };
-    admin.inner().fetch_metadata(None, TIMEOUT).map_err(|error| unreachable(error.to_string()))
+    admin.inner().fetch_metadata(None, TIMEOUT).map_err(|error| {
+        // librdkafka says the same of a host that nobody knows as of one where nobody listens.
+        let unknown = addresses(&config.brokers).filter_map(|broker| broker.to_socket_addrs().err());
+        let reason = unknown.map(|error| error.to_string()).next().unwrap_or_else(|| error.to_string());
+        ConnectError::Unreachable { brokers: config.brokers.clone(), reason }
+    })
+}
+
+/// Each must have a port; librdkafka would add one of its own.
+fn check(brokers: &str) -> Result<(), ConnectError> {
+    let has_port = |broker: &str| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+    };
+    match addresses(brokers).find(|broker| !has_port(broker)) {
+        Some(broker) => Err(ConnectError::Address { broker: broker.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Without the protocol that one may have in front.
+fn addresses(brokers: &str) -> impl Iterator<Item = &str> {
+    brokers.split(',').map(|broker| broker.rsplit_once("://").map_or(broker, |(_, address)| address).trim())
 }
 
 /// `None` while there is no such topic, or a partition of it has no leader.
@@ -121,5 +143,21 @@ fn when_led(admin: &Admin, config: &KafkaConfig, topics: &[(String, Layout)]) ->
             return Err(ConnectError::Topic { topic, reason });
         }
         std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_has_a_host_and_a_port() {
+        for brokers in ["kafka:9092", "a:1,b:2", "SASL_SSL://a:1, b:2", "[::1]:9092"] {
+            assert!(check(brokers).is_ok(), "{brokers}");
+        }
+        for (brokers, wrong) in [("kafka", "kafka"), ("a:1,b", "b"), ("a:port", "a:port"), ("", ""), (":1", ":1")] {
+            let error = check(brokers).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{wrong}` is not")) && error.contains("HOST:PORT"), "{error}");
+        }
     }
 }

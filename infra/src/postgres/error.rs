@@ -1,6 +1,38 @@
 //! What went wrong in the database, as the store's callers need to know it.
 
+use std::io::ErrorKind;
+
 use crate::store::StoreError;
+
+/// Why the first connection failed, and what to do.
+pub(super) fn advice(error: &sqlx::Error) -> String {
+    let (why, what) = match error {
+        // The server's own sentence; the error's is that and a line of PostgreSQL's source code.
+        sqlx::Error::Database(error) => (
+            error.message().to_owned(),
+            match error.code().as_deref() {
+                // invalid_authorization_specification, invalid_password
+                Some("28000" | "28P01") => "check user and password of the database URL, and the server's pg_hba.conf",
+                // invalid_catalog_name
+                Some("3D000") => "create that database, or name another in the database URL",
+                _ => "the server's log may say more",
+            },
+        ),
+        sqlx::Error::Tls(error) => (error.to_string(), "check `sslmode` and `sslrootcert` of the database URL"),
+        error => (error.to_string(), "check that it runs, and host and port of the database URL"),
+    };
+    format!("{why}; {what}")
+}
+
+/// Whether the same may succeed in a moment.
+pub(super) fn is_starting(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
+        // cannot_connect_now
+        sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
+        _ => false,
+    }
+}
 
 /// By SQLSTATE, <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 pub(crate) fn from_code(code: &str, message: String) -> StoreError {

@@ -25,11 +25,14 @@ mod store;
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    PgConnection, PgPool, Transaction,
+    Connection as _, PgConnection, PgPool, Transaction,
     migrate::{MigrateError, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions},
 };
-use tokio::sync::Notify;
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep},
+};
 
 pub(crate) use error::from_code;
 
@@ -39,6 +42,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
 /// Longer than any transaction here takes, and short enough for a probe to say that the database is gone.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Between two looks at a server that is starting.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is held for one
 /// transaction; and a process that was stopped within a transaction must not keep its locks from the others.
@@ -52,12 +58,12 @@ const ATTEMPTS: u32 = 5;
 pub enum OpenError {
     #[error("the database URL cannot be read; expected postgres://USER:PASSWORD@HOST:PORT/DATABASE")]
     Url,
-    #[error("PostgreSQL at {server} cannot be used: {source}; check that it runs, and the database URL")]
-    Unreachable { server: String, source: sqlx::Error },
+    #[error("PostgreSQL at {server} cannot be used: {why}")]
+    Unreachable { server: String, why: String },
     #[error("the database at {server} was written by a newer release; use that release, or another database")]
     Newer { server: String },
-    #[error("the tables of the database at {server} cannot be brought up to date: {source}")]
-    Migration { server: String, source: MigrateError },
+    #[error("the tables of the database at {server} cannot be brought up to date: {why}")]
+    Migration { server: String, why: String },
 }
 
 /// Connections to one database.
@@ -68,10 +74,15 @@ pub struct Postgres {
 impl Postgres {
     /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an advisory lock.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, OpenError> {
+        if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
+            return Err(OpenError::Url);
+        }
         let options = PgConnectOptions::from_str(url).map_err(|_| OpenError::Url)?;
         let options = options.application_name("framehook").options(LIMITS);
         let server = format!("{}:{}", options.get_host(), options.get_port());
-        let unreachable = |source| OpenError::Unreachable { server: server.clone(), source };
+        let unreachable = |error| OpenError::Unreachable { server: server.clone(), why: error::advice(&error) };
+        // A pool would only say that its time is over.
+        first_connection(&options).await.map_err(unreachable)?;
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
@@ -80,20 +91,30 @@ impl Postgres {
         let pool = pool.connect_with(options).await.map_err(unreachable)?;
         MIGRATIONS.run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
-            source => OpenError::Migration { server: server.clone(), source },
+            error => OpenError::Migration { server: server.clone(), why: error.to_string() },
         })?;
         let database = Arc::new(Database { pool, outbox: Notify::new() });
         let store = Self { store: Arc::new(store::PostgresStore(database)) };
-        partitions::ahead(&store.store.0).await.map_err(|error| OpenError::Migration {
-            server: server.clone(),
-            source: MigrateError::Source(error.into()),
-        })?;
+        let ahead = partitions::ahead(&store.store.0).await;
+        ahead.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
         Ok(store)
     }
 
     #[must_use]
     pub fn store(&self) -> SharedStore {
         self.store.clone()
+    }
+}
+
+/// Connects once, and waits for a server that is only just starting.
+async fn first_connection(options: &PgConnectOptions) -> sqlx::Result<()> {
+    let start = Instant::now();
+    loop {
+        match PgConnection::connect_with(options).await {
+            Ok(connection) => return connection.close().await,
+            Err(error) if error::is_starting(&error) && start.elapsed() < ACQUIRE_TIMEOUT => sleep(LOOK_AGAIN).await,
+            Err(error) => return Err(error),
+        }
     }
 }
 

@@ -55,6 +55,17 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
     sqlx::query(FROM_THE_FUTURE).execute(&postgres.store.0.pool).await.unwrap();
     assert!(matches!(Postgres::connect(&url, 1).await, Err(OpenError::Newer { .. })));
 
+    let wrong = [
+        (url.replace("//postgres@", "//nobody@"), "role \"nobody\" does not exist; check user and password"),
+        (format!("{url}_"), "does not exist; create that database, or name another"),
+        (url.replace("postgres://", "mysql://"), "expected postgres://"),
+        (format!("{url}?sslmode=require"), "check `sslmode`"),
+    ];
+    for (url, what) in wrong {
+        let error = Postgres::connect(&url, 1).await.err().unwrap().to_string();
+        assert!(error.contains(what) && !error.contains(" at line "), "{error}");
+    }
+
     let port = servers::free_port();
     let nobody = format!("postgres://me:canary@127.0.0.1:{port}/x");
     for url in [nobody.as_str(), "postgres://me:canary@[/x"] {
@@ -62,6 +73,30 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
         assert!(url != nobody || error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_connection_may_be_encrypted_and_check_who_answers() {
+    let (server, certificate) = spawn_blocking(|| {
+        let server = servers::Postgres::start();
+        let certificate = server.encrypt();
+        (server, certificate)
+    })
+    .await
+    .unwrap();
+    let url = format!("{}?sslmode=verify-full", server.url());
+    let trusting = format!("{url}&sslrootcert={}", certificate.display());
+    // It reads its settings again in its own time.
+    let postgres = loop {
+        match Postgres::connect(&trusting, 2).await {
+            Ok(postgres) => break postgres,
+            Err(error) => assert!(error.to_string().contains("check `sslmode`"), "{error}"),
+        }
+    };
+    const IS_ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert!(sqlx::query_scalar::<_, bool>(IS_ENCRYPTED).fetch_one(&postgres.store.0.pool).await.unwrap());
+    let error = Postgres::connect(&url, 2).await.err().unwrap().to_string();
+    assert!(error.contains("certificate"), "{error}");
 }
 
 #[tokio::test]

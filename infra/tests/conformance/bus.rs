@@ -221,6 +221,7 @@ pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger,
                     member.seek(partition, to).await.unwrap();
                 }
             }
+            Fetched::Anew { partition, .. } => panic!("nobody lost the log of {partition}"),
         }
         owned.send_replace(next.len());
     }

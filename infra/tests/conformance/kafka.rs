@@ -283,10 +283,13 @@ async fn reading_begins_at_the_first_record_there_is_from_the_offset_on() {
     let mut member = reading(&bus, "inbox", 0).await;
     let partition = fetch(member.as_mut(), 10).await[0].partition;
 
-    // Beyond the end, as after the topic was made anew: nothing twice, and nothing that comes later is missed.
+    // Beyond the end, as after the broker has lost what it had: it says so, and the reader decides.
     member.seek(partition, 12).await.unwrap();
+    let anew = timeout(DEADLINE, member.next(10)).await.unwrap().unwrap();
+    assert_eq!(anew, Fetched::Anew { partition, begin: 0 });
+    member.seek(partition, 0).await.unwrap();
     bus.publish(Topic::Results, records(10..15)).await.unwrap();
-    assert!(fetch(member.as_mut(), 3).await.iter().map(number).eq(12..15));
+    assert!(fetch(member.as_mut(), 15).await.iter().map(number).eq(0..15));
 
     // Before the beginning, as after the retention time.
     let admin: AdminClient<DefaultClientContext> = database.client().create().unwrap();

@@ -87,6 +87,11 @@ fn servers_come_and_go() {
         runners.iter().any(|runner| runner["id"] == "runner-2" && runner["alive"] == true)
     };
     wait_for("it to be heard of again", CLUSTER_DEADLINE, || is_back(cluster.read("/runner")).then_some(()));
+
+    row("Kafka loses all it had: what is stored stays, and the results of the new log are stored from its beginning");
+    cluster.lose_the_log();
+    let ids = running(&cluster, 2);
+    cluster.settle(&ids);
 }
 
 /// Answers that the APIs took from the cache.

@@ -1,6 +1,6 @@
 //! One Apache Kafka broker, as `scripts/kafka.sh` runs it.
 
-use std::{env, process::Command, sync::LazyLock};
+use std::{env, fs, process::Command, sync::LazyLock};
 
 use rustix::process::Signal;
 
@@ -71,6 +71,16 @@ impl Kafka {
     /// When it is not running.
     pub fn kill(&mut self) {
         self.server.kill();
+    }
+
+    /// As if its only disk had died, and a new one had been put in.
+    ///
+    /// # Panics
+    /// When it is not running, or does not start again.
+    pub fn lose_everything(&mut self) {
+        self.kill();
+        fs::remove_dir_all(self.server.folder().join("log")).expect("the log is ours");
+        self.start_again();
     }
 
     /// On the log and the port that it had.

@@ -1,8 +1,14 @@
 //! One PostgreSQL server, as `scripts/postgres.sh` runs it.
 
-use std::{env, process::Command, sync::LazyLock};
+use std::{
+    env, fs,
+    os::unix::fs::{MetadataExt as _, chown},
+    path::PathBuf,
+    process::Command,
+    sync::LazyLock,
+};
 
-use super::{free_port, server::Server};
+use super::{Session, free_port, server::Server};
 use crate::root;
 
 /// Dropping it ends the server and removes its data.
@@ -27,6 +33,27 @@ impl Postgres {
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// From now on it speaks TLS to whoever asks for it; gives the certificate that it shows.
+    ///
+    /// # Panics
+    /// When it is not running, or without `openssl`.
+    #[must_use]
+    pub fn encrypt(&self) -> PathBuf {
+        let folder = self.server.folder().join("cluster");
+        let mut openssl = Command::new("openssl");
+        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=framehook-test"]);
+        openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.crt"]);
+        let made = openssl.current_dir(&folder).output().expect("openssl is installed by scripts/setup.sh --tests");
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        // The server wants to own its key, and may have another user than we.
+        let owner = fs::metadata(&folder).expect("the cluster is there").uid();
+        chown(folder.join("server.key"), Some(owner), None).expect("the file is ours");
+        let mut session = Session::open(&self.url());
+        session.query("ALTER SYSTEM SET ssl = on");
+        session.query("SELECT pg_reload_conf()");
+        folder.join("server.crt")
     }
 
     /// As a crash would: the server's other processes notice, and end too.

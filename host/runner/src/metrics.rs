@@ -1,0 +1,55 @@
+//! What a Prometheus server may scrape of a runner. Several runners in one process (in tests only) share these.
+
+use std::sync::LazyLock;
+
+use framehook_core::message::{WorkerPhase, WorkerStatus};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PhaseLabel {
+    phase: &'static str,
+}
+
+#[derive(Default)]
+pub(crate) struct Metrics {
+    pub(crate) slots: Gauge,
+    workers: Family<PhaseLabel, Gauge>,
+    pub(crate) restarts: Counter,
+    pub(crate) frames: Counter,
+}
+
+/// The phases of a worker that has not ended.
+const LIVE: [(WorkerPhase, &str); 5] = [
+    (WorkerPhase::Starting, "starting"),
+    (WorkerPhase::Running, "running"),
+    (WorkerPhase::Degraded, "degraded"),
+    (WorkerPhase::Recovering, "recovering"),
+    (WorkerPhase::Stopping, "stopping"),
+];
+
+pub(crate) fn global() -> &'static Metrics {
+    static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
+        let metrics = Metrics::default();
+        framehook_infra::metrics::register(|registry| {
+            registry.register("worker_slots", "Workers that may run at a time", metrics.slots.clone());
+            registry.register("workers", "Workers by phase, without those that ended", metrics.workers.clone());
+            registry.register("worker_restarts", "Workers that ended before their time", metrics.restarts.clone());
+            registry.register("frames_published", "Frames that the bus has acknowledged", metrics.frames.clone());
+        });
+        metrics
+    });
+    &METRICS
+}
+
+impl Metrics {
+    /// Those of a heartbeat.
+    pub(crate) fn workers(&self, workers: &[WorkerStatus]) {
+        for (phase, name) in LIVE {
+            let count = workers.iter().filter(|worker| worker.phase == phase).count();
+            self.workers.get_or_create(&PhaseLabel { phase: name }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! The metrics of this process. Each service registers its own; whoever answers `/metrics` shows all of them, so that a process
+//! tells of what it does and of nothing else.
+
+use std::{
+    fmt,
+    sync::{LazyLock, Mutex, PoisonError},
+};
+
+use prometheus_client::{encoding::text, registry::Registry};
+
+static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| Mutex::new(registry()));
+
+/// An empty one, whose metrics are called `framehook_...`.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::with_prefix("framehook")
+}
+
+/// Adds the metrics of a service, once in the life of the process.
+pub fn register(add: impl FnOnce(&mut Registry)) {
+    add(&mut REGISTRY.lock().unwrap_or_else(PoisonError::into_inner));
+}
+
+/// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text format.
+///
+/// # Errors
+/// When a metric cannot be written as text.
+pub fn encode(now: &Registry) -> Result<String, fmt::Error> {
+    let mut text = String::new();
+    text::encode_registry(&mut text, &REGISTRY.lock().unwrap_or_else(PoisonError::into_inner))?;
+    text::encode(&mut text, now)?;
+    Ok(text)
+}
