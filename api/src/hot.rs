@@ -25,6 +25,9 @@ use crate::{metrics, problem::Problem};
 /// Short enough for a progress bar; many clients that poll the same scenario still cost one read a second.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
 
+/// Below this nobody would profit.
+const MIN_KEPT: Duration = Duration::from_millis(10);
+
 /// A page of a thousand frames; a larger one is read anew, so that Redis answers others in time.
 const MAX_BODY: usize = 4 << 20;
 
@@ -76,9 +79,11 @@ impl Hot {
         metrics::global().cached(what, outcome);
         let ours = Cached { read_at: Timestamp::now(), body: to_json(&read.await?)? };
         let mut theirs = None;
-        if outcome == "miss" && ours.body.len() <= MAX_BODY {
+        // What took long to read is of use for so much less.
+        let left = FRESH.saturating_sub(age(&ours).unwrap_or(FRESH));
+        if outcome == "miss" && ours.body.len() <= MAX_BODY && left >= MIN_KEPT {
             // That it fails was said where it did.
-            theirs = cache.keep(&key, &ours, FRESH).await.ok().flatten();
+            theirs = cache.keep(&key, &ours, left).await.ok().flatten();
         }
         // Others answer from what is kept there: with ours, which may be newer, a client would see time go back.
         match theirs.and_then(|theirs| Some((age(&theirs)?, theirs.body))) {

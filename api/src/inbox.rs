@@ -120,6 +120,10 @@ impl Inbox<'_> {
     async fn begin_anew(&mut self, partition: i32, begin: i64) -> Result<(), BusError> {
         self.finish().await?;
         let Some(&expected) = self.next.get(&partition) else { return Ok(()) };
+        if begin >= expected {
+            // The database went back, too, and what is between was never stored.
+            return self.position(partition).await;
+        }
         tracing::error!(
             partition,
             stored = expected,

@@ -137,10 +137,10 @@ async fn gauges(app: &App) -> Result<Registry, Problem> {
 
     let lag = Family::<PartitionLabel, Gauge>::default();
     for (partition, next) in metrics::global().inbox_positions() {
-        // A partition that the bus cannot tell about has no lag to show.
-        if let Ok(end) = app.bus.end_offset(Topic::Results, partition).await {
-            lag.get_or_create(&PartitionLabel { partition }).set((end - next).max(0));
-        }
+        // A bus that is away has no lag to show, and whoever scrapes does not wait for it.
+        let end = answers("the message bus", BUS_LIMIT, app.bus.end_offset(Topic::Results, partition));
+        let Ok(end) = end.await else { break };
+        lag.get_or_create(&PartitionLabel { partition }).set((end - next).max(0));
     }
     registry.register("inbox_lag", "Records of topic results not yet stored", lag);
     Ok(registry)

@@ -59,6 +59,7 @@ impl Cache {
     pub fn new(url: &str) -> Result<Self, NotAnAddress> {
         let client = Client::open(url).map_err(|error| NotAnAddress(error.category().to_owned()))?;
         let connection = connect(&client).map_err(|error| NotAnAddress(error.category().to_owned()))?;
+        warm_up(&connection);
         Ok(Self { client, state: Mutex::new(State { connection, paused_until: None }) })
     }
 
@@ -116,9 +117,17 @@ impl Cache {
         }
         // A connection whose other end is gone without a word would never fail: the next call gets a new one.
         if let Ok(connection) = connect(&self.client) {
+            warm_up(&connection);
             state.connection = connection;
         }
     }
+}
+
+/// Connecting takes longer than one call may, by TLS above all: it goes on while nobody asks.
+fn warm_up(connection: &ConnectionManager) {
+    let mut connection = connection.clone();
+    // Whether it worked, the next call finds out.
+    tokio::spawn(async move { redis::cmd("PING").query_async::<()>(&mut connection).await.ok() });
 }
 
 fn connect(client: &Client) -> RedisResult<ConnectionManager> {

@@ -87,13 +87,14 @@ pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus,
         match orchestrator.lead(fresh).await {
             Ok(Some(epoch)) => {
                 info!(epoch, "leading");
-                fresh = false;
                 leading().set(1);
                 let end = tokio::select! {
                     end = orchestrator.serve_term(epoch) => end,
                     () = cancel.cancelled() => break,
                 };
                 leading().set(0);
+                // Heartbeats were missed: as after a silence, every runner gets a whole lease.
+                fresh = matches!(end, TermEnd::Bus(_));
                 match end {
                     TermEnd::Deposed => info!(epoch, "standing by: {end}"),
                     _ => warn!(epoch, "interrupted: {end}"),

@@ -1,8 +1,9 @@
 //! Publishing: all records of a call at once, then waiting for all of them.
 //!
 //! Invariants: the records of one call are queued in their order and idempotently, so that librdkafka's own retries
-//! neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had acknowledged) is
-//! replaced by a new one.
+//! neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had acknowledged), or got
+//! nothing out for as long as it is given, is replaced by a new one: what the old one may still deliver comes twice or late,
+//! which readers are made for.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -99,20 +100,25 @@ impl Publisher {
             }
         }
         outcome.map_err(|error| {
-            self.replace_if_fatal(&producer);
+            self.replace_if_stuck(&producer, &error);
             BusError::from(error)
         })
     }
 
-    fn replace_if_fatal(&self, failed: &Producer) {
-        let Some((_, reason)) = failed.client().fatal_error() else { return };
+    fn replace_if_stuck(&self, failed: &Producer, error: &KafkaError) {
+        let reason = match failed.client().fatal_error() {
+            Some((_, reason)) => reason,
+            // Whatever it was: another one has met nothing of it.
+            None if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => error.to_string(),
+            None => return,
+        };
         let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
         if !Arc::ptr_eq(&current, failed) {
             return;
         }
         match self.config.create_with_context(Reporter) {
             Ok(new) => {
-                tracing::warn!("the Kafka producer cannot go on and is replaced: {reason}");
+                tracing::warn!("the Kafka producer does not get on and is replaced: {reason}");
                 *current = Client::new(new);
             }
             Err(error) => tracing::error!("the Kafka producer cannot be replaced: {}", ConnectError::from(error)),

@@ -19,6 +19,9 @@ pub(super) fn advice(error: &sqlx::Error) -> String {
             },
         ),
         sqlx::Error::Tls(error) => (error.to_string(), "check `sslmode` and `sslrootcert` of the database URL"),
+        sqlx::Error::PoolTimedOut => {
+            ("it does not answer".to_owned(), "check that it runs, and host and port of the database URL")
+        }
         error => (error.to_string(), "check that it runs, and host and port of the database URL"),
     };
     format!("{why}; {what}")
@@ -28,8 +31,8 @@ pub(super) fn advice(error: &sqlx::Error) -> String {
 pub(super) fn is_starting(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == ErrorKind::ConnectionRefused,
-        // cannot_connect_now
-        sqlx::Error::Database(error) => error.code().as_deref() == Some("57P03"),
+        // cannot_connect_now; too_many_connections: those of a process that was killed end in a moment
+        sqlx::Error::Database(error) => matches!(error.code().as_deref(), Some("57P03" | "53300")),
         _ => false,
     }
 }

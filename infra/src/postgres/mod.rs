@@ -31,7 +31,7 @@ use sqlx::{
 };
 use tokio::{
     sync::Notify,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 pub(crate) use error::from_code;
@@ -110,7 +110,8 @@ impl Postgres {
 async fn first_connection(options: &PgConnectOptions) -> sqlx::Result<()> {
     let start = Instant::now();
     loop {
-        match PgConnection::connect_with(options).await {
+        let attempt = timeout(ACQUIRE_TIMEOUT, PgConnection::connect_with(options)).await;
+        match attempt.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
             Ok(connection) => return connection.close().await,
             Err(error) if error::is_starting(&error) && start.elapsed() < ACQUIRE_TIMEOUT => sleep(LOOK_AGAIN).await,
             Err(error) => return Err(error),

@@ -10,7 +10,10 @@ use framehook_core::{
     prediction::{Detection, FrameTimings, Prediction, Provenance},
     state::{Desired, ScenarioState, WorkerState},
 };
-use framehook_tests::servers::{self, postgres_url};
+use framehook_tests::{
+    DEADLINE,
+    servers::{self, postgres_url},
+};
 use jiff::Timestamp;
 use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -87,10 +90,14 @@ async fn a_connection_may_be_encrypted_and_check_who_answers() {
     let url = format!("{}?sslmode=verify-full", server.url());
     let trusting = format!("{url}&sslrootcert={}", certificate.display());
     // It reads its settings again in its own time.
+    let begin = Instant::now();
     let postgres = loop {
         match Postgres::connect(&trusting, 2).await {
             Ok(postgres) => break postgres,
-            Err(error) => assert!(error.to_string().contains("check `sslmode`"), "{error}"),
+            Err(error) => {
+                assert!(error.to_string().contains("check `sslmode`") && begin.elapsed() < DEADLINE, "{error}");
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
         }
     };
     const IS_ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";

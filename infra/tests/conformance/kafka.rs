@@ -18,6 +18,7 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer as _},
     message::{Headers as _, OwnedMessage},
 };
+use rustix::process::Signal;
 use tokio::{
     sync::watch,
     task::{JoinSet, spawn_blocking},
@@ -298,6 +299,19 @@ async fn reading_begins_at_the_first_record_there_is_from_the_offset_on() {
     admin.delete_records(&list, &AdminOptions::new()).await.unwrap();
     member.seek(partition, 2).await.unwrap();
     assert!(fetch(member.as_mut(), 10).await.iter().map(number).eq(5..15));
+}
+
+/// For longer than a record is given: then its publisher hears of it, and goes on with another producer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_frozen_is_used_again() {
+    let broker = spawn_blocking(servers::Kafka::start).await.unwrap();
+    let bus = Database::on(broker.brokers()).bus().await;
+    bus.publish(Topic::Results, records(0..10)).await.unwrap();
+    broker.signal(Signal::STOP);
+    assert!(bus.publish(Topic::Results, records(10..20)).await.is_err());
+    broker.signal(Signal::CONT);
+    bus.publish(Topic::Results, records(20..30)).await.unwrap();
+    bus.ping().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -48,6 +48,15 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("a bound socket has an address").port()
 }
 
+/// Puts `server.key` and `server.crt` into a folder: a certificate of its own for 127.0.0.1.
+pub(crate) fn certify(folder: &Path) {
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=framehook-test"]);
+    openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.crt"]);
+    let made = openssl.current_dir(folder).output().expect("openssl is installed by scripts/setup.sh --tests");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
 type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
 
 /// Starts a process that is killed when this one ends. The kernel watches the *thread* that started it, and tests end long before

@@ -8,7 +8,7 @@ use std::{
     sync::LazyLock,
 };
 
-use super::{Session, free_port, server::Server};
+use super::{Session, certify, free_port, server::Server};
 use crate::root;
 
 /// Dropping it ends the server and removes its data.
@@ -42,11 +42,7 @@ impl Postgres {
     #[must_use]
     pub fn encrypt(&self) -> PathBuf {
         let folder = self.server.folder().join("cluster");
-        let mut openssl = Command::new("openssl");
-        openssl.args(["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1", "-subj", "/CN=framehook-test"]);
-        openssl.args(["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", "server.key", "-out", "server.crt"]);
-        let made = openssl.current_dir(&folder).output().expect("openssl is installed by scripts/setup.sh --tests");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        certify(&folder);
         // The server wants to own its key, and may have another user than we.
         let owner = fs::metadata(&folder).expect("the cluster is there").uid();
         chown(folder.join("server.key"), Some(owner), None).expect("the file is ours");

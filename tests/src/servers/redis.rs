@@ -4,7 +4,7 @@ use std::{env, process::Command, sync::LazyLock};
 
 use rustix::process::Signal;
 
-use super::{free_port, server::Server};
+use super::{certify, free_port, server::Server};
 use crate::root;
 
 /// Dropping it ends the server.
@@ -23,6 +23,36 @@ impl Redis {
         let mut redis = Self { server: Server::new("redis"), port: free_port() };
         redis.start_again();
         redis
+    }
+
+    /// Empty, and speaking nothing but TLS, with a certificate that nobody has to trust: its URL says so.
+    ///
+    /// # Panics
+    /// When it does not start, or without `openssl`.
+    #[must_use]
+    pub fn start_encrypted() -> (Self, String) {
+        let mut redis = Self { server: Server::new("redis"), port: free_port() };
+        let (folder, port) = (redis.server.folder().to_owned(), redis.port.to_string());
+        certify(&folder);
+        let command = || {
+            let mut command = Command::new("redis-server");
+            command.current_dir(&folder).args([
+                "--bind",
+                "127.0.0.1",
+                "--port",
+                "0",
+                "--save",
+                "",
+                "--tls-port",
+                &port,
+            ]);
+            command.args(["--tls-cert-file", "server.crt", "--tls-key-file", "server.key"]);
+            command.args(["--tls-ca-cert-file", "server.crt", "--tls-auth-clients", "no"]);
+            command
+        };
+        redis.server.start(command, |said| said.contains("Ready to accept connections"));
+        let url = format!("rediss://127.0.0.1:{}/#insecure", redis.port);
+        (redis, url)
     }
 
     #[must_use]
