@@ -11,10 +11,10 @@ from latency import wait_for
 
 MESSAGES = 50_000
 FILL = """
-    INSERT INTO outbox_scenario (id, envelope, created_at)
-    SELECT id, json_build_object('id', id, 'version', 1, 'time', '2026-01-01T00:00:00Z', 'type', 'scenario.changed',
-                                 'data', json_build_object('scenario_id', gen_random_uuid()))::text, 0
-    FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, $1::int)) messages"""
+    INSERT INTO outbox_scenario (id, scenario_id, envelope, created_at)
+    SELECT id, scenario, json_build_object('id', id, 'version', 1, 'time', '2026-01-01T00:00:00Z', 'type', 'scenario.changed',
+                                 'data', json_build_object('scenario_id', scenario))::text, 0
+    FROM (SELECT gen_random_uuid() AS id, gen_random_uuid() AS scenario FROM generate_series(1, $1::int)) messages"""
 LEFT = "SELECT count(*) FROM outbox_scenario WHERE published_at IS NULL"
 # The first batch is marked at the first time, so what follows it was published since.
 RATE = """

@@ -25,7 +25,7 @@ CREATED = ("INSERT INTO scenarios (id, name, spec, resolved, desired, state, cre
 NAMED = "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) VALUES ($1, $2, $3, $4)"
 LINE = ("INSERT INTO scenario_history (scenario_id, at, generation, to_state, desired)"
         " VALUES ($1, $2, 0, 'pending', 'running')")
-OUTBOX = "INSERT INTO outbox_scenario (id, envelope, created_at) VALUES ($1, $2, $3)"
+OUTBOX = "INSERT INTO outbox_scenario (id, scenario_id, envelope, created_at) VALUES ($1, $2, $3, $4)"
 ARTIFACT = "SELECT name, version, digest, manifest FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3"
 EXISTS = "SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted'"
 RANGE = ("SELECT pts_us, prediction FROM scenario_results WHERE scenario_id = $1 AND pts_us > $2"
@@ -90,7 +90,7 @@ async def init(scenario: Scenario):
             await db.executemany(NAMED, [(artifact["kind"], artifact["name"], artifact["version"], scenario_id)
                                          for artifact in artifacts])
             await db.execute(LINE, scenario_id, now)
-            await db.execute(OUTBOX, message["id"], dumps(message), now)
+            await db.execute(OUTBOX, message["id"], scenario_id, dumps(message), now)
     return answer({"id": scenario_id, "name": scenario.name, "spec": spec, "resolved": resolved, "state": "pending",
                    "desired": "running", "created_at": now})
 
