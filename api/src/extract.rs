@@ -202,14 +202,12 @@ fn locate(path: &str, message: &str) -> Located {
         _ => parent.to_owned(),
     };
     // What serde takes for another form of the same, and says nothing helpful of.
-    let form = match (path.split('[').next(), message) {
-        (Some("plugins"), _) if path.starts_with("plugins[") => {
-            Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
-        }
-        (Some("source"), m) if m.ends_with("map with a single key") => {
-            Some(("source", "an object with exactly one of `video`, `file`, `url`"))
-        }
-        _ => None,
+    let form = if path.starts_with("plugins[") {
+        Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
+    } else if path == "source" && message.ends_with("map with a single key") {
+        Some(("source", "an object with exactly one of `video`, `file`, `url`"))
+    } else {
+        None
     };
     if let Some((field, expected)) = form {
         let message = format!("`{field}`: expected {expected}");

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -17,7 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    operation::{READY_LIMIT, answers, healthz},
+    operation::{READY_LIMIT, answers, healthz, openmetrics},
     problem::Problem,
 };
 
@@ -68,7 +68,5 @@ async fn readyz(State(health): State<Arc<Health>>) -> Result<Response, Problem> 
 }
 
 async fn process_metrics() -> Result<Response, Problem> {
-    let text = framehook_infra::metrics::encode(&Registry::default()).map_err(Problem::internal)?;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
+    openmetrics(&Registry::default())
 }

@@ -88,7 +88,12 @@ pub(crate) async fn answers<T, E: std::fmt::Display>(
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let gauges = gauges(&app).await?;
-    let text = framehook_infra::metrics::encode(&gauges).map_err(Problem::internal)?;
+    openmetrics(&gauges)
+}
+
+/// The metrics of this process and those that were looked up for this answer, as Prometheus reads them.
+pub(crate) fn openmetrics(now: &Registry) -> Result<Response, Problem> {
+    let text = framehook_infra::metrics::encode(now).map_err(Problem::internal)?;
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
