@@ -13,9 +13,7 @@
 pub mod annotate;
 pub mod bench;
 pub mod hooks;
-pub mod isobmff;
 pub mod model;
-pub mod onnx;
 pub mod pipeline;
 pub mod preprocess;
 pub mod probe;

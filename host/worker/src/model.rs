@@ -1,6 +1,6 @@
 //! The model: an ONNX Runtime session, one image in, any number of tensors out.
 //!
-//! Invariants: a model is loaded from bytes that [`crate::onnx`] has checked, so it reads no other
+//! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no other
 //! file. Every run uses the same settings, also in benchmarks. Outputs reach the hooks as `f32`,
 //! whatever the model gives.
 
@@ -11,13 +11,12 @@ use std::{
 
 use framehook_core::{artifact::ModelManifest, input::TensorInfo};
 use framehook_engine::media::TensorDesc;
+use framehook_formats::onnx::{self, OnnxError};
 use ort::{
     environment::Environment,
     session::{Session, builder::GraphOptimizationLevel},
     value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType},
 };
-
-use crate::onnx::{self, OnnxError};
 
 /// Why a model cannot be loaded or run.
 #[derive(Debug, thiserror::Error)]

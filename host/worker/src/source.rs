@@ -12,16 +12,14 @@ use std::{
 };
 
 use framehook_core::reason::{Reason, ReasonCode};
+use framehook_formats::isobmff::{self, Cut, Outline};
 use opencv::{
     core::{CV_8UC3, Mat},
     prelude::*,
     videoio::{self, VideoCapture},
 };
 
-use crate::{
-    isobmff::{self, Cut, Outline},
-    timestamps::TimestampGuard,
-};
+use crate::timestamps::TimestampGuard;
 
 /// Delivers the frames of one video, one after the other.
 pub trait FrameSource: Send {
