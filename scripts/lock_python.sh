@@ -1,0 +1,14 @@
+#!/bin/sh
+# Writes the list of files that pip may take, each with its hash, beside every list of wanted packages (`*.in` -> `*.txt`).
+# Run by hand after a change of an `.in` file, and to take newer versions of what those packages need; needs uv, from PyPI.
+set -eu
+cd "$(dirname "$0")/.."
+
+for list in scripts/requirements-onnxruntime scripts/requirements-faces bench/requirements assets/make/requirements; do
+    # The library alone is taken out of ONNX Runtime's package, without what its Python part needs.
+    alone=
+    [ "$list" != scripts/requirements-onnxruntime ] || alone=--no-deps
+    # For every Python from 3.11 on, whichever platform: the lists work wherever the packages do.
+    uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --only-binary :all: --upgrade $alone \
+        --custom-compile-command scripts/lock_python.sh "$list.in" --output-file "$list.txt"
+done
