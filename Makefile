@@ -16,6 +16,8 @@ CARGO_FLAGS := --release --workspace $(LOCKED)
 # In their own folder, for the settings in it; with a target folder of their own.
 IN_PLUGINS := cd plugins && CARGO_TARGET_DIR=$(CURDIR)/target/plugins
 WASM := --target wasm32-wasip2
+# deny.toml says what is left out.
+DENY := --log-level error --locked check bans licenses sources
 
 .PHONY: help
 help: ## Show this list
@@ -74,7 +76,7 @@ setup-tests:
 	@scripts/setup.sh --tests
 
 .PHONY: lint
-lint: setup ## Check formatting, clippy's lints and the documentation, warnings being errors
+lint: setup ## Check formatting, clippy's lints, the documentation and the dependencies, warnings being errors
 	@echo "==> checking the formatting"
 	@cargo fmt --all --check
 	@$(IN_PLUGINS) cargo fmt --all --check
@@ -84,6 +86,10 @@ lint: setup ## Check formatting, clippy's lints and the documentation, warnings 
 	@$(IN_PLUGINS) cargo clippy --release --workspace $(LOCKED) $(WASM) -- -D warnings
 	@echo "==> checking the documentation"
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
+	@scripts/deny.sh
+	@echo "==> checking licences and origins of the dependencies"
+	@.cache/deny/bin/cargo-deny $(DENY)
+	@$(IN_PLUGINS) ../.cache/deny/bin/cargo-deny --config ../deny.toml $(DENY)
 
 .PHONY: bench
 bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest"
