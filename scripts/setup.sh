@@ -24,8 +24,9 @@ packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
     --tests | --bench)
-        # curl follows the guides; openssl makes a certificate; util-linux runs PostgreSQL as a user that is not root.
-        packages="$packages curl haproxy openssl postgresql-15 redis-server util-linux"
+        # curl follows the guides; openssl makes a certificate; util-linux runs PostgreSQL as a user that is not root; what an
+        # old release wrote is packed with xz.
+        packages="$packages curl haproxy openssl postgresql-15 redis-server util-linux xz-utils"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

@@ -18,3 +18,4 @@ mod matrix;
 mod secrets;
 mod structure;
 mod traces;
+mod upgrade;

@@ -13,7 +13,10 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::prediction::{Detection, Prediction};
+use framehook_core::{
+    message::{Layout, Topic},
+    prediction::{Detection, Prediction},
+};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -22,6 +25,7 @@ use crate::{
     client::{Client, demo_scenario},
     executables, platform,
     process::{children_of, is_alive, signal, workers_of},
+    release,
     servers::{self, Kafka, Postgres, Session, free_port, kafka_brokers, postgres_url},
     wait_for,
     witness::Witness,
@@ -81,7 +85,41 @@ impl Cluster {
         Self::start_on(postgres.url(), kafka.brokers(), Some((postgres, kafka)), &env::temp_dir(), settings)
     }
 
+    /// With what release 0.1.0 left in PostgreSQL, in Kafka and among the blobs, on the servers that the tests share. Its runner
+    /// is gone.
+    #[must_use]
+    pub fn restore() -> Self {
+        let mut cluster = Self::down_on(postgres_url(), kafka_brokers(), None, &env::temp_dir(), &[]);
+        cluster.sql().query(&String::from_utf8(release::unpacked("postgres.sql")).expect("SQL is text"));
+        for (topic, records) in release::records() {
+            let Layout { partitions, .. } = Topic::from_name(&topic).expect("a topic of ours").layout();
+            servers::topics::create(&cluster.brokers, &cluster.topic(&topic), partitions);
+            servers::topics::write(&cluster.brokers, &cluster.topic(&topic), &records);
+        }
+        release::lay_blobs(&cluster.folder().join("blobs"), &release::scenarios("cluster")["completed"].scenario);
+        cluster.all_up();
+        cluster.witness = Witness::start(&cluster.database_url);
+        cluster
+    }
+
     fn start_on(
+        server: String,
+        brokers: String,
+        servers: Option<(Postgres, Kafka)>,
+        parent: &Path,
+        settings: &[(&str, &str)],
+    ) -> Self {
+        let mut cluster = Self::down_on(server, brokers, servers, parent, settings);
+        cluster.all_up();
+        cluster.witness = Witness::start(&cluster.database_url);
+        cluster.upload_demo();
+        let undisturbed = cluster.post_scenario(&demo_scenario());
+        cluster.reference = found(&cluster.completed(&undisturbed, FRAMES));
+        cluster
+    }
+
+    /// With a database of its own, empty, and no process that runs.
+    fn down_on(
         server: String,
         brokers: String,
         servers: Option<(Postgres, Kafka)>,
@@ -98,7 +136,7 @@ impl Cluster {
             .map(|name| (name, Process { port: free_port(), child: None }))
             .collect();
         let urls = APIS.map(|api| format!("http://127.0.0.1:{}", processes[api].port));
-        let mut cluster = Self {
+        Self {
             processes,
             client: Client::new(urls.into(), PATIENCE, CLUSTER_DEADLINE),
             witness: Witness::default(),
@@ -110,13 +148,7 @@ impl Cluster {
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             servers,
             _alone: alone,
-        };
-        cluster.all_up();
-        cluster.witness = Witness::start(&cluster.database_url);
-        cluster.upload_demo();
-        let undisturbed = cluster.post_scenario(&demo_scenario());
-        cluster.reference = found(&cluster.completed(&undisturbed, FRAMES));
-        cluster
+        }
     }
 
     // ----- processes -----

@@ -9,6 +9,7 @@ pub mod disk;
 pub mod evaluate;
 pub mod platform;
 pub mod process;
+pub mod release;
 pub mod servers;
 pub mod witness;
 

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     ops::Deref,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -43,6 +43,12 @@ impl Platform {
     /// On an empty folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
+        Self::start_on(|_| {}, arguments)
+    }
+
+    /// On what `lay` puts into the data folder, with these further arguments of `framehook up`.
+    #[must_use]
+    pub fn start_on(lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
         let alone = alone();
         let mut platform = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
@@ -51,6 +57,7 @@ impl Platform {
             client: Client::of(""),
             _alone: alone,
         };
+        lay(&platform.data());
         platform.up();
         platform
     }

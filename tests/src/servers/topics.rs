@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
+use futures::executor::block_on;
 use rdkafka::{
     ClientConfig, Message as _, Offset, TopicPartitionList,
+    admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
+    client::DefaultClientContext,
     consumer::{BaseConsumer, Consumer as _},
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
@@ -25,6 +28,19 @@ fn consumer(brokers: &str) -> BaseConsumer {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", brokers).set("group.id", "framehook-tests").set("enable.auto.commit", "false");
     config.create().expect("a consumer")
+}
+
+/// Makes a topic that is not there.
+///
+/// # Panics
+/// When the broker does not.
+pub fn create(brokers: &str, topic: &str, partitions: i32) {
+    let mut config = ClientConfig::new();
+    config.set("bootstrap.servers", brokers);
+    let admin: AdminClient<DefaultClientContext> = config.create().expect("a client");
+    let topic = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+    let made = block_on(admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(ANSWER))));
+    assert!(made.as_ref().is_ok_and(|made| made.iter().all(Result::is_ok)), "{made:?}");
 }
 
 /// Next offset of each partition.
