@@ -15,7 +15,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::Span;
 
-use crate::problem::{Problem, too_large};
+use crate::{
+    SharedApp,
+    problem::{Problem, shortened, too_large, too_slow},
+};
 
 /// A scenario with a hundred configured plugins is under 100 KiB.
 pub(crate) const MAX_BODY: usize = 1 << 20;
@@ -137,24 +140,48 @@ impl<'de> serde::Deserializer<'de> for Text {
     }
 }
 
-/// A JSON body, as text and as what the handler wants. The content type is not asked for: `curl -d` says it is a form.
+/// A JSON body, as text and as what the handler wants.
 pub(crate) struct Body<T> {
     pub json: Value,
     pub parsed: T,
 }
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned> FromRequest<SharedApp> for Body<T> {
     type Rejection = Problem;
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = Bytes::from_request(request, state).await.map_err(|e| {
+    async fn from_request(request: Request, app: &SharedApp) -> Result<Self, Problem> {
+        check_is_json(request.headers())?;
+        let limit = app.config.http.small_body;
+        let bytes = tokio::time::timeout(limit, Bytes::from_request(request, app)).await.map_err(|_| {
+            let detail = format!("the body did not come within {} s (setting `body_timeout_s`)", limit.as_secs());
+            Problem::new(ErrorCode::RequestTimeout, detail)
+        })?;
+        let bytes = bytes.map_err(|e| {
             if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
                 too_large(MAX_BODY as u64)
             } else {
-                Problem::new(ErrorCode::InvalidJson, format!("the body ended early: {}", e.body_text()))
+                let ended = || Problem::new(ErrorCode::InvalidJson, format!("the body ended early: {}", e.body_text()));
+                too_slow(&e).unwrap_or_else(ended)
             }
         })?;
         parse_body(&bytes)
     }
+}
+
+/// `application/json`, or a format that is written in it. A browser asks us before it sends that for a page of another site.
+fn check_is_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let is_json = essence == "application/json" || (essence.starts_with("application/") && essence.ends_with("+json"));
+    if is_json {
+        return Ok(());
+    }
+    let detail = match essence.as_str() {
+        "" => "the body has no content type".to_owned(),
+        other => format!("the body is `{}`", shortened(other)),
+    };
+    let problem =
+        Problem::new(ErrorCode::UnsupportedMediaType, format!("{detail}; send `Content-Type: application/json`"));
+    Err(problem.field("Content-Type").expected("application/json"))
 }
 
 /// Syntax first, so that a misplaced comma has a line and a column, then meaning, so that a misplaced value has a path.
@@ -313,6 +340,22 @@ mod tests {
             assert!(!answer.contains("s3cret"), "{text}: {answer}");
             assert_eq!(problem.field.as_deref(), Some(field), "{text}: {}", problem.detail);
         }
+    }
+
+    #[test]
+    fn a_body_says_that_it_is_json() {
+        let check = |kind: &str| {
+            let headers = HeaderMap::from_iter([(header::CONTENT_TYPE, kind.parse().unwrap())]);
+            check_is_json(&headers).map_err(|problem| problem.status)
+        };
+        for kind in ["application/json", "Application/JSON; charset=utf-8", "application/vnd.example+json"] {
+            assert_eq!(check(kind), Ok(()), "{kind}");
+        }
+        for kind in ["", "text/plain", "text/plain;application/json", "text/json", "application/x-www-form-urlencoded"]
+        {
+            assert_eq!(check(kind), Err(415), "{kind}");
+        }
+        assert!(check_is_json(&HeaderMap::new()).is_err());
     }
 
     #[test]

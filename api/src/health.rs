@@ -17,8 +17,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    limits::HttpLimits,
+    listen,
     operation::{READY_LIMIT, answers, healthz, openmetrics},
     problem::Problem,
+    server::surround,
 };
 
 /// What a process cannot do its work without.
@@ -34,21 +37,20 @@ struct Health {
 }
 
 /// Answers until `cancel`; from `draining` on it is not ready.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     listener: TcpListener,
     needs: Needs,
+    limits: HttpLimits,
     draining: CancellationToken,
     cancel: CancellationToken,
-) -> std::io::Result<()> {
-    let router = Router::new()
+) {
+    let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(process_metrics))
         .with_state(Arc::new(Health { needs, draining }));
-    axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned()).await
+    let router = surround(routes, limits.hosts.clone());
+    listen::serve(listener, router, limits, cancel.cancelled_owned()).await;
 }
 
 async fn readyz(State(health): State<Arc<Health>>) -> Result<Response, Problem> {

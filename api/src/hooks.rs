@@ -18,7 +18,6 @@ use framehook_core::{
     spec::{PluginUse, ResolvedHook},
 };
 use framehook_infra::store::Artifact;
-use futures::future::try_join_all;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
@@ -47,15 +46,10 @@ pub(crate) async fn resolve(
     uses: &[PluginUse],
     errors: &mut Vec<FieldError>,
 ) -> Result<Vec<Resolved>, Problem> {
-    let one = async |(index, used): (usize, &PluginUse)| {
-        let mut errors = Vec::new();
-        let resolved = resolve_one(app, hook, index, used, &mut errors).await?;
-        Ok::<_, Problem>((resolved, errors))
-    };
     let mut hooks = Vec::with_capacity(uses.len());
-    for (resolved, found) in try_join_all(uses.iter().enumerate().map(one)).await? {
-        hooks.extend(resolved);
-        errors.extend(found);
+    // One after the other, so that a scenario waits for one turn at a time, as every other does.
+    for (index, used) in uses.iter().enumerate() {
+        hooks.extend(resolve_one(app, hook, index, used, errors).await?);
     }
     Ok(hooks)
 }

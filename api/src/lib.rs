@@ -13,18 +13,26 @@
 mod artifact;
 mod backoff;
 mod canonical;
+mod connection;
 mod extract;
+mod guard;
 pub mod health;
 mod hooks;
+mod host;
 mod hot;
 pub mod inbox;
+mod limits;
 mod linger;
+mod listen;
 mod metrics;
+mod multipart;
+mod observe;
 mod operation;
 mod page;
 mod prediction;
 mod probe;
 mod problem;
+mod queue;
 pub mod relay;
 mod resolve;
 mod runner;
@@ -41,6 +49,8 @@ use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, sto
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
+pub use host::HostPattern;
+pub use limits::HttpLimits;
 pub use page::Page;
 pub use problem::{FieldError, Problem};
 pub use server::{openapi, router, serve};
@@ -60,6 +70,7 @@ pub struct ApiConfig {
     /// Seals the credentials of sources; without one, sources that have some are refused.
     pub key: Option<Key>,
     pub upload_caps: UploadCaps,
+    pub http: HttpLimits,
     /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
     pub lame_duck: Duration,
 }

@@ -12,7 +12,7 @@ use std::{
 use axum::{
     body::{Body, BodyDataStream},
     extract::Request,
-    http::header,
+    http::{StatusCode, header},
     middleware::Next,
     response::Response,
 };
@@ -32,7 +32,8 @@ pub(crate) async fn linger(request: Request, next: Next) -> Response {
     let handed = Arc::clone(&rest);
     let handed = stream::poll_fn(move |cx| lock(&handed).poll_next_unpin(cx));
     let response = next.run(Request::from_parts(parts, Body::from_stream(handed))).await;
-    if response.status().is_client_error() {
+    // One that was too slow would be waited for again.
+    if response.status().is_client_error() && response.status() != StatusCode::REQUEST_TIMEOUT {
         // Whether all was read or the time was up, the answer is due.
         let _ended = tokio::time::timeout(MAX_TIME, drain(&rest)).await;
     }

@@ -21,15 +21,16 @@ use prometheus_client::{
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RequestLabels {
-    pub method: String,
-    /// The route's pattern, so that ids make no series of their own.
+    /// One of [`METHODS`], or `other`: a client can invent any number.
+    pub method: &'static str,
+    /// The route's pattern, so that ids make no series of their own; `none` where there is none.
     pub route: String,
     pub status: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(crate) struct RouteLabels {
-    pub method: String,
+    pub method: &'static str,
     pub route: String,
 }
 
@@ -53,11 +54,22 @@ pub(crate) struct Metrics {
     latency: Family<RouteLabels, Histogram>,
     pub uploads: Family<UploadLabels, Counter>,
     cached: Family<CacheLabels, Counter>,
+    /// For another that came.
+    pub connections_closed: Counter,
+    pub connections_refused: Counter,
     pub relayed: Counter,
     pub stored: Counter,
     pub dead_letters: Counter,
     /// The next offset of each partition that the inbox of this process holds.
     inbox: Mutex<BTreeMap<i32, i64>>,
+}
+
+/// Those of routes, and those that standards define.
+const METHODS: [&str; 9] = ["GET", "POST", "DELETE", "HEAD", "PUT", "PATCH", "OPTIONS", "CONNECT", "TRACE"];
+
+/// A method as a label and in the log.
+pub(crate) fn method_label(method: &str) -> &'static str {
+    METHODS.into_iter().find(|known| *known == method).unwrap_or("other")
 }
 
 /// The one set of counters of this process.
@@ -77,6 +89,8 @@ impl Metrics {
             latency: Family::new_with_constructor(histogram as fn() -> Histogram),
             uploads: Family::default(),
             cached: Family::default(),
+            connections_closed: Counter::default(),
+            connections_refused: Counter::default(),
             relayed: Counter::default(),
             stored: Counter::default(),
             dead_letters: Counter::default(),
@@ -88,6 +102,10 @@ impl Metrics {
             registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
             registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
             registry.register("cache_requests", "Answers asked of the cache, by outcome", metrics.cached.clone());
+            let help = "Slow connections closed because others needed their place";
+            registry.register("http_connections_closed", help, metrics.connections_closed.clone());
+            let help = "Connections refused because all others were being served";
+            registry.register("http_connections_refused", help, metrics.connections_refused.clone());
             registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
             registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
             registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
@@ -95,11 +113,9 @@ impl Metrics {
         metrics
     }
 
-    pub(crate) fn observe_request(&self, method: &str, route: &str, status: u16, took: Duration) {
-        let (method, route) = (method.to_owned(), route.to_owned());
-        self.latency
-            .get_or_create(&RouteLabels { method: method.clone(), route: route.clone() })
-            .observe(took.as_secs_f64());
+    pub(crate) fn observe_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
+        let route = route.to_owned();
+        self.latency.get_or_create(&RouteLabels { method, route: route.clone() }).observe(took.as_secs_f64());
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     }
 

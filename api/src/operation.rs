@@ -69,14 +69,18 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
     Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err() }))
 }
 
-/// What a server says to a probe within this time; in words, if it does not.
+/// What a server says to a probe within this time; in words, if it does not. Its own words stay in the log: they may hold
+/// addresses and names that are nobody else's business.
 pub(crate) async fn answers<T, E: std::fmt::Display>(
     who: &str,
     limit: Duration,
     probe: impl Future<Output = Result<T, E>>,
 ) -> Result<T, String> {
     match tokio::time::timeout(limit, probe).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
+        Ok(answer) => answer.map_err(|error| {
+            tracing::warn!("{who}: {error}");
+            format!("{who} is not available; this service's log says why")
+        }),
         Err(_) => Err(format!("{who} does not answer within {} ms", limit.as_millis())),
     }
 }

@@ -4,6 +4,7 @@
 //! to a child that has a time limit, no credentials in its environment, and a bounded output.
 
 use std::{
+    io::ErrorKind,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -18,17 +19,18 @@ use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::Command,
-    sync::Semaphore,
 };
 
-use crate::{ApiConfig, problem::Problem};
+use crate::{
+    ApiConfig, observe,
+    problem::Problem,
+    queue::{Busy, Claim, Queue},
+};
 
 /// A model of a gigabyte takes some ten seconds to load on a slow disk.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
 /// Compiling a plugin takes 0.1 s, a script engine inside one 14 s on a fast core.
 const CONFIG_LIMIT: Duration = Duration::from_secs(60);
-/// Each loads a whole model or compiles a plugin: memory, not time, is what this bounds.
-const AT_ONCE: usize = 2;
 /// A manifest with a large JSON Schema is some 100 KiB.
 const MAX_OUTPUT: u64 = 4 << 20;
 /// What a dynamic linker and a temporary file need; nothing that could be a secret.
@@ -39,9 +41,9 @@ pub(crate) struct Probes {
     worker: PathBuf,
     plugin_host: PathBuf,
     onnxruntime: PathBuf,
-    uploads: Semaphore,
+    uploads: Queue,
     /// Of their own, so that a configuration does not wait behind two large uploads.
-    configs: Semaphore,
+    configs: Queue,
 }
 
 /// A plugin's word about a configuration.
@@ -58,6 +60,8 @@ enum ProbeError {
     Start { program: String, cause: std::io::Error },
     #[error("it took longer than {} s", .0.as_secs())]
     Timeout(Duration),
+    #[error(transparent)]
+    Busy(#[from] Busy),
     #[error("the process that looked at it ended with {0}; nothing else was harmed")]
     Crashed(ExitStatus),
     #[error("the process that looked at it gave no verdict: {0}")]
@@ -86,8 +90,8 @@ impl Probes {
             worker: config.worker.clone(),
             plugin_host: config.plugin_host.clone(),
             onnxruntime: config.onnxruntime.clone(),
-            uploads: Semaphore::new(AT_ONCE),
-            configs: Semaphore::new(AT_ONCE),
+            uploads: Queue::new(&config.http),
+            configs: Queue::new(&config.http),
         }
     }
 
@@ -110,7 +114,8 @@ impl Probes {
                 command
             }
         };
-        let verdict = verdict(command, &[], UPLOAD_LIMIT, &self.uploads).await;
+        let turn = (&self.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
+        let verdict = verdict(command, &[], UPLOAD_LIMIT, turn).await;
         let findings = match verdict.map_err(|e| refusal(code, kind, &e))? {
             Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
             Verdict::Problem(finding) => vec![finding],
@@ -134,22 +139,38 @@ impl Probes {
         }
         let command = command(&self.plugin_host, &["plugin-host", "validate-config"], plugin);
         let input = config.to_string();
-        match verdict(command, input.as_bytes(), CONFIG_LIMIT, &self.configs).await {
+        // Blobs are named by their digests.
+        let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let turn = (&self.configs, Claim { client: observe::client(), subject });
+        match verdict(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
             Ok(Answer::List(problems) | Answer::Object { problems }) => Ok(problems),
-            Err(error @ ProbeError::Start { .. }) => Err(Problem::internal(error)),
-            Err(error) => {
+            Err(error) => Err(not_started(&error).unwrap_or_else(|| {
                 let detail = format!("the plugin could not be asked about its configuration: {error}");
-                Err(Problem::new(ErrorCode::InvalidPluginConfig, detail))
-            }
+                Problem::new(ErrorCode::InvalidPluginConfig, detail)
+            })),
         }
     }
 }
 
 fn refusal(code: ErrorCode, kind: ArtifactKind, error: &ProbeError) -> Problem {
+    not_started(error).unwrap_or_else(|| Problem::new(code, format!("the {kind} could not be read: {error}")))
+}
+
+/// Where nothing was looked at, it is not the file's fault.
+fn not_started(error: &ProbeError) -> Option<Problem> {
     match error {
-        // Our installation's fault and not the file's.
-        ProbeError::Start { .. } => Problem::internal(error),
-        _ => Problem::new(code, format!("the {kind} could not be read: {error}")),
+        ProbeError::Busy(busy) => Some(Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds"))),
+        ProbeError::Start { cause, .. }
+            if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
+        {
+            Some(Problem::internal(error))
+        }
+        // Descriptors, processes or memory have run out, which passes.
+        ProbeError::Start { .. } => {
+            tracing::warn!("{error}");
+            Some(Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment"))
+        }
+        _ => None,
     }
 }
 
@@ -168,16 +189,16 @@ fn command(program: &Path, arguments: &[&str], file: &Path) -> Command {
     command
 }
 
-/// Runs a child to its end and reads its verdict.
+/// Runs a child to its end, when it is its turn, and reads its verdict.
 async fn verdict<T: DeserializeOwned>(
     command: Command,
     input: &[u8],
     limit: Duration,
-    turns: &Semaphore,
+    (queue, claim): (&Queue, Claim),
 ) -> Result<T, ProbeError> {
-    // The semaphore is never closed.
-    let _turn = turns.acquire().await.map_err(|e| ProbeError::NoVerdict(e.to_string()))?;
-    let output = tokio::time::timeout(limit, run(command, input)).await.map_err(|_| ProbeError::Timeout(limit))??;
+    // Its time begins with its turn.
+    let child = async { tokio::time::timeout(limit, run(command, input)).await };
+    let output = queue.run(claim, child).await?.map_err(|_| ProbeError::Timeout(limit))??;
     serde_json::from_slice(&output).map_err(|e| ProbeError::NoVerdict(e.to_string()))
 }
 
@@ -215,11 +236,13 @@ async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::HttpLimits;
 
     async fn shell(script: &str, input: &[u8], limit: Duration) -> Result<Value, ProbeError> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script);
-        verdict(command, input, limit, &Semaphore::new(1)).await
+        let claim = Claim { client: None, subject: String::new() };
+        verdict(command, input, limit, (&Queue::new(&HttpLimits::default()), claim)).await
     }
 
     /// Far more than any of these scripts takes.

@@ -13,6 +13,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::{listen::TooSlow, observe::request_id};
+
+/// Of a text in a problem: a screen full. A list of names that a client sent may have any length.
+const MAX_TEXT: usize = 4 << 10;
+/// Whoever has mended these sees the next.
+const MAX_ERRORS: usize = 64;
+
 /// An RFC 9457 problem, `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
@@ -36,6 +43,9 @@ pub struct Problem {
     /// Names this occurrence in the service's log, for defects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
+    /// Names the request in the service's log; the same as the header `X-Request-Id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_id: Option<String>,
 }
 
 /// One of several things that are wrong with a request.
@@ -64,6 +74,7 @@ impl Problem {
             expected: None,
             errors: Vec::new(),
             instance: None,
+            request_id: None,
         }
     }
 
@@ -131,6 +142,24 @@ impl From<BlobError> for Problem {
     }
 }
 
+/// A client's word as far as it helps to see what is wrong, on one line.
+pub(crate) fn shortened(text: &str) -> String {
+    /// As long as a domain's name may be.
+    const MOST: usize = 253;
+    let mut short: String = text.chars().take(MOST).flat_map(char::escape_debug).collect();
+    if text.chars().nth(MOST).is_some() {
+        short.push_str("...");
+    }
+    short
+}
+
+/// If `error` is, or comes from, a body that came too slowly.
+pub(crate) fn too_slow(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+    let chain = std::iter::successors(Some(error), |error| error.source());
+    let slow = chain.into_iter().find_map(|error| error.downcast_ref::<TooSlow>())?;
+    Some(Problem::new(ErrorCode::RequestTimeout, format!("{slow} (setting `min_upload_rate`)")))
+}
+
 /// An upload, or a body, over its cap in bytes.
 pub(crate) fn too_large(cap: u64) -> Problem {
     Problem::new(
@@ -140,15 +169,43 @@ pub(crate) fn too_large(cap: u64) -> Problem {
     .expected(format!("at most {cap} bytes"))
 }
 
+impl Problem {
+    /// What goes out: bounded, whatever somebody else's text in it is, and with the request's number.
+    fn bounded(mut self) -> Self {
+        let texts = [Some(&mut self.detail), self.field.as_mut(), self.expected.as_mut()];
+        texts.into_iter().flatten().for_each(cut);
+        self.errors.truncate(MAX_ERRORS);
+        for error in &mut self.errors {
+            cut(&mut error.field);
+            cut(&mut error.message);
+        }
+        self.request_id = self.request_id.or_else(request_id);
+        self
+    }
+}
+
+/// To [`MAX_TEXT`] bytes, between two characters.
+fn cut(text: &mut String) {
+    if text.len() > MAX_TEXT {
+        text.truncate(text.floor_char_boundary(MAX_TEXT));
+        text.push_str("...");
+    }
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let mut response = (status, axum::Json(&self)).into_response();
+        let problem = self.bounded();
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, axum::Json(&problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             // One second: the period of the services' own retries.
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            // About what a check takes.
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
         }
         response
     }

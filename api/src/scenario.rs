@@ -23,10 +23,10 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     App, SharedApp, canonical,
     extract::{Body, Query, ScenarioPath, idempotency_key},
+    observe::Traceparent,
     page::{self, Page},
     problem::Problem,
     resolve::{no_key, resolve},
-    server::Traceparent,
     view::{HistoryView, ScenarioView},
 };
 

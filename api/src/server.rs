@@ -1,38 +1,37 @@
 //! The router, what surrounds every request, and the server's life.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, MatchedPath, Request},
-    http::Method,
-    middleware::{self, Next},
-    response::Response,
+    extract::{DefaultBodyLimit, Request},
+    middleware,
 };
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore, telemetry};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::SwaggerUi;
 
 use crate::{
-    ApiConfig, App, SharedApp, artifact, extract::MAX_BODY, linger::linger, metrics, operation, prediction,
-    problem::Problem, runner, scenario,
+    ApiConfig, App, SharedApp, artifact,
+    extract::MAX_BODY,
+    guard::guard,
+    host::HostPattern,
+    linger::linger,
+    listen,
+    observe::observe,
+    operation, prediction,
+    problem::{Problem, shortened},
+    runner, scenario,
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five seconds.
-///
-/// # Errors
-/// When the listener fails.
 pub async fn serve(
     config: ApiConfig,
     listener: TcpListener,
@@ -41,8 +40,8 @@ pub async fn serve(
     blobs: Blobs,
     cache: Option<Cache>,
     cancel: CancellationToken,
-) -> std::io::Result<()> {
-    let lame_duck = config.lame_duck;
+) {
+    let (lame_duck, limits) = (config.lame_duck, config.http.clone());
     let after = |delay: Duration| {
         let cancel = cancel.clone();
         async move {
@@ -51,13 +50,12 @@ pub async fn serve(
         }
     };
     let app = App::new(config, store, bus, blobs, cache, cancel.clone());
-    let server = axum::serve(listener, routes(app)).with_graceful_shutdown(after(lame_duck));
+    let server = listen::serve(listener, routes(app), limits, after(lame_duck));
     let grace_over = after(lame_duck + GRACE);
     tokio::select! {
-        ended = server => ended,
+        () = server => {}
         () = grace_over => {
             tracing::info!("requests that took longer than {} s after the end were cut off", GRACE.as_secs());
-            Ok(())
         }
     }
 }
@@ -69,11 +67,17 @@ pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blob
 
 fn routes(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
+    let hosts = app.config.http.hosts.clone();
+    let routes = routes.with_state(Arc::new(app)).merge(SwaggerUi::new("/docs").url("/openapi.json", openapi));
+    surround(routes, hosts)
+}
+
+/// What every listener does with every request.
+pub(crate) fn surround(routes: Router, hosts: Vec<HostPattern>) -> Router {
     routes
-        .with_state(Arc::new(app))
-        .merge(SwaggerUi::new("/docs").url("/openapi.json", openapi))
         .fallback(route_not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::from(hosts), guard))
         .layer(middleware::from_fn(linger))
         .layer(middleware::from_fn(observe))
 }
@@ -125,49 +129,12 @@ fn documented() -> OpenApiRouter<SharedApp> {
 }
 
 async fn route_not_found(request: Request) -> Problem {
-    let path = request.uri().path().escape_debug().to_string();
+    let path = shortened(request.uri().path());
     Problem::new(ErrorCode::RouteNotFound, format!("there is no route `{path}`; every route is listed at /docs"))
 }
 
 async fn method_not_allowed(request: Request) -> Problem {
-    let (method, path) = (request.method(), request.uri().path());
-    let detail = format!("`{}` does not take {method}; the `Allow` header lists what it takes", path.escape_debug());
+    let (method, path) = (shortened(request.method().as_str()), shortened(request.uri().path()));
+    let detail = format!("`{path}` does not take {method}; the `Allow` header lists what it takes");
     Problem::new(ErrorCode::MethodNotAllowed, detail)
-}
-
-/// What follows from a request goes on with this.
-#[derive(Clone)]
-pub(crate) struct Traceparent(pub(crate) String);
-
-/// One log line, one count and one span a request.
-async fn observe(mut request: Request, next: Next) -> Response {
-    let began = Instant::now();
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().map_or("none".to_owned(), |path| path.as_str().to_owned());
-    let span = span(&method, &route);
-    let given = request.headers().get(telemetry::TRACEPARENT).and_then(|value| value.to_str().ok());
-    let traceparent = telemetry::begin(&span, given);
-    request.extensions_mut().insert(Traceparent(traceparent));
-    let response = next.run(request).instrument(span.clone()).await;
-    let (took, status) = (began.elapsed(), response.status().as_u16());
-    metrics::global().observe_request(method.as_str(), &route, status, took);
-    let _entered = span.entered();
-    let (method, us) = (method.as_str(), took.as_micros());
-    // What changes something, or fails, is worth a line; polling is not.
-    if method == "GET" && status < 400 {
-        tracing::debug!(method, route, status, us, "request");
-    } else {
-        tracing::info!(method, route, status, us, "request");
-    }
-    response
-}
-
-/// Polling is not worth a span that is exported either.
-fn span(method: &Method, route: &str) -> Span {
-    let name = format!("{method} {route}");
-    if method == Method::GET {
-        debug_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
-    } else {
-        info_span!("request", otel.name = name, otel.kind = "server", scenario_id = Empty, trace_id = Empty)
-    }
 }

@@ -1,28 +1,35 @@
 //! From a request's body to a file that is hashed and capped on its way.
 //!
 //! Invariant: the bytes are never in memory as a whole, and whatever goes wrong leaves nothing behind: the staged file
-//! removes itself.
-
-use std::time::Duration;
+//! removes itself. How slowly a body may come is the connection's business (`listen`).
 
 use axum::{
-    body::Body,
-    extract::{FromRequest, Multipart, Request, multipart::Field},
+    body::BodyDataStream,
+    extract::Request,
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::blobs::{Blobs, Staged, Upload};
 use futures::{Stream, StreamExt};
+use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use crate::problem::{Problem, too_large};
+use crate::{
+    guard::is_of_a_page,
+    multipart::{InDoses, Progress},
+    problem::{Problem, shortened, too_large, too_slow},
+};
 
-/// A client that sends nothing for this long is gone.
-const IDLE: Duration = Duration::from_secs(60);
 /// Of a `name` or `version` field: more than any valid one, so that the message can show what is wrong with it.
 const MAX_FIELD: usize = 1024;
-/// Boundaries and headers of a multipart body around its file.
+/// Boundaries, headers and other fields of a multipart body around its file.
 const MULTIPART_OVERHEAD: u64 = 64 << 10;
+/// As RFC 2046 has it.
+const MAX_BOUNDARY: usize = 70;
+/// Those that say what a file of ours is, and the one that says nothing.
+const TYPES: [&str; 4] = ["application/octet-stream", "application/wasm", "application/onnx", "application/x-onnx"];
+/// What a browser sends for any page without asking first, and what curl says of `--data-binary`.
+const CARELESS_TYPES: [&str; 3] = ["application/x-www-form-urlencoded", "text/plain", ""];
 
 /// What came in.
 pub(crate) struct Received {
@@ -39,47 +46,74 @@ fn unreadable(detail: impl Into<String>) -> Problem {
 /// Takes a raw body, or the field `file` of a multipart one.
 ///
 /// # Errors
-/// `upload_too_large`, `invalid_upload`, or why it could not be stored.
+/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `request_timeout`, or why it could not be stored.
 pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result<Received, Problem> {
-    let is_multipart = starts_with(request.headers(), "multipart/form-data");
-    let overhead = if is_multipart { MULTIPART_OVERHEAD } else { 0 };
-    if content_length(request.headers()).is_some_and(|length| length > cap + overhead) {
+    let form = form(request.headers())?;
+    let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };
+    if content_length(request.headers()).is_some_and(|length| length > most) {
         return Err(too_large(cap));
     }
     let upload = blobs.begin(cap).await?;
-    if is_multipart {
-        receive_multipart(upload, request).await
-    } else {
-        let staged = store(upload, request.into_body().into_data_stream()).await?;
-        Ok(Received { staged, name: None, version: None })
+    let body = request.into_body().into_data_stream();
+    match form {
+        Some(boundary) => receive_form(upload, cap, boundary, body).await,
+        None => Ok(Received { staged: store(upload, body).await?, name: None, version: None }),
     }
+}
+
+/// The boundary, if it is a form; whether the content type is taken at all.
+///
+/// A browser sends the careless types, and forms, for pages of any site without asking first. Forms and, for those who
+/// write `curl --data-binary` and no header, the careless types are taken all the same: `guard` has refused writes from
+/// pages of other sites by then, and of the careless ones nothing is taken that any page sent, in case that a browser
+/// does not say whose it is.
+fn form(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let refused = |detail: String| {
+        Problem::new(ErrorCode::UnsupportedMediaType, detail).field("Content-Type").expected(
+            "`application/octet-stream`, `application/wasm`, `application/onnx`, `video/...` or `multipart/form-data`",
+        )
+    };
+    let value = headers.get(header::CONTENT_TYPE).map_or(Ok(""), |value| value.to_str());
+    let Ok(value) = value else { return Err(refused("the content type is not text".into())) };
+    let essence = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "multipart/form-data" {
+        let boundary = multer::parse_boundary(value).map_err(|e| unreadable(e.to_string()).field("Content-Type"))?;
+        if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
+            let detail = format!("the boundary has {} bytes; expected 1 to {MAX_BOUNDARY}", boundary.len());
+            return Err(unreadable(detail).field("Content-Type"));
+        }
+        return Ok(Some(boundary));
+    }
+    let is_ours = TYPES.contains(&essence.as_str()) || essence.starts_with("video/");
+    let is_careless = CARELESS_TYPES.contains(&essence.as_str()) && !is_of_a_page(headers);
+    if is_ours || is_careless { Ok(None) } else { Err(refused(format!("`{}` is not taken here", shortened(&essence)))) }
 }
 
 fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-fn starts_with(headers: &HeaderMap, kind: &str) -> bool {
-    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok());
-    value.is_some_and(|v| v.get(..kind.len()).is_some_and(|start| start.eq_ignore_ascii_case(kind)))
-}
-
-async fn receive_multipart(upload: Upload, request: Request<Body>) -> Result<Received, Problem> {
-    let mut parts =
-        Multipart::from_request(request, &()).await.map_err(|e| unreadable(e.body_text()).field("Content-Type"))?;
+async fn receive_form(upload: Upload, cap: u64, boundary: String, body: BodyDataStream) -> Result<Received, Problem> {
+    let whole = SizeLimit::new().whole_stream(cap.saturating_add(MULTIPART_OVERHEAD));
+    let (body, progress) = InDoses::new(body);
+    let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(whole));
     let mut upload = Some(upload);
     let (mut staged, mut name, mut version) = (None, None, None);
-    while let Some(part) = within(parts.next_field()).await?.map_err(|e| unreadable(e.body_text()))? {
+    while let Some(part) = parts.next_field().await.map_err(|error| broken(cap, &error))? {
+        progress.made();
         match part.name() {
-            Some("name") => name = Some(text(part, "name").await?),
-            Some("version") => version = Some(text(part, "version").await?),
-            Some("file") => {
-                let upload = upload.take().ok_or_else(|| unreadable("there are two files").field("file"))?;
-                staged = Some(store(upload, part).await?);
+            Some("name") if name.is_none() => name = Some(text(part, "name", cap).await?),
+            Some("version") if version.is_none() => version = Some(text(part, "version", cap).await?),
+            Some("file") if upload.is_some() => {
+                let Some(upload) = upload.take() else { continue };
+                staged = Some(store_part(upload, part, cap, &progress).await?);
+            }
+            Some(twice @ ("name" | "version" | "file")) => {
+                return Err(unreadable(format!("there are two fields `{twice}`")).field(twice));
             }
             other => {
-                let other = other.unwrap_or_default().to_owned();
-                return Err(unreadable(format!("unknown field `{}`", other.escape_debug()))
+                let other = shortened(other.unwrap_or_default());
+                return Err(unreadable(format!("unknown field `{other}`"))
                     .field(other)
                     .expected("`name`, `version` and `file`"));
             }
@@ -89,9 +123,17 @@ async fn receive_multipart(upload: Upload, request: Request<Body>) -> Result<Rec
     Ok(Received { staged, name, version })
 }
 
-async fn text(mut part: Field<'_>, field: &str) -> Result<String, Problem> {
+/// Why a form could not be read on.
+fn broken(cap: u64, error: &multer::Error) -> Problem {
+    match error {
+        multer::Error::StreamSizeExceeded { .. } => too_large(cap),
+        error => too_slow(error).unwrap_or_else(|| unreadable(format!("the form cannot be read: {error}"))),
+    }
+}
+
+async fn text(mut part: Field<'_>, field: &str, cap: u64) -> Result<String, Problem> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = within(part.chunk()).await?.map_err(|e| unreadable(e.body_text()).field(field))? {
+    while let Some(chunk) = part.chunk().await.map_err(|error| broken(cap, &error).field(field))? {
         bytes.extend_from_slice(&chunk);
         if bytes.len() > MAX_FIELD {
             return Err(unreadable(format!("`{field}` is longer than {MAX_FIELD} bytes")).field(field));
@@ -100,15 +142,24 @@ async fn text(mut part: Field<'_>, field: &str) -> Result<String, Problem> {
     String::from_utf8(bytes).map_err(|_| unreadable(format!("`{field}` is not UTF-8")).field(field))
 }
 
+async fn store_part(upload: Upload, part: Field<'_>, cap: u64, progress: &Progress) -> Result<Staged, Problem> {
+    let chunks = part.map(|chunk| {
+        progress.made();
+        chunk.map_err(|error| broken(cap, &error))
+    });
+    write(upload, chunks).await
+}
+
 /// Streams into the staged file.
-async fn store<E: std::fmt::Display>(
-    mut upload: Upload,
-    stream: impl Stream<Item = Result<Bytes, E>>,
-) -> Result<Staged, Problem> {
-    let mut stream = std::pin::pin!(stream);
-    while let Some(chunk) = within(stream.next()).await? {
-        let chunk = chunk.map_err(|e| unreadable(format!("the upload ended early: {e}")))?;
-        upload.write(&chunk).await?;
+async fn store(upload: Upload, body: BodyDataStream) -> Result<Staged, Problem> {
+    let ended = |error| too_slow(&error).unwrap_or_else(|| unreadable(format!("the upload ended early: {error}")));
+    write(upload, body.map(|chunk| chunk.map_err(ended))).await
+}
+
+async fn write(mut upload: Upload, chunks: impl Stream<Item = Result<Bytes, Problem>>) -> Result<Staged, Problem> {
+    let mut chunks = std::pin::pin!(chunks);
+    while let Some(chunk) = chunks.next().await {
+        upload.write(&chunk?).await?;
     }
     let staged = upload.finish().await?;
     if staged.size == 0 {
@@ -117,7 +168,34 @@ async fn store<E: std::fmt::Display>(
     Ok(staged)
 }
 
-async fn within<F: Future>(next: F) -> Result<F::Output, Problem> {
-    let idle = || unreadable(format!("nothing came for {} s", IDLE.as_secs()));
-    tokio::time::timeout(IDLE, next).await.map_err(|_| idle())
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_have_a_type_of_ours_and_a_page_must_say_so() {
+        let taken = |kind: Option<&str>, of_a_page: bool| {
+            let mut headers = HeaderMap::new();
+            if let Some(kind) = kind {
+                headers.insert(header::CONTENT_TYPE, kind.parse().unwrap());
+            }
+            if of_a_page {
+                headers.insert("sec-fetch-mode", "no-cors".parse().unwrap());
+            }
+            form(&headers).map_err(|problem| problem.status)
+        };
+        for kind in ["application/octet-stream", "Application/WASM", "video/mp4", "application/onnx; a=b"] {
+            assert_eq!((taken(Some(kind), false), taken(Some(kind), true)), (Ok(None), Ok(None)), "{kind}");
+        }
+        for kind in [Some("application/x-www-form-urlencoded"), Some("text/plain;charset=UTF-8"), Some(""), None] {
+            assert_eq!((taken(kind, false), taken(kind, true)), (Ok(None), Err(415)), "{kind:?}");
+        }
+        for kind in ["application/json", "text/html", "multipart/mixed; boundary=a", "application", "\u{e9}"] {
+            assert_eq!((taken(Some(kind), false), taken(Some(kind), true)), (Err(415), Err(415)), "{kind}");
+        }
+        let with = |boundary: &str| taken(Some(&format!("multipart/form-data; boundary={boundary}")), true);
+        assert_eq!(with("abc"), Ok(Some("abc".into())));
+        assert_eq!((with(""), with(&"a".repeat(71))), (Err(400), Err(400)));
+        assert_eq!(taken(Some("multipart/form-data"), false), Err(400));
+    }
 }

@@ -1,6 +1,7 @@
 //! The `framehook` executable: reads its command line and calls what does the work.
 
 mod cluster;
+mod http;
 mod log;
 mod process;
 mod roles;

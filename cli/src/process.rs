@@ -8,11 +8,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use framehook_api::{ApiConfig, UploadCaps};
+use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
 use framehook_core::{ids::RunnerId, job::HookLimits};
 use framehook_infra::seal::Key;
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tracing::warn;
 
 use crate::{log, settings::Settings};
 
@@ -28,6 +30,7 @@ where
 {
     let traces = log::start(name, &settings)?;
     let settings = resolve(settings)?;
+    raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(role(settings));
     // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
@@ -80,8 +83,30 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
             model: settings.max_model_mib << 20,
             video: settings.max_video_mib << 20,
         },
+        http: http_limits(settings)?,
         lame_duck: Duration::ZERO,
     })
+}
+
+/// As set, but a quarter of the descriptors at most: a connection that uploads has a file open too, and what works inside
+/// needs as many again.
+pub(crate) fn http_limits(settings: &Settings) -> anyhow::Result<HttpLimits> {
+    let limits = settings.http.limits()?;
+    let files =
+        getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
+    let connections = limits.connections.min((files / 4).max(1));
+    if connections < limits.connections {
+        warn!("at most {connections} connections instead of {}: only {files} files may be open", limits.connections);
+    }
+    Ok(HttpLimits { connections, ..limits })
+}
+
+/// Shells and service managers give 1,024 for the sake of programs that use `select`, and leave it to the rest to take more.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        warn!("at most {:?} files may be open, because that limit could not be raised: {error}", limit.current);
+    }
 }
 
 pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {

@@ -40,7 +40,10 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| async move { Ok(framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await?) }
+        |cancel| async move {
+            framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await;
+            Ok(())
+        }
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus);
@@ -56,7 +59,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() });
+    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() }, process::http_limits(&settings)?);
     services.relay(&store, &bus);
     services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
@@ -75,7 +78,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: None, bus: bus.clone() });
+    services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings)?);
     services.start("runner", Stage::Work, |cancel| async move {
         Ok(framehook_runner::run(config, bus, blobs, cancel).await?)
     });

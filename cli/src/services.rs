@@ -7,7 +7,7 @@
 use std::{future::Future, time::Duration};
 
 use anyhow::{Context as _, bail};
-use framehook_api::health::Needs;
+use framehook_api::{HttpLimits, health::Needs};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
 use framehook_orchestrator::OrchestratorConfig;
 use tokio::{
@@ -101,10 +101,11 @@ impl Services {
     }
 
     /// `/healthz`, `/readyz` and `/metrics`, for a process that does not serve the REST API.
-    pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs) {
+    pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs, limits: HttpLimits) {
         let draining = self.draining.clone();
         self.start("health", Stage::Rest, |cancel| async move {
-            Ok(framehook_api::health::serve(listener, needs, draining, cancel).await?)
+            framehook_api::health::serve(listener, needs, limits, draining, cancel).await;
+            Ok(())
         });
     }
 

@@ -12,7 +12,10 @@ use framehook_core::placement::{Labels, check_labels};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{ClusterOptions, without_secrets};
+use crate::{
+    cluster::{ClusterOptions, without_secrets},
+    http::HttpOptions,
+};
 
 /// What somebody set; absent means "as it is".
 #[derive(Args, Clone, Debug, Default, Serialize, Deserialize)]
@@ -113,6 +116,10 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     otlp_endpoint: Option<String>,
 
+    #[command(flatten)]
+    #[serde(default, skip_serializing)]
+    http: HttpOptions,
+
     /// Flags of their own.
     #[arg(skip)]
     #[serde(skip_serializing)]
@@ -152,6 +159,7 @@ pub(crate) struct Settings {
     pub(crate) log_format: LogFormat,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) otlp_endpoint: Option<String>,
+    pub(crate) http: HttpOptions,
     /// Of the roles of a scaled deployment; `framehook up` has no use for it.
     #[serde(default)]
     pub(crate) cluster: ClusterOptions,
@@ -182,6 +190,7 @@ impl Settings {
             log: "info".into(),
             log_format: LogFormat::Text,
             otlp_endpoint: None,
+            http: HttpOptions::defaults(),
             cluster: ClusterOptions::default(),
         }
     }
@@ -190,17 +199,19 @@ impl Settings {
     pub(crate) fn load(options: &Options, cluster: ClusterOptions, file: Option<&Path>) -> anyhow::Result<Self> {
         let executable = std::env::current_exe().context("cannot find the path of this executable")?;
         let mut settings = to_table(&Self::defaults(&executable))?;
-        let mut cluster_of_file = ClusterOptions::default();
+        let (mut cluster_of_file, mut http_of_file) = (ClusterOptions::default(), HttpOptions::default());
         if let Some(path) = file {
             let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
             let mut options: Options =
                 toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
             cluster_of_file = options.cluster.take().unwrap_or_default();
+            http_of_file = std::mem::take(&mut options.http);
             settings.extend(to_table(&options)?);
         }
         settings.extend(to_table(options)?);
         let settings: Self = settings.try_into().context("the settings do not fit together")?;
-        let settings = Self { cluster: cluster.over(cluster_of_file), ..settings };
+        let http = options.http.clone().over(http_of_file).over(HttpOptions::defaults());
+        let settings = Self { cluster: cluster.over(cluster_of_file), http, ..settings };
         settings.check()?;
         Ok(settings)
     }
@@ -241,6 +252,7 @@ impl Settings {
         if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
         }
+        self.http.limits()?;
         self.labels().map(drop)
     }
 
@@ -287,10 +299,12 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_which_wins_over_the_defaults() {
-        let file = file("port = 1\nmax_workers = 7\n");
-        let options = Options { port: Some(2), ..Default::default() };
+        let file = file("port = 1\nmax_workers = 7\n[http]\nmax_connections = 3\nhead_timeout_s = 9\n");
+        let options: Options = toml::from_str("port = 2\n[http]\nhead_timeout_s = 4").unwrap();
         let settings = Settings::load(&options, ClusterOptions::default(), Some(file.path())).unwrap();
         assert_eq!((settings.port, settings.max_workers, settings.intra_threads), (2, 7, 1));
+        let http = settings.http.limits().unwrap();
+        assert_eq!((http.connections, http.head.as_secs(), http.least_rate), (3, 4, 1024));
     }
 
     #[test]
@@ -319,6 +333,8 @@ mod tests {
             ("prot = 1", "prot"),
             ("port = 70000", "port"),
             ("[cluster]\nkafka_broker = \"a:1\"", "kafka_broker"),
+            ("[http]\nmax_connection = 1", "max_connection"),
+            ("[http]\nhead_timeout_s = 0", "head_timeout_s is 0"),
             ("max_workers = 0", "max_workers is 0"),
             ("labels = [\"gpu\"]", "`gpu` has no `=`"),
             ("labels = [\"=true\"]", "1 to 63"),

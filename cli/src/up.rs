@@ -45,7 +45,10 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
-        |cancel| async move { Ok(framehook_api::serve(api, listener, store, bus, blobs, None, cancel).await?) }
+        |cancel| async move {
+            framehook_api::serve(api, listener, store, bus, blobs, None, cancel).await;
+            Ok(())
+        }
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();

@@ -48,6 +48,11 @@ error_codes! {
     InvalidPlugin = "invalid_plugin", 422, "The upload is not a usable plugin";
     InvalidModel = "invalid_model", 422, "The upload is not a usable model";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video";
+    RequestTimeout = "request_timeout", 408, "The request came too slowly";
+    UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not one that is taken here";
+    HostNotAllowed = "host_not_allowed", 421, "The service is not called by this name";
+    CrossSite = "cross_site", 403, "A page of another site may not change anything";
+    TooBusy = "too_busy", 429, "Too much is waiting already";
     UploadTooLarge = "upload_too_large", 413, "The upload is over the size limit";
     InvalidUpload = "invalid_upload", 400, "The upload could not be read";
     VersionExists = "version_exists", 409, "This name and version hold other content";
@@ -59,6 +64,7 @@ error_codes! {
     RouteNotFound = "route_not_found", 404, "No such route";
     MethodNotAllowed = "method_not_allowed", 405, "The route does not have this method";
     StorageFull = "storage_full", 507, "The disk is full";
+    TooManyConnections = "too_many_connections", 503, "Too many connections are open";
     Unavailable = "unavailable", 503, "The service is not ready";
     Internal = "internal", 500, "Something went wrong on our side";
 }

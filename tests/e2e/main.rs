@@ -8,6 +8,7 @@ mod author;
 mod bad_input;
 mod chaos;
 mod cluster;
+mod crowd;
 mod demo;
 mod deploy;
 mod docs;

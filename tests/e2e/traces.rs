@@ -79,6 +79,7 @@ fn hex(bytes: &[u8]) -> String {
 /// Posts the demo scenario as part of a trace; gives its id.
 fn post_traced(api: &str, traceparent: &str) -> String {
     let request = ureq::post(format!("{api}/scenario/init")).header("traceparent", traceparent);
+    let request = request.content_type("application/json");
     let answer = request.send(demo_scenario().to_string()).unwrap().into_body().read_to_string().unwrap();
     serde_json::from_str::<Value>(&answer).unwrap()["id"].as_str().unwrap().to_owned()
 }

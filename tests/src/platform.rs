@@ -34,6 +34,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 pub struct Platform {
     folder: TempDir,
     arguments: Vec<String>,
+    /// Most files that it may have open, if not as many as this process.
+    files: Option<u32>,
     process: Option<Child>,
     client: Client,
     _alone: MutexGuard<'static, ()>,
@@ -43,16 +45,27 @@ impl Platform {
     /// On an empty folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
-        Self::start_on(|_| {}, arguments)
+        Self::start_as(None, |_| {}, arguments)
     }
 
     /// On what `lay` puts into the data folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start_on(lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
+        Self::start_as(None, lay, arguments)
+    }
+
+    /// On an empty folder, where so few files may be open.
+    #[must_use]
+    pub fn start_with_files(files: u32, arguments: &[&str]) -> Self {
+        Self::start_as(Some(files), |_| {}, arguments)
+    }
+
+    fn start_as(files: Option<u32>, lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
         let alone = alone();
         let mut platform = Self {
             folder: tempfile::tempdir().expect("a temporary folder"),
             arguments: arguments.iter().map(ToString::to_string).collect(),
+            files,
             process: None,
             client: Client::of(""),
             _alone: alone,
@@ -87,7 +100,16 @@ impl Platform {
         let _gone = fs::remove_file(self.data().join("url"));
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log file");
         let out = File::options().create(true).append(true).open(self.folder.path().join("out")).expect("a log file");
-        let child = Command::new(executables().join("framehook"))
+        let executable = executables().join("framehook");
+        let mut command = match self.files {
+            Some(files) => {
+                let mut shell = Command::new("sh");
+                shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(executable);
+                shell
+            }
+            None => Command::new(executable),
+        };
+        let child = command
             .args(["up", "--port", "0", "--data"])
             .arg(self.data())
             .args(&self.arguments)

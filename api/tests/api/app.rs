@@ -8,9 +8,9 @@ use std::{
 use axum::{
     Router,
     body::Body,
-    http::{HeaderMap, Request, StatusCode},
+    http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
-use framehook_api::{ApiConfig, UploadCaps};
+use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
 use framehook_core::{
     ids::{Digest, ScenarioId},
     prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
@@ -92,6 +92,7 @@ impl TestApp {
             source_dirs: vec![videos],
             key: Some(Key::parse(&"7".repeat(64)).unwrap()),
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
+            http: HttpLimits::default(),
             lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
@@ -109,7 +110,13 @@ impl TestApp {
         app
     }
 
-    pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
+    /// With the headers that every client sends.
+    pub(crate) async fn send(&self, mut request: Request<Body>) -> Answer {
+        let is_json = request.uri().path().starts_with("/scenario") && request.method() == "POST";
+        let kind = if is_json { "application/json" } else { "application/octet-stream" };
+        let headers = request.headers_mut();
+        headers.entry("host").or_insert(HeaderValue::from_static("localhost"));
+        headers.entry("content-type").or_insert(HeaderValue::from_static(kind));
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (status, headers) = (response.status(), response.headers().clone());
         let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap().to_vec();

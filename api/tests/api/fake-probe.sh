@@ -16,6 +16,7 @@ case "$verb" in
     *)
         case "$(cat "$file")" in
             crash) kill -11 $$ ;;
+            slow*) exec tail -f /dev/null ;;
             *) cat "$file" ;;
         esac
         ;;

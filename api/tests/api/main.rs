@@ -5,6 +5,8 @@
 
 mod app;
 mod artifacts;
+mod browser;
+mod connections;
 mod documentation;
 mod hot;
 mod operation;
