@@ -151,7 +151,10 @@ fn profile() -> Config {
 
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_component_instances(MAX_INSTANCES)
+    // Hooks are synchronous and run on the thread that calls them. The stacks of a thousand fibers would count as 2 GiB of
+    // data, more than a worker may have.
+    pool.total_stacks(0)
+        .total_component_instances(MAX_INSTANCES)
         .total_core_instances(MAX_INSTANCES * CORE_MODULES)
         .total_memories(MAX_INSTANCES)
         .total_tables(MAX_INSTANCES * CORE_MODULES)
