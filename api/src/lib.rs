@@ -44,7 +44,7 @@ mod view;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use framehook_core::artifact::ArtifactKind;
+use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::SharedStore};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -71,6 +71,8 @@ pub struct ApiConfig {
     pub key: Option<Key>,
     pub upload_caps: UploadCaps,
     pub http: HttpLimits,
+    /// What a worker may have.
+    pub memory: MemoryCaps,
     /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
     pub lame_duck: Duration,
 }

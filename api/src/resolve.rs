@@ -7,6 +7,7 @@ use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
     error_code::ErrorCode,
     input::InputOptions,
+    memory::{self, Needs},
     placement::check_labels,
     spec::{ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
 };
@@ -34,7 +35,7 @@ const MAX_LISTED: usize = 10;
 /// # Errors
 /// A problem with everything that was found, or why the store could not be asked.
 pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedScenario, Problem> {
-    let mut errors = check_sizes(spec);
+    let mut errors = check_sizes(spec, app.config.memory.worker_mib);
     if let Some(problem) = Problem::of_all(errors.clone()) {
         // Looking up a thousand plugins would be the harm these limits prevent.
         return Err(problem);
@@ -47,6 +48,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
     let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
     let options = declared.fold(spec.input.clone(), InputOptions::or);
+    let model_bytes = model.as_ref().map_or(0, |model| model.size_bytes);
     let model = model.and_then(as_model);
     let input = match &model {
         Some((_, manifest)) => options
@@ -56,20 +58,26 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         None => None,
     };
     match (Problem::of_all(errors), source, model, input) {
-        (None, Some(source), Some((model, _)), Some(input)) => Ok(ResolvedScenario {
-            source,
-            model,
-            input,
-            pre: pre.into_iter().map(|hook| hook.resolved).collect(),
-            post: post.into_iter().map(|hook| hook.resolved).collect(),
-            on_plugin_failure: spec.on_plugin_failure,
-        }),
+        (None, Some((source, picture)), Some((model, _)), Some(input)) => {
+            let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
+            let needs = Needs { model_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
+            let estimate = || memory::estimate_mib(&needs, app.config.memory);
+            Ok(ResolvedScenario {
+                source,
+                model,
+                input,
+                pre: pre.into_iter().map(|hook| hook.resolved).collect(),
+                post: post.into_iter().map(|hook| hook.resolved).collect(),
+                on_plugin_failure: spec.on_plugin_failure,
+                memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
+            })
+        }
         (Some(problem), ..) => Err(problem),
         (None, ..) => Err(Problem::internal("a part of a scenario is missing without an error")),
     }
 }
 
-fn check_sizes(spec: &ScenarioSpec) -> Vec<FieldError> {
+fn check_sizes(spec: &ScenarioSpec, most_mib: u32) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut check = |bad: bool, field: &str, message: String| {
         if bad {
@@ -87,6 +95,9 @@ fn check_sizes(spec: &ScenarioSpec) -> Vec<FieldError> {
         let count = hooks.len();
         check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
     }
+    let mib = spec.memory_mib.unwrap_or(1);
+    let range = format!("`memory_mib` is {mib}; a worker has 1 to {most_mib} MiB here (`worker_memory_mib`)");
+    check(!(1..=most_mib).contains(&mib), "memory_mib", range);
     errors
 }
 
@@ -122,19 +133,25 @@ fn unknown(kind: ArtifactKind, reference: &ArtifactRef, existing: &[Artifact]) -
     format!("there is no {kind} `{reference}`; {there_is}")
 }
 
+/// Sides of a picture, where they are known.
+type Picture = Option<[u32; 2]>;
+
 async fn resolve_source(
     app: &App,
     source: &SourceSpec,
     errors: &mut Vec<FieldError>,
-) -> Result<Option<ResolvedSource>, Problem> {
+) -> Result<Option<(ResolvedSource, Picture)>, Problem> {
     let path = match source {
         SourceSpec::Video(reference) => {
             let video = find(app, ArtifactKind::Video, reference, "source.video", errors).await?;
-            return Ok(video.map(|v| ResolvedSource::Video(identity(v))));
+            return Ok(video.map(|video| {
+                let picture = picture(&video.manifest);
+                (ResolvedSource::Video(identity(video)), picture)
+            }));
         }
         // Fetched by the runner, from where it is: what this process could reach says nothing.
         SourceSpec::Url(url) => match seal::seal(app.config.key.as_ref(), url) {
-            Ok(sealed) => return Ok(Some(ResolvedSource::Url(sealed))),
+            Ok(sealed) => return Ok(Some((ResolvedSource::Url(sealed), None))),
             Err(SealError::NoKey) => {
                 errors.push(no_key());
                 return Ok(None);
@@ -150,17 +167,17 @@ async fn resolve_source(
             return Ok(None);
         }
     };
-    match app.probes.inspect(ArtifactKind::Video, &file).await {
-        Ok(_) => {}
+    let picture = match app.probes.inspect(ArtifactKind::Video, &file).await {
+        Ok(manifest) => picture(&manifest),
         Err(problem) if problem.code == ErrorCode::InvalidVideo => {
             errors.push(FieldError::new(problem.code, "source.file", problem.detail));
             return Ok(None);
         }
         Err(problem) => return Err(problem),
-    }
+    };
     // What is not UTF-8 did not come out of a JSON string, unless a link led to it.
     match file.into_os_string().into_string() {
-        Ok(path) => Ok(Some(ResolvedSource::File(path))),
+        Ok(path) => Ok(Some((ResolvedSource::File(path), picture))),
         Err(_) => {
             let message = "the file behind this link has a name that is not UTF-8";
             errors.push(FieldError::new(ErrorCode::InvalidScenario, "source.file", message));
@@ -173,6 +190,13 @@ pub(crate) fn no_key() -> FieldError {
     let message = "the URL has user info or a query, which must be sealed, and this service has no key for that: set \
                    FRAMEHOOK_KEY, the same for all APIs and runners";
     FieldError::new(ErrorCode::SecretNotAccepted, "source.url", message)
+}
+
+const fn picture(manifest: &Manifest) -> Picture {
+    match manifest {
+        Manifest::Video(video) => Some([video.width, video.height]),
+        Manifest::Model(_) | Manifest::Plugin(_) => None,
+    }
 }
 
 fn as_model(artifact: Artifact) -> Option<(ResolvedArtifact, ModelManifest)> {

@@ -1,11 +1,9 @@
-//! Which files of this machine a scenario may read.
-//!
-//! Invariant: a path is judged after all its links are followed, so none leads out of the allowed folders; what is
-//! said about a path outside of them does not depend on whether it exists.
+//! Which files of this machine a scenario may read, in words for whoever posts it; `infra::source_file` judges.
 
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use framehook_core::error_code::ErrorCode;
+use framehook_infra::source_file::{self, Refusal};
 
 use crate::{
     extract::{MISPLACED_URL, looks_like_url},
@@ -28,33 +26,14 @@ pub(crate) async fn resolve(path: &str, allowed: &[PathBuf]) -> Result<PathBuf, 
     if !wanted.is_absolute() {
         return Err(invalid(format!("`{}` is not an absolute path", path.escape_debug())));
     }
-    let folders = canonical_folders(allowed).await;
-    let Ok(canonical) = tokio::fs::canonicalize(wanted).await else {
-        let is_plain = !wanted.components().any(|c| matches!(c, Component::ParentDir));
-        if is_plain && allowed.iter().chain(&folders).any(|folder| wanted.starts_with(folder)) {
-            return Err(invalid(format!("there is no file `{}`", path.escape_debug())));
-        }
-        return Err(not_allowed(path, allowed));
-    };
-    if !folders.iter().any(|folder| canonical.starts_with(folder)) {
-        return Err(not_allowed(path, allowed));
-    }
-    let is_file = tokio::fs::metadata(&canonical).await.is_ok_and(|m| m.is_file());
-    if !is_file {
-        return Err(invalid(format!("`{}` is not a regular file", path.escape_debug())));
-    }
-    Ok(canonical)
-}
-
-async fn canonical_folders(allowed: &[PathBuf]) -> Vec<PathBuf> {
-    let mut folders = Vec::with_capacity(allowed.len());
-    for folder in allowed {
-        match tokio::fs::canonicalize(folder).await {
-            Ok(folder) => folders.push(folder),
-            Err(error) => tracing::warn!("source folder {}: {error}", folder.display()),
-        }
-    }
-    folders
+    let (to_judge, folders) = (wanted.to_owned(), allowed.to_owned());
+    // On a thread of its own: a network folder that is away blocks whoever asks for it.
+    let judged = tokio::task::spawn_blocking(move || source_file::resolve(&to_judge, &folders)).await;
+    judged.unwrap_or(Err(Refusal::Outside)).map_err(|refusal| match refusal {
+        Refusal::Outside => not_allowed(path, allowed),
+        Refusal::Missing => invalid(format!("there is no file `{}`", path.escape_debug())),
+        Refusal::NotAFile => invalid(format!("`{}` is not a regular file", path.escape_debug())),
+    })
 }
 
 fn not_allowed(path: &str, allowed: &[PathBuf]) -> FieldError {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Progress, WorkerStatus},
+    message::{Fetching, Progress, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
     spec::{ResolvedScenario, ScenarioSpec},
@@ -64,6 +64,9 @@ pub struct ProgressView {
     pub frames_total: Option<u64>,
     /// 0 to 100.
     pub percent: Option<f64>,
+    /// How much of its recording is here, while that is still being fetched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fetching: Option<Fetching>,
     /// Frames that the worker has given to the bus; these become readable next.
     pub published: u64,
 }
@@ -98,7 +101,8 @@ impl From<ScenarioRecord> for ScenarioView {
 }
 
 fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressView {
-    let Progress { published, frames_total, .. } = status.map(|s| s.progress).unwrap_or_default();
+    let Progress { published, frames_total, fetching, .. } = status.map(|s| s.progress).unwrap_or_default();
+    let fetching = fetching.filter(|_| !record.state.is_ended());
     let frames = record.stored.map_or(0, |p| p.frame + 1);
     let percent = match (record.state, frames_total) {
         // A container may declare more frames than it holds.
@@ -106,7 +110,13 @@ fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressV
         (_, Some(total)) if total > 0 => Some((frames as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0),
         _ => None,
     };
-    ProgressView { frames, frames_total, percent, published: published.map_or(0, |p| p.frame + 1).max(frames) }
+    ProgressView {
+        frames,
+        frames_total,
+        percent,
+        fetching,
+        published: published.map_or(0, |p| p.frame + 1).max(frames),
+    }
 }
 
 /// One change of a scenario's state or of what is wanted from it.
@@ -166,6 +176,9 @@ pub struct RunnerView {
     pub capacity: u32,
     /// Workers it could start now: none while it drains, or is not alive.
     pub free: u32,
+    /// Memory for all its workers together; absent: as much as they want.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
     /// Takes no new work.
     pub draining: bool,
     /// What a scenario's `placement` can ask for.
@@ -178,7 +191,9 @@ impl From<RunnerRecord> for RunnerView {
     fn from(record: RunnerRecord) -> Self {
         let RunnerRecord { id, incarnation, lost, expires_at, seen_at, status } = record;
         let alive = !lost && expires_at > Timestamp::now();
-        let live = status.workers.iter().filter(|w| !w.phase.is_ended()).count();
+        // Who is still fetching its recording takes no slot.
+        let takes_slot = |w: &&WorkerStatus| !w.phase.is_ended() && w.progress.fetching.is_none();
+        let live = status.workers.iter().filter(takes_slot).count();
         let free = status.capacity.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
         Self {
             id,
@@ -190,6 +205,7 @@ impl From<RunnerRecord> for RunnerView {
             expires_at,
             version: status.version,
             capacity: status.capacity,
+            memory_mib: status.memory_mib,
             draining: status.draining,
             workers: status.workers,
         }

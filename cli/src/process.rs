@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
-use framehook_core::{ids::RunnerId, job::HookLimits};
+use framehook_core::{ids::RunnerId, job::HookLimits, memory::MemoryCaps};
 use framehook_infra::seal::Key;
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
@@ -84,6 +84,7 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
             video: settings.max_video_mib << 20,
         },
         http: http_limits(settings)?,
+        memory: memory_caps(settings),
         lame_duck: Duration::ZERO,
     })
 }
@@ -109,6 +110,11 @@ fn raise_file_limit() {
     }
 }
 
+fn memory_caps(settings: &Settings) -> MemoryCaps {
+    let hook_mib = u32::try_from(settings.hook_memory_mib).unwrap_or(u32::MAX);
+    MemoryCaps { worker_mib: settings.worker_memory_mib, hook_mib }
+}
+
 pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
     let keep_results = settings.keep_results_days.map(|days| DAY * days);
     OrchestratorConfig { keep_results, ..OrchestratorConfig::default() }
@@ -125,6 +131,11 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>)
         },
         source_dirs: settings.source_dirs.clone(),
         max_recording_bytes: settings.max_video_mib << 20,
+        worker_memory_mib: settings.worker_memory_mib,
+        memory_mib: settings.runner_memory_mib,
+        fetch_timeout: Duration::from_secs(settings.fetch_timeout_s),
+        least_rate: settings.fetch_least_kib_s << 10,
+        first_inference: Duration::from_secs(settings.first_inference_s),
         source_networks: settings.source_networks.clone(),
         key,
         intra_threads: settings.intra_threads,

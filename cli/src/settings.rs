@@ -8,7 +8,10 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
-use framehook_core::placement::{Labels, check_labels};
+use framehook_core::{
+    memory::MemoryCaps,
+    placement::{Labels, check_labels},
+};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +73,31 @@ pub(crate) struct Options {
     #[arg(long, env = "FRAMEHOOK_FRAME_TIMEOUT_S", value_name = "S")]
     #[serde(skip_serializing_if = "Option::is_none")]
     frame_timeout_s: Option<u64>,
+
+    /// Longest that a model may take for its first inference, in seconds [default: 30]
+    #[arg(long, env = "FRAMEHOOK_FIRST_INFERENCE_S", value_name = "S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_inference_s: Option<u64>,
+
+    /// Most memory of one worker, in MiB; a scenario may ask for less [default: 2048]
+    #[arg(long, env = "FRAMEHOOK_WORKER_MEMORY_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    worker_memory_mib: Option<u32>,
+
+    /// Memory for all workers of this runner, in MiB [default: three quarters of what this machine or container has]
+    #[arg(long, env = "FRAMEHOOK_RUNNER_MEMORY_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runner_memory_mib: Option<u32>,
+
+    /// Longest that a recording may take to be fetched, in seconds [default: 3600]
+    #[arg(long, env = "FRAMEHOOK_FETCH_TIMEOUT_S", value_name = "S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetch_timeout_s: Option<u64>,
+
+    /// Least that a server must deliver of a recording, in KiB a second over half a minute [default: 16]
+    #[arg(long, env = "FRAMEHOOK_FETCH_LEAST_KIB_S", value_name = "KIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetch_least_kib_s: Option<u64>,
 
     /// Largest plugin that can be uploaded, in MiB [default: 32]
     #[arg(long, env = "FRAMEHOOK_MAX_PLUGIN_MIB", value_name = "MIB")]
@@ -148,6 +176,12 @@ pub(crate) struct Settings {
     pub(crate) hook_call_ms: u64,
     pub(crate) hook_memory_mib: usize,
     pub(crate) frame_timeout_s: u64,
+    pub(crate) first_inference_s: u64,
+    pub(crate) worker_memory_mib: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) runner_memory_mib: Option<u32>,
+    pub(crate) fetch_timeout_s: u64,
+    pub(crate) fetch_least_kib_s: u64,
     pub(crate) max_plugin_mib: u64,
     pub(crate) max_model_mib: u64,
     pub(crate) max_video_mib: u64,
@@ -180,6 +214,13 @@ impl Settings {
             hook_call_ms: 20,
             hook_memory_mib: 64,
             frame_timeout_s: 10,
+            first_inference_s: 30,
+            worker_memory_mib: MemoryCaps::default().worker_mib,
+            runner_memory_mib: None,
+            // An hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half of it.
+            fetch_timeout_s: 3600,
+            // A line that is slower takes all day for a minute of video.
+            fetch_least_kib_s: 16,
             max_plugin_mib: 32,
             // The most that an ONNX file without external data can hold.
             max_model_mib: 2048,
@@ -230,6 +271,11 @@ impl Settings {
             ("hook_call_ms", self.hook_call_ms),
             ("hook_memory_mib", self.hook_memory_mib as u64),
             ("frame_timeout_s", self.frame_timeout_s),
+            ("first_inference_s", self.first_inference_s),
+            ("worker_memory_mib", u64::from(self.worker_memory_mib)),
+            ("runner_memory_mib", self.runner_memory_mib.map_or(1, u64::from)),
+            ("fetch_timeout_s", self.fetch_timeout_s),
+            ("fetch_least_kib_s", self.fetch_least_kib_s),
             ("max_plugin_mib", self.max_plugin_mib),
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),

@@ -40,6 +40,7 @@ pub struct Job {
     pub post: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
     pub limits: HookLimits,
+    pub patience: Patience,
     /// Frames up to and including this one are stored already; go on behind it.
     pub resume_after: Option<Position>,
     pub provenance: Provenance,
@@ -76,6 +77,18 @@ impl Default for HookLimits {
     fn default() -> Self {
         Self { init_ms: 2000, describe_ms: 250, call_ms: 20, memory_bytes: 64 << 20 }
     }
+}
+
+/// How long the model may take. A library cannot be interrupted inside an operator, so a worker whose model takes longer
+/// says so and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patience {
+    /// Reading it and making a session of it.
+    pub load_ms: u64,
+    /// Its first inference, before any frame.
+    pub first_ms: u64,
+    /// Each inference of a frame.
+    pub frame_ms: u64,
 }
 
 /// From the runner, after the job.

@@ -12,6 +12,7 @@ pub mod ids;
 pub mod input;
 pub mod invariants;
 pub mod job;
+pub mod memory;
 pub mod message;
 pub mod placement;
 pub mod planner;

@@ -150,6 +150,9 @@ pub struct RunnerStatus {
     pub sequence: u64,
     /// Most workers it runs at a time.
     pub capacity: u32,
+    /// Memory for all its workers together; absent: as much as they want.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
     /// Takes no new work.
     pub draining: bool,
     pub version: String,
@@ -167,7 +170,7 @@ pub struct WorkerStatus {
     pub generation: Generation,
     pub phase: WorkerPhase,
     /// Why it is in this phase, or why a running one is degraded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "crate::reason::wire")]
     pub reason: Option<Reason>,
     /// Restarts in a row without a new frame.
     pub attempt: u32,
@@ -213,10 +216,21 @@ pub struct Progress {
     pub hook_failures: u64,
     /// As the container declares it.
     pub frames_total: Option<u64>,
+    /// Of a recording that is still being fetched: no worker runs meanwhile, and no slot is taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetching: Option<Fetching>,
     /// Frames a second, from the first to the last frame of this generation.
     pub fps: f64,
     /// Mean of the frames of this generation.
     pub mean: FrameTimings,
+}
+
+/// How much of a recording is here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Fetching {
+    pub bytes: u64,
+    /// If its server says so.
+    pub total: Option<u64>,
 }
 
 impl Envelope {
@@ -341,6 +355,35 @@ fn read<'a, T: Deserialize<'a>>(data: &'a str) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reason::ReasonCode;
+
+    #[test]
+    fn a_new_reason_reaches_readers_of_any_release() {
+        let status = |reason| WorkerStatus {
+            scenario_id: ScenarioId::generate(),
+            generation: 1,
+            phase: WorkerPhase::Failed,
+            reason: Some(reason),
+            attempt: 0,
+            retry_at: None,
+            progress: Progress::default(),
+        };
+        for (code, first, exact) in [
+            (ReasonCode::OutOfMemory, "worker_crash", Some("out_of_memory")),
+            (ReasonCode::ModelStalled, "source_stalled", Some("model_stalled")),
+            (ReasonCode::DecodeError, "decode_error", None),
+        ] {
+            let status = status(Reason::new(code, "why"));
+            let mut json = serde_json::to_value(&status).unwrap();
+            assert_eq!((json["reason"]["code"].as_str(), json["reason"]["exact"].as_str()), (Some(first), exact));
+            assert_eq!(serde_json::from_value::<WorkerStatus>(json.clone()).unwrap(), status);
+            json["reason"]["exact"] = "from_the_future".into();
+            let read: WorkerStatus = serde_json::from_value(json.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read.reason.unwrap().code).unwrap(), first);
+            json.as_object_mut().unwrap().remove("reason");
+            assert_eq!(serde_json::from_value::<WorkerStatus>(json).unwrap().reason, None);
+        }
+    }
 
     #[test]
     fn envelopes_round_trip_and_unknown_fields_are_ignored() {

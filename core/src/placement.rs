@@ -1,14 +1,17 @@
-//! Which runner takes a scenario: one that has every label the scenario asks for, and of those the one with the most
-//! room, so that scenarios are spread.
+//! Which runner takes a scenario: one that has every label the scenario asks for and the memory that its worker may use,
+//! and of those the one with the most room, so that scenarios are spread.
+//!
+//! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory, so that a slow
+//! server keeps nobody else waiting.
 
 use std::{
     cmp::Ordering,
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
 };
 
 use crate::{
     ids::{Incarnation, RunnerId},
-    planner::{RunnerFacts, Snapshot},
+    planner::{RunnerFacts, Snapshot, WorkerFacts},
 };
 
 /// What a runner has or a scenario asks for, such as `gpu=true` or `site=north`.
@@ -40,56 +43,85 @@ pub(crate) struct Room<'a>(Vec<Place<'a>>);
 
 struct Place<'a> {
     runner: &'a RunnerFacts,
+    /// Of its slots, and of its memory.
     used: u32,
+    used_mib: u64,
 }
+
+/// Deployments of one runner that may fetch without being counted. Each has a connection, a buffer of a megabyte and a
+/// file; more of them wait like for a worker.
+const FETCHING: usize = 32;
 
 impl<'a> Room<'a> {
     pub(crate) fn of(snapshot: &Snapshot, alive: &HashMap<Incarnation, &'a RunnerFacts>) -> Self {
-        let used = |runner: &RunnerFacts| {
-            let workers = snapshot.workers.iter().filter(|w| w.incarnation == runner.incarnation);
-            u32::try_from(workers.count()).unwrap_or(u32::MAX)
-        };
+        let mut workers: HashMap<_, Vec<_>> = HashMap::new();
+        snapshot.workers.iter().for_each(|w| workers.entry(w.incarnation).or_default().push(w));
         let takes_work = alive.values().filter(|r| !r.draining);
-        let mut places: Vec<_> = takes_work.map(|&runner| Place { runner, used: used(runner) }).collect();
+        let of = |runner: &RunnerFacts| workers.get(&runner.incarnation).map_or(&[][..], Vec::as_slice);
+        let mut places: Vec<_> = takes_work.map(|&runner| Place::of(runner, of(runner))).collect();
         places.sort_by_key(|p| &p.runner.id);
         Self(places)
     }
 
-    /// Takes a place on a runner with all of these labels.
+    /// Takes a place on a runner with all of these labels and this much memory.
     ///
     /// # Errors
     /// Why there is none, in words for the scenario's user.
-    pub(crate) fn take(&mut self, wanted: &Labels) -> Result<(RunnerId, Incarnation), String> {
-        let fitting = self.0.iter_mut().filter(|p| p.has(wanted) && p.free() > 0);
+    pub(crate) fn take(&mut self, wanted: &Labels, memory_mib: u32) -> Result<(RunnerId, Incarnation), String> {
+        let fitting = self.0.iter_mut().filter(|p| p.has(wanted) && p.free() > 0 && p.fits(memory_mib));
         match fitting.min_by(|a, b| a.by_room(b)) {
             Some(place) => {
                 place.used += 1;
+                place.used_mib += u64::from(memory_mib);
                 Ok((place.runner.id.clone(), place.runner.incarnation))
             }
-            None => Err(self.refusal(wanted)),
+            None => Err(self.refusal(wanted, memory_mib)),
         }
     }
 
-    fn refusal(&self, wanted: &Labels) -> String {
+    fn refusal(&self, wanted: &Labels, memory_mib: u32) -> String {
         let is_nowhere =
             |&(key, value): &(&String, &String)| !self.0.iter().any(|p| p.runner.labels.get(key) == Some(value));
         let missing = list(wanted.iter().filter(is_nowhere));
         let all = list(wanted.iter());
+        let with = if wanted.is_empty() { String::new() } else { format!(" with {all}") };
+        let mut suitable = self.0.iter().filter(|p| p.has(wanted));
+        let largest = suitable.clone().map(|p| p.runner.memory_mib.unwrap_or(u32::MAX)).max().unwrap_or_default();
         if self.0.is_empty() {
             "no runner is there; it starts as soon as one is".to_owned()
         } else if !missing.is_empty() {
             format!("no runner has {missing}; it starts as soon as one with {all} is there")
         } else if !self.0.iter().any(|p| p.has(wanted)) {
             format!("no single runner has all of {all}; it starts as soon as one has")
-        } else if wanted.is_empty() {
-            "every worker of every runner is busy; it starts as soon as one is free".to_owned()
+        } else if largest < memory_mib {
+            format!(
+                "its worker needs {memory_mib} MiB of memory, and the largest runner{with} has {largest} MiB for workers; it \
+                 starts as soon as a larger one is there; a scenario may ask for less with `memory_mib`"
+            )
+        } else if suitable.any(|p| p.free() > 0) {
+            format!(
+                "its worker needs {memory_mib} MiB of memory, and the workers of every runner{with} leave less than that; it \
+                 starts as soon as enough is free"
+            )
         } else {
-            format!("every worker of every runner with {all} is busy; it starts as soon as one is free")
+            format!("every worker of every runner{with} is busy; it starts as soon as one is free")
         }
     }
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
+    fn of(runner: &'a RunnerFacts, workers: &[&WorkerFacts]) -> Self {
+        let reports = runner.workers.iter().filter(|w| w.progress.fetching.is_some());
+        let fetching: HashSet<_> = reports.take(FETCHING).map(|w| (w.scenario_id, w.generation)).collect();
+        let counted = workers.iter().filter(|w| !fetching.contains(&(w.scenario_id, w.generation)));
+        let used = u32::try_from(counted.clone().count()).unwrap_or(u32::MAX);
+        Self { runner, used, used_mib: counted.map(|w| u64::from(w.memory_mib)).sum() }
+    }
+
+    fn fits(&self, memory_mib: u32) -> bool {
+        self.runner.memory_mib.is_none_or(|all| self.used_mib + u64::from(memory_mib) <= u64::from(all))
+    }
+
     fn has(&self, wanted: &Labels) -> bool {
         wanted.iter().all(|(key, value)| self.runner.labels.get(key) == Some(value))
     }
@@ -113,26 +145,34 @@ fn list<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        ids::ScenarioId,
+        message::{Fetching, Progress, WorkerPhase, WorkerStatus},
+        state::WorkerState,
+    };
 
     fn labels(text: &str) -> Labels {
         let pairs = text.split_whitespace().filter_map(|pair| pair.split_once('='));
         pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
-    /// One a line: id, used of capacity, labels.
+    /// One a line: id, used of capacity, labels; `mib=N` of them is its memory.
     fn runners(table: &str) -> Vec<(RunnerFacts, u32)> {
         let lines = table.lines().map(str::trim).filter(|line| !line.is_empty());
         let read = |line: &str| {
             let mut words = line.splitn(3, ' ');
             let id = RunnerId(words.next().unwrap().to_owned());
             let (used, capacity) = words.next().unwrap().split_once('/').unwrap();
+            let mut labels = labels(words.next().unwrap_or_default());
+            let memory_mib = labels.remove("mib").map(|mib| mib.parse().unwrap());
             let facts = RunnerFacts {
                 id,
                 incarnation: Incarnation::generate(),
                 expires_at_us: i64::MAX,
                 capacity: capacity.parse().unwrap(),
+                memory_mib,
                 draining: false,
-                labels: labels(words.next().unwrap_or_default()),
+                labels,
                 seen_at_us: 0,
                 workers: vec![],
             };
@@ -143,11 +183,19 @@ mod tests {
 
     /// Places scenarios that ask for `wanted` until no runner takes one any more: where they went, and why not further.
     fn fill(table: &str, wanted: &str) -> (String, String) {
+        fill_with(table, wanted, 100)
+    }
+
+    fn fill_with(table: &str, wanted: &str, memory_mib: u32) -> (String, String) {
         let runners = runners(table);
-        let mut room = Room(runners.iter().map(|(runner, used)| Place { runner, used: *used }).collect());
+        let place = |(runner, used): &'_ (RunnerFacts, u32)| (runner.clone(), *used);
+        let runners: Vec<_> = runners.iter().map(place).collect();
+        let places =
+            runners.iter().map(|(runner, used)| Place { runner, used: *used, used_mib: u64::from(*used) * 100 });
+        let mut room = Room(places.collect());
         let mut order = vec![];
         loop {
-            match room.take(&labels(wanted)) {
+            match room.take(&labels(wanted), memory_mib) {
                 Ok((id, _)) => order.push(id.0),
                 Err(why) => return (order.join(" "), why),
             }
@@ -184,6 +232,57 @@ mod tests {
         );
         check("gpu=true site=north", "", "no single runner has all of `gpu=true`, `site=north`");
         assert!(fill("", "gpu=true").1.contains("no runner is there"));
+    }
+
+    #[test]
+    fn what_does_not_fit_waits_with_what_it_needs_and_the_largest_there_is() {
+        let check = |memory_mib, wanted, expected: &str, words: &str| {
+            let table = "a 0/4 mib=1000 site=north \n b 1/4 mib=700 \n c 0/1";
+            let (order, why) = fill_with(table, wanted, memory_mib);
+            assert_eq!(order, expected, "{memory_mib}");
+            assert!(why.contains(words), "{memory_mib}: {why}");
+        };
+        check(100, "", "a c a b a b a b", "is busy");
+        check(300, "", "a c a b a b", "needs 300 MiB of memory, and the workers of every runner leave less");
+        check(800, "", "a c", "leave less than that");
+        check(2000, "", "c", "leave less than that");
+        check(1001, "site=north", "", "and the largest runner with `site=north` has 1000 MiB for workers");
+        check(1000, "site=north", "a", "runner with `site=north` leave less");
+    }
+
+    #[test]
+    fn who_only_fetches_takes_no_slot_and_no_memory() {
+        let (mut runner, _) = runners("a 0/2 mib=1000").remove(0);
+        let worker = |n: u128| WorkerFacts {
+            scenario_id: ScenarioId(uuid::Uuid::from_u128(n)),
+            generation: 2,
+            runner_id: runner.id.clone(),
+            incarnation: runner.incarnation,
+            state: WorkerState::Running,
+            memory_mib: 300,
+            ordered_at_us: 0,
+            stop_ordered: false,
+        };
+        let status = |worker: &WorkerFacts, generation, is_fetching: bool| WorkerStatus {
+            scenario_id: worker.scenario_id,
+            generation,
+            phase: WorkerPhase::Starting,
+            reason: None,
+            attempt: 0,
+            retry_at: None,
+            progress: Progress { fetching: is_fetching.then(Fetching::default), ..Progress::default() },
+        };
+        let workers: Vec<_> = (0..40).map(worker).collect();
+        let mut used = |count: usize, report: &dyn Fn(&WorkerFacts) -> Option<WorkerStatus>| {
+            runner.workers = workers[..count].iter().filter_map(report).collect();
+            let place = Place::of(&runner, &workers[..count].iter().collect::<Vec<_>>());
+            (place.used, place.used_mib)
+        };
+        assert_eq!(used(3, &|_| None), (3, 900));
+        assert_eq!(used(3, &|w| Some(status(w, 2, false))), (3, 900));
+        assert_eq!(used(3, &|w| Some(status(w, 2, true))), (0, 0));
+        assert_eq!(used(3, &|w| Some(status(w, 1, true))), (3, 900), "of another generation");
+        assert_eq!(used(40, &|w| Some(status(w, 2, true))), (8, 2400), "not without end");
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct ScenarioFacts {
     pub stored: Option<Position>,
     /// Labels that its runner must have.
     pub placement: Labels,
+    /// Memory that its worker may have.
+    pub memory_mib: u32,
     /// Of the request that made it; no plan depends on it.
     pub traceparent: Option<String>,
 }
@@ -73,6 +75,8 @@ pub struct WorkerFacts {
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
     pub state: WorkerState,
+    /// Memory that it may have.
+    pub memory_mib: u32,
     /// When the last order about it was written.
     pub ordered_at_us: i64,
     /// A stop order was written.
@@ -85,6 +89,8 @@ pub struct RunnerFacts {
     pub incarnation: Incarnation,
     pub expires_at_us: i64,
     pub capacity: u32,
+    /// Memory for all its workers together; `None`: as much as they want.
+    pub memory_mib: Option<u32>,
     pub draining: bool,
     pub labels: Labels,
     /// When its last heartbeat was recorded.
@@ -361,7 +367,7 @@ fn without_worker(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut V
 }
 
 fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
-    let message = match room.take(&scenario.placement) {
+    let message = match room.take(&scenario.placement, scenario.memory_mib) {
         Ok((runner_id, incarnation)) => {
             return actions.push(Action::Deploy {
                 scenario_id: scenario.id,

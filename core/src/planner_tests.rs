@@ -13,6 +13,10 @@ const FRAMES: u64 = 5;
 const PICKY: usize = 3;
 const NORTHERN: usize = 1;
 
+/// Of a runner, and of each scenario's worker: two fit, as two slots do.
+const MEMORY_MIB: u32 = 1000;
+const NEED_MIB: u32 = 500;
+
 fn north() -> Labels {
     Labels::from([("site".into(), "north".into())])
 }
@@ -59,6 +63,7 @@ impl World {
                 generation: 0,
                 stored: None,
                 placement: if n == PICKY { north() } else { Labels::new() },
+                memory_mib: NEED_MIB,
                 traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
@@ -88,6 +93,7 @@ impl World {
             incarnation: process.incarnation,
             expires_at_us: self.now_us + LEASE,
             capacity: 2,
+            memory_mib: Some(MEMORY_MIB),
             draining: false,
             labels: process.labels.clone(),
             seen_at_us: self.now_us,
@@ -139,9 +145,13 @@ impl World {
                     runner_id,
                     incarnation,
                     state: WorkerState::Pending,
+                    memory_mib: scenario.memory_mib,
                     ordered_at_us: now_us,
                     stop_ordered: false,
                 };
+                let of_runner = |w: &&StoredWorker| w.facts.incarnation == incarnation && w.facts.state.is_live();
+                let used: u32 = self.workers.iter().filter(of_runner).map(|w| w.facts.memory_mib).sum();
+                assert!(used + facts.memory_mib <= MEMORY_MIB, "more memory is given away than there is");
                 self.workers.push(StoredWorker { facts });
                 self.order(incarnation, action);
                 true
@@ -476,6 +486,19 @@ fn a_scenario_that_no_runner_suits_waits_for_one_that_does() {
     world.settle();
     assert_eq!(world.scenarios[0].facts.state, ScenarioState::Deploying);
     assert_eq!(world.workers[0].facts.runner_id.0, "runner-1");
+}
+
+#[test]
+fn a_scenario_that_needs_more_memory_than_there_is_waits_and_says_so() {
+    let mut world = World::new(2, 1);
+    world.scenarios[0].facts.memory_mib = MEMORY_MIB;
+    world.scenarios[1].facts.memory_mib = MEMORY_MIB + 1;
+    world.settle();
+    assert_eq!(world.scenarios[0].facts.state, ScenarioState::Deploying);
+    let facts = &world.scenarios[1].facts;
+    let reason = facts.reason.as_ref().unwrap();
+    assert_eq!((facts.state, reason.code), (ScenarioState::Pending, ReasonCode::NoCapacity));
+    assert!(reason.message.contains("needs 1001 MiB") && reason.message.contains("has 1000 MiB"), "{}", reason.message);
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub enum ReasonCode {
     DecodeError,
     /// The model could not be loaded or run.
     ModelLoad,
+    /// The model gave no answer in time: it was still loading, or an inference did not end.
+    ModelStalled,
+    /// The worker needed more memory than it may have.
+    OutOfMemory,
     /// A plugin could not be loaded, or refused its configuration.
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
@@ -48,6 +52,63 @@ pub enum ReasonCode {
 pub struct Reason {
     pub code: ReasonCode,
     pub message: String,
+}
+
+impl ReasonCode {
+    /// What the first release, which knew no codes but its own, can be told instead.
+    #[must_use]
+    const fn first_known(self) -> Self {
+        match self {
+            Self::ModelStalled => Self::SourceStalled,
+            Self::OutOfMemory => Self::WorkerCrash,
+            older => older,
+        }
+    }
+}
+
+/// A reason in a message between processes that may be of different releases: `code` is one that all of them know, the
+/// code it really is stands in `exact`. A reader to whom that is news keeps `code`.
+pub(crate) mod wire {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializer as _};
+
+    use super::{Reason, ReasonCode};
+
+    #[derive(Serialize)]
+    struct Written<'a> {
+        code: ReasonCode,
+        message: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        exact: Option<ReasonCode>,
+    }
+
+    #[derive(Deserialize)]
+    struct Read {
+        code: ReasonCode,
+        message: String,
+        #[serde(default)]
+        exact: Option<String>,
+    }
+
+    pub(crate) fn serialize<S: Serializer>(reason: &Option<Reason>, out: S) -> Result<S::Ok, S::Error> {
+        let written = reason.as_ref().map(|Reason { code, message }| {
+            let known = code.first_known();
+            Written { code: known, message, exact: (known != *code).then_some(*code) }
+        });
+        written.serialize(out)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Reason>, D::Error> {
+        let read = Option::<Read>::deserialize(from)?;
+        Ok(read.map(|Read { code, message, exact }| {
+            let exact = exact.and_then(|word| {
+                ReasonCode::deserialize(
+                    word.as_str().into_deserializer() as serde::de::value::StrDeserializer<'_, serde::de::value::Error>
+                )
+                .ok()
+            });
+            Reason::new(exact.unwrap_or(code), message)
+        }))
+    }
 }
 
 impl Reason {

@@ -38,6 +38,9 @@ pub struct ScenarioSpec {
     /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; see `GET /runner`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub placement: BTreeMap<String, String>,
+    /// Memory that its worker may have, in MiB; estimated from model, input, video and plugins if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
 }
 
 /// Where the frames come from: exactly one of these.
@@ -111,6 +114,9 @@ pub struct ResolvedScenario {
     pub pre: Vec<ResolvedHook>,
     pub post: Vec<ResolvedHook>,
     pub on_plugin_failure: OnPluginFailure,
+    /// Memory that its worker may have; absent in what older releases made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

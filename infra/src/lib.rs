@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod postgres;
 mod row;
 pub mod seal;
+pub mod source_file;
 mod sql;
 pub mod sqlite;
 pub mod store;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Display, str::FromStr};
 
-use framehook_core::prediction::Position;
+use framehook_core::{memory::UNKNOWN_MIB, prediction::Position};
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
 use sqlx::{ColumnIndex, Decode, Row, Type};
@@ -31,6 +31,9 @@ pub(crate) trait RowExt: Row {
 
     /// The columns `stored_pts_us` and `stored_frame`.
     fn stored(&self) -> Result<Option<Position>>;
+
+    /// The column `memory_mib`, which older releases leave empty.
+    fn memory_mib(&self) -> Result<u32>;
 }
 
 impl<R: Row> RowExt for R
@@ -60,5 +63,10 @@ where
     fn stored(&self) -> Result<Option<Position>> {
         let (pts_us, frame): (Option<i64>, Option<i64>) = (self.col("stored_pts_us")?, self.col("stored_frame")?);
         Ok(pts_us.zip(frame).map(|(pts_us, frame)| Position { pts_us, frame: unsigned(frame) }))
+    }
+
+    fn memory_mib(&self) -> Result<u32> {
+        let mib: Option<i64> = self.col("memory_mib")?;
+        Ok(mib.map_or(UNKNOWN_MIB, |mib| u32::try_from(mib).unwrap_or(u32::MAX)))
     }
 }

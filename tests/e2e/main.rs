@@ -16,6 +16,7 @@ mod faults;
 mod hooks;
 mod lifecycle;
 mod matrix;
+mod owners;
 mod secrets;
 mod structure;
 mod traces;

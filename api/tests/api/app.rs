@@ -13,6 +13,7 @@ use axum::{
 use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
 use framehook_core::{
     ids::{Digest, ScenarioId},
+    memory::MemoryCaps,
     prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
 };
 use framehook_infra::{
@@ -86,6 +87,7 @@ impl TestApp {
         std::fs::create_dir(&videos).unwrap();
         let fake = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/fake-probe.sh");
         let config = ApiConfig {
+            memory: MemoryCaps::default(),
             worker: fake.clone(),
             plugin_host: fake,
             onnxruntime: "libonnxruntime.so".into(),

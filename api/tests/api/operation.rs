@@ -39,6 +39,7 @@ async fn health_runners_and_metrics() {
         incarnation: Incarnation::generate(),
         sequence: 1,
         capacity: 4,
+        memory_mib: Some(3000),
         draining: false,
         version: "0.1.0".into(),
         labels: BTreeMap::from([("site".into(), "north".into())]),

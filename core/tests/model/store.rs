@@ -166,6 +166,7 @@ impl Store {
             generation: self.generation,
             stored: self.stored.map(position),
             placement: BTreeMap::new(),
+            memory_mib: 1,
             traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
@@ -185,6 +186,7 @@ impl Store {
             runner_id: runner_id(name),
             incarnation: incarnation(worker.order.host),
             state: worker.state,
+            memory_mib: 1,
             // Before or after the runner was seen, and overdue: the model's timing waits for nothing.
             ordered_at_us: if worker.heard { NOW - 2 } else { NOW },
             stop_ordered: worker.stop_ordered,
@@ -410,6 +412,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         incarnation: incarnation(host),
         expires_at_us: if runner.expired { NOW } else { NOW + 1 },
         capacity: 1,
+        memory_mib: None,
         draining: false,
         labels: BTreeMap::new(),
         seen_at_us: NOW - 1,

@@ -30,18 +30,15 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The delay before restart number `attempt` (from 1); `None` once they are exhausted. `random` is in 0..1.
-    pub(crate) fn delay(&self, attempt: u32, random: f64) -> Option<Duration> {
-        if attempt > self.max_attempts {
-            return None;
-        }
+    /// The delay before restart number `attempt` (from 1). `random` is in 0..1.
+    pub(crate) fn delay(&self, attempt: u32, random: f64) -> Duration {
         let plain = match attempt {
             0 | 1 => self.quick,
             // 2^31 times any base is past any cap.
             _ => self.base.saturating_mul(1 << (attempt - 2).min(31)),
         };
         let factor = 1.0 + self.jitter.clamp(0.0, 1.0) * (2.0 * random - 1.0);
-        Some(plain.min(self.cap).mul_f64(factor.max(0.0)))
+        plain.min(self.cap).mul_f64(factor.max(0.0))
     }
 }
 
@@ -53,19 +50,16 @@ mod tests {
 
     #[test]
     fn the_schedule_is_quick_then_doubles_up_to_its_cap() {
-        let backoff = Backoff { max_attempts: 50, ..Backoff::default() };
-        let millis = |attempt| backoff.delay(attempt, 0.5).unwrap().as_millis();
+        let millis = |attempt| Backoff::default().delay(attempt, 0.5).as_millis();
         assert_eq!([1, 2, 3, 4, 5, 8, 9, 40].map(millis), [100, 500, 1000, 2000, 4000, 30_000, 30_000, 30_000]);
-        assert_eq!(Backoff::default().delay(6, 0.5), None);
-        assert_eq!(Backoff { max_attempts: 0, ..backoff }.delay(1, 0.5), None);
     }
 
     proptest! {
         #[test]
         fn jitter_stays_within_its_share(attempt in 1u32..60, random in 0.0..1.0) {
-            let backoff = Backoff { max_attempts: 60, ..Backoff::default() };
-            let plain = backoff.delay(attempt, 0.5).unwrap().as_secs_f64();
-            let delay = backoff.delay(attempt, random).unwrap().as_secs_f64();
+            let backoff = Backoff::default();
+            let plain = backoff.delay(attempt, 0.5).as_secs_f64();
+            let delay = backoff.delay(attempt, random).as_secs_f64();
             prop_assert!((plain * 0.799..=plain * 1.201).contains(&delay), "{delay} is not {plain} +- 20 %");
         }
     }

@@ -110,7 +110,7 @@ impl Compiler {
         };
         match output.status.code() {
             Some(0) => {}
-            Some(_) => return Err(refused(last_lines(&output.stderr))),
+            Some(_) => return Err(refused(last_lines(&output.stderr).replace(&*wasm.to_string_lossy(), "its file"))),
             None => return Err(broken("the compiler died", io::Error::other(output.status.to_string()))),
         }
         let target = path.to_owned();

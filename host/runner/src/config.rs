@@ -6,7 +6,12 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::{ids::RunnerId, job::HookLimits, placement::Labels};
+use framehook_core::{
+    ids::RunnerId,
+    job::{HookLimits, Patience},
+    memory::MemoryCaps,
+    placement::Labels,
+};
 use framehook_infra::seal::Key;
 use ipnet::IpNet;
 
@@ -18,6 +23,10 @@ pub struct RunnerConfig {
     pub runner_id: RunnerId,
     /// Most worker processes at a time (`MAX_WORKERS`); further deployments wait for one to end.
     pub max_workers: u32,
+    /// Memory for all workers together, in MiB; `None`: three quarters of what this machine or container has.
+    pub memory_mib: Option<u32>,
+    /// Most memory of one worker.
+    pub worker_memory_mib: u32,
     /// What it has, for scenarios that ask for it.
     pub labels: Labels,
     /// The `framehook-worker` executable.
@@ -37,6 +46,12 @@ pub struct RunnerConfig {
     pub recordings_dir: PathBuf,
     /// Most bytes of a recording.
     pub max_recording_bytes: u64,
+    /// A recording that is not here after this is given up.
+    pub fetch_timeout: Duration,
+    /// Bytes a second that a server must deliver of a recording, on average over each `rate_window`; it may take as long
+    /// for its first answer.
+    pub least_rate: u64,
+    pub rate_window: Duration,
     /// Networks in which a scenario's `url` source may lie besides the public one.
     pub source_networks: Vec<IpNet>,
     /// Opens the credentials of sources; without one, sources that have some fail.
@@ -49,6 +64,10 @@ pub struct RunnerConfig {
     pub frame_timeout: Duration,
     /// The same before it is ready: opening the source and loading the model take longer than a frame.
     pub start_timeout: Duration,
+    /// A model that takes longer to load, before its first inference, is stalled.
+    pub load_timeout: Duration,
+    /// A model whose first inference takes longer is stalled.
+    pub first_inference: Duration,
     /// Wall time of one compilation.
     pub compile_timeout: Duration,
     pub backoff: Backoff,
@@ -74,6 +93,8 @@ impl RunnerConfig {
         Self {
             runner_id,
             max_workers: 4,
+            memory_mib: None,
+            worker_memory_mib: MemoryCaps::default().worker_mib,
             labels: Labels::new(),
             worker,
             plugin_host,
@@ -84,6 +105,12 @@ impl RunnerConfig {
             recordings_dir,
             // As of an uploaded video.
             max_recording_bytes: 64 << 30,
+            // An hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half of it.
+            fetch_timeout: Duration::from_secs(3600),
+            // A line that is slower takes all day for a minute of video.
+            least_rate: 16 << 10,
+            // Longer than any pause of a line that is worth waiting for.
+            rate_window: Duration::from_secs(30),
             source_networks: Vec::new(),
             key: None,
             // Fastest for several streams: more threads on one inference cost more than they give.
@@ -93,6 +120,10 @@ impl RunnerConfig {
             frame_timeout: Duration::from_secs(10),
             // Twice what an upload may take to be judged, which loads a model and a video in the same way.
             start_timeout: Duration::from_secs(120),
+            // As much as an upload may take to be judged.
+            load_timeout: Duration::from_secs(60),
+            // A hundred times what the largest models in use take for a frame on one core.
+            first_inference: Duration::from_secs(30),
             // A component of a script language (18 MB) takes 14 s on a fast core.
             compile_timeout: Duration::from_secs(60),
             backoff: Backoff::default(),
@@ -100,6 +131,16 @@ impl RunnerConfig {
             heartbeat: Duration::from_millis(500),
             // Long enough for an orchestrator to be started again by hand.
             keep_ended: Duration::from_secs(600),
+        }
+    }
+
+    /// A little less than the frame timeout for a frame, so that the worker can say that it is the model which is silent.
+    pub(crate) fn patience(&self) -> Patience {
+        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Patience {
+            load_ms: millis(self.load_timeout),
+            first_ms: millis(self.first_inference),
+            frame_ms: millis(self.frame_timeout * 9 / 10),
         }
     }
 

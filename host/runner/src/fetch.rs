@@ -4,7 +4,9 @@
 //! - A connection goes only to an address that was checked (`network`), after each redirect anew: what a name resolves to
 //!   a moment later changes nothing.
 //! - Credentials go to the server they were given for and to no other.
-//! - What is said about a source holds its address, and nothing of what a server or a library says about the whole URL.
+//! - What is said about a source holds its address, and nothing of what a server or a library says about the whole URL, of
+//!   where it leads or of an address inside; the log has that.
+//! - A server that delivers slower than it must, or for longer than it may, is given up.
 //!
 //! Deliberately absent: any authentication but Basic; going on with half a file; noticing that a recording is another one
 //! than in an earlier deployment.
@@ -13,6 +15,7 @@ use std::{error::Error, fmt::Display, io, net::SocketAddr, time::Duration};
 
 use framehook_core::{
     ids::ScenarioId,
+    message::Fetching,
     reason::{Reason, ReasonCode},
     source_url::SealedUrl,
 };
@@ -23,7 +26,7 @@ use tokio::{
     fs::File,
     io::{AsyncWrite, AsyncWriteExt as _, BufWriter},
     task,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use url::Url;
 
@@ -43,17 +46,14 @@ pub(crate) async fn fetch(
     config: &RunnerConfig,
     scenario: ScenarioId,
     source: &SealedUrl,
+    tell: impl Fn(Fetching),
 ) -> Result<TempPath, Setback> {
     let fetch = Fetch { config, address: &source.address };
-    let url = seal::open(config.key.as_ref(), source).map_err(|error| {
-        let advice = "all APIs and runners need the same key (FRAMEHOOK_KEY)";
-        fetch.fatal(ReasonCode::SourceAuth, format!("has credentials that cannot be opened: {error}; {advice}"))
-    })?;
-    let response = fetch.follow(url.expose().clone()).await?;
-    let file = tempfile::Builder::new().prefix(&format!("{scenario}-")).tempfile_in(&config.recordings_dir);
-    let (file, path) = file.map_err(|error| fetch.not_stored(&error))?.into_parts();
-    fetch.save(response, File::from_std(file)).await?;
-    Ok(path)
+    let late = |_| {
+        let message = format!("was not fetched within {} s (`fetch_timeout_s`)", config.fetch_timeout.as_secs());
+        Err(fetch.fatal(ReasonCode::SourceStalled, message))
+    };
+    timeout(config.fetch_timeout, fetch.whole(scenario, source, tell)).await.unwrap_or_else(late)
 }
 
 struct Fetch<'a> {
@@ -63,6 +63,27 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
+    async fn whole(
+        &self,
+        scenario: ScenarioId,
+        source: &SealedUrl,
+        tell: impl Fn(Fetching),
+    ) -> Result<TempPath, Setback> {
+        let config = self.config;
+        let url = seal::open(config.key.as_ref(), source).map_err(|error| {
+            let advice = "all APIs and runners need the same key (FRAMEHOOK_KEY)";
+            self.fatal(ReasonCode::SourceAuth, format!("has credentials that cannot be opened: {error}; {advice}"))
+        })?;
+        let slow =
+            |_| Err(self.retry(ReasonCode::SourceStalled, format!("gave no answer for {:?}", config.rate_window)));
+        let answer = timeout(config.rate_window, self.follow(url.expose().clone()));
+        let response = answer.await.unwrap_or_else(slow)?;
+        let file = tempfile::Builder::new().prefix(&format!("{scenario}-")).tempfile_in(&config.recordings_dir);
+        let (file, path) = file.map_err(|error| self.not_stored(&error))?.into_parts();
+        self.save(response, File::from_std(file), tell).await?;
+        Ok(path)
+    }
+
     /// The first answer that is a recording.
     async fn follow(&self, mut url: Url) -> Result<Response, Setback> {
         for _ in 0..=MAX_REDIRECTS {
@@ -92,7 +113,6 @@ impl Fetch<'_> {
 
     /// Where a connection may go.
     async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Setback> {
-        let host = url.host_str().unwrap_or_default();
         let to_resolve = url.clone();
         let resolving = task::spawn_blocking(move || to_resolve.socket_addrs(|| None));
         let found = match timeout(self.config.frame_timeout, resolving).await {
@@ -100,47 +120,75 @@ impl Fetch<'_> {
             Err(late) => Err(late.into()),
         };
         let found = found.map_err(|error| {
-            let message = format!("cannot be reached: the host {host} cannot be resolved: {error}");
-            self.retry(ReasonCode::SourceUnreachable, message)
+            self.log(&format!("{} cannot be resolved: {error}", url.host_str().unwrap_or_default()));
+            self.retry(ReasonCode::SourceUnreachable, "cannot be reached: its host, or one it leads to, is not known")
         })?;
         let networks = &self.config.source_networks;
         let (allowed, refused): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|address| network::is_allowed(address.ip(), networks));
         match (allowed.as_slice(), refused.first()) {
             ([], Some(address)) => {
-                let message = format!(
-                    "leads to {}, which is no public address; allow its network in the runner's `source_networks`, or \
-                     upload the video",
-                    address.ip()
-                );
+                self.log(&format!("leads to {}, which no network of `source_networks` holds", address.ip()));
+                let message = "leads to an address that is not public; allow its network in the runner's `source_networks`, \
+                               or upload the video";
                 Err(self.fatal(ReasonCode::SourceUnreachable, message))
             }
             _ => Ok(allowed),
         }
     }
 
-    async fn save(&self, mut response: Response, file: impl AsyncWrite + Unpin) -> Result<(), Setback> {
+    async fn save(
+        &self,
+        mut response: Response,
+        file: impl AsyncWrite + Unpin,
+        tell: impl Fn(Fetching),
+    ) -> Result<(), Setback> {
         let cap = self.config.max_recording_bytes;
         let too_large = || {
             let message = format!("is larger than the {cap} bytes a video may have (`max_video_mib`)");
             self.fatal(ReasonCode::SourceUnreachable, message)
         };
-        if response.content_length().is_some_and(|size| size > cap) {
+        let total = response.content_length();
+        if total.is_some_and(|size| size > cap) {
             return Err(too_large());
         }
         let mut file = BufWriter::with_capacity(WRITE_BUFFER, file);
-        let mut size = 0;
-        while let Some(bytes) = response.chunk().await.map_err(|error| self.lost(error))? {
+        let (mut size, mut least) = (0, self.least_by_then(0));
+        loop {
+            let Ok(chunk) = timeout_at(least.at, response.chunk()).await else {
+                if size < least.size {
+                    return Err(self.too_slow());
+                }
+                least = self.least_by_then(size);
+                continue;
+            };
+            let Some(bytes) = chunk.map_err(|error| self.lost(error))? else { break };
             size += bytes.len() as u64;
             if size > cap {
                 return Err(too_large());
             }
             file.write_all(&bytes).await.map_err(|error| self.not_stored(&error))?;
+            tell(Fetching { bytes: size, total });
         }
         file.flush().await.map_err(|error| self.not_stored(&error))
     }
 
-    /// The URL is taken out of the error, which would tell the query.
+    /// What must be here at the end of a window that begins now.
+    fn least_by_then(&self, size: u64) -> Least {
+        let RunnerConfig { rate_window, least_rate, .. } = *self.config;
+        let due = u128::from(least_rate) * rate_window.as_millis() / 1000;
+        Least { at: Instant::now() + rate_window, size: size.saturating_add(u64::try_from(due).unwrap_or(u64::MAX)) }
+    }
+
+    fn too_slow(&self) -> Setback {
+        let RunnerConfig { rate_window, least_rate, .. } = self.config;
+        let message =
+            format!("delivered less than {} KiB a second for {rate_window:?} (`fetch_least_kib_s`)", least_rate >> 10);
+        self.retry(ReasonCode::SourceStalled, message)
+    }
+
+    /// The log has the error without the URL, which would tell the query. The reason has not even the rest: a certificate
+    /// tells other names of a server, and a failed connection where a redirect led.
     fn lost(&self, error: reqwest::Error) -> Setback {
         if error.is_timeout() && !error.is_connect() {
             let message = format!("delivered nothing for {:?}", self.config.frame_timeout);
@@ -151,12 +199,18 @@ impl Fetch<'_> {
         while let Some(deeper) = cause.source() {
             cause = deeper;
         }
-        self.retry(ReasonCode::SourceUnreachable, format!("cannot be fetched: {cause}"))
+        self.log(&format!("cannot be fetched: {cause}"));
+        let what = if error.is_connect() { "no connection could be made" } else { "the connection broke off" };
+        self.retry(ReasonCode::SourceUnreachable, format!("cannot be fetched: {what}"))
+    }
+
+    fn log(&self, what: &str) {
+        tracing::warn!(source = self.address, "{what}");
     }
 
     fn not_stored(&self, error: &io::Error) -> Setback {
-        let folder = self.config.recordings_dir.display();
-        self.retry(ReasonCode::StorageFull, format!("cannot be stored in {folder}: {error}; free space there"))
+        self.log(&format!("cannot be stored in {}: {error}", self.config.recordings_dir.display()));
+        self.retry(ReasonCode::StorageFull, "cannot be stored: the runner's disk takes no more; free space there")
     }
 
     fn retry(&self, code: ReasonCode, what: impl Display) -> Setback {
@@ -166,6 +220,12 @@ impl Fetch<'_> {
     fn fatal(&self, code: ReasonCode, what: impl Display) -> Setback {
         Setback::Fatal(Reason::new(code, format!("the source {} {what}", self.address)))
     }
+}
+
+/// How large a recording must be by when.
+struct Least {
+    at: Instant,
+    size: u64,
 }
 
 /// A client for one request, which knows no other address of the host than these.
@@ -269,14 +329,20 @@ mod tests {
         let config = config();
         let fetch = Fetch { config: &config, address: ADDRESS };
         let full = File::options().write(true).open("/dev/full").await.unwrap();
-        let Err(Setback::Retry(reason)) = fetch.save(answer(200, ""), full).await else { panic!("it was stored") };
+        let Err(Setback::Retry(reason)) = fetch.save(answer(200, ""), full, |_| {}).await else {
+            panic!("it was stored")
+        };
         assert_eq!(reason.code, ReasonCode::StorageFull);
-        assert!(reason.message.contains("recordings: No space left"), "{}", reason.message);
+        assert!(
+            reason.message.contains("takes no more") && !reason.message.contains("recordings"),
+            "{}",
+            reason.message
+        );
 
         for (cap, fits) in [(5, true), (4, false)] {
             let config = RunnerConfig { max_recording_bytes: cap, ..config.clone() };
             let mut stored = Vec::new();
-            let saved = Fetch { config: &config, address: ADDRESS }.save(answer(200, ""), &mut stored).await;
+            let saved = Fetch { config: &config, address: ADDRESS }.save(answer(200, ""), &mut stored, |_| {}).await;
             match saved {
                 Ok(()) => assert!(fits && stored == [7; 5]),
                 Err(Setback::Fatal(reason)) => assert!(!fits && reason.message.contains("larger than the 4 bytes")),

@@ -13,9 +13,11 @@
 //! Deliberately absent: any knowledge of the database (orders and results travel over the bus only), of the engine that
 //! compiles plugins (a child process does), and of codecs and models.
 
+mod admission;
 mod backoff;
 mod compile;
 mod config;
+mod ending;
 mod fetch;
 mod heartbeat;
 mod metrics;

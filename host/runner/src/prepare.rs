@@ -10,10 +10,12 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     spec::{ResolvedHook, ResolvedSource},
 };
-use framehook_infra::blobs::Blobs;
-use tempfile::TempPath;
+use framehook_infra::{
+    blobs::{BlobError, Blobs},
+    source_file::{self, Refusal},
+};
 
-use crate::{compile::Compiler, config::RunnerConfig, fetch, supervisor::Setback};
+use crate::{compile::Compiler, config::RunnerConfig, supervisor::Setback};
 
 /// What preparing needs.
 pub(crate) struct Workshop {
@@ -23,8 +25,7 @@ pub(crate) struct Workshop {
 }
 
 impl Workshop {
-    /// The job of a worker that goes on after `resume_after`. What had to be fetched is kept in `recording` for the next
-    /// worker of the same deployment.
+    /// The job of a worker that goes on after `resume_after`; `recording` is its source where that had to be fetched.
     ///
     /// # Errors
     /// With the reason, and whether another try may help.
@@ -32,19 +33,15 @@ impl Workshop {
         &self,
         order: &DeployOrder,
         resume_after: Option<Position>,
-        recording: &mut Option<TempPath>,
+        recording: Option<&Path>,
     ) -> Result<Job, Setback> {
         let scenario = &order.scenario;
         let source = match &scenario.source {
             ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
             ResolvedSource::File(path) => self.file(path.into()).await?,
-            ResolvedSource::Url(url) => {
-                let fetched = match recording {
-                    Some(fetched) => fetched,
-                    None => recording.insert(fetch::fetch(&self.config, order.scenario_id, url).await?),
-                };
-                fetched.to_path_buf()
-            }
+            ResolvedSource::Url(_) => recording.map(Path::to_path_buf).ok_or_else(|| {
+                Setback::Retry(Reason::new(ReasonCode::SourceUnreachable, "the recording was not fetched"))
+            })?,
         };
         let model = self.blob("model", &scenario.model.name, &scenario.model.digest).await?;
         let pre = self.hooks(&scenario.pre).await?;
@@ -61,6 +58,7 @@ impl Workshop {
             post,
             on_plugin_failure: scenario.on_plugin_failure,
             limits: self.config.hook_limits,
+            patience: self.config.patience(),
             resume_after,
             provenance: Provenance { model: scenario.model.digest.clone(), plugins, revision: order.revision },
             intra_threads: self.config.intra_threads,
@@ -92,31 +90,34 @@ impl Workshop {
 
     async fn blob(&self, kind: &str, name: &str, digest: &Digest) -> Result<PathBuf, Setback> {
         self.blobs.verified(digest).await.map_err(|error| {
-            let message = format!("the {kind} {name} ({digest}) cannot be used: {error}");
+            // The log has the addresses and paths that the store names.
+            tracing::warn!(%digest, "blob: {error}");
+            let why = match error {
+                BlobError::Unavailable(_) => "the shared blob store is not available".to_owned(),
+                BlobError::Io { source, .. } => source.kind().to_string(),
+                told => told.to_string(),
+            };
+            let message = format!("the {kind} {name} ({digest}) cannot be used: {why}");
             Setback::Retry(Reason::new(ReasonCode::BlobUnavailable, message))
         })
     }
 }
 
-/// The real path of a file source, if it lies in one of `dirs`: links are followed first, so none leads out of them.
+/// The real path of a file source, if it lies in one of `dirs`.
 fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Setback> {
-    let reason = |message: String| Reason::new(ReasonCode::SourceUnreachable, message);
-    let real = path.canonicalize().map_err(|error| {
-        // It may appear yet, such as a disk that is mounted late.
-        Setback::Retry(reason(format!("the source {} cannot be opened: {error}", path.display())))
-    })?;
-    if !dirs.iter().filter_map(|dir| dir.canonicalize().ok()).any(|dir| real.starts_with(dir)) {
-        let allowed = match dirs {
-            [] => "none; name one in the runner's `source_dirs`, or upload the video".to_owned(),
-            _ => dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "),
+    source_file::resolve(path, dirs).map_err(|refusal| {
+        let say = |what: &str| {
+            Reason::new(ReasonCode::SourceUnreachable, format!("the source {} {what}", path.display()))
         };
-        let message = format!("the source {} is outside the allowed folders: {allowed}", path.display());
-        return Err(Setback::Fatal(reason(message)));
-    }
-    if !real.is_file() {
-        return Err(Setback::Fatal(reason(format!("the source {} is not a regular file", path.display()))));
-    }
-    Ok(real)
+        match refusal {
+            // It may appear yet, such as a disk that is mounted late.
+            Refusal::Missing => Setback::Retry(say("is not there")),
+            Refusal::NotAFile => Setback::Fatal(say("is not a regular file")),
+            Refusal::Outside => Setback::Fatal(say(
+                "is outside the folders that its runner may read (`source_dirs`); name its folder there, or upload the video",
+            )),
+        }
+    })
 }
 
 #[cfg(test)]
@@ -140,10 +141,10 @@ mod tests {
             Err(Setback::Fatal(reason)) => assert!(reason.message.contains(words), "{}", reason.message),
             other => panic!("{}: {other:?}", path.display()),
         };
-        fatal(&outside.join("a.mp4"), &allowed, "outside the allowed folders");
-        fatal(&inside.join("../out/a.mp4"), &allowed, "outside the allowed folders");
-        fatal(&inside.join("link.mp4"), &allowed, "outside the allowed folders");
-        fatal(&inside.join("a.mp4"), &[], "none; name one");
+        fatal(&outside.join("a.mp4"), &allowed, "outside the folders");
+        fatal(&outside.join("missing.mp4"), &allowed, "outside the folders");
+        fatal(&inside.join("link.mp4"), &allowed, "outside the folders");
+        fatal(&inside.join("a.mp4"), &[], "`source_dirs`");
         fatal(&inside, &allowed, "not a regular file");
         let missing = allowed_source(&inside.join("missing.mp4"), &allowed);
         assert!(matches!(missing, Err(Setback::Retry(r)) if r.code == ReasonCode::SourceUnreachable));

@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io,
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
@@ -13,6 +14,7 @@ use std::{
 };
 
 use framehook_core::job::{Control, Job, Report, length_prefix};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -23,7 +25,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::records::RecordReader;
+use crate::{ending::Exit, records::RecordReader};
 
 /// What a child keeps of the runner's environment: where libraries are and how much to log. No credentials.
 const ENVIRONMENT: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
@@ -68,12 +70,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Gives a process that was started with [`start`] its job.
+    /// Gives a process that was started with [`start`] its job, and the memory it may have.
     ///
     /// # Errors
-    /// When the job is too long to be sent.
-    pub(crate) fn new(mut child: Child, job: &Job) -> io::Result<Self> {
+    /// When the job is too long to be sent, or the process cannot be limited.
+    pub(crate) fn new(mut child: Child, job: &Job, memory_mib: u32) -> io::Result<Self> {
         let first = record(job)?;
+        limit_memory(&child, memory_mib)?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("the worker has no pipes"));
@@ -104,8 +107,8 @@ impl Worker {
         self.child.start_kill().ok();
     }
 
-    /// Waits for its end, which is forced if it takes long, and tells how it ended and its last lines.
-    pub(crate) async fn end(self) -> String {
+    /// Waits for its end, which is forced if it takes long, and tells how it ended.
+    pub(crate) async fn end(self) -> Exit {
         let Self { mut child, reports, records, last_lines, mut stderr } = self;
         // Whatever it still waits for, reading or writing, is over.
         drop((reports, records));
@@ -115,12 +118,20 @@ impl Worker {
             Err(_) => child.kill().await.and(child.wait().await),
         };
         timeout(STDERR_GRACE, &mut stderr).await.ok();
-        let status = status.map_or_else(|e| format!("unknown status ({e})"), |s| s.to_string());
-        match last_lines.text() {
-            lines if lines.is_empty() => status,
-            lines => format!("{status}; its last lines: {lines}"),
-        }
+        let signal = status.as_ref().ok().and_then(|status| status.signal());
+        let how = status.map_or_else(|e| format!("unknown status ({e})"), |s| s.to_string());
+        Exit { how, signal, last_lines: last_lines.text() }
     }
+}
+
+/// Data is what a process has written, or may write, for itself: unlike address space it is not what an engine only
+/// reserves, and unlike what is resident the kernel refuses it at once, as an error that can be told.
+fn limit_memory(child: &Child, memory_mib: u32) -> io::Result<()> {
+    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
+    let gone = || io::Error::other("the worker is gone");
+    let most = Some(u64::from(memory_mib) << 20);
+    prlimit(Some(pid.ok_or_else(gone)?), Resource::Data, Rlimit { current: most, maximum: most })?;
+    Ok(())
 }
 
 fn record(value: &impl Serialize) -> io::Result<Vec<u8>> {

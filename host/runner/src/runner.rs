@@ -14,7 +14,7 @@ use framehook_infra::{
     telemetry,
 };
 use tokio::{
-    sync::{Semaphore, watch},
+    sync::watch,
     task::{self, JoinError, JoinSet},
     time::{Instant, sleep, sleep_until, timeout},
 };
@@ -22,6 +22,7 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Instrument as _, field::Empty};
 
 use crate::{
+    admission::{Admission, memory_of_machine},
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
     heartbeat, metrics,
@@ -57,7 +58,8 @@ pub async fn run(
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
     let (id, labels) = (config.runner_id.clone(), config.labels.clone());
-    let roster = Roster::new(id, incarnation, config.max_workers, labels, config.keep_ended);
+    let memory_mib = config.memory_mib.or_else(memory_of_machine);
+    let roster = Roster::new(id, incarnation, config.max_workers, memory_mib, labels, config.keep_ended);
     let board = Arc::new(Board::new(roster));
     metrics::global().slots.set(config.max_workers.into());
     // The first beat announces us: from now on orders may come, and they are being listened to.
@@ -65,7 +67,7 @@ pub async fn run(
     let beats = AbortOnDropHandle::new(beats);
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
-        slots: Arc::new(Semaphore::new(config.max_workers as usize)),
+        admission: Admission::new(config.max_workers, memory_mib),
         spare: Spare::new(&config),
         workshop: Workshop { compiler: Compiler::new(&config), config, blobs },
         bus: bus.clone(),
@@ -246,9 +248,7 @@ impl Runner {
             nobody.cancel();
             nobody
         });
-        let is_busy = self.shared.slots.available_permits() == 0;
-        let reason =
-            is_busy.then(|| Reason::new(ReasonCode::NoCapacity, "waits for one of the runner's workers to end"));
+        let reason = self.shared.waiting_reason(&order);
         self.shared.board.insert(scenario, generation, WorkerPhase::Starting, reason);
         // Not a step of the trace, because it ends when the stream does: it says of every line below it what it is about.
         let span = tracing::debug_span!("deployment", scenario_id = %scenario, generation, trace_id = Empty);

@@ -14,6 +14,7 @@ use framehook_core::{
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::{
+    ending::{self, OomKills},
     process::Worker,
     supervisor::{Deployment, stop_asked},
     tally::position,
@@ -29,6 +30,15 @@ pub(crate) enum End {
     Reported(Outcome, Reason),
     /// It died, fell silent or spoke nonsense.
     Lost(Reason),
+}
+
+impl End {
+    pub(crate) fn map(self, change: impl FnOnce(Reason) -> Reason) -> Self {
+        match self {
+            Self::Reported(outcome, reason) => Self::Reported(outcome, change(reason)),
+            Self::Lost(reason) => Self::Lost(change(reason)),
+        }
+    }
 }
 
 pub(crate) struct Session<'a> {
@@ -73,6 +83,7 @@ impl<'a> Session<'a> {
 
     /// Runs until the process is gone. Frames may still wait in the publisher.
     pub(crate) async fn run(mut self) -> End {
+        let killed_before = OomKills::now();
         let mut has_crashed = false;
         while self.end.is_none() {
             match self.wake().await {
@@ -89,10 +100,9 @@ impl<'a> Session<'a> {
                 break;
             }
         }
-        let how = self.worker.end().await;
-        self.end.unwrap_or_else(|| {
-            End::Lost(Reason::new(ReasonCode::WorkerCrash, format!("the worker process ended unexpectedly: {how}")))
-        })
+        let exit = self.worker.end().await;
+        let crash = || End::Lost(ending::crash(&exit, OomKills::now() != killed_before));
+        self.end.unwrap_or_else(crash)
     }
 
     async fn wake(&mut self) -> Woken {

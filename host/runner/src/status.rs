@@ -40,6 +40,7 @@ impl Roster {
         runner_id: RunnerId,
         incarnation: Incarnation,
         capacity: u32,
+        memory_mib: Option<u32>,
         labels: Labels,
         keep_ended: Duration,
     ) -> Self {
@@ -48,6 +49,7 @@ impl Roster {
             incarnation,
             sequence: 0,
             capacity,
+            memory_mib,
             draining: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels,
@@ -79,12 +81,16 @@ impl Roster {
     ) -> bool {
         let entry = self.entries.get_mut(&scenario).filter(|e| e.status.generation == generation);
         let Some(entry) = entry.filter(|e| e.ended_at.is_none()) else { return false };
-        let before = (entry.status.phase, entry.status.reason.clone(), entry.status.retry_at);
+        let told = |status: &WorkerStatus| {
+            let is_fetching = status.progress.fetching.is_some();
+            (status.phase, status.reason.clone(), status.retry_at, is_fetching)
+        };
+        let before = told(&entry.status);
         change(&mut entry.status);
         if entry.status.phase.is_ended() {
             entry.ended_at = Some(now);
         }
-        before != (entry.status.phase, entry.status.reason.clone(), entry.status.retry_at)
+        before != told(&entry.status)
     }
 
     fn forget_old(&mut self, now: Instant) {
@@ -164,12 +170,12 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::reason::ReasonCode;
+    use framehook_core::{message::Fetching, reason::ReasonCode};
 
     use super::*;
 
     fn roster() -> Roster {
-        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, Labels::new(), Duration::from_secs(600))
+        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, None, Labels::new(), Duration::from_secs(600))
     }
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
@@ -184,6 +190,10 @@ mod tests {
         assert!(roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
         assert!(!roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
         assert!(!roster.update(id, 2, now, |s| s.progress.frames += 1));
+        let fetched = |bytes| Some(Fetching { bytes, total: None });
+        assert!(roster.update(id, 2, now, |s| s.progress.fetching = fetched(1)));
+        assert!(!roster.update(id, 2, now, |s| s.progress.fetching = fetched(2)));
+        assert!(roster.update(id, 2, now, |s| s.progress.fetching = None));
         assert!(roster.update(id, 2, now, |s| s.reason = Some(Reason::new(ReasonCode::PluginTrap, "x"))));
         assert!(!roster.update(id, 1, now, |s| s.phase = WorkerPhase::Failed), "an older generation");
         assert_eq!(roster.heartbeat(now).workers[0].phase, WorkerPhase::Running);

@@ -1,26 +1,29 @@
-//! Keeps one deployment alive from its order to its end: waits for a slot, prepares, runs workers one after the other,
-//! and decides what each end means.
+//! Keeps one deployment alive from its order to its end: fetches its recording, waits for a slot, prepares, runs workers one
+//! after the other, and decides what each end means.
+//!
+//! Invariant: while a recording is fetched no slot is taken, so a slow server keeps nobody else waiting.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::{
-    job::Outcome,
-    message::{DeployOrder, WorkerPhase, WorkerStatus},
+    job::{Job, Outcome},
+    memory::UNKNOWN_MIB,
+    message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
     prediction::Position,
     reason::{Reason, ReasonCode},
+    spec::ResolvedSource,
 };
 use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
 use tempfile::TempPath;
-use tokio::{
-    sync::{Semaphore, watch},
-    time::sleep,
-};
+use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
-    metrics,
+    admission::Admission,
+    config::RunnerConfig,
+    ending, fetch, metrics,
     prepare::Workshop,
     process::Worker,
     publisher::Publisher,
@@ -36,8 +39,26 @@ pub(crate) struct Shared {
     pub(crate) spare: Spare,
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
-    /// One permit a worker process.
-    pub(crate) slots: Arc<Semaphore>,
+    pub(crate) admission: Admission,
+}
+
+impl Shared {
+    /// Memory that the worker of an order may have, in MiB.
+    fn limit_mib(&self, order: &DeployOrder) -> u32 {
+        let cap = self.workshop.config.worker_memory_mib;
+        order.scenario.memory_mib.unwrap_or(cap).min(cap)
+    }
+
+    /// Memory that it counts as.
+    fn place_mib(&self, order: &DeployOrder) -> u32 {
+        order.scenario.memory_mib.unwrap_or(UNKNOWN_MIB).min(self.workshop.config.worker_memory_mib)
+    }
+
+    /// Why an order is not started at once, if it has to wait.
+    pub(crate) fn waiting_reason(&self, order: &DeployOrder) -> Option<Reason> {
+        let message = "waits for one of the runner's workers to end";
+        self.admission.is_full(self.place_mib(order)).then(|| Reason::new(ReasonCode::NoCapacity, message))
+    }
 }
 
 /// Why a deployment shall stop.
@@ -119,30 +140,67 @@ impl Deployment {
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
     pub(crate) async fn run(mut self, predecessor: CancellationToken) {
-        let slots = self.shared.slots.clone();
-        let mut stop = self.stop.clone();
-        let slot = tokio::select! {
-            cause = stop_asked(&mut stop) => Err(cause),
-            slot = async {
-                predecessor.cancelled().await;
-                slots.acquire().await
-            } => Ok(slot),
-        };
-        let (phase, reason) = match &slot {
-            Ok(_) => self.keep_alive().await,
-            Err(cause) => (WorkerPhase::Stopped, cause.reason()),
+        let (phase, reason) = match self.fetch().await {
+            Some(end) => end,
+            None => self.work(&predecessor).await,
         };
         tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
-        // The slot and the disk are free before anybody hears of it.
-        drop(slot);
+        // The disk is free before anybody hears of it, as the slot is.
         self.recording = None;
         self.update(|status| {
             status.phase = phase;
             status.reason = Some(reason);
             status.retry_at = None;
+            status.progress.fetching = None;
         });
         // Whoever waits for this one waits for those before it too.
         predecessor.cancelled().await;
+    }
+
+    /// Has the recording here, if the source is one. `None`: it is; else how the deployment ended.
+    async fn fetch(&mut self) -> Option<(WorkerPhase, Reason)> {
+        let ResolvedSource::Url(url) = &self.order.scenario.source else { return None };
+        let (url, shared) = (url.clone(), self.shared.clone());
+        let (scenario, generation) = (self.order.scenario_id, self.order.generation);
+        let tell = |fetching| shared.board.update(scenario, generation, |s| s.progress.fetching = fetching);
+        loop {
+            tell(Some(Fetching::default()));
+            let fetched = tokio::select! {
+                cause = stop_asked(&mut self.stop) => return Some((WorkerPhase::Stopped, cause.reason())),
+                fetched = fetch::fetch(&shared.workshop.config, scenario, &url, |so_far| tell(Some(so_far))) => fetched,
+            };
+            let reason = match fetched {
+                Ok(recording) => {
+                    self.recording = Some(recording);
+                    tell(None);
+                    return None;
+                }
+                Err(Setback::Fatal(reason)) => return Some((WorkerPhase::Failed, reason)),
+                Err(Setback::Retry(reason)) => reason,
+            };
+            if let Some(end) = self.recover(reason).await {
+                return Some(end);
+            }
+        }
+    }
+
+    /// Waits for a place and runs workers there.
+    async fn work(&mut self, predecessor: &CancellationToken) -> (WorkerPhase, Reason) {
+        let shared = self.shared.clone();
+        if self.recording.is_some() {
+            let reason = shared.waiting_reason(&self.order);
+            self.update(|status| status.reason = reason);
+        }
+        let enter = async {
+            predecessor.cancelled().await;
+            shared.admission.enter(shared.place_mib(&self.order)).await
+        };
+        let mut stop = self.stop.clone();
+        let _place = tokio::select! {
+            cause = stop_asked(&mut stop) => return (WorkerPhase::Stopped, cause.reason()),
+            place = enter => place,
+        };
+        self.keep_alive().await
     }
 
     /// Starts workers until one ends for good, or a stop is asked for.
@@ -155,25 +213,31 @@ impl Deployment {
                 }
                 Tried::Retry(reason) => reason,
             };
-            tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
-            metrics::global().restarts.inc();
-            self.update(|status| {
-                status.phase = WorkerPhase::Recovering;
-                status.reason = Some(reason.clone());
-            });
-            // What was read is published before the next worker is told where to go on.
-            self.flush().await;
-            self.attempt += 1;
-            let backoff = &self.shared.workshop.config.backoff;
-            let Some(delay) = backoff.delay(self.attempt, fastrand::f64()) else {
-                let message =
-                    format!("{}; gave up after {} restarts without a new frame", reason.message, backoff.max_attempts);
-                return (WorkerPhase::Failed, Reason::new(reason.code, message));
-            };
-            if let Some(cause) = self.wait(delay).await {
-                return (WorkerPhase::Stopped, cause.reason());
+            if let Some(end) = self.recover(reason).await {
+                return end;
             }
         }
+    }
+
+    /// Waits until it is time for another try; gives the end of the deployment if there is none.
+    async fn recover(&mut self, reason: Reason) -> Option<(WorkerPhase, Reason)> {
+        tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
+        metrics::global().restarts.inc();
+        self.update(|status| {
+            status.phase = WorkerPhase::Recovering;
+            status.reason = Some(reason.clone());
+        });
+        // What was read is published before the next worker is told where to go on.
+        self.flush().await;
+        self.attempt += 1;
+        let backoff = &self.shared.workshop.config.backoff;
+        let worth = ending::restarts(reason.code, self.last_read.is_some(), backoff.max_attempts);
+        if self.attempt > worth {
+            return Some((WorkerPhase::Failed, given_up(reason, worth)));
+        }
+        let delay = backoff.delay(self.attempt, fastrand::f64());
+        let cause = self.wait(delay).await?;
+        Some((WorkerPhase::Stopped, cause.reason()))
     }
 
     /// Waits for the time of the next start; gives the cause of a stop that came first.
@@ -199,15 +263,18 @@ impl Deployment {
         let prepare = step!(self, "prepare");
         let prepared = tokio::select! {
             cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            prepared = shared.workshop.job(&self.order, resume_after, &mut self.recording).instrument(prepare) => prepared,
+            prepared = shared.workshop.job(&self.order, resume_after, self.recording.as_deref()).instrument(prepare) => prepared,
         };
         let job = match prepared {
             Ok(job) => job,
-            Err(Setback::Retry(reason)) => return Tried::Retry(reason),
-            Err(Setback::Fatal(reason)) => return Tried::Ended(WorkerPhase::Failed, reason),
+            Err(Setback::Retry(reason)) => return Tried::Retry(self.presentable(reason, None)),
+            Err(Setback::Fatal(reason)) => {
+                return Tried::Ended(WorkerPhase::Failed, self.presentable(reason, None));
+            }
         };
         self.step = step!(self, "start worker");
-        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
+        let memory_mib = shared.limit_mib(&self.order);
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job, memory_mib)) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
@@ -216,7 +283,20 @@ impl Deployment {
         };
         let end = Session::new(self, worker).run().await;
         self.step = Span::none();
-        self.meaning(end)
+        tracing::debug!(?end, "worker ended");
+        let cap = shared.workshop.config.worker_memory_mib;
+        let tell = |reason| ending::with_limit(self.presentable(reason, Some(&job)), memory_mib, cap);
+        self.meaning(end.map(tell))
+    }
+
+    /// Without the paths of this machine that somebody may have put into it.
+    fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
+        let RunnerConfig { cache_dir, recordings_dir, .. } = &self.shared.workshop.config;
+        let of_job = job.into_iter().flat_map(|job| {
+            let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
+            [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
+        });
+        ending::presentable(reason, of_job.chain([cache_dir, recordings_dir]).map(PathBuf::as_path))
     }
 
     fn meaning(&self, end: End) -> Tried {
@@ -260,6 +340,15 @@ impl Deployment {
     pub(crate) fn update(&self, change: impl FnOnce(&mut WorkerStatus)) {
         self.shared.board.update(self.order.scenario_id, self.order.generation, change);
     }
+}
+
+fn given_up(reason: Reason, restarts: u32) -> Reason {
+    let Reason { code, message } = reason;
+    let message = match restarts {
+        0 => format!("{message}; it had given no frame, so it is not started again"),
+        _ => format!("{message}; gave up after {restarts} restarts without a new frame"),
+    };
+    Reason::new(code, message)
 }
 
 /// Waits for a stop; for ever if nobody can ask any more, because then the runner drops this task.

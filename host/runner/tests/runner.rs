@@ -135,6 +135,46 @@ async fn a_worker_that_is_never_ready_fails() {
 }
 
 #[tokio::test]
+async fn who_gave_no_frame_is_not_tried_five_times() {
+    let world = World::start(|c| (c.frame_timeout, c.start_timeout) = (PATIENCE, PATIENCE)).await;
+    let stalled = json!({"code": "model_stalled", "message": "the model's first inference took longer than 30.0 s"});
+    for (plan, code, words, starts) in [
+        (
+            json!({"frames": 9, "end": ["retry", stalled], "nothing": true}),
+            ReasonCode::ModelStalled,
+            "30.0 s; it had given",
+            1,
+        ),
+        (json!({"frames": 9, "out_of_memory": true}), ReasonCode::OutOfMemory, "it may have 700 MiB", 1),
+        (json!({"frames": 9, "greedy": true}), ReasonCode::OutOfMemory, "`memory_mib`, at most 2048", 1),
+        (json!({"frames": 9, "never_ready": true}), ReasonCode::SourceStalled, "gave up after 1 restarts", 2),
+        // The same with a frame before: once more for the model, as often as ever for memory.
+        (json!({"frames": 9, "end": ["retry", stalled]}), ReasonCode::ModelStalled, "gave up after 1 restarts", 2),
+    ] {
+        let clip = world.clip(plan.clone());
+        let mut order = world.order(&clip, 1);
+        order.scenario.memory_mib = Some(700);
+        world.send(Message::Deploy(Box::new(order))).await;
+        let reason = world.phase(&clip, 1, P::Failed).await.reason.unwrap();
+        assert_eq!(reason.code, code, "{plan}: {reason:?}");
+        assert!(reason.message.contains(words), "{}", reason.message);
+        assert_eq!(clip.starts().len(), starts, "{plan}");
+    }
+}
+
+#[tokio::test]
+async fn reasons_name_no_path_of_this_machine() {
+    let world = World::start(|_| {}).await;
+    let blob = world.dir.path().join("blobs").display().to_string();
+    let message =
+        format!("cannot load {blob} at /build/onnx/session.cc:12 with {}", world.config.onnxruntime.display());
+    let clip = world.clip(json!({"frames": 3, "end": ["failed", {"code": "model_load", "message": message}]}));
+    world.deploy(&clip, 1).await;
+    let reason = world.phase(&clip, 1, P::Failed).await.reason.unwrap();
+    assert!(!reason.message.contains("session.cc") && !reason.message.contains("fake_worker"), "{}", reason.message);
+}
+
+#[tokio::test]
 async fn nonsense_costs_a_worker_its_life_and_nothing_else() {
     let world = World::start(|_| {}).await;
     let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "back_at": [9]}));
@@ -284,6 +324,26 @@ async fn what_is_past_the_limit_waits_for_a_slot() {
 }
 
 #[tokio::test]
+async fn what_needs_more_memory_than_is_left_waits_for_it() {
+    let world = World::start(|c| c.memory_mib = Some(1000)).await;
+    let hold = || world.clip(json!({"frames": 20, "hold_at": 10}));
+    let (first, second) = (hold(), hold());
+    for clip in [&first, &second] {
+        let mut order = world.order(clip, 1);
+        order.scenario.memory_mib = Some(600);
+        world.send(Message::Deploy(Box::new(order))).await;
+        world.status(clip, 1, |s| s.phase == P::Running || s.reason.is_some()).await;
+    }
+    assert_eq!(world.history(&second, 1).last().unwrap().reason.as_ref().unwrap().code, ReasonCode::NoCapacity);
+    assert_eq!(world.last_heartbeat().memory_mib, Some(1000));
+    world.published(&first, 10).await;
+    assert!(second.starts().is_empty(), "started beside the first");
+    assert_eq!(first.notes("limit"), [(600_u64 << 20).to_string()]);
+    world.stop(&first, 1).await;
+    world.published(&second, 10).await;
+}
+
+#[tokio::test]
 async fn while_the_bus_is_away_workers_wait_and_nothing_is_lost() {
     let world = World::start(|c| c.frame_timeout = PATIENCE).await;
     // More than publisher and pipe can hold.
@@ -379,7 +439,7 @@ async fn what_cannot_be_prepared_fails_with_its_reason() {
 
     for (clip, code, words) in [
         (&no_blob, ReasonCode::BlobUnavailable, "the model m (sha256:0707"),
-        (&outside, ReasonCode::SourceUnreachable, "/etc/hostname is outside the allowed folders"),
+        (&outside, ReasonCode::SourceUnreachable, "/etc/hostname is outside the folders that its runner may read"),
         (&refused, ReasonCode::PluginIncompatible, "bad@1 could not be compiled: error: it imports `wasi:sockets`"),
     ] {
         let reason = world.phase(clip, 1, P::Failed).await.reason.unwrap();

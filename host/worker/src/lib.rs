@@ -22,3 +22,4 @@ pub mod report;
 pub mod run;
 pub mod source;
 pub mod timestamps;
+pub mod watch;

@@ -41,6 +41,7 @@ use crate::{
     model::{Model, OutputTensor},
     report::Reporter,
     source::{FrameSource, FrameStamp},
+    watch::Watch,
 };
 
 /// Frames between two stages: one being taken, one ready. More only adds latency and memory.
@@ -71,9 +72,20 @@ impl StopFlag {
 
 /// Runs a job until its source ends, `stop` is raised or something fails. Every frame that was
 /// decoded before is reported.
-pub fn run(parts: Parts, job: &Arc<Job>, reporter: &Arc<Reporter>, stop: &StopFlag) -> (Outcome, Reason) {
-    let shared =
-        Shared { job: Arc::clone(job), reporter: Arc::clone(reporter), pools: Arc::default(), verdict: Arc::default() };
+pub fn run(
+    parts: Parts,
+    job: &Arc<Job>,
+    reporter: &Arc<Reporter>,
+    watch: &Arc<Watch>,
+    stop: &StopFlag,
+) -> (Outcome, Reason) {
+    let shared = Shared {
+        job: Arc::clone(job),
+        reporter: Arc::clone(reporter),
+        watch: Arc::clone(watch),
+        pools: Arc::default(),
+        verdict: Arc::default(),
+    };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
     let (to_finish, from_model) = sync_channel(BETWEEN_STAGES);
     let keeps_outputs = !parts.post.is_empty();
@@ -91,6 +103,7 @@ pub fn run(parts: Parts, job: &Arc<Job>, reporter: &Arc<Reporter>, stop: &StopFl
 struct Shared {
     job: Arc<Job>,
     reporter: Arc<Reporter>,
+    watch: Arc<Watch>,
     pools: Arc<Pools>,
     verdict: Arc<Verdict>,
 }

@@ -20,6 +20,7 @@ use crate::{
     process,
     report::{EXIT_ORPHANED, Reporter, Stage},
     source::{SourceInfo, VideoFile},
+    watch::Watch,
 };
 
 /// The name of a process that has a job, for `ps` and `top`: a spare one still has that of its executable.
@@ -41,13 +42,14 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let job = Arc::new(job);
     let stop = StopFlag::default();
     listen(stop.clone());
-    let (outcome, reason) = match load(&job, &reporter) {
+    let watch = Watch::start(Arc::clone(&reporter));
+    let (outcome, reason) = match load(&job, &reporter, &watch) {
         Ok(parts) => {
             reporter.send(&Report::Ready(ready(parts.source.info())));
             // A hook may be failing from the start, without being hopeless.
             reporter.health(Stage::Pre, parts.pre.degraded());
             reporter.health(Stage::Post, parts.post.degraded());
-            pipeline::run(parts, &job, &reporter, &stop)
+            pipeline::run(parts, &job, &reporter, &watch, &stop)
         }
         Err(reason) => (Outcome::Failed, reason),
     };
@@ -72,9 +74,9 @@ fn listen(stop: StopFlag) {
 }
 
 /// Opens and loads everything; the model on a thread of its own, since it takes longest.
-fn load(job: &Arc<Job>, reporter: &Arc<Reporter>) -> Result<Parts, Reason> {
+fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
     thread::scope(|scope| {
-        let model = scope.spawn(|| load_model(job));
+        let model = scope.spawn(|| load_model(job, watch));
         let source = VideoFile::open(&job.source).map_err(|error| error.reason());
         let chains = start_hooks(job, reporter);
         let panicked =
@@ -87,14 +89,17 @@ fn load(job: &Arc<Job>, reporter: &Arc<Reporter>) -> Result<Parts, Reason> {
     })
 }
 
-fn load_model(job: &Job) -> Result<Model, ModelError> {
-    let input = &job.input;
-    let mut model = Model::load(&job.model, &job.onnxruntime, job.intra_threads)?;
+fn load_model(job: &Job, watch: &Watch) -> Result<Model, ModelError> {
+    let (input, patience) = (&job.input, job.patience);
+    let load = || Model::load(&job.model, &job.onnxruntime, job.intra_threads);
+    let mut model = watch.during("loading the model", patience.load_ms, load)?;
     model.check_input(&input.tensor)?;
     // The first run allocates what later ones keep, three times their time; and a model that cannot run at
     // all says so before the scenario is called running.
     let shape = [1, 3, input.height as usize, input.width as usize];
-    model.run(&input.tensor, shape, &vec![0.0; shape.iter().product()], None)?;
+    let black = vec![0.0; shape.iter().product()];
+    let first = || model.run(&input.tensor, shape, &black, None);
+    watch.during("the model's first inference", patience.first_ms, first)?;
     Ok(model)
 }
 

@@ -51,9 +51,9 @@ pub(super) const PAGE_OF_NAME: &str = select_scenario!(
 );
 const LOCK: &str = "SELECT id FROM scenarios WHERE id = $1 FOR UPDATE";
 const INSERT: &str = "
-    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, desired, state,
-                           traceparent, created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, 'running', 'pending', $8, $9, $9)
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
+                           state, traceparent, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', 'pending', $9, $10, $10)
     ON CONFLICT (idempotency_key) DO NOTHING";
 const INSERT_ARTIFACT: &str =
     "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
@@ -78,6 +78,7 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
         .bind(to_json(&new.spec)?)
         .bind(to_json(&new.resolved)?)
         .bind(placement)
+        .bind(new.resolved.memory_mib.map(i64::from))
         .bind(&new.traceparent)
         .bind(now)
         .execute(&mut *tx)

@@ -38,7 +38,7 @@ const WORKER_STATUS: &str =
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
-    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.traceparent,
+    SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
            p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
@@ -46,8 +46,9 @@ pub(super) const UNSETTLED: &str = "
            OR (state = 'stopped' AND desired = 'running'))
     ORDER BY s.id";
 const LIVE_WORKERS: &str = "
-    SELECT scenario_id, generation, runner_id, incarnation, state, ordered_at, stop_ordered
-    FROM workers WHERE state IN ('pending', 'deployed', 'running') ORDER BY scenario_id";
+    SELECT w.scenario_id, w.generation, w.runner_id, w.incarnation, w.state, w.ordered_at, w.stop_ordered, s.memory_mib
+    FROM workers w JOIN scenarios s ON s.id = w.scenario_id
+    WHERE w.state IN ('pending', 'deployed', 'running') ORDER BY w.scenario_id";
 const PRESENT_RUNNERS: &str =
     "SELECT incarnation, runner_id, status, expires_at, seen_at FROM runners WHERE lost = 0 ORDER BY incarnation";
 
@@ -163,6 +164,7 @@ fn scenario(row: &SqliteRow) -> Result<ScenarioFacts> {
         generation: row.col("generation")?,
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
+        memory_mib: row.memory_mib()?,
         traceparent: row.col("traceparent")?,
     })
 }
@@ -174,6 +176,7 @@ fn worker(row: &SqliteRow) -> Result<WorkerFacts> {
         runner_id: RunnerId(row.col("runner_id")?),
         incarnation: row.parsed("incarnation")?,
         state: row.parsed("state")?,
+        memory_mib: row.memory_mib()?,
         ordered_at_us: row.col("ordered_at")?,
         stop_ordered: row.col("stop_ordered")?,
     })
@@ -186,6 +189,7 @@ fn runner_facts(row: &SqliteRow) -> Result<RunnerFacts> {
         incarnation: row.parsed("incarnation")?,
         expires_at_us: row.col("expires_at")?,
         capacity: status.capacity,
+        memory_mib: status.memory_mib,
         draining: status.draining,
         labels: status.labels,
         seen_at_us: row.col("seen_at")?,

@@ -45,9 +45,9 @@ const PAGE: &str = select_scenario!(
      ORDER BY s.id DESC LIMIT ?4"
 );
 const INSERT: &str = "
-    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, desired, state,
-                           traceparent, created_at, updated_at)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 'running', 'pending', ?8, ?9, ?9)";
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
+                           state, traceparent, created_at, updated_at)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'running', 'pending', ?9, ?10, ?10)";
 const INSERT_ARTIFACT: &str =
     "INSERT OR IGNORE INTO scenario_artifacts (kind, name, version, scenario_id) VALUES (?, ?, ?, ?)";
 const WISH: &str = "UPDATE scenarios SET desired = ?2, updated_at = ?3 WHERE id = ?1";
@@ -76,6 +76,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
         .bind(to_json(&new.spec)?)
         .bind(to_json(&new.resolved)?)
         .bind(placement)
+        .bind(new.resolved.memory_mib.map(i64::from))
         .bind(&new.traceparent)
         .bind(now)
         .execute(&mut *tx)

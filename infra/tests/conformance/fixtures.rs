@@ -57,6 +57,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         pre: vec![],
         post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
         on_plugin_failure: OnPluginFailure::SkipFrame,
+        memory_mib: None,
     }
 }
 
@@ -161,6 +162,7 @@ impl World {
             incarnation: Incarnation::generate(),
             sequence: 0,
             capacity: 100,
+            memory_mib: None,
             draining: false,
             version: "0.1.0".into(),
             labels: BTreeMap::new(),

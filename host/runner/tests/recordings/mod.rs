@@ -20,13 +20,13 @@ use axum::{
 };
 use framehook_core::{
     ids::ScenarioId,
-    message::{Message, WorkerPhase as P},
+    message::{Message, WorkerPhase as P, WorkerStatus},
     reason::{Reason, ReasonCode},
     spec::ResolvedSource,
 };
 use framehook_infra::seal::{self, Key};
 use framehook_runner::RunnerConfig;
-use futures::stream::{self, StreamExt as _};
+use futures::stream::{self, Stream, StreamExt as _};
 use serde_json::json;
 use tokio::net::TcpListener;
 
@@ -73,6 +73,7 @@ impl Site {
             .route("/elsewhere", get(elsewhere))
             .route("/large", get(async || Body::from_stream(stream::repeat_with(|| piece(100)))))
             .route("/busy", get(busy))
+            .route("/trickle", get(async || Body::from_stream(trickle())))
             .route("/silent", get(async || Body::from_stream(stream::iter([piece(1)]).chain(stream::pending()))))
             .with_state(site.clone());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -80,6 +81,15 @@ impl Site {
         tokio::spawn(async move { axum::serve(listener, routes).await });
         (site, address.to_string())
     }
+}
+
+/// A byte now and then, for ever: never silent, and never done.
+fn trickle() -> impl Stream<Item = io::Result<Bytes>> {
+    let ticks = tokio::time::interval(Duration::from_millis(20));
+    stream::unfold(ticks, async |mut ticks| {
+        ticks.tick().await;
+        Some((piece(1), ticks))
+    })
 }
 
 fn piece(length: usize) -> io::Result<Bytes> {
@@ -182,7 +192,7 @@ async fn what_no_other_try_helps_fails_at_once_with_its_reason() {
     for (path, code, words) in [
         ("clip?token=s3cret", ReasonCode::SourceAuth, "answers 401 Unauthorized"),
         ("round?s3cret", ReasonCode::SourceUnreachable, "more than 5 times"),
-        ("inside?s3cret", ReasonCode::SourceUnreachable, "leads to 169.254.169.254"),
+        ("inside?s3cret", ReasonCode::SourceUnreachable, "leads to an address that is not public"),
         ("scheme?s3cret", ReasonCode::SourceUnreachable, "away from `http`"),
         ("large?s3cret", ReasonCode::SourceUnreachable, "larger than the 1000 bytes"),
     ] {
@@ -218,8 +228,8 @@ async fn a_source_that_is_not_there_is_given_up() {
     let world = World::start(online).await;
     for (url, words) in [
         (format!("http://{server}/nothing?s3cret"), "answers 404"),
-        (format!("http://me:s3cret@{gone}/clip"), "cannot be fetched: Connection refused"),
-        ("http://s3cret@cameras.invalid/clip".into(), "the host cameras.invalid cannot be resolved"),
+        (format!("http://me:s3cret@{gone}/clip"), "cannot be fetched: no connection could be made"),
+        ("http://s3cret@cameras.invalid/clip".into(), "its host, or one it leads to, is not known"),
     ] {
         let clip = deploy(&world, &url).await;
         let reason = failed(&world, &clip).await;
@@ -243,6 +253,69 @@ async fn a_source_that_falls_silent_is_given_up() {
     assert!(reason.message.contains("delivered nothing for 200ms"), "{}", reason.message);
     assert!(recordings(&world).is_empty());
     assert!(!world.bus.text().contains("s3cret"));
+}
+
+#[tokio::test]
+async fn a_source_that_trickles_keeps_no_slot_and_is_given_up() {
+    let (_, server) = Site::start(json!({"frames": 5})).await;
+    let world = World::start(|config| {
+        online(config);
+        config.max_workers = 1;
+        // Whether it is too slow is seen at the end of a window, which a test must be able to wait for.
+        config.rate_window = Duration::from_secs(3);
+    })
+    .await;
+    let slow = deploy(&world, &format!("http://{server}/trickle")).await;
+    let fetching = |s: &WorkerStatus| s.progress.fetching.is_some_and(|f| f.bytes > 0);
+    world.status(&slow, 1, fetching).await;
+    let neighbour = world.clip(json!({"frames": 5}));
+    world.deploy(&neighbour, 1).await;
+    world.phase(&neighbour, 1, P::Finished).await;
+    assert!(world.history(&slow, 1).iter().all(|s| !s.phase.is_ended()), "the neighbour waited for it");
+    let last = world.phase(&slow, 1, P::Failed).await;
+    let reason = last.reason.unwrap();
+    assert_eq!(reason.code, ReasonCode::SourceStalled, "{reason:?}");
+    assert!(
+        reason.message.contains("less than 16 KiB a second") && reason.message.contains("1 restarts"),
+        "{reason:?}"
+    );
+    assert!(recordings(&world).is_empty());
+}
+
+#[tokio::test]
+async fn a_source_that_takes_longer_than_it_may_is_given_up() {
+    let (_, server) = Site::start(json!({"frames": 5})).await;
+    let world = World::start(|config| {
+        online(config);
+        (config.fetch_timeout, config.least_rate) = (Duration::from_secs(1), 1);
+    })
+    .await;
+    let clip = deploy(&world, &format!("http://{server}/trickle")).await;
+    let reason = failed(&world, &clip).await;
+    assert_eq!(reason.code, ReasonCode::SourceStalled, "{reason:?}");
+    assert!(reason.message.contains("not fetched within 1 s"), "{}", reason.message);
+    assert!(world.history(&clip, 1).iter().all(|s| s.attempt == 0));
+}
+
+#[tokio::test]
+async fn a_recording_waits_for_a_slot_once_it_is_here() {
+    let (_, server) = Site::start(json!({"frames": 5})).await;
+    let world = World::start(|config| {
+        online(config);
+        config.max_workers = 1;
+    })
+    .await;
+    let first = world.clip(json!({"frames": 20, "hold_at": 10}));
+    world.deploy(&first, 1).await;
+    world.published(&first, 10).await;
+    let clip = deploy(&world, &format!("http://me:s3cret@{server}/clip?token=s3cret")).await;
+    let waits = |s: &WorkerStatus| s.reason.is_some() && s.progress.fetching.is_none();
+    eventually("the recording", || !recordings(&world).is_empty()).await;
+    let waiting = world.status(&clip, 1, waits).await;
+    assert_eq!((waiting.phase, waiting.reason.unwrap().code), (P::Starting, ReasonCode::NoCapacity));
+    world.stop(&first, 1).await;
+    world.phase(&clip, 1, P::Finished).await;
+    assert_eq!(world.frames(&clip), numbers(5));
 }
 
 #[tokio::test]

@@ -5,6 +5,9 @@
     crash_at          frames before which it dies, unless it was started there
     torn_at, garbage_at, silent_at, back_at    the same, with other misdeeds
     always_crash_at   a frame before which it always dies
+    nothing           ends without a frame
+    out_of_memory     dies as one does whose runtime was refused memory
+    greedy            takes memory until it is refused some
     never_ready       reads its job and does nothing
     hold_at           a frame before which it waits for a stop
     deaf              does not answer a stop
@@ -17,6 +20,7 @@ Each start is a line `start PID FRAME` in the journal beside the plan; `done` is
 """
 import json
 import os
+import resource
 import signal
 import struct
 import sys
@@ -80,14 +84,26 @@ first = resume["frame"] + 1 if resume else 0
 note(f"start {os.getpid()} {first}")
 for hook in job["pre"] + job["post"]:
     note(f"hook {hook['identity']['name']} {open(hook['compiled']).read()} {json.dumps(hook['config'])}")
+note(f"limit {resource.getrlimit(resource.RLIMIT_DATA)[1]}")
 note("environment " + " ".join(sorted(os.environ)))
 if "stderr" in plan:
     print(plan["stderr"], file=sys.stderr, flush=True)
+if plan.get("out_of_memory"):
+    print("memory allocation of 4294967296 bytes failed", file=sys.stderr, flush=True)
+    os.abort()
+if plan.get("greedy"):
+    hoard = []
+    try:
+        while True:
+            hoard.append(bytearray(64 << 20))
+    except MemoryError:
+        hoard = None
+        end("failed", "model_load", "the model failed: std::bad_alloc")
 if plan.get("never_ready"):
     wait_for_ever()
 send({"type": "ready", "width": 64, "height": 48, "declared_fps": 25.0, "declared_frames": plan["frames"]})
 
-for number in range(first, plan["frames"]):
+for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
     def told(misdeed):
         return number != first and number in plan.get(misdeed, [])
 

@@ -248,6 +248,7 @@ impl World {
                 pre: Vec::new(),
                 post: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,
+                memory_mib: None,
             },
             resume_after: None,
         }

@@ -50,7 +50,8 @@ impl Stage {
         let shape = [1, 3, spec.height as usize, spec.width as usize];
         let mut outputs = self.shared.pools.outputs.take();
         let wanted = self.keeps_outputs.then_some(&mut outputs);
-        self.model.run(&spec.tensor, shape, input, wanted)?;
+        let run = || self.model.run(&spec.tensor, shape, input, wanted);
+        self.shared.watch.during("an inference", self.shared.job.patience.frame_ms, run)?;
         self.shared.pools.inputs.give_back(std::mem::take(input));
         frame.work = Work::Inferred(outputs);
         frame.timings.inference_us = micros(started);

@@ -13,7 +13,7 @@ use std::{
 use framehook_core::{
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
-    job::{HookJob, HookLimits, Job, Outcome, Report, read_record, write_record},
+    job::{HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
     prediction::{PluginIdentity, Provenance},
     reason::Reason,
     spec::OnPluginFailure,
@@ -66,6 +66,7 @@ pub(crate) fn job(clip: &str) -> Job {
         on_plugin_failure: OnPluginFailure::SkipFrame,
         // Deadlines are wall time, and tests share few cores with one another.
         limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
+        patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
         provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1 },
         intra_threads: 1,

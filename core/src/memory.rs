@@ -1,0 +1,110 @@
+//! How much memory a worker may have: what a runner is asked for, and what the worker is held to.
+//!
+//! The estimate is loose on purpose: a limit stops what grows without end, and one that an honest scenario meets does
+//! more harm than one that is never met. A scenario may say better (`memory_mib`), up to the operator's cap.
+
+/// What is known of a scenario before it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Needs {
+    pub model_bytes: u64,
+    /// Sides of the model's input.
+    pub input: [u32; 2],
+    /// Sides of the video's picture, where they are known before it is fetched.
+    pub picture: Option<[u32; 2]>,
+    pub hooks: usize,
+    /// Most linear memory of one hook.
+    pub hook_bytes: u64,
+}
+
+/// Caps of one installation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryCaps {
+    /// Most that a worker may have.
+    pub worker_mib: u32,
+    /// Most linear memory of one hook.
+    pub hook_mib: u32,
+}
+
+impl Default for MemoryCaps {
+    fn default() -> Self {
+        // Two gibibytes: a model of 400 MiB with a 4K video, or YOLO at 640 x 640 with hooks.
+        Self { worker_mib: 2048, hook_mib: 64 }
+    }
+}
+
+/// What a scenario counts as that was made by a release which did not estimate. It is held to the cap all the same.
+pub const UNKNOWN_MIB: u32 = 512;
+
+/// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators keep.
+const BASE: u64 = 256 << 20;
+/// A model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7 measured).
+const MODEL_COPIES: u64 = 4;
+/// What lies between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a detector a tenth.
+const INPUT_PIXEL: u64 = 4 << 10;
+/// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references, a thread a
+/// core) at 3 bytes with 10 bits a sample.
+const PICTURE_PIXEL: u64 = 128;
+/// A recording that is not here yet is taken for 4K.
+const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
+/// A hook besides its own memory: its code, its tables, the bytes that are copied for it.
+const HOOK: u64 = 16 << 20;
+
+/// Most MiB that a worker with these needs should have; never more than the cap.
+#[must_use]
+pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
+    let pixels = |[width, height]: [u32; 2]| u64::from(width).saturating_mul(height.into());
+    let bytes = [
+        needs.model_bytes.saturating_mul(MODEL_COPIES),
+        pixels(needs.input).saturating_mul(INPUT_PIXEL),
+        pixels(needs.picture.unwrap_or(UNKNOWN_PICTURE)).saturating_mul(PICTURE_PIXEL),
+        (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
+    ];
+    let bytes = bytes.into_iter().fold(BASE, u64::saturating_add);
+    u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(caps.worker_mib)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn honest_workers_stay_below_their_estimate() {
+        let caps = MemoryCaps { worker_mib: 1 << 20, hook_mib: 64 };
+        // The most that was resident, in MiB, of one worker on two cores without hooks.
+        for (what, model_bytes, input, picture, measured) in [
+            ("the demo", MIB, [320, 192], [640, 360], 121),
+            ("a model of 96 MiB", 96 * MIB, [320, 192], [640, 360], 378),
+            ("a 4K video with 10 bits", MIB, [320, 192], [3840, 2160], 368),
+            ("an 8K video", MIB, [320, 192], [7680, 4320], 553),
+            ("a U-Net", MIB, [640, 640], [1920, 1080], 1423),
+        ] {
+            let needs = Needs { model_bytes, input, picture: Some(picture), hooks: 0, hook_bytes: 0 };
+            let estimate = estimate_mib(&needs, caps);
+            assert!(estimate >= measured * 5 / 4, "{what}: {estimate} MiB for {measured}");
+        }
+    }
+
+    #[test]
+    fn four_demos_fit_a_machine_of_four_gibibytes() {
+        let picture = Some([640, 360]);
+        let needs = Needs { model_bytes: MIB, input: [320, 192], picture, hooks: 1, hook_bytes: 64 * MIB };
+        assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
+    }
+
+    proptest! {
+        #[test]
+        fn more_never_needs_less_and_nothing_passes_the_cap(
+            model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, cap in 1..u32::MAX,
+        ) {
+            let caps = MemoryCaps { worker_mib: cap, hook_mib: 64 };
+            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), hooks, hook_bytes: 64 * MIB };
+            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, ..needs };
+            prop_assert!(estimate_mib(&needs, caps) <= estimate_mib(&larger, caps));
+            prop_assert!(estimate_mib(&larger, caps) <= cap);
+        }
+    }
+}
