@@ -1,8 +1,8 @@
 //! The plugins of a scenario: found, of the right kind, and content with their configuration.
 //!
-//! A configuration is checked against the plugin's JSON Schema first; only one that fits is shown to the plugin
-//! itself, in a child process. A plugin's word about a configuration it accepted is remembered, because neither of the
-//! two can change.
+//! A configuration is judged in a child process: by the plugin's JSON Schema, and if it fits by the plugin itself. The
+//! schema is a stranger's data as well, and a small one can take for ever to evaluate. A plugin's word about a
+//! configuration it accepted is remembered, because neither of the two can change.
 
 use std::{
     collections::HashSet,
@@ -15,10 +15,10 @@ use framehook_core::{
     ids::Digest,
     input::InputOptions,
     prediction::PluginIdentity,
+    probe::ConfigProblem,
     spec::{PluginUse, ResolvedHook},
 };
 use framehook_infra::store::Artifact;
-use jsonschema::error::ValidationErrorKind;
 use serde_json::Value;
 
 use crate::{
@@ -72,17 +72,14 @@ async fn resolve_one(
         return Ok(None);
     }
     let config_field = format!("{field}.config");
-    let problems = match check_schema(&manifest.config_schema, &used.config) {
-        problems if problems.is_empty() => ask_plugin(app, &digest, &used.config).await,
-        problems => Ok(problems),
-    };
-    match problems {
-        Ok(problems) => errors.extend(problems.into_iter().map(|(pointer, message)| {
-            let field = format!("{config_field}{}", path_of(&pointer));
-            FieldError::new(ErrorCode::InvalidPluginConfig, field, message)
+    match ask_plugin(app, &digest, &used.config).await {
+        Ok(problems) => errors.extend(problems.into_iter().map(|problem| {
+            let field = format!("{config_field}{}", path_of(&problem.path));
+            FieldError::new(ErrorCode::InvalidPluginConfig, field, problem.message)
         })),
         Err(problem) if problem.code == ErrorCode::InvalidPluginConfig => {
-            errors.push(FieldError::new(problem.code, config_field, problem.detail));
+            let message = format!("`{name}@{version}`: {}", problem.detail);
+            errors.push(FieldError::new(problem.code, config_field, message));
         }
         Err(problem) => return Err(problem),
     }
@@ -98,34 +95,6 @@ fn mismatch(hook: Hook, manifest: &PluginManifest) -> Option<String> {
         (Hook::Post, _, false) => Some(format!("`{name}@{version}` has no post hook; list it under `plugins.pre`")),
         _ => None,
     }
-}
-
-/// What of `config` does not fit: JSON pointers and messages.
-fn check_schema(schema: &Value, config: &Value) -> Vec<(String, String)> {
-    // A reference to another document is refused here: nothing is fetched.
-    let validator = match jsonschema::draft202012::new(schema) {
-        Ok(validator) => validator,
-        Err(error) => return vec![(String::new(), format!("the plugin's own schema cannot be used: {error}"))],
-    };
-    let problems = |e: jsonschema::ValidationError<'_>| -> Vec<_> {
-        let place = e.instance_path();
-        match e.kind() {
-            // The place is that of the whole object; what is wrong is each of these fields.
-            ValidationErrorKind::AdditionalProperties { unexpected } => {
-                let message = match schema["properties"].as_object().filter(|_| place.as_str().is_empty()) {
-                    Some(known) => {
-                        let known: Vec<_> = known.keys().map(|name| format!("`{name}`")).collect();
-                        format!("the plugin knows no such setting; it knows {}", known.join(", "))
-                    }
-                    None => e.to_string(),
-                };
-                let places = unexpected.iter().map(|field| place.join(field.as_str()));
-                places.map(|place| (place.as_str().to_owned(), message.clone())).collect()
-            }
-            _ => vec![(place.as_str().to_owned(), e.to_string())],
-        }
-    };
-    validator.iter_errors(config).flat_map(problems).collect()
 }
 
 /// Pairs of plugin and configuration that a plugin accepted.
@@ -149,7 +118,7 @@ impl AcceptedConfigs {
     }
 }
 
-async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<(String, String)>, Problem> {
+async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
     let pair = (plugin.clone(), canonical::digest(config));
     if app.accepted_configs.contains(&pair) {
         return Ok(Vec::new());
@@ -159,7 +128,7 @@ async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<(S
     if problems.is_empty() {
         app.accepted_configs.insert(pair);
     }
-    Ok(problems.into_iter().map(|p| (p.path, p.message)).collect())
+    Ok(problems)
 }
 
 /// A JSON pointer as the rest of a field's path: `/line/0` is `.line[0]`.
@@ -178,30 +147,7 @@ fn path_of(pointer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
-
-    #[test]
-    fn the_offending_value_is_named() {
-        let schema = json!({
-            "type": "object",
-            "properties": {"min_score": {"type": "number", "maximum": 1}, "line": {"type": "array", "items": {"type": "number"}}},
-            "required": ["min_score"],
-            "additionalProperties": false
-        });
-        let fields = |config: Value| -> Vec<String> {
-            check_schema(&schema, &config).into_iter().map(|(pointer, _)| path_of(&pointer)).collect()
-        };
-        assert!(fields(json!({"min_score": 0.3, "line": [1, 2]})).is_empty());
-        assert_eq!(fields(json!({"min_score": 3, "line": [1, "x"]})), [".line[1]", ".min_score"]);
-        assert_eq!(fields(json!({"min_score": 0.3, "a/b": 1})), [".a/b"]);
-        assert_eq!(fields(json!({"min_score": 0.3, "x": 1, "y~": 2})), [".x", ".y~"]);
-        assert_eq!(fields(json!({})), [""]);
-        assert_eq!(fields(json!(3)), [""]);
-        let remote = json!({"$ref": "https://example.com/schema.json"});
-        assert!(check_schema(&remote, &json!({}))[0].1.contains("cannot be used"));
-    }
 
     #[test]
     fn pointers_become_paths() {

@@ -70,6 +70,8 @@ pub struct ApiConfig {
     /// Seals the credentials of sources; without one, sources that have some are refused.
     pub key: Option<Key>,
     pub upload_caps: UploadCaps,
+    /// Pixels of a side of a video's pictures, at most.
+    pub max_picture_side: u32,
     pub http: HttpLimits,
     /// What a worker may have.
     pub memory: MemoryCaps,

@@ -74,7 +74,9 @@ pub(crate) fn parse_prediction_cursor(cursor: Option<&str>) -> Result<Option<i64
 }
 
 fn number(text: &str) -> Option<i64> {
-    (text.len() == 16).then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::cast_signed)
+    // Not every number that `from_str_radix` takes: a sign is none of ours.
+    let ours = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    ours.then(|| u64::from_str_radix(text, 16).ok()).flatten().map(u64::cast_signed)
 }
 
 fn parse<T>(cursor: Option<&str>, list: char, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
@@ -99,7 +101,7 @@ mod tests {
         }
         let id = ScenarioId::generate();
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));
-        for bad in ["", "p", "p1", "px", "s1", "é"] {
+        for bad in ["", "p", "p1", "px", "s1", "é", "p+000000000000001"] {
             assert!(parse_prediction_cursor(Some(bad)).is_err() && parse_scenario_cursor(Some(bad)).is_err(), "{bad}");
         }
     }

@@ -13,8 +13,9 @@ use std::{
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     error_code::ErrorCode,
+    probe::{ConfigProblem, ConfigVerdict, MAX_ANSWER, Verdict},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -31,8 +32,6 @@ use crate::{
 const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
 /// Compiling a plugin takes 0.1 s, a script engine inside one 14 s on a fast core.
 const CONFIG_LIMIT: Duration = Duration::from_secs(60);
-/// A manifest with a large JSON Schema is some 100 KiB.
-const MAX_OUTPUT: u64 = 4 << 20;
 /// What a dynamic linker and a temporary file need; nothing that could be a secret.
 const ENVIRONMENT: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "TMPDIR", "LANG"];
 
@@ -41,17 +40,10 @@ pub(crate) struct Probes {
     worker: PathBuf,
     plugin_host: PathBuf,
     onnxruntime: PathBuf,
+    max_picture_side: u32,
     uploads: Queue,
     /// Of their own, so that a configuration does not wait behind two large uploads.
     configs: Queue,
-}
-
-/// A plugin's word about a configuration.
-#[derive(Debug, Deserialize, PartialEq, Eq)]
-pub(crate) struct ConfigProblem {
-    /// JSON pointer into the configuration.
-    pub path: String,
-    pub message: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,28 +60,13 @@ enum ProbeError {
     NoVerdict(String),
 }
 
-/// What `framehook-worker probe-...` and `framehook plugin-host inspect` print.
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Verdict {
-    #[serde(alias = "manifest")]
-    Ok(Value),
-    Problem(Finding),
-    Findings(Vec<Finding>),
-}
-
-#[derive(Debug, Deserialize)]
-struct Finding {
-    code: String,
-    message: String,
-}
-
 impl Probes {
     pub(crate) fn new(config: &ApiConfig) -> Self {
         Self {
             worker: config.worker.clone(),
             plugin_host: config.plugin_host.clone(),
             onnxruntime: config.onnxruntime.clone(),
+            max_picture_side: config.max_picture_side,
             uploads: Queue::new(&config.http),
             configs: Queue::new(&config.http),
         }
@@ -107,7 +84,11 @@ impl Probes {
         };
         let command = match kind {
             ArtifactKind::Plugin => command(&self.plugin_host, &["plugin-host", "inspect"], file),
-            ArtifactKind::Video => command(&self.worker, &["probe-video"], file),
+            ArtifactKind::Video => {
+                let mut command = command(&self.worker, &["probe-video"], file);
+                command.arg("--max-picture-side").arg(self.max_picture_side.to_string());
+                command
+            }
             ArtifactKind::Model => {
                 let mut command = command(&self.worker, &["probe-model"], file);
                 command.arg("--onnxruntime").arg(&self.onnxruntime);
@@ -116,9 +97,9 @@ impl Probes {
         };
         let turn = (&self.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
         let verdict = verdict(command, &[], UPLOAD_LIMIT, turn).await;
-        let findings = match verdict.map_err(|e| refusal(code, kind, &e))? {
+        let verdict: Verdict<Value> = verdict.map_err(|e| refusal(code, kind, &e))?;
+        let findings = match verdict.bounded() {
             Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
-            Verdict::Problem(finding) => vec![finding],
             Verdict::Findings(findings) => findings,
         };
         let findings = findings.iter().map(|f| format!("{}: {}", f.code, f.message)).collect::<Vec<_>>().join("; ");
@@ -126,24 +107,18 @@ impl Probes {
         Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
     }
 
-    /// Asks a plugin whether it accepts a configuration; an empty answer is a yes.
+    /// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes.
     ///
     /// # Errors
     /// `invalid_plugin_config` when the plugin gives no answer.
     pub(crate) async fn validate_config(&self, plugin: &Path, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Answer {
-            List(Vec<ConfigProblem>),
-            Object { problems: Vec<ConfigProblem> },
-        }
         let command = command(&self.plugin_host, &["plugin-host", "validate-config"], plugin);
         let input = config.to_string();
         // Blobs are named by their digests.
         let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let turn = (&self.configs, Claim { client: observe::client(), subject });
-        match verdict(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
-            Ok(Answer::List(problems) | Answer::Object { problems }) => Ok(problems),
+        match verdict::<ConfigVerdict>(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
+            Ok(verdict) => Ok(verdict.bounded().problems),
             Err(error) => Err(not_started(&error).unwrap_or_else(|| {
                 let detail = format!("the plugin could not be asked about its configuration: {error}");
                 Problem::new(ErrorCode::InvalidPluginConfig, detail)
@@ -223,10 +198,10 @@ async fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, ProbeError> 
     if status.success() { Ok(output) } else { Err(ProbeError::Crashed(status)) }
 }
 
-/// Keeps at most [`MAX_OUTPUT`] and drains the rest, so that a talkative child ends too.
+/// Keeps at most [`MAX_ANSWER`] and drains the rest, so that a talkative child ends too.
 async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
     let mut kept = Vec::new();
-    let read = (&mut pipe).take(MAX_OUTPUT).read_to_end(&mut kept).await;
+    let read = (&mut pipe).take(MAX_ANSWER).read_to_end(&mut kept).await;
     if read.is_ok() {
         tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await.ok();
     }

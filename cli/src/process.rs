@@ -78,6 +78,7 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
         onnxruntime: settings.onnxruntime.clone(),
         source_dirs: settings.source_dirs.clone(),
         key,
+        max_picture_side: settings.max_picture_side,
         upload_caps: UploadCaps {
             plugin: settings.max_plugin_mib << 20,
             model: settings.max_model_mib << 20,
@@ -139,6 +140,7 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>)
         source_networks: settings.source_networks.clone(),
         key,
         intra_threads: settings.intra_threads,
+        max_picture_side: settings.max_picture_side,
         plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         frame_timeout: Duration::from_secs(settings.frame_timeout_s),
         ..RunnerConfig::new(

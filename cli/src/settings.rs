@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
 use framehook_core::{
+    job::DEFAULT_PICTURE_SIDE,
     memory::MemoryCaps,
     placement::{Labels, check_labels},
 };
@@ -114,6 +115,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_video_mib: Option<u64>,
 
+    /// Longest side of a video's pictures, in pixels [default: 8192]
+    #[arg(long, env = "FRAMEHOOK_MAX_PICTURE_SIDE", value_name = "PIXELS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_picture_side: Option<u32>,
+
     /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, env = "FRAMEHOOK_KEEP_RESULTS_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -185,6 +191,7 @@ pub(crate) struct Settings {
     pub(crate) max_plugin_mib: u64,
     pub(crate) max_model_mib: u64,
     pub(crate) max_video_mib: u64,
+    pub(crate) max_picture_side: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_results_days: Option<u32>,
     pub(crate) worker: PathBuf,
@@ -225,6 +232,7 @@ impl Settings {
             // The most that an ONNX file without external data can hold.
             max_model_mib: 2048,
             max_video_mib: 65_536,
+            max_picture_side: DEFAULT_PICTURE_SIDE,
             keep_results_days: None,
             worker: beside("framehook-worker"),
             onnxruntime: beside("libonnxruntime.so"),
@@ -279,6 +287,7 @@ impl Settings {
             ("max_plugin_mib", self.max_plugin_mib),
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),
+            ("max_picture_side", u64::from(self.max_picture_side)),
             ("keep_results_days", self.keep_results_days.map_or(1, u64::from)),
         ];
         for (name, value) in positive {
@@ -294,6 +303,9 @@ impl Settings {
             if value > MAX_UPLOAD_MIB {
                 bail!("{name} is {value}; it must be at most {MAX_UPLOAD_MIB}");
             }
+        }
+        if self.max_picture_side > MAX_PICTURE_SIDE {
+            bail!("max_picture_side is {}; it must be at most {MAX_PICTURE_SIDE}", self.max_picture_side);
         }
         if self.hook_memory_mib > MAX_HOOK_MEMORY_MIB {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
@@ -322,6 +334,9 @@ impl Settings {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 }
+
+/// Width times height times bytes of a pixel must fit the 32-bit sizes of OpenCV and FFmpeg.
+const MAX_PICTURE_SIDE: u32 = 16_384;
 
 /// The engine reserves address space for this much.
 const MAX_HOOK_MEMORY_MIB: usize = 256;
@@ -387,6 +402,7 @@ mod tests {
             ("labels = [\"site=a\", \"site=b\"]", "`site` is given twice"),
             ("source_networks = [\"10.1.0.0/33\"]", "source_networks"),
             ("hook_memory_mib = 4096", "at most 256"),
+            ("max_picture_side = 20000", "at most 16384"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
         ] {
             let error =

@@ -7,6 +7,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::probe::printable;
+
 /// The complete recipe from a frame to a model's input tensor (`[1, 3, height, width]`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct InputSpec {
@@ -154,6 +156,11 @@ impl InputOptions {
             mean: self.mean.unwrap_or([0.0; 3]),
             std: self.std.unwrap_or([1.0; 3]),
         };
+        let pixels = u64::from(spec.width) * u64::from(spec.height);
+        if pixels > MAX_PIXELS {
+            let message = format!("the input has {pixels} pixels; at most {MAX_PIXELS} are filled");
+            return Err(InputError { field: "input.size", message });
+        }
         let numbers = [spec.scale].into_iter().chain(spec.mean).chain(spec.std);
         if numbers.clone().any(|n| !n.is_finite()) || spec.std.contains(&0.0) || spec.scale == 0.0 {
             return Err(InputError {
@@ -165,7 +172,7 @@ impl InputOptions {
     }
 
     fn choose_tensor<'a>(&self, inputs: &'a [TensorInfo]) -> Result<&'a TensorInfo, InputError> {
-        let names = || inputs.iter().map(|i| format!("`{}`", i.name)).collect::<Vec<_>>().join(", ");
+        let names = || printable(&inputs.iter().map(|i| format!("`{}`", i.name)).collect::<Vec<_>>().join(", "));
         let error = |message| InputError { field: "input.tensor", message };
         match (&self.tensor, inputs) {
             (_, []) => Err(error("the model has no inputs".into())),
@@ -184,8 +191,10 @@ impl InputOptions {
     }
 }
 
-/// 16,384 pixels is past any camera, and keeps width x height x 12 bytes inside a 32-bit count of elements.
-const MAX_SIDE: u32 = 16_384;
+/// No picture that is decoded has a longer side.
+const MAX_SIDE: u32 = 8_192;
+/// A tensor of 4,096 x 4,096 pixels has 192 MiB, and a worker keeps several.
+const MAX_PIXELS: u64 = 1 << 24;
 
 /// `[height, width]` of an image input `[1, 3, height, width]` of `float32`.
 ///
@@ -262,7 +271,10 @@ mod tests {
             (none(), vec![tensor(&[1, 3, -1, -1])], "input.size", "leaves its width open"),
             (none(), vec![tensor(&[1, 3, 8, 8]), tensor(&[1])], "input.tensor", "needs 2 inputs"),
             (size(640, 640), vec![tensor(&[1, 3, 192, 320])], "input.size", "fixed to 320"),
-            (size(0, 9), vec![tensor(&[1, 3, -1, -1])], "input.size", "1 to 16384"),
+            (size(0, 9), vec![tensor(&[1, 3, -1, -1])], "input.size", "1 to 8192"),
+            (size(8193, 9), vec![tensor(&[1, 3, -1, -1])], "input.size", "1 to 8192"),
+            (size(8192, 2049), vec![tensor(&[1, 3, -1, -1])], "input.size", "at most 16777216"),
+            (none(), vec![tensor(&[1, 3, 5000, 5000])], "input.size", "has 25000000 pixels"),
             (
                 InputOptions { tensor: Some("x".into()), ..none() },
                 vec![tensor(&[1, 3, 8, 8])],

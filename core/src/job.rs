@@ -33,6 +33,9 @@ pub struct Job {
     pub created_at: Timestamp,
     /// A video file.
     pub source: PathBuf,
+    /// Pixels of a side of its pictures, at most.
+    #[serde(default = "default_picture_side")]
+    pub max_picture_side: u32,
     /// An ONNX model, already verified.
     pub model: PathBuf,
     pub input: InputSpec,
@@ -48,6 +51,13 @@ pub struct Job {
     pub intra_threads: usize,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
+}
+
+/// The largest video that the codecs in use define is 8K UHD, 7,680 x 4,320 pixels; a picture of this size takes 192 MiB.
+pub const DEFAULT_PICTURE_SIDE: u32 = 8_192;
+
+const fn default_picture_side() -> u32 {
+    DEFAULT_PICTURE_SIDE
 }
 
 /// One plugin of a job: code compiled by the runner, never by the worker.

@@ -17,6 +17,7 @@ pub mod message;
 pub mod placement;
 pub mod planner;
 pub mod prediction;
+pub mod probe;
 pub mod reason;
 pub mod source_url;
 pub mod spec;

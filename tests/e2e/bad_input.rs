@@ -181,6 +181,24 @@ fn an_upload_that_is_not_what_it_should_be() {
 }
 
 #[test]
+fn a_schema_that_takes_for_ever_holds_up_nobody() {
+    let platform = Platform::with_demo(&[]);
+    platform.upload("/plugin", &plugin("misbehave"));
+    let bomb = with("/plugins/post/0", json!({"use": "misbehave", "config": {"mode": "none", "bomb": true}}));
+    std::thread::scope(|scope| {
+        // Once for each thread that the API has on a small machine.
+        let checks: Vec<_> = (0..2).map(|_| scope.spawn(|| platform.post_json("/scenario/check", &bomb))).collect();
+        while !checks.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+            assert_eq!(platform.get("/scenario").status, 200);
+        }
+        for check in checks {
+            let words = ["plugins.post[0].config", "schema cannot be used", "longer than 2 s"];
+            assert_problem(&check.join().unwrap(), 422, "invalid_plugin_config", &words);
+        }
+    });
+}
+
+#[test]
 fn multipart_uploads_work_as_well() {
     let platform = Platform::start(&[]);
     let mut body = vec![];

@@ -93,6 +93,7 @@ impl TestApp {
             onnxruntime: "libonnxruntime.so".into(),
             source_dirs: vec![videos],
             key: Some(Key::parse(&"7".repeat(64)).unwrap()),
+            max_picture_side: 8192,
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
             http: HttpLimits::default(),
             lame_duck: Duration::ZERO,
@@ -200,7 +201,7 @@ pub(crate) fn plugin(name: &str, pre: bool, post: bool, input: Value) -> Value {
         },
         "additionalProperties": false
     });
-    json!({"manifest": {"name": name, "version": "1.0.0", "abi": "0.1.0", "pre": pre, "post": post,
+    json!({"ok": {"name": name, "version": "1.0.0", "abi": "0.1.0", "pre": pre, "post": post,
         "config_schema": schema, "input": input}})
 }
 

@@ -188,7 +188,10 @@ async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
     {
         let findings = json!({"findings": [{"code": "a", "message": "first"}, {"code": "b", "message": "second"}]});
         for (content, words) in [
-            (json!({"problem": {"code": "damaged", "message": "it is damaged"}}).to_string(), "damaged: it is damaged"),
+            (
+                json!({"findings": [{"code": "damaged", "message": "it is damaged"}]}).to_string(),
+                "damaged: it is damaged",
+            ),
             (findings.to_string(), "a: first; b: second"),
             ("crash".into(), "signal: 11"),
             ("no verdict at all".into(), "no verdict"),

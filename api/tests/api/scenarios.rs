@@ -158,7 +158,7 @@ async fn a_file_of_an_allowed_folder_is_probed_and_used() {
     let app = TestApp::stocked().await;
     let folder = &app.config.source_dirs[0];
     std::fs::write(folder.join("good.mp4"), video(10).to_string()).unwrap();
-    let bad = json!({"problem": {"code": "no_frame", "message": "it holds no picture"}});
+    let bad = json!({"findings": [{"code": "no_frame", "message": "it holds no picture"}]});
     std::fs::write(folder.join("bad.mp4"), bad.to_string()).unwrap();
     let spec = |name: &str| json!({"source": {"file": folder.join(name)}, "model": "m"});
     let view = app.init(&spec("good.mp4")).await.ok(200);

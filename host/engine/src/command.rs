@@ -10,8 +10,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use framehook_core::probe::{ConfigProblem, ConfigVerdict};
 use rustix::process::{Resource, Rlimit, setrlimit};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::compile::Compiler;
 
@@ -25,25 +26,12 @@ const MAX_CONFIG: u64 = 1 << 20;
 /// What the child is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// `inspect FILE`: prints an [`crate::inspect::Verdict`].
+    /// `inspect FILE`: prints a [`framehook_core::probe::Verdict`].
     Inspect { wasm: PathBuf },
     /// `compile FILE OUT`: writes OUT at once or not at all; prints nothing.
     Compile { wasm: PathBuf, out: PathBuf },
     /// `validate-config FILE`, the configuration on stdin: prints a [`ConfigVerdict`].
     ValidateConfig { wasm: PathBuf },
-}
-
-/// JSON `{"problems": [{"path", "message"}, ...]}`; none: the configuration is good.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigVerdict {
-    pub problems: Vec<ConfigProblem>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConfigProblem {
-    /// JSON pointer into the configuration; empty for the whole.
-    pub path: String,
-    pub message: String,
 }
 
 /// Why the child could not do what it was asked for.
@@ -79,8 +67,10 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
             let wasm = read(wasm)?;
             let mut config = String::new();
             io::stdin().take(MAX_CONFIG).read_to_string(&mut config)?;
-            let problems = Compiler::new()?.validate_config(&wasm, &config)?;
-            print(&ConfigVerdict { problems })
+            let verdict = Compiler::new()?.validate_config(&wasm, &config);
+            // A plugin that cannot say what is wrong is what is wrong.
+            let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
+            print(&ConfigVerdict { problems }.bounded())
         }
     }
 }

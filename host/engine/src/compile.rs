@@ -2,10 +2,14 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use framehook_core::{
+    artifact::PluginManifest,
+    probe::{ConfigProblem, Verdict},
+};
+
 use crate::{
-    command::ConfigProblem,
     engine::{Engine, LoadError},
-    inspect::{self, Verdict},
+    inspect,
 };
 
 /// Compiles components and, to judge them, runs them. Their code is a stranger's: use it in a
@@ -21,7 +25,7 @@ impl Compiler {
 
     /// Judges a file that somebody uploaded as a plugin.
     #[must_use]
-    pub fn inspect(&self, wasm: &[u8]) -> Verdict {
+    pub fn inspect(&self, wasm: &[u8]) -> Verdict<PluginManifest> {
         inspect::inspect(&self.0, wasm)
     }
 
@@ -33,10 +37,10 @@ impl Compiler {
         self.0.raw().precompile_component(wasm).map_err(|e| LoadError(format!("the plugin does not compile: {e:#}")))
     }
 
-    /// A plugin's own verdict about a configuration; empty if it is good.
+    /// What is wrong with a configuration, by the plugin's schema and by the plugin itself; empty if it is good.
     ///
     /// # Errors
-    /// When the plugin does not load, or fails while it checks.
+    /// When the plugin does not load or fails while it checks, or its schema cannot be used.
     pub fn validate_config(&self, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
         inspect::validate_config(&self.0, wasm, config).map_err(LoadError)
     }

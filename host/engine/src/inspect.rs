@@ -6,37 +6,21 @@
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
     job::HookLimits,
+    probe::{ConfigProblem, Finding, Verdict},
 };
-use serde::{Deserialize, Serialize};
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 
 use crate::{
     Engine, Plugin,
     abi::{NEWEST, PACKAGE, v0_1::Instance},
-    command::ConfigProblem,
     log::Logger,
+    schema,
     store::{Failure, State},
 };
 
-/// JSON `{"manifest": {...}}` or `{"findings": [{"code", "message"}, ...]}`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    Manifest(PluginManifest),
-    Findings(Vec<Finding>),
-}
-
-/// Something wrong with a plugin.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Finding {
-    pub code: FindingCode,
-    pub message: String,
-}
-
 /// Stable, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FindingCode {
     /// Not WebAssembly at all.
     NotWasm,
@@ -62,29 +46,54 @@ pub enum FindingCode {
     BadConfigSchema,
 }
 
+impl FindingCode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NotWasm => "not_wasm",
+            Self::WasmText => "wasm_text",
+            Self::CoreModule => "core_module",
+            Self::Precompiled => "precompiled",
+            Self::InvalidComponent => "invalid_component",
+            Self::UnknownImport => "unknown_import",
+            Self::UnknownAbi => "unknown_abi",
+            Self::WrongWorld => "wrong_world",
+            Self::CompileFailed => "compile_failed",
+            Self::DescribeFailed => "describe_failed",
+            Self::BadName => "bad_name",
+            Self::BadVersion => "bad_version",
+            Self::BadConfigSchema => "bad_config_schema",
+        }
+    }
+}
+
 type Checked<T> = Result<T, Vec<Finding>>;
 
-fn finding(code: FindingCode, message: impl Into<String>) -> Vec<Finding> {
-    vec![Finding { code, message: message.into() }]
+fn finding(code: FindingCode, message: impl AsRef<str>) -> Vec<Finding> {
+    vec![Finding::new(code.as_str(), message.as_ref())]
 }
 
 /// Everything there is to check about a plugin.
-pub(crate) fn inspect(engine: &Engine, wasm: &[u8]) -> Verdict {
+pub(crate) fn inspect(engine: &Engine, wasm: &[u8]) -> Verdict<PluginManifest> {
     let manifest = check_kind(wasm)
         .and_then(|()| check_structure(wasm))
         .and_then(|()| check_world(wasm))
         .and_then(|()| load(engine, wasm))
         .and_then(|plugin| check_description(&plugin));
-    manifest.map_or_else(Verdict::Findings, Verdict::Manifest)
+    manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
 }
 
-/// The plugin's own verdict about a configuration; empty if it is good. `wasm` was inspected before.
+/// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin itself; empty if it
+/// is good. `wasm` was inspected before, perhaps by an older release.
 pub(crate) fn validate_config(engine: &Engine, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, String> {
     let say = |findings: Vec<Finding>| findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; ");
     check_kind(wasm).map_err(say)?;
     let plugin = load(engine, wasm).map_err(say)?;
-    let verdict = start(&plugin).and_then(|mut instance| instance.validate_config(config));
-    verdict.map_err(|f| format!("the plugin could not check its configuration: {}", f.message))
+    let silent = |f: Failure| format!("the plugin could not check its configuration: {}", f.message);
+    let mut instance = start(&plugin).map_err(silent)?;
+    let manifest = instance.describe().map_err(silent)?;
+    let problems = schema::problems(manifest.config_schema, config)?;
+    if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
 }
 
 fn check_kind(wasm: &[u8]) -> Checked<()> {
@@ -170,12 +179,12 @@ fn check_world(wasm: &[u8]) -> Checked<()> {
         ALLOWED_IMPORTS.iter().any(|i| *name == ours(i))
             || (ALLOWED_WASI.iter().any(|p| name.starts_with(p)) && name.contains("@0.2."))
     };
-    let offenders: Vec<_> = imports.iter().filter(|name| !allowed(name)).map(|name| Finding {
-        code: FindingCode::UnknownImport,
-        message: format!(
+    let offenders: Vec<_> = imports.iter().filter(|name| !allowed(name)).flat_map(|name| finding(
+        FindingCode::UnknownImport,
+        format!(
             "it imports `{name}`, which plugins do not get: there are {PACKAGE}@{NEWEST} and, without files or network, wasi:cli, clocks, filesystem, io and random of WASI 0.2"
         ),
-    }).collect();
+    )).collect();
     if !offenders.is_empty() {
         return Err(offenders);
     }
@@ -230,12 +239,7 @@ fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
     let manifest = described.map_err(|f| {
         finding(FindingCode::DescribeFailed, format!("the plugin did not describe itself: {}", f.message))
     })?;
-    let schema = &manifest.config_schema;
-    let schema_problem = if schema.is_object() {
-        jsonschema::draft202012::meta::validate(schema).err().map(|e| e.to_string())
-    } else {
-        Some("it is not an object".to_owned())
-    };
+    let schema_problem = schema::check(&manifest.config_schema).err();
     let checks = [
         (FindingCode::BadName, check_name(&manifest.name).err()),
         (FindingCode::BadVersion, check_version(&manifest.version).err()),
@@ -245,6 +249,6 @@ fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
         ),
     ];
     let findings: Vec<_> =
-        checks.into_iter().filter_map(|(code, message)| Some(Finding { code, message: message? })).collect();
+        checks.into_iter().filter_map(|(code, message)| Some(finding(code, message?))).flatten().collect();
     if findings.is_empty() { Ok(manifest) } else { Err(findings) }
 }

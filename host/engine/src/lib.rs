@@ -22,6 +22,7 @@ pub mod inspect;
 mod log;
 pub mod media;
 mod scan;
+mod schema;
 mod store;
 
 pub use engine::{Engine, LoadError, Plugin};

@@ -14,6 +14,8 @@ pub struct Outline {
     /// A track of pictures is declared. Meaningless without `moov`.
     pub has_video: bool,
     pub has_audio: bool,
+    /// The widest and the highest picture that a track of pictures declares.
+    pub picture: Option<[u32; 2]>,
     /// Seconds, if `moov` declares them.
     pub duration: Option<f64>,
     /// The first box that reaches past the end of the file.
@@ -103,11 +105,13 @@ impl Outline {
                 b"mvhd" => self.duration = movie_duration(body),
                 b"mvex" => self.fragmented = true,
                 b"trak" => {
-                    let media = children(body).find(|(kind, _)| *kind == b"mdia");
-                    let handler = media.and_then(|(_, mdia)| children(mdia).find(|(kind, _)| *kind == b"hdlr"));
+                    let media = child(body, b"mdia").unwrap_or_default();
                     // Version, flags and a reserved word lie before the handler's type.
-                    match handler.and_then(|(_, hdlr)| hdlr.get(8..12)) {
-                        Some(b"vide") => self.has_video = true,
+                    match child(media, b"hdlr").and_then(|hdlr| hdlr.get(8..12)) {
+                        Some(b"vide") => {
+                            self.has_video = true;
+                            self.read_pictures(media);
+                        }
                         Some(b"soun") => self.has_audio = true,
                         _ => {}
                     }
@@ -116,6 +120,26 @@ impl Outline {
             }
         }
     }
+}
+
+impl Outline {
+    /// A table of samples may describe several kinds of picture; the decoder takes its sizes from here.
+    fn read_pictures(&mut self, media: &[u8]) {
+        let table = child(media, b"minf").and_then(|minf| child(minf, b"stbl")).and_then(|stbl| child(stbl, b"stsd"));
+        // Version, flags and the number of entries.
+        let entries = table.and_then(|stsd| stsd.get(8..)).unwrap_or_default();
+        for (_, entry) in children(entries) {
+            if let Some([w1, w0, h1, h0]) = entry.get(24..28) {
+                let [width, height] = self.picture.unwrap_or_default();
+                let declared = [[*w1, *w0], [*h1, *h0]].map(|side| u32::from(u16::from_be_bytes(side)));
+                self.picture = Some([width.max(declared[0]), height.max(declared[1])]);
+            }
+        }
+    }
+}
+
+fn child<'a>(body: &'a [u8], wanted: &[u8; 4]) -> Option<&'a [u8]> {
+    children(body).find(|(kind, _)| *kind == wanted).map(|(_, body)| body)
 }
 
 /// The boxes inside a box, as far as they are whole.
@@ -153,7 +177,12 @@ mod tests {
 
     fn movie(handler: &[u8; 4]) -> Vec<u8> {
         let hdlr = boxed(b"hdlr", &[&[0; 8][..], handler, &[0; 12]].concat());
-        let trak = boxed(b"trak", &boxed(b"mdia", &hdlr));
+        let entry = |width: u16, height: u16| {
+            boxed(b"avc1", &[&[0; 24][..], &width.to_be_bytes(), &height.to_be_bytes(), &[0; 50]].concat())
+        };
+        let stsd = boxed(b"stsd", &[&[0; 8][..], &entry(640, 480), &entry(320, 700)].concat());
+        let minf = boxed(b"minf", &boxed(b"stbl", &stsd));
+        let trak = boxed(b"trak", &boxed(b"mdia", &[hdlr, minf].concat()));
         let mut mvhd = vec![0; 100];
         mvhd[12..16].copy_from_slice(&1000u32.to_be_bytes());
         mvhd[16..20].copy_from_slice(&2500u32.to_be_bytes());
@@ -167,7 +196,8 @@ mod tests {
     #[test]
     fn a_whole_file_is_read_to_its_end() {
         let file = [boxed(b"ftyp", b"isom"), movie(b"vide"), boxed(b"mdat", &[0; 500])].concat();
-        let expected = Outline { has_moov: true, has_video: true, duration: Some(2.5), ..Outline::default() };
+        let picture = Some([640, 700]);
+        let expected = Outline { has_moov: true, has_video: true, duration: Some(2.5), picture, ..Outline::default() };
         assert_eq!(outline(&file), Some(expected));
     }
 
@@ -184,7 +214,7 @@ mod tests {
     #[test]
     fn sound_only_and_no_moov() {
         let sound = outline(&[boxed(b"ftyp", b"M4A "), movie(b"soun")].concat()).unwrap();
-        assert!(sound.has_audio && !sound.has_video);
+        assert!(sound.has_audio && !sound.has_video && sound.picture.is_none());
         assert!(!outline(&[boxed(b"ftyp", b"isom"), boxed(b"mdat", b"1234")].concat()).unwrap().has_moov);
     }
 

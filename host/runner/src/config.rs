@@ -8,7 +8,7 @@ use std::{
 
 use framehook_core::{
     ids::RunnerId,
-    job::{HookLimits, Patience},
+    job::{DEFAULT_PICTURE_SIDE, HookLimits, Patience},
     memory::MemoryCaps,
     placement::Labels,
 };
@@ -58,6 +58,8 @@ pub struct RunnerConfig {
     pub key: Option<Key>,
     /// Threads of one inference.
     pub intra_threads: usize,
+    /// Pixels of a side of a video's pictures, at most.
+    pub max_picture_side: u32,
     pub hook_limits: HookLimits,
     /// A worker that is ready and reports nothing for this long is killed and started again; a server that delivers
     /// nothing of a recording for this long is asked again.
@@ -115,6 +117,7 @@ impl RunnerConfig {
             key: None,
             // Fastest for several streams: more threads on one inference cost more than they give.
             intra_threads: 1,
+            max_picture_side: DEFAULT_PICTURE_SIDE,
             hook_limits: HookLimits::default(),
             // Ten times the longest pause between key frames one meets.
             frame_timeout: Duration::from_secs(10),

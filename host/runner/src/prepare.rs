@@ -52,6 +52,7 @@ impl Workshop {
             generation: order.generation,
             created_at: order.created_at,
             source,
+            max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),
             pre,

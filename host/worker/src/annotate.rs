@@ -9,7 +9,10 @@ use std::{
     path::Path,
 };
 
-use framehook_core::prediction::{Detection, Event, Prediction};
+use framehook_core::{
+    job::DEFAULT_PICTURE_SIDE,
+    prediction::{Detection, Event, Prediction},
+};
 use opencv::{
     core::{Mat, Point, Rect, Scalar, Size},
     imgproc,
@@ -49,7 +52,7 @@ pub fn annotate(
     mut progress: impl FnMut(u64, Option<u64>),
 ) -> Result<u64, AnnotateError> {
     let mut predictions = read_predictions(predictions)?;
-    let mut source = VideoFile::open(video)?;
+    let mut source = VideoFile::open(video, DEFAULT_PICTURE_SIDE)?;
     let info = source.info();
     let mut picture = Mat::default();
     let mut writer = None;
@@ -177,9 +180,13 @@ fn draw_detection(picture: &mut Mat, detection: &Detection) -> opencv::Result<()
     write(picture, &text, Point::new(frame.x.max(2), baseline), colour)
 }
 
+/// A letter is some 7 pixels wide, so that a picture of 8,192 pixels shows no more.
+const LONGEST_TEXT: usize = 1_200;
+
 /// Small text with a dark rim, readable on any ground. Hershey fonts have ASCII only.
 fn write(picture: &mut Mat, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
-    let text: String = text.chars().map(|c| if c.is_ascii() { c } else { '?' }).collect();
+    // Letters beside the picture take time as well.
+    let text: String = text.chars().take(LONGEST_TEXT).map(|c| if c.is_ascii() { c } else { '?' }).collect();
     for (colour, thickness) in [(BLACK, 3), (colour, 1)] {
         imgproc::put_text(
             picture,

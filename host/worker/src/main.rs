@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::{annotate, bench, probe, process, run};
 use serde::Serialize;
 
@@ -36,7 +37,12 @@ enum Command {
         onnxruntime: PathBuf,
     },
     /// Judge a video; prints a verdict as JSON
-    ProbeVideo { file: PathBuf },
+    ProbeVideo {
+        file: PathBuf,
+        /// The most pixels of a side of its pictures
+        #[arg(long, value_name = "PIXELS", default_value_t = DEFAULT_PICTURE_SIDE)]
+        max_picture_side: u32,
+    },
     /// Draw predictions on their video
     Annotate {
         video: PathBuf,
@@ -90,7 +96,7 @@ impl Command {
         match self {
             Self::Run { onnxruntime } => run::run(onnxruntime).context("the job cannot be read"),
             Self::ProbeModel { file, onnxruntime } => print(|| probe::model(&file, &onnxruntime)),
-            Self::ProbeVideo { file } => print(|| probe::video(&file)),
+            Self::ProbeVideo { file, max_picture_side } => print(|| probe::video(&file, max_picture_side)),
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {
                 let size = size.map(|Size(size)| size);

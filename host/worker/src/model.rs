@@ -1,15 +1,20 @@
 //! The model: an ONNX Runtime session, one image in, any number of tensors out.
 //!
 //! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no other
-//! file. Every run uses the same settings, also in benchmarks. Outputs reach the hooks as `f32`,
-//! whatever the model gives.
+//! file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
+//! also in benchmarks. Outputs reach the hooks as `f32`, whatever the model gives; their size is
+//! checked before they are copied.
 
 use std::{
     path::Path,
     sync::{Mutex, PoisonError},
 };
 
-use framehook_core::{artifact::ModelManifest, input::TensorInfo};
+use framehook_core::{
+    artifact::ModelManifest,
+    input::TensorInfo,
+    probe::{MAX_TENSOR_NAME, MAX_TENSORS, printable},
+};
 use framehook_engine::media::TensorDesc;
 use framehook_formats::onnx::{self, OnnxError};
 use ort::{
@@ -41,6 +46,21 @@ pub enum ModelError {
         "output `{name}` has elements of type {element}, which no hook can read; export the model with numeric outputs"
     )]
     Output { name: String, element: String },
+    #[error(
+        "the model has {count} {what}, but at most {MAX_TENSORS} are read; export it with fewer, joined in its last layer"
+    )]
+    Count { what: &'static str, count: usize },
+    #[error(
+        "a name among the model's {what} is longer than {MAX_TENSOR_NAME} bytes or has control characters: `{name}`; rename it"
+    )]
+    Name { what: &'static str, name: String },
+    #[error(
+        "the model's outputs have {mib} MiB as float32, but at most {} MiB of one frame are handed to hooks; export it with smaller outputs",
+        MAX_OUTPUT_BYTES >> 20
+    )]
+    OutputSize { mib: u64 },
+    #[error("the model needs more memory than the worker may have: {0}")]
+    OutOfMemory(String),
 }
 
 impl ModelError {
@@ -53,9 +73,24 @@ impl ModelError {
             Self::Onnx(error) => error.code(),
             Self::Load(_) | Self::Run(_) => "model_load",
             Self::NoSuchInput { .. } => "unsuitable_input",
-            Self::Output { .. } => "unsuitable_output",
+            Self::Output { .. } | Self::OutputSize { .. } => "unsuitable_output",
+            Self::Count { .. } | Self::Name { .. } => "unsuitable_tensors",
+            Self::OutOfMemory(_) => "out_of_memory",
         }
     }
+}
+
+/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152 MiB, a
+/// detector at 1,280 x 1,280 pixels 16 MiB.
+const MAX_OUTPUT_BYTES: u64 = 256 << 20;
+
+/// What ONNX Runtime says, as an error: that there is no memory is not the fault of the model's form.
+fn classify(message: &str, otherwise: fn(String) -> ModelError) -> ModelError {
+    const NO_MEMORY: [&str; 3] = ["bad_alloc", "bad allocation", "Failed to allocate memory"];
+    let no_memory = NO_MEMORY.iter().any(|words| message.contains(words));
+    // It quotes names out of the model.
+    let message = printable(message);
+    if no_memory { ModelError::OutOfMemory(message) } else { otherwise(message) }
 }
 
 /// One output of one run; kept and filled again.
@@ -79,7 +114,10 @@ impl Model {
         let bytes = std::fs::read(file).map_err(ModelError::Unreadable)?;
         onnx::check(&bytes)?;
         let environment = environment(onnxruntime)?;
-        let session = session(&environment, &bytes, intra_threads).map_err(ModelError::Load)?;
+        let session = session(&environment, &bytes, intra_threads).map_err(|why| classify(&why, ModelError::Load))?;
+        check_outlets("inputs", session.inputs())?;
+        check_outlets("outputs", session.outputs())?;
+        check_output_size(session.outputs().iter().map(|outlet| f32_bytes(outlet.dtype())))?;
         Ok(Self { session })
     }
 
@@ -99,14 +137,14 @@ impl Model {
         if names.contains(&wanted) {
             return Ok(());
         }
-        Err(ModelError::NoSuchInput { wanted: wanted.into(), inputs: names.join(", ") })
+        Err(ModelError::NoSuchInput { wanted: wanted.into(), inputs: printable(&names.join(", ")) })
     }
 
     /// Runs the model on one image of `shape`. Outputs are copied into `outputs`, if given: the
     /// session keeps its own.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the input or fails, or an output cannot be read as `f32`.
+    /// When ONNX Runtime refuses the input or fails, or the outputs are too large or cannot be read as `f32`.
     pub fn run(
         &mut self,
         tensor: &str,
@@ -114,9 +152,10 @@ impl Model {
         image: &[f32],
         outputs: Option<&mut Vec<OutputTensor>>,
     ) -> Result<(), ModelError> {
-        let failed = |error: ort::Error| ModelError::Run(error.to_string());
+        let failed = |error: ort::Error| classify(&error.to_string(), ModelError::Run);
         let image = TensorRef::from_array_view((shape, image)).map_err(failed)?;
         let values = self.session.run(ort::inputs![tensor => image]).map_err(failed)?;
+        check_output_size(values.values().map(|value| f32_bytes(value.dtype())))?;
         let Some(outputs) = outputs else { return Ok(()) };
         let empty = || OutputTensor { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Vec::new() };
         outputs.resize_with(values.len(), empty);
@@ -159,6 +198,29 @@ fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Res
     // A spinning pool takes the core that decodes the next frame.
     let mut builder = builder.with_intra_op_spinning(false).map_err(text)?;
     builder.commit_from_memory(bytes).map_err(text)
+}
+
+fn check_outlets(what: &'static str, outlets: &[Outlet]) -> Result<(), ModelError> {
+    if outlets.len() > MAX_TENSORS {
+        return Err(ModelError::Count { what, count: outlets.len() });
+    }
+    let unusable = |name: &&str| name.len() > MAX_TENSOR_NAME || name.contains(char::is_control);
+    match outlets.iter().map(Outlet::name).find(unusable) {
+        Some(name) => Err(ModelError::Name { what, name: printable(name) }),
+        None => Ok(()),
+    }
+}
+
+/// What a value takes as `f32`. Sides that are not known yet count as one; they are checked when they are.
+fn f32_bytes(ty: &ValueType) -> u64 {
+    let ValueType::Tensor { shape, .. } = ty else { return 0 };
+    let sides = shape.iter().map(|side| u64::try_from(*side).unwrap_or(1));
+    sides.fold(size_of::<f32>() as u64, u64::saturating_mul)
+}
+
+fn check_output_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelError> {
+    let total = bytes.fold(0, u64::saturating_add);
+    if total > MAX_OUTPUT_BYTES { Err(ModelError::OutputSize { mib: total >> 20 }) } else { Ok(()) }
 }
 
 fn tensor_info(outlet: &Outlet) -> TensorInfo {

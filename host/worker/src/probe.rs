@@ -7,63 +7,46 @@ use std::path::Path;
 use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
     input::InputOptions,
+    probe::{Finding, Verdict},
 };
 use opencv::{core::Mat, prelude::*};
-use serde::Serialize;
 
 use crate::{
     model::{Model, ModelError},
     source::{FrameSource as _, SourceError, VideoFile},
 };
 
-/// What a probe says.
-#[derive(Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict<T> {
-    Ok(T),
-    Problem(Problem),
-}
-
-/// Why an upload is refused.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// Stable, for programs.
-    pub code: &'static str,
-    /// What was found and what to do, for people.
-    pub message: String,
-}
-
 /// Loads a model and looks at its inputs.
 #[must_use]
 pub fn model(file: &Path, onnxruntime: &Path) -> Verdict<ModelManifest> {
-    let problem = |error: ModelError| Problem { code: error.code(), message: error.to_string() };
-    let checked = Model::load(file, onnxruntime, 1).map_err(problem).and_then(|model| {
+    let refused = |error: ModelError| Finding::new(error.code(), &error.to_string());
+    let checked = Model::load(file, onnxruntime, 1).map_err(refused).and_then(|model| {
         let manifest = model.manifest();
         check_inputs(&manifest)?;
         Ok(manifest)
     });
-    checked.map_or_else(Verdict::Problem, Verdict::Ok)
+    checked.map_or_else(|finding| Verdict::Findings(vec![finding]), Verdict::Ok)
 }
 
 /// A size that the model leaves open is for the scenario to give; anything else never fits.
-fn check_inputs(manifest: &ModelManifest) -> Result<(), Problem> {
+fn check_inputs(manifest: &ModelManifest) -> Result<(), Finding> {
     match InputOptions::default().resolve(&manifest.inputs) {
-        Err(error) if error.field != "input.size" => Err(Problem { code: "unsuitable_input", message: error.message }),
+        Err(error) if error.field != "input.size" => Err(Finding::new("unsuitable_input", &error.message)),
         _ => Ok(()),
     }
 }
 
 /// Opens a video and decodes its first frame.
 #[must_use]
-pub fn video(file: &Path) -> Verdict<VideoManifest> {
-    match first_frame(file) {
+pub fn video(file: &Path, max_picture_side: u32) -> Verdict<VideoManifest> {
+    match first_frame(file, max_picture_side) {
         Ok(manifest) => Verdict::Ok(manifest),
-        Err(error) => Verdict::Problem(Problem { code: error.code(), message: error.to_string() }),
+        Err(error) => Verdict::Findings(vec![Finding::new(error.code(), &error.to_string())]),
     }
 }
 
-fn first_frame(file: &Path) -> Result<VideoManifest, SourceError> {
-    let mut video = VideoFile::open(file)?;
+fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, SourceError> {
+    let mut video = VideoFile::open(file, max_picture_side)?;
     if let Some(cut) = video.cut() {
         return Err(SourceError::Truncated(cut.clone()));
     }

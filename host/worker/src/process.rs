@@ -46,6 +46,24 @@ pub fn confine_ffmpeg() {
     }
 }
 
+/// Keeps FFmpeg from allocating more at once than a plane of a picture of `max_side` x `max_side` pixels needs. A file may
+/// declare a small picture and hold a large one, which FFmpeg meets first, and OpenCV 4.6 hands no limit on to a decoder.
+pub fn limit_ffmpeg(max_side: u32) {
+    /// Four channels of 16 bits: the widest pixel in one plane.
+    const BYTES_OF_A_PIXEL: usize = 8;
+    /// Decoders align rows and columns and read some bytes too far.
+    const ALIGNMENT: usize = 128;
+    let side = max_side as usize + ALIGNMENT;
+    // SAFETY: the name ends with a zero.
+    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"av_max_alloc".as_ptr()) };
+    if !symbol.is_null() {
+        // SAFETY: in each release of libavutil this function takes a size and returns nothing. It sets one number.
+        let set = unsafe { std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(usize)>(symbol) };
+        // SAFETY: the number is read at the next allocation, and each value is a valid one.
+        unsafe { set(side.saturating_mul(side).saturating_mul(BYTES_OF_A_PIXEL)) };
+    }
+}
+
 /// CPU time of all threads so far, in milliseconds.
 #[must_use]
 pub fn cpu_ms() -> f64 {

@@ -77,7 +77,7 @@ fn listen(stop: StopFlag) {
 fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
     thread::scope(|scope| {
         let model = scope.spawn(|| load_model(job, watch));
-        let source = VideoFile::open(&job.source).map_err(|error| error.reason());
+        let source = VideoFile::open(&job.source, job.max_picture_side).map_err(|error| error.reason());
         let chains = start_hooks(job, reporter);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");

@@ -19,7 +19,7 @@ use opencv::{
     videoio::{self, VideoCapture},
 };
 
-use crate::timestamps::TimestampGuard;
+use crate::{process, timestamps::TimestampGuard};
 
 /// Delivers the frames of one video, one after the other.
 pub trait FrameSource: Send {
@@ -94,6 +94,10 @@ pub enum SourceError {
     NotAVideo,
     #[error("the video declares a picture of {width}x{height} pixels; it is damaged")]
     NoSize { width: i64, height: i64 },
+    #[error(
+        "the video has a picture of {width}x{height} pixels, but at most {most}x{most} are decoded (--max-picture-side); scale it down first"
+    )]
+    PictureTooLarge { width: u32, height: u32, most: u32 },
     #[error("not even the first frame could be decoded; the video is damaged, or its codec is not supported")]
     NoFrame,
     #[error("frame {frame} could not be decoded into a picture; the video is damaged")]
@@ -124,6 +128,7 @@ impl SourceError {
             Self::Truncated(_) | Self::EndedEarly { .. } | Self::EndedShort { .. } => "truncated",
             Self::AudioOnly | Self::NoVideoTrack => "no_video_track",
             Self::NoSize { .. } => "no_picture_size",
+            Self::PictureTooLarge { .. } => "picture_too_large",
             Self::NoFrame | Self::NoPicture { .. } | Self::SizeChanged { .. } | Self::OpenCv(_) => "not_decodable",
         }
     }
@@ -152,15 +157,21 @@ pub struct VideoFile {
     last_pts_us: i64,
     /// Size of the first picture.
     size: Option<(i32, i32)>,
+    max_side: u32,
 }
 
 impl VideoFile {
-    /// Opens a file.
+    /// Opens a file whose pictures have sides of at most `max_side` pixels.
     ///
     /// # Errors
     /// When it is no video. A truncated one is opened: its frames are worth having.
-    pub fn open(path: &Path) -> Result<Self, SourceError> {
+    pub fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
         let outline = inspect(path)?;
+        // Before FFmpeg, which decodes a picture while it opens the file.
+        if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
+            check_size(width, height, max_side)?;
+        }
+        process::limit_ffmpeg(max_side);
         // Absolute, so that FFmpeg cannot read the name as a protocol or a pattern's address.
         let path = path.canonicalize().map_err(SourceError::Unreadable)?;
         let name = path.to_str().ok_or(SourceError::NotAVideo)?;
@@ -175,6 +186,7 @@ impl VideoFile {
         let (Some(w), Some(h)) = (positive(width), positive(height)) else {
             return Err(SourceError::NoSize { width, height });
         };
+        check_size(w, h, max_side)?;
         let fps = Some(capture.get(videoio::CAP_PROP_FPS)?).filter(|fps| fps.is_finite() && *fps > 0.0);
         let fps = fps.unwrap_or_default();
         let count = whole(videoio::CAP_PROP_FRAME_COUNT)?;
@@ -184,7 +196,7 @@ impl VideoFile {
         let duration = outline.as_ref().and_then(|outline| outline.duration).or(estimated);
         let info = SourceInfo { width: w, height: h, fps, frames };
         let guard = TimestampGuard::new(fps);
-        Ok(Self { capture, info, outline, duration, guard, count: 0, last_pts_us: 0, size: None })
+        Ok(Self { capture, info, outline, duration, guard, count: 0, last_pts_us: 0, size: None, max_side })
     }
 
     /// Where the file was cut off, if its boxes say so.
@@ -198,6 +210,7 @@ impl VideoFile {
             return Err(SourceError::NoPicture { frame });
         }
         let now = (picture.cols(), picture.rows());
+        check_size(now.0.cast_unsigned(), now.1.cast_unsigned(), self.max_side)?;
         let first = *self.size.get_or_insert(now);
         if now != first {
             let text = |(w, h): (i32, i32)| format!("{w}x{h}");
@@ -263,6 +276,10 @@ const TOLERANCE: f64 = 1.0;
 fn fewest_frames(declared: u64) -> u64 {
     let most = (declared as f64 * COMPLETE).ceil() as u64;
     most.min(declared.saturating_sub(2))
+}
+
+fn check_size(width: u32, height: u32, most: u32) -> Result<(), SourceError> {
+    if width.max(height) > most { Err(SourceError::PictureTooLarge { width, height, most }) } else { Ok(()) }
 }
 
 fn positive(n: i64) -> Option<u32> {

@@ -188,12 +188,51 @@ fn probe_video_says_what_a_file_is() {
 }
 
 #[test]
+fn a_picture_has_a_size_that_is_allowed() {
+    let clip = fs::read(asset("demo1.mp4")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("clip.mp4");
+    let probe_with = |bytes: &[u8], side: &str| {
+        fs::write(&file, bytes).unwrap();
+        probe(&["probe-video".as_ref(), file.as_ref(), "--max-picture-side".as_ref(), side.as_ref()])
+    };
+    assert_eq!(probe_with(&clip, "640")["ok"]["width"], 640);
+    let declared = bytes::declaring(&clip, 64, 16_000);
+    check_problem(
+        &probe_with(&declared, "8192"),
+        "declared",
+        "picture_too_large",
+        "64x16000 pixels, but at most 8192x8192",
+    );
+    // The stream is larger than its container says.
+    let hidden = bytes::declaring(&clip, 64, 36);
+    check_problem(&probe_with(&hidden, "600"), "hidden", "picture_too_large", "640x360 pixels, but at most 600x600");
+    let mut job = job("demo1.mp4");
+    job.max_picture_side = 600;
+    let (.., outcome, code, message) = run(&job);
+    assert_eq!((outcome, code), (Outcome::Failed, ReasonCode::DecodeError), "{message}");
+    assert!(message.contains("--max-picture-side"), "{message}");
+}
+
+#[test]
+fn outputs_have_a_size_that_is_allowed() {
+    let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/model");
+    // 128 Mi numbers of a byte each, which nothing declares; half a GiB for a hook.
+    let mut model = Model::load(&seeds.join("out_grows.onnx"), &onnxruntime(), 1).unwrap();
+    for outputs in [None, Some(&mut Vec::new())] {
+        let error = model.run("images", [1, 3, 192, 320], &vec![0.0; 3 * 192 * 320], outputs).unwrap_err();
+        assert_eq!(error.code(), "unsuitable_output", "{error}");
+        assert!(error.to_string().contains("512 MiB as float32, but at most 256 MiB"), "{error}");
+    }
+}
+
+#[test]
 fn probe_model_says_what_a_file_is() {
     let street = probe_model(&asset("street.onnx"));
     assert_eq!(street["ok"]["inputs"], json!([{"name": "images", "element": "float32", "shape": [1, 3, 192, 320]}]));
     assert_eq!(street["ok"]["outputs"][0]["name"], "output0");
     let whole = fs::read(asset("street.onnx")).unwrap();
-    let cases: [(&str, &[u8], &str, &str); 9] = [
+    let cases: [(&str, &[u8], &str, &str); 11] = [
         ("empty", b"", "empty_file", "0 bytes"),
         ("text", b"hello, world\n", "not_onnx", "torch.onnx.export"),
         ("garbage", &bytes::garbage(5000), "not_onnx", "not an ONNX model"),
@@ -202,6 +241,8 @@ fn probe_model_says_what_a_file_is() {
         ("custom", &bytes::model_with_operator("my.ops"), "custom_operator", "custom domain `my.ops`"),
         ("unknown operator", &bytes::model_with_operator(""), "model_load", "ONNX Runtime cannot load the model"),
         ("batch", &bytes::identity_model([10, 3, 32, 32]), "unsuitable_input", "batch size 1 or a dynamic batch"),
+        ("huge", &bytes::identity_model([1, 3, 9000, 9000]), "unsuitable_output", "926 MiB as float32"),
+        ("name", &bytes::identity_model_named("y\x1b[31m"), "unsuitable_tensors", "`y\\u{1b}[31m`"),
         ("channels last", &bytes::identity_model([1, 32, 32, 3]), "unsuitable_input", "channels second"),
     ];
     let folder = tempfile::tempdir().unwrap();
@@ -279,6 +320,6 @@ fn probe_model(file: &Path) -> serde_json::Value {
 }
 
 fn check_problem(verdict: &serde_json::Value, name: &str, code: &str, words: &str) {
-    assert_eq!(verdict["problem"]["code"], code, "{name}: {verdict}");
-    assert!(verdict["problem"]["message"].as_str().unwrap().contains(words), "{name}: {verdict}");
+    assert_eq!(verdict["findings"][0]["code"], code, "{name}: {verdict}");
+    assert!(verdict["findings"][0]["message"].as_str().unwrap().contains(words), "{name}: {verdict}");
 }

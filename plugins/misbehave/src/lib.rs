@@ -1,6 +1,7 @@
 //! Every way a plugin can go wrong, for the tests of the host. Never deploy it.
 
 use std::{
+    collections::BTreeMap,
     hint::black_box,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use framehook_sdk::{
     Bbox, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
     Tensor, clock, state,
 };
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -25,6 +26,18 @@ struct Config {
     /// Keep busy this long on each frame, to make a short video last. (A plugin may not sleep.)
     #[serde(default)]
     delay_ms: u64,
+    /// Whoever gives it a value has the host evaluate a schema that takes for ever.
+    #[serde(default, rename = "bomb")]
+    #[schemars(schema_with = "bomb")]
+    _bomb: bool,
+}
+
+/// Each part refers twice to the next: 2^60 ways to the last.
+fn bomb(_: &mut SchemaGenerator) -> Schema {
+    let part = |n: u32| format!("#/properties/bomb/$defs/{n}");
+    let twice = |n: u32| json_schema!({"allOf": [{"$ref": part(n)}, {"$ref": part(n)}]});
+    let parts: BTreeMap<_, _> = (0..60).map(|n| (n.to_string(), twice(n + 1))).chain([("60".into(), json_schema!(true))]).collect();
+    json_schema!({"$ref": part(0), "$defs": parts})
 }
 
 fn always() -> u64 {

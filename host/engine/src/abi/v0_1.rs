@@ -12,12 +12,12 @@ use framehook_core::{
     artifact::PluginManifest,
     job::HookLimits,
     prediction::{Detection, Event},
+    probe::ConfigProblem,
 };
 use wasmtime::component::{Component, InstancePre, Linker, Resource};
 
 use self::bindings::exports::framehook::plugin::{lifecycle, postprocess, preprocess};
 use crate::{
-    command::ConfigProblem,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
     store::{Ctx, Failure, Guarded, State, View},

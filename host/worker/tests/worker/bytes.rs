@@ -42,6 +42,17 @@ pub(crate) fn hollow(file: &[u8]) -> Vec<u8> {
     boxes(file).into_iter().flat_map(blank).collect()
 }
 
+/// The same with another size declared for its pictures.
+pub(crate) fn declaring(file: &[u8], width: u16, height: u16) -> Vec<u8> {
+    let mut file = file.to_vec();
+    // The first four letters may be a brand of the file.
+    let table = file.windows(4).position(|kind| kind == b"stsd").unwrap();
+    let entry = table + file[table..].windows(4).position(|kind| kind == b"avc1").unwrap();
+    file[entry + 28..entry + 30].copy_from_slice(&width.to_be_bytes());
+    file[entry + 30..entry + 32].copy_from_slice(&height.to_be_bytes());
+    file
+}
+
 /// An MP4 with one track, of sound.
 pub(crate) fn sound_only() -> Vec<u8> {
     let hdlr = mp4_box(b"hdlr", &[&[0; 8][..], b"soun", &[0; 12]].concat());
@@ -101,6 +112,13 @@ const FLOAT: u64 = 1;
 pub(crate) fn identity_model(shape: [u64; 4]) -> Vec<u8> {
     let ends = [value(11, "x", FLOAT, &shape), value(12, "y", FLOAT, &shape)].concat();
     model(&[node("Identity", &["x"], &[]), ends].concat())
+}
+
+/// With another name for its output.
+pub(crate) fn identity_model_named(output: &str) -> Vec<u8> {
+    let shape = [1, 3, 8, 8];
+    let node = field(1, &[field(1, b"x"), field(2, output.as_bytes()), field(4, b"Identity")].concat());
+    model(&[node, value(11, "x", FLOAT, &shape), value(12, output, FLOAT, &shape)].concat())
 }
 
 /// `y` is `x` converted to the element type with ONNX's number `element`.

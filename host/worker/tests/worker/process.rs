@@ -13,7 +13,9 @@ use std::{
 use framehook_core::{
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
-    job::{HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
+    job::{
+        DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record,
+    },
     prediction::{PluginIdentity, Provenance},
     reason::Reason,
     spec::OnPluginFailure,
@@ -59,6 +61,7 @@ pub(crate) fn job(clip: &str) -> Job {
         generation: 1,
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         source: asset(clip),
+        max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
         pre: Vec::new(),

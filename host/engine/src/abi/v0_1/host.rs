@@ -25,6 +25,12 @@ impl HasData for Host {
 
 /// Copied to a guest in one call: a float image of 1,600 x 1,600 pixels.
 const MAX_TRANSFER: usize = 32 << 20;
+/// Pixels of a side that pixels are scaled to: no picture that is decoded has a longer one, and scaling keeps tables of
+/// each column.
+const MAX_SIDE: u32 = 8_192;
+/// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host keeps 12 bytes
+/// of each.
+const MAX_ROWS: u32 = 1 << 20;
 const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 64 << 10;
 const MAX_STATE: usize = 1 << 20;
@@ -51,9 +57,14 @@ impl Ctx {
         Ok(outputs.get(index as usize).map(|o| o.data).ok_or(media::AccessError::OutOfBounds))
     }
 
+    /// Whether the guest may hold a tensor of so many bytes more.
+    fn has_room(&self, bytes: usize) -> bool {
+        self.tensor_bytes.saturating_add(bytes) <= self.tensor_quota()
+    }
+
     fn keep_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Access<Resource<Tensor>>> {
         let bytes = size_of_val(tensor.data.as_slice());
-        if self.tensor_bytes + bytes > self.tensor_quota() {
+        if !self.has_room(bytes) {
             return Ok(Err(media::AccessError::TooLarge));
         }
         self.tensor_bytes += bytes;
@@ -80,15 +91,21 @@ fn read_pixels(
         media::PixelFormat::Bgr => PixelFormat::Bgr,
         media::PixelFormat::Gray => PixelFormat::Gray,
     };
+    let target = Size { width: target.width, height: target.height };
+    check_target(target, format)?;
+    pixels.read(region, target, format).map_err(|e| ctx.unavailable(&e))
+}
+
+/// Before anything is allocated: tables and pictures on the way have no part in the plugin's memory.
+fn check_target(target: Size, format: PixelFormat) -> Access<()> {
     let area = u64::from(target.width) * u64::from(target.height);
     if area == 0 {
         return Err(media::AccessError::OutOfBounds);
     }
-    if area.saturating_mul(format.channels() as u64) > MAX_TRANSFER as u64 {
+    if target.width.max(target.height) > MAX_SIDE || area * format.channels() as u64 > MAX_TRANSFER as u64 {
         return Err(media::AccessError::TooLarge);
     }
-    let target = Size { width: target.width, height: target.height };
-    pixels.read(region, target, format).map_err(|e| ctx.unavailable(&e))
+    Ok(())
 }
 
 fn inside(frame: Size, r: types::Rect) -> Access<Region> {
@@ -160,6 +177,11 @@ impl media::HostFrame for Ctx {
         region: types::Rect,
     ) -> wasmtime::Result<Access<(Resource<Tensor>, media::Geometry)>> {
         let frame = self.frame()?;
+        let Size { width, height } = frame.input_size;
+        let bytes = (width as usize).saturating_mul(height as usize).saturating_mul(3 * size_of::<f32>());
+        if !self.has_room(bytes) {
+            return Ok(Err(media::AccessError::TooLarge));
+        }
         let made = inside(frame.meta.size, region)
             .and_then(|region| frame.pixels.to_tensor(region).map_err(|e| self.unavailable(&e)));
         let (tensor, mapping) = match made {
@@ -232,7 +254,7 @@ impl media::HostInference for Ctx {
         threshold: f32,
         limit: u32,
     ) -> wasmtime::Result<Access<Vec<media::Candidate>>> {
-        if limit as usize > MAX_TRANSFER / size_of::<media::Candidate>() {
+        if scores.rows > MAX_ROWS || limit as usize > MAX_TRANSFER / size_of::<media::Candidate>() {
             return Ok(Err(media::AccessError::TooLarge));
         }
         let layout = scan::Layout {
@@ -313,5 +335,26 @@ impl Ctx {
 impl clock::Host for Ctx {
     fn now_us(&mut self) -> wasmtime::Result<u64> {
         Ok(self.now_us)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pixels_are_scaled_to_has_sides_and_a_size() {
+        let check = |width, height, format| check_target(Size { width, height }, format).map_err(|e| e.to_string());
+        for (width, height, format) in
+            [(1, 1, PixelFormat::Rgb), (8192, 1365, PixelFormat::Bgr), (4096, 8192, PixelFormat::Gray)]
+        {
+            assert_eq!(check(width, height, format), Ok(()), "{width}x{height}");
+        }
+        let too_large = Err(media::AccessError::TooLarge.to_string());
+        for (width, height) in [(33_000_000, 1), (1, 33_000_000), (8193, 1), (u32::MAX, u32::MAX), (8192, 4097)] {
+            assert_eq!(check(width, height, PixelFormat::Gray), too_large, "{width}x{height}");
+        }
+        assert_eq!(check(8192, 1366, PixelFormat::Bgr), too_large);
+        assert_eq!(check(0, u32::MAX, PixelFormat::Gray), Err(media::AccessError::OutOfBounds.to_string()));
     }
 }

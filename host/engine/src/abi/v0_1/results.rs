@@ -4,13 +4,13 @@ use framehook_core::{
     artifact::PluginManifest,
     input::{Anchor, Channels, InputOptions, Resize},
     prediction::{Detection, Event, Severity},
+    probe::{ConfigProblem, MAX_FINDINGS},
     reason::ReasonCode,
 };
 
 use super::bindings::framehook::plugin::{media, types};
 use crate::{
     abi,
-    command::ConfigProblem,
     media::{Decision, Geometry, Outcome, Size},
     store::{Ctx, Failure},
 };
@@ -30,8 +30,6 @@ const MAX_REASON: usize = 1 << 10;
 /// The largest public data sets have some 20,000 classes.
 const MAX_LABELS: usize = 100_000;
 const MAX_LABEL: usize = 256;
-/// More would help nobody.
-const MAX_PROBLEMS: usize = 100;
 
 pub(super) fn plugin_error(error: types::PluginError) -> Failure {
     use types::PluginError as E;
@@ -79,13 +77,9 @@ pub(super) fn manifest(d: types::Descriptor, pre: bool, post: bool) -> Result<Pl
 pub(super) fn problems(verdict: Result<(), Vec<types::ConfigProblem>>) -> Vec<ConfigProblem> {
     let Err(problems) = verdict else { return Vec::new() };
     if problems.is_empty() {
-        return vec![ConfigProblem {
-            path: String::new(),
-            message: "the plugin refused it and did not say why".into(),
-        }];
+        return vec![ConfigProblem::new("", "the plugin refused it and did not say why")];
     }
-    let convert = |p: types::ConfigProblem| ConfigProblem { path: sentence(p.path), message: sentence(p.message) };
-    problems.into_iter().take(MAX_PROBLEMS).map(convert).collect()
+    problems.iter().take(MAX_FINDINGS).map(|p| ConfigProblem::new(&p.path, &p.message)).collect()
 }
 
 pub(super) fn labels(ready: types::Ready) -> Result<Vec<String>, Failure> {
