@@ -15,6 +15,8 @@ LOCKED := $(if $(CI),--locked)
 CARGO_FLAGS := --release --workspace $(LOCKED)
 # In their own folder, for the settings in it; with a target folder of their own.
 IN_PLUGINS := cd plugins && CARGO_TARGET_DIR=$(CURDIR)/target/plugins
+# The fuzz targets, too; `make fuzz` instruments them and builds them elsewhere.
+IN_FUZZ := cd fuzz && CARGO_TARGET_DIR=$(CURDIR)/target/fuzz-tests
 WASM := --target wasm32-wasip2
 # deny.toml says what is left out.
 DENY := --log-level error --locked check bans licenses sources
@@ -62,6 +64,8 @@ test: setup-tests build ## Run all tests and lints; does its own set-up
 	@cargo test $(CARGO_FLAGS)
 	@echo "==> testing the plugins' own logic, natively"
 	@$(IN_PLUGINS) cargo test --release --workspace $(LOCKED)
+	@echo "==> testing the parsers with damaged bytes"
+	@$(IN_FUZZ) cargo test --release $(LOCKED)
 	@echo "==> testing the scripts"
 	@python3 -m unittest discover --start-directory scripts/tests
 	@$(MAKE) --no-print-directory lint
@@ -70,6 +74,10 @@ test: setup-tests build ## Run all tests and lints; does its own set-up
 chaos: setup-tests build ## Ten minutes in which anything may happen to anything; prints its seed
 	@echo "==> ten minutes of chaos (a minute of it is part of make test); FRAMEHOOK_TEST_SEED=... repeats the same events"
 	@FRAMEHOOK_CHAOS_S=$${FRAMEHOOK_CHAOS_S:-600} cargo test $(CARGO_FLAGS) --test e2e chaos:: -- --nocapture
+
+.PHONY: fuzz
+fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
+	@scripts/fuzz.sh $${FUZZ_S:-600}
 
 .PHONY: setup-tests
 setup-tests:
@@ -80,6 +88,7 @@ lint: setup ## Check formatting, clippy's lints, the documentation and the depen
 	@echo "==> checking the formatting"
 	@cargo fmt --all --check
 	@$(IN_PLUGINS) cargo fmt --all --check
+	@$(IN_FUZZ) cargo fmt --all --check
 	@echo "==> linting the workspace"
 	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	@echo "==> linting the plugins"
