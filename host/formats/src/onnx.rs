@@ -45,7 +45,7 @@ pub enum OnnxError {
     )]
     TooDeep,
     #[error(
-        "tensor `{tensor}` (`{path}`) lies in another file (`{location}`), but a model must be one file: save it with its weights inside (in Python: `onnx.save_model(onnx.load(path), out, save_as_external_data=False)`)"
+        "tensor `{tensor}` lies in another file (`{location}`), as `{path}` says, but a model must be one file: save it with its weights inside (in Python: `onnx.save_model(onnx.load(path), out, save_as_external_data=False)`)"
     )]
     ExternalData { path: String, tensor: String, location: String },
     #[error(
