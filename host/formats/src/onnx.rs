@@ -45,6 +45,10 @@ pub enum OnnxError {
     )]
     TooDeep,
     #[error(
+        "a graph of the model has more than {MAX_OUTPUTS} outputs; export the model with fewer, joined in its last layer"
+    )]
+    TooManyOutputs,
+    #[error(
         "tensor `{tensor}` lies in another file (`{location}`), as `{path}` says, but a model must be one file: save it with its weights inside (in Python: `onnx.save_model(onnx.load(path), out, save_as_external_data=False)`)"
     )]
     ExternalData { path: String, tensor: String, location: String },
@@ -73,6 +77,7 @@ impl OnnxError {
             Self::Damaged { .. } => "damaged",
             Self::UnknownField { .. } => "unknown_field",
             Self::TooDeep => "too_deep",
+            Self::TooManyOutputs => "unsuitable_tensors",
             Self::ExternalData { .. } => "external_data",
             Self::CustomOperator { .. } | Self::CompiledOperator { .. } => "custom_operator",
             Self::Settings => "runtime_settings",
@@ -88,6 +93,9 @@ const COMPILED: [&str; 2] = ["EPContext", "Snpe"];
 const ORT_CONFIG: &str = "ort_config";
 /// Protobuf's own limit, to which ONNX Runtime keeps: a deeper model would be refused there.
 const MAX_DEPTH: usize = 100;
+/// ONNX Runtime takes minutes to load a model with 60,000 outputs; a detector whose last layer does not join them has some
+/// 20. (Inputs are not counted: old exporters list each weight among them.)
+const MAX_OUTPUTS: u32 = 256;
 
 /// Checks the bytes of a model.
 ///
@@ -172,6 +180,7 @@ enum Step<'a> {
 enum Refusal {
     Damaged(&'static str),
     Unknown(u32),
+    TooManyOutputs,
     External,
 }
 
@@ -193,6 +202,7 @@ impl<'a> Level<'a> {
             return Err(Refusal::Damaged("the field may come once only"));
         }
         match (self.schema.name, field.name, value) {
+            ("GraphProto", "output", _) if self.seen[at] > MAX_OUTPUTS => return Err(Refusal::TooManyOutputs),
             ("TensorProto", "external_data", _) | ("TensorProto", "data_location", Value::Varint(1..)) => {
                 return Err(Refusal::External);
             }
@@ -228,6 +238,7 @@ impl Refusal {
         match (self, levels) {
             (Self::Damaged(what), _) => OnnxError::Damaged { path: path(levels), what },
             (Self::Unknown(number), _) => OnnxError::UnknownField { path: path(levels), number },
+            (Self::TooManyOutputs, _) => OnnxError::TooManyOutputs,
             (Self::External, [above @ .., tensor]) => {
                 let tensor = tensor.fields.message;
                 OnnxError::ExternalData {

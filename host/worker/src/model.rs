@@ -14,6 +14,7 @@ use framehook_core::{
     artifact::ModelManifest,
     input::TensorInfo,
     probe::{MAX_TENSOR_NAME, MAX_TENSORS, printable},
+    reason::ReasonCode,
 };
 use framehook_engine::media::TensorDesc;
 use framehook_formats::onnx::{self, OnnxError};
@@ -76,6 +77,15 @@ impl ModelError {
             Self::Output { .. } | Self::OutputSize { .. } => "unsuitable_output",
             Self::Count { .. } | Self::Name { .. } => "unsuitable_tensors",
             Self::OutOfMemory(_) => "out_of_memory",
+        }
+    }
+
+    /// The same as the reason of a scenario.
+    #[must_use]
+    pub const fn reason_code(&self) -> ReasonCode {
+        match self {
+            Self::OutOfMemory(_) => ReasonCode::OutOfMemory,
+            _ => ReasonCode::ModelLoad,
         }
     }
 }
@@ -187,6 +197,11 @@ fn environment(library: &Path) -> Result<Environment, ModelError> {
     Ok(kept.insert(environment).clone())
 }
 
+/// How many nodes ONNX Runtime may make of a model's own functions; what is over it stays a call.
+const EXPANSION: &str = "session.function_expansion_node_limit";
+/// Large exported models have some ten thousand nodes.
+const MOST_EXPANDED: &str = "100000";
+
 /// The only place that decides how a model runs.
 fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Result<Session, String> {
     fn text<E: std::fmt::Display>(error: E) -> String {
@@ -195,6 +210,8 @@ fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Res
     let builder = Session::builder(environment).map_err(text)?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
     let builder = builder.with_intra_threads(intra_threads.max(1)).map_err(text)?;
+    // A model of 2 KB whose functions call each other twice has 2^28 nodes when all are expanded.
+    let builder = builder.with_config_entry(EXPANSION, MOST_EXPANDED).map_err(text)?;
     // A spinning pool takes the core that decodes the next frame.
     let mut builder = builder.with_intra_op_spinning(false).map_err(text)?;
     builder.commit_from_memory(bytes).map_err(text)

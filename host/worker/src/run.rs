@@ -82,8 +82,7 @@ fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let model = model.join().map_err(panicked)?;
-        let (source, model) =
-            (Box::new(source?), model.map_err(|e| Reason::new(ReasonCode::ModelLoad, e.to_string()))?);
+        let (source, model) = (Box::new(source?), model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
         let (pre, post) = chains?;
         Ok(Parts { source, model, pre, post })
     })

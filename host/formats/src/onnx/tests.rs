@@ -142,6 +142,12 @@ fn depth_has_an_end() {
 }
 
 #[test]
+fn outputs_are_counted() {
+    assert_eq!(check(&model(&bytes(12, b"").repeat(256))), Ok(()));
+    assert_eq!(check(&model(&bytes(12, b"").repeat(257))), Err(OnnxError::TooManyOutputs));
+}
+
+#[test]
 fn a_custom_operator_is_named_even_inside_a_branch() {
     let branch = bytes(5, &bytes(6, &node("my.ops", "Op", &[])));
     let error = check(&model(&node("", "If", &branch))).unwrap_err();

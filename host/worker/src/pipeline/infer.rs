@@ -5,7 +5,7 @@ use std::{
     time::Instant,
 };
 
-use framehook_core::reason::{Reason, ReasonCode};
+use framehook_core::reason::Reason;
 
 use super::{InFlight, Shared, Work, micros};
 use crate::model::{Model, ModelError};
@@ -34,7 +34,7 @@ impl Stage {
         while let Ok(mut frame) = self.frames.recv() {
             if let Err(error) = self.infer(&mut frame) {
                 let message = format!("frame {}: {error}", frame.stamp.number);
-                self.shared.verdict.fail(Reason::new(ReasonCode::ModelLoad, message));
+                self.shared.verdict.fail(Reason::new(error.reason_code(), message));
                 return;
             }
             if self.out.send(frame).is_err() {

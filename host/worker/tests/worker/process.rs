@@ -13,9 +13,7 @@ use std::{
 use framehook_core::{
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
-    job::{
-        DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record,
-    },
+    job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
     prediction::{PluginIdentity, Provenance},
     reason::Reason,
     spec::OnPluginFailure,
