@@ -77,6 +77,10 @@ fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
             Span::current().record("scenario_id", display(record.id));
             Ok(Json(record.into()))
         }
+        Created::Deleted(id) => {
+            let detail = format!("scenario {id}, which this key stands for, was deleted; use a new key for a new scenario");
+            Err(Problem::new(ErrorCode::ScenarioNotFound, detail).field("Idempotency-Key"))
+        }
         Created::KeyReused => {
             let detail = "this key belongs to a request with another body; use a new key for a new scenario";
             Err(Problem::new(ErrorCode::IdempotencyKeyReused, detail).field("Idempotency-Key"))
@@ -179,7 +183,10 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, Problem> {
     let deleted = app.store.set_desired(id, Desired::Deleted).await;
     app.hot.changed(id);
-    deleted?.map(|_| StatusCode::NO_CONTENT).ok_or_else(|| not_found(id))
+    if deleted?.is_none() && !app.store.is_purged(id).await? {
+        return Err(not_found(id));
+    }
+    Ok(StatusCode::NO_CONTENT)
 }
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {

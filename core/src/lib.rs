@@ -14,6 +14,7 @@ pub mod invariants;
 pub mod job;
 pub mod memory;
 pub mod message;
+pub mod noted;
 pub mod placement;
 pub mod planner;
 pub mod prediction;

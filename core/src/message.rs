@@ -49,9 +49,9 @@ impl Topic {
         match self {
             // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading over brokers
             // alone. Readers begin at the end and are told again, so an hour is for people who look for a cause.
-            Self::InitScenario | Self::ToDeploy | Self::RunnerStatus => {
-                Layout { partitions: 6, retention: HOUR, compression: "producer" }
-            }
+            Self::InitScenario | Self::ToDeploy => Layout { partitions: 6, retention: HOUR, compression: "producer" },
+            // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
+            Self::RunnerStatus => Layout { partitions: 6, retention: TEN_MINUTES, compression: "producer" },
             // As many inboxes as can ever share the work: more partitions cannot be had later without moving keys. A
             // week is how long the database may be away before frames are lost. JSON of boxes shrinks to a third by lz4.
             Self::Results => Layout { partitions: 24, retention: HOUR.saturating_mul(7 * 24), compression: "lz4" },
@@ -80,6 +80,7 @@ pub const DEAD_LETTERS: Layout =
     Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
 
 const HOUR: Duration = Duration::from_secs(3600);
+const TEN_MINUTES: Duration = Duration::from_secs(600);
 
 /// What every message carries. Unknown fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -108,6 +109,8 @@ pub enum Message {
     Deploy(Box<DeployOrder>),
     #[serde(rename = "worker.stop")]
     Stop(StopOrder),
+    #[serde(rename = "worker.noted")]
+    Noted(NotedWorkers),
     #[serde(rename = "frame.result")]
     Result(Box<Prediction>),
     #[serde(rename = "runner.status")]
@@ -141,6 +144,22 @@ pub struct StopOrder {
     pub incarnation: Incarnation,
 }
 
+/// "The ends of these workers are on record: tell of them no longer." Lost, it is said again as long as heartbeats tell of
+/// them; a runner of an earlier release ignores it and tells of them for ten minutes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NotedWorkers {
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    pub workers: Vec<WorkerKey>,
+}
+
+/// One deployment of a scenario.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+pub struct WorkerKey {
+    pub scenario_id: ScenarioId,
+    pub generation: Generation,
+}
+
 /// A heartbeat: the whole state of a runner, so that the newest alone is enough.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct RunnerStatus {
@@ -159,7 +178,7 @@ pub struct RunnerStatus {
     /// What it has, for scenarios that ask for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
-    /// Ended ones too, until a newer generation or a stop order replaces them.
+    /// Ended ones too, until they are noted or a newer generation replaces them.
     pub workers: Vec<WorkerStatus>,
 }
 
@@ -246,6 +265,7 @@ impl Envelope {
             Message::ScenarioChanged { scenario_id } => scenario_id.to_string(),
             Message::Deploy(order) => order.runner_id.to_string(),
             Message::Stop(order) => order.runner_id.to_string(),
+            Message::Noted(noted) => noted.runner_id.to_string(),
             Message::Result(prediction) => prediction.scenario_id.to_string(),
             Message::RunnerStatus(status) => status.runner_id.to_string(),
         }
@@ -255,7 +275,7 @@ impl Envelope {
     pub const fn topic(&self) -> Topic {
         match self.message {
             Message::ScenarioChanged { .. } => Topic::InitScenario,
-            Message::Deploy(_) | Message::Stop(_) => Topic::ToDeploy,
+            Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
         }
@@ -269,7 +289,7 @@ impl Envelope {
             Message::Deploy(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
-            Message::RunnerStatus(_) => None,
+            Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
     }
 
@@ -295,6 +315,7 @@ impl Envelope {
             }
             "worker.deploy" => read(data).map(Message::Deploy),
             "worker.stop" => read(data).map(Message::Stop),
+            "worker.noted" => read(data).map(Message::Noted),
             "frame.result" => read(data).map(Message::Result),
             "runner.status" => read(data).map(Message::RunnerStatus),
             other => Err(format!("unknown type `{}`", other.escape_debug())),

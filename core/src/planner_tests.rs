@@ -4,7 +4,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::invariants::one_live_generation;
+use crate::{
+    fences::{Fences, Verdict},
+    invariants::one_live_generation,
+    noted::noted,
+};
 
 const SECOND: i64 = 1_000_000;
 const LEASE: i64 = 10 * SECOND;
@@ -38,6 +42,7 @@ struct Process {
     alive: bool,
     labels: Labels,
     orders: Vec<Action>,
+    fences: Fences,
     workers: Vec<WorkerStatus>,
 }
 
@@ -82,7 +87,8 @@ impl World {
         self.starts += 1;
         let incarnation = Incarnation(uuid::Uuid::from_u128(self.starts));
         let labels = if n == NORTHERN { north() } else { Labels::new() };
-        self.processes.push(Process { id, incarnation, alive: true, labels, orders: vec![], workers: vec![] });
+        let (orders, fences, workers) = (vec![], Fences::default(), vec![]);
+        self.processes.push(Process { id, incarnation, alive: true, labels, orders, fences, workers });
         self.heartbeat(self.processes.len() - 1);
     }
 
@@ -249,21 +255,35 @@ impl World {
     fn take_orders(&mut self, process: usize) {
         let process = &mut self.processes[process];
         for order in std::mem::take(&mut process.orders) {
-            let (id, generation, phase) = match order {
-                Action::Deploy { scenario_id, generation, .. } => (scenario_id, generation, WorkerPhase::Running),
-                Action::Stop { scenario_id, generation, .. } => (scenario_id, generation, WorkerPhase::Stopped),
+            let (id, generation, verdict) = match order {
+                Action::Deploy { scenario_id, generation, .. } => {
+                    (scenario_id, generation, process.fences.deploy(scenario_id, generation))
+                }
+                Action::Stop { scenario_id, generation, .. } => {
+                    (scenario_id, generation, process.fences.stop(scenario_id, generation))
+                }
                 _ => unreachable!("not an order"),
             };
-            match process.workers.iter_mut().find(|w| w.scenario_id == id) {
-                Some(known) if known.generation > generation => {}
-                Some(known) if known.generation == generation => {
-                    if phase == WorkerPhase::Stopped && !known.phase.is_ended() {
-                        known.phase = phase;
-                    }
-                }
-                Some(known) => *known = status(id, generation, phase),
-                None => process.workers.push(status(id, generation, phase)),
+            let phase = if verdict == Verdict::Start { WorkerPhase::Running } else { WorkerPhase::Stopped };
+            match (verdict, process.workers.iter_mut().find(|w| w.scenario_id == id)) {
+                (Verdict::Start | Verdict::StopUnknown, Some(older)) => *older = status(id, generation, phase),
+                (Verdict::Stop, Some(known)) if !known.phase.is_ended() => known.phase = phase,
+                (Verdict::Outdated, _) | (_, Some(_)) => {}
+                // New; or noted, and ordered once more: it must not stay silent.
+                (_, None) => process.workers.push(status(id, generation, phase)),
             }
+        }
+    }
+
+    /// Runners hear which ends are noted, unless that is lost.
+    fn note(&mut self) {
+        for noted in noted(&self.snapshot()) {
+            let process = self.processes.iter_mut().find(|p| p.incarnation == noted.incarnation).unwrap();
+            let is_noted = |w: &WorkerStatus| {
+                noted.workers.iter().any(|n| (n.scenario_id, n.generation) == (w.scenario_id, w.generation))
+            };
+            assert!(process.workers.iter().all(|w| w.phase.is_ended() || !is_noted(w)), "it runs: {noted:?}");
+            process.workers.retain(|w| !is_noted(w));
         }
     }
 
@@ -316,6 +336,7 @@ enum Event {
     Recover(usize),
     StoreResults,
     Wait(i64),
+    Note,
     Plan,
     /// A plan of which only the first actions were executed: the store failed, or the leader died.
     PlanInPart(usize),
@@ -335,6 +356,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..8usize).prop_map(Event::Recover),
         2 => Just(Event::StoreResults),
         2 => (1..6i64).prop_map(Event::Wait),
+        2 => Just(Event::Note),
         5 => Just(Event::Plan),
         2 => (0..6usize).prop_map(Event::PlanInPart),
     ]
@@ -379,6 +401,7 @@ fn happen(world: &mut World, event: Event) {
         }
         Event::StoreResults => world.store_results(),
         Event::Wait(seconds) => world.now_us += seconds * SECOND,
+        Event::Note => world.note(),
         Event::Plan => world.settle(),
         Event::PlanInPart(count) => {
             let actions = plan(&world.snapshot(), Timing::default());
@@ -421,7 +444,12 @@ fn calm_down(world: &mut World) {
         }
         world.store_results();
         world.settle();
+        world.note();
     }
+    // The last heartbeats, which know what was noted.
+    (0..world.processes.len()).filter(|n| world.processes[*n].alive).collect::<Vec<_>>().into_iter().for_each(|n| {
+        world.heartbeat(n);
+    });
 }
 
 proptest! {
@@ -451,6 +479,8 @@ proptest! {
         prop_assert!(plan(&world.snapshot(), Timing::default()).is_empty());
         let strays = world.processes.iter().filter(|p| p.alive).flat_map(|p| &p.workers).filter(|w| !w.phase.is_ended());
         prop_assert_eq!(strays.count(), 0);
+        let still_told = world.processes.iter().filter(|p| p.alive).flat_map(|p| &p.workers);
+        prop_assert_eq!(still_told.count(), 0, "every end is noted");
     }
 }
 

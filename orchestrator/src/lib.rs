@@ -7,6 +7,7 @@
 //! On an error of the store or the bus it waits and tries again; it never ends by itself. On
 //! cancellation it resigns, so that a standby takes over at once.
 
+mod noted;
 mod reconcile;
 
 use std::{
@@ -146,6 +147,7 @@ impl Orchestrator {
     async fn try_serve_term(&self, epoch: Epoch) -> Result<std::convert::Infallible, TermEnd> {
         let mut epoch = epoch;
         let (mut lives, mut heard) = (Lives::default(), Instant::now());
+        let mut answers = noted::Answers::default();
         let mut heartbeats = self.bus.tail(Topic::RunnerStatus).await?;
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
         let mut renewal = interval(self.config.term / 3);
@@ -178,7 +180,8 @@ impl Orchestrator {
                 _ = trim.tick() => self.trim().await,
                 _ = scan.tick() => {}
             }
-            reconcile::reconcile(&self.store, epoch, self.config.timing).await?;
+            let settled = reconcile::reconcile(&self.store, epoch, self.config.timing).await?;
+            answers.give(&self.bus, &settled);
         }
     }
 

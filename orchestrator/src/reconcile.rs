@@ -16,10 +16,11 @@ use crate::TermEnd;
 /// next scan works off.
 const MAX_ROUNDS: usize = 50;
 
-/// Plans and executes until a plan moves nothing any more.
-pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing) -> Result<(), TermEnd> {
+/// Plans and executes until a plan moves nothing any more; gives what the last plan was made from.
+pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing) -> Result<Snapshot, TermEnd> {
+    let mut snapshot = Snapshot::default();
     for _ in 0..MAX_ROUNDS {
-        let snapshot = store.snapshot().await?;
+        snapshot = store.snapshot().await?;
         let mut moved = false;
         for action in plan(&snapshot, timing) {
             let span = span(&action, &snapshot);
@@ -43,11 +44,11 @@ pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing)
             }
         }
         if !moved {
-            return Ok(());
+            return Ok(snapshot);
         }
     }
     warn!("the plan did not come to rest in {MAX_ROUNDS} rounds");
-    Ok(())
+    Ok(snapshot)
 }
 
 /// Orders change nothing until a runner answers them.

@@ -86,6 +86,19 @@ impl Host {
         None
     }
 
+    /// Its end is noted. A late repetition of the order makes the real one tell of a stopped worker once more, which no plan
+    /// looks at and which is noted again; here it stays silent.
+    pub(crate) fn forget(&mut self, generation: Generation) {
+        if self.tells_the_end_of(generation) {
+            self.reports.push(None);
+        }
+    }
+
+    pub(crate) fn tells_the_end_of(&self, generation: Generation) -> bool {
+        let report = self.reports.last().copied().flatten();
+        self.alive && report.is_some_and(|r| r.generation == generation && r.phase.is_ended())
+    }
+
     /// The order changes nothing any more.
     pub(crate) fn is_deaf_to(&self, order: Order) -> bool {
         let mut fences = self.fences.clone();

@@ -389,7 +389,7 @@ pub(crate) fn incarnation(host: usize) -> Incarnation {
     Incarnation(Uuid::from_u128(host as u128))
 }
 
-fn host(incarnation: Incarnation) -> usize {
+pub(crate) fn host(incarnation: Incarnation) -> usize {
     incarnation.0.as_u128() as usize
 }
 

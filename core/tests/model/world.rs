@@ -12,6 +12,7 @@ use std::{collections::BTreeSet, iter, time::Duration};
 
 use framehook_core::{
     ids::{Epoch, Generation},
+    noted::noted,
     planner::{Action, Timing, plan},
     state::{Desired, ScenarioState},
 };
@@ -19,7 +20,7 @@ use framehook_core::{
 use crate::{
     guard::{Broken, Guard, Without},
     host::Host,
-    store::{FRAMES, Fenced, Order, Record, Report, Store},
+    store::{FRAMES, Fenced, Order, Record, Report, Store, host},
 };
 
 /// How much may go wrong in one run.
@@ -52,6 +53,8 @@ pub(crate) enum Event {
     Resume(usize),
     Mark,
     Take(usize, Order),
+    /// A runner hears that the end of its worker is noted.
+    Forget(usize, Generation),
     Work(usize),
     /// A frame is on its way to the bus while the worker goes on; only where a guard does not wait for it.
     Hold(usize),
@@ -96,6 +99,8 @@ struct Leader {
 pub(crate) struct World {
     pub(crate) store: Store,
     orders: BTreeSet<Order>,
+    /// Ends that a leader called noted: by runner and generation.
+    noted: BTreeSet<(usize, Generation)>,
     results: Vec<Record>,
     leaders: [Leader; 2],
     hosts: Vec<Host>,
@@ -114,6 +119,7 @@ impl World {
         Self {
             store: Store::new(2),
             orders: BTreeSet::new(),
+            noted: BTreeSet::new(),
             results: vec![],
             leaders,
             hosts: vec![Host::new(0), Host::new(1)],
@@ -138,6 +144,7 @@ impl World {
             }
         }
         events.extend(self.late_batch.map(|_| Event::StoreLate));
+        events.extend(self.noted.iter().map(|&(host, generation)| Event::Forget(host, generation)));
         for leader in 0..self.leaders.len() {
             self.leader_events(leader, without, &mut events);
         }
@@ -240,6 +247,7 @@ impl World {
                 self.relay(without);
             }
             Event::Take(host, order) => self.take(without, host, order),
+            Event::Forget(host, generation) => self.hosts[host].forget(generation),
             Event::Work(host) => self.work(without, host),
             Event::Hold(host) => self.hosts[host].hold(),
             Event::Release(host) => {
@@ -274,6 +282,8 @@ impl World {
             Event::Die(host) => self.hosts[host].die(),
             Event::Restart(host) => self.restart(host),
         }
+        let hosts = &self.hosts;
+        self.noted.retain(|(host, generation)| hosts[*host].tells_the_end_of(*generation));
         let of_orders = [Guard::GenerationOfOrder, Guard::StopRemembered, Guard::IncarnationOfOrder];
         if of_orders.into_iter().all(|guard| without.has(guard)) {
             self.forget_orders();
@@ -294,8 +304,16 @@ impl World {
         loop {
             self.leaders[leader].plan = plan(&self.store.snapshot(), TIMING);
             if !self.resume(without, leader) {
-                return;
+                return self.note();
             }
+        }
+    }
+
+    /// As `Answers` of the orchestrator: whatever its epoch, and heard at any time or never.
+    fn note(&mut self) {
+        for noted in noted(&self.store.snapshot()) {
+            let generations = noted.workers.iter().map(|worker| worker.generation);
+            self.noted.extend(generations.map(|generation| (host(noted.incarnation), generation)));
         }
     }
 
@@ -434,6 +452,9 @@ impl World {
             self.hear(without, leader, Some(Heard { host, ahead: self.hosts[host].reports.len() - 1 }));
         }
         self.reconcile(without, leader);
+        for (host, generation) in std::mem::take(&mut self.noted) {
+            self.hosts[host].forget(generation);
+        }
         for order in std::mem::take(&mut self.orders) {
             if self.hosts[order.host].alive {
                 self.take(without, order.host, order);

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use framehook_core::{
     fences::{Fences, Verdict},
     ids::{Generation, Incarnation, ScenarioId},
-    message::{DeployOrder, Envelope, Message, StopOrder, Topic, WorkerPhase},
+    message::{DeployOrder, Envelope, Message, NotedWorkers, StopOrder, Topic, WorkerPhase},
     reason::{Reason, ReasonCode},
 };
 use framehook_infra::{
@@ -185,6 +185,7 @@ impl Runner {
         match message {
             Message::Deploy(order) if order.incarnation == self.incarnation => self.deploy(*order, traceparent),
             Message::Stop(order) if order.incarnation == self.incarnation => self.stop(&order),
+            Message::Noted(noted) if noted.incarnation == self.incarnation => self.forget(&noted),
             // For another runner, or for an earlier life of this one.
             _ => {}
         }
@@ -221,6 +222,11 @@ impl Runner {
             }
             _ => {}
         }
+    }
+
+    fn forget(&self, noted: &NotedWorkers) {
+        tracing::debug!(workers = noted.workers.len(), "ends noted");
+        self.shared.board.forget(&noted.workers);
     }
 
     /// The heartbeat answers a repeated order; where it has forgotten the answer, it must not stay silent for ever.

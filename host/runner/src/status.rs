@@ -1,6 +1,7 @@
 //! What the heartbeat says: one status a scenario, of the newest generation heard of.
 //!
-//! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one.
+//! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one; an ended worker
+//! is told of until its end is noted, or until nobody has done so for long.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
 
 use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+    message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     placement::Labels,
     reason::Reason,
 };
@@ -93,6 +94,16 @@ impl Roster {
         before != told(&entry.status)
     }
 
+    /// Their ends are noted. One that has not ended cannot be.
+    fn forget(&mut self, noted: &[WorkerKey]) {
+        for WorkerKey { scenario_id, generation } in noted {
+            let is_meant = |e: &Entry| e.status.generation == *generation && e.ended_at.is_some();
+            if self.entries.get(scenario_id).is_some_and(is_meant) {
+                self.entries.remove(scenario_id);
+            }
+        }
+    }
+
     fn forget_old(&mut self, now: Instant) {
         self.entries.retain(|_, e| e.ended_at.is_none_or(|at| now.duration_since(at) < self.keep_ended));
         let mut ended: Vec<_> = self.entries.iter().filter_map(|(id, e)| e.ended_at.map(|at| (at, *id))).collect();
@@ -149,6 +160,10 @@ impl Board {
         if is_worth_a_heartbeat {
             self.changed.notify_one();
         }
+    }
+
+    pub(crate) fn forget(&self, noted: &[WorkerKey]) {
+        self.lock().forget(noted);
     }
 
     pub(crate) fn drain(&self) {
@@ -216,6 +231,23 @@ mod tests {
         assert!(roster.knows(id, 3));
         assert!(phases(&mut roster, now + Duration::from_secs(600)).is_empty());
         assert!(!roster.knows(id, 3));
+    }
+
+    #[test]
+    fn only_an_end_can_be_noted_and_once_is_enough() {
+        let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
+        let noted = |generation| [WorkerKey { scenario_id: id, generation }];
+        roster.insert(status(id, 2, WorkerPhase::Running), now);
+        roster.forget(&noted(2));
+        assert!(roster.knows(id, 2), "it runs");
+        roster.update(id, 2, now, |s| s.phase = WorkerPhase::Finished);
+        roster.forget(&noted(1));
+        assert!(roster.knows(id, 2), "another generation");
+        roster.forget(&noted(2));
+        roster.forget(&noted(2));
+        assert!(roster.heartbeat(now).workers.is_empty());
+        roster.insert(status(id, 3, WorkerPhase::Starting), now);
+        assert!(roster.knows(id, 3));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use framehook_core::{
 };
 use jiff::Timestamp;
 use sqlx::PgConnection;
+use uuid::Uuid;
 
 use super::{
     Database, now_us, orchestrator, outbox,
@@ -21,7 +22,7 @@ use crate::{
     store::{Fenced, Result, ScenarioRecord, StoreError},
 };
 
-/// Rows of one purge. A long scenario takes several, so that nobody else's write waits long behind one.
+/// Rows of one table that one purge removes. A long scenario takes several, so that nobody else's write waits long behind one.
 const PURGE_ROWS: u32 = 5_000;
 
 const IS_PRESENT: &str = "SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost FOR SHARE";
@@ -46,15 +47,27 @@ const LOSE_RUNNER: &str = "UPDATE runners SET lost = true WHERE incarnation = $1
 const IS_PURGEABLE: &str = "
     SELECT 1 FROM scenarios WHERE id = $1 AND desired = 'deleted' AND purged_at IS NULL
         AND state IN ('stopped', 'completed', 'failed') FOR UPDATE";
-const PURGE_RESULTS: &str = "
-    DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
-        (SELECT pts_us, captured_at FROM scenario_results WHERE scenario_id = $1 LIMIT $2)";
+/// A scenario may have any number of rows of these.
+const PURGE_MANY: [&str; 5] = [
+    "DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
+        (SELECT pts_us, captured_at FROM scenario_results WHERE scenario_id = $1 LIMIT $2)",
+    "DELETE FROM scenario_history WHERE sequence IN
+        (SELECT sequence FROM scenario_history WHERE scenario_id = $1 LIMIT $2)",
+    "DELETE FROM workers WHERE scenario_id = $1 AND generation IN
+        (SELECT generation FROM workers WHERE scenario_id = $1 LIMIT $2)",
+    "DELETE FROM outbox_scenario WHERE sequence IN
+        (SELECT sequence FROM outbox_scenario WHERE scenario_id = $1 AND published_at IS NOT NULL LIMIT $2)",
+    "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE key = $1::text LIMIT $2)",
+];
+/// The scenario itself last.
 const PURGE_REST: [&str; 3] = [
     "DELETE FROM scenario_progress WHERE scenario_id = $1",
-    "DELETE FROM workers WHERE scenario_id = $1",
     "DELETE FROM scenario_artifacts WHERE scenario_id = $1",
+    "DELETE FROM scenarios WHERE id = $1",
 ];
-const MARK_PURGED: &str = "UPDATE scenarios SET purged_at = $2, updated_at = $2 WHERE id = $1";
+const REMEMBER: &str = "
+    INSERT INTO deleted_scenarios (id, idempotency_key, idempotency_request, deleted_at)
+    SELECT id, idempotency_key, idempotency_request, $2 FROM scenarios WHERE id = $1";
 
 pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
     let mut tx = db.write().await?;
@@ -216,7 +229,6 @@ async fn move_worker(
     Ok(update.execute(conn).await?.rows_affected() > 0)
 }
 
-/// Some of the results, or the rest and the mark that nothing is left.
 async fn purge(conn: &mut PgConnection, now: i64, id: ScenarioId) -> Result<bool> {
     let id = id.0;
     let is_purgeable = sqlx::query(IS_PURGEABLE).bind(id).fetch_optional(&mut *conn).await?.is_some();
@@ -224,12 +236,21 @@ async fn purge(conn: &mut PgConnection, now: i64, id: ScenarioId) -> Result<bool
     if !is_purgeable || has_worker {
         return Ok(false);
     }
-    let results = sqlx::query(PURGE_RESULTS).bind(id).bind(i64::from(PURGE_ROWS)).execute(&mut *conn).await?;
-    if results.rows_affected() < u64::from(PURGE_ROWS) {
-        for statement in PURGE_REST {
-            sqlx::query(statement).bind(id).execute(&mut *conn).await?;
-        }
-        sqlx::query(MARK_PURGED).bind(id).bind(now).execute(&mut *conn).await?;
-    }
+    remove(conn, id, now).await?;
     Ok(true)
+}
+
+/// Some of what there is of a scenario; or the rest, and what is remembered of it.
+pub(super) async fn remove(conn: &mut PgConnection, id: Uuid, now: i64) -> Result<()> {
+    for statement in PURGE_MANY {
+        let removed = sqlx::query(statement).bind(id).bind(i64::from(PURGE_ROWS)).execute(&mut *conn).await?;
+        if removed.rows_affected() == u64::from(PURGE_ROWS) {
+            return Ok(());
+        }
+    }
+    sqlx::query(REMEMBER).bind(id).bind(now).execute(&mut *conn).await?;
+    for statement in PURGE_REST {
+        sqlx::query(statement).bind(id).execute(&mut *conn).await?;
+    }
+    Ok(())
 }

@@ -9,11 +9,11 @@ use framehook_core::{
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Database, now_us, partitions};
+use super::{Database, actions, now_us, partitions};
 use crate::{
     row::RowExt as _,
     sql::{later, to_json},
-    store::Result,
+    store::{KEEP_DEAD_LETTERS, KEEP_DELETED, Result},
 };
 
 const PUT: &str = "
@@ -37,8 +37,13 @@ const MARK: &str = "
     UPDATE workers w SET state = 'deployed', updated_at = $1 FROM published p
     WHERE w.scenario_id = p.deploys_scenario AND w.generation = p.deploys_generation AND w.state = 'pending'";
 const TRIM_OUTBOX: &str = "DELETE FROM outbox_scenario WHERE published_at < $1";
-const TRIM_HISTORY: &str = "
-    DELETE FROM scenario_history WHERE scenario_id IN (SELECT id FROM scenarios WHERE purged_at < $1)";
+const TRIM_RUNNERS: &str = "
+    DELETE FROM runners r WHERE seen_at < $1 AND EXISTS
+        (SELECT 1 FROM runners n WHERE n.runner_id = r.runner_id AND n.incarnation > r.incarnation)";
+const TRIM_DEAD_LETTERS: &str = "DELETE FROM dead_letters WHERE at < $1";
+const TRIM_DELETED: &str = "DELETE FROM deleted_scenarios WHERE deleted_at < $1";
+/// As earlier releases left them.
+const PURGED: &str = "SELECT id FROM scenarios WHERE purged_at IS NOT NULL LIMIT 1 FOR UPDATE SKIP LOCKED";
 
 /// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
 pub(super) async fn put(conn: &mut PgConnection, about: ScenarioId, envelope: &Envelope, now: i64) -> Result<()> {
@@ -75,10 +80,26 @@ pub(super) async fn mark_published(db: &Database, ids: &[Uuid]) -> Result<()> {
 
 pub(super) async fn trim(db: &Database, age: Duration) -> Result<()> {
     let mut tx = db.write().await?;
-    let before = now_us(&mut tx).await?.saturating_sub(later(0, age));
-    for statement in [TRIM_OUTBOX, TRIM_HISTORY] {
-        sqlx::query(statement).bind(before).execute(&mut *tx).await?;
+    let now = now_us(&mut tx).await?;
+    for (statement, age) in [
+        (TRIM_OUTBOX, age),
+        (TRIM_RUNNERS, age),
+        (TRIM_DEAD_LETTERS, KEEP_DEAD_LETTERS),
+        (TRIM_DELETED, KEEP_DELETED),
+    ] {
+        sqlx::query(statement).bind(now.saturating_sub(later(0, age))).execute(&mut *tx).await?;
     }
     tx.commit().await?;
+    while remove_purged(db).await? {}
     partitions::ahead(db).await
+}
+
+/// False: there is none any more.
+async fn remove_purged(db: &Database) -> Result<bool> {
+    let mut tx = db.write().await?;
+    let Some(id) = sqlx::query_scalar::<_, Uuid>(PURGED).fetch_optional(&mut *tx).await? else { return Ok(false) };
+    let now = now_us(&mut tx).await?;
+    actions::remove(&mut tx, id, now).await?;
+    tx.commit().await?;
+    Ok(true)
 }

@@ -38,6 +38,9 @@ macro_rules! select_scenario {
 const BY_ID: &str = select_scenario!("WHERE s.id = $1");
 const VISIBLE_BY_ID: &str = select_scenario!("WHERE s.id = $1 AND s.desired <> 'deleted'");
 const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = $1");
+const PURGED_BY_IDEMPOTENCY_KEY: &str =
+    "SELECT id, idempotency_request FROM deleted_scenarios WHERE idempotency_key = $1";
+const IS_PURGED: &str = "SELECT EXISTS (SELECT 1 FROM deleted_scenarios WHERE id = $1)";
 /// Identities are time-ordered, so their order is that of creation.
 const PAGE: &str = select_scenario!(
     "WHERE s.desired <> 'deleted' AND ($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)
@@ -87,6 +90,12 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
         // The insert has waited for the one before, so it is committed by now.
         return created_before(&mut tx, idempotency).await?.ok_or_else(|| gone(new.id));
     }
+    // After the insert, which has waited for a purge that frees the key and remembers it.
+    if let Some(idempotency) = &new.idempotency
+        && let Some(purged) = purged_before(&mut tx, idempotency).await?
+    {
+        return Ok(purged);
+    }
     for (kind, name, version) in artifacts(&new.resolved) {
         let insert = sqlx::query(INSERT_ARTIFACT).bind(kind.as_str()).bind(name).bind(version);
         insert.bind(new.id.0).execute(&mut *tx).await?;
@@ -101,10 +110,22 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
 }
 
 pub(super) async fn created_before(conn: &mut PgConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
-    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
-    let Some(row) = known else { return Ok(None) };
+    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *conn).await?;
+    let Some(row) = known else { return purged_before(conn, idempotency).await };
     let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
-    Ok(Some(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused }))
+    Ok(Some(if is_same { Created::repeated(record(&row)?) } else { Created::KeyReused }))
+}
+
+/// The same of a scenario that is purged.
+async fn purged_before(conn: &mut PgConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let purged = sqlx::query(PURGED_BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
+    let Some(row) = purged else { return Ok(None) };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::Deleted(ScenarioId(row.col("id")?)) } else { Created::KeyReused }))
+}
+
+pub(super) async fn is_purged(db: &Database, id: ScenarioId) -> Result<bool> {
+    Ok(sqlx::query_scalar(IS_PURGED).bind(id.0).fetch_one(&db.pool).await?)
 }
 
 pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {

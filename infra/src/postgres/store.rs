@@ -47,6 +47,10 @@ impl Store for PostgresStore {
         self.0.retrying(|| scenarios::set_desired(&self.0, id, desired)).await
     }
 
+    async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
+        scenarios::is_purged(&self.0, id).await
+    }
+
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>> {
         scenarios::history(&self.0, id, after, limit).await
     }

@@ -21,8 +21,9 @@ use crate::{
     store::{Fenced, Result, ScenarioRecord, StoreError},
 };
 
-/// Rows of one purge. A long scenario takes several, so that nobody else's write waits long behind one.
-const PURGE_ROWS: u32 = 5_000;
+/// Rows of one table that one purge removes. A long scenario takes several, so that nobody else's write waits long behind
+/// one, and that a full disk has room for its log.
+const PURGE_ROWS: u32 = 2_000;
 
 const IS_PRESENT: &str = "SELECT EXISTS (SELECT 1 FROM runners WHERE incarnation = ? AND runner_id = ? AND lost = 0)";
 const HAS_LIVE_WORKER: &str = "
@@ -46,14 +47,24 @@ const LOSE_RUNNER: &str = "UPDATE runners SET lost = 1 WHERE incarnation = ? AND
 const IS_PURGEABLE: &str = "
     SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = ? AND desired = 'deleted' AND purged_at IS NULL
         AND state IN ('stopped', 'completed', 'failed'))";
-const PURGE_RESULTS: &str = "
-    DELETE FROM scenario_results WHERE rowid IN (SELECT rowid FROM scenario_results WHERE scenario_id = ? LIMIT ?)";
+/// A scenario may have any number of rows of these.
+const PURGE_MANY: [&str; 5] = [
+    "DELETE FROM scenario_results WHERE rowid IN (SELECT rowid FROM scenario_results WHERE scenario_id = ? LIMIT ?)",
+    "DELETE FROM scenario_history WHERE sequence IN (SELECT sequence FROM scenario_history WHERE scenario_id = ? LIMIT ?)",
+    "DELETE FROM workers WHERE rowid IN (SELECT rowid FROM workers WHERE scenario_id = ? LIMIT ?)",
+    "DELETE FROM outbox_scenario WHERE sequence IN
+        (SELECT sequence FROM outbox_scenario WHERE scenario_id = ? AND published_at IS NOT NULL LIMIT ?)",
+    "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE key = ? LIMIT ?)",
+];
+/// The scenario itself last.
 const PURGE_REST: [&str; 3] = [
     "DELETE FROM scenario_progress WHERE scenario_id = ?",
-    "DELETE FROM workers WHERE scenario_id = ?",
     "DELETE FROM scenario_artifacts WHERE scenario_id = ?",
+    "DELETE FROM scenarios WHERE id = ?",
 ];
-const MARK_PURGED: &str = "UPDATE scenarios SET purged_at = ?2, updated_at = ?2 WHERE id = ?1";
+const REMEMBER: &str = "
+    INSERT INTO deleted_scenarios (id, idempotency_key, idempotency_request, deleted_at)
+    SELECT id, idempotency_key, idempotency_request, ?2 FROM scenarios WHERE id = ?1";
 
 pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
     let mut tx = db.write().await?;
@@ -215,7 +226,6 @@ async fn move_worker(
     Ok(update.execute(conn).await?.rows_affected() > 0)
 }
 
-/// Some of the results, or the rest and the mark that nothing is left.
 async fn purge(conn: &mut SqliteConnection, now: i64, id: ScenarioId) -> Result<bool> {
     let id = id.to_string();
     let is_purgeable: bool = sqlx::query_scalar(IS_PURGEABLE).bind(&id).fetch_one(&mut *conn).await?;
@@ -223,12 +233,21 @@ async fn purge(conn: &mut SqliteConnection, now: i64, id: ScenarioId) -> Result<
     if !is_purgeable || has_worker {
         return Ok(false);
     }
-    let results = sqlx::query(PURGE_RESULTS).bind(&id).bind(PURGE_ROWS).execute(&mut *conn).await?;
-    if results.rows_affected() < u64::from(PURGE_ROWS) {
-        for statement in PURGE_REST {
-            sqlx::query(statement).bind(&id).execute(&mut *conn).await?;
-        }
-        sqlx::query(MARK_PURGED).bind(&id).bind(now).execute(&mut *conn).await?;
-    }
+    remove(conn, &id, now).await?;
     Ok(true)
+}
+
+/// Some of what there is of a scenario; or the rest, and what is remembered of it.
+pub(super) async fn remove(conn: &mut SqliteConnection, id: &str, now: i64) -> Result<()> {
+    for statement in PURGE_MANY {
+        let removed = sqlx::query(statement).bind(id).bind(PURGE_ROWS).execute(&mut *conn).await?;
+        if removed.rows_affected() == u64::from(PURGE_ROWS) {
+            return Ok(());
+        }
+    }
+    sqlx::query(REMEMBER).bind(id).bind(now).execute(&mut *conn).await?;
+    for statement in PURGE_REST {
+        sqlx::query(statement).bind(id).execute(&mut *conn).await?;
+    }
+    Ok(())
 }

@@ -1,13 +1,14 @@
 //! The embedded bus: a durable log in the store's database, one partition a topic.
 //!
 //! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a reader is woken
-//! after the commit that it is to read, never before, and nobody polls. Which member of a group reads is a
-//! matter of this process alone, because one process alone has the folder open.
+//! after the commit that it is to read, never before, and nobody polls; results are kept until their reader forgets them, and
+//! the rest, whose readers begin at the end, for a short while (`window`). Which member of a group reads is a matter of this
+//! process alone, because one process alone has the folder open.
 
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::Instant,
 };
 
 use async_trait::async_trait;
@@ -15,7 +16,7 @@ use framehook_core::message::Topic;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Database, now_us};
+use super::{Database, now_us, window::Window};
 use crate::bus::{Bus, BusError, Delivered, Fetched, Record, Result, Subscription, Tail};
 
 /// The only one.
@@ -27,14 +28,6 @@ const PUBLICATIONS_PER_COMMIT: usize = 64;
 /// One statement for this many records, like the store's rows.
 const RECORDS_PER_STATEMENT: usize = 64;
 
-/// How long wake-ups, orders and heartbeats are kept. Their readers begin at the end and are level-triggered: one that
-/// is this far behind has long been told again.
-const WINDOW: Duration = Duration::from_secs(600);
-
-/// Old records go each time a topic has grown by about this many: often enough to stay small, rarely enough not
-/// to be felt.
-const RECORDS_PER_TRIM: i64 = 256;
-
 const ADD_TOPIC: &str = "INSERT OR IGNORE INTO bus_topics (topic, next_offset) VALUES (?, 0)";
 const END: &str = "SELECT next_offset FROM bus_topics WHERE topic = ?";
 const ADVANCE: &str = "UPDATE bus_topics SET next_offset = next_offset + ? WHERE topic = ? RETURNING next_offset";
@@ -42,10 +35,6 @@ const APPEND: &str = r#"INSERT INTO bus_log (topic, "offset", key, payload, publ
 const READ: &str = r#"
     SELECT "offset", key, payload FROM bus_log WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?"#;
 const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
-/// From the oldest on, up to the first that is young enough.
-const TRIM: &str = r#"
-    DELETE FROM bus_log WHERE topic = ?1 AND "offset" <
-        (SELECT "offset" FROM bus_log WHERE topic = ?1 AND published_at >= ?2 ORDER BY "offset" LIMIT 1)"#;
 
 impl From<sqlx::Error> for BusError {
     fn from(error: sqlx::Error) -> Self {
@@ -69,10 +58,13 @@ struct Log {
 /// The offset the next record of each topic gets.
 type Ends = BTreeMap<Topic, watch::Sender<i64>>;
 
-struct Publication {
-    topic: Topic,
-    records: Vec<Record>,
-    done: oneshot::Sender<Result<()>>,
+/// What is kept of each topic that readers begin at the end of.
+pub(super) type Windows = BTreeMap<Topic, Window>;
+
+pub(super) struct Publication {
+    pub(super) topic: Topic,
+    pub(super) records: Vec<Record>,
+    pub(super) done: oneshot::Sender<Result<()>>,
 }
 
 impl EmbeddedBus {
@@ -81,6 +73,10 @@ impl EmbeddedBus {
         for topic in Topic::ALL {
             sqlx::query(ADD_TOPIC).bind(topic.name()).execute(&database.writer).await?;
             let end = sqlx::query_scalar(END).bind(topic.name()).fetch_one(&database.writer).await?;
+            if topic != Topic::Results {
+                // Nobody will read what was there before.
+                sqlx::query(FORGET).bind(topic.name()).bind(end).execute(&database.writer).await?;
+            }
             ends.insert(topic, watch::Sender::new(end));
         }
         let ends = Arc::new(ends);
@@ -145,8 +141,9 @@ fn closed() -> BusError {
 /// waits for the disk a record costs.
 async fn commit_publications(writer: SqlitePool, ends: Arc<Ends>, mut requests: mpsc::Receiver<Publication>) {
     let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
+    let mut windows = Windows::new();
     while requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT).await > 0 {
-        let outcome = append(&writer, &batch).await;
+        let outcome = append(&writer, &batch, &mut windows).await;
         for (topic, end) in outcome.iter().flatten() {
             ends[topic].send_replace(*end);
         }
@@ -159,29 +156,41 @@ async fn commit_publications(writer: SqlitePool, ends: Arc<Ends>, mut requests: 
     }
 }
 
-/// One transaction for all publications; the new end of each topic that grew.
-async fn append(writer: &SqlitePool, batch: &[Publication]) -> sqlx::Result<Vec<(Topic, i64)>> {
+/// One transaction for all publications, and for what the windows have passed; the new end of each topic that grew.
+pub(super) async fn append(
+    writer: &SqlitePool,
+    batch: &[Publication],
+    windows: &mut Windows,
+) -> sqlx::Result<Vec<(Topic, i64)>> {
     let mut topics = BTreeMap::<_, Vec<&Record>>::new();
     for publication in batch {
         topics.entry(publication.topic).or_default().extend(&publication.records);
     }
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let now = now_us();
+    let (now, at) = (now_us(), Instant::now());
+    let passed: Vec<_> = windows.iter().filter_map(|(topic, window)| Some((*topic, window.passed(at)?))).collect();
+    for (topic, offset) in &passed {
+        sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&mut *tx).await?;
+    }
     let mut ends = Vec::with_capacity(topics.len());
+    let mut appended = Vec::with_capacity(topics.len());
     for (topic, records) in topics {
         let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
         let end: i64 = sqlx::query_scalar(ADVANCE).bind(count).bind(topic.name()).fetch_one(&mut *tx).await?;
         let begin = end - count;
         append_to(&mut tx, topic, begin, &records, now).await?;
-        let is_time = begin / RECORDS_PER_TRIM != end / RECORDS_PER_TRIM;
-        // Results are kept until their reader forgets them.
-        if is_time && topic != Topic::Results {
-            let oldest = now.saturating_sub(i64::try_from(WINDOW.as_micros()).unwrap_or(i64::MAX));
-            sqlx::query(TRIM).bind(topic.name()).bind(oldest).execute(&mut *tx).await?;
-        }
         ends.push((topic, end));
+        if topic != Topic::Results {
+            appended.push((topic, end, records.iter().map(|record| record.payload.len()).sum()));
+        }
     }
     tx.commit().await?;
+    for (topic, offset) in passed {
+        windows.entry(topic).or_default().dropped(offset);
+    }
+    for (topic, end, bytes) in appended {
+        windows.entry(topic).or_default().appended(end, bytes, at);
+    }
     Ok(ends)
 }
 

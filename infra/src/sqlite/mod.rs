@@ -13,11 +13,13 @@ mod artifacts;
 mod bus;
 mod delivery;
 mod error;
+mod housekeeping;
 mod orchestrator;
 mod outbox;
 mod results;
 mod scenarios;
 mod store;
+mod window;
 
 use std::{
     fs::{self, File, TryLockError},

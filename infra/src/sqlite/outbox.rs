@@ -1,7 +1,5 @@
 //! The transactional outbox: messages written with the change they tell of, published by the relay.
 
-use std::time::Duration;
-
 use framehook_core::{
     ids::ScenarioId,
     message::{Envelope, Message},
@@ -20,9 +18,8 @@ const MARK: &str = "UPDATE outbox_scenario SET published_at = ? WHERE id = ? AND
 const DEPLOYED: &str = "
     UPDATE workers SET state = 'deployed', updated_at = ?1 WHERE state = 'pending' AND (scenario_id, generation) IN
         (SELECT deploys_scenario, deploys_generation FROM outbox_scenario WHERE id = ?2)";
-const TRIM_OUTBOX: &str = "DELETE FROM outbox_scenario WHERE published_at < ?";
-const TRIM_HISTORY: &str = "
-    DELETE FROM scenario_history WHERE scenario_id IN (SELECT id FROM scenarios WHERE purged_at < ?)";
+/// The scenario was quicker gone than its last message was out.
+const FORGET: &str = "DELETE FROM outbox_scenario WHERE id = ? AND scenario_id IN (SELECT id FROM deleted_scenarios)";
 
 /// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
 pub(super) async fn put(conn: &mut SqliteConnection, about: ScenarioId, envelope: &Envelope, now: i64) -> Result<()> {
@@ -47,15 +44,7 @@ pub(super) async fn mark_published(db: &Database, ids: &[Uuid]) -> Result<()> {
     for id in ids.iter().map(Uuid::to_string) {
         sqlx::query(MARK).bind(now).bind(&id).execute(&mut *tx).await?;
         sqlx::query(DEPLOYED).bind(now).bind(&id).execute(&mut *tx).await?;
-    }
-    Ok(tx.commit().await?)
-}
-
-pub(super) async fn trim(db: &Database, age: Duration) -> Result<()> {
-    let mut tx = db.write().await?;
-    let before = now_us().saturating_sub(i64::try_from(age.as_micros()).unwrap_or(i64::MAX));
-    for statement in [TRIM_OUTBOX, TRIM_HISTORY] {
-        sqlx::query(statement).bind(before).execute(&mut *tx).await?;
+        sqlx::query(FORGET).bind(&id).execute(&mut *tx).await?;
     }
     Ok(tx.commit().await?)
 }

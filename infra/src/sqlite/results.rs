@@ -1,6 +1,6 @@
 //! Predictions: the inbox's write and the API's read.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use framehook_core::{
     ids::ScenarioId,
@@ -11,7 +11,7 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{furthest, later, signed},
+    sql::{furthest, signed},
     store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, StoreOutcome},
 };
 
@@ -42,8 +42,6 @@ const DEAD_LETTER: &str = r#"
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
 const RANGE: &str = "
     SELECT prediction FROM scenario_results WHERE scenario_id = ? AND pts_us >= ? AND pts_us <= ? ORDER BY pts_us LIMIT ?";
-
-const DROP_OLDER: &str = "DELETE FROM scenario_results WHERE captured_at < ?";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -149,10 +147,4 @@ pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery)
     };
     let rows = sqlx::query(RANGE).bind(id.to_string()).bind(from).bind(last).bind(query.limit);
     rows.fetch_all(&db.reader).await?.iter().map(|row| row.json("prediction")).collect()
-}
-
-pub(super) async fn drop_older(db: &Database, age: Duration) -> Result<()> {
-    let before = now_us().saturating_sub(later(0, age));
-    sqlx::query(DROP_OLDER).bind(before).execute(&db.writer).await?;
-    Ok(())
 }

@@ -38,6 +38,9 @@ macro_rules! select_scenario {
 const BY_ID: &str = select_scenario!("WHERE s.id = ?");
 const VISIBLE_BY_ID: &str = select_scenario!("WHERE s.id = ? AND s.desired <> 'deleted'");
 const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = ?");
+const PURGED_BY_IDEMPOTENCY_KEY: &str =
+    "SELECT id, idempotency_request FROM deleted_scenarios WHERE idempotency_key = ?";
+const IS_PURGED: &str = "SELECT EXISTS (SELECT 1 FROM deleted_scenarios WHERE id = ?)";
 /// Identities are time-ordered, so their order is that of creation.
 const PAGE: &str = select_scenario!(
     "WHERE s.desired <> 'deleted' AND (?1 IS NULL OR s.state = ?1) AND (?2 IS NULL OR s.name = ?2)
@@ -95,10 +98,22 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
 }
 
 pub(super) async fn created_before(conn: &mut SqliteConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
-    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
-    let Some(row) = known else { return Ok(None) };
+    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *conn).await?;
+    let Some(row) = known else { return purged_before(conn, idempotency).await };
     let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
-    Ok(Some(if is_same { Created::Repeated(record(&row)?) } else { Created::KeyReused }))
+    Ok(Some(if is_same { Created::repeated(record(&row)?) } else { Created::KeyReused }))
+}
+
+/// The same of a scenario that is purged.
+async fn purged_before(conn: &mut SqliteConnection, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let purged = sqlx::query(PURGED_BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
+    let Some(row) = purged else { return Ok(None) };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::Deleted(row.parsed("id")?) } else { Created::KeyReused }))
+}
+
+pub(super) async fn is_purged(db: &Database, id: ScenarioId) -> Result<bool> {
+    Ok(sqlx::query_scalar(IS_PURGED).bind(id.to_string()).fetch_one(&db.reader).await?)
 }
 
 pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {

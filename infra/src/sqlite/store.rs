@@ -14,7 +14,7 @@ use framehook_core::{
 };
 use uuid::Uuid;
 
-use super::{Database, actions, artifacts, delivery, orchestrator, outbox, results, scenarios};
+use super::{Database, actions, artifacts, delivery, housekeeping, orchestrator, outbox, results, scenarios};
 use crate::store::*;
 
 pub(super) struct SqliteStore(pub(super) Arc<Database>);
@@ -45,6 +45,10 @@ impl Store for SqliteStore {
 
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
         scenarios::set_desired(&self.0, id, desired).await
+    }
+
+    async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
+        scenarios::is_purged(&self.0, id).await
     }
 
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>> {
@@ -137,10 +141,10 @@ impl Store for SqliteStore {
     }
 
     async fn trim(&self, age: Duration) -> Result<()> {
-        outbox::trim(&self.0, age).await
+        housekeeping::trim(&self.0, age).await
     }
 
     async fn drop_results(&self, age: Duration) -> Result<()> {
-        results::drop_older(&self.0, age).await
+        housekeeping::drop_results(&self.0, age).await
     }
 }

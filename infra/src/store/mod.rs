@@ -47,6 +47,13 @@ pub enum StoreError {
     Corrupt(String),
 }
 
+/// How long an idempotency key of a deleted scenario stays taken, and it is known that there was one: a client that has had
+/// no answer for a day does not ask for the same again.
+pub const KEEP_DELETED: Duration = Duration::from_secs(24 * 3600);
+
+/// Somebody has to find the time to look at them.
+pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * 3600);
+
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[async_trait]
@@ -73,8 +80,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// One transaction: the user's wish, a line of history if it is new, a wake-up in the outbox. Wishing `Running` also takes a
     /// stopped or failed scenario to `pending`. A scenario that is deleted stays deleted. `None`: no such scenario (a deleted
-    /// one is found here, so that deleting twice is the same as once). Never waits for a worker.
+    /// one is found here until it is purged). Never waits for a worker.
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
+
+    /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same as once.
+    async fn is_purged(&self, id: ScenarioId) -> Result<bool>;
 
     /// Oldest first; `after` is the last sequence number of the page before.
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>>;
@@ -164,8 +174,9 @@ pub trait Store: Send + Sync + 'static {
     /// A cheap read and a check that writes are possible.
     async fn ping(&self) -> Result<()>;
 
-    /// Removes published outbox messages and history of purged scenarios older than `age`, and readies the store for
-    /// the results of the next days where that takes something.
+    /// Removes published outbox messages and former lives of runners older than `age`, dead letters after
+    /// [`KEEP_DEAD_LETTERS`], what is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left
+    /// of purged ones; readies the store for the results of the next days where that takes something.
     async fn trim(&self, age: Duration) -> Result<()>;
 
     /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie in partitions, whole

@@ -31,10 +31,19 @@ pub struct Idempotency {
 #[derive(Clone, Debug)]
 pub enum Created {
     New(ScenarioRecord),
-    /// The same key and the same request: the scenario made then. `deleted` since, perhaps.
+    /// The same key and the same request: the scenario made then.
     Repeated(ScenarioRecord),
+    /// The same, and it was deleted since.
+    Deleted(ScenarioId),
     /// The same key with another request.
     KeyReused,
+}
+
+impl Created {
+    /// To a repetition of the request that made `record`.
+    pub(crate) fn repeated(record: ScenarioRecord) -> Self {
+        if record.desired == Desired::Deleted { Self::Deleted(record.id) } else { Self::Repeated(record) }
+    }
 }
 
 /// A scenario as stored, with what its newest worker last reported.

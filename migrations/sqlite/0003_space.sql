@@ -1,0 +1,15 @@
+-- What is left of a deleted scenario once its rows are gone, for a day: deleting twice is the same as once, and its
+-- idempotency key stays taken.
+CREATE TABLE deleted_scenarios (
+    id TEXT PRIMARY KEY NOT NULL,
+    idempotency_key TEXT UNIQUE,
+    idempotency_request TEXT,
+    deleted_at INTEGER NOT NULL,
+    CHECK ((idempotency_key IS NULL) = (idempotency_request IS NULL))
+) STRICT, WITHOUT ROWID;
+
+-- Its messages go with it.
+CREATE INDEX outbox_scenario_by_scenario ON outbox_scenario (scenario_id);
+
+-- Earlier releases kept the row of a purged scenario, and marked it; housekeeping takes these away.
+CREATE INDEX scenarios_purged ON scenarios (id) WHERE purged_at IS NOT NULL;

@@ -1,0 +1,56 @@
+//! Answers heartbeats that tell of ended workers: their ends are on record, so they need not be told of again.
+//!
+//! Without it every heartbeat carries the ends of the last ten minutes. What to answer is core's (`core::noted`), from the
+//! snapshot that was planned from. Not by the outbox: an answer that is lost is given again to the next heartbeat, and
+//! rows for it would be what it is to spare.
+
+use std::{
+    collections::HashMap,
+    time::{Duration, Instant},
+};
+
+use framehook_core::{
+    ids::Incarnation,
+    message::{Envelope, Message, Topic},
+    noted::noted,
+    planner::Snapshot,
+};
+use framehook_infra::bus::{Record, SharedBus};
+use jiff::Timestamp;
+use tokio_util::task::AbortOnDropHandle;
+use tracing::debug;
+
+/// A runner is answered once in this time: two heartbeats, of which the first may have been on its way already.
+const AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+pub(crate) struct Answers {
+    given: HashMap<Incarnation, Instant>,
+    /// Publishing may take as long as the bus is away, and the leader has a lease to renew.
+    under_way: Option<AbortOnDropHandle<()>>,
+}
+
+impl Answers {
+    /// Answers whoever tells of ended workers and was not answered just now.
+    pub(crate) fn give(&mut self, bus: &SharedBus, snapshot: &Snapshot) {
+        if self.under_way.as_ref().is_some_and(|task| !task.is_finished()) {
+            return;
+        }
+        let now = Instant::now();
+        self.given.retain(|_, at| now.duration_since(*at) < AGAIN);
+        let due: Vec<_> = noted(snapshot).into_iter().filter(|n| !self.given.contains_key(&n.incarnation)).collect();
+        if due.is_empty() {
+            return;
+        }
+        self.given.extend(due.iter().map(|noted| (noted.incarnation, now)));
+        let time = Timestamp::from_microsecond(snapshot.now_us).unwrap_or_default();
+        let envelopes = due.into_iter().map(|noted| Envelope::new(Message::Noted(noted), time));
+        let records: Vec<_> = envelopes.filter_map(|envelope| Record::try_from(&envelope).ok()).collect();
+        let bus = bus.clone();
+        self.under_way = Some(AbortOnDropHandle::new(tokio::spawn(async move {
+            if let Err(error) = bus.publish(Topic::ToDeploy, records).await {
+                debug!("runners tell of ended workers again: {error}");
+            }
+        })));
+    }
+}
