@@ -115,6 +115,7 @@ impl From<FieldError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Short(shortage) => Self::new(ErrorCode::StorageFull, shortage.to_string()),
             StoreError::Full(_) => Self::new(ErrorCode::StorageFull, "free disk space in the data folder, then retry"),
             StoreError::Unavailable(cause) | StoreError::Contended(cause) => {
                 tracing::warn!("store: {cause}");
@@ -129,6 +130,7 @@ impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
         match error {
             BlobError::TooLarge { cap } => too_large(cap),
+            BlobError::Short(shortage) => Self::new(ErrorCode::StorageFull, shortage.to_string()),
             BlobError::Full => Self::new(
                 ErrorCode::StorageFull,
                 "free disk space in the data folder or the shared blob store, then retry",

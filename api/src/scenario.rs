@@ -78,7 +78,8 @@ fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
             Ok(Json(record.into()))
         }
         Created::Deleted(id) => {
-            let detail = format!("scenario {id}, which this key stands for, was deleted; use a new key for a new scenario");
+            let detail =
+                format!("scenario {id}, which this key stands for, was deleted; use a new key for a new scenario");
             Err(Problem::new(ErrorCode::ScenarioNotFound, detail).field("Idempotency-Key"))
         }
         Created::KeyReused => {

@@ -183,7 +183,7 @@ pub struct RunnerView {
     pub draining: bool,
     /// What a scenario's `placement` can ask for.
     pub labels: BTreeMap<String, String>,
-    /// Ended ones too, until something newer replaces them.
+    /// Ended ones too, until their end is noted or something newer replaces them.
     pub workers: Vec<WorkerStatus>,
 }
 

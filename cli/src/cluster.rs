@@ -18,6 +18,7 @@ use framehook_infra::{
     kafka::{GroupProtocol, Kafka, KafkaConfig},
     postgres::Postgres,
     seal::Key,
+    space::Reserve,
     store::SharedStore,
 };
 use serde::{Deserialize, Serialize};
@@ -198,10 +199,10 @@ impl ClusterOptions {
     }
 
     /// Opens the shared blobs with their cache below `data`.
-    pub(crate) async fn blobs(&self, data: &Path) -> anyhow::Result<Blobs> {
+    pub(crate) async fn blobs(&self, data: &Path, reserve: Reserve) -> anyhow::Result<Blobs> {
         let url = self.blobs_url()?;
         let cache_bytes = u64::from(self.blob_cache_gib.unwrap_or(BLOB_CACHE_GIB)) << 30;
-        let blobs = Blobs::open_shared(data, Some(Shared { url: url.to_owned(), cache_bytes })).await?;
+        let blobs = Blobs::open_with(data, Some(Shared { url: url.to_owned(), cache_bytes }), reserve).await?;
         info!("shares the blobs in {url}");
         Ok(blobs)
     }

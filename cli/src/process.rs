@@ -1,7 +1,6 @@
 //! What every role of this executable does first and last: its log, the check of its files, its runtime.
 
 use std::{
-    fs,
     future::Future,
     path::{Path, PathBuf},
     time::Duration,
@@ -10,7 +9,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
 use framehook_core::{ids::RunnerId, job::HookLimits, memory::MemoryCaps};
-use framehook_infra::seal::Key;
+use framehook_infra::{private, seal::Key};
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -45,7 +44,7 @@ where
 fn resolve(settings: Settings) -> anyhow::Result<Settings> {
     check_executable(&settings.worker, "the worker executable", "--worker")?;
     check_executable(&settings.onnxruntime, "the ONNX Runtime library", "--onnxruntime")?;
-    fs::create_dir_all(&settings.data)
+    private::folder(&settings.data)
         .with_context(|| format!("cannot make the data folder {}", settings.data.display()))?;
     Ok(Settings {
         data: settings.data.canonicalize().context("cannot resolve the data folder")?,
@@ -137,6 +136,7 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>)
         fetch_timeout: Duration::from_secs(settings.fetch_timeout_s),
         least_rate: settings.fetch_least_kib_s << 10,
         first_inference: Duration::from_secs(settings.first_inference_s),
+        disk_reserve: settings.disk_reserve(),
         source_networks: settings.source_networks.clone(),
         key,
         intra_threads: settings.intra_threads,

@@ -32,7 +32,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, cluster.key()?)? };
     let listener = listen(&settings).await?;
     let (store, bus) = (cluster.store().await?, cluster.bus().await?);
-    let blobs = cluster.blobs(&settings.data).await?;
+    let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
     let cache = cluster.cache()?;
     announce("api", &listener, &settings)?;
 
@@ -72,7 +72,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let config = process::runner_config(&settings, RunnerId(cluster.runner_id()?), cluster.key()?)?;
     let listener = listen(&settings).await?;
     let bus = cluster.bus().await?;
-    let blobs = cluster.blobs(&settings.data).await?;
+    let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
     announce("runner", &listener, &settings)?;
     let pid_file = settings.data.join(PID_FILE);
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;

@@ -13,6 +13,7 @@ use framehook_core::{
     memory::MemoryCaps,
     placement::{Labels, check_labels},
 };
+use framehook_infra::space::Reserve;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -125,6 +126,11 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_results_days: Option<u32>,
 
+    /// Space of the disk that stays free, in MiB; 0: none. Below it nothing is taken in [default: 5 % of the disk, 2048 at most]
+    #[arg(long, env = "FRAMEHOOK_DISK_RESERVE_MIB", value_name = "MIB")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk_reserve_mib: Option<u64>,
+
     /// The worker executable [default: framehook-worker beside this one]
     #[arg(long, env = "FRAMEHOOK_WORKER", value_name = "FILE")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -194,6 +200,8 @@ pub(crate) struct Settings {
     pub(crate) max_picture_side: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_results_days: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) disk_reserve_mib: Option<u64>,
     pub(crate) worker: PathBuf,
     pub(crate) onnxruntime: PathBuf,
     pub(crate) log: String,
@@ -234,6 +242,7 @@ impl Settings {
             max_video_mib: 65_536,
             max_picture_side: DEFAULT_PICTURE_SIDE,
             keep_results_days: None,
+            disk_reserve_mib: None,
             worker: beside("framehook-worker"),
             onnxruntime: beside("libonnxruntime.so"),
             log: "info".into(),
@@ -299,6 +308,7 @@ impl Settings {
             ("max_plugin_mib", self.max_plugin_mib),
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),
+            ("disk_reserve_mib", self.disk_reserve_mib.unwrap_or_default()),
         ] {
             if value > MAX_UPLOAD_MIB {
                 bail!("{name} is {value}; it must be at most {MAX_UPLOAD_MIB}");
@@ -327,6 +337,11 @@ impl Settings {
         }
         check_labels(&labels).map_err(|why| anyhow!("labels: {why}"))?;
         Ok(labels)
+    }
+
+    /// What stays free of each disk that the data folder lies on.
+    pub(crate) fn disk_reserve(&self) -> Reserve {
+        self.disk_reserve_mib.map_or(Reserve::Share, |mib| Reserve::Bytes(mib << 20))
     }
 
     /// There is no authentication, so nobody but this machine may call.

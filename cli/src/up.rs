@@ -34,9 +34,10 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 }
 
 async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Services> {
-    let sqlite = Sqlite::open(&settings.data).await?;
+    let sqlite = Sqlite::open_with(&settings.data, settings.disk_reserve()).await?;
     let (store, bus) = (sqlite.store(), sqlite.bus());
-    let blobs = Blobs::open(&settings.data).await.context("cannot open the blob folder")?;
+    let blobs = Blobs::open_with(&settings.data, None, settings.disk_reserve()).await;
+    let blobs = blobs.context("cannot open the blob folder")?;
     let key = Key::read_or_make(&settings.data.join("key"))?;
     let api = process::api_config(settings, Some(key.clone()))?;
     let runner = process::runner_config(settings, RunnerId("local".into()), Some(key))?;

@@ -18,6 +18,7 @@ mod lifecycle;
 mod matrix;
 mod owners;
 mod secrets;
+mod space;
 mod structure;
 mod traces;
 mod upgrade;

@@ -30,9 +30,10 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A running platform. Dropping it ends its processes; the folder goes with it.
+/// A running platform. Dropping it ends its processes; the folder of its logs goes with it.
 pub struct Platform {
     folder: TempDir,
+    data: PathBuf,
     arguments: Vec<String>,
     /// Most files that it may have open, if not as many as this process.
     files: Option<u32>,
@@ -45,25 +46,34 @@ impl Platform {
     /// On an empty folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start(arguments: &[&str]) -> Self {
-        Self::start_as(None, |_| {}, arguments)
+        Self::start_on(|_| {}, arguments)
     }
 
     /// On what `lay` puts into the data folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start_on(lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
-        Self::start_as(None, lay, arguments)
+        Self::start_as(None, None, lay, arguments)
     }
 
     /// On an empty folder, where so few files may be open.
     #[must_use]
     pub fn start_with_files(files: u32, arguments: &[&str]) -> Self {
-        Self::start_as(Some(files), |_| {}, arguments)
+        Self::start_as(Some(files), None, |_| {}, arguments)
     }
 
-    fn start_as(files: Option<u32>, lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
+    /// On a data folder of the test's own, which stays.
+    #[must_use]
+    pub fn on(data: &Path, arguments: &[&str]) -> Self {
+        Self::start_as(None, Some(data.to_owned()), |_| {}, arguments)
+    }
+
+    fn start_as(files: Option<u32>, data: Option<PathBuf>, lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let data = data.unwrap_or_else(|| folder.path().join("data"));
         let alone = alone();
         let mut platform = Self {
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            folder,
+            data,
             arguments: arguments.iter().map(ToString::to_string).collect(),
             files,
             process: None,
@@ -85,7 +95,7 @@ impl Platform {
 
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
+        self.data.clone()
     }
 
     /// What the process wrote to stderr so far.
@@ -119,7 +129,7 @@ impl Platform {
             .spawn()
             .expect("target/release/framehook is missing: run `make build`");
         let child = self.process.insert(child);
-        let url = self.folder.path().join("data/url");
+        let url = self.data.join("url");
         let mut ended = None;
         let found = wait_for("framehook up to write its address", DEADLINE, || {
             ended = child.try_wait().expect("a child can be waited for");

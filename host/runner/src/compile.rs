@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime},
+    time::Duration,
 };
 
 use framehook_core::{
@@ -20,16 +20,11 @@ use framehook_core::{
 use tokio::time::timeout;
 
 use crate::{
+    compiled::{self, UNFINISHED},
     config::RunnerConfig,
     process::{command, last_lines},
     supervisor::Setback,
 };
-
-/// Unfinished files carry it, in case a runner is killed while it compiles.
-const UNFINISHED: &str = ".unfinished";
-
-/// Nobody compiles for this long.
-const ABANDONED: Duration = Duration::from_secs(3600);
 
 #[derive(Debug)]
 pub(crate) struct Compiler {
@@ -43,7 +38,7 @@ pub(crate) struct Compiler {
 
 impl Compiler {
     pub(crate) fn new(config: &RunnerConfig) -> Self {
-        remove_abandoned(&config.cache_dir);
+        compiled::sweep(&config.cache_dir);
         Self {
             plugin_host: config.plugin_host.clone(),
             dir: config.cache_dir.clone(),
@@ -62,7 +57,11 @@ impl Compiler {
         let lock = self.lock_of(&plugin.digest);
         let turn = lock.lock().await;
         let result = match tokio::fs::try_exists(&path).await {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                // It only goes sooner where that fails.
+                compiled::used(&path).ok();
+                Ok(())
+            }
             _ => self.compile(plugin, wasm, &path).await,
         };
         drop(turn);
@@ -126,17 +125,9 @@ fn keep(unfinished: tempfile::TempPath, path: &Path) -> io::Result<()> {
         return Err(io::Error::other("the compiler wrote nothing"));
     }
     file.sync_all()?;
-    unfinished.persist(path).map_err(|e| e.error)
-}
-
-fn remove_abandoned(dir: &Path) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let is_unfinished = entry.file_name().to_string_lossy().ends_with(UNFINISHED);
-        let age = entry.metadata().and_then(|m| m.modified()).map(|at| SystemTime::now().duration_since(at));
-        if is_unfinished && matches!(age, Ok(Ok(age)) if age > ABANDONED) {
-            // Left in place it costs some disk and does no harm.
-            std::fs::remove_file(entry.path()).ok();
-        }
+    unfinished.persist(path).map_err(|e| e.error)?;
+    if let Some(dir) = path.parent() {
+        compiled::sweep(dir);
     }
+    Ok(())
 }

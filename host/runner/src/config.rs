@@ -12,7 +12,7 @@ use framehook_core::{
     memory::MemoryCaps,
     placement::Labels,
 };
-use framehook_infra::seal::Key;
+use framehook_infra::{seal::Key, space::Reserve};
 use ipnet::IpNet;
 
 use crate::backoff::Backoff;
@@ -52,6 +52,8 @@ pub struct RunnerConfig {
     /// for its first answer.
     pub least_rate: u64,
     pub rate_window: Duration,
+    /// What fetching them leaves free of the disk.
+    pub disk_reserve: Reserve,
     /// Networks in which a scenario's `url` source may lie besides the public one.
     pub source_networks: Vec<IpNet>,
     /// Opens the credentials of sources; without one, sources that have some fail.
@@ -113,6 +115,7 @@ impl RunnerConfig {
             least_rate: 16 << 10,
             // Longer than any pause of a line that is worth waiting for.
             rate_window: Duration::from_secs(30),
+            disk_reserve: Reserve::NONE,
             source_networks: Vec::new(),
             key: None,
             // Fastest for several streams: more threads on one inference cost more than they give.

@@ -19,7 +19,10 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     source_url::SealedUrl,
 };
-use framehook_infra::seal;
+use framehook_infra::{
+    seal,
+    space::{Disk, Shortage},
+};
 use reqwest::{Client, Response, StatusCode, header::LOCATION, redirect};
 use tempfile::TempPath;
 use tokio::{
@@ -152,6 +155,7 @@ impl Fetch<'_> {
         if total.is_some_and(|size| size > cap) {
             return Err(too_large());
         }
+        let disk = Disk::new(&self.config.recordings_dir, self.config.disk_reserve);
         let mut file = BufWriter::with_capacity(WRITE_BUFFER, file);
         let (mut size, mut least) = (0, self.least_by_then(0));
         loop {
@@ -167,6 +171,7 @@ impl Fetch<'_> {
             if size > cap {
                 return Err(too_large());
             }
+            disk.admit(bytes.len() as u64).map_err(|shortage| self.no_room(shortage))?;
             file.write_all(&bytes).await.map_err(|error| self.not_stored(&error))?;
             tell(Fetching { bytes: size, total });
         }
@@ -211,6 +216,10 @@ impl Fetch<'_> {
     fn not_stored(&self, error: &io::Error) -> Setback {
         self.log(&format!("cannot be stored in {}: {error}", self.config.recordings_dir.display()));
         self.retry(ReasonCode::StorageFull, "cannot be stored: the runner's disk takes no more; free space there")
+    }
+
+    fn no_room(&self, shortage: Shortage) -> Setback {
+        self.retry(ReasonCode::StorageFull, format!("does not fit: {shortage}"))
     }
 
     fn retry(&self, code: ReasonCode, what: impl Display) -> Setback {
@@ -262,6 +271,7 @@ mod tests {
 
     use axum::http;
     use framehook_core::ids::RunnerId;
+    use framehook_infra::space::Reserve;
     use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
     use super::*;
@@ -346,6 +356,25 @@ mod tests {
             match saved {
                 Ok(()) => assert!(fits && stored == [7; 5]),
                 Err(Setback::Fatal(reason)) => assert!(!fits && reason.message.contains("larger than the 4 bytes")),
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_recording_leaves_the_reserve_and_comes_once_there_is_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let config =
+            |disk_reserve| RunnerConfig { recordings_dir: folder.path().to_owned(), disk_reserve, ..self::config() };
+        for (reserve, fits) in [(Reserve::Bytes(u64::MAX), false), (Reserve::Bytes(1), true)] {
+            let (config, mut stored) = (config(reserve), Vec::new());
+            match (Fetch { config: &config, address: ADDRESS }).save(answer(200, ""), &mut stored, |_| {}).await {
+                Ok(()) => assert!(fits && stored == [7; 5]),
+                Err(Setback::Retry(reason)) => {
+                    assert!(!fits && stored.is_empty());
+                    assert_eq!(reason.code, ReasonCode::StorageFull);
+                    assert!(reason.message.contains("disk_reserve_mib"), "{}", reason.message);
+                }
                 Err(other) => panic!("{other:?}"),
             }
         }

@@ -16,6 +16,7 @@
 mod admission;
 mod backoff;
 mod compile;
+mod compiled;
 mod config;
 mod ending;
 mod fetch;

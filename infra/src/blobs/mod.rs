@@ -26,6 +26,7 @@ use tokio::{sync::Mutex, task::spawn_blocking};
 
 pub use self::upload::{Staged, Upload};
 use self::{folder::Folder, remote::Remote};
+use crate::space::{Disk, Reserve, Shortage};
 
 /// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner prepares a job, which
 /// may mean to fetch gigabytes, before it starts the process that opens all of it. From then on the kernel keeps the
@@ -46,6 +47,9 @@ pub enum BlobError {
     TooLarge { cap: u64 },
     #[error("the disk is full")]
     Full,
+    /// Less of the disk is free than stays free.
+    #[error(transparent)]
+    Short(#[from] Shortage),
     #[error("blob {0} is not there")]
     Missing(Digest),
     /// The bytes are not those that were stored.
@@ -97,6 +101,7 @@ pub struct Blobs {
 #[derive(Debug)]
 struct Inner {
     folder: Folder,
+    disk: Arc<Disk>,
     remote: Option<Remote>,
     cache_bytes: u64,
     /// Held while fetching: who lacks the same blob meanwhile waits, and finds it.
@@ -114,12 +119,22 @@ impl Blobs {
 
     /// The same as the cache of a store that other processes share. One that lies in `data` itself is not shared.
     pub async fn open_shared(data: &Path, shared: Option<Shared>) -> Result<Self> {
-        // What is not UTF-8 is no setting of a store.
-        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Self::open_in(data, shared, environment.collect()).await
+        Self::open_with(data, shared, Reserve::NONE).await
     }
 
-    async fn open_in(data: &Path, shared: Option<Shared>, environment: Vec<(String, String)>) -> Result<Self> {
+    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`.
+    pub async fn open_with(data: &Path, shared: Option<Shared>, reserve: Reserve) -> Result<Self> {
+        // What is not UTF-8 is no setting of a store.
+        let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
+        Self::open_in(data, shared, reserve, environment.collect()).await
+    }
+
+    async fn open_in(
+        data: &Path,
+        shared: Option<Shared>,
+        reserve: Reserve,
+        environment: Vec<(String, String)>,
+    ) -> Result<Self> {
         let data = data.to_owned();
         blocking(move || {
             let folder = Folder::open(&data)?;
@@ -131,6 +146,7 @@ impl Blobs {
             let turns = std::array::from_fn(|_| Mutex::default());
             let inner = Inner {
                 folder,
+                disk: Arc::new(Disk::new(&data, reserve)),
                 remote,
                 cache_bytes,
                 turns,
@@ -144,7 +160,7 @@ impl Blobs {
 
     /// Begins a blob of at most `cap_bytes`.
     pub async fn begin(&self, cap_bytes: u64) -> Result<Upload> {
-        Upload::begin(self.inner.folder.temporary(), cap_bytes).await
+        Upload::begin(self.inner.folder.temporary(), Arc::clone(&self.inner.disk), cap_bytes).await
     }
 
     /// Gives a staged file its place, in the shared store first; it survives a power cut from here on. The same content twice
@@ -183,7 +199,7 @@ impl Blobs {
     async fn fetch(&self, remote: &Remote, digest: &Digest) -> Result<PathBuf> {
         match self.fetch_once(remote, digest).await {
             // The disk has less room than the cache was given.
-            Err(BlobError::Full) => {
+            Err(BlobError::Full | BlobError::Short(_)) => {
                 let inner = self.inner.clone();
                 blocking(move || inner.folder.shrink(0, IN_USE)).await?;
                 self.fetch_once(remote, digest).await

@@ -70,7 +70,7 @@ impl World {
             Some(Kind::Folder) => (format!("file://{}", self.root().display()), vec![]),
             Some(Kind::S3(s3)) => (format!("s3://{}/some/prefix", S3::BUCKET), s3.environment()),
         };
-        Blobs::open_in(data, Some(Shared { url, cache_bytes }), environment).await
+        Blobs::open_in(data, Some(Shared { url, cache_bytes }), Reserve::NONE, environment).await
     }
 
     fn root(&self) -> PathBuf {
@@ -535,7 +535,7 @@ async fn a_url_that_is_none_is_named_without_its_secrets() {
     ] {
         let data = tempfile::tempdir().unwrap();
         let shared = Shared { url: url.into(), cache_bytes: CAP };
-        let error = Blobs::open_in(data.path(), Some(shared), vec![]).await.unwrap_err().to_string();
+        let error = Blobs::open_in(data.path(), Some(shared), Reserve::NONE, vec![]).await.unwrap_err().to_string();
         assert!(error.contains(shown) && error.contains("file:///FOLDER"), "{error}");
         assert!(!error.contains("canary"), "{error}");
     }
@@ -553,7 +553,7 @@ async fn no_secret_is_shown_whatever_goes_wrong() {
     let open = async |environment: Vec<(String, String)>| {
         let data = tempfile::tempdir().unwrap();
         let shared = Shared { url: format!("s3://{}", S3::BUCKET), cache_bytes: CAP };
-        Blobs::open_in(data.path(), Some(shared), environment).await.map(|blobs| (data, blobs))
+        Blobs::open_in(data.path(), Some(shared), Reserve::NONE, environment).await.map(|blobs| (data, blobs))
     };
     let endpoint = s3.environment().into_iter().find(|(name, _)| name == "AWS_ENDPOINT_URL").unwrap().1;
 

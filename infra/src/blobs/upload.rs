@@ -5,6 +5,7 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use framehook_core::ids::Digest;
@@ -13,6 +14,7 @@ use tokio::{fs::File, io::AsyncWriteExt as _};
 use uuid::Uuid;
 
 use super::{BlobError, Result};
+use crate::space::Disk;
 
 /// A blob being written.
 #[derive(Debug)]
@@ -22,13 +24,15 @@ pub struct Upload {
     hash: Sha256,
     size: u64,
     cap: u64,
+    disk: Arc<Disk>,
 }
 
 impl Upload {
-    pub(super) async fn begin(folder: &Path, cap: u64) -> Result<Self> {
+    pub(super) async fn begin(folder: &Path, disk: Arc<Disk>, cap: u64) -> Result<Self> {
+        disk.admit(0)?;
         let path = folder.join(Uuid::now_v7().to_string());
         let file = File::options().write(true).create_new(true).open(&path).await.map_err(BlobError::at(&path))?;
-        Ok(Self { temporary: Temporary(path), file, hash: Sha256::new(), size: 0, cap })
+        Ok(Self { temporary: Temporary(path), file, hash: Sha256::new(), size: 0, cap, disk })
     }
 
     /// Appends `bytes`. After an error the upload is of no use any more.
@@ -37,6 +41,7 @@ impl Upload {
         if self.size > self.cap {
             return Err(BlobError::TooLarge { cap: self.cap });
         }
+        self.disk.admit(bytes.len() as u64)?;
         self.hash.update(bytes);
         self.file.write_all(bytes).await.map_err(BlobError::at(&self.temporary.0))
     }

@@ -81,12 +81,9 @@ pub(super) async fn mark_published(db: &Database, ids: &[Uuid]) -> Result<()> {
 pub(super) async fn trim(db: &Database, age: Duration) -> Result<()> {
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
-    for (statement, age) in [
-        (TRIM_OUTBOX, age),
-        (TRIM_RUNNERS, age),
-        (TRIM_DEAD_LETTERS, KEEP_DEAD_LETTERS),
-        (TRIM_DELETED, KEEP_DELETED),
-    ] {
+    for (statement, age) in
+        [(TRIM_OUTBOX, age), (TRIM_RUNNERS, age), (TRIM_DEAD_LETTERS, KEEP_DEAD_LETTERS), (TRIM_DELETED, KEEP_DELETED)]
+    {
         sqlx::query(statement).bind(now.saturating_sub(later(0, age))).execute(&mut *tx).await?;
     }
     tx.commit().await?;

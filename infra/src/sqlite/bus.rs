@@ -16,8 +16,16 @@ use framehook_core::message::Topic;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Database, now_us, window::Window};
-use crate::bus::{Bus, BusError, Delivered, Fetched, Record, Result, Subscription, Tail};
+use super::{
+    Database, now_us,
+    room::{MEANS, Room},
+    window::Window,
+};
+use crate::{
+    bus::{Bus, BusError, Delivered, Fetched, Record, Result, Subscription, Tail},
+    space::Shortage,
+    store::StoreError,
+};
 
 /// The only one.
 const PARTITION: i32 = 0;
@@ -35,6 +43,12 @@ const APPEND: &str = r#"INSERT INTO bus_log (topic, "offset", key, payload, publ
 const READ: &str = r#"
     SELECT "offset", key, payload FROM bus_log WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?"#;
 const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
+
+impl From<Shortage> for BusError {
+    fn from(shortage: Shortage) -> Self {
+        Self::Unavailable(shortage.to_string())
+    }
+}
 
 impl From<sqlx::Error> for BusError {
     fn from(error: sqlx::Error) -> Self {
@@ -82,7 +96,8 @@ impl EmbeddedBus {
         let ends = Arc::new(ends);
         let (publications, requests) = mpsc::channel(PUBLICATIONS_PER_COMMIT);
         // It ends when the last bus is dropped, after what was asked of it by then.
-        tokio::spawn(commit_publications(database.writer.clone(), Arc::clone(&ends), requests));
+        let (writer, room) = (database.writer.clone(), Arc::clone(&database.room));
+        tokio::spawn(commit_publications(writer, room, Arc::clone(&ends), requests));
         Ok(Self { log: Arc::new(Log { database, ends }), publications, groups: Mutex::default() })
     }
 }
@@ -92,6 +107,11 @@ impl Bus for EmbeddedBus {
     async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()> {
         if records.is_empty() {
             return Ok(());
+        }
+        if topic == Topic::Results {
+            // Whoever has them keeps them and tries again. The other topics are what space is given back by.
+            let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
+            self.log.database.room.disk.admit(bytes as u64)?;
         }
         let (done, outcome) = oneshot::channel();
         self.publications.send(Publication { topic, records, done }).await.map_err(|_| closed())?;
@@ -139,11 +159,23 @@ fn closed() -> BusError {
 
 /// Commits what publishers ask for. What arrives during one commit shares the next: the more there is to do, the fewer
 /// waits for the disk a record costs.
-async fn commit_publications(writer: SqlitePool, ends: Arc<Ends>, mut requests: mpsc::Receiver<Publication>) {
+async fn commit_publications(
+    writer: SqlitePool,
+    room: Arc<Room>,
+    ends: Arc<Ends>,
+    mut requests: mpsc::Receiver<Publication>,
+) {
     let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
     let mut windows = Windows::new();
     while requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT).await > 0 {
-        let outcome = append(&writer, &batch, &mut windows).await;
+        let mut outcome = append(&writer, &batch, &mut windows).await;
+        // Results alone can wait for room.
+        let is_pressing = batch.iter().any(|publication| publication.topic != Topic::Results);
+        for means in MEANS {
+            if is_pressing && matches!(outcome, Err(StoreError::Full(_))) && room.make(means).await {
+                outcome = append(&writer, &batch, &mut windows).await;
+            }
+        }
         for (topic, end) in outcome.iter().flatten() {
             ends[topic].send_replace(*end);
         }
@@ -161,7 +193,7 @@ pub(super) async fn append(
     writer: &SqlitePool,
     batch: &[Publication],
     windows: &mut Windows,
-) -> sqlx::Result<Vec<(Topic, i64)>> {
+) -> Result<Vec<(Topic, i64)>, StoreError> {
     let mut topics = BTreeMap::<_, Vec<&Record>>::new();
     for publication in batch {
         topics.entry(publication.topic).or_default().extend(&publication.records);

@@ -17,7 +17,9 @@ mod housekeeping;
 mod orchestrator;
 mod outbox;
 mod results;
+mod room;
 mod scenarios;
+mod shrink;
 mod store;
 mod window;
 
@@ -33,13 +35,19 @@ use jiff::Timestamp;
 use sqlx::{
     Connection as _, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
 };
-use tokio::sync::Notify;
+use tokio::{sync::Notify, task::JoinSet};
 
 pub(crate) use error::from_code;
 
-use crate::{bus::SharedBus, store::SharedStore};
+use self::room::Room;
+use crate::{
+    bus::SharedBus,
+    private,
+    space::{self, Disk, Reserve},
+    store::SharedStore,
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
@@ -57,8 +65,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any transaction here takes: a queue this long means that the disk has stopped answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of WAL kept on the disk after a burst.
-const WAL_LIMIT: &str = "67108864";
+/// Bytes of WAL kept on the disk after a burst: what the 1,000 pages take after which SQLite writes it back by itself.
+const WAL_LIMIT: &str = "4120032";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -81,15 +89,26 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens `<data>/framehook.db`, making the folder and the tables if need be.
+    /// Opens `<data>/framehook.db`, making the folder and the tables if need be, and uses the disk until it is full.
     pub async fn open(data: &Path) -> Result<Self, OpenError> {
-        Self::open_with(data, SYNCHRONOUS).await
+        Self::open_with(data, Reserve::NONE).await
     }
 
-    async fn open_with(data: &Path, synchronous: SqliteSynchronous) -> Result<Self, OpenError> {
-        fs::create_dir_all(data).map_err(|source| OpenError::Folder { path: data.to_owned(), source })?;
+    /// The same, and takes nothing in that would not leave `reserve`.
+    pub async fn open_with(data: &Path, reserve: Reserve) -> Result<Self, OpenError> {
+        Self::open_as(data, reserve, SYNCHRONOUS).await
+    }
+
+    async fn open_as(data: &Path, reserve: Reserve, synchronous: SqliteSynchronous) -> Result<Self, OpenError> {
+        let unusable = |source| OpenError::Folder { path: data.to_owned(), source };
+        private::folder(data).map_err(unusable)?;
         let lock = lock(data)?;
         let path = data.join("framehook.db");
+        // SQLite gives the files beside it the mode of this one.
+        for name in ["framehook.db-wal", "framehook.db-shm"] {
+            private::close(&data.join(name)).map_err(unusable)?;
+        }
+        private::file(&path).map_err(unusable)?;
         let failed = |source| OpenError::Database { path: path.clone(), source };
 
         let options = options(&path, synchronous);
@@ -98,10 +117,21 @@ impl Sqlite {
             MigrateError::VersionMissing(_) => OpenError::Newer { path: path.clone() },
             other => failed(other.into()),
         })?;
+        let free = space::free(data).map_err(|e| failed(e.into()))?;
+        if let Err(error) = shrink::convert(&writer, free).await {
+            tracing::warn!("the database stays as an earlier release made it: {error}");
+        }
         let reader = options.create_if_missing(false).pragma("query_only", "on");
         let reader = pool(READERS).connect_with(reader).await.map_err(|e| failed(e.into()))?;
 
-        let database = Arc::new(Database { reader, writer, outbox: Notify::new(), _lock: lock });
+        let room = Arc::new(Room::new(Disk::new(data, reserve), writer.clone(), data));
+        let mut chores = JoinSet::new();
+        chores.spawn(shrink::keep_small(writer.clone()));
+        chores.spawn({
+            let room = Arc::clone(&room);
+            async move { room.keep_ballast().await }
+        });
+        let database = Arc::new(Database { reader, writer, room, outbox: Notify::new(), _chores: chores, _lock: lock });
         let bus = bus::EmbeddedBus::open(Arc::clone(&database)).await.map_err(|e| failed(e.into()))?;
         Ok(Self { store: Arc::new(store::SqliteStore(database)), bus: Arc::new(bus) })
     }
@@ -121,7 +151,10 @@ impl Sqlite {
 struct Database {
     reader: SqlitePool,
     writer: SqlitePool,
+    room: Arc<Room>,
     outbox: Notify,
+    /// They end with this.
+    _chores: JoinSet<()>,
     /// Held, not read: the kernel lets it go with the process, however that ends.
     _lock: File,
 }
@@ -151,6 +184,7 @@ fn options(path: &Path, synchronous: SqliteSynchronous) -> SqliteConnectOptions 
     SqliteConnectOptions::new()
         .filename(path)
         .create_if_missing(true)
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(synchronous)
         .foreign_keys(true)

@@ -1,4 +1,5 @@
-//! The store's trait on SQLite: each method is a function of the module its tables belong to.
+//! The store's trait on SQLite: each method is a function of the module its tables belong to. Those that give space back, and
+//! those without which nobody could, work on a full disk.
 
 use std::{sync::Arc, time::Duration};
 
@@ -44,7 +45,7 @@ impl Store for SqliteStore {
     }
 
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
-        scenarios::set_desired(&self.0, id, desired).await
+        self.0.room.despite_full(|| scenarios::set_desired(&self.0, id, desired)).await
     }
 
     async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
@@ -76,7 +77,7 @@ impl Store for SqliteStore {
     }
 
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
-        artifacts::delete(&self.0, kind, name, version).await
+        self.0.room.despite_full(|| artifacts::delete(&self.0, kind, name, version)).await
     }
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
@@ -93,7 +94,7 @@ impl Store for SqliteStore {
     }
 
     async fn mark_published(&self, ids: &[Uuid]) -> Result<()> {
-        outbox::mark_published(&self.0, ids).await
+        self.0.room.despite_full(|| outbox::mark_published(&self.0, ids)).await
     }
 
     async fn outbox_filled(&self) {
@@ -109,7 +110,7 @@ impl Store for SqliteStore {
     }
 
     async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>> {
-        orchestrator::lead(&self.0, holder, fresh, term, runner_term).await
+        self.0.room.despite_full(|| orchestrator::lead(&self.0, holder, fresh, term, runner_term)).await
     }
 
     async fn resign(&self, holder: Uuid) -> Result<()> {
@@ -117,7 +118,7 @@ impl Store for SqliteStore {
     }
 
     async fn record_heartbeat(&self, epoch: Epoch, status: &RunnerStatus, term: Duration) -> Result<Fenced<()>> {
-        orchestrator::heartbeat(&self.0, epoch, status, term).await
+        self.0.room.despite_full(|| orchestrator::heartbeat(&self.0, epoch, status, term)).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
@@ -125,7 +126,7 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
-        actions::apply(&self.0, epoch, action).await
+        self.0.room.despite_full(|| actions::apply(&self.0, epoch, action)).await
     }
 
     async fn runners(&self) -> Result<Vec<RunnerRecord>> {
@@ -141,10 +142,10 @@ impl Store for SqliteStore {
     }
 
     async fn trim(&self, age: Duration) -> Result<()> {
-        housekeeping::trim(&self.0, age).await
+        self.0.room.despite_full(|| housekeeping::trim(&self.0, age)).await
     }
 
     async fn drop_results(&self, age: Duration) -> Result<()> {
-        housekeeping::drop_results(&self.0, age).await
+        self.0.room.despite_full(|| housekeeping::drop_results(&self.0, age)).await
     }
 }

@@ -211,7 +211,7 @@ async fn a_commit_takes_with_it_what_its_readers_have_passed() {
     sqlite.bus().publish(Topic::ToDeploy, vec![record.clone(); 10]).await.unwrap();
     sqlite.bus().publish(Topic::RunnerStatus, vec![record.clone(); 10]).await.unwrap();
     let mut windows = bus::Windows::new();
-    let long_ago = Instant::now().checked_sub(Duration::from_secs(61)).unwrap();
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(11)).unwrap();
     windows.entry(Topic::ToDeploy).or_default().appended(7, 7, long_ago);
     windows.entry(Topic::RunnerStatus).or_default().appended(10, 10, Instant::now());
     // Heartbeats come twice a second, so whatever topic they are for, none has to wait for its own.
@@ -229,7 +229,7 @@ async fn speed() {
         // Beside the executable: a temporary folder may be in memory.
         let folder = std::env::current_exe().unwrap();
         let data = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
-        let sqlite = Sqlite::open_with(data.path(), synchronous).await.unwrap();
+        let sqlite = Sqlite::open_as(data.path(), Reserve::NONE, synchronous).await.unwrap();
         let id = insert_scenario(&sqlite).await;
         let payload = serde_json::to_vec(&prediction(id, 0)).unwrap();
 

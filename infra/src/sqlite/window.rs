@@ -9,12 +9,12 @@ use std::{
 };
 
 /// All readers are in this process and woken by each commit; one that is this far behind has long been told again.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_secs(10);
 
 /// Even on a machine that is short of everything a reader was given a processor once in this time.
 const READ_BY: Duration = Duration::from_secs(5);
 
-/// Of one topic. Two minutes of heartbeats with 60 workers.
+/// Of one topic. Heartbeats of a thousand workers in five seconds are half of it.
 const BYTES: usize = 8 << 20;
 
 /// What of one topic lies in the log, oldest first.
@@ -69,11 +69,11 @@ mod tests {
         let after = |seconds| start + Duration::from_secs(seconds);
         window.appended(3, 10, start);
         window.appended(5, 10, after(30));
-        assert_eq!(window.passed(after(60)), None);
-        assert_eq!(window.passed(after(61)), Some(3));
+        assert_eq!(window.passed(after(10)), None);
+        assert_eq!(window.passed(after(11)), Some(3));
         window.dropped(3);
-        assert_eq!(window.passed(after(61)), None);
-        assert_eq!(window.passed(after(91)), Some(5));
+        assert_eq!(window.passed(after(40)), None);
+        assert_eq!(window.passed(after(41)), Some(5));
 
         window.appended(6, BYTES, after(31));
         assert_eq!(window.passed(after(35)), None, "it may be unread");

@@ -28,6 +28,8 @@ use uuid::Uuid;
 
 pub use types::*;
 
+use crate::space::Shortage;
+
 /// Shared by every service of a process.
 pub type SharedStore = std::sync::Arc<dyn Store>;
 
@@ -36,6 +38,9 @@ pub enum StoreError {
     /// The disk is full; reads still work.
     #[error("the disk is full: {0}")]
     Full(String),
+    /// Less of the disk is free than stays free; everything but taking in works.
+    #[error(transparent)]
+    Short(#[from] Shortage),
     /// The database cannot be reached, or is too busy; the same call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),

@@ -57,8 +57,12 @@ fn topics(examples: &[Envelope]) -> String {
 }
 
 fn layout_row(name: &str, layout: Layout, kinds: &str, content: &str) -> String {
-    let hours = layout.retention.as_secs() / 3600;
-    let kept = if hours < 24 { format!("{hours} h") } else { format!("{} d", hours / 24) };
+    let minutes = layout.retention.as_secs() / 60;
+    let kept = match minutes {
+        ..60 => format!("{minutes} min"),
+        60..1440 => format!("{} h", minutes / 60),
+        _ => format!("{} d", minutes / 1440),
+    };
     row(&[name, &layout.partitions.to_string(), &kept, layout.compression, kinds, content])
 }
 

@@ -1,0 +1,115 @@
+//! Room for the writes that must work on a full disk: deletions, purges, heartbeats, the leader's lease.
+//!
+//! The reserve (`crate::space`) keeps intake from filling the disk; somebody else may fill it all the same. A write that finds
+//! no room gets some in two steps. First the write-ahead log is written back, so that it begins anew in the room it
+//! has. Then a file that only takes room is given up, at that moment and not before: who fills the disk would have
+//! that, too. It is made again once there is room for it.
+
+use std::{
+    fs::{self, File},
+    io::ErrorKind,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rustix::fs::{FallocateFlags, fallocate};
+use sqlx::{Row as _, SqlitePool};
+use tokio::time::interval;
+
+use crate::{
+    space::{self, Disk},
+    store::{Result, StoreError},
+};
+
+/// Of the file that only takes room: several purges, each with its log.
+const BALLAST: u64 = 16 << 20;
+
+/// Between two looks whether the file can be made again.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// What can be done about a full disk, in this order.
+pub(super) const MEANS: [Means; 2] = [Means::WriteBack, Means::GiveUpBallast];
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Means {
+    WriteBack,
+    GiveUpBallast,
+}
+
+pub(super) struct Room {
+    pub(super) disk: Disk,
+    writer: SqlitePool,
+    data: PathBuf,
+}
+
+impl Room {
+    pub(super) fn new(disk: Disk, writer: SqlitePool, data: &Path) -> Self {
+        Self { disk, writer, data: data.to_owned() }
+    }
+
+    /// Whether `means` may have made some.
+    pub(super) async fn make(&self, means: Means) -> bool {
+        match means {
+            Means::WriteBack => self.write_back().await,
+            Means::GiveUpBallast => {
+                let is_given_up = fs::remove_file(self.ballast()).is_ok();
+                if is_given_up {
+                    tracing::warn!("the disk is full: the room that was kept for deletions is given up");
+                    self.write_back().await;
+                }
+                is_given_up
+            }
+        }
+    }
+
+    /// Runs a write that must work on a full disk.
+    pub(super) async fn despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl Fn() -> F) -> Result<T> {
+        let mut outcome = write().await;
+        for means in MEANS {
+            if matches!(outcome, Err(StoreError::Full(_))) && self.make(means).await {
+                outcome = write().await;
+            }
+        }
+        outcome
+    }
+
+    async fn write_back(&self) -> bool {
+        let row = sqlx::query("PRAGMA wal_checkpoint(RESTART)").fetch_one(&self.writer).await;
+        row.is_ok_and(|row| row.try_get("busy").is_ok_and(|busy: i64| busy == 0))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.data.join("ballast")
+    }
+
+    /// Makes the file that only takes room whenever it is missing and fits, for ever.
+    pub(super) async fn keep_ballast(&self) {
+        let mut looks = interval(LOOK);
+        loop {
+            looks.tick().await;
+            if let Err(error) = self.make_ballast() {
+                tracing::debug!("no room is kept for deletions: {error}");
+            }
+        }
+    }
+
+    fn make_ballast(&self) -> std::io::Result<()> {
+        let (path, reserve) = (self.ballast(), self.disk.reserve()?);
+        let bytes = reserve.min(BALLAST);
+        if bytes == 0 {
+            return match fs::remove_file(path) {
+                Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+                _ => Ok(()),
+            };
+        }
+        if path.exists() || space::free(&self.data)? < reserve.saturating_add(bytes) {
+            return Ok(());
+        }
+        let made = File::create(&path).and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?));
+        if made.is_err() {
+            // Half of it is none.
+            fs::remove_file(path).ok();
+        }
+        made
+    }
+}
