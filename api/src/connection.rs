@@ -21,6 +21,11 @@ const CREDIT: u64 = 1024;
 /// A client may read slowly, or pause; one that takes nothing for this long is gone. As in `deploy/haproxy.cfg`.
 const READER_SILENCE: Duration = Duration::from_secs(300);
 
+/// Answers that nobody reads, in all: thirty of the largest pages. Those who do read have theirs within milliseconds.
+const MAX_UNREAD: u64 = 256 << 20;
+/// Smaller answers are no danger, however many: there are only so many connections.
+const LARGE: u64 = 256 << 10;
+
 /// What a peer moved, and how long it was waited for meanwhile.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
@@ -79,11 +84,14 @@ struct State {
     sent: Pace,
     /// What we write, and the peer reads.
     taken: Pace,
+    /// Bytes of the answer, which are in memory until they are written.
+    answer: u64,
 }
 
 impl Meter {
     fn new(now: Instant) -> Self {
-        Self(Mutex::new(State { phase: Phase::Head, sent: Pace::waiting(now), taken: Pace::default() }))
+        let (sent, taken) = (Pace::waiting(now), Pace::default());
+        Self(Mutex::new(State { phase: Phase::Head, sent, taken, answer: 0 }))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -106,7 +114,7 @@ impl Meter {
     /// A head is complete, and somebody works on an answer.
     pub(crate) fn began(&self) {
         let mut state = self.state();
-        *state = State { phase: Phase::Request, sent: Pace::default(), taken: Pace::default() };
+        *state = State { phase: Phase::Request, sent: Pace::default(), taken: Pace::default(), answer: 0 };
     }
 
     /// How the body comes in.
@@ -114,7 +122,7 @@ impl Meter {
         self.state().sent = pace;
     }
 
-    /// The answer is complete.
+    /// The answer is complete, if not written.
     pub(crate) fn answered(&self) {
         let mut state = self.state();
         (state.phase, state.sent) = (Phase::Idle, Pace::waiting(Instant::now()));
@@ -147,6 +155,12 @@ impl Meter {
         let state = self.state();
         let fresh = state.phase == Phase::Idle || (state.phase == Phase::Head && state.sent.bytes == 0);
         fresh && state.taken.since.is_none()
+    }
+
+    /// What of its answer a peer that does not read keeps in memory.
+    fn unread(&self) -> u64 {
+        let state = self.state();
+        if state.taken.since.is_some() { state.answer.saturating_sub(state.taken.bytes) } else { 0 }
     }
 
     /// `None`: we work, and the peer waits.
@@ -187,6 +201,12 @@ pub(crate) struct Place {
     pub(crate) closes: CancellationToken,
 }
 
+impl Place {
+    pub(crate) fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.all().by_number.remove(&self.number);
@@ -219,6 +239,20 @@ impl Connections {
         all.next += 1;
         all.by_number.insert(number, Entry { peer, meter: Arc::clone(&meter), closes: closes.clone() });
         Some(Place { number, connections: Arc::clone(self), meter, closes })
+    }
+
+    /// An answer of so many bytes is about to be written to a connection.
+    pub(crate) fn answers(&self, to: &Meter, bytes: u64) {
+        to.state().answer = bytes;
+        if bytes < LARGE {
+            return;
+        }
+        let mut all = self.all();
+        while all.by_number.values().map(|entry| entry.meter.unread()).sum::<u64>() + bytes > MAX_UNREAD {
+            if all.close_slowest(|entry| entry.meter.unread() > 0).is_none() {
+                return;
+            }
+        }
     }
 
     /// For a descriptor.
@@ -298,6 +332,29 @@ mod tests {
         assert!(connections.admit(FAR).is_none());
         let nets = ["2001:db8::1", "2001:db8::2", "2001:db8:0:1::1"].map(|address| address.parse().unwrap());
         assert!(shared_by_one(nets[0]) == shared_by_one(nets[1]) && shared_by_one(nets[0]) != shared_by_one(nets[2]));
+    }
+
+    #[test]
+    fn answers_that_nobody_reads_have_an_end() {
+        let connections = connections(99, 99);
+        let large = MAX_UNREAD / 8;
+        let places: Vec<_> = (0..20).map(|_| connections.admit(HERE).unwrap()).collect();
+        for place in &places {
+            place.meter.began();
+            connections.answers(&place.meter, large);
+            place.meter.write_stalls();
+        }
+        let open = places.iter().filter(|place| !place.closes.is_cancelled()).count();
+        assert!((7..=8).contains(&open), "{open}");
+        // Whoever reads is not in question, and who has read all but a little neither.
+        let reader = places.iter().rfind(|place| !place.closes.is_cancelled()).unwrap();
+        reader.meter.wrote(usize::try_from(large).unwrap());
+        for _ in 0..20 {
+            let place = connections.admit(HERE).unwrap();
+            place.meter.began();
+            connections.answers(&place.meter, MAX_UNREAD);
+        }
+        assert!(!reader.closes.is_cancelled());
     }
 
     #[test]

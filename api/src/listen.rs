@@ -127,14 +127,16 @@ impl Serving {
         let Self { address, router, limits } = self;
         let peer = Peer { address: address.ip().to_canonical(), local: local.ip().to_canonical() };
         let io = TokioIo::new(Metered { stream, meter: Arc::clone(&place.meter) });
-        let (meter, of_bodies) = (Arc::clone(&place.meter), Arc::clone(&limits));
+        let (meter, connections, of_bodies) = (Arc::clone(&place.meter), place.connections(), Arc::clone(&limits));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             meter.began();
-            let (meter, limits, mut router) = (Arc::clone(&meter), Arc::clone(&of_bodies), router.clone());
+            let (meter, connections) = (Arc::clone(&meter), Arc::clone(&connections));
+            let (limits, mut router) = (Arc::clone(&of_bodies), router.clone());
             async move {
                 let mut request: Request = request.map(|body| Body::new(Paced::new(body, &limits, Arc::clone(&meter))));
                 request.extensions_mut().insert(peer);
                 let response: Response = router.call(request).await?;
+                connections.answers(&meter, response.body().size_hint().lower());
                 Ok::<_, Infallible>(response.map(|body| Answer { body, meter }))
             }
         });

@@ -5,15 +5,18 @@ use std::{sync::Arc, time::Duration};
 use axum::{
     Router,
     extract::{DefaultBodyLimit, Request},
+    http::header,
     middleware,
+    routing::{MethodRouter, get},
 };
+use bytes::Bytes;
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     ApiConfig, App, SharedApp, artifact,
@@ -30,6 +33,9 @@ use crate::{
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Where the description of the API is.
+const DESCRIPTION: &str = "/openapi.json";
 
 /// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five seconds.
 pub async fn serve(
@@ -68,8 +74,14 @@ pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blob
 fn routes(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
     let hosts = app.config.http.hosts.clone();
-    let routes = routes.with_state(Arc::new(app)).merge(SwaggerUi::new("/docs").url("/openapi.json", openapi));
-    surround(routes, hosts)
+    let page = SwaggerUi::new("/docs").config(Config::new([DESCRIPTION]));
+    surround(routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page), hosts)
+}
+
+/// Written once: to write it for each request would cost more than most requests do.
+fn description(openapi: &utoipa::openapi::OpenApi) -> MethodRouter {
+    let json = Bytes::from(serde_json::to_vec(openapi).expect("a description is texts, numbers, lists and maps"));
+    get(move || async move { ([(header::CONTENT_TYPE, "application/json")], json) })
 }
 
 /// What every listener does with every request.
