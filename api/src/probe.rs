@@ -4,7 +4,6 @@
 //! to a child that has a time limit, no credentials in its environment, and a bounded output.
 
 use std::{
-    io::ErrorKind,
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -24,7 +23,7 @@ use tokio::{
 
 use crate::{
     ApiConfig, observe,
-    problem::Problem,
+    problem::{Problem, is_passing},
     queue::{Busy, Claim, Queue},
 };
 
@@ -135,16 +134,12 @@ fn refusal(code: ErrorCode, kind: ArtifactKind, error: &ProbeError) -> Problem {
 fn not_started(error: &ProbeError) -> Option<Problem> {
     match error {
         ProbeError::Busy(busy) => Some(Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds"))),
-        ProbeError::Start { cause, .. }
-            if matches!(cause.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) =>
-        {
-            Some(Problem::internal(error))
-        }
-        // Descriptors, processes or memory have run out, which passes.
-        ProbeError::Start { .. } => {
+        ProbeError::Start { cause, .. } if is_passing(cause) => {
             tracing::warn!("{error}");
             Some(Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment"))
         }
+        // Our installation's fault.
+        ProbeError::Start { .. } => Some(Problem::internal(error)),
         _ => None,
     }
 }

@@ -9,6 +9,7 @@ use axum::{
 };
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::{blobs::BlobError, store::StoreError};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -139,9 +140,19 @@ impl From<BlobError> for Problem {
                 tracing::warn!("shared blob store: {cause}");
                 Self::new(ErrorCode::Unavailable, "the shared blob store is not available; retry in a moment")
             }
+            BlobError::Io { source, .. } if is_passing(&source) => {
+                tracing::warn!("blobs: {source}");
+                Self::new(ErrorCode::Unavailable, "no more files can be opened at this moment; retry in a moment")
+            }
             other => Self::internal(other),
         }
     }
+}
+
+/// Whether the machine lacks descriptors, processes or memory, of which there are more once others have ended.
+pub(crate) fn is_passing(error: &std::io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS].contains(&errno))
 }
 
 /// A client's word as far as it helps to see what is wrong, on one line.
@@ -240,6 +251,8 @@ mod tests {
         let of = |error: StoreError| Problem::from(error).into_response();
         assert_eq!(of(StoreError::Full("x".into())).status(), 507);
         assert_eq!(Problem::from(BlobError::Full).status, 507);
+        let io = |errno: Errno| Problem::from(BlobError::Io { path: "/data".into(), source: errno.into() });
+        assert_eq!((io(Errno::MFILE).status, io(Errno::IO).status), (503, 500));
         let unavailable = of(StoreError::Unavailable("x".into()));
         assert_eq!(Problem::from(BlobError::Unavailable("x".into())).status, 503);
         assert_eq!((unavailable.status().as_u16(), unavailable.headers()["retry-after"].as_bytes()), (503, &b"1"[..]));
