@@ -26,6 +26,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::Semaphore,
     time::{Sleep, interval, sleep},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -41,6 +42,8 @@ use crate::{
 
 /// How often a connection's deadlines are looked at: none needs to be kept more exactly.
 const TICK: Duration = Duration::from_secs(1);
+/// Connections that made room for others and are not quite gone: they have descriptors, too.
+const BEING_CLOSED: usize = 8;
 /// Descriptors or memory have run out; another connection closes about that often.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Cookies of a whole intranet fit; a longer head is refused with 431.
@@ -74,10 +77,12 @@ pub(crate) async fn serve(
     let mut stop = std::pin::pin!(stop);
     let connections = Connections::new(&limits);
     let (limits, closing, running) = (Arc::new(limits), CancellationToken::new(), TaskTracker::new());
+    let open = Arc::new(Semaphore::new(limits.connections.saturating_add(BEING_CLOSED).min(Semaphore::MAX_PERMITS)));
     let mut starved = false;
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+        let accept = async { (Arc::clone(&open).acquire_owned().await, listener.accept().await) };
+        let (permit, accepted) = tokio::select! {
+            accepted = accept => accepted,
             () = &mut stop => break,
         };
         match accepted {
@@ -86,7 +91,11 @@ pub(crate) async fn serve(
                 match connections.admit(address.ip()) {
                     Some(place) => {
                         let serving = Serving { address, router: router.clone(), limits: Arc::clone(&limits) };
-                        running.spawn(serving.connection(stream, place, closing.clone()));
+                        let closing = closing.clone();
+                        running.spawn(async move {
+                            serving.connection(stream, place, closing).await;
+                            drop(permit);
+                        });
                     }
                     None => refuse(stream),
                 }
