@@ -79,6 +79,11 @@ chaos: setup-tests build ## Ten minutes in which anything may happen to anything
 fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
 	@scripts/fuzz.sh $${FUZZ_S:-600}
 
+.PHONY: scale
+scale: setup-tests build ## Two hundred simulated runners while orchestrators, PostgreSQL and Kafka stop for 3, 15 and 60 s each
+	@echo "==> everything stops for a while under two hundred runners (3 and 15 s are part of make test)"
+	@FRAMEHOOK_FREEZE_S=$${FRAMEHOOK_FREEZE_S:-3,15,60} cargo test $(CARGO_FLAGS) --test e2e late:: -- --nocapture
+
 .PHONY: setup-tests
 setup-tests:
 	@scripts/setup.sh --tests
@@ -101,7 +106,7 @@ lint: setup ## Check formatting, clippy's lints, the documentation and the depen
 	@$(IN_PLUGINS) ../.cache/deny/bin/cargo-deny --config ../deny.toml $(DENY)
 
 .PHONY: bench
-bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest"
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest fleet"
 	@echo "==> measuring (about a quarter of an hour for everything; leave the machine alone meanwhile)"
 	@python3 bench/run.py $(PARTS)
 

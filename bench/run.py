@@ -26,6 +26,7 @@ PARTS = {
     "inbox": (5, "two minutes"),
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
+    "fleet": (3, "five minutes"),
 }
 
 

@@ -173,7 +173,7 @@ mod tests {
                 memory_mib,
                 draining: false,
                 labels,
-                seen_at_us: 0,
+                arrived_after_us: 0,
                 workers: vec![],
             };
             (facts, used.parse().unwrap())

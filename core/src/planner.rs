@@ -3,7 +3,8 @@
 //! The orchestrator executes the actions, each in one transaction that checks the leader epoch
 //! and the state the action starts from, takes a new snapshot and asks again until nothing is left
 //! to do. So a plan need not be complete: it must only make progress, and never propose what a
-//! later snapshot would take back. Nothing here depends on having seen a particular message.
+//! later snapshot would take back. Nothing here depends on having seen a particular message, and nothing is concluded
+//! from a heartbeat that may only be late (`evidence`).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    evidence::{Hearing, Order, is_over, micros},
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Progress, WorkerPhase, WorkerStatus},
     placement::{Labels, Room},
@@ -22,7 +24,8 @@ use crate::{
 /// Times the planner needs; all of the database's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// An order that no heartbeat shows is repeated after this: two heartbeats.
+    /// An order that a heartbeat from this much later does not show is repeated; then after twice as long. Two heartbeats,
+    /// and what an order takes to its runner on a busy machine.
     pub resend_after: Duration,
     /// While more than `MASS_EXPIRY_SHARE` of the runners expire at once, their leases are
     /// honoured this much longer: such an expiry is rather our outage than theirs.
@@ -77,8 +80,8 @@ pub struct WorkerFacts {
     pub state: WorkerState,
     /// Memory that it may have.
     pub memory_mib: u32,
-    /// When the last order about it was written.
-    pub ordered_at_us: i64,
+    /// The last order about it.
+    pub order: Order,
     /// A stop order was written.
     pub stop_ordered: bool,
 }
@@ -93,8 +96,8 @@ pub struct RunnerFacts {
     pub memory_mib: Option<u32>,
     pub draining: bool,
     pub labels: Labels,
-    /// When its last heartbeat was recorded.
-    pub seen_at_us: i64,
+    /// Its last heartbeat reached the bus after this.
+    pub arrived_after_us: i64,
     /// As of that heartbeat.
     pub workers: Vec<WorkerStatus>,
 }
@@ -172,8 +175,8 @@ impl Action {
 
 /// The next steps, in the order to take them. Empty: the world is as desired, or must be waited for.
 #[must_use]
-pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
-    let lost = expired_runners(snapshot, timing);
+pub fn plan(snapshot: &Snapshot, hearing: &Hearing, timing: Timing) -> Vec<Action> {
+    let lost = expired_runners(snapshot, hearing, timing);
     let alive: HashMap<_, _> =
         snapshot.runners.iter().filter(|r| !lost.contains(&r.incarnation)).map(|r| (r.incarnation, r)).collect();
     let workers: HashMap<_, _> = snapshot.workers.iter().map(|w| (w.scenario_id, w)).collect();
@@ -188,22 +191,18 @@ pub fn plan(snapshot: &Snapshot, timing: Timing) -> Vec<Action> {
     for scenario in &snapshot.scenarios {
         match workers.get(&scenario.id) {
             Some(worker) => match alive.get(&worker.incarnation) {
-                Some(runner) => with_worker(scenario, worker, runner, snapshot.now_us, timing, &mut actions),
+                Some(runner) => with_worker(scenario, worker, runner, timing, &mut actions),
                 None => lose_worker(scenario, worker, &mut actions),
             },
             None => without_worker(scenario, &mut room, &mut actions),
         }
     }
-    stop_strays(snapshot, &workers, &alive, timing, &mut actions);
+    stop_strays(snapshot, &workers, &alive, (hearing, timing), &mut actions);
     actions
 }
 
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
-}
-
 /// Incarnations to write off: expired, or followed by a newer one of the same runner.
-fn expired_runners(snapshot: &Snapshot, timing: Timing) -> BTreeSet<Incarnation> {
+fn expired_runners(snapshot: &Snapshot, hearing: &Hearing, timing: Timing) -> BTreeSet<Incarnation> {
     let newest = snapshot.runners.iter().fold(HashMap::new(), |mut newest, r| {
         // UUIDv7: a later start has a greater incarnation.
         let entry = newest.entry(&r.id).or_insert(r.incarnation);
@@ -212,12 +211,13 @@ fn expired_runners(snapshot: &Snapshot, timing: Timing) -> BTreeSet<Incarnation>
     });
     let superseded = |r: &RunnerFacts| newest.get(&r.id) != Some(&r.incarnation);
     let current = snapshot.runners.iter().filter(|r| !superseded(r));
-    let expired: Vec<_> = current.clone().filter(|r| r.expires_at_us <= snapshot.now_us).collect();
+    let expired: Vec<_> = current.clone().filter(|r| is_over(r.expires_at_us, hearing.until_us())).collect();
     // Precision does not matter for a count of runners.
     #[allow(clippy::cast_precision_loss)]
     let is_mass = expired.len() > 1 && expired.len() as f64 > MASS_EXPIRY_SHARE * current.count() as f64;
     let grace = if is_mass { micros(timing.mass_expiry_grace) } else { 0 };
-    let written_off = expired.into_iter().filter(|r| r.expires_at_us.saturating_add(grace) <= snapshot.now_us);
+    let is_lost = |r: &&RunnerFacts| is_over(r.expires_at_us.saturating_add(grace), hearing.until_us());
+    let written_off = expired.into_iter().filter(is_lost);
     snapshot.runners.iter().filter(|r| superseded(r)).chain(written_off).map(|r| r.incarnation).collect()
 }
 
@@ -242,12 +242,11 @@ fn with_worker(
     scenario: &ScenarioFacts,
     worker: &WorkerFacts,
     runner: &RunnerFacts,
-    now_us: i64,
     timing: Timing,
     actions: &mut Vec<Action>,
 ) {
     let report = runner.workers.iter().find(|w| w.scenario_id == scenario.id && w.generation == worker.generation);
-    let overdue = worker.ordered_at_us.saturating_add(micros(timing.resend_after)) <= now_us;
+    let is_overdue = worker.order.is_overdue(runner.arrived_after_us, timing.resend_after);
     let wanted = scenario.desired == Desired::Running && scenario.state != ScenarioState::Stopping;
 
     if let Some(report) = report.filter(|r| r.phase.is_ended()) {
@@ -258,14 +257,14 @@ fn with_worker(
             move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
         }
         // A runner that never heard of it hears the stop too, and reports it as stopped.
-        if !worker.stop_ordered || overdue {
+        if !worker.stop_ordered || is_overdue {
             actions.push(stop(worker));
         }
         return;
     }
     let Some(report) = report else {
-        // Only a heartbeat younger than the order can tell that the order was lost.
-        if overdue && runner.seen_at_us > worker.ordered_at_us {
+        // One that was not published yet still lies in the outbox.
+        if is_overdue && worker.state != WorkerState::Pending {
             actions.push(Action::RepeatDeploy { scenario_id: scenario.id, generation: worker.generation });
         }
         return;
@@ -394,7 +393,7 @@ fn stop_strays(
     snapshot: &Snapshot,
     workers: &HashMap<ScenarioId, &WorkerFacts>,
     alive: &HashMap<Incarnation, &RunnerFacts>,
-    timing: Timing,
+    (hearing, timing): (&Hearing, Timing),
     actions: &mut Vec<Action>,
 ) {
     for runner in snapshot.runners.iter().filter(|r| alive.contains_key(&r.incarnation)) {
@@ -402,10 +401,13 @@ fn stop_strays(
             let owner = workers.get(&report.scenario_id);
             let is_known =
                 owner.is_some_and(|w| (w.incarnation, w.generation) == (runner.incarnation, report.generation));
+            if is_known || report.phase == WorkerPhase::Stopping {
+                continue;
+            }
             // A heartbeat from before the last order may show what the order has ended since.
-            let is_recent =
-                owner.is_none_or(|w| w.ordered_at_us.saturating_add(micros(timing.resend_after)) <= snapshot.now_us);
-            if !is_known && is_recent && report.phase != WorkerPhase::Stopping {
+            let told = hearing.order_to((report.scenario_id, report.generation, runner.incarnation));
+            let mut orders = owner.map(|w| w.order).into_iter().chain(told);
+            if orders.all(|order| order.is_overdue(runner.arrived_after_us, timing.resend_after)) {
                 actions.push(Action::Stop {
                     scenario_id: report.scenario_id,
                     generation: report.generation,

@@ -48,6 +48,7 @@ struct Process {
 
 struct World {
     now_us: i64,
+    hearing: Hearing,
     scenarios: Vec<StoredScenario>,
     workers: Vec<StoredWorker>,
     runners: Vec<RunnerFacts>,
@@ -57,8 +58,15 @@ struct World {
 
 impl World {
     fn new(scenarios: usize, runners: usize) -> Self {
-        let mut world =
-            Self { now_us: 0, scenarios: vec![], workers: vec![], runners: vec![], processes: vec![], starts: 0 };
+        let mut world = Self {
+            now_us: 0,
+            hearing: Hearing::since(0),
+            scenarios: vec![],
+            workers: vec![],
+            runners: vec![],
+            processes: vec![],
+            starts: 0,
+        };
         for n in 0..scenarios {
             let facts = ScenarioFacts {
                 id: ScenarioId(uuid::Uuid::from_u128(n as u128 + 1)),
@@ -102,7 +110,7 @@ impl World {
             memory_mib: Some(MEMORY_MIB),
             draining: false,
             labels: process.labels.clone(),
-            seen_at_us: self.now_us,
+            arrived_after_us: self.hearing.until_us(),
             workers: process.workers.clone(),
         };
         let is_replaced = self.runners.iter().any(|r| r.id == facts.id && r.incarnation > facts.incarnation);
@@ -128,6 +136,18 @@ impl World {
         }
     }
 
+    fn plan(&self) -> Vec<Action> {
+        plan(&self.snapshot(), &self.hearing, Timing::default())
+    }
+
+    /// The leader has read all heartbeats there are.
+    fn catch_up(&mut self) {
+        if self.hearing.is_gap(self.now_us, Duration::from_micros(LEASE.cast_unsigned())) {
+            self.runners.iter_mut().for_each(|r| r.expires_at_us = r.expires_at_us.max(self.now_us + LEASE));
+        }
+        self.hearing.advance(self.now_us);
+    }
+
     fn scenario(&mut self, id: ScenarioId) -> &mut StoredScenario {
         self.scenarios.iter_mut().find(|s| s.facts.id == id).expect("the planner names only known scenarios")
     }
@@ -150,9 +170,10 @@ impl World {
                     generation,
                     runner_id,
                     incarnation,
-                    state: WorkerState::Pending,
                     memory_mib: scenario.memory_mib,
-                    ordered_at_us: now_us,
+                    // Published at once.
+                    state: WorkerState::Deployed,
+                    order: Order { at_us: now_us, repeats: 0 },
                     stop_ordered: false,
                 };
                 let of_runner = |w: &&StoredWorker| w.facts.incarnation == incarnation && w.facts.state.is_live();
@@ -164,7 +185,7 @@ impl World {
             }
             Action::RepeatDeploy { scenario_id, generation } => {
                 let worker = self.worker(scenario_id, generation);
-                worker.facts.ordered_at_us = now_us;
+                worker.facts.order = Order { at_us: now_us, repeats: worker.facts.order.repeats + 1 };
                 let WorkerFacts { runner_id, incarnation, .. } = worker.facts.clone();
                 let from = ScenarioState::Pending;
                 self.order(
@@ -179,9 +200,11 @@ impl World {
                     .iter_mut()
                     .find(|w| (w.facts.scenario_id, w.facts.generation) == (scenario_id, generation))
                 {
+                    let repeats = if worker.facts.stop_ordered { worker.facts.order.repeats + 1 } else { 0 };
+                    worker.facts.order = Order { at_us: now_us, repeats };
                     worker.facts.stop_ordered = true;
-                    worker.facts.ordered_at_us = now_us;
                 }
+                self.hearing.told((scenario_id, generation, incarnation), now_us, Timing::default().resend_after);
                 self.order(incarnation, action);
                 false
             }
@@ -236,7 +259,7 @@ impl World {
     /// Plans until nothing changes any more.
     fn settle(&mut self) {
         for _ in 0..100 {
-            let actions = plan(&self.snapshot(), Timing::default());
+            let actions = self.plan();
             let mut changed = false;
             for action in actions {
                 changed |= self.apply(action);
@@ -248,7 +271,7 @@ impl World {
                 return;
             }
         }
-        panic!("the planner does not come to rest: {:?}", plan(&self.snapshot(), Timing::default()));
+        panic!("the planner does not come to rest: {:?}", self.plan());
     }
 
     /// A runner takes its orders as a runner must: by generation, whatever their order.
@@ -334,6 +357,7 @@ enum Event {
     LoseOrders(usize),
     Work(usize, WorkerPhase),
     Recover(usize),
+    CatchUp,
     StoreResults,
     Wait(i64),
     Note,
@@ -354,6 +378,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..8usize).prop_map(Event::LoseOrders),
         4 => ((0..8usize), end).prop_map(|(n, e)| Event::Work(n, e)),
         1 => (0..8usize).prop_map(Event::Recover),
+        3 => Just(Event::CatchUp),
         2 => Just(Event::StoreResults),
         2 => (1..6i64).prop_map(Event::Wait),
         2 => Just(Event::Note),
@@ -399,12 +424,13 @@ fn happen(world: &mut World, event: Event) {
                 worker.phase = WorkerPhase::Recovering;
             }
         }
+        Event::CatchUp => world.catch_up(),
         Event::StoreResults => world.store_results(),
         Event::Wait(seconds) => world.now_us += seconds * SECOND,
         Event::Note => world.note(),
         Event::Plan => world.settle(),
         Event::PlanInPart(count) => {
-            let actions = plan(&world.snapshot(), Timing::default());
+            let actions = world.plan();
             for action in actions.into_iter().take(count) {
                 world.apply(action);
             }
@@ -435,6 +461,7 @@ fn calm_down(world: &mut World) {
     }
     for _ in 0..60 {
         world.now_us += SECOND;
+        world.catch_up();
         for n in 0..world.processes.len() {
             if world.processes[n].alive {
                 world.take_orders(n);
@@ -476,7 +503,7 @@ proptest! {
                 prop_assert_eq!(stored.map(|s| s.frame), Some(FRAMES - 1), "completed before its last frame was stored");
             }
         }
-        prop_assert!(plan(&world.snapshot(), Timing::default()).is_empty());
+        prop_assert!(world.plan().is_empty());
         let strays = world.processes.iter().filter(|p| p.alive).flat_map(|p| &p.workers).filter(|w| !w.phase.is_ended());
         prop_assert_eq!(strays.count(), 0);
         let still_told = world.processes.iter().filter(|p| p.alive).flat_map(|p| &p.workers);
@@ -518,6 +545,18 @@ fn a_scenario_that_no_runner_suits_waits_for_one_that_does() {
     assert_eq!(world.workers[0].facts.runner_id.0, "runner-1");
 }
 
+/// Times at which the leader has heard everything, up to `until` seconds; nobody says anything.
+fn silence(world: &mut World, until: i64) {
+    while world.now_us < until * SECOND {
+        world.now_us += SECOND;
+        world.catch_up();
+    }
+}
+
+fn lost(world: &World) -> usize {
+    world.plan().iter().filter(|a| matches!(a, Action::LoseRunner { .. })).count()
+}
+
 #[test]
 fn a_scenario_that_needs_more_memory_than_there_is_waits_and_says_so() {
     let mut world = World::new(2, 1);
@@ -535,20 +574,85 @@ fn a_scenario_that_needs_more_memory_than_there_is_waits_and_says_so() {
 fn a_mass_expiry_is_held_back_but_not_for_ever() {
     let mut world = World::new(2, 2);
     world.settle();
-    world.now_us = LEASE + 1;
-    assert_eq!(plan(&world.snapshot(), Timing::default()), []);
-    world.now_us = LEASE + 30 * SECOND + 1;
-    let actions = plan(&world.snapshot(), Timing::default());
-    assert_eq!(actions.iter().filter(|a| matches!(a, Action::LoseRunner { .. })).count(), 2);
+    silence(&mut world, 39);
+    assert_eq!(lost(&world), 0);
+    silence(&mut world, 40);
+    assert_eq!(lost(&world), 2);
 }
 
 #[test]
-fn a_runner_alone_that_expires_is_written_off_at_once() {
+fn a_runner_alone_that_expires_is_written_off_once_its_silence_was_heard() {
     let mut world = World::new(1, 1);
     world.settle();
-    world.now_us = LEASE + 1;
-    let actions = plan(&world.snapshot(), Timing::default());
+    silence(&mut world, 9);
+    // Whatever the clock says: it may have said something that was not read yet.
+    world.now_us = 3600 * SECOND;
+    assert_eq!(world.plan(), []);
+    world.now_us = 10 * SECOND;
+    world.catch_up();
+    let actions = world.plan();
     assert!(matches!(actions[..], [Action::LoseRunner { .. }, Action::MoveWorker { .. }, Action::MoveScenario { .. }]));
+}
+
+#[test]
+fn after_a_time_in_which_nobody_could_be_heard_every_lease_begins_anew() {
+    let mut world = World::new(1, 1);
+    world.settle();
+    silence(&mut world, 9);
+    world.now_us = 60 * SECOND;
+    world.catch_up();
+    assert_eq!(world.plan(), []);
+    silence(&mut world, 69);
+    assert_eq!(world.plan(), []);
+    silence(&mut world, 70);
+    assert_eq!(lost(&world), 1);
+}
+
+#[test]
+fn an_order_is_repeated_only_for_a_heartbeat_that_came_behind_it_and_ever_more_rarely() {
+    let mut world = World::new(1, 1);
+    world.settle();
+    let repeats = |world: &mut World| {
+        let actions = world.plan();
+        actions.into_iter().filter(|a| matches!(a, Action::RepeatDeploy { .. })).map(|a| world.apply(a)).count()
+    };
+    // Read late: they may have been sent before the order was.
+    world.now_us = 4 * SECOND;
+    world.heartbeat(0);
+    assert_eq!(repeats(&mut world), 0);
+    let mut times = vec![];
+    for second in 5..60 {
+        world.now_us = second * SECOND;
+        world.catch_up();
+        world.heartbeat(0);
+        times.extend((0..repeats(&mut world)).map(|_| second));
+    }
+    assert_eq!(times, [5, 9, 17, 33]);
+    // Still in the outbox: nobody can have answered.
+    world.workers[0].facts.state = WorkerState::Pending;
+    world.now_us = 600 * SECOND;
+    world.catch_up();
+    world.heartbeat(0);
+    assert_eq!(repeats(&mut world), 0);
+}
+
+#[test]
+fn a_stray_is_stopped_once_and_again_only_if_it_stays() {
+    let mut world = World::new(0, 1);
+    world.processes[0].workers.push(status(ScenarioId::generate(), 1, WorkerPhase::Running));
+    world.heartbeat(0);
+    let mut times = vec![];
+    for second in 0..20 {
+        world.now_us = second * SECOND;
+        world.catch_up();
+        world.heartbeat(0);
+        for action in world.plan() {
+            assert!(matches!(action, Action::Stop { .. }));
+            world.apply(action);
+            times.push(second);
+        }
+    }
+    assert_eq!(times, [0, 2, 6, 14]);
 }
 
 #[test]
@@ -558,5 +662,5 @@ fn a_new_incarnation_replaces_the_old_one_before_its_lease_ends() {
     world.start_runner(0);
     world.settle();
     let workers: Vec<_> = world.workers.iter().map(|w| (w.facts.generation, w.facts.state)).collect();
-    assert_eq!(workers, [(1, WorkerState::Lost), (2, WorkerState::Pending)]);
+    assert_eq!(workers, [(1, WorkerState::Lost), (2, WorkerState::Deployed)]);
 }

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use framehook_core::{
     artifact::ArtifactKind,
-    ids::ScenarioId,
+    ids::{Incarnation, ScenarioId},
+    message::RunnerStatus,
     prediction::Position,
     spec::{ResolvedScenario, ResolvedSource},
 };
@@ -79,4 +80,16 @@ pub(crate) fn furthest(batch: &ResultBatch) -> BTreeMap<ScenarioId, Position> {
         *kept = position.max(*kept);
     }
     furthest
+}
+
+/// Of each incarnation the newest heartbeat, an older incarnation of a runner before a newer one.
+pub(crate) fn newest(heartbeats: &[RunnerStatus]) -> Vec<&RunnerStatus> {
+    let mut newest = BTreeMap::<Incarnation, &RunnerStatus>::new();
+    for heartbeat in heartbeats {
+        let kept = newest.entry(heartbeat.incarnation).or_insert(heartbeat);
+        if kept.sequence < heartbeat.sequence {
+            *kept = heartbeat;
+        }
+    }
+    newest.into_values().collect()
 }

@@ -4,32 +4,36 @@
 //! epoch under which it was decided, so a leader that lost its lease changes nothing. Hints and heartbeats only
 //! wake it early; a periodic scan finds what a lost message would have told.
 //!
+//! Three things go on at once while it leads: the lease is renewed, whatever the rest waits for; heartbeats are recorded as they come; and
+//! what runs is compared with what is desired, at once when there is news, and at most for half of the time. It may fall behind
+//! its heartbeats by any time and harms nobody: how far it has heard is part of every plan (`listen`).
+//!
 //! On an error of the store or the bus it waits and tries again; it never ends by itself. On
 //! cancellation it resigns, so that a standby takes over at once.
 
+mod listen;
+mod metrics;
 mod noted;
+mod pace;
 mod reconcile;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::time::Duration;
 
-use framehook_core::{
-    ids::{Epoch, Incarnation, RunnerId},
-    message::{Envelope, Message, RunnerStatus, Topic},
-    planner::Timing,
-};
+use framehook_core::{ids::Epoch, message::Topic, planner::Timing};
 use framehook_infra::{
-    bus::{BusError, Delivered, SharedBus},
-    store::{Fenced, SharedStore, StoreError},
+    bus::{BusError, SharedBus},
+    store::{SharedStore, StoreError},
 };
-use prometheus_client::metrics::gauge::Gauge;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, MissedTickBehavior, interval, sleep_until},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
+
+use listen::Listener;
+use pace::Pace;
 
 #[derive(Clone, Debug)]
 pub struct OrchestratorConfig {
@@ -80,22 +84,19 @@ enum TermEnd {
 /// Runs until `cancel`.
 pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
     let orchestrator = Orchestrator { config, store, bus };
-    leading().set(0);
+    metrics::global().stands_by();
     // A third of a term leaves two more tries before the lease ends.
     let retry = orchestrator.config.term / 3;
-    let mut fresh = true;
     while !cancel.is_cancelled() {
-        match orchestrator.lead(fresh).await {
-            Ok(Some(epoch)) => {
+        match orchestrator.lead().await {
+            Ok(Some((epoch, since_us))) => {
                 info!(epoch, "leading");
-                leading().set(1);
+                metrics::global().leads();
                 let end = tokio::select! {
-                    end = orchestrator.serve_term(epoch) => end,
+                    end = orchestrator.serve_term(epoch, since_us) => end,
                     () = cancel.cancelled() => break,
                 };
-                leading().set(0);
-                // Heartbeats were missed: as after a silence, every runner gets a whole lease.
-                fresh = matches!(end, TermEnd::Bus(_));
+                metrics::global().stands_by();
                 match end {
                     TermEnd::Deposed => info!(epoch, "standing by: {end}"),
                     _ => warn!(epoch, "interrupted: {end}"),
@@ -114,17 +115,6 @@ pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus,
     }
 }
 
-/// 1 while this process leads, for Prometheus.
-fn leading() -> &'static Gauge {
-    static LEADING: LazyLock<Gauge> = LazyLock::new(|| {
-        let gauge = Gauge::default();
-        let help = "Whether this orchestrator leads";
-        framehook_infra::metrics::register(|registry| registry.register("leading", help, gauge.clone()));
-        gauge
-    });
-    &LEADING
-}
-
 struct Orchestrator {
     config: OrchestratorConfig,
     store: SharedStore,
@@ -132,56 +122,62 @@ struct Orchestrator {
 }
 
 impl Orchestrator {
-    async fn lead(&self, fresh: bool) -> Result<Option<Epoch>, StoreError> {
-        self.store.lead(self.config.holder, fresh, self.config.term, self.config.runner_term).await
+    /// Begins a term, and gives a time before which no lease was extended for it. Every term is a fresh one: heartbeats were missed since
+    /// the last, so each runner gets a whole lease.
+    async fn lead(&self) -> Result<Option<(Epoch, i64)>, StoreError> {
+        let since_us = self.store.now_us().await?;
+        let OrchestratorConfig { holder, term, runner_term, .. } = self.config;
+        let epoch = self.store.lead(holder, true, term, runner_term).await?;
+        Ok(epoch.map(|epoch| (epoch, since_us)))
     }
 
     /// Leads until something ends it; returns only then.
-    async fn serve_term(&self, epoch: Epoch) -> TermEnd {
-        match self.try_serve_term(epoch).await {
+    async fn serve_term(&self, epoch: Epoch, since_us: i64) -> TermEnd {
+        let lease = Lease { orchestrator: self, epoch: Mutex::new(epoch) };
+        let end = tokio::select! {
+            end = lease.renew() => end,
+            end = self.follow(&lease, since_us) => end,
+        };
+        match end {
             Ok(never) => match never {},
             Err(end) => end,
         }
     }
 
-    async fn try_serve_term(&self, epoch: Epoch) -> Result<std::convert::Infallible, TermEnd> {
-        let mut epoch = epoch;
-        let (mut lives, mut heard) = (Lives::default(), Instant::now());
+    async fn follow(&self, lease: &Lease<'_>, since_us: i64) -> Result<std::convert::Infallible, TermEnd> {
         let mut answers = noted::Answers::default();
-        let mut heartbeats = self.bus.tail(Topic::RunnerStatus).await?;
+        let mut listener = Listener::open(&self.store, &self.bus, since_us, self.config.runner_term).await?;
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
-        let mut renewal = interval(self.config.term / 3);
         let mut scan = interval(self.config.scan);
         let mut trim = interval(self.config.trim);
-        renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
         scan.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::default();
         loop {
             tokio::select! {
-                // Renewing first: a flood of heartbeats must not cost the lease.
+                // What is due first: a flood of heartbeats must not keep it waiting.
                 biased;
-                _ = renewal.tick() => {
-                    if self.lead(false).await? != Some(epoch) {
-                        return Err(TermEnd::Deposed);
-                    }
-                    continue;
+                () = pace.due() => {
+                    let begin = Instant::now();
+                    let (epoch, hearing) = (lease.epoch().await, &mut listener.hearing);
+                    let settled = reconcile::reconcile(&self.store, epoch, hearing, self.config.timing).await?;
+                    pace.ran(begin, settled.is_some());
+                    settled.iter().for_each(|settled| answers.give(&self.bus, settled));
                 }
-                records = heartbeats.next(MAX_RECORDS) => {
+                records = listener.next() => {
                     let records = records?;
-                    if heard.elapsed() > self.config.runner_term / 2 {
-                        // Nobody was heard, so the bus was away, or this process: who is heard first must not make the
-                        // others look dead. A term that begins gives every runner a whole lease.
-                        epoch = self.lead(true).await?.ok_or(TermEnd::Deposed)?;
-                        info!(silence = ?heard.elapsed(), "after a silence, leading on from epoch={epoch}");
-                    }
-                    heard = Instant::now();
-                    self.record_heartbeats(epoch, records, &mut lives).await?;
+                    listener.record(lease, &records).await?;
+                    pace.on_heartbeats();
                 }
-                records = hints.next(MAX_RECORDS) => drop(records?),
+                records = hints.next(HINTS) => {
+                    records?;
+                    pace.on_hint();
+                }
                 _ = trim.tick() => self.trim().await,
-                _ = scan.tick() => {}
+                _ = scan.tick() => {
+                    listener.ask();
+                    pace.on_heartbeats();
+                }
             }
-            let settled = reconcile::reconcile(&self.store, epoch, self.config.timing).await?;
-            answers.give(&self.bus, &settled);
         }
     }
 
@@ -198,52 +194,41 @@ impl Orchestrator {
             warn!("what nobody needs any more stays for now: {error}");
         }
     }
+}
 
-    async fn record_heartbeats(&self, epoch: Epoch, records: Vec<Delivered>, lives: &mut Lives) -> Result<(), TermEnd> {
-        for record in records {
-            let status = match Envelope::parse(&record.payload) {
-                Ok(Envelope { message: Message::RunnerStatus(status), .. }) => status,
-                Ok(other) => {
-                    warn!(key = record.key, "ignored on runner_status: {:?}", other.topic());
-                    continue;
-                }
-                Err(error) => {
-                    // The next heartbeat carries the whole state again, so nothing is lost.
-                    warn!(key = record.key, "ignored on runner_status: {error}");
-                    continue;
-                }
-            };
-            lives.notice(&status);
-            if self.store.record_heartbeat(epoch, &status, self.config.runner_term).await? == Fenced::NotLeader {
+/// The lease of one term. Its epoch changes while it is held: an answer to a renewal is compared under the lock.
+struct Lease<'a> {
+    orchestrator: &'a Orchestrator,
+    epoch: Mutex<Epoch>,
+}
+
+impl Lease<'_> {
+    async fn epoch(&self) -> Epoch {
+        *self.epoch.lock().await
+    }
+
+    /// Returns only when the lease is lost.
+    async fn renew(&self) -> Result<std::convert::Infallible, TermEnd> {
+        let OrchestratorConfig { holder, term, runner_term, .. } = self.orchestrator.config;
+        let mut ticks = interval(term / 3);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let epoch = self.epoch.lock().await;
+            if self.orchestrator.store.lead(holder, false, term, runner_term).await? != Some(*epoch) {
                 return Err(TermEnd::Deposed);
             }
         }
-        Ok(())
+    }
+
+    /// Every runner gets a whole lease, under a new epoch.
+    async fn extend_runners(&self) -> Result<Epoch, TermEnd> {
+        let OrchestratorConfig { holder, term, runner_term, .. } = self.orchestrator.config;
+        let mut epoch = self.epoch.lock().await;
+        *epoch = self.orchestrator.store.lead(holder, true, term, runner_term).await?.ok_or(TermEnd::Deposed)?;
+        Ok(*epoch)
     }
 }
 
-/// Notices two runners of one name: of these only the newer gets work, and neither knows.
-#[derive(Default)]
-struct Lives {
-    newest: HashMap<RunnerId, Incarnation>,
-    /// Told of.
-    older: HashSet<Incarnation>,
-}
-
-impl Lives {
-    fn notice(&mut self, status: &RunnerStatus) {
-        let RunnerStatus { runner_id, incarnation, .. } = status;
-        let newest = self.newest.entry(runner_id.clone()).or_insert(*incarnation);
-        *newest = (*newest).max(*incarnation);
-        if incarnation < newest && self.older.insert(*incarnation) {
-            warn!(
-                runner = %runner_id,
-                %incarnation,
-                "a second process of this name began later and has its work; give each runner a name of its own"
-            );
-        }
-    }
-}
-
-/// Of one read: enough for a heartbeat of every runner of a large installation.
-const MAX_RECORDS: usize = 256;
+/// Of one read: they only wake us, however many there are.
+const HINTS: usize = 1024;

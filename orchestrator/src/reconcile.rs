@@ -1,6 +1,9 @@
-//! Executes the planner's actions until the world needs no more of them.
+//! Executes the planner's actions until the world needs no more of them, or others have waited long enough.
+
+use std::time::Duration;
 
 use framehook_core::{
+    evidence::Hearing,
     ids::Epoch,
     planner::{Action, Snapshot, Timing, plan},
 };
@@ -8,27 +11,45 @@ use framehook_infra::{
     store::{Fenced, SharedStore, StoreError},
     telemetry,
 };
+use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug, debug_span, error, field::Empty, info, info_span, warn};
 
-use crate::TermEnd;
+use crate::{TermEnd, metrics};
 
 /// More rounds than the longest way of a scenario through its states. Reaching it is a defect of the planner, which the
 /// next scan works off.
 const MAX_ROUNDS: usize = 50;
 
-/// Plans and executes until a plan moves nothing any more; gives what the last plan was made from.
-pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing) -> Result<Snapshot, TermEnd> {
+/// A plan may have thousands of actions. After this the rest is left to the next one, which knows what was heard meanwhile.
+const BUDGET: Duration = Duration::from_millis(500);
+
+/// Plans and executes until a plan moves nothing any more, or its time is over; gives what the last plan was made from,
+/// if that is all.
+pub(crate) async fn reconcile(
+    store: &SharedStore,
+    epoch: Epoch,
+    hearing: &mut Hearing,
+    timing: Timing,
+) -> Result<Option<Snapshot>, TermEnd> {
+    let end = Instant::now() + BUDGET;
     let mut snapshot = Snapshot::default();
     for _ in 0..MAX_ROUNDS {
         snapshot = store.snapshot().await?;
+        metrics::global().scanned();
         let mut moved = false;
-        for action in plan(&snapshot, timing) {
+        for action in plan(&snapshot, hearing, timing) {
+            if Instant::now() > end {
+                return Ok(None);
+            }
             let span = span(&action, &snapshot);
             let outcome = store.apply(epoch, &action).instrument(span.clone()).await;
             let _entered = span.entered();
             match outcome {
                 Ok(Fenced::Done(())) => {
                     log(&action);
+                    if let Action::Stop { scenario_id, generation, incarnation, .. } = action {
+                        hearing.told((scenario_id, generation, incarnation), snapshot.now_us, timing.resend_after);
+                    }
                     moved |= moves_state(&action);
                 }
                 // A user or a heartbeat was faster.
@@ -44,11 +65,11 @@ pub(crate) async fn reconcile(store: &SharedStore, epoch: Epoch, timing: Timing)
             }
         }
         if !moved {
-            return Ok(snapshot);
+            return Ok(Some(snapshot));
         }
     }
     warn!("the plan did not come to rest in {MAX_ROUNDS} rounds");
-    Ok(snapshot)
+    Ok(Some(snapshot))
 }
 
 /// Orders change nothing until a runner answers them.

@@ -14,6 +14,7 @@ mod deploy;
 mod docs;
 mod faults;
 mod hooks;
+mod late;
 mod lifecycle;
 mod matrix;
 mod owners;

@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod disk;
 pub mod evaluate;
+pub mod fleet;
 pub mod platform;
 pub mod process;
 pub mod release;

@@ -45,7 +45,7 @@ async fn health_runners_and_metrics() {
         labels: BTreeMap::from([("site".into(), "north".into())]),
         workers: vec![],
     };
-    app.store.record_heartbeat(epoch, &status, second).await.unwrap();
+    app.store.record_heartbeats(epoch, std::slice::from_ref(&status), 0, second).await.unwrap();
     let runner = &app.get("/runner").await.ok(200)["items"][0];
     assert_eq!((&runner["id"], &runner["alive"], &runner["capacity"]), (&json!("r1"), &json!(true), &json!(4)));
     assert_eq!(app.get("/readyz").await.ok(200)["runners_alive"], 1);
@@ -63,7 +63,7 @@ async fn health_runners_and_metrics() {
     for (phase, draining, free) in [("running", false, 3), ("finished", false, 4), ("finished", true, 0)] {
         status.sequence += 1;
         (status.workers, status.draining) = (vec![serde_json::from_value(worker(phase)).unwrap()], draining);
-        app.store.record_heartbeat(epoch, &status, second).await.unwrap();
+        app.store.record_heartbeats(epoch, std::slice::from_ref(&status), 0, second).await.unwrap();
         assert_eq!(app.get("/runner/r1").await.ok(200)["free"], free, "{phase}, draining: {draining}");
     }
 

@@ -13,7 +13,7 @@ use framehook_core::{
     message::{Envelope, Message, Topic},
 };
 use framehook_infra::{
-    bus::{Bus, BusError, Record, Result, SharedBus, Subscription, Tail},
+    bus::{Bus, BusError, Ends, Record, Result, SharedBus, Subscription, Tail},
     store::{PredictionQuery, ResultBatch, StoreOutcome},
 };
 use jiff::Timestamp;
@@ -44,6 +44,9 @@ impl Bus for Doubtful {
     }
     async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64> {
         self.bus.end_offset(topic, partition).await
+    }
+    async fn ends(&self, topic: Topic) -> Result<Ends> {
+        self.bus.ends(topic).await
     }
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
         self.bus.forget(topic, partition, offset).await

@@ -41,6 +41,15 @@ pub(crate) enum Guard {
     ReplacedIncarnation,
     /// An order that no heartbeat answers is given again: `RepeatDeploy`, and `Stop` while it is overdue.
     OrdersRepeated,
+    // ----- of a leader that may be late (`late`): `core::evidence` -----
+    /// A lease is over only by what was heard: `is_over`.
+    HeardUntil,
+    /// Leases begin anew after a time in which nobody could be heard: `Hearing::is_gap`.
+    LeaseAfterGap,
+    /// A heartbeat shows an order only if it came behind it: `arrived_after_us`.
+    ArrivedAfter,
+    /// An order that still lies in the outbox is not given again: `with_worker`.
+    PublishedFirst,
 }
 
 /// The protocol without some of its guards.
@@ -74,4 +83,10 @@ pub(crate) enum Broken {
     WorkerAtRest,
     /// Nothing is left of a purged scenario.
     LeftOver,
+    /// I10: a runner that never stopped telling was written off.
+    HealthyLost,
+    /// I10: a worker of such a runner was told to stop.
+    HealthyStopped,
+    /// Such a runner was given an order more than twice.
+    OrderedAgain,
 }

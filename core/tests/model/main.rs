@@ -7,6 +7,7 @@
 
 mod guard;
 mod host;
+mod late;
 mod search;
 mod store;
 mod world;
@@ -17,7 +18,7 @@ use framehook_core::state::Desired;
 
 use guard::{Broken, Guard, Without};
 use search::search;
-use world::Budget;
+use world::{Budget, World};
 
 const ALL: Without = Without(&[]);
 
@@ -67,7 +68,7 @@ const SECOND_LINES: Without = Without(&[
 /// some of its events.
 fn check_all(budget: Budget, without: Without, least: usize) {
     let mut lost = false;
-    let found = search(budget, without, None, |world| {
+    let found = search(World::new(budget), without, None, |world| {
         // One way for each state: both would take twice as long, and neighbours differ little.
         lost = !lost;
         assert!(world.clone().converges(without, lost), "orders lost: {lost}; does not converge: {world:#?}");
@@ -96,7 +97,7 @@ fn with_all_guards_two_failures_of_runners_break_nothing() {
 #[test]
 fn without_a_guard_something_breaks() {
     for (out, wanted, budget) in NEEDED {
-        let found = search(*budget, Without(out), Some(*wanted), |_| {});
+        let found = search(World::new(*budget), Without(out), Some(*wanted), |_| {});
         let Some((broken, trace)) = found.violation else { panic!("{wanted:?} holds without {out:?}") };
         println!("without {out:?}: {broken:?}, after {} states, by", found.states);
         trace.iter().for_each(|event| println!("    {event:?}"));
@@ -112,7 +113,7 @@ fn second_lines_are_not_needed_while_the_first_stand() {
 fn without_repetition_a_lost_order_is_missed() {
     let once = Without(&[Guard::OrdersRepeated]);
     let mut stuck = BTreeSet::new();
-    search(Budget { of_runners: 0, ..FAULT_AND_WISH }, ALL, None, |world| {
+    search(World::new(Budget { of_runners: 0, ..FAULT_AND_WISH }), ALL, None, |world| {
         if !world.clone().converges(once, true) {
             stuck.insert(world.store.desired);
         }

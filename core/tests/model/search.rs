@@ -6,31 +6,44 @@
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
-    hash::{DefaultHasher, Hash as _, Hasher as _},
+    hash::{DefaultHasher, Hash, Hasher as _},
 };
 
-use crate::{
-    guard::{Broken, Without},
-    world::{Budget, Event, World},
-};
+use crate::guard::{Broken, Without};
+
+/// A world in which something may happen next.
+pub(crate) trait Model: Clone + Hash {
+    type Event: Copy;
+
+    fn events(&self, without: Without) -> Vec<Self::Event>;
+
+    fn happen(&mut self, without: Without, event: Self::Event);
+
+    /// What the last event broke.
+    fn broken(&mut self) -> &mut Vec<Broken>;
+}
 
 /// Where the search ended: the shortest way to the violation, if there is one.
-pub(crate) struct Found {
+pub(crate) struct Found<E> {
     pub(crate) states: usize,
-    pub(crate) violation: Option<(Broken, Vec<Event>)>,
+    pub(crate) violation: Option<(Broken, Vec<E>)>,
 }
 
 /// Searches for `wanted`, or for any violation, and shows every state to `visit` on the way.
-pub(crate) fn search(budget: Budget, without: Without, wanted: Option<Broken>, mut visit: impl FnMut(&World)) -> Found {
-    let start = World::new(budget);
-    let mut known: HashMap<u64, Option<(u64, Event)>> = HashMap::from([(hash(&start), None)]);
+pub(crate) fn search<M: Model>(
+    start: M,
+    without: Without,
+    wanted: Option<Broken>,
+    mut visit: impl FnMut(&M),
+) -> Found<M::Event> {
+    let mut known: HashMap<u64, Option<(u64, M::Event)>> = HashMap::from([(hash(&start), None)]);
     let mut frontier = VecDeque::from([(hash(&start), start)]);
     while let Some((from, world)) = frontier.pop_front() {
         visit(&world);
         for event in world.events(without) {
             let mut next = world.clone();
             next.happen(without, event);
-            let broken = std::mem::take(&mut next.store.broken);
+            let broken = std::mem::take(next.broken());
             let is_wanted = |b: &Broken| wanted.is_none_or(|wanted| *b == wanted);
             if let Some(broken) = broken.into_iter().find(is_wanted) {
                 let mut trace = vec![event];
@@ -48,7 +61,7 @@ pub(crate) fn search(budget: Budget, without: Without, wanted: Option<Broken>, m
     Found { states: known.len(), violation: None }
 }
 
-fn hash(world: &World) -> u64 {
+fn hash(world: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     world.hash(&mut hasher);
     hasher.finish()

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_core::{
+    evidence::{self, Hearing},
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     invariants::{every_frame_once, generations, no_row_goes_back, one_live_generation},
     message::{Progress, WorkerPhase, WorkerStatus},
@@ -188,7 +189,7 @@ impl Store {
             state: worker.state,
             memory_mib: 1,
             // Before or after the runner was seen, and overdue: the model's timing waits for nothing.
-            ordered_at_us: if worker.heard { NOW - 2 } else { NOW },
+            order: evidence::Order { at_us: if worker.heard { NOW - 2 } else { NOW }, repeats: 0 },
             stop_ordered: worker.stop_ordered,
         }
     }
@@ -381,6 +382,11 @@ impl Store {
 /// Later than every time in a snapshot that has passed.
 const NOW: i64 = 10;
 
+/// Everything was heard.
+pub(crate) fn hearing() -> Hearing {
+    Hearing::since(NOW)
+}
+
 fn position(frame: u64) -> Position {
     Position { pts_us: frame.cast_signed(), frame }
 }
@@ -415,7 +421,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         memory_mib: None,
         draining: false,
         labels: BTreeMap::new(),
-        seen_at_us: NOW - 1,
+        arrived_after_us: NOW - 1,
         workers: runner.report.map(status).into_iter().collect(),
     }
 }

@@ -6,7 +6,8 @@
 //! being interrupted is a fault.
 //!
 //! Deliberately absent: time (a lease may end at any moment, an order is always overdue), several scenarios (they share
-//! nothing but room), and a worker that crashes while its runner lives (its frames land on their own rows).
+//! nothing but room), and a worker that crashes while its runner lives (its frames land on their own rows). What a leader
+//! concludes from time is checked in a world of its own (`late`).
 
 use std::{collections::BTreeSet, iter, time::Duration};
 
@@ -20,7 +21,8 @@ use framehook_core::{
 use crate::{
     guard::{Broken, Guard, Without},
     host::Host,
-    store::{FRAMES, Fenced, Order, Record, Report, Store, host},
+    search::Model,
+    store::{FRAMES, Fenced, Order, Record, Report, Store, hearing, host},
 };
 
 /// How much may go wrong in one run.
@@ -112,6 +114,23 @@ pub(crate) struct World {
     budget: Budget,
 }
 
+impl Model for World {
+    type Event = Event;
+
+    /// Everything that may happen now. More than makes a difference: what changes nothing leads to a known state.
+    fn events(&self, without: Without) -> Vec<Event> {
+        self.all_events(without)
+    }
+
+    fn happen(&mut self, without: Without, event: Event) {
+        self.let_happen(without, event);
+    }
+
+    fn broken(&mut self) -> &mut Vec<Broken> {
+        &mut self.store.broken
+    }
+}
+
 impl World {
     pub(crate) fn new(budget: Budget) -> Self {
         let mut leaders = [Leader::default(), Leader::default()];
@@ -130,8 +149,7 @@ impl World {
         }
     }
 
-    /// Everything that may happen now. More than makes a difference: what changes nothing leads to a known state.
-    pub(crate) fn events(&self, without: Without) -> Vec<Event> {
+    fn all_events(&self, without: Without) -> Vec<Event> {
         if self.store.generation > GENERATIONS {
             return vec![];
         }
@@ -209,7 +227,7 @@ impl World {
             if self.budget.faults > 0 {
                 let mut world = self.clone();
                 world.hear(without, leader, heard);
-                let planned = plan(&world.store.snapshot(), TIMING).len();
+                let planned = plan(&world.store.snapshot(), &hearing(), TIMING).len();
                 events.extend((0..planned).map(|after| Event::Lead { leader, heard, pause: Some(after) }));
             }
         }
@@ -228,7 +246,7 @@ impl World {
         }
     }
 
-    pub(crate) fn happen(&mut self, without: Without, event: Event) {
+    fn let_happen(&mut self, without: Without, event: Event) {
         self.store.broken.clear();
         let is_fault = self.is_fault(&event);
         self.budget.faults -= u8::from(is_fault);
@@ -302,7 +320,7 @@ impl World {
     /// As `reconcile` of the orchestrator: plans until a plan moves nothing any more.
     fn reconcile(&mut self, without: Without, leader: usize) {
         loop {
-            self.leaders[leader].plan = plan(&self.store.snapshot(), TIMING);
+            self.leaders[leader].plan = plan(&self.store.snapshot(), &hearing(), TIMING);
             if !self.resume(without, leader) {
                 return self.note();
             }
@@ -318,7 +336,7 @@ impl World {
     }
 
     fn reconcile_in_part(&mut self, without: Without, leader: usize, after: usize) {
-        let mut now = plan(&self.store.snapshot(), TIMING);
+        let mut now = plan(&self.store.snapshot(), &hearing(), TIMING);
         let later = now.split_off(after);
         self.leaders[leader].plan = now;
         self.resume(without, leader);
@@ -427,7 +445,7 @@ impl World {
     pub(crate) fn converges(mut self, without: Without, lost: bool) -> bool {
         if lost {
             self.orders.clear();
-            self.store.outbox.clear();
+            self.store.mark_published(without);
         }
         self.marks_late = false;
         (0..self.hosts.len()).filter(|&h| !self.hosts[h].alive).for_each(|h| {
@@ -480,6 +498,6 @@ impl World {
             Desired::Deleted => *purged,
         };
         let strays = self.hosts.iter().filter_map(Host::worker).count();
-        is_as_desired && strays == 0 && plan(&self.store.snapshot(), TIMING).is_empty()
+        is_as_desired && strays == 0 && plan(&self.store.snapshot(), &hearing(), TIMING).is_empty()
     }
 }

@@ -3,6 +3,8 @@
 //! One trait, one adapter a broker, one conformance suite that each adapter passes. Within a partition the
 //! order is that of publishing; records with the same key share a partition. Delivery is at least once.
 
+use std::collections::BTreeMap;
+
 use async_trait::async_trait;
 use framehook_core::message::{Envelope, Topic};
 
@@ -35,6 +37,9 @@ impl TryFrom<&Envelope> for Record {
     }
 }
 
+/// The next offset of each partition.
+pub type Ends = BTreeMap<i32, i64>;
+
 /// A record as read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
@@ -60,6 +65,10 @@ pub trait Bus: Send + Sync + 'static {
     /// The offset the next record of this partition will get: with a stored offset it gives a lag.
     async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64>;
 
+    /// The same of all partitions: a tail that has given everything before them has given all that was published before this
+    /// call. An error where a partition cannot be asked: an answer is never of before the call.
+    async fn ends(&self, topic: Topic) -> Result<Ends>;
+
     /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead does nothing.
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()>;
 
@@ -77,6 +86,9 @@ pub trait Bus: Send + Sync + 'static {
 pub trait Tail: Send {
     /// Waits for at least one record, gives at most `limit`. Cancel-safe: dropping the future loses nothing.
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>>;
+
+    /// Whether everything before these ends was given.
+    fn has_given(&self, ends: &Ends) -> bool;
 }
 
 #[async_trait]

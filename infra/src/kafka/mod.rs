@@ -36,7 +36,7 @@ use rdkafka::{
 };
 
 use self::publisher::{Outgoing, Publisher};
-use crate::bus::{Bus, BusError, Delivered, Record, Result, SharedBus, Subscription, Tail};
+use crate::bus::{Bus, BusError, Delivered, Ends, Record, Result, SharedBus, Subscription, Tail};
 
 /// For what a broker answers at once: some elections of a leader fit in.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
@@ -210,6 +210,15 @@ impl Bus for Kafka {
 
     async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64> {
         self.0.end_offset(topic, partition).await
+    }
+
+    async fn ends(&self, topic: Topic) -> Result<Ends> {
+        let partitions = 0..self.0.partitions[&topic];
+        let mut ends = Ends::new();
+        for partition in partitions {
+            ends.insert(partition, self.0.end_offset(topic, partition).await?);
+        }
+        Ok(ends)
     }
 
     /// Records go when they are old enough.

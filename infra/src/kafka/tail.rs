@@ -11,7 +11,7 @@ use super::{
     reader::{self, Reader},
     when_led,
 };
-use crate::bus::{BusError, Delivered, Fetched, Result, Tail};
+use crate::bus::{BusError, Delivered, Ends, Fetched, Result, Tail};
 
 /// librdkafka wants a name to assign partitions by hand. Brokers hear of it and store nothing.
 const GROUP: &str = "framehook-tail";
@@ -106,6 +106,11 @@ impl Tail for KafkaTail {
                 Err(error)
             }
         }
+    }
+
+    fn has_given(&self, ends: &Ends) -> bool {
+        let positions: Ends = self.reader.positions().collect();
+        ends.iter().all(|(partition, end)| positions.get(partition).is_some_and(|next| next >= end))
     }
 }
 

@@ -35,11 +35,12 @@ const ADD_WORKER: &str = "
 const SET_GENERATION: &str = "UPDATE scenarios SET generation = $1 WHERE id = $2";
 const TRACE: &str = "SELECT traceparent FROM scenarios WHERE id = $1";
 const ORDER_AGAIN: &str = "
-    UPDATE workers SET ordered_at = $3, updated_at = $3
+    UPDATE workers SET ordered_at = $3, repeats = repeats + 1, updated_at = $3
     WHERE scenario_id = $1 AND generation = $2 AND state IN ('pending', 'deployed', 'running')
     RETURNING deploy_order";
 const ORDER_STOP: &str = "
-    UPDATE workers SET stop_ordered = true, ordered_at = $4, updated_at = $4
+    UPDATE workers SET stop_ordered = true, ordered_at = $4, updated_at = $4,
+        repeats = CASE WHEN stop_ordered THEN repeats + 1 ELSE 0 END
     WHERE scenario_id = $1 AND generation = $2 AND incarnation = $3 AND state IN ('pending', 'deployed', 'running')";
 const MOVE_WORKER: &str = "
     UPDATE workers SET state = $4, reason = $5, updated_at = $6 WHERE scenario_id = $1 AND generation = $2 AND state = $3";

@@ -1,8 +1,9 @@
 //! The orchestrator's lease, the runners' leases, and the snapshot that is planned from.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use framehook_core::{
+    evidence::Order,
     ids::{Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     message::RunnerStatus,
     planner::{RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{later, signed, to_json},
+    sql::{later, newest, signed, to_json},
     store::{Fenced, Result, RunnerRecord, StoreError},
 };
 
@@ -23,17 +24,25 @@ const TAKE_LEASE: &str = "UPDATE leader_lease SET epoch = $1, holder = $2, expir
 const RESIGN: &str = "UPDATE leader_lease SET expires_at = 0 WHERE name = 'orchestrator' AND holder = $1";
 const EXTEND_RUNNERS: &str = "UPDATE runners SET expires_at = greatest(expires_at, $1) WHERE NOT lost";
 
-/// An incarnation that is written off, has a newer one, or has sent this or a later heartbeat already.
-const IS_PAST: &str = "
-    SELECT EXISTS (SELECT 1 FROM runners WHERE incarnation = $1 AND sequence >= $3)
-        OR EXISTS (SELECT 1 FROM runners WHERE runner_id = $2 AND incarnation > $1)";
-const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))";
-const HEARTBEAT: &str = "
-    INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at) VALUES ($1, $2, $3, $4, $5, $6)
+const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtextextended('heartbeats', 0))";
+/// Without those of an incarnation that has a newer one, or has sent this or a later heartbeat already.
+const HEARTBEATS: &str = "
+    INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at, arrived_after)
+    SELECT t.incarnation, t.runner_id, t.sequence, t.status, $5, $6, $7
+    FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::text[]) AS t (incarnation, runner_id, sequence, status)
+    WHERE NOT EXISTS (SELECT 1 FROM runners r WHERE r.incarnation = t.incarnation AND r.sequence >= t.sequence)
+      AND NOT EXISTS (SELECT 1 FROM runners r WHERE r.runner_id = t.runner_id AND r.incarnation > t.incarnation)
     ON CONFLICT (incarnation) DO UPDATE SET sequence = excluded.sequence, status = excluded.status,
-        expires_at = excluded.expires_at, seen_at = excluded.seen_at, lost = false";
-const WORKER_STATUS: &str =
-    "UPDATE workers SET status = $1, updated_at = $2 WHERE scenario_id = $3 AND generation = $4 AND incarnation = $5";
+        expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after,
+        lost = false
+    RETURNING incarnation";
+/// Most of them say what they said before: those cost a look.
+const WORKER_STATUSES: &str = "
+    UPDATE workers w SET status = t.status, updated_at = $5
+    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[])
+              AS t (scenario_id, generation, incarnation, status) ORDER BY scenario_id, generation) t
+    WHERE w.scenario_id = t.scenario_id AND w.generation = t.generation AND w.incarnation = t.incarnation
+      AND w.status IS DISTINCT FROM t.status";
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
@@ -45,11 +54,12 @@ pub(super) const UNSETTLED: &str = "
            OR (state = 'stopped' AND desired = 'running'))
     ORDER BY s.id";
 pub(super) const LIVE_WORKERS: &str = "
-    SELECT w.scenario_id, w.generation, w.runner_id, w.incarnation, w.state, w.ordered_at, w.stop_ordered, s.memory_mib
+    SELECT w.scenario_id, w.generation, w.runner_id, w.incarnation, w.state, w.ordered_at, w.repeats, w.stop_ordered,
+           s.memory_mib
     FROM workers w JOIN scenarios s ON s.id = w.scenario_id
     WHERE w.state IN ('pending', 'deployed', 'running') ORDER BY w.scenario_id";
-const PRESENT_RUNNERS: &str =
-    "SELECT incarnation, runner_id, status, expires_at, seen_at FROM runners WHERE NOT lost ORDER BY incarnation";
+const PRESENT_RUNNERS: &str = "
+    SELECT incarnation, runner_id, status, expires_at, arrived_after FROM runners WHERE NOT lost ORDER BY incarnation";
 
 /// Of each runner its newest life.
 macro_rules! select_runner {
@@ -102,41 +112,43 @@ pub(super) async fn leads(conn: &mut PgConnection, epoch: Epoch) -> Result<bool>
     Ok(current == Some(epoch))
 }
 
-pub(super) async fn heartbeat(
+pub(super) async fn heartbeats(
     db: &Database,
     epoch: Epoch,
-    status: &RunnerStatus,
+    heartbeats: &[RunnerStatus],
+    arrived_after_us: i64,
     term: Duration,
 ) -> Result<Fenced<()>> {
+    let mut told = newest(heartbeats);
     let mut tx = db.write().await?;
     if !leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
     }
     // Two lives of one runner, or two heartbeats of one life, are judged one after the other.
-    sqlx::query(ONE_AT_A_TIME).bind(&status.runner_id.0).execute(&mut *tx).await?;
-    let (incarnation, sequence, now) = (status.incarnation.0, signed(status.sequence), now_us(&mut tx).await?);
-    let is_past = sqlx::query_scalar(IS_PAST).bind(incarnation).bind(&status.runner_id.0).bind(sequence);
-    if is_past.fetch_one(&mut *tx).await? {
-        return Ok(Fenced::Done(()));
-    }
-    sqlx::query(HEARTBEAT)
-        .bind(incarnation)
-        .bind(&status.runner_id.0)
-        .bind(sequence)
-        .bind(to_json(status)?)
-        .bind(later(now, term))
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-    let mut workers: Vec<_> = status.workers.iter().collect();
-    workers.sort_by_key(|worker| (worker.scenario_id, worker.generation));
-    for worker in workers {
-        let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);
-        let update = update.bind(worker.scenario_id.0).bind(worker.generation).bind(incarnation);
-        update.execute(&mut *tx).await?;
-    }
+    sqlx::query(ONE_AT_A_TIME).execute(&mut *tx).await?;
+    let now = now_us(&mut tx).await?;
+    let incarnations: Vec<_> = told.iter().map(|t| t.incarnation.0).collect();
+    let runners: Vec<_> = told.iter().map(|t| t.runner_id.0.as_str()).collect();
+    let sequences: Vec<_> = told.iter().map(|t| signed(t.sequence)).collect();
+    let statuses = told.iter().map(to_json).collect::<Result<Vec<_>>>()?;
+    let record = sqlx::query_scalar(HEARTBEATS).bind(incarnations).bind(runners).bind(sequences).bind(statuses);
+    let record = record.bind(later(now, term)).bind(now).bind(arrived_after_us);
+    let news: HashSet<Uuid> = record.fetch_all(&mut *tx).await?.into_iter().collect();
+    told.retain(|t| news.contains(&t.incarnation.0));
+    worker_statuses(&mut tx, now, &told).await?;
     tx.commit().await?;
     Ok(Fenced::Done(()))
+}
+
+async fn worker_statuses(conn: &mut PgConnection, now: i64, heartbeats: &[&RunnerStatus]) -> Result<()> {
+    let workers: Vec<_> = heartbeats.iter().flat_map(|h| h.workers.iter().map(|w| (h.incarnation.0, w))).collect();
+    let scenarios: Vec<_> = workers.iter().map(|(_, w)| w.scenario_id.0).collect();
+    let generations: Vec<_> = workers.iter().map(|(_, w)| w.generation).collect();
+    let incarnations: Vec<_> = workers.iter().map(|(incarnation, _)| *incarnation).collect();
+    let statuses = workers.iter().map(|(_, w)| to_json(w)).collect::<Result<Vec<_>>>()?;
+    let update = sqlx::query(WORKER_STATUSES).bind(scenarios).bind(generations).bind(incarnations).bind(statuses);
+    update.bind(now).execute(conn).await?;
+    Ok(())
 }
 
 pub(super) async fn snapshot(db: &Database) -> Result<Snapshot> {
@@ -177,7 +189,7 @@ fn worker(row: &PgRow) -> Result<WorkerFacts> {
         incarnation: Incarnation(row.col("incarnation")?),
         state: row.parsed("state")?,
         memory_mib: row.memory_mib()?,
-        ordered_at_us: row.col("ordered_at")?,
+        order: Order { at_us: row.col("ordered_at")?, repeats: row.col::<i32>("repeats")?.unsigned_abs() },
         stop_ordered: row.col("stop_ordered")?,
     })
 }
@@ -192,7 +204,7 @@ fn runner_facts(row: &PgRow) -> Result<RunnerFacts> {
         memory_mib: status.memory_mib,
         draining: status.draining,
         labels: status.labels,
-        seen_at_us: row.col("seen_at")?,
+        arrived_after_us: row.col("arrived_after")?,
         workers: status.workers,
     })
 }

@@ -34,7 +34,7 @@ const MARK: &str = "
     WITH published AS (
         UPDATE outbox_scenario SET published_at = $1 WHERE id = ANY($2) AND published_at IS NULL
         RETURNING deploys_scenario, deploys_generation)
-    UPDATE workers w SET state = 'deployed', updated_at = $1 FROM published p
+    UPDATE workers w SET state = 'deployed', ordered_at = $1, updated_at = $1 FROM published p
     WHERE w.scenario_id = p.deploys_scenario AND w.generation = p.deploys_generation AND w.state = 'pending'";
 const TRIM_OUTBOX: &str = "DELETE FROM outbox_scenario WHERE published_at < $1";
 const TRIM_RUNNERS: &str = "

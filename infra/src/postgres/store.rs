@@ -14,7 +14,7 @@ use framehook_core::{
 };
 use uuid::Uuid;
 
-use super::{Database, actions, artifacts, delivery, orchestrator, outbox, partitions, results, scenarios};
+use super::{Database, actions, artifacts, delivery, now_us, orchestrator, outbox, partitions, results, scenarios};
 use crate::store::*;
 
 pub(super) struct PostgresStore(pub(super) Arc<Database>);
@@ -115,8 +115,18 @@ impl Store for PostgresStore {
         orchestrator::resign(&self.0, holder).await
     }
 
-    async fn record_heartbeat(&self, epoch: Epoch, status: &RunnerStatus, term: Duration) -> Result<Fenced<()>> {
-        self.0.retrying(|| orchestrator::heartbeat(&self.0, epoch, status, term)).await
+    async fn record_heartbeats(
+        &self,
+        epoch: Epoch,
+        heartbeats: &[RunnerStatus],
+        arrived_after_us: i64,
+        term: Duration,
+    ) -> Result<Fenced<()>> {
+        self.0.retrying(|| orchestrator::heartbeats(&self.0, epoch, heartbeats, arrived_after_us, term)).await
+    }
+
+    async fn now_us(&self) -> Result<i64> {
+        Ok(now_us(&mut *self.0.pool.acquire().await?).await?)
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

@@ -22,7 +22,7 @@ use super::{
     window::Window,
 };
 use crate::{
-    bus::{Bus, BusError, Delivered, Fetched, Record, Result, Subscription, Tail},
+    bus::{Bus, BusError, Delivered, Ends, Fetched, Record, Result, Subscription, Tail},
     space::Shortage,
     store::StoreError,
 };
@@ -66,11 +66,11 @@ pub(super) struct EmbeddedBus {
 /// What readers need.
 struct Log {
     database: Arc<Database>,
-    ends: Arc<Ends>,
+    ends: Arc<Grown>,
 }
 
 /// The offset the next record of each topic gets.
-type Ends = BTreeMap<Topic, watch::Sender<i64>>;
+type Grown = BTreeMap<Topic, watch::Sender<i64>>;
 
 /// What is kept of each topic that readers begin at the end of.
 pub(super) type Windows = BTreeMap<Topic, Window>;
@@ -83,7 +83,7 @@ pub(super) struct Publication {
 
 impl EmbeddedBus {
     pub(super) async fn open(database: Arc<Database>) -> sqlx::Result<Self> {
-        let mut ends = Ends::new();
+        let mut ends = Grown::new();
         for topic in Topic::ALL {
             sqlx::query(ADD_TOPIC).bind(topic.name()).execute(&database.writer).await?;
             let end = sqlx::query_scalar(END).bind(topic.name()).fetch_one(&database.writer).await?;
@@ -133,6 +133,10 @@ impl Bus for EmbeddedBus {
         Ok(self.log.end(topic))
     }
 
+    async fn ends(&self, topic: Topic) -> Result<Ends> {
+        Ok(Ends::from([(PARTITION, self.log.end(topic))]))
+    }
+
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
         check(partition)?;
         sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&self.log.database.writer).await?;
@@ -162,7 +166,7 @@ fn closed() -> BusError {
 async fn commit_publications(
     writer: SqlitePool,
     room: Arc<Room>,
-    ends: Arc<Ends>,
+    ends: Arc<Grown>,
     mut requests: mpsc::Receiver<Publication>,
 ) {
     let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
@@ -294,6 +298,10 @@ impl Tail for Cursor {
                 None => self.position = end,
             }
         }
+    }
+
+    fn has_given(&self, ends: &Ends) -> bool {
+        ends.values().all(|end| self.position >= *end)
     }
 }
 

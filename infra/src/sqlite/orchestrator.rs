@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use framehook_core::{
+    evidence::Order,
     ids::{Epoch, Generation, RunnerId, ScenarioId},
     message::RunnerStatus,
     planner::{RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
@@ -13,7 +14,7 @@ use uuid::Uuid;
 use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{later, signed, to_json},
+    sql::{later, newest, signed, to_json},
     store::{Fenced, Result, RunnerRecord, StoreError},
 };
 
@@ -25,16 +26,19 @@ const TAKE_LEASE: &str = "
 const RESIGN: &str = "UPDATE leader_lease SET expires_at = 0 WHERE name = 'orchestrator' AND holder = ?";
 const EXTEND_RUNNERS: &str = "UPDATE runners SET expires_at = max(expires_at, ?) WHERE lost = 0";
 
-/// An incarnation that is written off, has a newer one, or has sent this or a later heartbeat already.
+/// An incarnation that has a newer one, or has sent this or a later heartbeat already.
 const IS_PAST: &str = "
     SELECT EXISTS (SELECT 1 FROM runners WHERE incarnation = ?1 AND sequence >= ?3)
         OR EXISTS (SELECT 1 FROM runners WHERE runner_id = ?2 AND incarnation > ?1)";
 const HEARTBEAT: &str = "
-    INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at) VALUES (?, ?, ?, ?, ?, ?)
+    INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at, arrived_after)
+    VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (incarnation) DO UPDATE SET sequence = excluded.sequence, status = excluded.status,
-        expires_at = excluded.expires_at, seen_at = excluded.seen_at, lost = 0";
-const WORKER_STATUS: &str =
-    "UPDATE workers SET status = ?, updated_at = ? WHERE scenario_id = ? AND generation = ? AND incarnation = ?";
+        expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after, lost = 0";
+/// Most of them say what they said before: those cost a look.
+const WORKER_STATUS: &str = "
+    UPDATE workers SET status = ?1, updated_at = ?2
+    WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5 AND status IS NOT ?1";
 
 /// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
 pub(super) const UNSETTLED: &str = "
@@ -46,11 +50,12 @@ pub(super) const UNSETTLED: &str = "
            OR (state = 'stopped' AND desired = 'running'))
     ORDER BY s.id";
 const LIVE_WORKERS: &str = "
-    SELECT w.scenario_id, w.generation, w.runner_id, w.incarnation, w.state, w.ordered_at, w.stop_ordered, s.memory_mib
+    SELECT w.scenario_id, w.generation, w.runner_id, w.incarnation, w.state, w.ordered_at, w.repeats, w.stop_ordered,
+           s.memory_mib
     FROM workers w JOIN scenarios s ON s.id = w.scenario_id
     WHERE w.state IN ('pending', 'deployed', 'running') ORDER BY w.scenario_id";
-const PRESENT_RUNNERS: &str =
-    "SELECT incarnation, runner_id, status, expires_at, seen_at FROM runners WHERE lost = 0 ORDER BY incarnation";
+const PRESENT_RUNNERS: &str = "
+    SELECT incarnation, runner_id, status, expires_at, arrived_after FROM runners WHERE lost = 0 ORDER BY incarnation";
 
 /// Of each runner its newest life.
 macro_rules! select_runner {
@@ -107,34 +112,32 @@ pub(super) async fn leads(conn: &mut SqliteConnection, epoch: Epoch) -> Result<b
     Ok(current == Some(epoch))
 }
 
-pub(super) async fn heartbeat(
+pub(super) async fn heartbeats(
     db: &Database,
     epoch: Epoch,
-    status: &RunnerStatus,
+    heartbeats: &[RunnerStatus],
+    arrived_after_us: i64,
     term: Duration,
 ) -> Result<Fenced<()>> {
     let mut tx = db.write().await?;
     if !leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
     }
-    let (incarnation, sequence, now) = (status.incarnation.to_string(), signed(status.sequence), now_us());
-    let is_past = sqlx::query_scalar(IS_PAST).bind(&incarnation).bind(&status.runner_id.0).bind(sequence);
-    if is_past.fetch_one(&mut *tx).await? {
-        return Ok(Fenced::Done(()));
-    }
-    sqlx::query(HEARTBEAT)
-        .bind(&incarnation)
-        .bind(&status.runner_id.0)
-        .bind(sequence)
-        .bind(to_json(status)?)
-        .bind(later(now, term))
-        .bind(now)
-        .execute(&mut *tx)
-        .await?;
-    for worker in &status.workers {
-        let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);
-        let update = update.bind(worker.scenario_id.to_string()).bind(worker.generation).bind(&incarnation);
-        update.execute(&mut *tx).await?;
+    let now = now_us();
+    for status in newest(heartbeats) {
+        let (incarnation, sequence) = (status.incarnation.to_string(), signed(status.sequence));
+        let is_past = sqlx::query_scalar(IS_PAST).bind(&incarnation).bind(&status.runner_id.0).bind(sequence);
+        if is_past.fetch_one(&mut *tx).await? {
+            continue;
+        }
+        let record = sqlx::query(HEARTBEAT).bind(&incarnation).bind(&status.runner_id.0).bind(sequence);
+        let record = record.bind(to_json(status)?).bind(later(now, term)).bind(now).bind(arrived_after_us);
+        record.execute(&mut *tx).await?;
+        for worker in &status.workers {
+            let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);
+            let update = update.bind(worker.scenario_id.to_string()).bind(worker.generation).bind(&incarnation);
+            update.execute(&mut *tx).await?;
+        }
     }
     tx.commit().await?;
     Ok(Fenced::Done(()))
@@ -177,7 +180,7 @@ fn worker(row: &SqliteRow) -> Result<WorkerFacts> {
         incarnation: row.parsed("incarnation")?,
         state: row.parsed("state")?,
         memory_mib: row.memory_mib()?,
-        ordered_at_us: row.col("ordered_at")?,
+        order: Order { at_us: row.col("ordered_at")?, repeats: row.col("repeats")? },
         stop_ordered: row.col("stop_ordered")?,
     })
 }
@@ -192,7 +195,7 @@ fn runner_facts(row: &SqliteRow) -> Result<RunnerFacts> {
         memory_mib: status.memory_mib,
         draining: status.draining,
         labels: status.labels,
-        seen_at_us: row.col("seen_at")?,
+        arrived_after_us: row.col("arrived_after")?,
         workers: status.workers,
     })
 }

@@ -16,7 +16,8 @@ const PUT: &str = "
 const UNPUBLISHED: &str = "SELECT envelope FROM outbox_scenario WHERE published_at IS NULL ORDER BY sequence LIMIT ?";
 const MARK: &str = "UPDATE outbox_scenario SET published_at = ? WHERE id = ? AND published_at IS NULL";
 const DEPLOYED: &str = "
-    UPDATE workers SET state = 'deployed', updated_at = ?1 WHERE state = 'pending' AND (scenario_id, generation) IN
+    UPDATE workers SET state = 'deployed', ordered_at = ?1, updated_at = ?1
+    WHERE state = 'pending' AND (scenario_id, generation) IN
         (SELECT deploys_scenario, deploys_generation FROM outbox_scenario WHERE id = ?2)";
 /// The scenario was quicker gone than its last message was out.
 const FORGET: &str = "DELETE FROM outbox_scenario WHERE id = ? AND scenario_id IN (SELECT id FROM deleted_scenarios)";

@@ -15,7 +15,7 @@ use framehook_core::{
 };
 use uuid::Uuid;
 
-use super::{Database, actions, artifacts, delivery, housekeeping, orchestrator, outbox, results, scenarios};
+use super::{Database, actions, artifacts, delivery, housekeeping, now_us, orchestrator, outbox, results, scenarios};
 use crate::store::*;
 
 pub(super) struct SqliteStore(pub(super) Arc<Database>);
@@ -117,8 +117,19 @@ impl Store for SqliteStore {
         orchestrator::resign(&self.0, holder).await
     }
 
-    async fn record_heartbeat(&self, epoch: Epoch, status: &RunnerStatus, term: Duration) -> Result<Fenced<()>> {
-        self.0.room.despite_full(|| orchestrator::heartbeat(&self.0, epoch, status, term)).await
+    async fn record_heartbeats(
+        &self,
+        epoch: Epoch,
+        heartbeats: &[RunnerStatus],
+        arrived_after_us: i64,
+        term: Duration,
+    ) -> Result<Fenced<()>> {
+        let record = || orchestrator::heartbeats(&self.0, epoch, heartbeats, arrived_after_us, term);
+        self.0.room.despite_full(record).await
+    }
+
+    async fn now_us(&self) -> Result<i64> {
+        Ok(now_us())
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {

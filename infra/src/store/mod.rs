@@ -158,10 +158,20 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the lease up, so that another takes over at once.
     async fn resign(&self, holder: Uuid) -> Result<()>;
 
-    /// Records a heartbeat: the runner's lease and the status of its workers. An older sequence number of the same incarnation
-    /// changes nothing, nor does an incarnation that a newer one of the same runner has replaced. One that was only written off, because
-    /// it was not heard of, is back: its old workers are strays by then, fenced by their generation, and are stopped.
-    async fn record_heartbeat(&self, epoch: Epoch, status: &RunnerStatus, term: Duration) -> Result<Fenced<()>>;
+    /// Records heartbeats in one transaction: the runners' leases and the status of their workers. Of several of one incarnation the
+    /// newest counts. An older sequence number than the one recorded changes nothing, nor does an incarnation that a newer one
+    /// of the same runner has replaced before. One that was only written off, because it was not heard of, is back: its old workers are
+    /// strays by then, fenced by their generation, and are stopped. All of them reached the bus after `arrived_after_us`.
+    async fn record_heartbeats(
+        &self,
+        epoch: Epoch,
+        heartbeats: &[RunnerStatus],
+        arrived_after_us: i64,
+        term: Duration,
+    ) -> Result<Fenced<()>>;
+
+    /// The clock that all times of leases and orders are of.
+    async fn now_us(&self) -> Result<i64>;
 
     /// One consistent read of what the planner needs, scenarios oldest first.
     async fn snapshot(&self) -> Result<Snapshot>;

@@ -94,6 +94,23 @@ pub(crate) async fn a_tail_begins_at_the_end(backend: &impl BusBackend) {
     assert!(read(second.as_mut(), 1, 10).await.iter().map(number).eq(12..13));
 }
 
+pub(crate) async fn a_tail_knows_when_it_has_given_everything(backend: &impl BusBackend) {
+    let bus = backend.bus().await;
+    bus.publish(Topic::RunnerStatus, records(0..5)).await.unwrap();
+    let mut tail = bus.tail(Topic::RunnerStatus).await.unwrap();
+    let at_first = bus.ends(Topic::RunnerStatus).await.unwrap();
+    assert!(tail.has_given(&at_first), "it begins there");
+    bus.publish(Topic::RunnerStatus, records(5..15)).await.unwrap();
+    let ends = bus.ends(Topic::RunnerStatus).await.unwrap();
+    assert!(tail.has_given(&at_first) && !tail.has_given(&ends));
+    let given = read(tail.as_mut(), 10, 4).await;
+    assert!(tail.has_given(&ends));
+    assert_eq!(ends[&given[9].partition], given[9].offset + 1);
+    bus.publish(Topic::RunnerStatus, records(15..16)).await.unwrap();
+    assert!(tail.has_given(&ends), "what came later was not asked for");
+    assert!(!tail.has_given(&bus.ends(Topic::RunnerStatus).await.unwrap()));
+}
+
 pub(crate) async fn a_waiting_tail_is_woken(backend: &impl BusBackend) {
     let bus = backend.bus().await;
     let mut tails = JoinSet::new();

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     delivery::Delivery,
+    evidence::Hearing,
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     input::{InputOptions, TensorInfo},
     message::{Envelope, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
-    planner::{Action, Snapshot},
+    planner::{Action, Snapshot, Timing, plan},
     prediction::{Detection, FrameTimings, PluginIdentity, Position, Prediction, Provenance},
     reason::{Reason, ReasonCode},
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
@@ -37,6 +38,9 @@ pub(crate) trait BusBackend {
 
 /// A term that does not end within a test.
 pub(crate) const LONG: Duration = Duration::from_secs(3600);
+
+/// Any time, that of all heartbeats here.
+pub(crate) const ARRIVED_AFTER: i64 = 1_700_000_000_000_000;
 
 pub(crate) const CONSUMER: &str = "inbox";
 pub(crate) const TOPIC: &str = "results";
@@ -177,8 +181,12 @@ impl World {
     pub(crate) async fn report(&mut self, workers: Vec<WorkerStatus>) {
         self.heartbeat.sequence += 1;
         self.heartbeat.workers = workers;
-        let recorded = self.store.record_heartbeat(self.epoch, &self.heartbeat, LONG).await.unwrap();
+        let recorded = self.hear(std::slice::from_ref(&self.heartbeat)).await;
         assert_eq!(recorded, Fenced::Done(()));
+    }
+
+    pub(crate) async fn hear(&self, heartbeats: &[RunnerStatus]) -> Fenced<()> {
+        self.store.record_heartbeats(self.epoch, heartbeats, ARRIVED_AFTER, LONG).await.unwrap()
     }
 
     pub(crate) async fn create(&self, name: &str) -> ScenarioRecord {
@@ -246,6 +254,12 @@ impl World {
 
     pub(crate) async fn snapshot(&self) -> Snapshot {
         self.store.snapshot().await.unwrap()
+    }
+
+    /// Of a leader that has heard everything.
+    pub(crate) async fn plan(&self) -> Vec<Action> {
+        let snapshot = self.snapshot().await;
+        plan(&snapshot, &Hearing::since(snapshot.now_us), Timing::default())
     }
 
     pub(crate) async fn outbox(&self) -> Vec<Envelope> {

@@ -6,7 +6,7 @@ use framehook_core::{
     ids::{Generation, ScenarioId},
     invariants,
     message::{Message, WorkerPhase},
-    planner::{Action, Timing, plan},
+    planner::Action,
     prediction::Position,
     reason::{Reason, ReasonCode},
     state::{Desired, SCENARIO_TRANSITIONS, ScenarioState, WORKER_TRANSITIONS, WorkerState},
@@ -168,7 +168,7 @@ pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl Store
         let snapshot = world.snapshot().await;
         let [worker] = &snapshot.workers[..] else { panic!("one live worker: {snapshot:?}") };
         assert_eq!((worker.scenario_id, worker.generation), (id, generation));
-        assert!(!worker.stop_ordered && worker.ordered_at_us <= snapshot.now_us);
+        assert!(!worker.stop_ordered && worker.order.at_us <= snapshot.now_us);
         world.done(move_worker(id, generation, WorkerState::Pending, WorkerState::Lost)).await;
         workers.push((id, generation, WorkerState::Lost));
         from = S::Recovering;
@@ -192,14 +192,14 @@ pub(crate) async fn repeating_and_stopping(backend: &impl StoreBackend) {
     let id = world.create("any").await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
     let first = world.publish_outbox().await.pop().unwrap();
-    let ordered = world.snapshot().await.workers[0].ordered_at_us;
+    let ordered = world.snapshot().await.workers[0].order.at_us;
 
     world.done(Action::RepeatDeploy { scenario_id: id, generation: 1 }).await;
     let [again] = &world.outbox().await[..] else { panic!("one order") };
     assert_eq!(again.message, first.message);
     assert_ne!(again.id, first.id);
     let worker = &world.snapshot().await.workers[0];
-    assert!(worker.ordered_at_us >= ordered && !worker.stop_ordered);
+    assert!(worker.order.at_us >= ordered && !worker.stop_ordered);
     assert_eq!(worker.state, WorkerState::Deployed);
     world.publish_outbox().await;
 
@@ -296,7 +296,7 @@ pub(crate) async fn the_planner_settles_everything(backend: &impl StoreBackend) 
         if round == 10 {
             world.store.set_desired(ids[3].0, Desired::Deleted).await.unwrap();
         }
-        for action in plan(&world.snapshot().await, Timing::default()) {
+        for action in world.plan().await {
             // An earlier action of the same plan may have moved on what a later one starts from.
             assert_ne!(world.apply(action).await, Fenced::NotLeader);
         }
@@ -338,7 +338,7 @@ pub(crate) async fn an_unreadable_last_frame_keeps_nothing_from_completing(backe
     world.store(predictions(id, 1, 0..2)).await;
     world.report(vec![published(id, 1, WorkerPhase::Finished, 2)]).await;
     let settle = async |world: &World| {
-        for action in plan(&world.snapshot().await, Timing::default()) {
+        for action in world.plan().await {
             world.done(action).await;
         }
         world.record(id).await.state

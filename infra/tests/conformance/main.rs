@@ -73,6 +73,8 @@ macro_rules! store_suite {
                 a_new_epoch_extends_the_leases_of_runners,
                 every_write_checks_the_epoch,
                 heartbeats_in_any_order,
+                of_a_batch_the_newest_of_each_incarnation_counts,
+                orders_are_counted_from_when_they_were_published,
                 a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again,
                 a_newer_incarnation_replaces_an_older_one,
                 the_snapshot_shows_what_is_not_at_rest,
@@ -107,6 +109,7 @@ macro_rules! bus_suite {
             bus {
                 records_keep_their_order_and_offsets_grow,
                 a_tail_begins_at_the_end,
+                a_tail_knows_when_it_has_given_everything,
                 a_waiting_tail_is_woken,
                 dropping_a_waiting_reader_loses_nothing,
                 a_subscription_reads_from_where_it_seeks,

@@ -12,7 +12,7 @@ use framehook_infra::store::Fenced;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::fixtures::{LONG, StoreBackend, World, move_scenario, move_worker, scenario, status};
+use crate::fixtures::{ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, scenario, status};
 
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
     let store = backend.store().await;
@@ -35,7 +35,8 @@ pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
 pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     world.heartbeat.sequence += 1;
-    world.store.record_heartbeat(world.epoch, &world.heartbeat, Duration::ZERO).await.unwrap();
+    let heartbeat = [world.heartbeat.clone()];
+    world.store.record_heartbeats(world.epoch, &heartbeat, ARRIVED_AFTER, Duration::ZERO).await.unwrap();
     let expires = async |world: &World| world.snapshot().await.runners[0].expires_at_us;
     let expired = expires(&world).await;
     let now = world.snapshot().await.now_us;
@@ -75,7 +76,8 @@ pub(crate) async fn every_write_checks_the_epoch(backend: &impl StoreBackend) {
             assert_eq!(world.store.apply(epoch, action).await.unwrap(), Fenced::NotLeader, "{action:?}");
         }
         world.heartbeat.sequence += 1;
-        let recorded = world.store.record_heartbeat(epoch, &world.heartbeat, LONG).await.unwrap();
+        let heartbeat = [world.heartbeat.clone()];
+        let recorded = world.store.record_heartbeats(epoch, &heartbeat, ARRIVED_AFTER, LONG).await.unwrap();
         assert_eq!(recorded, Fenced::NotLeader);
     }
     assert_eq!(format!("{:?}", facts(&world).await), before);
@@ -101,8 +103,7 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
 
     for sequence in [newest.sequence, newest.sequence - 1] {
         let late = RunnerStatus { sequence, workers: vec![status(id, 1, WorkerPhase::Failed)], ..newest.clone() };
-        let recorded = world.store.record_heartbeat(world.epoch, &late, LONG).await.unwrap();
-        assert_eq!(recorded, Fenced::Done(()));
+        assert_eq!(world.hear(&[late]).await, Fenced::Done(()));
         assert_eq!(world.store.runner(&newest.runner_id).await.unwrap().unwrap().status, newest);
         assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
     }
@@ -111,16 +112,92 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
     let (runner_id, incarnation) = (RunnerId("elsewhere".into()), Incarnation::generate());
     let workers = vec![status(id, 1, WorkerPhase::Failed)];
     let stranger = RunnerStatus { runner_id, incarnation, workers, ..newest };
-    world.store.record_heartbeat(world.epoch, &stranger, LONG).await.unwrap();
+    world.hear(std::slice::from_ref(&stranger)).await;
     assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
 
     let snapshot = world.snapshot().await;
     let here = snapshot.runners.iter().find(|r| r.id == world.heartbeat.runner_id).unwrap();
     assert_eq!((here.incarnation, here.capacity, here.draining), (world.heartbeat.incarnation, 100, false));
     assert_eq!(here.workers, world.heartbeat.workers);
-    assert!(here.seen_at_us <= snapshot.now_us && snapshot.now_us < here.expires_at_us);
+    assert_eq!(here.arrived_after_us, ARRIVED_AFTER);
+    assert!(snapshot.now_us < here.expires_at_us);
     let listed: Vec<_> = world.store.runners().await.unwrap().into_iter().map(|r| (r.id, r.lost)).collect();
     assert_eq!(listed, [(stranger.runner_id, false), (world.heartbeat.runner_id.clone(), false)]);
+}
+
+pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &impl StoreBackend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    let here = world.heartbeat.clone();
+    let beat = |sequence: u64, phase| RunnerStatus {
+        sequence: here.sequence + sequence,
+        workers: vec![status(id, 1, phase)],
+        ..here.clone()
+    };
+    let phase = async || world.record(id).await.worker.unwrap().status.map(|s| s.phase);
+    let row = async |id: &RunnerId| world.store.runner(id).await.unwrap();
+    world.hear(&[]).await;
+
+    // In whatever order they come, and with others between them.
+    let stranger = |name: &str, incarnation, sequence| RunnerStatus {
+        runner_id: RunnerId(name.into()),
+        incarnation,
+        sequence,
+        workers: vec![],
+        ..here.clone()
+    };
+    let [old, new] = [Incarnation::generate(), Incarnation::generate()];
+    let batch = [
+        beat(1, WorkerPhase::Starting),
+        stranger("there", old, 7),
+        beat(3, WorkerPhase::Running),
+        stranger("elsewhere", Incarnation::generate(), 1),
+        beat(2, WorkerPhase::Recovering),
+    ];
+    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(phase().await, Some(WorkerPhase::Running));
+    assert_eq!(row(&here.runner_id).await.unwrap().status.sequence, here.sequence + 3);
+    assert_eq!(world.snapshot().await.runners.len(), 3);
+
+    // One that is past takes nothing from the others of its batch, and a life that ended is heard before the next.
+    let batch = [beat(2, WorkerPhase::Failed), stranger("there", new, 1), stranger("there", old, 8)];
+    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(phase().await, Some(WorkerPhase::Running));
+    assert_eq!(row(&RunnerId("there".into())).await.unwrap().incarnation, new);
+    let there: Vec<_> = world.snapshot().await.runners.into_iter().filter(|r| r.id.0 == "there").collect();
+    assert_eq!(there.iter().map(|r| r.incarnation).collect::<Vec<_>>(), [old, new], "until one is written off");
+
+    // From now on the older one is replaced, in a batch too.
+    world.done(Action::LoseRunner { runner_id: RunnerId("there".into()), incarnation: old }).await;
+    let batch = [stranger("there", old, 9), beat(4, WorkerPhase::Degraded)];
+    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(phase().await, Some(WorkerPhase::Degraded));
+    assert_eq!(world.snapshot().await.runners.len(), 3);
+}
+
+pub(crate) async fn orders_are_counted_from_when_they_were_published(backend: &impl StoreBackend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    let order = async || world.snapshot().await.workers[0].order;
+    let written = order().await;
+    assert_eq!(written.repeats, 0);
+    let before = world.store.now_us().await.unwrap();
+    assert!(written.at_us <= before);
+    world.publish_outbox().await;
+    let published = order().await;
+    assert!(published.at_us >= before && published.repeats == 0, "{published:?}");
+    for repeats in 1..3 {
+        world.done(Action::RepeatDeploy { scenario_id: id, generation: 1 }).await;
+        assert_eq!(order().await.repeats, repeats);
+        assert!(order().await.at_us >= published.at_us);
+    }
+    // Another order, counted anew.
+    for repeats in 0..3 {
+        world.done(world.stop(id, 1)).await;
+        assert_eq!(order().await.repeats, repeats);
+    }
 }
 
 pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again(backend: &impl StoreBackend) {
@@ -156,7 +233,7 @@ pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Sto
     assert_eq!(present, [old.incarnation, world.heartbeat.incarnation]);
     // ... which cannot renew its lease any more.
     let late = RunnerStatus { sequence: 99, draining: true, ..old.clone() };
-    assert_eq!(world.store.record_heartbeat(world.epoch, &late, LONG).await.unwrap(), Fenced::Done(()));
+    assert_eq!(world.hear(&[late]).await, Fenced::Done(()));
     assert!(world.snapshot().await.runners.iter().all(|r| !r.draining));
     world.done(Action::LoseRunner { runner_id: old.runner_id.clone(), incarnation: old.incarnation }).await;
     let runner = world.store.runner(&old.runner_id).await.unwrap().unwrap();
@@ -164,7 +241,7 @@ pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Sto
     assert_eq!(world.store.runners().await.unwrap().len(), 1);
     // An older incarnation heard of for the first time, after a newer one.
     let older = RunnerStatus { incarnation: Incarnation(Uuid::nil()), ..old };
-    world.store.record_heartbeat(world.epoch, &older, LONG).await.unwrap();
+    world.hear(&[older]).await;
     assert_eq!(world.snapshot().await.runners.len(), 1);
     assert!(world.store.runner(&RunnerId("nobody".into())).await.unwrap().is_none());
 }

@@ -8,8 +8,13 @@ use std::{
     sync::LazyLock,
 };
 
+use rustix::process::Signal;
+
 use super::{Session, certify, free_port, server::Server};
-use crate::root;
+use crate::{
+    process::{children_of, signal},
+    root,
+};
 
 /// Dropping it ends the server and removes its data.
 pub struct Postgres {
@@ -50,6 +55,16 @@ impl Postgres {
         session.query("ALTER SYSTEM SET ssl = on");
         session.query("SELECT pg_reload_conf()");
         folder.join("server.crt")
+    }
+
+    /// Stops all of its processes where they are, or lets them go on.
+    ///
+    /// # Panics
+    /// When it is not running.
+    pub fn signal(&self, to_send: Signal) {
+        // The first one first: it starts no others then.
+        self.server.signal(to_send);
+        children_of(self.server.pid()).into_iter().for_each(|pid| signal(pid, to_send));
     }
 
     /// As a crash would: the server's other processes notice, and end too.

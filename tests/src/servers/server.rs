@@ -57,8 +57,14 @@ impl Server {
 
     /// # Panics
     /// When it is not running.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.as_ref().expect("it is running").id()
+    }
+
+    /// # Panics
+    /// When it is not running.
     pub(super) fn signal(&self, to_send: Signal) {
-        signal(self.process.as_ref().expect("it is running").id(), to_send);
+        signal(self.pid(), to_send);
     }
 
     /// As a crash would: nothing is flushed, nobody is told.

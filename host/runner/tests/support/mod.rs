@@ -17,7 +17,7 @@ use framehook_core::{
 };
 use framehook_infra::{
     blobs::Blobs,
-    bus::{Bus, BusError, Delivered, Record, Result, Subscription, Tail},
+    bus::{Bus, BusError, Delivered, Ends, Record, Result, Subscription, Tail},
 };
 use framehook_runner::{Backoff, RunnerConfig, RunnerError};
 use jiff::Timestamp;
@@ -115,6 +115,10 @@ impl Bus for TestBus {
         Ok(self.state.borrow().log.get(&topic).map_or(0, |log| i64::try_from(log.len()).unwrap()))
     }
 
+    async fn ends(&self, topic: Topic) -> Result<Ends> {
+        Ok(Ends::from([(0, self.end_offset(topic, 0).await?)]))
+    }
+
     async fn forget(&self, _topic: Topic, _partition: i32, _offset: i64) -> Result<()> {
         Ok(())
     }
@@ -141,6 +145,10 @@ impl Tail for TestTail {
         self.next += records.len();
         let delivered = |(r, offset): (Record, i64)| Delivered { partition: 0, offset, key: r.key, payload: r.payload };
         Ok(records.into_iter().zip(0..).map(delivered).collect())
+    }
+
+    fn has_given(&self, ends: &Ends) -> bool {
+        ends.values().all(|end| i64::try_from(self.next).unwrap() >= *end)
     }
 }
 

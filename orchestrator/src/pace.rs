@@ -1,0 +1,55 @@
+//! When the world is looked at: at once when it was quiet, and else for half of the time at most, so that heartbeats are
+//! read and recorded meanwhile.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// Between two looks at what heartbeats say: a start is several of them in a row, and states are for people to see.
+const BREATH: Duration = Duration::from_millis(50);
+
+#[derive(Default)]
+pub(crate) struct Pace {
+    due: Option<Instant>,
+    last: Option<Last>,
+}
+
+struct Last {
+    end: Instant,
+    took: Duration,
+}
+
+impl Pace {
+    /// Heartbeats were recorded, or it is time for a scan.
+    pub(crate) fn on_heartbeats(&mut self) {
+        self.at(|last| last.took.max(BREATH));
+    }
+
+    /// Somebody waits for a scenario.
+    pub(crate) fn on_hint(&mut self) {
+        self.at(|last| last.took);
+    }
+
+    fn at(&mut self, pause: impl FnOnce(&Last) -> Duration) {
+        let at = self.last.as_ref().map_or_else(Instant::now, |last| last.end + pause(last));
+        self.due = Some(self.due.map_or(at, |due| due.min(at)));
+    }
+
+    /// Waits until there is a reason to look, and it is time. Cancel-safe.
+    pub(crate) async fn due(&self) {
+        match self.due {
+            Some(due) => sleep_until(due).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// It looked from `begin` until now, and found an end or goes on in a moment.
+    pub(crate) fn ran(&mut self, begin: Instant, is_at_rest: bool) {
+        let end = Instant::now();
+        self.last = Some(Last { end, took: end - begin });
+        self.due = None;
+        if !is_at_rest {
+            self.on_hint();
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! A fleet of simulated runners on a real Kafka: they take orders at once as a runner must (`framehook_core::fences`), tell
+//! of themselves twice a second, run nothing, and never fail. So whatever an orchestrator does to their workers is its own fault.
+//!
+//! One thread plays all of them. It counts every order, so that superfluous ones show.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use framehook_core::{
+    fences::{Fences, Verdict},
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Envelope, Message, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+};
+use jiff::Timestamp;
+use rdkafka::{
+    ClientConfig, Message as _, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer as _},
+    producer::{BaseProducer, BaseRecord, Producer as _},
+};
+
+use crate::servers::topics;
+
+/// As a runner's.
+const BEAT: Duration = Duration::from_millis(500);
+
+/// What a runner of the fleet has, for scenarios that shall run there and nowhere else.
+pub const LABEL: (&str, &str) = ("fleet", "simulated");
+
+/// Dropping it ends the fleet without a word.
+pub struct Fleet {
+    seen: Arc<Mutex<Seen>>,
+    end: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the fleet was told.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Orders to deploy, of each generation of a scenario.
+    pub deploys: BTreeMap<(ScenarioId, Generation), u32>,
+    pub stops: u32,
+    /// What runs now.
+    pub running: BTreeSet<(ScenarioId, Generation)>,
+}
+
+impl Fleet {
+    /// So many runners with this many places each, on the topics of this prefix.
+    ///
+    /// # Panics
+    /// When the broker does not answer.
+    #[must_use]
+    pub fn start(brokers: &str, prefix: &str, runners: usize, capacity: u32) -> Self {
+        let seen = Arc::<Mutex<Seen>>::default();
+        let end = Arc::new(AtomicBool::new(false));
+        let mut stage = Stage::new(brokers, prefix, runners, capacity, seen.clone());
+        let stop = end.clone();
+        let thread = thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                stage.step();
+            }
+        });
+        Self { seen, end, thread: Some(thread) }
+    }
+
+    /// What it was told so far.
+    #[must_use]
+    pub fn seen(&self) -> Seen {
+        lock(&self.seen).clone()
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        self.end.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            thread.join().ok();
+        }
+    }
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct Runner {
+    status: RunnerStatus,
+    fences: Fences,
+    workers: BTreeMap<ScenarioId, WorkerStatus>,
+    beat_at: Instant,
+}
+
+struct Stage {
+    consumer: BaseConsumer,
+    producer: BaseProducer,
+    topic: String,
+    runners: Vec<Runner>,
+    by_incarnation: HashMap<Incarnation, usize>,
+    seen: Arc<Mutex<Seen>>,
+}
+
+impl Stage {
+    fn new(brokers: &str, prefix: &str, runners: usize, capacity: u32, seen: Arc<Mutex<Seen>>) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers);
+        // As a runner's: who is not answered for this long says something newer.
+        let producer = config.clone().set("message.timeout.ms", "10000").create().expect("a producer");
+        let consumer = config.set("group.id", "framehook-fleet").set("enable.auto.commit", "false");
+        let consumer: BaseConsumer = consumer.create().expect("a consumer");
+        let orders = format!("{prefix}to_deploy");
+        let mut places = TopicPartitionList::new();
+        for (partition, end) in topics::ends(brokers, &orders) {
+            places.add_partition_offset(&orders, partition, Offset::Offset(end)).expect("a partition");
+        }
+        consumer.assign(&places).expect("partitions that exist");
+        let now = Instant::now();
+        let runner = |n: usize| Runner {
+            status: RunnerStatus {
+                runner_id: RunnerId(format!("simulated-{n:04}")),
+                incarnation: Incarnation::generate(),
+                sequence: 0,
+                capacity,
+                draining: false,
+                version: "0.0.0".into(),
+                labels: BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]),
+                workers: vec![],
+            },
+            fences: Fences::default(),
+            workers: BTreeMap::new(),
+            // Spread over the time between two.
+            beat_at: now + BEAT * u32::try_from(n).unwrap_or(0) / u32::try_from(runners).unwrap_or(1),
+        };
+        let runners: Vec<_> = (0..runners).map(runner).collect();
+        let by_incarnation = runners.iter().enumerate().map(|(n, r)| (r.status.incarnation, n)).collect();
+        Self { consumer, producer, topic: format!("{prefix}runner_status"), runners, by_incarnation, seen }
+    }
+
+    /// Some milliseconds in the life of all of them.
+    fn step(&mut self) {
+        let mut changed = BTreeSet::new();
+        let mut wait = Duration::from_millis(5);
+        while let Some(record) = self.consumer.poll(wait) {
+            wait = Duration::ZERO;
+            let Ok(record) = record else { continue };
+            let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default()) else { continue };
+            changed.extend(self.take(envelope.message));
+        }
+        let now = Instant::now();
+        for (n, runner) in self.runners.iter_mut().enumerate() {
+            if runner.beat_at <= now || changed.contains(&n) {
+                // Late beats are not made up for.
+                runner.beat_at = if runner.beat_at <= now { now + BEAT } else { runner.beat_at };
+                beat(&self.producer, &self.topic, runner);
+            }
+        }
+        self.producer.poll(Duration::ZERO);
+    }
+
+    /// Gives the runner that took the order.
+    fn take(&mut self, message: Message) -> Option<usize> {
+        let (incarnation, scenario, generation, is_stop) = match message {
+            Message::Deploy(order) => (order.incarnation, order.scenario_id, order.generation, false),
+            Message::Stop(order) => (order.incarnation, order.scenario_id, order.generation, true),
+            _ => return None,
+        };
+        let n = *self.by_incarnation.get(&incarnation)?;
+        let runner = &mut self.runners[n];
+        let mut seen = lock(&self.seen);
+        let (verdict, phase) = if is_stop {
+            seen.stops += 1;
+            (runner.fences.stop(scenario, generation), WorkerPhase::Stopped)
+        } else {
+            *seen.deploys.entry((scenario, generation)).or_default() += 1;
+            (runner.fences.deploy(scenario, generation), WorkerPhase::Running)
+        };
+        if !matches!(verdict, Verdict::Start | Verdict::Stop | Verdict::StopUnknown) {
+            return None;
+        }
+        let progress = Progress::default();
+        let status = WorkerStatus {
+            scenario_id: scenario,
+            generation,
+            phase,
+            reason: None,
+            attempt: 0,
+            retry_at: None,
+            progress,
+        };
+        if let Some(older) = runner.workers.insert(scenario, status) {
+            seen.running.remove(&(scenario, older.generation));
+        }
+        if !is_stop {
+            seen.running.insert((scenario, generation));
+        }
+        Some(n)
+    }
+}
+
+fn beat(producer: &BaseProducer, topic: &str, runner: &mut Runner) {
+    // One at a time, as a runner does: while a bus is away, what waits for it is old, and nothing is piled up behind.
+    if producer.in_flight_count() > IN_FLIGHT {
+        return;
+    }
+    runner.status.sequence += 1;
+    let status = RunnerStatus { workers: runner.workers.values().cloned().collect(), ..runner.status.clone() };
+    let key = status.runner_id.0.clone();
+    let envelope = Envelope::new(Message::RunnerStatus(status), Timestamp::now());
+    let payload = serde_json::to_vec(&envelope).expect("a heartbeat has no keys but strings");
+    producer.send(BaseRecord::to(topic).key(&key).payload(&payload)).ok();
+}
+
+/// Two of each of some hundred runners.
+const IN_FLIGHT: i32 = 1000;
