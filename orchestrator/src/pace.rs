@@ -53,3 +53,39 @@ impl Pace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(took: Duration) -> (Pace, Instant) {
+        let end = Instant::now();
+        (Pace { due: None, last: Some(Last { end, took }) }, end)
+    }
+
+    #[test]
+    fn it_rests_as_long_as_it_looked_and_a_hint_shortens_the_rest() {
+        let [short, long] = [5, 300].map(Duration::from_millis);
+        let (mut pace, end) = after(short);
+        pace.on_heartbeats();
+        assert_eq!(pace.due, Some(end + BREATH));
+        pace.on_hint();
+        assert_eq!(pace.due, Some(end + short));
+        pace.on_heartbeats();
+        assert_eq!(pace.due, Some(end + short), "what comes later does not put it off");
+        let (mut pace, end) = after(long);
+        pace.on_heartbeats();
+        assert_eq!(pace.due, Some(end + long));
+    }
+
+    #[test]
+    fn it_looks_at_once_for_the_first_time_and_goes_on_where_it_found_no_end() {
+        let mut pace = Pace::default();
+        pace.on_heartbeats();
+        assert!(pace.due.is_some_and(|due| due <= Instant::now()));
+        pace.ran(Instant::now(), true);
+        assert_eq!(pace.due, None);
+        pace.ran(Instant::now(), false);
+        assert!(pace.due.is_some());
+    }
+}
