@@ -126,6 +126,7 @@ impl Stage {
                 incarnation: Incarnation::generate(),
                 sequence: 0,
                 capacity,
+                memory_mib: None,
                 draining: false,
                 version: "0.0.0".into(),
                 labels: BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]),

@@ -241,6 +241,7 @@ impl World {
             generation: i64::from(self.worker.is_some()),
             stored: None,
             placement: BTreeMap::new(),
+            memory_mib: 1,
             traceparent: None,
         };
         let is_taken_for_published = !without.has(Guard::PublishedFirst);
@@ -250,6 +251,7 @@ impl World {
             runner_id: id.clone(),
             incarnation,
             state: if state == WorkerState::Pending && is_taken_for_published { WorkerState::Deployed } else { state },
+            memory_mib: 1,
             order: Order { at_us: at, repeats },
             stop_ordered: false,
         };
@@ -267,6 +269,7 @@ impl World {
             incarnation,
             expires_at_us: self.expires,
             capacity: 1,
+            memory_mib: None,
             draining: false,
             labels: BTreeMap::new(),
             arrived_after_us: self.arrived_after,
