@@ -146,6 +146,7 @@ fn list<'a>(labels: impl Iterator<Item = (&'a String, &'a String)>) -> String {
 mod tests {
     use super::*;
     use crate::{
+        evidence::Order,
         ids::ScenarioId,
         message::{Fetching, Progress, WorkerPhase, WorkerStatus},
         state::WorkerState,
@@ -260,7 +261,7 @@ mod tests {
             incarnation: runner.incarnation,
             state: WorkerState::Running,
             memory_mib: 300,
-            ordered_at_us: 0,
+            order: Order { at_us: 0, repeats: 0 },
             stop_ordered: false,
         };
         let status = |worker: &WorkerFacts, generation, is_fetching: bool| WorkerStatus {
