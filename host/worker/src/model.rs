@@ -197,11 +197,6 @@ fn environment(library: &Path) -> Result<Environment, ModelError> {
     Ok(kept.insert(environment).clone())
 }
 
-/// How many nodes ONNX Runtime may make of a model's own functions; what is over it stays a call.
-const EXPANSION: &str = "session.function_expansion_node_limit";
-/// Large exported models have some ten thousand nodes.
-const MOST_EXPANDED: &str = "100000";
-
 /// The only place that decides how a model runs.
 fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Result<Session, String> {
     fn text<E: std::fmt::Display>(error: E) -> String {
@@ -210,8 +205,6 @@ fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Res
     let builder = Session::builder(environment).map_err(text)?;
     let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
     let builder = builder.with_intra_threads(intra_threads.max(1)).map_err(text)?;
-    // A model of 2 KB whose functions call each other twice has 2^28 nodes when all are expanded.
-    let builder = builder.with_config_entry(EXPANSION, MOST_EXPANDED).map_err(text)?;
     // A spinning pool takes the core that decodes the next frame.
     let mut builder = builder.with_intra_op_spinning(false).map_err(text)?;
     builder.commit_from_memory(bytes).map_err(text)
