@@ -44,7 +44,7 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Option<Outline>> {
     let length = file.seek(SeekFrom::End(0))?;
     let mut outline = Outline::default();
     let mut at = 0;
-    while at + HEADER <= length {
+    while length.saturating_sub(at) >= HEADER {
         file.seek(SeekFrom::Start(at))?;
         let Some(header) = BoxHeader::read(file, length - at)? else { break };
         if at == 0 && !matches!(&header.kind, b"ftyp" | b"moov" | b"mdat" | b"free" | b"skip" | b"wide" | b"styp") {
@@ -209,6 +209,14 @@ mod tests {
             let expected = Cut { kind: "mdat".into(), needs: file.len() as u64, has: has as u64 };
             assert_eq!(cut, Some(expected), "{has}");
         }
+    }
+
+    #[test]
+    fn a_box_may_reach_past_every_number() {
+        let endless = [&1u32.to_be_bytes()[..], b"moov", &u64::MAX.to_be_bytes(), &[0; 40]].concat();
+        let file = [boxed(b"ftyp", b"isom"), endless].concat();
+        let cut = Cut { kind: "moov".into(), needs: u64::MAX, has: file.len() as u64 };
+        assert_eq!(outline(&file).unwrap().cut, Some(cut));
     }
 
     #[test]
