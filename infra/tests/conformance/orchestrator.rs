@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::{Incarnation, RunnerId},
+    memory::UNKNOWN_MIB,
     message::{RunnerStatus, WorkerPhase},
     planner::Action,
     state::{Desired, ScenarioState, WorkerState},
@@ -275,6 +276,26 @@ pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl StoreB
     assert!(snapshot.workers.iter().all(|w| w.incarnation == world.heartbeat.incarnation));
     let live = ScenarioState::ALL.iter().filter(|s| s.is_live()).count();
     assert_eq!(snapshot.workers.len(), 3 * live);
+}
+
+pub(crate) async fn the_snapshot_shows_memory_of_scenarios_workers_and_runners(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let mut large = scenario("large");
+    large.resolved.memory_mib = Some(1500);
+    let large = world.create_new(large).await.id;
+    let old = world.create("made by a release that did not estimate").await.id;
+    let scenarios = world.snapshot().await.scenarios;
+    assert_eq!(scenarios.iter().map(|s| s.memory_mib).collect::<Vec<_>>(), [1500, UNKNOWN_MIB]);
+    for id in [large, old] {
+        world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    }
+    let workers = world.snapshot().await.workers;
+    assert_eq!(workers.iter().map(|w| w.memory_mib).collect::<Vec<_>>(), [1500, UNKNOWN_MIB]);
+    let memory = async |world: &World| world.snapshot().await.runners[0].memory_mib;
+    assert_eq!(memory(&world).await, None);
+    world.heartbeat.memory_mib = Some(4000);
+    world.report(vec![]).await;
+    assert_eq!(memory(&world).await, Some(4000));
 }
 
 pub(crate) async fn the_snapshot_shows_labels_on_both_sides(backend: &impl StoreBackend) {
