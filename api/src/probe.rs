@@ -13,6 +13,7 @@ use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     error_code::ErrorCode,
     probe::{ConfigProblem, ConfigVerdict, MAX_ANSWER, Verdict},
+    reason::without_source_places,
 };
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -101,7 +102,11 @@ impl Probes {
             Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
             Verdict::Findings(findings) => findings,
         };
-        let findings = findings.iter().map(|f| format!("{}: {}", f.code, f.message)).collect::<Vec<_>>().join("; ");
+        let findings = findings
+            .iter()
+            .map(|f| format!("{}: {}", f.code, without_source_places(&f.message)))
+            .collect::<Vec<_>>()
+            .join("; ");
         // The child knows the upload by the name of a temporary file, which says nothing to a client.
         Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
     }

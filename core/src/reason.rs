@@ -66,6 +66,20 @@ impl ReasonCode {
     }
 }
 
+/// Files of source code that libraries name in their errors.
+const SOURCES: [&str; 7] = [".cc", ".cpp", ".cxx", ".c", ".h", ".hpp", ".rs"];
+
+/// What a library says, without places in its source code, such as `/build/core/arena.cc:376`: they tell a user nothing,
+/// and others where and how it was built.
+#[must_use]
+pub fn without_source_places(text: &str) -> String {
+    let names_source = |word: &str| {
+        let file = word.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | ',' | ')'));
+        file.contains('/') && SOURCES.iter().any(|ending| file.ends_with(ending))
+    };
+    text.split(' ').filter(|word| !names_source(word)).collect::<Vec<_>>().join(" ")
+}
+
 /// A reason in a message between processes that may be of different releases: `code` is one that all of them know, the
 /// code it really is stands in `exact`. A reader to whom that is news keeps `code`.
 pub(crate) mod wire {

@@ -7,7 +7,7 @@
 
 use std::path::Path;
 
-use framehook_core::reason::{Reason, ReasonCode};
+use framehook_core::reason::{Reason, ReasonCode, without_source_places};
 
 /// How a process went.
 #[derive(Clone, Debug, Default)]
@@ -37,9 +37,6 @@ const SHORTAGES: [&str; 6] = [
     "BFCArena::AllocateRawInternal",
 ];
 
-/// Files of source code that libraries name in their errors.
-const SOURCES: [&str; 7] = [".cc", ".cpp", ".cxx", ".c", ".h", ".hpp", ".rs"];
-
 /// The reason of a worker that ended without saying why. `killed_for_memory`: the kernel did that to a process meanwhile.
 pub(crate) fn crash(exit: &Exit, killed_for_memory: bool) -> Reason {
     let Exit { how, signal, last_lines } = exit;
@@ -68,8 +65,7 @@ pub(crate) fn presentable<'a>(reason: Reason, private: impl IntoIterator<Item = 
     for path in private {
         message = message.replace(&*path.to_string_lossy(), "(a file)");
     }
-    let words = message.split(' ').filter(|word| !names_source(word)).collect::<Vec<_>>();
-    let mut message = words.join(" ");
+    let mut message = without_source_places(&message);
     if let Some((end, _)) = message.char_indices().nth(MAX_MESSAGE) {
         message.truncate(end);
         message += "...";
@@ -88,12 +84,6 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
         _ => message,
     };
     Reason::new(code, message)
-}
-
-/// Whether a word is a place in source code, such as `/build/core/arena.cc:376`.
-fn names_source(word: &str) -> bool {
-    let file = word.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | ',' | ')'));
-    file.contains('/') && SOURCES.iter().any(|ending| file.ends_with(ending))
 }
 
 /// Restarts in a row that a worker is worth which went down like this. What one model does without a single frame, it
