@@ -22,12 +22,15 @@ use crate::{
     hooks::Picture,
     preprocess::Preprocessor,
     report::Stage as HookStage,
-    source::{FrameSource, FrameStamp, SourceError},
+    source::{FrameSource, FrameStamp, SourceError, SourceInfo},
 };
 
 /// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
 /// of which the shortest is 1 s.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
+
+/// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
+const FRAME_PIXEL: usize = 6;
 
 /// Of a frame without an inference.
 const NO_GEOMETRY: Geometry = Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: 0.0, pad_y: 0.0 };
@@ -72,13 +75,13 @@ impl Stage {
     fn deliver(&mut self) -> Result<(Outcome, Reason), Reason> {
         let stopped = || (Outcome::Stopped, Reason::new(ReasonCode::StoppedByUser, "stopped"));
         let mut started = Instant::now();
-        let mut next = self.first_frame().map_err(|error| error.reason())?;
+        let mut next = self.first_frame().map_err(|error| self.reason(&error))?;
         while let Some(stamp) = next {
             if self.stop.is_raised() {
                 return Ok(stopped());
             }
             let mut picture = self.shared.pools.pictures.take();
-            self.source.picture(&mut picture).map_err(|error| error.reason())?;
+            self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
             let frame = self.prepare(stamp, picture, decode_us)?;
             if self.out.send(frame).is_err() {
@@ -86,13 +89,25 @@ impl Stage {
                 return Ok(stopped());
             }
             started = Instant::now();
-            next = self.source.advance().map_err(|error| error.reason())?;
+            next = self.source.advance().map_err(|error| self.reason(&error))?;
         }
         if self.stop.is_raised() {
             return Ok(stopped());
         }
-        self.source.check_end().map_err(|error| error.reason())?;
+        self.source.check_end().map_err(|error| self.reason(&error))?;
         Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the video came to its end")))
+    }
+
+    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where not even one
+    /// more frame fits.
+    fn reason(&self, error: &SourceError) -> Reason {
+        let reason = error.reason();
+        let SourceInfo { width, height, .. } = self.source.info();
+        let frame = FRAME_PIXEL.saturating_mul(width as usize).saturating_mul(height as usize);
+        if reason.code == ReasonCode::DecodeError && Vec::<u8>::new().try_reserve_exact(frame).is_err() {
+            return Reason::new(ReasonCode::OutOfMemory, "there is no memory left for the next frame of the video");
+        }
+        reason
     }
 
     /// The first frame behind the resume position. Times are compared, because they are the identity of
