@@ -44,6 +44,7 @@ mod view;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use framehook_confine::Sandbox;
 use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::SharedStore};
 use serde::{Deserialize, Serialize};
@@ -65,6 +66,8 @@ pub struct ApiConfig {
     pub plugin_host: PathBuf,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
+    /// How they are started.
+    pub sandbox: Sandbox,
     /// Folders whose files a scenario may name as its source.
     pub source_dirs: Vec<PathBuf>,
     /// Seals the credentials of sources; without one, sources that have some are refused.

@@ -14,6 +14,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, Parser, Subcommand};
 use cluster::ClusterOptions;
+use framehook_confine::Reach;
 use settings::{Options, Settings};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -98,8 +99,8 @@ There is no authentication yet: listen only where nobody else can call.";
 enum PluginHost {
     /// Check an uploaded file; the verdict is JSON
     Inspect { file: PathBuf },
-    /// Compile a component for this machine
-    Compile { file: PathBuf, out: PathBuf },
+    /// Compile a component for this machine; prints the machine code
+    Compile { file: PathBuf },
     /// Check the configuration on stdin; the verdict is JSON
     ValidateConfig { file: PathBuf },
 }
@@ -154,8 +155,10 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<()> {
     use framehook_engine::command::{Command, run};
     let command = match command {
         PluginHost::Inspect { file } => Command::Inspect { wasm: file },
-        PluginHost::Compile { file, out } => Command::Compile { wasm: file, out },
+        PluginHost::Compile { file } => Command::Compile { wasm: file },
         PluginHost::ValidateConfig { file } => Command::ValidateConfig { wasm: file },
     };
+    let (Command::Inspect { wasm } | Command::Compile { wasm } | Command::ValidateConfig { wasm }) = &command;
+    framehook_confine::enter(&Reach::reading([wasm]))?;
     Ok(run(&command)?)
 }

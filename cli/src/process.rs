@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
+use framehook_confine::{Sandbox, keep_memory_private};
 use framehook_core::{ids::RunnerId, job::HookLimits, memory::MemoryCaps};
 use framehook_infra::{private, seal::Key};
 use framehook_orchestrator::OrchestratorConfig;
@@ -27,6 +28,8 @@ pub(crate) fn run<F>(name: &str, settings: Settings, role: impl FnOnce(Settings)
 where
     F: Future<Output = anyhow::Result<()>>,
 {
+    // Keys and credentials are in it, and children of this user may be a stranger's by then.
+    keep_memory_private()?;
     let traces = log::start(name, &settings)?;
     let settings = resolve(settings)?;
     raise_file_limit();
@@ -75,6 +78,7 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
         worker: settings.worker.clone(),
         plugin_host: this_executable()?,
         onnxruntime: settings.onnxruntime.clone(),
+        sandbox: Sandbox::default(),
         source_dirs: settings.source_dirs.clone(),
         key,
         max_picture_side: settings.max_picture_side,

@@ -14,7 +14,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    ids::{Generation, ScenarioId},
+    ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     prediction::{PluginIdentity, Position, Prediction, Provenance},
     reason::Reason,
@@ -43,6 +43,10 @@ pub struct Job {
     pub post: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
     pub limits: HookLimits,
+    /// What of memory it may have for its own: the worker holds itself to it before it opens anything, because by then
+    /// nobody else may. `None`: what it was started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_mib: Option<u32>,
     pub patience: Patience,
     /// Frames up to and including this one are stored already; go on behind it.
     pub resume_after: Option<Position>,
@@ -66,6 +70,8 @@ pub struct HookJob {
     pub identity: PluginIdentity,
     /// A component compiled for exactly this machine and engine.
     pub compiled: PathBuf,
+    /// Of that file, as it was when the runner recognised it as its own.
+    pub digest: Digest,
     pub config: serde_json::Value,
 }
 

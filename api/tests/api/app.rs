@@ -91,6 +91,7 @@ impl TestApp {
             worker: fake.clone(),
             plugin_host: fake,
             onnxruntime: "libonnxruntime.so".into(),
+            sandbox: framehook_confine::Sandbox::default(),
             source_dirs: vec![videos],
             key: Some(Key::parse(&"7".repeat(64)).unwrap()),
             max_picture_side: 8192,

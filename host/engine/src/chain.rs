@@ -190,7 +190,7 @@ fn start(
     place: &str,
 ) -> Result<Vec<Hook>, Reason> {
     let start_one = |job: &HookJob| {
-        let plugin = engine.load(&job.compiled).map_err(|e| e.reason(&job.identity))?;
+        let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
         if !fits(&plugin) {
             let error = LoadError(format!("the plugin has no hook for {place} the inference"));
             return Err(error.reason(&job.identity));

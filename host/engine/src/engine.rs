@@ -11,9 +11,11 @@ use std::{
 };
 
 use framehook_core::{
+    ids::Digest,
     prediction::PluginIdentity,
     reason::{Reason, ReasonCode},
 };
+use sha2::{Digest as _, Sha256};
 use wasmtime::{
     Config, InstanceAllocationStrategy, PoolingAllocationConfig, Precompiled,
     component::{Component, Linker},
@@ -93,18 +95,20 @@ impl Engine {
     /// Loads a component that [`crate::compile`] compiled on this machine.
     ///
     /// # Errors
-    /// When the file is missing, damaged, or was made by another engine or for another processor.
-    pub fn load(&self, compiled: &Path) -> Result<Plugin, LoadError> {
+    /// When the file is missing, has another digest, or was made by another engine or for another processor.
+    pub fn load(&self, compiled: &Path, digest: &Digest) -> Result<Plugin, LoadError> {
         let name = compiled.display();
-        std::fs::File::open(compiled).map_err(|e| LoadError(format!("{name} could not be read: {e}")))?;
-        // An error means the same here: the file is not even an object file.
-        let Ok(Some(Precompiled::Component)) = wasmtime::Engine::detect_precompiled_file(compiled) else {
+        // Read and not mapped: nobody can change these bytes once they were looked at.
+        let code = std::fs::read(compiled).map_err(|e| LoadError(format!("{name} could not be read: {e}")))?;
+        if Digest::from_bytes(&Sha256::digest(&code).into()) != *digest {
+            return Err(LoadError(format!("{name} has changed since the runner looked at it")));
+        }
+        let Some(Precompiled::Component) = wasmtime::Engine::detect_precompiled(&code) else {
             return Err(LoadError(format!("{name} is not a compiled plugin; compile it again")));
         };
-        // SAFETY: the file comes from the runner's own cache, where only its compiling child process
-        // writes; no artifact compiled elsewhere is accepted anywhere. The call checks that engine,
-        // settings and processor are the same.
-        let component = unsafe { Component::deserialize_file(self.raw(), compiled) }
+        // SAFETY: these bytes are what the runner recognised as its own compiler's; no artifact compiled
+        // elsewhere is accepted anywhere. The call checks that engine, settings and processor are the same.
+        let component = unsafe { Component::deserialize(self.raw(), &code) }
             .map_err(|e| LoadError(format!("{name} was compiled by another engine; compile it again ({e:#})")))?;
         self.link(&component)
     }

@@ -1,7 +1,7 @@
 //! Compiled plugins: made by a child process, kept in a folder, loaded by the workers.
 //!
-//! Invariants: a file in the cache is complete (written under another name, flushed, renamed); its name says which
-//! plugin, engine and processor it is for; one plugin is compiled once, however many scenarios ask for it at a time.
+//! Invariants: a file in the cache is complete (written under another name, flushed, renamed) and signed; its name says
+//! which plugin, engine and processor it is for; one plugin is compiled once, however many scenarios ask for it at a time.
 
 use std::{
     collections::HashMap,
@@ -12,22 +12,34 @@ use std::{
     time::Duration,
 };
 
+use framehook_confine::{Limits, Sandbox};
 use framehook_core::{
     ids::Digest,
     prediction::PluginIdentity,
     reason::{Reason, ReasonCode},
 };
-use tokio::time::timeout;
+use framehook_infra::seal::KeyError;
+use tempfile::NamedTempFile;
+use tokio::{process::Command, time::timeout};
 
 use crate::{
+    authentic::Authority,
     compiled::{self, UNFINISHED},
     config::RunnerConfig,
-    process::{command, last_lines},
+    process::last_lines,
     supervisor::Setback,
 };
 
+/// Compiling an 18 MB component takes 1.5 GB.
+const MEMORY: u64 = 4 << 30;
+
+/// Machine code is some three times as long as its component, and the longest of those has 32 MiB.
+const MAX_COMPILED: u64 = 1 << 30;
+
 #[derive(Debug)]
 pub(crate) struct Compiler {
+    authority: Arc<Authority>,
+    sandbox: Sandbox,
     plugin_host: PathBuf,
     dir: PathBuf,
     key: String,
@@ -37,36 +49,55 @@ pub(crate) struct Compiler {
 }
 
 impl Compiler {
-    pub(crate) fn new(config: &RunnerConfig) -> Self {
+    /// # Errors
+    /// When there is no key to sign with.
+    pub(crate) fn new(config: &RunnerConfig) -> Result<Self, KeyError> {
         compiled::sweep(&config.cache_dir);
-        Self {
+        Ok(Self {
+            // Beside the folder: what lies in it may go at any time.
+            authority: Arc::new(Authority::open(&config.cache_dir.with_extension("key"))?),
+            sandbox: config.sandbox.clone(),
             plugin_host: config.plugin_host.clone(),
             dir: config.cache_dir.clone(),
             key: config.plugin_cache_key.clone(),
             limit: config.compile_timeout,
             under_way: Mutex::default(),
-        }
+        })
     }
 
-    /// The compiled form of the plugin in `wasm`, whose digest was verified.
+    /// The compiled form of the plugin in `wasm`, whose digest was verified; and its own digest.
     ///
     /// # Errors
     /// Fatal when the plugin is refused; worth a retry when the child could not do its work.
-    pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<PathBuf, Setback> {
+    pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<(PathBuf, Digest), Setback> {
         let path = self.dir.join(format!("{}-{}.cwasm", plugin.digest.hex(), self.key));
         let lock = self.lock_of(&plugin.digest);
         let turn = lock.lock().await;
-        let result = match tokio::fs::try_exists(&path).await {
-            Ok(true) => {
+        let result = match self.recognised(&path).await {
+            Some(digest) => {
                 // It only goes sooner where that fails.
                 compiled::used(&path).ok();
-                Ok(())
+                Ok(digest)
             }
-            _ => self.compile(plugin, wasm, &path).await,
+            None => self.compile(plugin, wasm, &path).await,
         };
         drop(turn);
         self.release(&plugin.digest, lock);
-        result.map(|()| path)
+        result.map(|digest| (path, digest))
+    }
+
+    /// The digest of a file that this runner wrote.
+    async fn recognised(&self, path: &Path) -> Option<Digest> {
+        let (authority, file) = (self.authority.clone(), path.to_owned());
+        let verified = tokio::task::spawn_blocking(move || authority.verify(&name_of(&file), &file)).await;
+        let why = match verified.map_err(io::Error::other).flatten() {
+            Ok(Some(digest)) => return Some(digest),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Ok(None) => "it was not written by this runner".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        tracing::warn!(file = %path.display(), why, "a compiled plugin is not used; it is compiled again");
+        None
     }
 
     fn lock_of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
@@ -83,7 +114,7 @@ impl Compiler {
         }
     }
 
-    async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<(), Setback> {
+    async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<Digest, Setback> {
         let name = format!("{}@{}", plugin.name, plugin.version);
         let broken = |what: &str, e: io::Error| {
             let message = format!("plugin {name} could not be compiled: {what}: {e}");
@@ -96,11 +127,13 @@ impl Compiler {
         let unfinished = tempfile::Builder::new()
             .suffix(UNFINISHED)
             .tempfile_in(&self.dir)
-            .map_err(|e| broken("no file in the cache folder", e))?
-            .into_temp_path();
-        let mut child = command(&self.plugin_host);
-        child.args(["plugin-host", "compile"]).args([wasm, &*unfinished]);
-        child.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            .map_err(|e| broken("no file in the cache folder", e))?;
+        let out = unfinished.as_file().try_clone().map_err(|e| broken("no file in the cache folder", e))?;
+        let limits = Limits { memory: MEMORY, cpu_seconds: Some(2 * self.limit.as_secs()), file_size: MAX_COMPILED };
+        let mut child = Command::from(self.sandbox.command(&self.plugin_host, limits));
+        child.args(["plugin-host", "compile"]).arg(wasm).kill_on_drop(true);
+        // The file itself is its output: it needs no folder that it could write to.
+        child.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
         // When the time is over the future is dropped, and the child killed with it.
         let output = match timeout(self.limit, child.output()).await {
             Err(_) => return Err(refused(format!("it took longer than {:?}", self.limit))),
@@ -112,22 +145,24 @@ impl Compiler {
             Some(_) => return Err(refused(last_lines(&output.stderr).replace(&*wasm.to_string_lossy(), "its file"))),
             None => return Err(broken("the compiler died", io::Error::other(output.status.to_string()))),
         }
-        let target = path.to_owned();
-        let kept = tokio::task::spawn_blocking(move || keep(unfinished, &target)).await;
+        let (authority, target) = (self.authority.clone(), path.to_owned());
+        let kept = tokio::task::spawn_blocking(move || keep(&authority, unfinished, &target)).await;
         kept.map_err(io::Error::other).flatten().map_err(|e| broken("the result could not be kept", e))
     }
 }
 
-/// Makes a finished file durable, then visible.
-fn keep(unfinished: tempfile::TempPath, path: &Path) -> io::Result<()> {
-    let file = std::fs::File::open(&unfinished)?;
-    if file.metadata()?.len() == 0 {
-        return Err(io::Error::other("the compiler wrote nothing"));
-    }
-    file.sync_all()?;
-    unfinished.persist(path).map_err(|e| e.error)?;
+/// Signs a finished file, makes it durable, then visible. The compiler, which could write to it, has ended.
+fn keep(authority: &Authority, mut unfinished: NamedTempFile, path: &Path) -> io::Result<Digest> {
+    let digest = authority.sign(&name_of(path), unfinished.as_file_mut())?;
+    unfinished.as_file().sync_all()?;
+    unfinished.persist(path)?;
     if let Some(dir) = path.parent() {
         compiled::sweep(dir);
     }
-    Ok(())
+    Ok(digest)
+}
+
+/// What its file name says it is.
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -6,13 +6,17 @@ use std::{
     time::Duration,
 };
 
+use framehook_confine::Sandbox;
 use framehook_core::{
     ids::RunnerId,
     job::{DEFAULT_PICTURE_SIDE, HookLimits, Patience},
     memory::MemoryCaps,
     placement::Labels,
 };
-use framehook_infra::{seal::Key, space::Reserve};
+use framehook_infra::{
+    seal::{Key, KeyError},
+    space::Reserve,
+};
 use ipnet::IpNet;
 
 use crate::backoff::Backoff;
@@ -31,15 +35,17 @@ pub struct RunnerConfig {
     pub labels: Labels,
     /// The `framehook-worker` executable.
     pub worker: PathBuf,
-    /// The `framehook` executable, called as `plugin-host compile FILE OUT`.
+    /// The `framehook` executable, called as `plugin-host compile FILE`.
     pub plugin_host: PathBuf,
     /// Names everything compiled code depends on besides the plugin (`framehook_engine::compile::cache_key()`): part of
     /// the file names in `cache_dir`, so that another engine or processor never loads it. Letters, digits, `.`, `_`, `-`.
     pub plugin_cache_key: String,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
-    /// Compiled plugins. Code in here is trusted: nobody else may write to it.
+    /// Compiled plugins. The key that they are signed with lies beside it, with the extension `key`.
     pub cache_dir: PathBuf,
+    /// How children are started.
+    pub sandbox: Sandbox,
     /// Folders in which a scenario's `file` source may lie; empty allows none.
     pub source_dirs: Vec<PathBuf>,
     /// Recordings that are being worked on; emptied at the start, so it belongs to this runner alone.
@@ -105,6 +111,7 @@ impl RunnerConfig {
             plugin_cache_key: env!("CARGO_PKG_VERSION").to_owned(),
             onnxruntime,
             cache_dir,
+            sandbox: Sandbox::default(),
             source_dirs: Vec::new(),
             recordings_dir,
             // As of an uploaded video.
@@ -193,6 +200,8 @@ pub enum RunnerError {
     CacheKey(String),
     #[error("the folder for compiled plugins, {}, cannot be made: {source}", path.display())]
     CacheDir { path: PathBuf, source: io::Error },
+    #[error("compiled plugins cannot be signed: {0}")]
+    Key(#[from] KeyError),
     #[error("the folder for recordings, {}, cannot be emptied: {source}", path.display())]
     RecordingsDir { path: PathBuf, source: io::Error },
 }

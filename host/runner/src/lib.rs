@@ -14,6 +14,7 @@
 //! compiles plugins (a child process does), and of codecs and models.
 
 mod admission;
+mod authentic;
 mod backoff;
 mod compile;
 mod compiled;

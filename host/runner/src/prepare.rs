@@ -59,6 +59,7 @@ impl Workshop {
             post,
             on_plugin_failure: scenario.on_plugin_failure,
             limits: self.config.hook_limits,
+            memory_mib: None,
             patience: self.config.patience(),
             resume_after,
             provenance: Provenance { model: scenario.model.digest.clone(), plugins, revision: order.revision },
@@ -71,8 +72,8 @@ impl Workshop {
         let mut jobs = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
-            let compiled = self.compiler.compiled(&hook.identity, &wasm).await?;
-            jobs.push(HookJob { identity: hook.identity.clone(), compiled, config: hook.config.clone() });
+            let (compiled, digest) = self.compiler.compiled(&hook.identity, &wasm).await?;
+            jobs.push(HookJob { identity: hook.identity.clone(), compiled, digest, config: hook.config.clone() });
         }
         Ok(jobs)
     }

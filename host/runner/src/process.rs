@@ -1,20 +1,19 @@
 //! One worker process: its start, its pipes, its end.
 //!
 //! It is killed when its [`Worker`] is dropped, and ends by itself when its standard input closes, so it cannot outlive
-//! the runner either way. It gets a process group of its own: a Ctrl-C in a terminal is for the runner, which drains.
+//! the runner either way. What it can reach is `framehook_confine`'s business.
 
 use std::{
     collections::VecDeque,
     io,
     os::unix::process::ExitStatusExt as _,
-    path::Path,
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use framehook_confine::Limits;
 use framehook_core::job::{Control, Job, Report, length_prefix};
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -25,10 +24,7 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::{ending::Exit, records::RecordReader};
-
-/// What a child keeps of the runner's environment: where libraries are and how much to log. No credentials.
-const ENVIRONMENT: [&str; 4] = ["PATH", "LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
+use crate::{config::RunnerConfig, ending::Exit, records::RecordReader};
 
 /// A process that has said its last word may take this long to go.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
@@ -42,21 +38,15 @@ const LAST_LINES: usize = 3;
 /// A longer line is cut: it is for people.
 const MAX_LINE: usize = 500;
 
-/// A command with nothing but what it needs. The worker itself tells FFmpeg which protocols and formats to accept.
-pub(crate) fn command(program: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().process_group(0).kill_on_drop(true);
-    command.envs(ENVIRONMENT.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
-    command
-}
-
 /// A worker that waits for its job.
 ///
 /// # Errors
 /// When the process cannot be started.
-pub(crate) fn start(program: &Path, onnxruntime: &Path) -> io::Result<Child> {
-    let mut command = command(program);
-    command.arg("run").arg("--onnxruntime").arg(onnxruntime);
+pub(crate) fn start(config: &RunnerConfig) -> io::Result<Child> {
+    // Its job tells it a lower one. It runs as long as its video does, and writes into its pipes alone.
+    let limits = Limits { memory: u64::from(config.worker_memory_mib) << 20, cpu_seconds: None, file_size: 0 };
+    let mut command = Command::from(config.sandbox.command(&config.worker, limits));
+    command.arg("run").arg("--onnxruntime").arg(&config.onnxruntime).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
@@ -70,13 +60,12 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Gives a process that was started with [`start`] its job, and the memory it may have.
+    /// Gives a process that was started with [`start`] its job.
     ///
     /// # Errors
-    /// When the job is too long to be sent, or the process cannot be limited.
-    pub(crate) fn new(mut child: Child, job: &Job, memory_mib: u32) -> io::Result<Self> {
+    /// When the job is too long to be sent.
+    pub(crate) fn new(mut child: Child, job: &Job) -> io::Result<Self> {
         let first = record(job)?;
-        limit_memory(&child, memory_mib)?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(io::Error::other("the worker has no pipes"));
@@ -122,16 +111,6 @@ impl Worker {
         let how = status.map_or_else(|e| format!("unknown status ({e})"), |s| s.to_string());
         Exit { how, signal, last_lines: last_lines.text() }
     }
-}
-
-/// Data is what a process has written, or may write, for itself: unlike address space it is not what an engine only
-/// reserves, and unlike what is resident the kernel refuses it at once, as an error that can be told.
-fn limit_memory(child: &Child, memory_mib: u32) -> io::Result<()> {
-    let pid = child.id().and_then(|pid| Pid::from_raw(pid.cast_signed()));
-    let gone = || io::Error::other("the worker is gone");
-    let most = Some(u64::from(memory_mib) << 20);
-    prlimit(Some(pid.ok_or_else(gone)?), Resource::Data, Rlimit { current: most, maximum: most })?;
-    Ok(())
 }
 
 fn record(value: &impl Serialize) -> io::Result<Vec<u8>> {

@@ -53,6 +53,7 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<(), RunnerError> {
     config.check()?;
+    let compiler = Compiler::new(&config)?;
     let incarnation = Incarnation::generate();
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(()) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
@@ -69,7 +70,7 @@ pub async fn run(
     let shared = Arc::new(Shared {
         admission: Admission::new(config.max_workers, memory_mib),
         spare: Spare::new(&config),
-        workshop: Workshop { compiler: Compiler::new(&config), config, blobs },
+        workshop: Workshop { compiler, config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });

@@ -7,7 +7,6 @@
 
 use std::{
     io,
-    path::PathBuf,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,16 +21,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Spare {
-    worker: PathBuf,
-    onnxruntime: PathBuf,
+    config: RunnerConfig,
     waiting: Mutex<Option<Child>>,
     taken: Notify,
 }
 
 impl Spare {
     pub(crate) fn new(config: &RunnerConfig) -> Self {
-        let (worker, onnxruntime) = (config.worker.clone(), config.onnxruntime.clone());
-        Self { worker, onnxruntime, waiting: Mutex::default(), taken: Notify::new() }
+        Self { config: config.clone(), waiting: Mutex::default(), taken: Notify::new() }
     }
 
     /// A process for a job: the spare if it still lives, or else a new one.
@@ -67,7 +64,7 @@ impl Spare {
     }
 
     fn start(&self) -> io::Result<Child> {
-        process::start(&self.worker, &self.onnxruntime)
+        process::start(&self.config)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Child>> {

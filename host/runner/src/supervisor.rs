@@ -274,7 +274,8 @@ impl Deployment {
         };
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
-        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job, memory_mib)) {
+        let job = Job { memory_mib: Some(memory_mib), ..job };
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");

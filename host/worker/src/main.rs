@@ -1,7 +1,7 @@
 //! `framehook-worker`: started by the runner for each scenario, and by the API to judge uploads.
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{BufReader, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use framehook_confine::{Reach, enter, keep_memory_private, restrict_system_calls};
 use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::{annotate, bench, probe, process, run};
 use serde::Serialize;
@@ -77,7 +78,7 @@ fn parse_size(text: &str) -> Result<Size, String> {
 }
 
 fn main() {
-    process::confine_ffmpeg();
+    process::quieten_libraries();
     let code = match Cli::parse().command.execute() {
         Ok(()) => 0,
         Err(error) => {
@@ -94,12 +95,24 @@ impl Command {
         // The pipeline's threads are the parallelism; OpenCV's own pool would fight with them.
         opencv::core::set_num_threads(1)?;
         match self {
-            Self::Run { onnxruntime } => run::run(onnxruntime).context("the job cannot be read"),
-            Self::ProbeModel { file, onnxruntime } => print(|| probe::model(&file, &onnxruntime)),
-            Self::ProbeVideo { file, max_picture_side } => print(|| probe::video(&file, max_picture_side)),
+            Self::Run { onnxruntime } => {
+                keep_memory_private()?;
+                restrict_system_calls()?;
+                // The files follow with the job that names them.
+                run::run(onnxruntime).context("the job cannot be read")
+            }
+            Self::ProbeModel { file, onnxruntime } => {
+                enter(&Reach::reading([&file, &onnxruntime]))?;
+                print(|| probe::model(&file, &onnxruntime))
+            }
+            Self::ProbeVideo { file, max_picture_side } => {
+                enter(&Reach::reading([&file]))?;
+                print(|| probe::video(&file, max_picture_side))
+            }
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {
                 let size = size.map(|Size(size)| size);
+                enter(&Reach::reading([&model, &onnxruntime]))?;
                 let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, size)?;
                 print(|| figures)
             }
@@ -117,6 +130,10 @@ fn print<T: Serialize>(make: impl FnOnce() -> T) -> anyhow::Result<()> {
 
 fn draw(video: &Path, predictions: &Path, out: &Path) -> anyhow::Result<()> {
     let lines = File::open(predictions).with_context(|| format!("cannot open `{}`", predictions.display()))?;
+    // From then on only a file that exists can be written.
+    let made = OpenOptions::new().write(true).create(true).truncate(false).open(out);
+    made.with_context(|| format!("cannot write to `{}`", out.display()))?;
+    enter(&Reach { read: vec![video.into()], write: vec![out.into()] })?;
     let mut told = Instant::now();
     let written = annotate::annotate(video, BufReader::new(lines), out, |written, declared| {
         if told.elapsed() >= Duration::from_secs(1) {

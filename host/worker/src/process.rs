@@ -2,6 +2,7 @@
 //! end that waits for nobody, and how much it used.
 
 use std::{
+    ffi::CStr,
     fs::File,
     io,
     os::fd::{AsFd as _, AsRawFd as _},
@@ -26,23 +27,28 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Changes the name that the kernel shows for this process; it keeps 15 characters.
-pub fn set_name(name: &str) {
-    // It is for people, so a system without /proc may do without.
-    std::fs::write("/proc/self/comm", name).ok();
+/// Changes the name that the kernel shows for this thread, and for the process if it is its first; it keeps 15 bytes.
+pub fn set_name(name: &CStr) {
+    // SAFETY: the kernel copies the string, which ends with a zero.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
 }
 
 /// Tells FFmpeg, through OpenCV, to open files only and to take them for nothing but containers of
 /// video. Without it a text that looks like a playlist could name other files, or hosts.
 /// What is set already stays: the runner may know better.
 ///
+/// ONNX Runtime is told to report nothing: `with_telemetry(false)` comes after it has looked up its host.
+///
 /// Must be called before the first thread is started.
-pub fn confine_ffmpeg() {
+pub fn quieten_libraries() {
     const OPTIONS: &str = "OPENCV_FFMPEG_CAPTURE_OPTIONS";
     const CONFINED: &str = "protocol_whitelist;file|format_whitelist;mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf,mxf,live_flv";
-    if std::env::var_os(OPTIONS).is_none() {
-        // SAFETY: the process has one thread, as the contract above says.
-        unsafe { std::env::set_var(OPTIONS, CONFINED) };
+    // SAFETY: the process has one thread, as the contract above says.
+    unsafe {
+        std::env::set_var("ORT_DISABLE_TELEMETRY", "1");
+        if std::env::var_os(OPTIONS).is_none() {
+            std::env::set_var(OPTIONS, CONFINED);
+        }
     }
 }
 
@@ -73,11 +79,12 @@ pub fn cpu_ms() -> f64 {
     now.tv_sec as f64 * 1e3 + now.tv_nsec as f64 / 1e6
 }
 
-/// The most memory the process ever had resident, in MiB; 0 where the kernel does not say.
+/// The most memory the process ever had resident, in MiB.
 #[must_use]
 pub fn peak_rss_mb() -> f64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
-    kib.unwrap_or_default() / 1024.0
+    // SAFETY: a `rusage` is numbers, for which zero is a value.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: `used` is a valid, writable rusage.
+    unsafe { libc::getrusage(libc::RUSAGE_SELF, &raw mut used) };
+    used.ru_maxrss as f64 / 1024.0
 }

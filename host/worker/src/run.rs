@@ -3,8 +3,9 @@
 //! Invariants: the last record is [`Report::Ended`], whatever happened, unless the runner went away
 //! first: then the process ends at once, even while a decoder hangs.
 
-use std::{io, path::PathBuf, sync::Arc, thread};
+use std::{ffi::CStr, io, path::PathBuf, sync::Arc, thread};
 
+use framehook_confine::{Reach, give_up_capabilities, lower_memory, restrict_files};
 use framehook_core::{
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
@@ -24,7 +25,7 @@ use crate::{
 };
 
 /// The name of a process that has a job, for `ps` and `top`: a spare one still has that of its executable.
-const BUSY: &str = "framehook-job";
+const BUSY: &CStr = c"framehook-job";
 
 /// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded meanwhile.
 ///
@@ -32,18 +33,21 @@ const BUSY: &str = "framehook-job";
 /// When standard input holds no job; nothing was reported then.
 pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(process::take_stdout()?));
-    if let Some(library) = onnxruntime {
-        // What is wrong with it is told by the job, which loads it too.
-        thread::spawn(move || model::preload(&library).ok());
-    }
+    // What is wrong with it is told by the job, which loads it too.
+    let preload = onnxruntime.map(|library| thread::spawn(move || model::preload(&library).ok()));
     let job: Job = read_record(&mut io::stdin().lock())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before a job came"))?;
     process::set_name(BUSY);
+    if let Some(preload) = preload {
+        // A thread that runs already would not be confined with this one; and the job needs what it loads.
+        preload.join().ok();
+    }
     let job = Arc::new(job);
+    let confined = confine(&job);
     let stop = StopFlag::default();
     listen(stop.clone());
     let watch = Watch::start(Arc::clone(&reporter));
-    let (outcome, reason) = match load(&job, &reporter, &watch) {
+    let (outcome, reason) = match confined.and_then(|()| load(&job, &reporter, &watch)) {
         Ok(parts) => {
             reporter.send(&Report::Ready(ready(parts.source.info())));
             // A hook may be failing from the start, without being hopeless.
@@ -55,6 +59,16 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     };
     reporter.send(&Report::Ended { outcome, reason });
     Ok(())
+}
+
+/// From here on this process opens what its job names and nothing else, and has no more memory than its job says.
+fn confine(job: &Job) -> Result<(), Reason> {
+    let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
+    let reach = Reach::reading([&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled));
+    let lowered = job.memory_mib.map_or(Ok(()), |mib| lower_memory(u64::from(mib) << 20));
+    lowered
+        .and_then(|()| restrict_files(&reach))
+        .map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
 }
 
 /// Obeys the runner from a thread of its own, which nothing can block.
@@ -84,6 +98,8 @@ fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts
         let model = model.join().map_err(panicked)?;
         let (source, model) = (Box::new(source?), model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
         let (pre, post) = chains?;
+        // Everything is open; the threads of the pipeline start without.
+        give_up_capabilities().map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))?;
         Ok(Parts { source, model, pre, post })
     })
 }

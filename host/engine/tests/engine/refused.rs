@@ -1,9 +1,11 @@
 //! What is refused at upload, and what is said about it.
 
-use framehook_core::probe::Verdict;
+use std::{fs::File, io::Write as _};
+
+use framehook_core::{ids::Digest, probe::Verdict};
 use framehook_engine::{compile::cache_key, inspect::FindingCode as C};
 
-use crate::support::{COMPILER, ENGINE, wasm};
+use crate::support::{COMPILER, ENGINE, digest_of, wasm};
 
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
@@ -98,11 +100,17 @@ fn a_schema_that_takes_for_ever_ends() {
 fn a_worker_loads_only_what_was_compiled_for_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("p.cwasm");
-    let load = || ENGINE.load(&path).map(|_| ()).map_err(|e| e.to_string());
-    assert!(load().unwrap_err().contains("could not be read"));
+    let load_as = |digest: &Digest| ENGINE.load(&path, digest).map(|_| ()).map_err(|e| e.to_string());
+    let load = || load_as(&digest_of(&path));
+    assert!(load_as(&Digest::from_bytes(&[0; 32])).unwrap_err().contains("could not be read"));
     std::fs::write(&path, wasm("yolo")).unwrap();
     assert!(load().unwrap_err().contains("is not a compiled plugin"));
     std::fs::write(&path, COMPILER.compile(&wasm("yolo")).unwrap()).unwrap();
+    assert_eq!(load(), Ok(()));
+    // What a runner signs a file with stands behind the code.
+    let digest = digest_of(&path);
+    File::options().append(true).open(&path).unwrap().write_all(&[b'a'; 64]).unwrap();
+    assert!(load_as(&digest).unwrap_err().contains("has changed since"));
     assert_eq!(load(), Ok(()));
     let key = cache_key().unwrap();
     assert_eq!(key, cache_key().unwrap());

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, LazyLock, Mutex},
 };
 
@@ -22,6 +22,7 @@ use framehook_engine::{
     },
 };
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 pub(crate) static COMPILER: LazyLock<Compiler> = LazyLock::new(|| Compiler::new().unwrap());
 pub(crate) static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::loader().unwrap());
@@ -51,7 +52,13 @@ pub(crate) fn job(name: &str, config: Value) -> HookJob {
         .clone();
     let identity =
         PluginIdentity { name: name.to_owned(), version: "0.1.0".into(), digest: Digest::from_bytes(&[0; 32]) };
-    HookJob { identity, compiled, config }
+    let digest = digest_of(&compiled);
+    HookJob { identity, compiled, digest, config }
+}
+
+/// Of a file.
+pub(crate) fn digest_of(path: &Path) -> Digest {
+    Digest::from_bytes(&Sha256::digest(std::fs::read(path).unwrap()).into())
 }
 
 #[derive(Clone, Default)]

@@ -83,7 +83,9 @@ resume = job["resume_after"]
 first = resume["frame"] + 1 if resume else 0
 note(f"start {os.getpid()} {first}")
 for hook in job["pre"] + job["post"]:
-    note(f"hook {hook['identity']['name']} {open(hook['compiled']).read()} {json.dumps(hook['config'])}")
+    note(f"hook {hook['identity']['name']} {open(hook['compiled']).read()[:-64]} {json.dumps(hook['config'])}")
+if job.get("memory_mib"):
+    resource.setrlimit(resource.RLIMIT_DATA, [job["memory_mib"] << 20] * 2)
 note(f"limit {resource.getrlimit(resource.RLIMIT_DATA)[1]}")
 note("environment " + " ".join(sorted(os.environ)))
 if "stderr" in plan:

@@ -8,6 +8,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use framehook_confine::{Piece, Sandbox};
 use framehook_core::{
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     input::{Anchor, Channels, InputSpec, Resize},
@@ -207,6 +208,9 @@ impl World {
         let id = RunnerId("runner-1".into());
         let mut config = RunnerConfig::new(id, worker.clone(), plugin_host, worker, cache, recordings);
         config.source_dirs = vec![dir.path().to_owned()];
+        // The scripts write a journal, and Python wants a working directory that exists.
+        let taken_away = [Piece::Limits, Piece::User, Piece::WorkingDirectory];
+        config.sandbox = taken_away.into_iter().fold(Sandbox::default(), Sandbox::without);
         config.heartbeat = Duration::from_millis(100);
         // A spare worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));

@@ -18,6 +18,7 @@ use framehook_core::{
     reason::Reason,
     spec::OnPluginFailure,
 };
+use sha2::{Digest as _, Sha256};
 
 /// Far beyond what anything here takes, even on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -67,6 +68,7 @@ pub(crate) fn job(clip: &str) -> Job {
         on_plugin_failure: OnPluginFailure::SkipFrame,
         // Deadlines are wall time, and tests share few cores with one another.
         limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
+        memory_mib: None,
         patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
         provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1 },
@@ -78,7 +80,8 @@ pub(crate) fn job(clip: &str) -> Job {
 /// A plugin, compiled to `compiled`.
 pub(crate) fn hook(name: &str, compiled: &Path, config: serde_json::Value) -> HookJob {
     let identity = PluginIdentity { name: name.into(), version: "1".into(), digest: Digest::from_bytes(&[9; 32]) };
-    HookJob { identity, compiled: compiled.into(), config }
+    let digest = Digest::from_bytes(&Sha256::digest(std::fs::read(compiled).unwrap_or_default()).into());
+    HookJob { identity, compiled: compiled.into(), digest, config }
 }
 
 /// `framehook-worker run`, with its pipes; ended when dropped.

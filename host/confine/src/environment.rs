@@ -1,0 +1,20 @@
+//! A child's environment: made from nothing, so that no credential is in it by being forgotten.
+
+use std::ffi::OsString;
+
+/// What every child is told.
+const FIXED: [(&str, &str); 2] = [
+    // Messages of libraries are matched by tests and read by people of any language.
+    ("LANG", "C"),
+    // `with_telemetry(false)` alone does not keep ONNX Runtime from looking up the host it would report to
+    // (microsoft/onnxruntime#27379).
+    ("ORT_DISABLE_TELEMETRY", "1"),
+];
+
+/// What a child keeps of ours: where libraries are, and how much to log.
+const KEPT: [&str; 3] = ["LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
+
+pub(crate) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+    let fixed = FIXED.into_iter().map(|(name, value)| (name.into(), value.into()));
+    fixed.chain(KEPT.into_iter().filter_map(|name| Some((name.into(), std::env::var_os(name)?))))
+}

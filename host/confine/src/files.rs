@@ -1,0 +1,76 @@
+//! Which files a child can open, by Landlock: those it was given, and the libraries of the system. No connection over TCP
+//! (UDP where the kernel has it), no signal to and no abstract socket of a process outside.
+//!
+//! A rule holds for the file that a path names now. Restrictions add up and are never taken back.
+
+use std::path::{Path, PathBuf};
+
+use landlock::{
+    ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible as _, PathBeneath, PathFd,
+    RestrictSelfAttr as _, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _, RulesetError, Scope,
+};
+
+use crate::ConfineError;
+
+/// The newest that the library knows; of it the kernel takes what it has.
+const NEWEST: ABI = ABI::V10;
+
+/// Where the dynamic linker looks, and the data files of libraries lie.
+const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
+
+/// How many processors there are and what they can: libraries choose their code by it. And what any program may read.
+const SYSTEM: [&str; 4] = ["/sys/devices/system/cpu", "/proc/cpuinfo", "/dev/null", "/dev/urandom"];
+
+/// What a child needs besides the libraries of the system.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// Files, or folders with all that is in them.
+    pub read: Vec<PathBuf>,
+    /// Files that exist already.
+    pub write: Vec<PathBuf>,
+}
+
+impl Reach {
+    pub fn reading<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Self {
+        Self { read: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), write: Vec::new() }
+    }
+}
+
+/// Lets this thread, and those that it starts, open nothing but what is within `reach`; from Linux 7.0 on all threads.
+///
+/// # Errors
+/// When the kernel has Landlock and refuses.
+pub fn restrict_files(reach: &Reach) -> Result<(), ConfineError> {
+    let read = AccessFs::ReadFile | AccessFs::ReadDir;
+    let write = AccessFs::ReadFile | AccessFs::WriteFile | AccessFs::Truncate;
+    // Before the rules, because an environment variable is no upload's to set.
+    let linked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let linked = std::env::split_paths(&linked).filter(|path| path.is_absolute());
+    let fixed = LIBRARIES.into_iter().chain(SYSTEM).map(PathBuf::from);
+    let readable = fixed.chain(linked).chain(reach.read.iter().cloned());
+    Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(NEWEST))?
+        .handle_access(AccessNet::from_all(NEWEST))?
+        .scope(Scope::from_all(NEWEST))?
+        .create()?
+        .add_rules(rules(readable, read))?
+        .add_rules(rules(reach.write.iter().cloned(), write))?
+        .all_threads(true)?
+        .restrict_self()?;
+    Ok(())
+}
+
+/// A path that does not exist needs no rule: whoever opens it is told so.
+fn rules(
+    paths: impl Iterator<Item = PathBuf>,
+    access: BitFlags<AccessFs>,
+) -> impl Iterator<Item = Result<PathBeneath<PathFd>, RulesetError>> {
+    paths.filter_map(move |path| {
+        let is_folder = path.is_dir();
+        let file = PathFd::new(path).ok()?;
+        // The rights of folders cannot be had for a file.
+        let access = if is_folder { access } else { access & AccessFs::from_file(NEWEST) };
+        Some(Ok(PathBeneath::new(file, access)))
+    })
+}
