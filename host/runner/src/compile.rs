@@ -134,10 +134,11 @@ impl Compiler {
         child.args(["plugin-host", "compile"]).arg(wasm).kill_on_drop(true);
         // The file itself is its output: it needs no folder that it could write to.
         child.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
+        let child = child.spawn().map_err(|e| broken("the compiler did not start", e))?;
         // When the time is over the future is dropped, and the child killed with it.
-        let output = match timeout(self.limit, child.output()).await {
+        let output = match timeout(self.limit, child.wait_with_output()).await {
             Err(_) => return Err(refused(format!("it took longer than {:?}", self.limit))),
-            Ok(Err(e)) => return Err(broken("the compiler did not start", e)),
+            Ok(Err(e)) => return Err(broken("the compiler was lost", e)),
             Ok(Ok(output)) => output,
         };
         match output.status.code() {
