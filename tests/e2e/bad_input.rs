@@ -114,7 +114,8 @@ fn an_upload_that_is_not_what_it_should_be() {
     let compiled = tempfile::NamedTempFile::new().unwrap();
     let child = std::process::Command::new(executables().join("framehook"))
         .args(["plugin-host", "compile"])
-        .args([&plugin("yolo"), compiled.path()])
+        .arg(plugin("yolo"))
+        .stdout(compiled.reopen().unwrap())
         .status()
         .unwrap();
     assert!(child.success());
