@@ -5,7 +5,7 @@ use std::fs;
 use framehook_tests::{
     asset,
     client::{Answer, demo_scenario},
-    executables,
+    executables, onnx,
     platform::Platform,
     plugin,
 };
@@ -138,7 +138,7 @@ fn an_upload_that_is_not_what_it_should_be() {
     let models = [
         (b"model: street".to_vec(), "not_onnx"),
         (model[..model.len() / 2].to_vec(), "truncated"),
-        (onnx::with_external_data(), "external_data"),
+        (onnx::model(&onnx::graph(&onnx::PICTURE, &[], &onnx::bytes(5, &onnx::external("w"))), &[]), "external_data"),
         (onnx::identity(&[10, 3, 32, 32]), "batch size 1"),
         (onnx::identity(&[1, 1000]), "4-dimensional"),
     ];
@@ -281,53 +281,4 @@ fn wav() -> Vec<u8> {
 
 fn jpeg_header() -> Vec<u8> {
     [&[0xff, 0xd8, 0xff, 0xe0, 0, 16][..], b"JFIF\0", &[1, 1, 0, 0, 1, 0, 1, 0, 0]].concat()
-}
-
-/// ONNX files by hand: protobuf is simple enough, and no tool writes such bad ones.
-mod onnx {
-    fn varint(mut n: u64) -> Vec<u8> {
-        let mut bytes = vec![];
-        while n > 0x7f {
-            bytes.push((n & 0x7f) as u8 | 0x80);
-            n >>= 7;
-        }
-        bytes.push(n as u8);
-        bytes
-    }
-
-    fn number(field: u64, value: u64) -> Vec<u8> {
-        [varint(field << 3), varint(value)].concat()
-    }
-
-    fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
-        [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
-    }
-
-    fn model(graph: &[u8]) -> Vec<u8> {
-        [number(1, 8), bytes(7, graph), bytes(8, &number(2, 13))].concat()
-    }
-
-    fn value(name: &str, shape: &[u64]) -> Vec<u8> {
-        let dims: Vec<u8> = shape.iter().flat_map(|d| bytes(1, &number(1, *d))).collect();
-        let tensor = [number(1, 1), bytes(2, &dims)].concat();
-        [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &tensor))].concat()
-    }
-
-    fn graph(shape: &[u64], more: &[u8]) -> Vec<u8> {
-        let node = [bytes(1, b"x"), bytes(2, b"y"), bytes(4, b"Identity")].concat();
-        [bytes(1, &node), bytes(2, b"g"), more.to_vec(), bytes(11, &value("x", shape)), bytes(12, &value("y", shape))]
-            .concat()
-    }
-
-    /// A valid model that gives back its input of this shape.
-    pub(super) fn identity(shape: &[u64]) -> Vec<u8> {
-        model(&graph(shape, &[]))
-    }
-
-    /// A model whose weights lie in another file.
-    pub(super) fn with_external_data() -> Vec<u8> {
-        let location = [bytes(1, b"location"), bytes(2, b"/etc/passwd")].concat();
-        let tensor = [number(1, 1), number(2, 1), bytes(8, b"w"), bytes(13, &location), number(14, 1)].concat();
-        model(&graph(&[1, 3, 8, 8], &bytes(5, &tensor)))
-    }
 }

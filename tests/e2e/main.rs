@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attacks;
 mod author;
 mod bad_input;
 mod chaos;

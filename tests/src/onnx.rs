@@ -1,0 +1,100 @@
+//! ONNX files by hand: protobuf is simple enough, and no tool writes such bad ones.
+//!
+//! A message is the concatenation of its fields, each made by `number` or `bytes`; the numbers are those of `onnx.proto`.
+
+/// Of a `TensorProto`.
+pub const FLOAT: u64 = 1;
+pub const INT64: u64 = 7;
+pub const BOOL: u64 = 9;
+
+/// What the demo model takes.
+pub const PICTURE: [u64; 4] = [1, 3, 192, 320];
+
+#[must_use]
+pub fn varint(mut n: u64) -> Vec<u8> {
+    let mut bytes = vec![];
+    while n > 0x7f {
+        bytes.push((n & 0x7f) as u8 | 0x80);
+        n >>= 7;
+    }
+    bytes.push(n as u8);
+    bytes
+}
+
+#[must_use]
+pub fn number(field: u64, value: u64) -> Vec<u8> {
+    [varint(field << 3), varint(value)].concat()
+}
+
+#[must_use]
+pub fn bytes(field: u64, value: &[u8]) -> Vec<u8> {
+    [varint(field << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+}
+
+/// A model with further fields.
+#[must_use]
+pub fn model(graph: &[u8], more: &[u8]) -> Vec<u8> {
+    [number(1, 8), bytes(7, graph), bytes(8, &number(2, 18)), more.to_vec()].concat()
+}
+
+/// From `x`, a picture, to `y`.
+#[must_use]
+pub fn graph(shape: &[u64], nodes: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
+    let (input, output) = (value("x", FLOAT, Some(shape)), value("y", FLOAT, None));
+    [body(nodes, &[input], &[output]), more.to_vec()].concat()
+}
+
+/// Of a loop or a branch.
+#[must_use]
+pub fn body(nodes: &[Vec<u8>], inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Vec<u8> {
+    let all = |field, parts: &[Vec<u8>]| parts.iter().flat_map(|part| bytes(field, part)).collect::<Vec<u8>>();
+    [all(1, nodes), bytes(2, b"g"), all(11, inputs), all(12, outputs)].concat()
+}
+
+/// A name with its type, and its shape if it is known.
+#[must_use]
+pub fn value(name: &str, kind: u64, shape: Option<&[u64]>) -> Vec<u8> {
+    let dims = |shape: &[u64]| shape.iter().flat_map(|d| bytes(1, &number(1, *d))).collect::<Vec<u8>>();
+    let shape = shape.map_or(vec![], |shape| bytes(2, &dims(shape)));
+    [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &[number(1, kind), shape].concat()))].concat()
+}
+
+#[must_use]
+pub fn node(operator: &str, inputs: &[&str], outputs: &[&str], attributes: &[Vec<u8>]) -> Vec<u8> {
+    let texts = |field, texts: &[&str]| texts.iter().flat_map(|t| bytes(field, t.as_bytes())).collect::<Vec<u8>>();
+    let attributes: Vec<u8> = attributes.iter().flat_map(|attribute| bytes(5, attribute)).collect();
+    [texts(1, inputs), texts(2, outputs), bytes(4, operator.as_bytes()), attributes].concat()
+}
+
+/// An attribute of this type; `content` is its field with the value.
+#[must_use]
+pub fn attribute(name: &str, kind: u64, content: &[u8]) -> Vec<u8> {
+    [bytes(1, name.as_bytes()), content.to_vec(), number(20, kind)].concat()
+}
+
+/// A tensor of 64-bit numbers.
+#[must_use]
+pub fn integers(name: &str, dims: &[u64], values: &[i64]) -> Vec<u8> {
+    let dims: Vec<u8> = dims.iter().flat_map(|d| number(1, *d)).collect();
+    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    [dims, number(2, INT64), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
+}
+
+/// A tensor that lies in another file.
+#[must_use]
+pub fn external(name: &str) -> Vec<u8> {
+    [external_data(name), number(14, 1)].concat()
+}
+
+/// The same without the field that says so.
+#[must_use]
+pub fn external_data(name: &str) -> Vec<u8> {
+    let location = [bytes(1, b"location"), bytes(2, b"/etc/passwd")].concat();
+    [number(1, 1), number(2, 2), bytes(8, name.as_bytes()), bytes(13, &location)].concat()
+}
+
+/// A valid model that gives back its input of this shape.
+#[must_use]
+pub fn identity(shape: &[u64]) -> Vec<u8> {
+    model(&graph(shape, &[node("Identity", &["x"], &["y"], &[])], &[]), &[])
+}
