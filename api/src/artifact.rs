@@ -13,7 +13,7 @@ use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
     error_code::ErrorCode,
 };
-use framehook_infra::store::{Artifact, DeleteArtifact, PutArtifact};
+use framehook_infra::store::{Artifact, ArtifactQuery, DeleteArtifact, PutArtifact};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -22,10 +22,10 @@ use crate::{
     SharedApp,
     extract::{Query, VersionPath},
     metrics::{self, UploadLabels},
-    page::Page,
+    page::{self, Page},
     problem::Problem,
     upload::{self, Received},
-    view::ArtifactView,
+    view::{ArtifactItem, ArtifactView},
 };
 
 /// How a model or a video is called.
@@ -37,6 +37,19 @@ pub(crate) struct Naming {
     name: Option<String>,
     /// `1` if neither here nor a multipart field.
     version: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParameters {
+    /// Exact name: its versions.
+    name: Option<String>,
+    /// `next_cursor` of the page before.
+    cursor: Option<String>,
+    /// 1 to 1000, 100 by default.
+    limit: Option<u32>,
 }
 
 /// A query string without parameters.
@@ -137,9 +150,19 @@ fn version_exists(there: &Artifact) -> Problem {
     Problem::new(ErrorCode::VersionExists, detail).field("version")
 }
 
-async fn list(app: SharedApp, kind: ArtifactKind) -> Result<Json<Page<ArtifactView>>, Problem> {
-    let items = app.store.artifacts(kind).await?.into_iter().map(ArtifactView::from).collect();
-    Ok(Json(Page { items, next_cursor: None }))
+async fn list(
+    app: SharedApp,
+    kind: ArtifactKind,
+    parameters: ListParameters,
+) -> Result<Json<Page<ArtifactItem>>, Problem> {
+    let ListParameters { name, cursor, limit } = parameters;
+    let bad_name = |message| Problem::new(ErrorCode::InvalidParameter, message).field("name");
+    name.as_deref().map_or(Ok(()), check_name).map_err(bad_name)?;
+    let limit = page::limit(limit)?;
+    let after = page::parse_artifact_cursor(cursor.as_deref())?;
+    let found = app.store.artifacts(kind, ArtifactQuery { name, after, limit: limit + 1 }).await?;
+    let Page { items, next_cursor } = Page::cut(found, limit, |a| page::artifact_cursor(&a.name, a.sequence));
+    Ok(Json(Page { items: items.into_iter().map(ArtifactItem::from).collect(), next_cursor }))
 }
 
 async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
@@ -197,16 +220,17 @@ macro_rules! routes_of {
                 super::upload(app, ArtifactKind::$kind, into(naming), request).await
             }
 
-            #[doc = concat!("Every ", stringify!($module), ", by name, newest upload of each first")]
+            #[doc = concat!("Every ", stringify!($module), ", by name, newest upload of each first, without manifests")]
             #[utoipa::path(get, path = $path, tag = $path, operation_id = concat!("list_", stringify!($module)),
+                params(ListParameters),
                 responses(
-                    (status = 200, body = Page<ArtifactView>),
+                    (status = 200, body = Page<ArtifactItem>),
                     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
             pub(crate) async fn list(
                 State(app): State<SharedApp>,
-                Query(NoParameters {}): Query<NoParameters>,
-            ) -> Result<Json<Page<ArtifactView>>, Problem> {
-                super::list(app, ArtifactKind::$kind).await
+                Query(parameters): Query<ListParameters>,
+            ) -> Result<Json<Page<ArtifactItem>>, Problem> {
+                super::list(app, ArtifactKind::$kind, parameters).await
             }
 
             #[doc = concat!("One ", stringify!($module), " with its manifest")]

@@ -5,7 +5,7 @@
 //! configuration it accepted is remembered, because neither of the two can change.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet, hash_map::Entry},
     sync::{Mutex, PoisonError},
 };
 
@@ -24,7 +24,7 @@ use serde_json::Value;
 use crate::{
     App, canonical,
     problem::{FieldError, Problem},
-    resolve::find,
+    resolve::{Missing, look_up},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,10 +46,18 @@ pub(crate) async fn resolve(
     uses: &[PluginUse],
     errors: &mut Vec<FieldError>,
 ) -> Result<Vec<Resolved>, Problem> {
+    // Each name once, however often it is written.
+    let mut plugins = HashMap::new();
+    for used in uses {
+        if let Entry::Vacant(place) = plugins.entry(used.plugin.to_string()) {
+            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin).await?);
+        }
+    }
     let mut hooks = Vec::with_capacity(uses.len());
     // One after the other, so that a scenario waits for one turn at a time, as every other does.
     for (index, used) in uses.iter().enumerate() {
-        hooks.extend(resolve_one(app, hook, index, used, errors).await?);
+        let found = &plugins[&used.plugin.to_string()];
+        hooks.extend(resolve_one(app, hook, index, used, found, errors).await?);
     }
     Ok(hooks)
 }
@@ -59,33 +67,39 @@ async fn resolve_one(
     hook: Hook,
     index: usize,
     used: &PluginUse,
+    found: &Result<Artifact, Missing>,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Resolved>, Problem> {
     let list = if hook == Hook::Pre { "pre" } else { "post" };
     let field = format!("plugins.{list}[{index}]");
-    let found = find(app, ArtifactKind::Plugin, &used.plugin, &format!("{field}.use"), errors).await?;
-    let Some(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) = found else {
-        return Ok(None);
+    let (identity, manifest) = match found {
+        Ok(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) => {
+            (PluginIdentity { name: name.clone(), version: version.clone(), digest: digest.clone() }, manifest)
+        }
+        Ok(_) => return Ok(None),
+        Err(Missing { code, message }) => {
+            errors.push(FieldError::new(*code, format!("{field}.use"), message));
+            return Ok(None);
+        }
     };
-    if let Some(message) = mismatch(hook, &manifest) {
+    if let Some(message) = mismatch(hook, manifest) {
         errors.push(FieldError::new(ErrorCode::PluginHookMismatch, format!("{field}.use"), message));
         return Ok(None);
     }
     let config_field = format!("{field}.config");
-    match ask_plugin(app, &digest, &used.config).await {
+    match ask_plugin(app, &identity.digest, &used.config).await {
         Ok(problems) => errors.extend(problems.into_iter().map(|problem| {
             let field = format!("{config_field}{}", path_of(&problem.path));
             FieldError::new(ErrorCode::InvalidPluginConfig, field, problem.message)
         })),
         Err(problem) if problem.code == ErrorCode::InvalidPluginConfig => {
-            let message = format!("`{name}@{version}`: {}", problem.detail);
+            let message = format!("`{}@{}`: {}", identity.name, identity.version, problem.detail);
             errors.push(FieldError::new(problem.code, config_field, message));
         }
         Err(problem) => return Err(problem),
     }
-    let identity = PluginIdentity { name, version, digest };
     let resolved = ResolvedHook { identity, config: used.config.clone() };
-    Ok(Some(Resolved { resolved, input: manifest.input }))
+    Ok(Some(Resolved { resolved, input: manifest.input.clone() }))
 }
 
 fn mismatch(hook: Hook, manifest: &PluginManifest) -> Option<String> {

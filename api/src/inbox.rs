@@ -10,6 +10,8 @@ use framehook_core::{
     ids::{Generation, ScenarioId},
     message::{Envelope, Message, Topic, frame_of},
     prediction::Position,
+    size::MAX_REASON,
+    text::short_line,
 };
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
@@ -28,11 +30,17 @@ const BATCH: usize = 500;
 /// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a second span.
 const MAX_BEGUN: usize = 10_000;
 
-/// Runs until `cancel`. Errors are logged and retried.
-pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
+/// What an envelope has around a prediction, generously: ids, times and a trace.
+const ENVELOPE: usize = 1 << 10;
+/// Bytes of a dead letter: enough to see what it is.
+const MAX_DEAD_LETTER: usize = 64 << 10;
+
+/// Runs until `cancel`. Errors are logged and retried. A prediction of more than `max_prediction`
+/// bytes is a dead letter.
+pub async fn run(store: SharedStore, bus: SharedBus, max_prediction: usize, cancel: CancellationToken) {
     let mut backoff = Backoff::default();
     while !cancel.is_cancelled() {
-        if let Err(error) = consume(&store, &bus, &cancel, &mut backoff).await {
+        if let Err(error) = consume(&store, &bus, max_prediction, &cancel, &mut backoff).await {
             tracing::warn!("results inbox: {error}");
             backoff.wait(&cancel).await;
         }
@@ -43,12 +51,21 @@ pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) 
 async fn consume(
     store: &SharedStore,
     bus: &SharedBus,
+    max_prediction: usize,
     cancel: &CancellationToken,
     backoff: &mut Backoff,
 ) -> Result<(), BusError> {
     let subscription = bus.subscribe(CONSUMER, Topic::Results).await?;
-    let mut inbox =
-        Inbox { store, bus, cancel, subscription, next: HashMap::new(), begun: HashSet::new(), under_way: None };
+    let mut inbox = Inbox {
+        store,
+        bus,
+        max_prediction,
+        cancel,
+        subscription,
+        next: HashMap::new(),
+        begun: HashSet::new(),
+        under_way: None,
+    };
     let end = inbox.serve(backoff).await;
     // What is on its way arrives before another membership asks for the offsets.
     inbox.finish().await.and(end)
@@ -57,6 +74,7 @@ async fn consume(
 struct Inbox<'a> {
     store: &'a SharedStore,
     bus: &'a SharedBus,
+    max_prediction: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
     /// Of each partition of ours the next record to read: the stored offset, or what it becomes by the batch under way.
@@ -173,17 +191,19 @@ impl Inbox<'_> {
         let mut rows = Vec::with_capacity(records.len());
         let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
-            match result(&record.payload) {
+            match result(&record.payload, self.max_prediction) {
                 Ok((row, traceparent)) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
                     rows.push(row);
                 }
                 Err(reason) => {
-                    let Delivered { offset, key, payload, .. } = record;
+                    let Delivered { offset, key, mut payload, .. } = record;
+                    let reason = short_line(&reason, MAX_REASON);
                     tracing::warn!(partition, offset, scenario_id = key, "dead letter: {reason}");
                     // The key says the same, or it is not this scenario's frame.
                     let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
                     let position = frame.map(|(_, position)| position);
+                    payload.truncate(MAX_DEAD_LETTER);
                     dead_letters.push(DeadLetter { offset, key, payload, reason, position });
                 }
             }
@@ -278,7 +298,11 @@ where
 }
 
 /// A prediction, and the trace it belongs to. It is read as a whole, so that what is stored can be read again.
-fn result(payload: &[u8]) -> Result<(ResultRow, Option<String>), String> {
+fn result(payload: &[u8], max_prediction: usize) -> Result<(ResultRow, Option<String>), String> {
+    let (size, most) = (payload.len(), max_prediction.saturating_add(ENVELOPE));
+    if size > most {
+        return Err(format!("the message has {size} bytes; at most {most} are stored (max_prediction_kib)"));
+    }
     let (Envelope { message, traceparent, .. }, data) = Envelope::parse_with_data(payload)?;
     match message {
         Message::Result(prediction) => Ok((ResultRow::new(&prediction, data.to_owned()), traceparent)),

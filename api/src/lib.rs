@@ -41,6 +41,7 @@ mod server;
 mod source;
 mod upload;
 mod view;
+mod wishes;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -55,7 +56,7 @@ pub use limits::HttpLimits;
 pub use page::Page;
 pub use problem::{FieldError, Problem};
 pub use server::{openapi, router, serve};
-pub use view::{ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
+pub use view::{ArtifactItem, ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
 
 /// What the API needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -78,6 +79,10 @@ pub struct ApiConfig {
     pub http: HttpLimits,
     /// What a worker may have.
     pub memory: MemoryCaps,
+    pub limits: Limits,
+    /// Whether a scenario must name the version of each artifact, so that no later upload is taken
+    /// for what it means.
+    pub require_versions: bool,
     /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
     pub lame_duck: Duration,
 }
@@ -104,6 +109,32 @@ impl Default for UploadCaps {
     }
 }
 
+/// Most bytes of what many requests bring and many answers hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The items of one page; what does not fit is behind its cursor.
+    pub page_bytes: u64,
+    /// The configuration of one hook.
+    pub config_bytes: usize,
+    /// Those of all hooks of a scenario.
+    pub configs_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // Two thousand frames of twenty detections; a client reads it in a second over 100
+            // Mbit/s.
+            page_bytes: 8 << 20,
+            // A polygon of a thousand corners takes 40 KiB.
+            config_bytes: 64 << 10,
+            // A scenario is in each order to a runner, in each page of a list and in the database
+            // twice.
+            configs_bytes: 256 << 10,
+        }
+    }
+}
+
 impl UploadCaps {
     pub(crate) const fn of(self, kind: ArtifactKind) -> u64 {
         match kind {
@@ -114,6 +145,9 @@ impl UploadCaps {
     }
 }
 
+/// Pages that are read at a time: four times the connections that read from an embedded database.
+const PAGE_TURNS: usize = 16;
+
 /// What every handler shares.
 pub(crate) struct App {
     pub config: ApiConfig,
@@ -123,6 +157,9 @@ pub(crate) struct App {
     pub hot: hot::Hot,
     pub probes: probe::Probes,
     pub accepted_configs: hooks::AcceptedConfigs,
+    pub wishes: wishes::Wishes,
+    /// One a page that is being read: a page of large rows takes some 50 MiB until it is written.
+    pub page_turns: tokio::sync::Semaphore,
     /// Held while a blob and its row are written or removed together.
     pub artifact_writes: tokio::sync::Mutex<()>,
     /// Cancelled once this process is about to stop.
@@ -143,7 +180,9 @@ impl App {
         let hot = hot::Hot::new(cache);
         let probes = probe::Probes::new(&config);
         let accepted_configs = hooks::AcceptedConfigs::default();
+        let wishes = wishes::Wishes::default();
+        let page_turns = tokio::sync::Semaphore::new(PAGE_TURNS);
         let artifact_writes = tokio::sync::Mutex::default();
-        Self { config, store, bus, blobs, hot, probes, accepted_configs, artifact_writes, draining }
+        Self { config, store, bus, blobs, hot, probes, accepted_configs, wishes, page_turns, artifact_writes, draining }
     }
 }

@@ -3,7 +3,7 @@
 //! A cursor is opaque to clients: it names the last item of a page, so that items that come or go meanwhile make no
 //! page repeat or lose another item.
 
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId};
+use framehook_core::{artifact::check_name, error_code::ErrorCode, ids::ScenarioId};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,7 +11,8 @@ use crate::problem::Problem;
 
 /// Items of a page when the client does not say.
 const DEFAULT_LIMIT: u32 = 100;
-/// A thousand predictions of twenty detections are about 4 MB of JSON.
+/// A thousand predictions of twenty detections are about 4 MB of JSON; what is larger is cut by its
+/// bytes.
 const MAX_LIMIT: u32 = 1000;
 
 /// One page of a list.
@@ -48,6 +49,7 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
 const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
 const PREDICTIONS: char = 'p';
+const ARTIFACTS: char = 'a';
 
 pub(crate) fn scenario_cursor(id: ScenarioId) -> String {
     format!("{SCENARIOS}{}", id.0.simple())
@@ -71,6 +73,19 @@ pub(crate) fn prediction_cursor(pts_us: i64) -> String {
 
 pub(crate) fn parse_prediction_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
     parse(cursor, PREDICTIONS, number)
+}
+
+/// The place of an artifact in its list: the sequence number of its upload, then its name.
+pub(crate) fn artifact_cursor(name: &str, sequence: i64) -> String {
+    format!("{ARTIFACTS}{sequence:016x}{name}")
+}
+
+pub(crate) fn parse_artifact_cursor(cursor: Option<&str>) -> Result<Option<(String, i64)>, Problem> {
+    parse(cursor, ARTIFACTS, |text| {
+        let (sequence, name) = text.split_at_checked(16)?;
+        check_name(name).ok()?;
+        Some((name.to_owned(), number(sequence)?))
+    })
 }
 
 fn number(text: &str) -> Option<i64> {
@@ -98,11 +113,15 @@ mod tests {
             assert_eq!(parse_prediction_cursor(Some(&prediction_cursor(n))).unwrap(), Some(n));
             assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
             assert!(parse_history_cursor(Some(&prediction_cursor(n))).is_err());
+            assert_eq!(parse_artifact_cursor(Some(&artifact_cursor("yolo", n))).unwrap(), Some(("yolo".into(), n)));
         }
         let id = ScenarioId::generate();
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));
         for bad in ["", "p", "p1", "px", "s1", "é", "p+000000000000001"] {
             assert!(parse_prediction_cursor(Some(bad)).is_err() && parse_scenario_cursor(Some(bad)).is_err(), "{bad}");
+        }
+        for bad in ["a", "a000000000000000", "a0000000000000001", "a0000000000000001X", "a000000000000000éa"] {
+            assert!(parse_artifact_cursor(Some(bad)).is_err(), "{bad}");
         }
     }
 

@@ -1,6 +1,7 @@
 //! `/prediction`: what Framehook found, a page at a time or all of it as a stream.
 //!
-//! Invariant: whatever the length of a scenario, a request holds at most two pages of rows in memory.
+//! Invariant: whatever the length of a scenario and the size of its rows, a request holds at most
+//! the items of one page and the rows of one read.
 
 use axum::{
     body::{Body, Bytes},
@@ -9,9 +10,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, ids::ScenarioId, prediction::Prediction};
-use framehook_infra::store::{PredictionQuery, SharedStore};
+use framehook_infra::store::{Limit, PredictionQuery, Rows, SharedStore};
 use futures::stream;
 use serde::Deserialize;
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::IntoParams;
 
 use crate::{
@@ -22,10 +24,11 @@ use crate::{
     scenario::not_found,
 };
 
-/// Rows of one read: 500 of twenty detections are about 2 MB.
-const ROWS: u32 = 500;
-/// Rows that one page of filtered predictions may look at before it gives a cursor instead of going on: some 100 ms.
-const MAX_SCANNED: usize = 20_000;
+/// One read: 500 rows of twenty detections are about 2 MB.
+const READ: Limit = Limit { rows: 500, bytes: 2 << 20 };
+/// Reads of one page of filtered predictions, before it gives a cursor instead of going on: 20,000
+/// rows, or 80 MiB, in some 100 ms.
+const MAX_READS: usize = 40;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -47,9 +50,10 @@ pub(crate) struct Parameters {
 
 /// Predictions in the order of the frames
 ///
-/// `Accept: application/x-ndjson` streams all that match, one JSON object a line. A page may have fewer items than
-/// `limit`; only `next_cursor` says whether there are more. Where the installation has a cache, a page may be up to one
-/// second old.
+/// `Accept: application/x-ndjson` streams all that match, one JSON object a line. A page may have
+/// fewer items than `limit`, because its bytes are limited too (8 MiB by default); only
+/// `next_cursor` says whether there are more. Where the installation has a cache, a page may be up
+/// to one second old.
 #[utoipa::path(get, path = "/prediction/{id}", tag = "/prediction", operation_id = "get_predictions", params(("id" = ScenarioId, Path), Parameters),
     responses(
         (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson")),
@@ -65,15 +69,18 @@ pub(crate) async fn get(
     let is_bounded = parameters.limit.is_some();
     let key = format!("{parameters:?}");
     let mut reader = Reader::new(app.store.clone(), id, parameters)?;
+    let room = app.config.limits.page_bytes;
     let must_exist = async || app.store.scenario(id).await?.map(drop).ok_or_else(|| not_found(id));
     if wants_ndjson(&headers) {
         must_exist().await?;
         let left = if is_bounded { limit as usize } else { usize::MAX };
-        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], stream_lines(reader, left)).into_response());
+        let lines = stream_lines(app.clone(), reader, left);
+        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response());
     }
     let read = async {
+        let _turn = app.page_turns.acquire().await;
         must_exist().await?;
-        reader.page(limit).await
+        reader.page(limit, room).await
     };
     app.hot.answer(id, "prediction", &key, read).await
 }
@@ -133,37 +140,46 @@ impl Reader {
             after_pts_us: page::parse_prediction_cursor(cursor.as_deref())?,
             from_pts_us: from_us,
             until_pts_us: until_us,
-            limit: ROWS,
+            limit: READ,
         };
         Ok(Self { store, id, query, filter: Filter { label, min_score }, ended: false })
     }
 
     /// The next rows, unfiltered.
     async fn rows(&mut self) -> Result<Vec<Prediction>, Problem> {
-        let rows = self.store.predictions(self.id, self.query.clone()).await?;
-        self.ended = rows.len() < self.query.limit as usize;
+        let Rows { rows, has_more } = self.store.predictions(self.id, self.query.clone()).await?;
+        self.ended = !has_more;
         if let Some(last) = rows.last() {
             self.query.after_pts_us = Some(last.pts_us);
         }
         Ok(rows)
     }
 
-    async fn page(&mut self, limit: u32) -> Result<Page<Prediction>, Problem> {
+    /// At most `limit` items of `room` bytes together, as JSON; the first one comes whatever its
+    /// size.
+    async fn page(&mut self, limit: u32, room: u64) -> Result<Page<Box<RawValue>>, Problem> {
         if self.filter.takes_all() {
             // The row behind a page says whether there is more; a filter may have to look at any number.
-            self.query.limit = ROWS.min(limit + 1);
+            self.query.limit.rows = READ.rows.min(limit + 1);
         }
-        let mut items = Vec::new();
+        let mut items: Vec<Box<RawValue>> = Vec::new();
+        let mut left = room;
         let mut seen = self.query.after_pts_us;
-        let mut scanned = 0;
-        while !self.ended && scanned < MAX_SCANNED {
+        let mut reads = 0;
+        while !self.ended && reads < MAX_READS {
+            reads += 1;
             for row in self.rows().await? {
-                if items.len() == limit as usize {
-                    return Ok(Page { items, next_cursor: seen.map(page::prediction_cursor) });
+                let pts_us = row.pts_us;
+                if let Some(item) = self.filter.apply(row) {
+                    let item = to_raw_value(&item).map_err(Problem::internal)?;
+                    let size = item.get().len() as u64;
+                    if items.len() == limit as usize || (size > left && !items.is_empty()) {
+                        return Ok(Page { items, next_cursor: seen.map(page::prediction_cursor) });
+                    }
+                    left = left.saturating_sub(size);
+                    items.push(item);
                 }
-                seen = Some(row.pts_us);
-                scanned += 1;
-                items.extend(self.filter.apply(row));
+                seen = Some(pts_us);
             }
         }
         let next_cursor = if self.ended { None } else { seen.map(page::prediction_cursor) };
@@ -172,8 +188,10 @@ impl Reader {
 }
 
 /// A body of JSON lines. An error midway cuts the connection, so that half a list is not taken for a whole.
-fn stream_lines(reader: Reader, left: usize) -> Body {
-    Body::from_stream(stream::try_unfold((reader, left), async |(mut reader, mut left)| {
+fn stream_lines(app: SharedApp, reader: Reader, left: usize) -> Body {
+    Body::from_stream(stream::try_unfold((app, reader, left), async |(app, mut reader, mut left)| {
+        // Given back before the client takes the lines, which may be late or never.
+        let turn = app.page_turns.acquire().await;
         while !reader.ended && left > 0 {
             let rows = reader.rows().await.map_err(|problem| std::io::Error::other(problem.detail))?;
             let mut lines = Vec::new();
@@ -183,7 +201,8 @@ fn stream_lines(reader: Reader, left: usize) -> Body {
                 left -= 1;
             }
             if !lines.is_empty() {
-                return Ok::<_, std::io::Error>(Some((Bytes::from(lines), (reader, left))));
+                drop(turn);
+                return Ok::<_, std::io::Error>(Some((Bytes::from(lines), (app, reader, left))));
             }
         }
         Ok(None)

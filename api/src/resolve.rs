@@ -9,15 +9,15 @@ use framehook_core::{
     input::InputOptions,
     memory::{self, Needs},
     placement::check_labels,
-    spec::{ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
+    spec::{PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
 };
 use framehook_infra::{
     seal::{self, SealError},
-    store::Artifact,
+    store::{Artifact, ArtifactQuery},
 };
 
 use crate::{
-    App,
+    App, Limits, canonical,
     hooks::{self, Hook},
     problem::{FieldError, Problem},
     source,
@@ -27,6 +27,10 @@ use crate::{
 const MAX_NAME: usize = 200;
 /// Each hook is an instance of a plugin with up to 256 MiB of its own.
 const MAX_HOOKS: usize = 16;
+/// Longer than any that a converter writes.
+const MAX_TENSOR: usize = 256;
+/// `PATH_MAX` of Linux.
+const MAX_PATH: usize = 4096;
 /// Of what exists, in a message.
 const MAX_LISTED: usize = 10;
 
@@ -35,7 +39,7 @@ const MAX_LISTED: usize = 10;
 /// # Errors
 /// A problem with everything that was found, or why the store could not be asked.
 pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedScenario, Problem> {
-    let mut errors = check_sizes(spec, app.config.memory.worker_mib);
+    let mut errors = check_sizes(spec, app.config.memory.worker_mib, app.config.limits);
     if let Some(problem) = Problem::of_all(errors.clone()) {
         // Looking up a thousand plugins would be the harm these limits prevent.
         return Err(problem);
@@ -77,7 +81,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     }
 }
 
-fn check_sizes(spec: &ScenarioSpec, most_mib: u32) -> Vec<FieldError> {
+fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldError> {
     let mut errors = Vec::new();
     let mut check = |bad: bool, field: &str, message: String| {
         if bad {
@@ -98,10 +102,107 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32) -> Vec<FieldError> {
     let mib = spec.memory_mib.unwrap_or(1);
     let range = format!("`memory_mib` is {mib}; a worker has 1 to {most_mib} MiB here (`worker_memory_mib`)");
     check(!(1..=most_mib).contains(&mib), "memory_mib", range);
+    let tensor = spec.input.tensor.as_deref().map_or(0, str::len);
+    check(
+        tensor > MAX_TENSOR,
+        "input.tensor",
+        format!("the name has {tensor} bytes; at most {MAX_TENSOR} are allowed"),
+    );
+    if let SourceSpec::File(path) = &spec.source {
+        let length = path.len();
+        check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
+    }
+    errors.extend(check_configs(&spec.plugins, limits));
     errors
 }
 
-/// Looks up an artifact; if there is none, says what there is.
+/// A configuration is counted in its canonical form, so that white space and the order of keys make
+/// no difference.
+fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
+    let Limits { config_bytes, configs_bytes, .. } = limits;
+    let mut errors = Vec::new();
+    let mut total = 0;
+    for (list, hooks) in [("pre", &plugins.pre), ("post", &plugins.post)] {
+        // What is beyond the limit of hooks is refused by that.
+        for (index, hook) in hooks.iter().take(MAX_HOOKS).enumerate() {
+            let size = canonical::text(&hook.config).len();
+            total += size;
+            if size > config_bytes {
+                let message = format!(
+                    "the configuration has {size} bytes of JSON; at most {config_bytes} are allowed (max_config_kib)"
+                );
+                let field = format!("plugins.{list}[{index}].config");
+                errors.push(FieldError::new(ErrorCode::InvalidPluginConfig, field, message));
+            }
+        }
+    }
+    if total > configs_bytes {
+        let message = format!(
+            "the configurations of all hooks have {total} bytes of JSON; at most {configs_bytes} are allowed \
+             (max_configs_kib)"
+        );
+        errors.push(FieldError::new(ErrorCode::InvalidPluginConfig, "plugins", message));
+    }
+    errors
+}
+
+/// Why a reference leads to no artifact, with what there is instead.
+#[derive(Clone)]
+pub(crate) struct Missing {
+    pub code: ErrorCode,
+    pub message: String,
+}
+
+/// Looks up an artifact; if there is none, or its version must be named and is not, says what there
+/// is.
+pub(crate) async fn look_up(
+    app: &App,
+    kind: ArtifactKind,
+    reference: &ArtifactRef,
+) -> Result<Result<Artifact, Missing>, Problem> {
+    if let (ArtifactRef::Newest { name }, true) = (reference, app.config.require_versions) {
+        let there_is = what_there_is(app, kind, reference).await?;
+        let message = format!(
+            "`{name}` names no version, and this installation asks for one (require_versions), so that no later upload \
+             takes its place; {there_is}"
+        );
+        return Ok(Err(Missing { code: ErrorCode::InvalidScenario, message }));
+    }
+    if let Some(found) = app.store.artifact(kind, reference).await? {
+        return Ok(Ok(found));
+    }
+    let code = match kind {
+        ArtifactKind::Plugin => ErrorCode::UnknownPlugin,
+        ArtifactKind::Model => ErrorCode::UnknownModel,
+        ArtifactKind::Video => ErrorCode::UnknownVideo,
+    };
+    let there_is = what_there_is(app, kind, reference).await?;
+    Ok(Err(Missing { code, message: format!("there is no {kind} `{reference}`; {there_is}") }))
+}
+
+/// The versions of the name that was asked for, else some of all there are.
+async fn what_there_is(app: &App, kind: ArtifactKind, reference: &ArtifactRef) -> Result<String, Problem> {
+    let name = match reference {
+        ArtifactRef::Version { name, .. } | ArtifactRef::Newest { name } => Some(name.clone()),
+        ArtifactRef::Digest(_) => None,
+    };
+    let limit = MAX_LISTED as u32 + 1;
+    let mut existing = Vec::new();
+    if name.is_some() {
+        existing = app.store.artifacts(kind, ArtifactQuery { name, limit, after: None }).await?;
+    }
+    if existing.is_empty() {
+        existing = app.store.artifacts(kind, ArtifactQuery { limit, ..ArtifactQuery::default() }).await?;
+    }
+    let listed: Vec<_> = existing.iter().take(MAX_LISTED).map(|a| format!("`{}@{}`", a.name, a.version)).collect();
+    Ok(match listed.as_slice() {
+        [] => format!("none was uploaded yet: POST /{kind}"),
+        listed if existing.len() > listed.len() => format!("there is {} and more, see GET /{kind}", listed.join(", ")),
+        listed => format!("there is {}", listed.join(", ")),
+    })
+}
+
+/// The same for one field of a scenario.
 pub(crate) async fn find(
     app: &App,
     kind: ArtifactKind,
@@ -109,28 +210,8 @@ pub(crate) async fn find(
     field: &str,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Artifact>, Problem> {
-    let found = app.store.artifact(kind, reference).await?;
-    if found.is_none() {
-        let code = match kind {
-            ArtifactKind::Plugin => ErrorCode::UnknownPlugin,
-            ArtifactKind::Model => ErrorCode::UnknownModel,
-            ArtifactKind::Video => ErrorCode::UnknownVideo,
-        };
-        let existing = app.store.artifacts(kind).await?;
-        errors.push(FieldError::new(code, field, unknown(kind, reference, &existing)));
-    }
-    Ok(found)
-}
-
-fn unknown(kind: ArtifactKind, reference: &ArtifactRef, existing: &[Artifact]) -> String {
-    let listed: Vec<_> = existing.iter().take(MAX_LISTED).map(|a| format!("`{}@{}`", a.name, a.version)).collect();
-    let more = existing.len() - listed.len();
-    let there_is = match (listed.as_slice(), more) {
-        ([], _) => format!("none was uploaded yet: POST /{kind}"),
-        (listed, 0) => format!("there is {}", listed.join(", ")),
-        (listed, more) => format!("there is {} and {more} more, see GET /{kind}", listed.join(", ")),
-    };
-    format!("there is no {kind} `{reference}`; {there_is}")
+    let found = look_up(app, kind, reference).await?;
+    Ok(found.map_err(|Missing { code, message }| errors.push(FieldError::new(code, field, message))).ok())
 }
 
 /// Sides of a picture, where they are known.

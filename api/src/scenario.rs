@@ -2,6 +2,8 @@
 //!
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
 
+use std::time::Instant;
+
 use axum::{
     Extension, Json,
     extract::State,
@@ -15,7 +17,7 @@ use framehook_core::{
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Created, Idempotency, NewScenario, ScenarioFilter, ScenarioRecord};
+use framehook_infra::store::{Created, Idempotency, Limit, NewScenario, Rows, ScenarioFilter, ScenarioRecord};
 use serde::{Deserialize, Serialize};
 use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
@@ -120,6 +122,9 @@ pub(crate) struct ListParameters {
 }
 
 /// Scenarios, newest first
+///
+/// A page may have fewer items than `limit`, because their specifications are limited together too
+/// (8 MiB by default); only `next_cursor` says whether there are more.
 #[utoipa::path(get, path = "/scenario", tag = "/scenario", operation_id = "list_scenarios", params(ListParameters),
     responses(
         (status = 200, body = Page<ScenarioView>),
@@ -131,9 +136,12 @@ pub(crate) async fn list(
     let ListParameters { state, name, cursor, limit } = parameters;
     let limit = page::limit(limit)?;
     let after = page::parse_scenario_cursor(cursor.as_deref())?;
-    let records = app.store.scenarios(ScenarioFilter { state, name }, after, limit + 1).await?;
-    let items = records.into_iter().map(ScenarioView::from).collect();
-    Ok(Json(Page::cut(items, limit, |s| page::scenario_cursor(s.id))))
+    let _turn = app.page_turns.acquire().await;
+    let limit = Limit { rows: limit, bytes: app.config.limits.page_bytes };
+    let Rows { rows, has_more } = app.store.scenarios(ScenarioFilter { state, name }, after, limit).await?;
+    let items: Vec<_> = rows.into_iter().map(ScenarioView::from).collect();
+    let next_cursor = items.last().filter(|_| has_more).map(|last| page::scenario_cursor(last.id));
+    Ok(Json(Page { items, next_cursor }))
 }
 
 /// One scenario
@@ -191,6 +199,11 @@ pub(crate) async fn delete(
 }
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
+    app.wishes.admit(id, Instant::now()).map_err(|wait| {
+        let seconds = wait.as_secs_f64().ceil();
+        let detail = format!("scenario {id} was stopped and started too often; try again in {seconds} s");
+        Problem::new(ErrorCode::TooBusy, detail)
+    })?;
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
     let record = app.store.set_desired(id, desired).await;
     app.hot.changed(id);
@@ -209,6 +222,9 @@ pub(crate) struct PageParameters {
 }
 
 /// Every change of a scenario's state, oldest first
+///
+/// A history has at most 600 lines: of a longer one the first 100 and the last 400 or more are
+/// kept, and the line behind the gap says how many are not.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses(

@@ -13,7 +13,7 @@ use framehook_core::{
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Artifact, HistoryEntry, RunnerRecord, ScenarioRecord};
+use framehook_infra::store::{Artifact, ArtifactSummary, HistoryEntry, RunnerRecord, ScenarioRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -131,12 +131,21 @@ pub struct HistoryView {
     pub to: ScenarioState,
     pub desired: Desired,
     pub reason: Option<Reason>,
+    /// Lines before this one that are not kept, of a history that had become too long; absent:
+    /// none.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub folded: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 impl From<HistoryEntry> for HistoryView {
     fn from(entry: HistoryEntry) -> Self {
-        let HistoryEntry { sequence, at, generation, from, to, desired, reason } = entry;
-        Self { sequence, at, generation, from, to, desired, reason }
+        let HistoryEntry { sequence, at, generation, from, to, desired, reason, folded } = entry;
+        Self { sequence, at, generation, from, to, desired, reason, folded }
     }
 }
 
@@ -157,6 +166,25 @@ impl From<Artifact> for ArtifactView {
     fn from(artifact: Artifact) -> Self {
         let Artifact { kind, name, version, digest, size_bytes, manifest, created_at } = artifact;
         Self { kind, name, version, digest, size_bytes, created_at, manifest }
+    }
+}
+
+/// The same in a list: its manifest, which may be long, is at `GET /{kind}/{name}/{version}`.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ArtifactItem {
+    pub kind: ArtifactKind,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    #[schema(value_type = String, format = DateTime)]
+    pub created_at: Timestamp,
+}
+
+impl From<ArtifactSummary> for ArtifactItem {
+    fn from(summary: ArtifactSummary) -> Self {
+        let ArtifactSummary { sequence: _, kind, name, version, digest, size_bytes, created_at } = summary;
+        Self { kind, name, version, digest, size_bytes, created_at }
     }
 }
 

@@ -1,20 +1,24 @@
 //! The log on stderr and, where a collector is named, the traces.
 //!
-//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a scenario says
-//! so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the line's own fields, one object a line.
+//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a
+//! scenario says so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the
+//! line's own fields, one object a line. As text, whatever a line quotes, it is one line, and
+//! nothing in it moves a cursor.
 
-use std::io::IsTerminal as _;
+use std::{fmt::Debug, io::IsTerminal as _};
 
 use anyhow::Context as _;
+use framehook_core::text::one_line;
 use serde_json::{Map, Value};
-use tracing::{Event, Level, Metadata, Subscriber, level_filters::LevelFilter};
+use tracing::{Event, Level, Metadata, Subscriber, field::Field, level_filters::LevelFilter};
 use tracing_serde::fields::AsMap as _;
 use tracing_subscriber::{
     EnvFilter, Layer as _,
+    field::MakeExt as _,
     filter::{FilterExt as _, dynamic_filter_fn, filter_fn},
     fmt::{
-        self, FmtContext, FormatEvent, FormattedFields,
-        format::{JsonFields, Writer},
+        self, FmtContext, FormatEvent, FormatFields, FormattedFields,
+        format::{JsonFields, Writer, debug_fn},
         time::{FormatTime as _, SystemTime},
     },
     layer::{Filter, SubscriberExt as _},
@@ -40,12 +44,27 @@ pub(crate) fn start(role: &str, settings: &Settings) -> anyhow::Result<Option<Tr
     let registry = tracing_subscriber::registry().with(export);
     let log = fmt::layer().with_writer(std::io::stderr);
     match settings.log_format {
-        LogFormat::Text => registry.with(log.with_ansi(std::io::stderr().is_terminal()).with_filter(filter)).init(),
+        LogFormat::Text => {
+            let log = log.with_ansi(std::io::stderr().is_terminal()).fmt_fields(one_line_fields());
+            registry.with(log.with_filter(filter)).init();
+        }
         LogFormat::Json => {
             registry.with(log.fmt_fields(JsonFields::new()).event_format(JsonLine).with_filter(filter)).init();
         }
     }
     Ok(traces)
+}
+
+/// Fields as text, which may be that of a plugin, a model, a server or a client, each on one line.
+fn one_line_fields() -> impl for<'a> FormatFields<'a> {
+    let field = |writer: &mut Writer<'_>, field: &Field, value: &dyn Debug| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", one_line(&value)),
+            name => write!(writer, "{name}={}", one_line(&value)),
+        }
+    };
+    debug_fn(field).delimited(" ")
 }
 
 /// What `log` lets through, and every span of ours, so that the lines in them have their fields.
@@ -114,6 +133,26 @@ mod tests {
         }
         fn flush(&mut self) -> std::io::Result<()> {
             Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_of_text_is_one_line_whatever_it_quotes() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let layer = fmt::layer().with_ansi(false).fmt_fields(one_line_fields()).with_writer(move || writer.clone());
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let forged = "\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m\u{202e}";
+            let _span = info_span!("outer", scenario_id = "s", shown = %forged).entered();
+            warn!(plugin = "p@1", error = %forged, text = forged, "said: {forged}");
+        });
+        let text = String::from_utf8(lines.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+        for part in
+            ["WARN", "scenario_id=\"s\"", "plugin=\"p@1\"", "said: \\n2026-01-01T00:00:00Z ERROR forged \\u{1b}"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod http;
+mod limits;
 mod log;
 mod process;
 mod roles;

@@ -7,9 +7,9 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
+use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
 use framehook_confine::{Sandbox, keep_memory_private};
-use framehook_core::{ids::RunnerId, job::HookLimits, memory::MemoryCaps};
+use framehook_core::{ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
 use framehook_infra::{private, seal::Key};
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
@@ -89,6 +89,12 @@ pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Resul
         },
         http: http_limits(settings)?,
         memory: memory_caps(settings),
+        limits: Limits {
+            page_bytes: settings.limits.max_page_mib << 20,
+            config_bytes: settings.limits.max_config_kib << 10,
+            configs_bytes: settings.limits.max_configs_kib << 10,
+        },
+        require_versions: settings.limits.require_versions,
         lame_duck: Duration::ZERO,
     })
 }
@@ -131,8 +137,11 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>)
         hook_limits: HookLimits {
             call_ms: settings.hook_call_ms,
             memory_bytes: settings.hook_memory_mib << 20,
+            prediction_bytes: settings.limits.max_prediction_kib << 10,
+            log: LogLimits { lines: settings.limits.max_log_lines, bytes: settings.limits.max_log_kib << 10 },
             ..HookLimits::default()
         },
+        prediction_bytes_per_s: settings.limits.max_prediction_mib_s << 20,
         source_dirs: settings.source_dirs.clone(),
         max_recording_bytes: settings.max_video_mib << 20,
         worker_memory_mib: settings.worker_memory_mib,

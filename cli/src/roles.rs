@@ -46,7 +46,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
         }
     });
     services.relay(&store, &bus);
-    services.inbox(&store, &bus);
+    services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);
     services.run().await
 }
 

@@ -69,10 +69,11 @@ impl Services {
         });
     }
 
-    pub(crate) fn inbox(&mut self, store: &SharedStore, bus: &SharedBus) {
+    /// `max_prediction`: bytes of a row.
+    pub(crate) fn inbox(&mut self, store: &SharedStore, bus: &SharedBus, max_prediction: usize) {
         let (store, bus) = (store.clone(), bus.clone());
         self.start("inbox", Stage::Rest, |cancel| async move {
-            framehook_api::inbox::run(store, bus, cancel).await;
+            framehook_api::inbox::run(store, bus, max_prediction, cancel).await;
             Ok(())
         });
     }

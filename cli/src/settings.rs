@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cluster::{ClusterOptions, without_secrets},
     http::HttpOptions,
+    limits::{LimitOptions, Limits},
 };
 
 /// What somebody set; absent means "as it is".
@@ -160,6 +161,10 @@ pub(crate) struct Options {
     #[serde(default, skip_serializing)]
     http: HttpOptions,
 
+    #[command(flatten)]
+    #[serde(default)]
+    limits: LimitOptions,
+
     /// Flags of their own.
     #[arg(skip)]
     #[serde(skip_serializing)]
@@ -209,6 +214,7 @@ pub(crate) struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) otlp_endpoint: Option<String>,
     pub(crate) http: HttpOptions,
+    pub(crate) limits: Limits,
     /// Of the roles of a scaled deployment; `framehook up` has no use for it.
     #[serde(default)]
     pub(crate) cluster: ClusterOptions,
@@ -249,6 +255,7 @@ impl Settings {
             log_format: LogFormat::Text,
             otlp_endpoint: None,
             http: HttpOptions::defaults(),
+            limits: Limits::default(),
             cluster: ClusterOptions::default(),
         }
     }
@@ -264,9 +271,9 @@ impl Settings {
                 toml::from_str(&text).with_context(|| format!("{} is not valid", path.display()))?;
             cluster_of_file = options.cluster.take().unwrap_or_default();
             http_of_file = std::mem::take(&mut options.http);
-            settings.extend(to_table(&options)?);
+            merge(&mut settings, to_table(&options)?);
         }
-        settings.extend(to_table(options)?);
+        merge(&mut settings, to_table(options)?);
         let settings: Self = settings.try_into().context("the settings do not fit together")?;
         let http = options.http.clone().over(http_of_file).over(HttpOptions::defaults());
         let settings = Self { cluster: cluster.over(cluster_of_file), http, ..settings };
@@ -321,6 +328,7 @@ impl Settings {
             bail!("hook_memory_mib is {}; it must be at most {MAX_HOOK_MEMORY_MIB}", self.hook_memory_mib);
         }
         self.http.limits()?;
+        self.limits.check()?;
         self.labels().map(drop)
     }
 
@@ -359,6 +367,16 @@ const MAX_HOOK_MEMORY_MIB: usize = 256;
 /// A pebibyte; more is a mistake, and does not fit the arithmetic.
 const MAX_UPLOAD_MIB: u64 = 1 << 30;
 
+/// What is set in `over` takes the place of the same in `settings`, tables entry by entry.
+fn merge(settings: &mut toml::Table, over: toml::Table) {
+    for (name, value) in over {
+        match (settings.get_mut(&name), value) {
+            (Some(toml::Value::Table(inner)), toml::Value::Table(value)) => merge(inner, value),
+            (_, value) => drop(settings.insert(name, value)),
+        }
+    }
+}
+
 fn to_table(value: &impl Serialize) -> anyhow::Result<toml::Table> {
     toml::Table::try_from(value).context("a path in the settings is not valid text")
 }
@@ -375,12 +393,17 @@ mod tests {
 
     #[test]
     fn flags_win_over_the_file_which_wins_over_the_defaults() {
-        let file = file("port = 1\nmax_workers = 7\n[http]\nmax_connections = 3\nhead_timeout_s = 9\n");
-        let options: Options = toml::from_str("port = 2\n[http]\nhead_timeout_s = 4").unwrap();
+        let file = file(
+            "port = 1\nmax_workers = 7\n[http]\nmax_connections = 3\nhead_timeout_s = 9\n[limits]\nmax_config_kib = 3\nmax_configs_kib = 5\n",
+        );
+        let options: Options =
+            toml::from_str("port = 2\n[http]\nhead_timeout_s = 4\n[limits]\nmax_configs_kib = 6").unwrap();
         let settings = Settings::load(&options, ClusterOptions::default(), Some(file.path())).unwrap();
         assert_eq!((settings.port, settings.max_workers, settings.intra_threads), (2, 7, 1));
         let http = settings.http.limits().unwrap();
         assert_eq!((http.connections, http.head.as_secs(), http.least_rate), (3, 4, 1024));
+        let Limits { max_page_mib, max_config_kib, max_configs_kib, .. } = settings.limits;
+        assert_eq!((max_page_mib, max_config_kib, max_configs_kib), (8, 3, 6));
     }
 
     #[test]
@@ -419,6 +442,9 @@ mod tests {
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_picture_side = 20000", "at most 16384"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
+            ("[limits]\nmax_page_mib = 0", "limits.max_page_mib is 0"),
+            ("[limits]\nmax_prediction_kib = 199", "it must be 200 to"),
+            ("[limits]\nmax_pag_mib = 1", "max_pag_mib"),
         ] {
             let error =
                 Settings::load(&Options::default(), ClusterOptions::default(), Some(file(text).path())).unwrap_err();

@@ -56,7 +56,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
         |cancel| async move { Ok(framehook_runner::run(runner, bus, blobs, cancel).await?) }
     });
     services.relay(&store, &bus);
-    services.inbox(&store, &bus);
+    services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);
     services.orchestrator(process::orchestrator_config(settings), &store, &bus);
     Ok(services)
 }

@@ -16,12 +16,15 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
+    log_budget::LogLimits,
     prediction::{PluginIdentity, Position, Prediction, Provenance},
     reason::Reason,
+    size::MAX_PREDICTION,
     spec::OnPluginFailure,
 };
 
-/// A record longer than this is a broken stream, not a frame: 10,000 detections take about 2 MiB.
+/// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
+/// where the operator wants it so. What a worker sends is bounded by its runner, more narrowly.
 pub const MAX_RECORD: usize = 16 << 20;
 
 /// Everything a worker needs to know.
@@ -87,11 +90,22 @@ pub struct HookLimits {
     pub call_ms: u64,
     /// Linear memory of one instance, all its memories together.
     pub memory_bytes: usize,
+    /// One prediction as JSON: a hook that makes it larger has failed on the frame.
+    pub prediction_bytes: usize,
+    /// The lines of all hooks of a scenario together.
+    pub log: LogLimits,
 }
 
 impl Default for HookLimits {
     fn default() -> Self {
-        Self { init_ms: 2000, describe_ms: 250, call_ms: 20, memory_bytes: 64 << 20 }
+        Self {
+            init_ms: 2000,
+            describe_ms: 250,
+            call_ms: 20,
+            memory_bytes: 64 << 20,
+            prediction_bytes: MAX_PREDICTION,
+            log: LogLimits::default(),
+        }
     }
 }
 

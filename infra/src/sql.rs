@@ -10,11 +10,13 @@ use framehook_core::{
     spec::{ResolvedScenario, ResolvedSource},
 };
 use serde::Serialize;
-use sqlx::postgres::PgDatabaseError;
+use sqlx::{Decode, Type, postgres::PgDatabaseError};
 
 use crate::{
-    postgres, sqlite,
-    store::{DeadLetter, Result, ResultBatch, StoreError},
+    postgres,
+    row::RowExt,
+    sqlite,
+    store::{DeadLetter, Limit, Result, ResultBatch, Rows, StoreError},
 };
 
 impl From<sqlx::Error> for StoreError {
@@ -63,6 +65,36 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
     let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
     all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
     all
+}
+
+/// Lines of a scenario's history, at most. A scenario that is stopped and started again and again,
+/// or whose hook is ill and well by turns, would write without end.
+pub(crate) const MAX_HISTORY: i64 = 600;
+/// Of a history that is longer, the beginning stays, and then the end; what is between is folded
+/// into a number.
+pub(crate) const HISTORY_BEGINNING: i64 = 100;
+const HISTORY_END: i64 = 400;
+
+/// How many lines behind the beginning of a history of `lines` are to be folded now. Not one at a
+/// time.
+pub(crate) fn lines_to_fold(lines: i64) -> Option<i64> {
+    (lines > MAX_HISTORY).then_some(lines - HISTORY_BEGINNING - HISTORY_END)
+}
+
+/// Rows to look for: with one behind those that are wanted, there are more.
+pub(crate) fn one_more(limit: Limit) -> i64 {
+    i64::from(limit.rows) + 1
+}
+
+/// What a statement gave that looked for [`one_more`] and has the number it found in each row, as
+/// `found`.
+pub(crate) fn part<R, T>(rows: &[R], limit: Limit, read: impl Fn(&R) -> Result<T>) -> Result<Rows<T>>
+where
+    R: RowExt,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+{
+    let found = rows.first().map_or(Ok(0), |row| row.col("found"))?;
+    Ok(Rows::cut(rows.iter().map(read).collect::<Result<_>>()?, limit, found))
 }
 
 /// The end of a term that begins now.

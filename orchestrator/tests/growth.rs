@@ -44,7 +44,12 @@ async fn a_thousand_deleted_scenarios_leave_no_more_than_a_hundred() {
     let (store, bus) = (sqlite.store(), sqlite.bus());
     let cancel = CancellationToken::new();
     tokio::spawn(framehook_api::relay::run(store.clone(), bus.clone(), cancel.clone()));
-    tokio::spawn(framehook_api::inbox::run(store.clone(), bus.clone(), cancel.clone()));
+    tokio::spawn(framehook_api::inbox::run(
+        store.clone(),
+        bus.clone(),
+        framehook_core::size::MAX_PREDICTION,
+        cancel.clone(),
+    ));
     let config = OrchestratorConfig::default();
     tokio::spawn(framehook_orchestrator::run(config, store.clone(), bus.clone(), cancel.clone()));
     let runner = tokio::spawn(Runner::new(bus.clone()).run(cancel.clone()));

@@ -1,5 +1,7 @@
 //! Lines in the platform's log, with the scenario and the plugin as fields:
-//! `framehook_sdk::info!("{n} objects")`. The host passes on 200 lines a second of 1 KiB.
+//! `framehook_sdk::info!("{n} objects")`. The host passes on 50 lines a second, and 64 KiB, of all
+//! hooks of a scenario together; a line has up to 1 KiB, and what is no ordinary writing in it is
+//! written out.
 
 pub use crate::bindings::host::framehook::plugin::log::Level;
 

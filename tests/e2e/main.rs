@@ -7,6 +7,7 @@
 mod attacks;
 mod author;
 mod bad_input;
+mod bytes;
 mod chaos;
 mod cluster;
 mod crowd;

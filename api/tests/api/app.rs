@@ -10,7 +10,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
-use framehook_api::{ApiConfig, HttpLimits, UploadCaps};
+use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
 use framehook_core::{
     ids::{Digest, ScenarioId},
     memory::MemoryCaps,
@@ -78,6 +78,15 @@ impl TestApp {
         Self::sharing(None).await
     }
 
+    /// The same with other settings.
+    pub(crate) fn with(self, change: impl FnOnce(&mut ApiConfig)) -> Self {
+        let mut config = self.config.clone();
+        change(&mut config);
+        let (store, bus, blobs) = (self.store.clone(), self.bus.clone(), self.blobs.clone());
+        let router = framehook_api::router(config.clone(), store, bus, blobs, None);
+        Self { router, config, ..self }
+    }
+
     /// With the blobs of a store that others share.
     pub(crate) async fn sharing(shared: Option<Shared>) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -97,6 +106,8 @@ impl TestApp {
             max_picture_side: 8192,
             upload_caps: UploadCaps { plugin: 4096, model: 4096, video: 4096 },
             http: HttpLimits::default(),
+            limits: Limits::default(),
+            require_versions: false,
             lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());

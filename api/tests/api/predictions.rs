@@ -51,6 +51,41 @@ async fn pages_come_in_order_and_miss_nothing() {
     assert_eq!(app.get(&format!("/scenario/{id}")).await.ok(200)["progress"]["frames"], 1203);
 }
 
+/// A row of the release before, which had no limit.
+fn large(id: ScenarioId, frame: u64) -> Prediction {
+    let attributes = [("text".to_owned(), "x".repeat(5 << 20))].into();
+    let mut prediction = prediction(id, frame);
+    prediction.events[0].attributes = attributes;
+    prediction
+}
+
+#[tokio::test]
+async fn a_page_has_room_for_so_many_bytes() {
+    let (mut app, id) = with_frames(10).await;
+    let size = |frame| serde_json::to_string(&prediction(id, frame)).unwrap().len() as u64;
+    let (three, uri) = (size(0) + size(1) + size(2), format!("/prediction/{id}"));
+    for (page_bytes, expected) in [(three, vec![0, 1, 2]), (three - 1, vec![0, 1]), (1, vec![0])] {
+        app = app.with(|config| config.limits.page_bytes = page_bytes);
+        assert_eq!(frames(&app.get(&uri).await.ok(200)), expected);
+        assert_eq!(walk(&app, &format!("{uri}?limit=1000")).await, (0..10).collect::<Vec<_>>());
+        assert_eq!(walk(&app, &format!("{uri}?label=person")).await, [0, 2, 4, 6, 8]);
+    }
+}
+
+#[tokio::test]
+async fn rows_of_any_size_can_be_read() {
+    let (app, id) = with_frames(0).await;
+    for frame in 0..4 {
+        app.store(vec![large(id, frame)]).await;
+    }
+    let uri = format!("/prediction/{id}");
+    let first = app.get(&uri).await;
+    assert!(first.body.len() < 8 << 20, "{}", first.body.len());
+    assert_eq!(frames(&first.ok(200)), [0]);
+    assert_eq!(walk(&app, &format!("{uri}?limit=1000")).await, [0, 1, 2, 3]);
+    assert_eq!(lines(&app, &uri).await.len(), 4);
+}
+
 #[tokio::test]
 async fn filters_keep_matching_detections_and_their_events() {
     let (app, id) = with_frames(1001).await;

@@ -264,3 +264,96 @@ async fn lists_are_paged_and_filtered() {
     assert_eq!(rest["items"][0]["desired"], "stopped");
     assert_eq!(rest["next_cursor"], Value::Null);
 }
+
+#[tokio::test]
+async fn a_page_of_scenarios_has_room_for_so_many_bytes() {
+    let app = TestApp::stocked().await.with(|config| config.limits.page_bytes = 1);
+    let mut ids: Vec<_> = Vec::new();
+    for _ in 0..3 {
+        ids.insert(0, app.scenario().await.to_string());
+    }
+    let (mut seen, mut uri) = (Vec::new(), "/scenario".to_owned());
+    loop {
+        let page = app.get(&uri).await.ok(200);
+        assert_eq!(page["items"].as_array().unwrap().len(), 1);
+        seen.push(page["items"][0]["id"].as_str().unwrap().to_owned());
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        uri = format!("/scenario?cursor={cursor}");
+    }
+    assert_eq!(seen, ids);
+}
+
+#[tokio::test]
+async fn configurations_have_a_size() {
+    let app = TestApp::stocked().await.with(|config| {
+        config.limits.config_bytes = 40;
+        config.limits.configs_bytes = 75;
+    });
+    // {"labels":["xx"]} has 15 bytes beside the label.
+    let hook = |bytes: usize| json!({"use": "yolo@1.0.0", "config": {"labels": ["x".repeat(bytes - 15)]}});
+    let with = |post: Value| json!({"source": {"video": "v@1"}, "model": "m@1", "plugins": {"post": post}});
+    for route in ["/scenario/check", "/scenario/init"] {
+        let check = async |post: Value| app.post(route, with(post).to_string()).await;
+        check(json!([hook(40), hook(35)])).await.ok(200);
+        let problem = check(json!([hook(16), hook(41)])).await.problem(422, "invalid_plugin_config");
+        assert_eq!(problem["field"], "plugins.post[1].config");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("41 bytes") && detail.contains("40") && detail.contains("max_config_kib"), "{detail}");
+        let problem = check(json!([hook(40), hook(36)])).await.problem(422, "invalid_plugin_config");
+        assert_eq!(problem["field"], "plugins");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("76 bytes") && detail.contains("75") && detail.contains("max_configs_kib"), "{detail}");
+    }
+}
+
+#[tokio::test]
+async fn names_without_versions_are_refused_where_that_is_wanted() {
+    let app = TestApp::stocked().await;
+    app.upload("/model?name=m&version=9.9.9", &model(&[1, 3, 16, 16])).await.ok(201);
+    let spec = |source: &str, model: &str, hook: &str| json!({"source": {"video": source}, "model": model, "plugins": {"post": [{"use": hook}]}});
+    let unpinned = spec("v", "m", "yolo");
+    let taken = app.init(&unpinned).await.ok(200);
+    assert_eq!(taken["resolved"]["model"]["version"], "9.9.9", "the answer says what a name was taken for");
+    assert_eq!(taken["resolved"]["post"][0]["version"], "1.0.0");
+    let app = app.with(|config| config.require_versions = true);
+    let problem = app.init(&unpinned).await.problem(422, "invalid_scenario");
+    let fields: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| e["field"].as_str().unwrap()).collect();
+    assert_eq!(fields, ["source.video", "model", "plugins.post[0].use"]);
+    let model = problem["errors"][1]["message"].as_str().unwrap();
+    assert!(model.contains("require_versions") && model.contains("`m@9.9.9`, `m@1`"), "{model}");
+    let digest = taken["resolved"]["post"][0]["digest"].as_str().unwrap();
+    app.init(&spec("v@1", "m@1", digest)).await.ok(200);
+}
+
+#[tokio::test]
+async fn a_problem_lists_few_of_many_names() {
+    let app = TestApp::stocked().await;
+    for version in 2..30 {
+        app.upload(&format!("/video?name=v&version={version}"), &video(version)).await.ok(201);
+    }
+    let hooks: Vec<_> = (0..16).map(|n| json!({"use": format!("nothing-{}", n % 2)})).collect();
+    let spec = json!({"source": {"video": "v@77"}, "model": "m@1", "plugins": {"post": hooks}});
+    let problem = app.init(&spec).await.problem(422, "unknown_video");
+    assert!(problem["detail"].as_str().unwrap().contains("`v@20` and more, see GET /video"), "{problem}");
+    assert_eq!(problem["errors"].as_array().unwrap().len(), 17);
+    assert!(problem.to_string().len() < 8192, "{problem}");
+}
+
+#[tokio::test]
+async fn a_scenario_is_not_stopped_and_started_without_end() {
+    let app = TestApp::stocked().await;
+    let (id, other) = (app.scenario().await, app.scenario().await);
+    let wish = async |id, wish: &str| app.call("POST", &format!("/scenario/{id}/{wish}")).await;
+    let mut answers = Vec::new();
+    for _ in 0..50 {
+        answers.push(wish(id, "stop").await);
+        answers.push(wish(id, "start").await);
+    }
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
+    // Ten at once, and one a second that this took.
+    assert!(refused.len() > 10, "{}", refused.len());
+    let problem = refused[0].problem(429, "too_busy");
+    assert!(problem["detail"].as_str().unwrap().contains("too often"), "{problem}");
+    wish(other, "stop").await.ok(200);
+    app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
+}

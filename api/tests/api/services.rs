@@ -1,7 +1,7 @@
 //! The outbox relay and the results inbox, through faults.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex,
     atomic::{AtomicUsize, Ordering},
 };
 
@@ -11,10 +11,11 @@ use framehook_core::{
     delivery::{Delivery, InboxLag},
     ids::ScenarioId,
     message::{Envelope, Message, Topic},
+    size::MAX_PREDICTION,
 };
 use framehook_infra::{
-    bus::{Bus, BusError, Ends, Record, Result, SharedBus, Subscription, Tail},
-    store::{PredictionQuery, ResultBatch, StoreOutcome},
+    bus::{Bus, BusError, Delivered, Ends, Record, Result, SharedBus, Subscription, Tail},
+    store::{Limit, PredictionQuery, ResultBatch, StoreOutcome},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ use crate::app::{TestApp, eventually, prediction};
 struct Doubtful {
     bus: SharedBus,
     doubts: AtomicUsize,
+    /// Payload and reason of each.
+    dead_letters: Mutex<Vec<(Vec<u8>, String)>>,
 }
 
 #[async_trait]
@@ -51,6 +54,10 @@ impl Bus for Doubtful {
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
         self.bus.forget(topic, partition, offset).await
     }
+    async fn dead_letter(&self, topic: Topic, record: &Delivered, reason: &str) -> Result<()> {
+        self.dead_letters.lock().unwrap().push((record.payload.clone(), reason.to_owned()));
+        self.bus.dead_letter(topic, record, reason).await
+    }
     async fn ping(&self) -> Result<()> {
         if self.doubts.load(Ordering::SeqCst) > 0 {
             return Err(BusError::Unavailable("nobody answers".into()));
@@ -64,9 +71,11 @@ fn result(id: ScenarioId, frame: u64) -> Record {
     Record::try_from(&envelope).unwrap()
 }
 
+const ALL: Limit = Limit { rows: u32::MAX, bytes: u64::MAX };
+
 async fn stored(app: &TestApp, id: ScenarioId) -> Vec<u64> {
-    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 100_000 };
-    app.store.predictions(id, query).await.unwrap().iter().map(|p| p.frame).collect()
+    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: ALL };
+    app.store.predictions(id, query).await.unwrap().rows.iter().map(|p| p.frame).collect()
 }
 
 async fn offset(app: &TestApp) -> i64 {
@@ -106,7 +115,7 @@ async fn what_was_published_but_not_marked_is_published_again_with_the_same_id()
     let mut tail = app.bus.tail(Topic::InitScenario).await.unwrap();
     app.scenario().await;
     let id = app.store.outbox(1).await.unwrap()[0].id;
-    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(2) });
+    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(2), dead_letters: Mutex::default() });
     let cancel = CancellationToken::new();
     let relay = tokio::spawn(relay::run(app.store.clone(), bus, cancel.clone()));
     eventually("an empty outbox", async || app.store.outbox(1).await.unwrap().is_empty().then_some(())).await;
@@ -134,7 +143,7 @@ async fn results_become_rows_and_poison_does_not_stop_them() {
     app.bus.publish(Topic::Results, records).await.unwrap();
 
     let cancel = CancellationToken::new();
-    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone()));
     eventually("the end of the topic", async || (offset(&app).await == count).then_some(())).await;
     assert_eq!(stored(&app, id).await, (0..700).collect::<Vec<_>>());
     let delivery = app.get(&format!("/scenario/{id}/delivery")).await.ok(200);
@@ -153,6 +162,34 @@ async fn results_become_rows_and_poison_does_not_stop_them() {
     inbox.await.unwrap();
 }
 
+/// From another release, or from somebody else who may write to the topic.
+#[tokio::test]
+async fn a_message_that_is_too_large_is_a_dead_letter_of_which_little_is_kept() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let padded = |frame, bytes: usize| {
+        let mut record = result(id, frame);
+        record.payload.resize(bytes, b' ');
+        record
+    };
+    let most = MAX_PREDICTION + 1024;
+    let records = vec![padded(0, most), padded(1, most + 1), padded(2, 5 << 20)];
+    app.bus.publish(Topic::Results, records).await.unwrap();
+    let bus = Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(0), dead_letters: Mutex::default() };
+    let bus = Arc::new(bus);
+    let cancel = CancellationToken::new();
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), bus.clone(), MAX_PREDICTION, cancel.clone()));
+    eventually("the end of the topic", async || (offset(&app).await == 3).then_some(())).await;
+    assert_eq!(stored(&app, id).await, [0]);
+    let delivery = app.get(&format!("/scenario/{id}/delivery")).await.ok(200);
+    assert_eq!((&delivery["decoded"], &delivery["dropped"]), (&json!(3), &json!({"unreadable": 2})), "none vanished");
+    let letters = std::mem::take(&mut *bus.dead_letters.lock().unwrap());
+    assert_eq!(letters.len(), 2);
+    assert!(letters.iter().all(|(payload, reason)| payload.len() == 64 << 10 && reason.contains("max_prediction_kib")));
+    cancel.cancel();
+    inbox.await.unwrap();
+}
+
 #[tokio::test]
 async fn an_unreadable_frame_is_a_drop_until_it_comes_again() {
     let app = TestApp::stocked().await;
@@ -164,7 +201,7 @@ async fn an_unreadable_frame_is_a_drop_until_it_comes_again() {
     let broken = Record::try_from(&broken).unwrap();
     let foreign = Record { key: ScenarioId::generate().to_string(), ..broken.clone() };
     let cancel = CancellationToken::new();
-    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone()));
     for (record, (decoded, stored, unreadable)) in [
         (result(id, 0), (1, 1, 0)),
         (result(id, 1), (2, 2, 0)),
@@ -190,7 +227,7 @@ async fn an_inbox_that_ends_anywhere_goes_on_where_its_rows_end() {
     let mut published = 0;
     for round in 1..=10 {
         let cancel = CancellationToken::new();
-        let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+        let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone()));
         let records: Vec<_> = (published..published + 100).map(|n| result(id, n)).collect();
         for some in records.chunks(10) {
             app.bus.publish(Topic::Results, some.to_vec()).await.unwrap();
@@ -208,7 +245,7 @@ async fn an_inbox_that_ends_anywhere_goes_on_where_its_rows_end() {
         assert_eq!(stored(&app, id).await.len(), offset, "the offset moves with its rows");
     }
     let cancel = CancellationToken::new();
-    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone()));
     eventually("all rows", async || (stored(&app, id).await.len() == 1000).then_some(())).await;
     assert_eq!(stored(&app, id).await, (0..1000).collect::<Vec<_>>());
     cancel.cancel();
@@ -220,7 +257,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
     let app = TestApp::stocked().await;
     let id = app.scenario().await;
     let cancel = CancellationToken::new();
-    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone()));
+    let inbox = tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone()));
     app.bus.publish(Topic::Results, vec![result(id, 0)]).await.unwrap();
     eventually("the first row", async || (stored(&app, id).await == [0]).then_some(())).await;
 
@@ -244,7 +281,7 @@ async fn two_inboxes_share_the_work_and_one_takes_over() {
     let id = app.scenario().await;
     let start = || {
         let cancel = CancellationToken::new();
-        (tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), cancel.clone())), cancel)
+        (tokio::spawn(inbox::run(app.store.clone(), app.bus.clone(), MAX_PREDICTION, cancel.clone())), cancel)
     };
     let (first, first_cancel) = start();
     let (second, second_cancel) = start();
@@ -261,7 +298,7 @@ async fn two_inboxes_share_the_work_and_one_takes_over() {
 #[tokio::test]
 async fn a_service_without_its_bus_is_ready_says_so_and_takes_scenarios() {
     let app = TestApp::stocked().await;
-    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1) });
+    let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1), dead_letters: Mutex::default() });
     let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     app.get("/healthz").await.ok(200);

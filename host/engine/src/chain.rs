@@ -6,11 +6,12 @@ use framehook_core::{
     job::{HookJob, HookLimits},
     prediction::{Detection, Event, HookFailure, Skipped},
     reason::{Reason, ReasonCode},
+    size::json_bytes,
     spec::OnPluginFailure,
 };
 
 use crate::{
-    Engine, LoadError, LogSink, Plugin,
+    Engine, LoadError, Log, Plugin,
     hook::Hook,
     media::{Decision, Frame, Geometry, Inference, Tensor},
 };
@@ -22,7 +23,9 @@ pub struct ChainSettings {
     pub stream_id: String,
     pub limits: HookLimits,
     pub on_failure: OnPluginFailure,
-    pub log: LogSink,
+    /// Bytes of JSON that the detections and events of a frame may take.
+    pub room: usize,
+    pub log: Log,
 }
 
 /// The hooks before the inference.
@@ -129,10 +132,12 @@ impl PostChain {
     pub fn run(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
         let mut after = After::default();
         let mut labels: &[String] = &[];
+        let mut taken = 0;
         for hook in &mut self.hooks {
-            match hook.postprocess(inference, &after.detections, labels) {
+            match hook.postprocess(inference, &after.detections, labels, taken) {
                 Ok(outcome) => {
                     after.detections = outcome.detections;
+                    taken += json_bytes(&outcome.events);
                     after.events.extend(outcome.events);
                 }
                 Err(reason) => {
@@ -151,13 +156,16 @@ impl PostChain {
         Ok(after)
     }
 
-    /// At the end of the stream: what the hooks still have to say, for the last frame.
-    /// A failure here fails nothing: there is no frame left to skip.
-    pub fn flush(&mut self) -> (Vec<Event>, Vec<HookFailure>) {
+    /// At the end of the stream: what the hooks still have to say, for the last frame, whose row
+    /// has room for so many bytes. A failure here fails nothing: there is no frame left to skip.
+    pub fn flush(&mut self, mut room: usize) -> (Vec<Event>, Vec<HookFailure>) {
         let (mut events, mut failures) = (Vec::new(), Vec::new());
         for hook in &mut self.hooks {
-            match hook.flush() {
-                Ok(more) => events.extend(more),
+            match hook.flush(room) {
+                Ok(more) => {
+                    room = room.saturating_sub(json_bytes(&more));
+                    events.extend(more);
+                }
                 Err(reason) => failures.push(HookFailure { plugin: hook.name().to_owned(), reason }),
             }
         }

@@ -9,6 +9,7 @@ use framehook_core::{
     job::HookLimits,
     prediction::{Detection, Event, PluginIdentity},
     reason::{Reason, ReasonCode},
+    size::json_bytes,
 };
 
 use crate::{
@@ -28,6 +29,9 @@ pub struct Hook {
     stream_id: String,
     config: String,
     limits: HookLimits,
+    /// Bytes of JSON that the detections and events of a frame may take, those of all hooks
+    /// together.
+    room: usize,
     logger: Logger,
     state: State,
     breaker: Breaker,
@@ -53,6 +57,7 @@ impl Hook {
             stream_id: settings.stream_id.clone(),
             config: config.to_string(),
             limits: settings.limits,
+            room: settings.room,
             logger: Logger::new(name.clone(), settings.log.clone()),
             state: State::default(),
             breaker: Breaker::default(),
@@ -60,7 +65,7 @@ impl Hook {
             labels: Vec::new(),
             name,
         };
-        match hook.attempt(|_| Ok(())) {
+        match hook.attempt(|_, _| Ok(())) {
             Err(reason) if reason.code == ReasonCode::PluginIncompatible => Err(reason),
             _ => Ok(hook),
         }
@@ -81,30 +86,44 @@ impl Hook {
     /// # Errors
     /// When the plugin failed, or is left out because it failed before.
     pub fn preprocess(&mut self, frame: &Frame<'_>) -> Result<Decision, Reason> {
-        self.attempt(|instance| instance.preprocess(frame))
+        self.attempt(|instance, _| instance.preprocess(frame))
     }
 
+    /// `taken` is what the events of the hooks before take.
+    ///
     /// # Errors
-    /// When the plugin failed, or is left out because it failed before.
+    /// When the plugin failed, made more than the frame's row has room for, or is left out because
+    /// it failed before.
     pub fn postprocess(
         &mut self,
         inference: &Inference<'_>,
         so_far: &[Detection],
         labels: &[String],
+        taken: usize,
     ) -> Result<Outcome, Reason> {
-        self.attempt(|instance| instance.postprocess(inference, so_far, labels))
+        let room = self.room.saturating_sub(taken);
+        self.attempt(|instance, own_labels| {
+            let outcome = instance.postprocess(inference, so_far, labels)?;
+            let labels = if own_labels.is_empty() { labels } else { own_labels };
+            must_fit(labelled_bytes(&outcome.detections, labels) + json_bytes(&outcome.events), room)?;
+            Ok(outcome)
+        })
     }
 
     /// What the plugin still has to say at the end of the stream. Nothing, if it has no instance: a
     /// new one has seen nothing.
     ///
     /// # Errors
-    /// When the plugin failed.
-    pub fn flush(&mut self) -> Result<Vec<Event>, Reason> {
+    /// When the plugin failed, or said more than `room` bytes of JSON.
+    pub fn flush(&mut self, room: usize) -> Result<Vec<Event>, Reason> {
         if self.instance.is_none() {
             return Ok(Vec::new());
         }
-        self.attempt(Instance::flush)
+        self.attempt(|instance, _| {
+            let events = instance.flush()?;
+            must_fit(json_bytes(&events), room)?;
+            Ok(events)
+        })
     }
 
     /// The failure for which the plugin is left out at the moment.
@@ -123,9 +142,9 @@ impl Hook {
     }
 
     /// One call through the breaker, in a new instance if there is none.
-    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance) -> Result<R, Failure>) -> Result<R, Reason> {
+    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
         self.breaker.admit(Instant::now())?;
-        let result = self.living_instance().and_then(call);
+        let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
         match result {
             Ok(value) => {
                 self.breaker.succeeded();
@@ -142,12 +161,54 @@ impl Hook {
         }
     }
 
-    fn living_instance(&mut self) -> Result<&mut Instance, Failure> {
+    /// With its labels.
+    fn living_instance(&mut self) -> Result<(&mut Instance, &[String]), Failure> {
         if self.instance.is_none() {
             let mut instance = Instance::new(&self.plugin.code, self.limits, self.logger.clone(), self.state.clone())?;
             self.labels = instance.init(&self.stream_id, &self.config)?;
             self.instance = Some(instance);
         }
-        self.instance.as_mut().ok_or_else(|| Failure::unusable_result("the plugin has no instance"))
+        let instance = self.instance.as_mut().ok_or_else(|| Failure::unusable_result("the plugin has no instance"))?;
+        Ok((instance, &self.labels))
+    }
+}
+
+/// Bytes of JSON of the detections once they have their labels.
+fn labelled_bytes(detections: &[Detection], labels: &[String]) -> usize {
+    /// `"label":` and the comma behind it.
+    const KEY: usize = 9;
+    let label = |d: &Detection| labels.get(d.class_id as usize).map_or(0, |label| KEY + json_bytes(label));
+    json_bytes(detections) + detections.iter().map(label).sum::<usize>()
+}
+
+/// A plugin that makes too much has failed on the frame, and its scenario's policy decides: a frame
+/// must not vanish.
+fn must_fit(bytes: usize, room: usize) -> Result<(), Failure> {
+    if bytes <= room {
+        return Ok(());
+    }
+    Err(Failure::unusable_result(format!(
+        "prediction_too_large: its detections and events have {bytes} bytes of JSON; the frame's row has room for {room} \
+         (max_prediction_kib)"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_counted_as_they_will_be_written() {
+        let labels = ["car".to_owned(), "\"é\n".to_owned()];
+        let mut detections: Vec<_> =
+            (0..3).map(|class_id| Detection { class_id, score: 0.1, ..Detection::default() }).collect();
+        let counted = labelled_bytes(&detections, &labels);
+        for detection in &mut detections {
+            detection.label = labels.get(detection.class_id as usize).cloned();
+        }
+        assert_eq!(counted, serde_json::to_string(&detections).unwrap().len());
+        assert!(must_fit(counted, counted).is_ok(), "to the last byte");
+        let failure = must_fit(counted, counted - 1).unwrap_err();
+        assert!(failure.message.contains("prediction_too_large") && !failure.store_is_lost);
     }
 }

@@ -6,6 +6,7 @@
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
     job::HookLimits,
+    log_budget::LogLimits,
     probe::{ConfigProblem, Finding, Verdict},
 };
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
@@ -14,7 +15,7 @@ use wasmtime::component::Component;
 use crate::{
     Engine, Plugin,
     abi::{NEWEST, PACKAGE, v0_1::Instance},
-    log::Logger,
+    log::{Log, Logger},
     schema,
     store::{Failure, State},
 };
@@ -230,7 +231,7 @@ fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
 
 fn start(plugin: &Plugin) -> Result<Instance, Failure> {
     // What a plugin says while it is checked interests nobody.
-    let logger = Logger::new(String::new(), std::sync::Arc::new(|_| ()));
+    let logger = Logger::new(String::new(), Log::new(std::sync::Arc::new(|_| ()), LogLimits::default()));
     Instance::new(&plugin.code, HookLimits::default(), logger, State::default())
 }
 

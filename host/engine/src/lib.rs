@@ -26,4 +26,4 @@ mod schema;
 mod store;
 
 pub use engine::{Engine, LoadError, Plugin};
-pub use log::LogSink;
+pub use log::{Log, LogSink};

@@ -1,14 +1,19 @@
 //! Where the lines of a plugin go: its `log` calls, and what it prints to stdout or stderr.
 //!
-//! Invariant: whatever a plugin writes, the host passes on at most [`LINES_A_SECOND`] lines of
-//! [`MAX_LINE`] bytes, and says how many it dropped.
+//! Invariant: whatever the plugins of a scenario write, the host passes on as many lines and bytes
+//! a second as the scenario may log, each of them one line of at most [`MAX_LINE`] bytes, and says
+//! how many it left out.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
-use framehook_core::job::{LogLevel, PluginLog};
+use framehook_core::{
+    job::{LogLevel, PluginLog},
+    log_budget::{LogBudget, LogLimits, left_out},
+    text::short_line,
+};
 use wasmtime_wasi::{
     cli::{IsTerminal, StdoutStream},
     p2::{OutputStream, Pollable, StreamResult},
@@ -18,71 +23,68 @@ use wasmtime_wasi_io::bytes::Bytes;
 /// Takes the lines of plugins; called on the thread that runs the hook.
 pub type LogSink = Arc<dyn Fn(PluginLog) + Send + Sync>;
 
-/// Enough to follow a plugin at 25 frames a second, too few to fill a disk unnoticed.
-const LINES_A_SECOND: u32 = 200;
 /// A line is for a person; data belongs into detections and events.
 const MAX_LINE: usize = 1 << 10;
 const MAX_TARGET: usize = 64;
 
-/// The lines of one plugin in one scenario. Clones share the limit.
+/// The log of a scenario's hooks, all of them within one budget. Clones share it.
 #[derive(Clone)]
-pub(crate) struct Logger(Arc<Mutex<Inner>>);
+pub struct Log(Arc<Mutex<Inner>>);
 
 struct Inner {
-    plugin: String,
     sink: LogSink,
-    second: Instant,
-    lines: u32,
-    dropped: u32,
+    limits: LogLimits,
+    budget: LogBudget,
+}
+
+impl Log {
+    #[must_use]
+    pub fn new(sink: LogSink, limits: LogLimits) -> Self {
+        Self(Arc::new(Mutex::new(Inner { sink, limits, budget: LogBudget::new(limits, Instant::now()) })))
+    }
+}
+
+/// The lines of one plugin in one scenario.
+#[derive(Clone)]
+pub(crate) struct Logger {
+    plugin: String,
+    log: Log,
 }
 
 impl Logger {
-    pub(crate) fn new(plugin: String, sink: LogSink) -> Self {
-        Self(Arc::new(Mutex::new(Inner { plugin, sink, second: Instant::now(), lines: 0, dropped: 0 })))
+    pub(crate) fn new(plugin: String, log: Log) -> Self {
+        Self { plugin, log }
     }
 
     pub(crate) fn line(&self, level: LogLevel, target: &str, message: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).line(level, target, message, Instant::now());
+        let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
+        let line = PluginLog { plugin: self.plugin.clone(), level, target, message };
+        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).line(line, Instant::now());
     }
 }
 
 impl Inner {
-    fn line(&mut self, level: LogLevel, target: &str, message: &str, now: Instant) {
-        if now.duration_since(self.second) >= Duration::from_secs(1) {
-            self.report_dropped();
-            (self.second, self.lines) = (now, 0);
-        }
-        if self.lines >= LINES_A_SECOND {
-            self.dropped += 1;
-            return;
-        }
-        self.lines += 1;
-        self.emit(level, cut(target, MAX_TARGET), cut(message, MAX_LINE));
-    }
-
-    fn report_dropped(&mut self) {
-        let dropped = std::mem::take(&mut self.dropped);
-        if dropped > 0 {
-            let message = format!("{dropped} lines were dropped: a plugin may log {LINES_A_SECOND} lines a second");
-            self.emit(LogLevel::Warn, "framehook", &message);
+    fn line(&mut self, line: PluginLog, now: Instant) {
+        if let Some(left_out) = self.budget.admit(line.target.len() + line.message.len(), now) {
+            self.tell(left_out);
+            (self.sink)(line);
         }
     }
 
-    fn emit(&self, level: LogLevel, target: &str, message: &str) {
-        let (plugin, target, message) = (self.plugin.clone(), target.to_owned(), message.to_owned());
-        (self.sink)(PluginLog { plugin, level, target, message });
+    fn tell(&self, lines: u64) {
+        if lines > 0 {
+            let (plugin, target) = ("framehook".to_owned(), "log".to_owned());
+            let message = left_out(lines, self.limits);
+            (self.sink)(PluginLog { plugin, level: LogLevel::Warn, target, message });
+        }
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.report_dropped();
+        let lines = self.budget.rest();
+        self.tell(lines);
     }
-}
-
-/// At most `max` bytes of `text`, cut between characters.
-fn cut(text: &str, max: usize) -> &str {
-    &text[..text.floor_char_boundary(max)]
 }
 
 /// What a plugin prints: each line becomes a line of its log.
@@ -165,24 +167,37 @@ mod tests {
     }
 
     #[test]
-    fn floods_are_cut_and_counted() {
+    fn all_hooks_share_one_budget_and_floods_are_counted() {
         let (lines, sink) = collected();
-        let start = Instant::now();
-        let mut inner = Inner { plugin: "p@1".into(), sink, second: start, lines: 0, dropped: 0 };
-        for _ in 0..LINES_A_SECOND + 50 {
-            inner.line(LogLevel::Info, "t", "x", start);
+        let log = Log::new(sink, LogLimits { lines: 5, bytes: 1 << 20 });
+        let loggers: Vec<_> = (0..16).map(|n| Logger::new(format!("p{n}@1"), log.clone())).collect();
+        for logger in loggers.iter().cycle().take(1600) {
+            logger.line(LogLevel::Info, "t", "x");
         }
-        assert_eq!(lines.lock().unwrap().len(), LINES_A_SECOND as usize);
-        inner.line(LogLevel::Info, "t", &"é".repeat(MAX_LINE), start + Duration::from_secs(1));
+        drop((log, loggers));
         let lines = lines.lock().unwrap();
-        assert!(lines[LINES_A_SECOND as usize].message.starts_with("50 lines were dropped"));
-        assert_eq!(lines.last().unwrap().message.len(), MAX_LINE);
+        let (said, passed): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.plugin == "framehook");
+        let left_out: usize =
+            said.iter().map(|line| line.message.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
+        assert!(passed.len() >= 5 && passed.len() + left_out == 1600, "{} and {left_out}", passed.len());
+    }
+
+    #[test]
+    fn a_line_is_one_line_and_has_an_end() {
+        let (lines, sink) = collected();
+        let logger = Logger::new("p@1".into(), Log::new(sink, LogLimits::default()));
+        logger.line(LogLevel::Info, "a\nb", "fine\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m");
+        logger.line(LogLevel::Info, "t", &"é".repeat(MAX_LINE));
+        let lines = lines.lock().unwrap();
+        assert_eq!(lines[0].target, "a\\nb");
+        assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
+        assert_eq!(lines[1].message.len(), MAX_LINE);
     }
 
     #[test]
     fn printed_bytes_become_lines() {
         let (lines, sink) = collected();
-        let mut out = Printed::stdout(Logger::new("p@1".into(), sink));
+        let mut out = Printed::stdout(Logger::new("p@1".into(), Log::new(sink, LogLimits::default())));
         out.write(Bytes::from_static(b"one\ntw")).unwrap();
         out.write(Bytes::from_static(b"o\nthree")).unwrap();
         let messages: Vec<_> = lines.lock().unwrap().iter().map(|l| l.message.clone()).collect();

@@ -11,7 +11,11 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use framehook_core::reason::{Reason, ReasonCode};
+use framehook_core::{
+    reason::{Reason, ReasonCode},
+    size::MAX_REASON,
+    text::short_line,
+};
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -164,7 +168,8 @@ impl Failure {
     }
 
     pub(crate) fn reason(self, plugin: &str) -> Reason {
-        Reason::new(self.code, format!("{plugin}: {}", self.message))
+        // In the plugin's own words, perhaps: they end up in rows, in the history and in logs.
+        Reason::new(self.code, short_line(&format!("{plugin}: {}", self.message), MAX_REASON))
     }
 }
 

@@ -64,6 +64,8 @@ pub struct RunnerConfig {
     pub source_networks: Vec<IpNet>,
     /// Opens the credentials of sources; without one, sources that have some fail.
     pub key: Option<Key>,
+    /// Bytes of predictions that a scenario may publish in a second; a worker that is faster waits.
+    pub prediction_bytes_per_s: u64,
     /// Threads of one inference.
     pub intra_threads: usize,
     /// Pixels of a side of a video's pictures, at most.
@@ -125,6 +127,9 @@ impl RunnerConfig {
             disk_reserve: Reserve::NONE,
             source_networks: Vec::new(),
             key: None,
+            // A thousand frames a second of twenty detections; the disk of a small machine takes
+            // ten such.
+            prediction_bytes_per_s: 4 << 20,
             // Fastest for several streams: more threads on one inference cost more than they give.
             intra_threads: 1,
             max_picture_side: DEFAULT_PICTURE_SIDE,

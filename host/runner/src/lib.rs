@@ -29,6 +29,7 @@ mod process;
 mod publisher;
 mod records;
 mod runner;
+mod scenario_log;
 mod session;
 mod spare;
 mod status;

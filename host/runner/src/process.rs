@@ -13,7 +13,10 @@ use std::{
 };
 
 use framehook_confine::Limits;
-use framehook_core::job::{Control, Job, Report, length_prefix};
+use framehook_core::{
+    job::{Control, Job, Report, length_prefix},
+    text::short_line,
+};
 use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
@@ -24,7 +27,11 @@ use tokio::{
 use tokio_util::task::AbortOnDropHandle;
 use tracing::Instrument as _;
 
-use crate::{config::RunnerConfig, ending::Exit, records::RecordReader};
+use crate::{config::RunnerConfig, ending::Exit, records::RecordReader, scenario_log::ScenarioLog};
+
+/// What a report has around a prediction; the others are smaller than the smallest limit of a
+/// prediction.
+const REPORT: usize = 64;
 
 /// A process that has said its last word may take this long to go.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
@@ -64,7 +71,7 @@ impl Worker {
     ///
     /// # Errors
     /// When the job is too long to be sent.
-    pub(crate) fn new(mut child: Child, job: &Job) -> io::Result<Self> {
+    pub(crate) fn new(mut child: Child, job: &Job, log: ScenarioLog) -> io::Result<Self> {
         let first = record(job)?;
         let (Some(stdin), Some(stdout), Some(stderr)) = (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
@@ -73,9 +80,15 @@ impl Worker {
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
         let last_lines = LastLines::default();
-        let stderr = tokio::spawn(read_lines(stderr, last_lines.clone()).in_current_span());
+        let stderr = tokio::spawn(read_lines(stderr, last_lines.clone(), log).in_current_span());
         let stderr = AbortOnDropHandle::new(stderr);
-        Ok(Self { child, reports: RecordReader::new(stdout), records, last_lines, stderr })
+        Ok(Self {
+            child,
+            reports: RecordReader::new(stdout, job.limits.prediction_bytes + REPORT),
+            records,
+            last_lines,
+            stderr,
+        })
     }
 
     /// The next report; see [`RecordReader::next`]. Cancel-safe.
@@ -151,7 +164,7 @@ impl LastLines {
 }
 
 /// Turns standard error into log lines until it closes.
-async fn read_lines(stderr: impl AsyncRead + Unpin, last: LastLines) {
+async fn read_lines(stderr: impl AsyncRead + Unpin, last: LastLines, log: ScenarioLog) {
     let mut input = BufReader::new(stderr);
     let mut line = Vec::new();
     // A process that writes without a line end must not fill the memory.
@@ -162,20 +175,23 @@ async fn read_lines(stderr: impl AsyncRead + Unpin, last: LastLines) {
             }
             continue;
         }
-        log_line(&line, &last);
+        log_line(&line, &last, &log);
         line.clear();
     }
-    log_line(&line, &last);
+    log_line(&line, &last, &log);
 }
 
-fn log_line(line: &[u8], last: &LastLines) {
-    let text: String = String::from_utf8_lossy(line).chars().filter(|c| !c.is_control()).collect();
-    if text.trim().is_empty() {
+fn log_line(line: &[u8], last: &LastLines, log: &ScenarioLog) {
+    let line = String::from_utf8_lossy(line);
+    if line.trim().is_empty() {
         return;
     }
+    let text = short_line(line.trim_end(), MAX_LINE);
     if ["ERROR", "WARN", "panicked"].iter().any(|word| text.contains(word)) {
-        tracing::warn!("worker: {text}");
-    } else {
+        if log.admits(text.len()) {
+            tracing::warn!("worker: {text}");
+        }
+    } else if tracing::enabled!(tracing::Level::DEBUG) && log.admits(text.len()) {
         tracing::debug!("worker: {text}");
     }
     last.push(text);
@@ -186,5 +202,5 @@ pub(crate) fn last_lines(output: &[u8]) -> String {
     let text = String::from_utf8_lossy(output);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     let last = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
-    last.chars().filter(|c| !c.is_control()).take(LAST_LINES * MAX_LINE).collect()
+    short_line(&last, LAST_LINES * MAX_LINE)
 }

@@ -1,7 +1,9 @@
 //! Gives frames to the bus in order, in batches, and keeps them until the bus has acknowledged them.
 //!
 //! One batch is under way at a time; what arrives meanwhile forms the next one. A full publisher
-//! ([`Publisher::is_full`]) takes no more: its owner stops reading from the worker.
+//! ([`Publisher::is_full`]) takes no more: its owner stops reading from the worker. So does one
+//! whose scenario publishes more bytes a second than it may: it becomes slower, and nothing is
+//! lost.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -36,6 +38,33 @@ pub(crate) struct Publisher {
     pending: Batch,
     under_way: Option<UnderWay>,
     next_start: Instant,
+    rate: Rate,
+}
+
+/// Bytes a second, over a while of [`Rate::SLACK`].
+struct Rate {
+    bytes_per_s: u64,
+    /// When everything that began so far has taken its time.
+    paid: Instant,
+}
+
+impl Rate {
+    /// A burst, such as many objects for a moment, is not slowed down; what lasts is.
+    const SLACK: Duration = Duration::from_secs(2);
+
+    fn new(bytes_per_s: u64, now: Instant) -> Self {
+        Self { bytes_per_s, paid: now }
+    }
+
+    /// When more may begin.
+    fn open_at(&self) -> Instant {
+        self.paid.checked_sub(Self::SLACK).unwrap_or(self.paid)
+    }
+
+    fn begin(&mut self, bytes: usize, now: Instant) {
+        let us = (bytes as u64).saturating_mul(1_000_000) / self.bytes_per_s.max(1);
+        self.paid = self.paid.max(now) + Duration::from_micros(us);
+    }
 }
 
 #[derive(Default)]
@@ -51,8 +80,10 @@ struct UnderWay {
 }
 
 impl Publisher {
-    pub(crate) fn new(bus: SharedBus, traceparent: Option<String>) -> Self {
-        Self { bus, traceparent, pending: Batch::default(), under_way: None, next_start: Instant::now() }
+    pub(crate) fn new(bus: SharedBus, traceparent: Option<String>, bytes_per_s: u64) -> Self {
+        let now = Instant::now();
+        let (pending, rate) = (Batch::default(), Rate::new(bytes_per_s, now));
+        Self { bus, traceparent, pending, under_way: None, next_start: now, rate }
     }
 
     /// Takes a frame, which the bus will get.
@@ -85,8 +116,11 @@ impl Publisher {
             if !self.is_full() {
                 sleep_until(self.next_start).await;
             }
-            self.next_start = Instant::now() + PACE;
+            sleep_until(self.rate.open_at()).await;
+            let now = Instant::now();
+            self.next_start = now + PACE;
             let batch = std::mem::take(&mut self.pending);
+            self.rate.begin(batch.bytes, now);
             let acknowledged = Box::pin(publish(self.bus.clone(), batch.records));
             self.under_way = Some(UnderWay { samples: batch.samples, acknowledged });
         }
@@ -108,5 +142,32 @@ async fn publish(bus: SharedBus, records: Vec<Record>) {
         }
         sleep(delay).await;
         delay = (delay * 2).min(MAX_RETRY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lasts_is_slowed_down_to_the_rate_and_a_burst_is_not() {
+        let start = Instant::now();
+        let mut rate = Rate::new(1000, start);
+        let mut now = start;
+        let mut begun_at = Vec::new();
+        for _ in 0..10 {
+            now = now.max(rate.open_at());
+            rate.begin(1000, now);
+            begun_at.push(now - start);
+        }
+        let seconds: Vec<_> = begun_at.iter().map(Duration::as_secs).collect();
+        assert_eq!(seconds, [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]);
+        now += Duration::from_secs(60);
+        assert!((0..3).all(|_| {
+            let is_open = rate.open_at() <= now;
+            rate.begin(1000, now);
+            is_open
+        }));
+        assert!(rate.open_at() > now, "what was not used is not saved up for longer than the slack");
     }
 }

@@ -2,7 +2,6 @@
 
 use std::{io, marker::PhantomData};
 
-use framehook_core::job::record_length;
 use serde::de::DeserializeOwned;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
@@ -14,12 +13,16 @@ pub(crate) struct RecordReader<R, T> {
     buffer: Vec<u8>,
     /// Where the first record not yet returned begins.
     start: usize,
+    /// Bytes of a record.
+    longest: usize,
     record: PhantomData<fn() -> T>,
 }
 
 impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
-    pub(crate) fn new(input: R) -> Self {
-        Self { input, buffer: Vec::with_capacity(CHUNK), start: 0, record: PhantomData }
+    /// Records of at most `longest` bytes: the other end is not trusted with more memory than it
+    /// needs.
+    pub(crate) fn new(input: R, longest: usize) -> Self {
+        Self { input, buffer: Vec::with_capacity(CHUNK), start: 0, longest, record: PhantomData }
     }
 
     /// The next record; `None` at the end of the stream. Cancel-safe: what was read stays in the buffer.
@@ -43,7 +46,11 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
     fn take_buffered(&mut self) -> io::Result<Option<T>> {
         let unread = &self.buffer[self.start..];
         let Some((&prefix, body)) = unread.split_first_chunk::<4>() else { return Ok(None) };
-        let length = record_length(prefix)?;
+        let length = u32::from_le_bytes(prefix) as usize;
+        if length > self.longest {
+            let longest = self.longest;
+            return Err(io::Error::other(format!("a record of {length} bytes, where at most {longest} are allowed")));
+        }
         let Some(body) = body.get(..length) else { return Ok(None) };
         // Not by `?`: to serde_json a value that ends too early is an end of file, but this record is complete.
         let record = serde_json::from_slice(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
@@ -58,11 +65,14 @@ mod tests {
 
     use super::*;
 
+    /// Of the records below.
+    const LONGEST: usize = br#"{"type":"stop"}"#.len();
+
     async fn read_all(bytes: &[u8], piece: usize) -> (usize, io::Result<()>) {
         let (mut write, read) = tokio::io::duplex(piece);
         let bytes = bytes.to_vec();
         let writer = tokio::spawn(async move { tokio::io::AsyncWriteExt::write_all(&mut write, &bytes).await });
-        let mut reader = RecordReader::<_, Control>::new(read);
+        let mut reader = RecordReader::<_, Control>::new(read, LONGEST);
         let mut count = 0;
         let end = loop {
             match reader.next().await {
@@ -89,7 +99,13 @@ mod tests {
         let kind = |end: io::Result<()>| end.unwrap_err().kind();
         let (count, end) = read_all(&good[..good.len() - 1], 7).await;
         assert_eq!((count, kind(end)), (49, io::ErrorKind::UnexpectedEof));
-        for garbage in [&b"\xff\xff\xff\xff"[..], b"\x02\0\0\0{}", b"\x03\0\0\0abc", b"\0\0\0\0"] {
+        for garbage in [
+            &b"\xff\xff\xff\xff"[..],
+            b"\x10\0\0\0{\"type\": \"stop\"}",
+            b"\x02\0\0\0{}",
+            b"\x03\0\0\0abc",
+            b"\0\0\0\0",
+        ] {
             let (count, end) = read_all(&[&good, garbage].concat(), 7).await;
             assert_eq!(count, 50);
             assert_ne!(kind(end), io::ErrorKind::UnexpectedEof, "{garbage:?}");

@@ -10,6 +10,7 @@ use framehook_core::{
     message::WorkerPhase,
     prediction::Prediction,
     reason::{Reason, ReasonCode},
+    text::{one_line, short_line},
 };
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -22,6 +23,9 @@ use crate::{
 
 /// A killed process leaves at most a pipe full of reports; only a descendant that holds the pipe open makes us wait.
 const AFTER_KILL: Duration = Duration::from_secs(1);
+
+/// Some sentences of a library about what it could not load.
+const MAX_MESSAGE: usize = 2000;
 
 /// How a session ended.
 #[derive(Debug)]
@@ -137,11 +141,11 @@ impl<'a> Session<'a> {
             Report::Alive => {}
             Report::Frame(prediction) => self.on_frame(prediction),
             Report::Hooks { degraded } => {
-                self.degraded = degraded;
+                self.degraded = degraded.map(readable);
                 self.show_health();
             }
             Report::Log(line) => self.log(&line),
-            Report::Ended { outcome, reason } => self.end = Some(End::Reported(outcome, reason)),
+            Report::Ended { outcome, reason } => self.end = Some(End::Reported(outcome, readable(reason))),
         }
     }
 
@@ -216,9 +220,15 @@ impl<'a> Session<'a> {
     }
 
     fn log(&self, line: &PluginLog) {
+        let bytes = line.plugin.len() + line.target.len() + line.message.len();
+        if !self.deployment.log.admits(bytes) {
+            return;
+        }
+        // The worker has seen to that already, if it is still ours.
+        let [plugin, from, message] = [&line.plugin, &line.target, &line.message].map(|text| one_line(text));
         macro_rules! event {
             ($level:ident) => {
-                tracing::$level!(plugin = line.plugin, from = line.target, "{}", line.message)
+                tracing::$level!(plugin = &*plugin, from = &*from, "{message}")
             };
         }
         match line.level {
@@ -229,6 +239,11 @@ impl<'a> Session<'a> {
             LogLevel::Error => event!(error),
         }
     }
+}
+
+/// A worker's reason, as it may stand in a heartbeat, in the history and in a log.
+fn readable(reason: Reason) -> Reason {
+    Reason { message: short_line(&reason.message, MAX_MESSAGE), ..reason }
 }
 
 async fn until(at: Option<Instant>) {

@@ -27,6 +27,7 @@ use crate::{
     prepare::Workshop,
     process::Worker,
     publisher::Publisher,
+    scenario_log::ScenarioLog,
     session::{End, Session},
     spare::Spare,
     status::Board,
@@ -118,6 +119,7 @@ pub(crate) struct Deployment {
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
+    pub(crate) log: ScenarioLog,
     /// The source, if it had to be fetched; removed with this.
     recording: Option<TempPath>,
     /// The last frame read from a worker.
@@ -133,9 +135,11 @@ impl Deployment {
         traceparent: Option<String>,
         stop: watch::Receiver<Option<StopCause>>,
     ) -> Self {
-        let publisher = Publisher::new(shared.bus.clone(), traceparent.clone());
+        let config = &shared.workshop.config;
+        let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
+        let log = ScenarioLog::new(config.hook_limits.log);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        Self { shared, order, traceparent, step, stop, publisher, tally, recording: None, last_read, attempt: 0 }
+        Self { shared, order, traceparent, step, stop, publisher, tally, log, recording: None, last_read, attempt: 0 }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
@@ -275,7 +279,7 @@ impl Deployment {
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
         let job = Job { memory_mib: Some(memory_mib), ..job };
-        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job)) {
+        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job, self.log.clone())) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");

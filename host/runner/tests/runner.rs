@@ -180,15 +180,17 @@ async fn reasons_name_no_path_of_this_machine() {
 #[tokio::test]
 async fn nonsense_costs_a_worker_its_life_and_nothing_else() {
     let world = World::start(|_| {}).await;
-    let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "back_at": [9]}));
+    let clip = world.clip(json!({"frames": 40, "garbage_at": [4], "back_at": [9], "large_at": [14]}));
     world.deploy(&clip, 1).await;
     world.phase(&clip, 1, P::Finished).await;
-    assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 4, 9]));
+    assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 4, 9, 14]));
     let history = world.history(&clip, 1);
     let reasons: Vec<_> = history.iter().filter_map(|s| s.reason.as_ref()).map(|r| r.message.as_str()).collect();
-    for nonsense in
-        ["sent what no worker may send: expected", "sent what no worker may send: frame 7 came after frame 8"]
-    {
+    for nonsense in [
+        "sent what no worker may send: expected",
+        "sent what no worker may send: frame 7 came after frame 8",
+        "where at most 262208 are allowed",
+    ] {
         assert!(reasons.iter().any(|m| m.contains(nonsense)), "{nonsense} is not in {reasons:?}");
     }
 }

@@ -9,9 +9,10 @@ use framehook_confine::{Reach, give_up_capabilities, lower_memory, restrict_file
 use framehook_core::{
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
+    size::room_for_outputs,
 };
 use framehook_engine::{
-    Engine,
+    Engine, Log,
     chain::{ChainSettings, PostChain, PreChain},
 };
 
@@ -124,7 +125,8 @@ fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(PreChain, PostCha
         stream_id: job.scenario_id.to_string(),
         limits: job.limits,
         on_failure: job.on_plugin_failure,
-        log: Arc::new(move |line| log.log(line)),
+        room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
+        log: Log::new(Arc::new(move |line| log.log(line)), job.limits.log),
     };
     let engine = Engine::loader().map_err(|error| {
         Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))

@@ -12,25 +12,47 @@ use sqlx::{PgConnection, postgres::PgRow};
 use super::{Database, now_us, outbox};
 use crate::{
     row::RowExt as _,
-    sql::{artifacts, to_json},
+    sql::{HISTORY_BEGINNING, artifacts, lines_to_fold, one_more, part, signed, to_json, unsigned},
     store::{
-        Created, HistoryEntry, Idempotency, NewScenario, Result, ScenarioFilter, ScenarioRecord, StoreError,
-        WorkerRecord,
+        Created, HistoryEntry, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord,
+        StoreError, WorkerRecord,
     },
 };
 
-/// A scenario with its stored position and its newest worker, and what is asked of it.
-macro_rules! select_scenario {
-    ($condition:literal) => {
-        concat!(
-            "SELECT s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
+/// A scenario with its stored position and its newest worker.
+macro_rules! whole_scenario {
+    () => {
+        "s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
                     s.generation, s.traceparent, s.idempotency_request,
                     p.pts_us AS stored_pts_us, p.frame AS stored_frame,
                     w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status
              FROM scenarios s
              LEFT JOIN scenario_progress p ON p.scenario_id = s.id
-             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation ",
-            $condition
+             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation "
+    };
+}
+
+/// The same, and what is asked of it.
+macro_rules! select_scenario {
+    ($condition:literal) => {
+        concat!("SELECT ", whole_scenario!(), $condition)
+    };
+}
+
+/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come
+/// first, which are known without the rows: those that fit, and how many there are.
+macro_rules! page_of_scenarios {
+    ($condition:literal) => {
+        concat!(
+            "WITH sizes AS MATERIALIZED (
+                SELECT s.id, (octet_length(s.spec) + octet_length(s.resolved))::bigint AS bytes FROM scenarios s
+                WHERE s.desired <> 'deleted' AND ",
+            $condition,
+            " ORDER BY s.id DESC LIMIT $3),
+             sums AS (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM sizes)
+             SELECT (SELECT count(*) FROM sizes) AS found, ",
+            whole_scenario!(),
+            "WHERE s.id IN (SELECT id FROM sums WHERE total <= $4 OR total = bytes) ORDER BY s.id DESC"
         )
     };
 }
@@ -41,17 +63,10 @@ const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = $1"
 const PURGED_BY_IDEMPOTENCY_KEY: &str =
     "SELECT id, idempotency_request FROM deleted_scenarios WHERE idempotency_key = $1";
 const IS_PURGED: &str = "SELECT EXISTS (SELECT 1 FROM deleted_scenarios WHERE id = $1)";
-/// Identities are time-ordered, so their order is that of creation.
-const PAGE: &str = select_scenario!(
-    "WHERE s.desired <> 'deleted' AND ($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)
-     ORDER BY s.id DESC LIMIT $3"
-);
+const PAGE: &str = page_of_scenarios!("($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)");
 /// A statement of its own: a plan that serves both could not use the index of names.
-pub(super) const PAGE_OF_NAME: &str = select_scenario!(
-    "WHERE s.desired <> 'deleted' AND ($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2)
-       AND s.name = $4
-     ORDER BY s.id DESC LIMIT $3"
-);
+pub(super) const PAGE_OF_NAME: &str =
+    page_of_scenarios!("($1::text IS NULL OR s.state = $1) AND ($2::uuid IS NULL OR s.id < $2) AND s.name = $5");
 const LOCK: &str = "SELECT id FROM scenarios WHERE id = $1 FOR UPDATE";
 const INSERT: &str = "
     INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
@@ -62,11 +77,24 @@ const INSERT_ARTIFACT: &str =
     "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING";
 const WISH: &str = "UPDATE scenarios SET desired = $2, updated_at = $3 WHERE id = $1";
 const MOVE: &str = "UPDATE scenarios SET state = $2, reason = $3, updated_at = $4 WHERE id = $1";
+/// With the number of lines there are; whether this one is counted makes no difference.
 const ADD_HISTORY: &str = "
     INSERT INTO scenario_history (scenario_id, at, generation, from_state, to_state, desired, reason)
-    VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    VALUES ($1, $2, $3, $4, $5, $6, $7)
+    RETURNING (SELECT count(*) FROM scenario_history h WHERE h.scenario_id = $1)";
+/// The first line that stays behind those that go says how many went. `$2`: lines that stay before
+/// them, `$3`: that go.
+const FOLD_INTO_NEXT: &str = "
+    UPDATE scenario_history SET folded = folded + (
+        SELECT count(*) + sum(gone.folded) FROM (
+            SELECT folded FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT $3 OFFSET $2) gone)
+    WHERE sequence = (
+        SELECT sequence FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT 1 OFFSET $2 + $3)";
+const FOLD_AWAY: &str = "
+    DELETE FROM scenario_history WHERE sequence IN (
+        SELECT sequence FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT $3 OFFSET $2)";
 const HISTORY: &str = "
-    SELECT sequence, at, generation, from_state, to_state, desired, reason
+    SELECT sequence, at, generation, from_state, to_state, desired, reason, folded
     FROM scenario_history WHERE scenario_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
 
 pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
@@ -137,16 +165,16 @@ pub(super) async fn page(
     db: &Database,
     filter: ScenarioFilter,
     after: Option<ScenarioId>,
-    limit: u32,
-) -> Result<Vec<ScenarioRecord>> {
+    limit: Limit,
+) -> Result<Rows<ScenarioRecord>> {
     let query = sqlx::query(if filter.name.is_some() { PAGE_OF_NAME } else { PAGE });
-    let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| id.0)).bind(i64::from(limit));
+    let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| id.0));
+    let query = query.bind(one_more(limit)).bind(signed(limit.bytes));
     let query = match &filter.name {
         Some(name) => query.bind(name),
         None => query,
     };
-    let rows = query.fetch_all(&db.pool).await?;
-    rows.iter().map(record).collect()
+    part(&query.fetch_all(&db.pool).await?, limit, record)
 }
 
 pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
@@ -258,7 +286,7 @@ pub(super) async fn set_state(conn: &mut PgConnection, id: ScenarioId, now: i64,
 }
 
 pub(super) async fn add_history(conn: &mut PgConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
-    sqlx::query(ADD_HISTORY)
+    let lines: i64 = sqlx::query_scalar(ADD_HISTORY)
         .bind(id.0)
         .bind(now)
         .bind(line.generation)
@@ -266,8 +294,14 @@ pub(super) async fn add_history(conn: &mut PgConnection, id: ScenarioId, now: i6
         .bind(line.to.as_str())
         .bind(line.desired.as_str())
         .bind(line.reason.map(to_json).transpose()?)
-        .execute(conn)
+        .fetch_one(&mut *conn)
         .await?;
+    if let Some(to_fold) = lines_to_fold(lines) {
+        for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
+            let fold = sqlx::query(statement).bind(id.0).bind(HISTORY_BEGINNING).bind(to_fold);
+            fold.execute(&mut *conn).await?;
+        }
+    }
     Ok(())
 }
 
@@ -290,6 +324,7 @@ fn entry(row: &PgRow) -> Result<HistoryEntry> {
         to: row.parsed("to_state")?,
         desired: row.parsed("desired")?,
         reason: row.json_opt("reason")?,
+        folded: unsigned(row.col("folded")?),
     })
 }
 

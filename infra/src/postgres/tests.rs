@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
 use super::*;
-use crate::store::{Fenced, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
+use crate::store::{Fenced, Limit, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -141,14 +141,14 @@ async fn hot_statements_use_their_index() {
     }
     let id = "'00000000-0000-0000-0000-000000000000'";
     for (statement, parameters, index) in [
-        (results::RANGE, format!("{id}, 0, 9, 9"), "scenario_results_rest_pkey"),
+        (results::RANGE, format!("{id}, 0, 9, 9, 9"), "scenario_results_rest_pkey"),
         (outbox::UNPUBLISHED, "9".to_owned(), "outbox_scenario_unpublished"),
         (outbox::CLAIM, "0, 9, 9".to_owned(), "outbox_scenario_unpublished"),
         (orchestrator::UNSETTLED, String::new(), "scenarios_not_at_rest"),
         (orchestrator::LIVE_WORKERS, String::new(), "workers_one_live"),
         (delivery::REPORTED, id.to_owned(), "workers_pkey"),
         (delivery::DROPPED, format!("'key', {id}"), "dead_letters_by_key"),
-        (scenarios::PAGE_OF_NAME, format!("NULL, {id}, 9, 'name'"), "scenarios_by_name"),
+        (scenarios::PAGE_OF_NAME, format!("NULL, {id}, 9, 9, 'name'"), "scenarios_by_name"),
     ] {
         sqlx::raw_sql(AssertSqlSafe(format!("PREPARE hot AS {statement}"))).execute(&mut *connection).await.unwrap();
         let parameters = if parameters.is_empty() { parameters } else { format!("({parameters})") };
@@ -159,6 +159,8 @@ async fn hot_statements_use_their_index() {
         sqlx::raw_sql("DEALLOCATE hot").execute(&mut *connection).await.unwrap();
     }
 }
+
+const TEN: Limit = Limit { rows: 10, bytes: u64::MAX };
 
 async fn days(postgres: &Postgres) -> i64 {
     const COUNT: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'scenario_results'::regclass";
@@ -184,8 +186,8 @@ async fn days_are_made_ahead_and_dropped() {
     assert_eq!(days(&postgres).await, 6, "made once");
     store.drop_results(LONG * 48).await.unwrap();
     assert_eq!(days(&postgres).await, 5);
-    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
-    let left = store.predictions(id, query).await.unwrap();
+    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: TEN };
+    let left = store.predictions(id, query).await.unwrap().rows;
     assert_eq!(left.iter().map(|p| p.pts_us).collect::<Vec<_>>(), [80_000]);
 }
 
@@ -196,8 +198,8 @@ async fn a_key_twice_in_a_batch_keeps_the_highest_generation() {
     let of = |generation, frame| Prediction { generation, frame, ..prediction(id, 0) };
     let rows = vec![of(1, 1), of(2, 2), of(2, 3), of(1, 4)];
     postgres.store().store_results(&batch(0, 1, rows)).await.unwrap();
-    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
-    assert_eq!(postgres.store().predictions(id, query).await.unwrap(), [of(2, 3)]);
+    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: TEN };
+    assert_eq!(postgres.store().predictions(id, query).await.unwrap().rows, [of(2, 3)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

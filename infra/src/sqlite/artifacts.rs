@@ -10,7 +10,7 @@ use super::Database;
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
-    store::{Artifact, DeleteArtifact, PutArtifact, Result},
+    store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact, Result},
 };
 
 macro_rules! select_artifact {
@@ -22,7 +22,12 @@ macro_rules! select_artifact {
 const BY_VERSION: &str = select_artifact!("WHERE kind = ? AND name = ? AND version = ?");
 const NEWEST: &str = select_artifact!("WHERE kind = ? AND name = ? ORDER BY sequence DESC LIMIT 1");
 const BY_DIGEST: &str = select_artifact!("WHERE kind = ? AND digest = ? ORDER BY sequence DESC LIMIT 1");
-const LIST: &str = select_artifact!("WHERE kind = ? ORDER BY name, sequence DESC");
+/// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
+const LIST: &str = "
+    SELECT sequence, kind, name, version, digest, size_bytes, created_at FROM artifacts
+    WHERE kind = ?1 AND (?2 IS NULL OR name = ?2)
+      AND (?3 IS NULL OR name > ?3 OR (name = ?3 AND sequence < ?4))
+    ORDER BY name, sequence DESC LIMIT ?5";
 const INSERT: &str = "
     INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)";
 const DELETE: &str = "DELETE FROM artifacts WHERE kind = ? AND name = ? AND version = ?";
@@ -70,8 +75,10 @@ pub(super) async fn find(db: &Database, kind: ArtifactKind, reference: &Artifact
     query.fetch_optional(&db.reader).await?.as_ref().map(artifact).transpose()
 }
 
-pub(super) async fn list(db: &Database, kind: ArtifactKind) -> Result<Vec<Artifact>> {
-    sqlx::query(LIST).bind(kind.as_str()).fetch_all(&db.reader).await?.iter().map(artifact).collect()
+pub(super) async fn list(db: &Database, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
+    let (after, sequence) = query.after.unzip();
+    let rows = sqlx::query(LIST).bind(kind.as_str()).bind(query.name).bind(after).bind(sequence).bind(query.limit);
+    rows.fetch_all(&db.reader).await?.iter().map(summary).collect()
 }
 
 pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
@@ -101,6 +108,18 @@ fn artifact(row: &SqliteRow) -> Result<Artifact> {
         digest: row.parsed("digest")?,
         size_bytes: unsigned(row.col("size_bytes")?),
         manifest: row.json("manifest")?,
+        created_at: row.time("created_at")?,
+    })
+}
+
+fn summary(row: &SqliteRow) -> Result<ArtifactSummary> {
+    Ok(ArtifactSummary {
+        sequence: row.col("sequence")?,
+        kind: row.parsed("kind")?,
+        name: row.col("name")?,
+        version: row.col("version")?,
+        digest: row.parsed("digest")?,
+        size_bytes: unsigned(row.col("size_bytes")?),
         created_at: row.time("created_at")?,
     })
 }

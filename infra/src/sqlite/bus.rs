@@ -40,8 +40,18 @@ const ADD_TOPIC: &str = "INSERT OR IGNORE INTO bus_topics (topic, next_offset) V
 const END: &str = "SELECT next_offset FROM bus_topics WHERE topic = ?";
 const ADVANCE: &str = "UPDATE bus_topics SET next_offset = next_offset + ? WHERE topic = ? RETURNING next_offset";
 const APPEND: &str = r#"INSERT INTO bus_log (topic, "offset", key, payload, published_at) "#;
+/// The sizes first, which are known without the records: those that fit, and at least one.
 const READ: &str = r#"
-    SELECT "offset", key, payload FROM bus_log WHERE topic = ? AND "offset" >= ? ORDER BY "offset" LIMIT ?"#;
+    WITH sizes AS MATERIALIZED (
+        SELECT "offset", length(payload) AS bytes FROM bus_log
+        WHERE topic = ?1 AND "offset" >= ?2 ORDER BY "offset" LIMIT ?3),
+    sums AS (SELECT "offset", bytes, sum(bytes) OVER (ORDER BY "offset") AS total FROM sizes)
+    SELECT "offset", key, payload FROM bus_log
+    WHERE topic = ?1 AND "offset" >= ?2
+        AND "offset" <= (SELECT max("offset") FROM sums WHERE total <= ?4 OR total = bytes)
+    ORDER BY "offset""#;
+/// Of one read, whatever its records hold; five hundred frames of twenty detections are 2 MB.
+const READ_BYTES: i64 = 16 << 20;
 const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
 
 impl From<Shortage> for BusError {
@@ -260,7 +270,7 @@ impl Log {
 
     async fn read(&self, topic: Topic, from: i64, limit: usize) -> Result<Vec<Delivered>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let query = sqlx::query(READ).bind(topic.name()).bind(from).bind(limit);
+        let query = sqlx::query(READ).bind(topic.name()).bind(from).bind(limit).bind(READ_BYTES);
         let rows = query.fetch_all(&self.database.reader).await?;
         let delivered = |row: &sqlx::sqlite::SqliteRow| {
             Ok(Delivered {

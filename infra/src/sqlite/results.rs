@@ -11,8 +11,8 @@ use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{furthest, signed},
-    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, StoreOutcome},
+    sql::{furthest, one_more, part, signed},
+    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, Rows, StoreOutcome},
 };
 
 /// One statement for this many rows: beyond it the time goes into the rows, not the statements.
@@ -40,8 +40,16 @@ const PROGRESS: &str = "
 const DEAD_LETTER: &str = r#"
     INSERT INTO dead_letters (consumer, topic, "partition", "offset", key, payload, reason, at, pts_us)
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
+/// The sizes first, which are read without the rows: those that fit, and how many there are.
 const RANGE: &str = "
-    SELECT prediction FROM scenario_results WHERE scenario_id = ? AND pts_us >= ? AND pts_us <= ? ORDER BY pts_us LIMIT ?";
+    WITH sizes AS MATERIALIZED (
+        SELECT pts_us, octet_length(prediction) AS bytes FROM scenario_results
+        WHERE scenario_id = ?1 AND pts_us >= ?2 AND pts_us <= ?3 ORDER BY pts_us LIMIT ?4),
+    sums AS (SELECT pts_us, bytes, sum(bytes) OVER (ORDER BY pts_us) AS total FROM sizes)
+    SELECT prediction, (SELECT count(*) FROM sizes) AS found FROM scenario_results
+    WHERE scenario_id = ?1 AND pts_us >= ?2
+        AND pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= ?5 OR total = bytes)
+    ORDER BY pts_us";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -132,19 +140,20 @@ async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLet
     Ok(())
 }
 
-pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery) -> Result<Vec<Prediction>> {
+pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery) -> Result<Rows<Prediction>> {
     let behind = match query.after_pts_us {
         // Nothing lies behind the last number there is.
-        Some(i64::MAX) => return Ok(Vec::new()),
+        Some(i64::MAX) => return Ok(Rows { rows: Vec::new(), has_more: false }),
         Some(after) => after + 1,
         None => i64::MIN,
     };
     let from = query.from_pts_us.unwrap_or(i64::MIN).max(behind);
     let last = match query.until_pts_us {
-        Some(i64::MIN) => return Ok(Vec::new()),
+        Some(i64::MIN) => return Ok(Rows { rows: Vec::new(), has_more: false }),
         Some(until) => until - 1,
         None => i64::MAX,
     };
-    let rows = sqlx::query(RANGE).bind(id.to_string()).bind(from).bind(last).bind(query.limit);
-    rows.fetch_all(&db.reader).await?.iter().map(|row| row.json("prediction")).collect()
+    let rows = sqlx::query(RANGE).bind(id.to_string()).bind(from).bind(last);
+    let rows = rows.bind(one_more(query.limit)).bind(signed(query.limit.bytes)).fetch_all(&db.reader).await?;
+    part(&rows, query.limit, |row| row.json("prediction"))
 }

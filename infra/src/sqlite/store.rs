@@ -39,8 +39,8 @@ impl Store for SqliteStore {
         &self,
         filter: ScenarioFilter,
         after: Option<ScenarioId>,
-        limit: u32,
-    ) -> Result<Vec<ScenarioRecord>> {
+        limit: Limit,
+    ) -> Result<Rows<ScenarioRecord>> {
         scenarios::page(&self.0, filter, after, limit).await
     }
 
@@ -56,7 +56,7 @@ impl Store for SqliteStore {
         scenarios::history(&self.0, id, after, limit).await
     }
 
-    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Vec<Prediction>> {
+    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Rows<Prediction>> {
         results::range(&self.0, id, query).await
     }
 
@@ -72,8 +72,8 @@ impl Store for SqliteStore {
         artifacts::find(&self.0, kind, reference).await
     }
 
-    async fn artifacts(&self, kind: ArtifactKind) -> Result<Vec<Artifact>> {
-        artifacts::list(&self.0, kind).await
+    async fn artifacts(&self, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
+        artifacts::list(&self.0, kind, query).await
     }
 
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {

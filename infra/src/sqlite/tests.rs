@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     bus::Record,
     sql::unsigned,
-    store::{DeadLetter, PredictionQuery, ResultBatch, ResultRow, StoreError, StoreOutcome},
+    store::{DeadLetter, Limit, PredictionQuery, ResultBatch, ResultRow, StoreError, StoreOutcome},
 };
 
 /// The values that the check of a column allows.
@@ -173,7 +173,12 @@ async fn an_unreadable_row_is_named() {
     const ROW: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
         VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
     sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
-    let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: 10 };
+    let query = PredictionQuery {
+        after_pts_us: None,
+        from_pts_us: None,
+        until_pts_us: None,
+        limit: Limit { rows: 10, bytes: 9 },
+    };
     let error = sqlite.store().predictions(id, query).await.unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt(message) if message.contains("column prediction")), "{error}");
 }

@@ -80,8 +80,8 @@ pub trait Store: Send + Sync + 'static {
         &self,
         filter: ScenarioFilter,
         after: Option<ScenarioId>,
-        limit: u32,
-    ) -> Result<Vec<ScenarioRecord>>;
+        limit: Limit,
+    ) -> Result<Rows<ScenarioRecord>>;
 
     /// One transaction: the user's wish, a line of history if it is new, a wake-up in the outbox. Wishing `Running` also takes a
     /// stopped or failed scenario to `pending`. A scenario that is deleted stays deleted. `None`: no such scenario (a deleted
@@ -91,7 +91,8 @@ pub trait Store: Send + Sync + 'static {
     /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same as once.
     async fn is_purged(&self, id: ScenarioId) -> Result<bool>;
 
-    /// Oldest first; `after` is the last sequence number of the page before.
+    /// Oldest first; `after` is the last sequence number of the page before. A history has at most
+    /// some hundred lines: its beginning and its end, with the number of those between.
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>>;
 
     // ----- predictions -----
@@ -101,7 +102,7 @@ pub trait Store: Send + Sync + 'static {
         &self,
         id: ScenarioId,
         query: PredictionQuery,
-    ) -> Result<Vec<framehook_core::prediction::Prediction>>;
+    ) -> Result<Rows<framehook_core::prediction::Prediction>>;
 
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
@@ -114,7 +115,7 @@ pub trait Store: Send + Sync + 'static {
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>>;
 
     /// By name, newest upload of each first.
-    async fn artifacts(&self, kind: ArtifactKind) -> Result<Vec<Artifact>>;
+    async fn artifacts(&self, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>>;
 
     /// Refused while a scenario that is not at rest, or could be started again, names it.
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;

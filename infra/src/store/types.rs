@@ -92,6 +92,33 @@ pub struct HistoryEntry {
     pub to: ScenarioState,
     pub desired: Desired,
     pub reason: Option<Reason>,
+    /// Lines before this one that were folded away, because the history had become too long.
+    pub folded: u64,
+}
+
+/// How much of a list to read at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    pub rows: u32,
+    /// In what the rows hold as JSON, together. The first row comes whatever it holds, so that
+    /// every list has an end.
+    pub bytes: u64,
+}
+
+/// A part of a list, in its order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rows<T> {
+    pub rows: Vec<T>,
+    /// There are more behind these.
+    pub has_more: bool,
+}
+
+impl<T> Rows<T> {
+    /// From at most one row more than were asked for, of `found` that one may have.
+    pub(crate) fn cut(mut rows: Vec<T>, limit: Limit, found: i64) -> Self {
+        rows.truncate(limit.rows as usize);
+        Self { has_more: found > i64::try_from(rows.len()).unwrap_or(i64::MAX), rows }
+    }
 }
 
 /// Which predictions to read.
@@ -103,7 +130,7 @@ pub struct PredictionQuery {
     pub from_pts_us: Option<i64>,
     /// Exclusive.
     pub until_pts_us: Option<i64>,
-    pub limit: u32,
+    pub limit: Limit,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,6 +142,30 @@ pub struct Artifact {
     pub size_bytes: u64,
     pub manifest: Manifest,
     pub created_at: Timestamp,
+}
+
+/// An artifact as a list shows it: without its manifest, of which a thousand would be a hundred
+/// megabytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArtifactSummary {
+    /// Grows with each upload.
+    pub sequence: i64,
+    pub kind: ArtifactKind,
+    pub name: String,
+    pub version: String,
+    pub digest: Digest,
+    pub size_bytes: u64,
+    pub created_at: Timestamp,
+}
+
+/// Which artifacts to list.
+#[derive(Clone, Debug, Default)]
+pub struct ArtifactQuery {
+    /// Of this name only.
+    pub name: Option<String>,
+    /// Name and sequence of the last one of the page before.
+    pub after: Option<(String, i64)>,
+    pub limit: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest, VideoManifest},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Artifact, DeleteArtifact, PutArtifact};
+use framehook_infra::store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact, SharedStore};
 use jiff::Timestamp;
 
 use crate::fixtures::{StoreBackend, World, digest};
@@ -29,9 +29,10 @@ pub(crate) async fn names_are_never_re_pointed(backend: &impl StoreBackend) {
     assert_eq!(store.put_artifact(other).await.unwrap(), PutArtifact::Conflict(first.clone()));
     let video = artifact(ArtifactKind::Video, "street", "1", 2);
     assert_eq!(store.put_artifact(video.clone()).await.unwrap(), PutArtifact::Created);
-    assert_eq!(store.artifacts(ArtifactKind::Model).await.unwrap(), [first]);
-    assert_eq!(store.artifacts(ArtifactKind::Video).await.unwrap(), [video]);
-    assert_eq!(store.artifacts(ArtifactKind::Plugin).await.unwrap(), []);
+    let listed = async |kind| list(&store, kind, None, None, 9).await.into_iter().map(|a| a.digest).collect::<Vec<_>>();
+    assert_eq!(listed(ArtifactKind::Model).await, [first.digest]);
+    assert_eq!(listed(ArtifactKind::Video).await, [video.digest]);
+    assert_eq!(listed(ArtifactKind::Plugin).await, []);
 }
 
 pub(crate) async fn references_resolve(backend: &impl StoreBackend) {
@@ -41,7 +42,6 @@ pub(crate) async fn references_resolve(backend: &impl StoreBackend) {
     for artifact in [&b1, &a2, &a1] {
         store.put_artifact(artifact.clone()).await.unwrap();
     }
-    assert_eq!(store.artifacts(ArtifactKind::Model).await.unwrap(), [a1.clone(), a2.clone(), b1.clone()]);
     let find =
         async |kind, reference: &str| store.artifact(kind, &reference.parse::<ArtifactRef>().unwrap()).await.unwrap();
     assert_eq!(find(ArtifactKind::Model, "a@2").await, Some(a2.clone()));
@@ -52,6 +52,42 @@ pub(crate) async fn references_resolve(backend: &impl StoreBackend) {
         assert_eq!(find(ArtifactKind::Model, missing).await, None);
     }
     assert_eq!(find(ArtifactKind::Video, "a@2").await, None);
+}
+
+async fn list(
+    store: &SharedStore,
+    kind: ArtifactKind,
+    name: Option<&str>,
+    after: Option<(String, i64)>,
+    limit: u32,
+) -> Vec<ArtifactSummary> {
+    let name = name.map(str::to_owned);
+    store.artifacts(kind, ArtifactQuery { name, after, limit }).await.unwrap()
+}
+
+/// By name, newest upload of each first, and what goes between two pages makes the second one lose
+/// nothing.
+pub(crate) async fn lists_come_in_pages(backend: &impl StoreBackend) {
+    let store = backend.store().await;
+    let model = ArtifactKind::Model;
+    for (name, version) in [("b", "1"), ("a", "2"), ("a", "1"), ("c", "1"), ("a", "3")] {
+        store.put_artifact(artifact(model, name, version, 1)).await.unwrap();
+    }
+    let called =
+        |page: &[ArtifactSummary]| page.iter().map(|a| format!("{}@{}", a.name, a.version)).collect::<Vec<_>>();
+    let after = |page: &[ArtifactSummary]| page.last().map(|a| (a.name.clone(), a.sequence));
+    let first = list(&store, model, None, None, 2).await;
+    assert_eq!(called(&first), ["a@3", "a@1"]);
+    let Artifact { digest, size_bytes, created_at, .. } = artifact(model, "a", "1", 1);
+    assert_eq!((&first[1].digest, first[1].size_bytes, first[1].created_at), (&digest, size_bytes, created_at));
+    store.delete_artifact(model, "a", "1").await.unwrap();
+    let second = list(&store, model, None, after(&first), 2).await;
+    assert_eq!(called(&second), ["a@2", "b@1"]);
+    let third = list(&store, model, None, after(&second), 2).await;
+    assert_eq!(called(&third), ["c@1"]);
+    assert!(list(&store, model, None, after(&third), 2).await.is_empty());
+    assert_eq!(called(&list(&store, model, Some("a"), None, 9).await), ["a@3", "a@2"]);
+    assert!(list(&store, model, Some("none"), None, 9).await.is_empty());
 }
 
 pub(crate) async fn an_artifact_in_use_is_not_deleted(backend: &impl StoreBackend) {

@@ -17,8 +17,8 @@ use framehook_core::{
 use framehook_infra::{
     bus::SharedBus,
     store::{
-        Created, DeadLetter, Fenced, Idempotency, NewScenario, PredictionQuery, ResultBatch, ResultRow, ScenarioRecord,
-        SharedStore, StoreOutcome,
+        Created, DeadLetter, Fenced, Idempotency, Limit, NewScenario, PredictionQuery, ResultBatch, ResultRow,
+        ScenarioRecord, SharedStore, StoreOutcome,
     },
 };
 use jiff::Timestamp;
@@ -127,7 +127,12 @@ pub(crate) fn position(frame: u64) -> Position {
 
 /// Everything from `after` on.
 pub(crate) fn all() -> PredictionQuery {
-    PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: u32::MAX }
+    PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: rows(u32::MAX) }
+}
+
+/// This many, whatever they hold.
+pub(crate) fn rows(rows: u32) -> Limit {
+    Limit { rows, bytes: u64::MAX }
 }
 
 pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
@@ -274,7 +279,7 @@ impl World {
     }
 
     pub(crate) async fn stored(&self, id: ScenarioId) -> Vec<Prediction> {
-        self.store.predictions(id, all()).await.unwrap()
+        self.store.predictions(id, all()).await.unwrap().rows
     }
 
     /// Stores these behind everything before.

@@ -413,7 +413,7 @@ pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {
         format!("{:?}", store.history(id, None, 100).await.unwrap()),
         format!("{:?}", store.runners().await.unwrap()),
         store.outbox(1000).await.unwrap(),
-        store.predictions(id, crate::fixtures::all()).await.unwrap(),
+        store.predictions(id, crate::fixtures::all()).await.unwrap().rows,
     );
     assert_eq!(after, before);
 }

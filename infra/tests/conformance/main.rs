@@ -44,14 +44,17 @@ macro_rules! store_suite {
                 creating_writes_scenario_history_and_wake_up,
                 an_idempotency_key_makes_one_scenario,
                 pages_are_newest_first_and_filtered,
+                a_page_of_scenarios_is_bounded_by_bytes,
                 wishing_twice_is_wishing_once,
                 wishing_from_every_state,
+                a_long_history_keeps_its_beginning_and_its_end,
                 deleted_stays_deleted,
                 unknown_scenarios_are_not_found,
             }
             results {
                 predictions_come_back_as_stored_and_in_order,
                 ranges_and_cursors,
+                a_read_is_bounded_by_bytes,
                 the_offset_moves_only_from_where_it_is,
                 a_lower_generation_changes_nothing,
                 the_stored_position_never_goes_back,
@@ -64,6 +67,7 @@ macro_rules! store_suite {
             artifacts {
                 names_are_never_re_pointed,
                 references_resolve,
+                lists_come_in_pages,
                 an_artifact_in_use_is_not_deleted,
                 a_refusal_names_who_needs_it,
                 a_blob_is_orphaned_with_its_last_name,

@@ -8,11 +8,11 @@ use framehook_core::{
     prediction::{Position, Prediction, Skipped},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{DeadLetter, PredictionQuery, ResultBatch, StoreOutcome};
+use framehook_infra::store::{DeadLetter, Limit, PredictionQuery, ResultBatch, Rows, StoreOutcome};
 use tokio::task::JoinSet;
 
 use crate::fixtures::{
-    CONSUMER, StoreBackend, TOPIC, World, all, batch, dead_letter, position, prediction, predictions, published,
+    CONSUMER, StoreBackend, TOPIC, World, all, batch, dead_letter, position, prediction, predictions, published, rows,
 };
 
 fn frames(rows: &[Prediction]) -> Vec<u64> {
@@ -45,7 +45,7 @@ pub(crate) async fn ranges_and_cursors(backend: &impl StoreBackend) {
         after_pts_us: after,
         from_pts_us: from,
         until_pts_us: until,
-        limit,
+        limit: rows(limit),
     };
     let cases = [
         (all(), (0..10).collect::<Vec<u64>>()),
@@ -61,9 +61,30 @@ pub(crate) async fn ranges_and_cursors(backend: &impl StoreBackend) {
         (query(Some(i64::MIN), Some(i64::MIN), Some(i64::MAX), 1), vec![0]),
     ];
     for (query, expected) in cases {
-        assert_eq!(frames(&world.store.predictions(id, query.clone()).await.unwrap()), expected, "{query:?}");
+        assert_eq!(frames(&world.store.predictions(id, query.clone()).await.unwrap().rows), expected, "{query:?}");
     }
     assert!(world.stored(ScenarioId::generate()).await.is_empty());
+}
+
+pub(crate) async fn a_read_is_bounded_by_bytes(backend: &impl StoreBackend) {
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let rows = predictions(id, 1, 0..5);
+    let size = |frame: usize| serde_json::to_string(&rows[frame]).unwrap().len() as u64;
+    world.store(rows.clone()).await;
+    let read = async |rows, bytes, after| {
+        let query = PredictionQuery { limit: Limit { rows, bytes }, after_pts_us: after, ..all() };
+        let Rows { rows, has_more } = world.store.predictions(id, query).await.unwrap();
+        (frames(&rows), has_more)
+    };
+    let three = size(0) + size(1) + size(2);
+    assert_eq!(read(9, three, None).await, (vec![0, 1, 2], true), "to the last byte");
+    assert_eq!(read(9, three - 1, None).await, (vec![0, 1], true), "and one less");
+    assert_eq!(read(2, three, None).await, (vec![0, 1], true));
+    assert_eq!(read(9, 1, None).await, (vec![0], true), "the first one comes whatever it holds");
+    assert_eq!(read(9, 1, Some(160_000 - 1)).await, (vec![4], false));
+    assert_eq!(read(5, u64::MAX, None).await, (vec![0, 1, 2, 3, 4], false));
+    assert_eq!(read(4, u64::MAX, None).await, (vec![0, 1, 2, 3], true));
 }
 
 pub(crate) async fn the_offset_moves_only_from_where_it_is(backend: &impl StoreBackend) {

@@ -5,10 +5,10 @@ use framehook_core::{
     message::Message,
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Created, HistoryEntry, ScenarioFilter, SharedStore};
+use framehook_infra::store::{Created, HistoryEntry, Limit, Rows, ScenarioFilter, SharedStore};
 use tokio::task::JoinSet;
 
-use crate::fixtures::{StoreBackend, World, scenario, with_key};
+use crate::fixtures::{StoreBackend, World, rows, scenario, with_key};
 
 async fn history(store: &SharedStore, id: ScenarioId) -> Vec<HistoryEntry> {
     store.history(id, None, 1000).await.unwrap()
@@ -76,7 +76,7 @@ pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl StoreBack
     ids.reverse();
     let store = &world.store;
     let page = async |filter: ScenarioFilter, after, limit| {
-        let records = store.scenarios(filter, after, limit).await.unwrap();
+        let records = store.scenarios(filter, after, rows(limit)).await.unwrap().rows;
         records.into_iter().map(|r| r.id).collect::<Vec<_>>()
     };
     assert_eq!(page(ScenarioFilter::default(), None, 2).await, ids[..2]);
@@ -91,6 +91,30 @@ pub(crate) async fn pages_are_newest_first_and_filtered(backend: &impl StoreBack
     assert_eq!(page(deploying, None, 10).await, [ids[1]]);
     store.set_desired(ids[0], Desired::Deleted).await.unwrap();
     assert_eq!(page(ScenarioFilter::default(), None, 10).await, ids[1..]);
+}
+
+pub(crate) async fn a_page_of_scenarios_is_bounded_by_bytes(backend: &impl StoreBackend) {
+    let world = World::new(backend).await;
+    let mut ids = vec![];
+    let mut size = 0;
+    for _ in 0..4 {
+        let record = world.create("any").await;
+        ids.push(record.id);
+        let (spec, resolved) = (serde_json::to_string(&record.spec), serde_json::to_string(&record.resolved));
+        size = (spec.unwrap().len() + resolved.unwrap().len()) as u64;
+    }
+    ids.reverse();
+    let page = async |rows, bytes, after| {
+        let limit = Limit { rows, bytes };
+        let Rows { rows, has_more } = world.store.scenarios(ScenarioFilter::default(), after, limit).await.unwrap();
+        (rows.into_iter().map(|r| r.id).collect::<Vec<_>>(), has_more)
+    };
+    assert_eq!(page(9, 2 * size, None).await, (ids[..2].to_vec(), true), "to the last byte");
+    assert_eq!(page(9, 2 * size - 1, None).await, (ids[..1].to_vec(), true), "and one less");
+    assert_eq!(page(9, 1, Some(ids[1])).await, (ids[2..3].to_vec(), true), "the first one comes whatever it holds");
+    assert_eq!(page(9, 2 * size, Some(ids[1])).await, (ids[2..].to_vec(), false));
+    assert_eq!(page(4, u64::MAX, None).await, (ids.clone(), false));
+    assert_eq!(page(3, u64::MAX, None).await, (ids[..3].to_vec(), true));
 }
 
 pub(crate) async fn wishing_twice_is_wishing_once(backend: &impl StoreBackend) {
@@ -137,6 +161,34 @@ pub(crate) async fn wishing_from_every_state(backend: &impl StoreBackend) {
             }
         }
     }
+}
+
+/// A user, or a program, that stops and starts without end.
+pub(crate) async fn a_long_history_keeps_its_beginning_and_its_end(backend: &impl StoreBackend) {
+    let store = backend.store().await;
+    let new = scenario("any");
+    store.create_scenario(new.clone()).await.unwrap();
+    let (mut wishes, mut cursor) = (0, None);
+    for desired in [Desired::Stopped, Desired::Running].into_iter().cycle().take(1500) {
+        store.set_desired(new.id, desired).await.unwrap();
+        wishes += 1;
+        if wishes == 300 {
+            cursor = history(&store, new.id).await.last().map(|line| line.sequence);
+        }
+        if wishes % 100 == 50 {
+            let lines = history(&store, new.id).await;
+            assert!(lines.len() <= 601, "{}", lines.len());
+            assert!(lines.is_sorted_by(|a, b| a.sequence < b.sequence));
+            let folded: u64 = lines.iter().map(|line| line.folded).sum();
+            assert_eq!(lines.len() as u64 + folded, 1 + wishes, "each change is there, or counted");
+        }
+    }
+    let lines = history(&store, new.id).await;
+    assert_eq!((lines[0].from, lines[0].to), (None, ScenarioState::Pending));
+    assert!(lines[..100].iter().chain(&lines[101..]).all(|line| line.folded == 0) && lines[100].folded > 800);
+    // Whoever had read to a line that is gone goes on behind it.
+    let rest = store.history(new.id, cursor, 1000).await.unwrap();
+    assert_eq!(rest, lines[100..]);
 }
 
 pub(crate) async fn deleted_stays_deleted(backend: &impl StoreBackend) {

@@ -56,10 +56,14 @@ enum Mode {
     Panic,
     HandleFlood,
     FloodLog,
+    /// A line that looks like two, the second one the platform's.
+    ForgeLog,
     Print,
     NotFinite,
     BadSubject,
     TooManyDetections,
+    /// 4.3 MiB of JSON, within every other limit.
+    LargePrediction,
     WrongShape,
     OutOfBounds,
     BadInput,
@@ -140,6 +144,10 @@ impl PostHook for Misbehave {
             let one = Detection { class_id: 1, score: 0.5, bbox, track_id: Some(7), keypoints: Vec::new() };
             match self.0.mode {
                 Mode::NotFinite => detections.push(Detection { score: f32::NAN, ..one }),
+                Mode::LargePrediction => {
+                    let keypoints = vec![framehook_sdk::Point { x: 0.123_456_79, y: 0.876_543_2 }; 10];
+                    detections.resize(10_000, Detection { keypoints, ..one });
+                }
                 Mode::TooManyDetections => detections.resize(20_000, one),
                 Mode::BadSubject => events.push(Event {
                     kind: "bad".into(),
@@ -183,6 +191,10 @@ fn misbehave(mode: Mode) -> Result<(), Error> {
             drop(tensors?);
         }
         Mode::FloodLog => (0..1000).for_each(|n| framehook_sdk::info!("line {n}")),
+        Mode::ForgeLog => {
+            framehook_sdk::info!("fine\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31mred \u{202e}dne");
+            eprintln!("printed\r2026-01-01T00:00:00Z ERROR forged");
+        }
         Mode::Print => {
             println!("printed to stdout");
             eprintln!("printed to stderr");

@@ -125,13 +125,46 @@ fn a_plugin_in_the_wrong_place_is_refused() {
     assert!(reason.message.contains("no hook for before the inference"), "{reason:?}");
 }
 
+/// By one detection of 10,000, each with ten keypoints; what was found before it stays where the
+/// policy says so.
+#[test]
+fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
+    for policy in [Policy::SkipFrame, Policy::RawOutput] {
+        let (mut settings, _) = settings(policy);
+        settings.limits.call_ms = 5000;
+        let jobs = [job("misbehave", json!({"mode": "none"})), job("misbehave", json!({"mode": "large-prediction"}))];
+        let mut chain = PostChain::start(&ENGINE, &jobs, &settings).unwrap();
+        let after = call(&mut chain, 0).unwrap();
+        let [failure] = &after.failures[..] else { panic!("{after:?}") };
+        assert_eq!(failure.reason.code, C::PluginError);
+        assert!(failure.reason.message.contains("prediction_too_large"), "{failure:?}");
+        assert_eq!(
+            (after.detections.len(), after.skipped.is_some()),
+            match policy {
+                Policy::RawOutput => (1, false),
+                _ => (0, true),
+            }
+        );
+        // What two hooks find together is what counts.
+        let (mut settings, _) = self::settings(policy);
+        let one = 200;
+        settings.room = one;
+        let jobs = [job("misbehave", json!({"mode": "none"})), job("misbehave", json!({"mode": "none"}))];
+        let mut chain = PostChain::start(&ENGINE, &jobs, &settings).unwrap();
+        assert_eq!(call(&mut chain, 0).unwrap().failures.len(), 1);
+        assert_eq!(chain.flush(20).1.len(), 2, "and what they say at the end");
+    }
+}
+
 #[test]
 fn lines_of_a_plugin_arrive_and_floods_do_not() {
     let (mut flooding, lines) = chain("flood-log", 1, Policy::SkipFrame);
     call(&mut flooding, 0).unwrap();
-    assert_eq!(lines.texts().len(), 200);
+    let passed = lines.texts().len();
+    assert!((50..500).contains(&passed), "{passed}");
     drop(flooding);
-    assert!(lines.texts().last().unwrap().starts_with("800 lines were dropped"), "{:?}", lines.texts().last());
+    let last = lines.texts().pop().unwrap();
+    assert!(last.contains("lines were left out: a scenario may log 50 lines"), "{last}");
 
     let (mut printing, lines) = chain("print", 1, Policy::SkipFrame);
     call(&mut printing, 0).unwrap();
@@ -178,7 +211,7 @@ fn flush_speaks_for_the_last_frame_and_labels_are_filled_in() {
     let after = call(&mut chain, 0).unwrap();
     assert_eq!(after.detections[0].label.as_deref(), Some("one"));
     assert_eq!(after.detections[0].track_id, Some(7));
-    let (events, failures) = chain.flush();
+    let (events, failures) = chain.flush(usize::MAX);
     assert_eq!((events[0].kind.as_str(), failures.len()), ("flushed", 0));
     chain.shutdown();
 }
@@ -191,7 +224,7 @@ fn instances_come_and_go_without_end() {
     let plugin = ENGINE.load(&compiled, &digest).unwrap();
     for _ in 0..200 {
         let mut hook = Hook::start(&plugin, &identity, &json!({"mode": "trap"}), &settings).unwrap();
-        let outcome = infer(0, &[], |inference| hook.postprocess(inference, &[], &[]));
+        let outcome = infer(0, &[], |inference| hook.postprocess(inference, &[], &[], 0));
         assert_eq!(outcome.unwrap_err().code, C::PluginTrap);
     }
 }

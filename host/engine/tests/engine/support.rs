@@ -9,11 +9,13 @@ use std::{
 use framehook_core::{
     ids::Digest,
     job::{HookJob, HookLimits, PluginLog},
+    log_budget::LogLimits,
     prediction::PluginIdentity,
+    size::{MAX_PREDICTION, room_for_outputs},
     spec::OnPluginFailure,
 };
 use framehook_engine::{
-    Engine,
+    Engine, Log,
     chain::ChainSettings,
     compile::Compiler,
     media::{
@@ -74,7 +76,9 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
     let lines = Lines::default();
     let sink = lines.clone();
     let log: framehook_engine::LogSink = Arc::new(move |line| sink.0.lock().unwrap().push(line));
-    (ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, log }, lines)
+    let log = Log::new(log, LogLimits::default());
+    let room = room_for_outputs(MAX_PREDICTION, 1);
+    (ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, room, log }, lines)
 }
 
 /// Every pixel has the same value.

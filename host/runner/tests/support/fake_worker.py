@@ -3,7 +3,7 @@
 
     frames            how many frames the source has
     crash_at          frames before which it dies, unless it was started there
-    torn_at, garbage_at, silent_at, back_at    the same, with other misdeeds
+    torn_at, garbage_at, silent_at, back_at, large_at    the same, with other misdeeds
     always_crash_at   a frame before which it always dies
     nothing           ends without a frame
     out_of_memory     dies as one does whose runtime was refused memory
@@ -116,6 +116,10 @@ for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
         os._exit(3)
     if told("garbage_at"):
         send_bytes(b"\x05\x00\x00\x00hello")
+        wait_for_ever()
+    if told("large_at"):
+        event = {"kind": "seen", "severity": "info", "attributes": {"text": "x" * (256 << 10)}}
+        send({**frame(number), "events": [event]})
         wait_for_ever()
     if told("back_at"):
         # The last frame may come again; the one before it may not.

@@ -5,7 +5,11 @@ use std::{
     time::Instant,
 };
 
-use framehook_core::{prediction::Prediction, reason::Reason};
+use framehook_core::{
+    prediction::Prediction,
+    reason::Reason,
+    size::{json_bytes, room_for_outputs},
+};
 use framehook_engine::{
     chain::{After, PostChain},
     media::{FramePixels, Inference, Output},
@@ -121,8 +125,11 @@ impl Stage {
     /// What the hooks say at the end belongs to the last frame, which is reported once more: a row is
     /// identified by its time, so the later report replaces the earlier.
     fn flush(&mut self) {
-        let (events, failures) = self.post.flush();
         let Some(mut last) = self.last.take() else { return };
+        let job = &self.shared.job;
+        let room = room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len());
+        let taken = json_bytes(&last.detections) + json_bytes(&last.events);
+        let (events, failures) = self.post.flush(room.saturating_sub(taken));
         if events.is_empty() && failures.is_empty() {
             return;
         }
