@@ -20,9 +20,10 @@ use framehook_core::{
 };
 use jiff::Timestamp;
 use rdkafka::{
-    ClientConfig, Message as _, Offset, TopicPartitionList,
+    ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
-    producer::{BaseProducer, BaseRecord, Producer as _},
+    message::DeliveryResult,
+    producer::{BaseProducer, BaseRecord, ProducerContext},
 };
 
 use crate::servers::topics;
@@ -96,9 +97,25 @@ struct Runner {
     beat_at: Instant,
 }
 
+/// Whose heartbeat is on its way: as a runner, each waits for the answer before it says more, and has its turn whatever the
+/// others do.
+#[derive(Clone)]
+struct UnderWay(Arc<Vec<AtomicBool>>);
+
+impl ClientContext for UnderWay {}
+
+impl ProducerContext for UnderWay {
+    type DeliveryOpaque = usize;
+
+    fn delivery(&self, _: &DeliveryResult<'_>, runner: usize) {
+        self.0[runner].store(false, Ordering::Relaxed);
+    }
+}
+
 struct Stage {
     consumer: BaseConsumer,
-    producer: BaseProducer,
+    producer: BaseProducer<UnderWay>,
+    under_way: UnderWay,
     topic: String,
     runners: Vec<Runner>,
     by_incarnation: HashMap<Incarnation, usize>,
@@ -108,9 +125,12 @@ struct Stage {
 impl Stage {
     fn new(brokers: &str, prefix: &str, runners: usize, capacity: u32, seen: Arc<Mutex<Seen>>) -> Self {
         let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers);
+        // As those of the platform: librdkafka's own are longer than anything here waits.
+        config.set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "1000");
+        config.set("socket.timeout.ms", "10000").set("metadata.recovery.rebootstrap.trigger.ms", "3000");
         // As a runner's: who is not answered for this long says something newer.
-        let producer = config.clone().set("message.timeout.ms", "10000").create().expect("a producer");
+        let under_way = UnderWay(Arc::new((0..runners).map(|_| AtomicBool::default()).collect()));
+        let producer = config.clone().set("message.timeout.ms", "10000").create_with_context(under_way.clone());
         let consumer = config.set("group.id", "framehook-fleet").set("enable.auto.commit", "false");
         let consumer: BaseConsumer = consumer.create().expect("a consumer");
         let orders = format!("{prefix}to_deploy");
@@ -139,28 +159,35 @@ impl Stage {
         };
         let runners: Vec<_> = (0..runners).map(runner).collect();
         let by_incarnation = runners.iter().enumerate().map(|(n, r)| (r.status.incarnation, n)).collect();
-        Self { consumer, producer, topic: format!("{prefix}runner_status"), runners, by_incarnation, seen }
+        let (producer, topic) = (producer.expect("a producer"), format!("{prefix}runner_status"));
+        Self { consumer, producer, under_way, topic, runners, by_incarnation, seen }
     }
 
     /// Some milliseconds in the life of all of them.
     fn step(&mut self) {
-        let mut changed = BTreeSet::new();
         let mut wait = Duration::from_millis(5);
         while let Some(record) = self.consumer.poll(wait) {
             wait = Duration::ZERO;
             let Ok(record) = record else { continue };
             let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default()) else { continue };
-            changed.extend(self.take(envelope.message));
-        }
-        let now = Instant::now();
-        for (n, runner) in self.runners.iter_mut().enumerate() {
-            if runner.beat_at <= now || changed.contains(&n) {
-                // Late beats are not made up for.
-                runner.beat_at = if runner.beat_at <= now { now + BEAT } else { runner.beat_at };
-                beat(&self.producer, &self.topic, runner);
+            if let Some(n) = self.take(envelope.message) {
+                self.runners[n].beat_at = Instant::now();
             }
         }
         self.producer.poll(Duration::ZERO);
+        let now = Instant::now();
+        for (n, runner) in self.runners.iter_mut().enumerate().filter(|(_, runner)| runner.beat_at <= now) {
+            if !self.under_way.0[n].swap(true, Ordering::Relaxed) {
+                // Late beats are not made up for.
+                runner.beat_at = now + BEAT;
+                let payload = heartbeat(runner);
+                let record =
+                    BaseRecord::with_opaque_to(&self.topic, n).key(&runner.status.runner_id.0).payload(&payload);
+                if self.producer.send(record).is_err() {
+                    self.under_way.0[n].store(false, Ordering::Relaxed);
+                }
+            }
+        }
     }
 
     /// Gives the runner that took the order.
@@ -203,18 +230,9 @@ impl Stage {
     }
 }
 
-fn beat(producer: &BaseProducer, topic: &str, runner: &mut Runner) {
-    // One at a time, as a runner does: while a bus is away, what waits for it is old, and nothing is piled up behind.
-    if producer.in_flight_count() > IN_FLIGHT {
-        return;
-    }
+fn heartbeat(runner: &mut Runner) -> Vec<u8> {
     runner.status.sequence += 1;
     let status = RunnerStatus { workers: runner.workers.values().cloned().collect(), ..runner.status.clone() };
-    let key = status.runner_id.0.clone();
     let envelope = Envelope::new(Message::RunnerStatus(status), Timestamp::now());
-    let payload = serde_json::to_vec(&envelope).expect("a heartbeat has no keys but strings");
-    producer.send(BaseRecord::to(topic).key(&key).payload(&payload)).ok();
+    serde_json::to_vec(&envelope).expect("a heartbeat has no keys but strings")
 }
-
-/// Two of each of some hundred runners.
-const IN_FLIGHT: i32 = 1000;
