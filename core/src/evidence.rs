@@ -1,21 +1,25 @@
 //! What a leader may conclude from heartbeats although it reads them late, by any time.
 //!
-//! A heartbeat proves what it says. That none came, or that one does not show an order, proves something only of the time
-//! of which every heartbeat was read. So conclusions from absence go by two times of the database, never by the present one:
+//! A heartbeat proves what it says. That none came, or that one does not show an order, proves
+//! something only of the time of which every heartbeat was read. So conclusions from absence go by
+//! two times of the database, never by the present one:
 //!
-//! - *Heard until*: every heartbeat that reached the bus before it is in the store. The leader reads the clock, then asks the
-//!   bus where its topic ends, then reads up to there. A lease is over once it ended before this time: then its runner was
-//!   silent for a whole term of what was heard.
-//! - *Arrived after*, of a heartbeat: heard-until as it was when the heartbeat was read. Everything that had reached the bus by
-//!   then had been read, so this one came later. An order is unanswered once a heartbeat arrived [`Timing::resend_after`]
-//!   behind it that does not show it.
+//! - *Heard until*: every heartbeat that reached the bus before it is in the store. The leader
+//!   reads the clock, then asks the bus where its topic ends, then reads up to there. A lease is
+//!   over once it ended before this time: then its runner was silent for a whole term of what was
+//!   heard.
+//! - *Arrived after*, of a heartbeat: heard-until as it was when the heartbeat was read. Everything
+//!   that had reached the bus by then had been read, so this one came later. An order is unanswered
+//!   once a heartbeat arrived [`Timing::resend_after`] behind it that does not show it.
 //!
-//! Both are lower bounds: a leader that falls behind concludes later, not wrongly. What they cannot show is that nobody could
-//! be heard, because the bus was away or this leader was not there to listen. Heard-until does not move meanwhile, so it shows afterwards as
-//! a jump: then all leases begin anew before it counts ([`Hearing::is_gap`]).
+//! Both are lower bounds: a leader that falls behind concludes later, not wrongly. What they cannot
+//! show is that nobody could be heard, because the bus was away or this leader was not there to
+//! listen. Heard-until does not move meanwhile, so it shows afterwards as a jump: then all leases
+//! begin anew before it counts ([`Hearing::is_gap`]).
 //!
-//! A runner may be slow as well, and answer behind its time. So each repetition waits twice as long as the one before: however long
-//! anything hangs, an order is repeated about once for it.
+//! A runner may be slow as well, and answer behind its time. So each repetition waits twice as long
+//! as the one before: a runner that answers nothing for a minute is told four times more, not
+//! thirty.
 //!
 //! Deliberately absent: the clocks of runners, which need not agree with anybody's.
 //!
@@ -25,11 +29,12 @@ use std::{collections::HashMap, time::Duration};
 
 use crate::ids::{Generation, Incarnation, ScenarioId};
 
-/// Doublings of the time between two repetitions: an order that is really lost is given again within a minute or so,
-/// however often it was lost before.
+/// Doublings of the time between two repetitions: an order that is really lost is given again
+/// within a minute or so, however often it was lost before.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// What a leader knows beside the store: how far it has heard, and what it told those that the store does not know of.
+/// What a leader knows beside the store: how far it has heard, and what it told those that the
+/// store does not know of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hearing {
     until_us: i64,
@@ -52,8 +57,10 @@ impl Hearing {
         self.until_us
     }
 
-    /// Whether nobody may have been heard for a part of a lease that counts: then all leases have to begin anew before
-    /// [`Self::advance`]. It goes by when the bus answered: it may have hung since it was asked. In the other half of a lease a
+    /// Whether nobody may have been heard for a part of a lease that counts: then all leases have
+    /// to begin anew before
+    /// [`Self::advance`]. It goes by when the bus answered: it may have hung since it was asked. In
+    /// the other half of a lease a
     /// runner that is well tells of itself ten times.
     #[must_use]
     pub fn is_gap(&self, answered_us: i64, runner_term: Duration) -> bool {

@@ -24,8 +24,8 @@ use crate::{
 /// Times the planner needs; all of the database's clock.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// An order that a heartbeat from this much later does not show is repeated; then after twice as long. Two heartbeats,
-    /// and what an order takes to its runner on a busy machine.
+    /// An order that a heartbeat from this much later does not show is repeated; then after twice
+    /// as long. Two heartbeats, and what an order takes to its runner on a busy machine.
     pub resend_after: Duration,
     /// While more than `MASS_EXPIRY_SHARE` of the runners expire at once, their leases are
     /// honoured this much longer: such an expiry is rather our outage than theirs.

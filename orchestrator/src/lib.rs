@@ -1,12 +1,13 @@
 //! The orchestrator: leads or stands by, and brings what runs to what is desired.
 //!
-//! It makes no choices of its own: core's planner decides from a snapshot, and every write carries the
-//! epoch under which it was decided, so a leader that lost its lease changes nothing. Hints and heartbeats only
-//! wake it early; a periodic scan finds what a lost message would have told.
+//! It makes no choices of its own: core's planner decides from a snapshot, and every write carries
+//! the epoch under which it was decided, so a leader that lost its lease changes nothing. Hints and
+//! heartbeats only wake it early; a periodic scan finds what a lost message would have told.
 //!
-//! Three things go on at once while it leads: the lease is renewed, whatever the rest waits for; heartbeats are recorded as they come; and
-//! what runs is compared with what is desired, at once when there is news, and at most for half of the time. It may fall behind
-//! its heartbeats by any time and harms nobody: how far it has heard is part of every plan (`listen`).
+//! Three things go on at once while it leads: the lease is renewed, whatever the rest waits for;
+//! heartbeats are recorded as they come; and what runs is compared with what is desired, at once
+//! when there is news, and at most for half of the time. It may fall behind its heartbeats by any
+//! time and harms nobody: how far it has heard is part of every plan (`listen`).
 //!
 //! On an error of the store or the bus it waits and tries again; it never ends by itself. On
 //! cancellation it resigns, so that a standby takes over at once.
@@ -122,8 +123,8 @@ struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Begins a term, and gives a time before which no lease was extended for it. Every term is a fresh one: heartbeats were missed since
-    /// the last, so each runner gets a whole lease.
+    /// Begins a term, and gives a time before which no lease was extended for it. Every term is a
+    /// fresh one: heartbeats were missed since the last, so each runner gets a whole lease.
     async fn lead(&self) -> Result<Option<(Epoch, i64)>, StoreError> {
         let since_us = self.store.now_us().await?;
         let OrchestratorConfig { holder, term, runner_term, .. } = self.config;
@@ -196,7 +197,8 @@ impl Orchestrator {
     }
 }
 
-/// The lease of one term. Its epoch changes while it is held: an answer to a renewal is compared under the lock.
+/// The lease of one term. Its epoch changes while it is held: an answer to a renewal is compared
+/// under the lock.
 struct Lease<'a> {
     orchestrator: &'a Orchestrator,
     epoch: Mutex<Epoch>,

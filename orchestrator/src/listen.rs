@@ -1,8 +1,10 @@
-//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has heard.
+//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has
+//! heard.
 //!
-//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock. When everything before that is
-//! recorded, it is heard until that time (`framehook_core::evidence`). The question runs beside the reading: a bus that
-//! does not answer keeps nobody from anything else.
+//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock.
+//! When everything before that is recorded, it is heard until that time
+//! (`framehook_core::evidence`). The question runs beside the reading: a bus that does not answer
+//! keeps nobody from anything else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,8 +26,8 @@ use tracing::{debug, info, warn};
 
 use crate::{Lease, TermEnd, metrics};
 
-/// Heartbeats of one read, which is one statement: a second of a large installation, and with a hundred workers on each runner still
-/// some tens of megabytes.
+/// Heartbeats of one read, which is one statement: a second of a large installation, and with a
+/// hundred workers on each runner still some tens of megabytes.
 const MAX_RECORDS: usize = 1024;
 
 pub(crate) struct Listener {
@@ -120,7 +122,8 @@ impl Listener {
     }
 }
 
-/// The clock before and after: what the bus has by the first look is part of the answer, and by the second it works.
+/// The clock before and after: what the bus has by the first look is part of the answer, and by the
+/// second it works.
 async fn ask(store: SharedStore, bus: SharedBus) -> Option<Asked> {
     let at = Instant::now();
     let answer = async {

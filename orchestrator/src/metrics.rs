@@ -1,7 +1,7 @@
 //! What an orchestrator tells Prometheus: whether it leads, and how late it is.
 //!
-//! Ages are looked up at the time of the scrape, so that a leader that hangs shows as a growing age and not as a gauge that
-//! nobody sets. Who does not lead is late with nothing: both ages are 0.
+//! Ages are looked up at the time of the scrape, so that a leader that hangs shows as a growing age
+//! and not as a gauge that nobody sets. Who does not lead is late with nothing: both ages are 0.
 
 use std::{
     fmt,

@@ -1,11 +1,12 @@
-//! When the world is looked at: at once when it was quiet, and else for half of the time at most, so that heartbeats are
-//! read and recorded meanwhile.
+//! When the world is looked at: at once when it was quiet, and else for half of the time at most,
+//! so that heartbeats are read and recorded meanwhile.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Between two looks at what heartbeats say: a start is several of them in a row, and states are for people to see.
+/// Between two looks at what heartbeats say: a start is several of them in a row, and states are
+/// for people to see.
 const BREATH: Duration = Duration::from_millis(50);
 
 #[derive(Default)]

@@ -1,4 +1,5 @@
-//! Executes the planner's actions until the world needs no more of them, or others have waited long enough.
+//! Executes the planner's actions until the world needs no more of them, or others have waited long
+//! enough.
 
 use std::time::Duration;
 
@@ -20,11 +21,12 @@ use crate::{TermEnd, metrics};
 /// next scan works off.
 const MAX_ROUNDS: usize = 50;
 
-/// A plan may have thousands of actions. After this the rest is left to the next one, which knows what was heard meanwhile.
+/// A plan may have thousands of actions. After this the rest is left to the next one, which knows
+/// what was heard meanwhile.
 const BUDGET: Duration = Duration::from_millis(500);
 
-/// Plans and executes until a plan moves nothing any more, or its time is over; gives what the last plan was made from,
-/// if that is all.
+/// Plans and executes until a plan moves nothing any more, or its time is over; gives what the last
+/// plan was made from, if that is all.
 pub(crate) async fn reconcile(
     store: &SharedStore,
     epoch: Epoch,

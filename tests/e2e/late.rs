@@ -1,5 +1,6 @@
-//! An orchestrator that is late harms nobody (I10): with two hundred simulated runners, everything that it needs is
-//! stopped in its tracks for a while, and none of their workers is stopped, restarted or told a third time.
+//! An orchestrator that is late harms nobody (I10): with two hundred simulated runners, everything
+//! that it needs is stopped in its tracks for a while, and none of their workers is stopped,
+//! restarted or told a third time.
 //!
 //! `make scale` does the same for a minute each.
 

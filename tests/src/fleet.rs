@@ -1,5 +1,6 @@
-//! A fleet of simulated runners on a real Kafka: they take orders at once as a runner must (`framehook_core::fences`), tell
-//! of themselves twice a second, run nothing, and never fail. So whatever an orchestrator does to their workers is its own fault.
+//! A fleet of simulated runners on a real Kafka: they take orders at once as a runner must
+//! (`framehook_core::fences`), tell of themselves twice a second, run nothing, and never fail. So
+//! whatever an orchestrator does to their workers is its own fault.
 //!
 //! One thread plays all of them. It counts every order, so that superfluous ones show.
 
@@ -97,8 +98,8 @@ struct Runner {
     beat_at: Instant,
 }
 
-/// Whose heartbeat is on its way: as a runner, each waits for the answer before it says more, and has its turn whatever the
-/// others do.
+/// Whose heartbeat is on its way: as a runner, each waits for the answer before it says more, and
+/// has its turn whatever the others do.
 #[derive(Clone)]
 struct UnderWay(Arc<Vec<AtomicBool>>);
 

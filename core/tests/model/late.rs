@@ -1,8 +1,9 @@
 //! A leader that is late by any time, and a runner that is well all the while: I10.
 //!
-//! The other world (`world`) has no time; this one has little else. Its leader, relay and bus may hang for as long as the clock
-//! goes, between any two of their steps. The runner takes its orders and tells of itself at every tick at which the bus
-//! works, and is written off, stopped or told a third time by nobody: if only it dies, its silence is noticed.
+//! The other world (`world`) has no time; this one has little else. Its leader, relay and bus may
+//! hang for as long as the clock goes, between any two of their steps. The runner takes its orders
+//! and tells of itself at every tick at which the bus works, and is written off, stopped or told a
+//! third time by nobody: if only it dies, its silence is noticed.
 //!
 //! Deliberately absent: what is in the other world.
 
@@ -26,7 +27,8 @@ use crate::{
     search::{Model, search},
 };
 
-/// Ticks; two heartbeats a tick would show nothing more. Between a term and an order's patience lie all ways of being late.
+/// Ticks; two heartbeats a tick would show nothing more. Between a term and an order's patience lie
+/// all ways of being late.
 const TERM: i64 = 4;
 const TIMING: Timing = Timing { resend_after: Duration::from_micros(1), mass_expiry_grace: Duration::ZERO };
 /// Long enough for a lease to end while something hangs, and for an order to be given three times.
@@ -283,7 +285,8 @@ impl World {
         }
     }
 
-    /// A leader that is on time from now on writes the runner off within two terms of its death: one may be given anew.
+    /// A leader that is on time from now on writes the runner off within two terms of its death:
+    /// one may be given anew.
     fn notices_death(mut self) -> bool {
         (self.is_alive, self.is_frozen) = (false, false);
         for _ in 0..2 * TERM + 1 {

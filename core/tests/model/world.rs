@@ -1,13 +1,16 @@
-//! The world of the model: the store, the bus, two orchestrators, runners and inboxes, and everything that may happen next.
+//! The world of the model: the store, the bus, two orchestrators, runners and inboxes, and
+//! everything that may happen next.
 //!
-//! The bus is a set of orders and a log of results that never forget: any runner may take any order at any time, again and
-//! again or never, so late, repeated, reordered and lost messages cost no steps of their own. A heartbeat is the runner's
-//! report, and a leader may hear any later one than the last. What a process does without being interrupted is one step;
-//! being interrupted is a fault.
+//! The bus is a set of orders and a log of results that never forget: any runner may take any order
+//! at any time, again and again or never, so late, repeated, reordered and lost messages cost no
+//! steps of their own. A heartbeat is the runner's report, and a leader may hear any later one than
+//! the last. What a process does without being interrupted is one step; being interrupted is a
+//! fault.
 //!
-//! Deliberately absent: time (a lease may end at any moment, an order is always overdue), several scenarios (they share
-//! nothing but room), and a worker that crashes while its runner lives (its frames land on their own rows). What a leader
-//! concludes from time is checked in a world of its own (`late`).
+//! Deliberately absent: time (a lease may end at any moment, an order is always overdue), several
+//! scenarios (they share nothing but room), and a worker that crashes while its runner lives (its
+//! frames land on their own rows). What a leader concludes from time is checked in a world of its
+//! own (`late`).
 
 use std::{collections::BTreeSet, iter, time::Duration};
 

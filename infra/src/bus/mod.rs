@@ -65,8 +65,9 @@ pub trait Bus: Send + Sync + 'static {
     /// The offset the next record of this partition will get: with a stored offset it gives a lag.
     async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64>;
 
-    /// The same of all partitions: a tail that has given everything before them has given all that was published before this
-    /// call. An error where a partition cannot be asked: an answer is never of before the call.
+    /// The same of all partitions: a tail that has given everything before them has given all that
+    /// was published before this call. An error where a partition cannot be asked: an answer is
+    /// never of before the call.
     async fn ends(&self, topic: Topic) -> Result<Ends>;
 
     /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead does nothing.

@@ -25,7 +25,8 @@ const RESIGN: &str = "UPDATE leader_lease SET expires_at = 0 WHERE name = 'orche
 const EXTEND_RUNNERS: &str = "UPDATE runners SET expires_at = greatest(expires_at, $1) WHERE NOT lost";
 
 const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtextextended('heartbeats', 0))";
-/// Without those of an incarnation that has a newer one, or has sent this or a later heartbeat already.
+/// Without those of an incarnation that has a newer one, or has sent this or a later heartbeat
+/// already.
 const HEARTBEATS: &str = "
     INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at, arrived_after)
     SELECT t.incarnation, t.runner_id, t.sequence, t.status, $5, $6, $7

@@ -159,10 +159,12 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the lease up, so that another takes over at once.
     async fn resign(&self, holder: Uuid) -> Result<()>;
 
-    /// Records heartbeats in one transaction: the runners' leases and the status of their workers. Of several of one incarnation the
-    /// newest counts. An older sequence number than the one recorded changes nothing, nor does an incarnation that a newer one
-    /// of the same runner has replaced before. One that was only written off, because it was not heard of, is back: its old workers are
-    /// strays by then, fenced by their generation, and are stopped. All of them reached the bus after `arrived_after_us`.
+    /// Records heartbeats in one transaction: the runners' leases and the status of their workers.
+    /// Of several of one incarnation the newest counts. An older sequence number than the one
+    /// recorded changes nothing, nor does an incarnation that a newer one of the same runner has
+    /// replaced before. One that was only written off, because it was not heard of, is back: its
+    /// old workers are strays by then, fenced by their generation, and are stopped. All of them
+    /// reached the bus after `arrived_after_us`.
     async fn record_heartbeats(
         &self,
         epoch: Epoch,
