@@ -99,6 +99,26 @@ async fn a_worker_that_always_crashes_fails_after_its_attempts() {
 }
 
 #[tokio::test]
+async fn an_ended_worker_is_told_of_until_its_end_is_noted() {
+    let world = World::start(|_| {}).await;
+    let (ended, running) = (world.clip(json!({"frames": 3})), world.clip(json!({"frames": 3, "silent_at": [1]})));
+    for clip in [&ended, &running] {
+        world.deploy(clip, 1).await;
+    }
+    world.phase(&ended, 1, P::Finished).await;
+    world.status(&running, 1, |s| s.phase == P::Running).await;
+    // What runs cannot have been noted.
+    world.note(&running, 1).await;
+    world.note(&ended, 1).await;
+    let told = || world.last_heartbeat().workers.iter().map(|w| w.scenario_id).collect::<Vec<_>>();
+    world.bus.wait("a heartbeat without the end", || (told() == [running.id]).then_some(())).await;
+    // A repeated order is answered all the same, and does not start it again.
+    world.deploy(&ended, 1).await;
+    world.bus.wait("an answer", || told().contains(&ended.id).then_some(())).await;
+    assert_eq!(ended.starts(), [0]);
+}
+
+#[tokio::test]
 async fn a_recovering_worker_shows_when_it_comes_back() {
     let world = World::start(|c| c.backoff.quick = Duration::from_secs(600)).await;
     let clip = world.clip(json!({"frames": 10, "always_crash_at": 2}));

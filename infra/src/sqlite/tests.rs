@@ -6,9 +6,12 @@ use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, ScenarioId},
     message::Topic,
+    planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance, Skipped},
     state::{Desired, ScenarioState, WorkerState},
 };
+
+use framehook_tests::disk::SmallDisk;
 
 use super::*;
 use crate::{
@@ -181,6 +184,82 @@ async fn an_unreadable_row_is_named() {
     };
     let error = sqlite.store().predictions(id, query).await.unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt(message) if message.contains("column prediction")), "{error}");
+}
+
+async fn pragma(sqlite: &Sqlite, name: &str) -> i64 {
+    let query = sqlx::AssertSqlSafe(format!("PRAGMA {name}"));
+    sqlx::query_scalar(query).fetch_one(&sqlite.store.0.writer).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_database_of_an_earlier_release_gives_space_back_from_now_on() {
+    let data = tempfile::tempdir().unwrap();
+    let path = data.path().join("framehook.db");
+    let options = options(&path, SYNCHRONOUS).auto_vacuum(SqliteAutoVacuum::None);
+    let earlier = pool(1).connect_with(options).await.unwrap();
+    MIGRATIONS.run(&earlier).await.unwrap();
+    const ROW: &str = "INSERT INTO write_check (id, at) VALUES (1, 7)";
+    sqlx::query(ROW).execute(&earlier).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>("PRAGMA auto_vacuum").fetch_one(&earlier).await.unwrap(), 0);
+    // No room for a copy: it stays as it is.
+    shrink::convert(&earlier, 0).await.unwrap();
+    assert_eq!(sqlx::query_scalar::<_, i64>("PRAGMA auto_vacuum").fetch_one(&earlier).await.unwrap(), 0);
+    earlier.close().await;
+
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    assert_eq!(pragma(&sqlite, "auto_vacuum").await, 2);
+    let at: i64 = sqlx::query_scalar("SELECT at FROM write_check").fetch_one(&sqlite.store.0.reader).await.unwrap();
+    assert_eq!(at, 7);
+}
+
+#[tokio::test]
+async fn free_pages_go_back_to_the_disk() {
+    let data = tempfile::tempdir().unwrap();
+    let sqlite = Sqlite::open(data.path()).await.unwrap();
+    let size = || fs::metadata(data.path().join("framehook.db")).unwrap().len();
+    let record = Record { key: "k".into(), payload: vec![7; 8 << 20], ..Record::default() };
+    sqlite.bus().publish(Topic::Results, vec![record]).await.unwrap();
+    assert_eq!(pragma(&sqlite, "wal_checkpoint(RESTART)").await, 0);
+    let full = size();
+    assert!(full > 8 << 20, "{full}");
+    sqlite.bus().forget(Topic::Results, 0, 1).await.unwrap();
+    shrink::shrink(&sqlite.store.0.writer, i64::MAX).await.unwrap();
+    assert!(size() <= 1 << 20, "{} of {full}", size());
+}
+
+/// The writes that give space back, and those without which nobody could.
+#[test]
+fn deletions_and_heartbeats_need_no_room_on_the_disk() {
+    let name = "sqlite::tests::deletions_and_heartbeats_need_no_room_on_the_disk";
+    let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let data = disk.folder.join("data");
+        let sqlite = Sqlite::open_with(&data, Reserve::Share).await.unwrap();
+        let (store, bus) = (sqlite.store(), sqlite.bus());
+        let ids = [insert_scenario(&sqlite).await, insert_scenario(&sqlite).await];
+        let rows = (0..2_000).map(|n| prediction(ids[0], n)).collect();
+        assert_eq!(store.store_results(&batch(0, 1, rows)).await.unwrap(), StoreOutcome::Stored);
+        const DELETED: &str = "UPDATE scenarios SET desired = 'deleted', state = 'stopped'";
+        sqlx::query(DELETED).execute(&sqlite.store.0.writer).await.unwrap();
+        while !data.join("ballast").exists() {
+            tokio::task::yield_now().await;
+        }
+        disk.fill_but(0);
+        let long = Duration::from_secs(3600);
+        let record = Record { key: "k".into(), payload: vec![7; 20_000], ..Record::default() };
+        for n in 0..200 {
+            store.lead(uuid::Uuid::nil(), false, long, long).await.unwrap_or_else(|e| panic!("lease {n}: {e}"));
+            bus.publish(Topic::ToDeploy, vec![record.clone()]).await.unwrap_or_else(|e| panic!("order {n}: {e}"));
+        }
+        let refused = bus.publish(Topic::Results, vec![record]).await.unwrap_err().to_string();
+        assert!(refused.contains("disk_reserve_mib"), "{refused}");
+        let epoch = store.lead(uuid::Uuid::nil(), false, long, long).await.unwrap().unwrap();
+        for scenario_id in ids {
+            while !store.is_purged(scenario_id).await.unwrap() {
+                store.apply(epoch, &Action::Purge { scenario_id }).await.unwrap();
+            }
+        }
+    });
 }
 
 /// Records of a topic in the log.

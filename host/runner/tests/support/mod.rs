@@ -12,7 +12,10 @@ use framehook_confine::{Piece, Sandbox};
 use framehook_core::{
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     input::{Anchor, Channels, InputSpec, Resize},
-    message::{DeployOrder, Envelope, Message, RunnerStatus, StopOrder, Topic, WorkerPhase, WorkerStatus},
+    message::{
+        DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, Topic, WorkerKey, WorkerPhase,
+        WorkerStatus,
+    },
     prediction::{PluginIdentity, Position, Prediction},
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
 };
@@ -289,6 +292,13 @@ impl World {
         let runner_id = self.config.runner_id.clone();
         let incarnation = self.incarnation;
         self.send(Message::Stop(StopOrder { scenario_id: clip.id, generation, runner_id, incarnation })).await;
+    }
+
+    /// Tells the runner that the end of this generation is on record.
+    pub(crate) async fn note(&self, clip: &Clip, generation: Generation) {
+        let (runner_id, incarnation) = (self.config.runner_id.clone(), self.incarnation);
+        let workers = vec![WorkerKey { scenario_id: clip.id, generation }];
+        self.send(Message::Noted(NotedWorkers { runner_id, incarnation, workers })).await;
     }
 
     /// Waits for a status of this generation.
