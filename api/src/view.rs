@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Fetching, Progress, WorkerStatus},
+    message::{Confinement, Fetching, Progress, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
     spec::{ResolvedScenario, ScenarioSpec},
@@ -211,6 +211,8 @@ pub struct RunnerView {
     pub draining: bool,
     /// What a scenario's `placement` can ask for.
     pub labels: BTreeMap<String, String>,
+    /// What its workers are confined by. Empty for a runner that does not tell.
+    pub confinement: Vec<Confinement>,
     /// Ended ones too, until their end is noted or something newer replaces them.
     pub workers: Vec<WorkerStatus>,
 }
@@ -229,6 +231,7 @@ impl From<RunnerRecord> for RunnerView {
             alive,
             free: if alive && !status.draining { free } else { 0 },
             labels: status.labels,
+            confinement: status.confinement,
             seen_at,
             expires_at,
             version: status.version,

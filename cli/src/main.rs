@@ -1,6 +1,7 @@
 //! The `framehook` executable: reads its command line and calls what does the work.
 
 mod cluster;
+mod confinement;
 mod http;
 mod limits;
 mod log;
@@ -104,6 +105,8 @@ enum PluginHost {
     Compile { file: PathBuf },
     /// Check the configuration on stdin; the verdict is JSON
     ValidateConfig { file: PathBuf },
+    /// Try what this process would be confined by; the outcome is JSON
+    Confinement,
 }
 
 fn main() -> ExitCode {
@@ -158,6 +161,10 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<()> {
         PluginHost::Inspect { file } => Command::Inspect { wasm: file },
         PluginHost::Compile { file } => Command::Compile { wasm: file },
         PluginHost::ValidateConfig { file } => Command::ValidateConfig { wasm: file },
+        PluginHost::Confinement => {
+            println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?);
+            return Ok(());
+        }
     };
     let (Command::Inspect { wasm } | Command::Compile { wasm } | Command::ValidateConfig { wasm }) = &command;
     framehook_confine::enter(&Reach::reading([wasm]))?;

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
-use framehook_confine::{Sandbox, keep_memory_private};
+use framehook_confine::keep_memory_private;
 use framehook_core::{ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
 use framehook_infra::{private, seal::Key};
 use framehook_orchestrator::OrchestratorConfig;
@@ -16,7 +16,7 @@ use framehook_runner::RunnerConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-use crate::{log, settings::Settings};
+use crate::{confinement::Confined, log, settings::Settings};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -73,12 +73,12 @@ fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(resolved)
 }
 
-pub(crate) fn api_config(settings: &Settings, key: Option<Key>) -> anyhow::Result<ApiConfig> {
+pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<Key>) -> anyhow::Result<ApiConfig> {
     Ok(ApiConfig {
         worker: settings.worker.clone(),
         plugin_host: this_executable()?,
         onnxruntime: settings.onnxruntime.clone(),
-        sandbox: Sandbox::default(),
+        sandbox: confined.sandbox.clone(),
         source_dirs: settings.source_dirs.clone(),
         key,
         max_picture_side: settings.max_picture_side,
@@ -130,8 +130,15 @@ pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
     OrchestratorConfig { keep_results, ..OrchestratorConfig::default() }
 }
 
-pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>) -> anyhow::Result<RunnerConfig> {
+pub(crate) fn runner_config(
+    settings: &Settings,
+    confined: Confined,
+    id: RunnerId,
+    key: Option<Key>,
+) -> anyhow::Result<RunnerConfig> {
     Ok(RunnerConfig {
+        sandbox: confined.sandbox,
+        confinement: confined.table,
         max_workers: settings.max_workers,
         labels: settings.labels()?,
         hook_limits: HookLimits {
@@ -167,6 +174,6 @@ pub(crate) fn runner_config(settings: &Settings, id: RunnerId, key: Option<Key>)
     })
 }
 
-fn this_executable() -> anyhow::Result<PathBuf> {
+pub(crate) fn this_executable() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find the path of this executable")
 }

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tracing::info;
 
 use crate::{
+    confinement::confine,
     process,
     services::{Services, Stage},
     settings::Settings,
@@ -29,7 +30,8 @@ const PID_FILE: &str = "runner.pid";
 pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.database_url().and(cluster.brokers()).and(cluster.blobs_url())?;
-    let config = ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, cluster.key()?)? };
+    let config =
+        ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, &confine(&settings)?, cluster.key()?)? };
     let listener = listen(&settings).await?;
     let (store, bus) = (cluster.store().await?, cluster.bus().await?);
     let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
@@ -69,7 +71,8 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
 pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.brokers().and(cluster.blobs_url())?;
-    let config = process::runner_config(&settings, RunnerId(cluster.runner_id()?), cluster.key()?)?;
+    let config =
+        process::runner_config(&settings, confine(&settings)?, RunnerId(cluster.runner_id()?), cluster.key()?)?;
     let listener = listen(&settings).await?;
     let bus = cluster.bus().await?;
     let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;

@@ -8,6 +8,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum};
+use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
     memory::MemoryCaps,
@@ -122,6 +123,16 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     max_picture_side: Option<u32>,
 
+    /// Refuse to start where the kernel cannot confine child processes [default: false]
+    #[arg(long, env = "FRAMEHOOK_REQUIRE_SANDBOX", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    require_sandbox: Option<bool>,
+
+    /// As root: number of the user that child processes run as [default: 65534]
+    #[arg(long, env = "FRAMEHOOK_CHILD_USER", value_name = "UID")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    child_user: Option<u32>,
+
     /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, env = "FRAMEHOOK_KEEP_RESULTS_DAYS", value_name = "DAYS")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -203,6 +214,8 @@ pub(crate) struct Settings {
     pub(crate) max_model_mib: u64,
     pub(crate) max_video_mib: u64,
     pub(crate) max_picture_side: u32,
+    pub(crate) require_sandbox: bool,
+    pub(crate) child_user: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) keep_results_days: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -247,6 +260,8 @@ impl Settings {
             max_model_mib: 2048,
             max_video_mib: 65_536,
             max_picture_side: DEFAULT_PICTURE_SIDE,
+            require_sandbox: false,
+            child_user: DEFAULT_USER,
             keep_results_days: None,
             disk_reserve_mib: None,
             worker: beside("framehook-worker"),
@@ -304,6 +319,7 @@ impl Settings {
             ("max_model_mib", self.max_model_mib),
             ("max_video_mib", self.max_video_mib),
             ("max_picture_side", u64::from(self.max_picture_side)),
+            ("child_user", u64::from(self.child_user)),
             ("keep_results_days", self.keep_results_days.map_or(1, u64::from)),
         ];
         for (name, value) in positive {

@@ -8,7 +8,7 @@ use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
 use tokio::net::TcpListener;
 
 use crate::{
-    process,
+    confinement, process,
     services::{Services, Stage},
     settings::Settings,
 };
@@ -39,8 +39,9 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     let blobs = Blobs::open_with(&settings.data, None, settings.disk_reserve()).await;
     let blobs = blobs.context("cannot open the blob folder")?;
     let key = Key::read_or_make(&settings.data.join("key"))?;
-    let api = process::api_config(settings, Some(key.clone()))?;
-    let runner = process::runner_config(settings, RunnerId("local".into()), Some(key))?;
+    let confined = confinement::confine(settings)?;
+    let api = process::api_config(settings, &confined, Some(key.clone()))?;
+    let runner = process::runner_config(settings, confined, RunnerId("local".into()), Some(key))?;
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);

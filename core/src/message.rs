@@ -178,8 +178,21 @@ pub struct RunnerStatus {
     /// What it has, for scenarios that ask for it.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// What its workers are confined by, as it found out at its start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub confinement: Vec<Confinement>,
     /// Ended ones too, until they are noted or a newer generation replaces them.
     pub workers: Vec<WorkerStatus>,
+}
+
+/// One thing that child processes are confined by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Confinement {
+    /// Such as `files` or `system_calls`.
+    pub name: String,
+    pub on: bool,
+    /// What it does; if it is off, what is missing.
+    pub why: String,
 }
 
 /// One worker as its runner sees it.

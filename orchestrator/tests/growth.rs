@@ -171,6 +171,7 @@ impl Runner {
             draining: false,
             version: "0.1.0".into(),
             labels: BTreeMap::new(),
+            confinement: Vec::new(),
             workers: vec![],
         };
         Self { bus, status, workers: BTreeMap::new(), most_told: 0 }

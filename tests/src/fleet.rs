@@ -151,6 +151,7 @@ impl Stage {
                 draining: false,
                 version: "0.0.0".into(),
                 labels: BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]),
+                confinement: vec![],
                 workers: vec![],
             },
             fences: Fences::default(),

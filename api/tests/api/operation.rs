@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     ids::{Incarnation, RunnerId, ScenarioId},
-    message::{Progress, RunnerStatus},
+    message::{Confinement, Progress, RunnerStatus},
 };
 use serde_json::json;
 use tokio::{
@@ -43,6 +43,7 @@ async fn health_runners_and_metrics() {
         draining: false,
         version: "0.1.0".into(),
         labels: BTreeMap::from([("site".into(), "north".into())]),
+        confinement: vec![Confinement { name: "files".into(), on: false, why: "no Landlock".into() }],
         workers: vec![],
     };
     app.store.record_heartbeats(epoch, std::slice::from_ref(&status), 0, second).await.unwrap();
@@ -55,6 +56,7 @@ async fn health_runners_and_metrics() {
         (&one["free"], &one["labels"], &one["version"]),
         (&json!(4), &json!({"site": "north"}), &json!("0.1.0"))
     );
+    assert_eq!(one["confinement"], json!([{"name": "files", "on": false, "why": "no Landlock"}]));
     let problem = app.get("/runner/r%2F2").await.problem(404, "runner_not_found");
     assert!(problem["detail"].as_str().unwrap().contains("`r/2`"), "{problem}");
 

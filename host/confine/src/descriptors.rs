@@ -10,3 +10,10 @@ pub(crate) fn close_others() {
     // SAFETY: the system call takes no pointers, and closes nothing now.
     unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
 }
+
+/// Whether this kernel can.
+pub(crate) fn can_close_others() -> bool {
+    let none = libc::c_uint::MAX;
+    // SAFETY: the system call takes no pointers, and no descriptor has that number.
+    unsafe { libc::syscall(libc::SYS_close_range, none, none, libc::CLOSE_RANGE_CLOEXEC) == 0 }
+}

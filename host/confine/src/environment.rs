@@ -1,6 +1,6 @@
 //! A child's environment: made from nothing, so that no credential is in it by being forgotten.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 /// What every child is told.
 const FIXED: [(&str, &str); 2] = [
@@ -13,6 +13,11 @@ const FIXED: [(&str, &str); 2] = [
 
 /// What a child keeps of ours: where libraries are, and how much to log.
 const KEPT: [&str; 3] = ["LD_LIBRARY_PATH", "RUST_LOG", "RUST_BACKTRACE"];
+
+/// Whether a child may have this variable.
+pub(crate) fn is_known(name: &OsStr) -> bool {
+    FIXED.iter().map(|(fixed, _)| fixed).chain(&KEPT).any(|known| name == *known)
+}
 
 pub(crate) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     let fixed = FIXED.into_iter().map(|(name, value)| (name.into(), value.into()));

@@ -10,6 +10,7 @@
 //! - What a kernel lacks does not keep a child from running. Anything else that fails ends it before it reads its input.
 //! - Between fork and exec nothing is allocated and no lock is taken: a step is prepared before, and only carried out there.
 
+mod cgroup;
 mod descriptors;
 mod directory;
 mod environment;
@@ -18,6 +19,7 @@ mod limits;
 mod memory;
 mod sandbox;
 mod system_calls;
+mod table;
 mod user;
 
 pub use files::{Reach, restrict_files};
@@ -25,6 +27,7 @@ pub use limits::{Limits, lower_memory};
 pub use memory::keep_memory_private;
 pub use sandbox::{Piece, Sandbox};
 pub use system_calls::restrict_system_calls;
+pub use table::{REQUIRED, attempt};
 pub use user::{DEFAULT_USER, User, give_up_capabilities};
 
 /// Why a child is not confined as it must be.

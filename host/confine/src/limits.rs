@@ -9,6 +9,9 @@ use crate::ConfineError;
 /// Libraries, a video, a model, pipes and an event queue come to some 30.
 const DESCRIPTORS: u64 = 256;
 
+/// The scale ends at 1000: more than any process that nobody told to.
+const SCORE: &str = "900";
+
 /// Of one kind of child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -59,12 +62,15 @@ pub fn lower_memory(bytes: u64) -> Result<(), ConfineError> {
 
 /// Makes the kernel choose this process before the platform when memory runs out. Raising it needs no privilege.
 pub(crate) fn die_first() {
-    // The scale ends at 1000: more than any process that nobody told to.
-    const SCORE: &[u8] = b"900";
     // Where there is no /proc, the kernel chooses by size, as ever.
     let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())
     else {
         return;
     };
-    rustix::io::write(&file, SCORE).ok();
+    rustix::io::write(&file, SCORE.as_bytes()).ok();
+}
+
+/// Whether the kernel was told.
+pub(crate) fn dies_first() -> bool {
+    std::fs::read_to_string("/proc/self/oom_score_adj").is_ok_and(|score| score.trim() == SCORE)
 }

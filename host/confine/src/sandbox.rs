@@ -9,6 +9,7 @@ use rustix::{
 };
 
 use crate::{
+    cgroup::{self, Cgroups},
     descriptors, directory, environment,
     limits::{self, Limits},
     user::{DEFAULT_USER, User},
@@ -17,7 +18,9 @@ use crate::{
 /// How a process starts its children.
 #[derive(Clone, Debug)]
 pub struct Sandbox {
-    user: Option<User>,
+    /// Or why there is none.
+    user: Result<User, String>,
+    cgroups: Result<Cgroups, String>,
     taken_away: Vec<Piece>,
 }
 
@@ -43,7 +46,22 @@ impl Sandbox {
     /// Everything that this process can; children are of the user `id`, if this process is root.
     #[must_use]
     pub fn with_user(id: u32) -> Self {
-        Self { user: User::new(id).ok(), taken_away: Vec::new() }
+        let nowhere = "nobody asked for groups".to_owned();
+        Self { user: User::new(id), cgroups: Err(nowhere), taken_away: Vec::new() }
+    }
+
+    /// With a control group for each child, where this process may make some. It may move to another group itself.
+    #[must_use]
+    pub fn in_cgroups(self) -> Self {
+        Self { cgroups: Cgroups::of_this_process(), ..self }
+    }
+
+    pub(crate) fn user(&self) -> Result<User, &str> {
+        self.user.as_ref().copied().map_err(String::as_str)
+    }
+
+    pub(crate) fn cgroups(&self) -> Result<&Cgroups, &str> {
+        self.cgroups.as_ref().map_err(String::as_str)
     }
 
     /// For tests, which show by it what a piece is there for.
@@ -65,7 +83,9 @@ impl Sandbox {
         let start = Start {
             directory: directory::empty().filter(|_| has(Piece::WorkingDirectory)),
             limits: has(Piece::Limits).then(|| limits.prepare()),
-            user: self.user.filter(|_| has(Piece::User)),
+            // What is wrong with a group was said at the start; the other limits hold without.
+            group: self.cgroups().ok().and_then(|groups| groups.group(limits.memory).ok()),
+            user: self.user().ok().filter(|_| has(Piece::User)),
             no_new_privileges: has(Piece::NoNewPrivileges),
             closes_others: has(Piece::Descriptors),
         };
@@ -79,6 +99,7 @@ impl Sandbox {
 struct Start {
     directory: Option<&'static File>,
     limits: Option<[(Resource, Rlimit); 5]>,
+    group: Option<File>,
     user: Option<User>,
     no_new_privileges: bool,
     closes_others: bool,
@@ -93,6 +114,9 @@ impl Start {
         if let Some(limits) = &self.limits {
             limits::set(limits)?;
             limits::die_first();
+        }
+        if let Some(group) = &self.group {
+            cgroup::enter(group)?;
         }
         // What it writes, should it write anything, is for nobody else.
         umask(Mode::RWXG | Mode::RWXO);

@@ -27,7 +27,7 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
 /// Who children run as, where they can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct User(u32);
+pub struct User(pub(crate) u32);
 
 impl User {
     /// # Errors

@@ -11,6 +11,7 @@ use framehook_core::{
     ids::RunnerId,
     job::{DEFAULT_PICTURE_SIDE, HookLimits, Patience},
     memory::MemoryCaps,
+    message::Confinement,
     placement::Labels,
 };
 use framehook_infra::{
@@ -46,6 +47,8 @@ pub struct RunnerConfig {
     pub cache_dir: PathBuf,
     /// How children are started.
     pub sandbox: Sandbox,
+    /// What that comes to on this machine, for whoever asks.
+    pub confinement: Vec<Confinement>,
     /// Folders in which a scenario's `file` source may lie; empty allows none.
     pub source_dirs: Vec<PathBuf>,
     /// Recordings that are being worked on; emptied at the start, so it belongs to this runner alone.
@@ -114,6 +117,7 @@ impl RunnerConfig {
             onnxruntime,
             cache_dir,
             sandbox: Sandbox::default(),
+            confinement: Vec::new(),
             source_dirs: Vec::new(),
             recordings_dir,
             // As of an uploaded video.

@@ -60,7 +60,8 @@ pub async fn run(
 
     let (id, labels) = (config.runner_id.clone(), config.labels.clone());
     let memory_mib = config.memory_mib.or_else(memory_of_machine);
-    let roster = Roster::new(id, incarnation, config.max_workers, memory_mib, labels, config.keep_ended);
+    let roster = Roster::new(id, incarnation, config.max_workers, memory_mib, labels, config.keep_ended)
+        .confined_by(config.confinement.clone());
     let board = Arc::new(Board::new(roster));
     metrics::global().slots.set(config.max_workers.into());
     // The first beat announces us: from now on orders may come, and they are being listened to.

@@ -11,7 +11,7 @@ use std::{
 
 use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
+    message::{Confinement, Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     placement::Labels,
     reason::Reason,
 };
@@ -54,9 +54,15 @@ impl Roster {
             draining: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels,
+            confinement: Vec::new(),
             workers: Vec::new(),
         };
         Self { status, entries: BTreeMap::new(), keep_ended }
+    }
+
+    pub(crate) fn confined_by(mut self, confinement: Vec<Confinement>) -> Self {
+        self.status.confinement = confinement;
+        self
     }
 
     fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {

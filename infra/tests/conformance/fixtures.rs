@@ -175,6 +175,7 @@ impl World {
             draining: false,
             version: "0.1.0".into(),
             labels: BTreeMap::new(),
+            confinement: Vec::new(),
             workers: vec![],
         };
         let mut world = Self { store, holder, epoch, heartbeat };

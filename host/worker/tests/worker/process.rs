@@ -93,7 +93,11 @@ pub(crate) struct Worker {
 
 impl Worker {
     pub(crate) fn start(job: &Job) -> Self {
-        let mut worker = Self::spawn(job);
+        Self::start_by(command(), job)
+    }
+
+    pub(crate) fn start_by(command: Command, job: &Job) -> Self {
+        let mut worker = Self::spawn(command, job);
         let mut stdout = worker.child.stdout.take().unwrap();
         // As a runner that is slow: what the worker reports does not pile up here before a test has looked at it.
         let (sender, reports) = sync_channel(1);
@@ -110,13 +114,13 @@ impl Worker {
 
     /// A worker whose reports nobody reads: the pipe is closed from the start.
     pub(crate) fn start_deaf(job: &Job) -> Self {
-        let mut worker = Self::spawn(job);
+        let mut worker = Self::spawn(command(), job);
         drop(worker.child.stdout.take());
         worker
     }
 
-    fn spawn(job: &Job) -> Self {
-        let mut child = command().arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    fn spawn(mut command: Command, job: &Job) -> Self {
+        let mut child = command.arg("run").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         write_record(&mut stdin, job).unwrap();
         stdin.flush().unwrap();
