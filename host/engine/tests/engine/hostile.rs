@@ -147,8 +147,8 @@ fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
         );
         // What two hooks find together is what counts.
         let (mut settings, _) = self::settings(policy);
-        let one = 200;
-        settings.room = one;
+        // One detection and its label have 80 bytes, two do not fit.
+        settings.room = 100;
         let jobs = [job("misbehave", json!({"mode": "none"})), job("misbehave", json!({"mode": "none"}))];
         let mut chain = PostChain::start(&ENGINE, &jobs, &settings).unwrap();
         assert_eq!(call(&mut chain, 0).unwrap().failures.len(), 1);
