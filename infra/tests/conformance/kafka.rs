@@ -108,14 +108,16 @@ async fn topics_are_made_once_and_as_planned() {
     connections.join_all().await;
     let admin: AdminClient<DefaultClientContext> = database.client().create().unwrap();
     let metadata = admin.inner().fetch_metadata(None, DEADLINE).unwrap();
-    let expected = [("init_scenario", 6, 1), ("to_deploy", 6, 1), ("results", 24, 168), ("runner_status", 6, 1)];
-    for (topic, partitions, hours) in expected {
+    // Minutes they are kept.
+    let expected =
+        [("init_scenario", 6, 60), ("to_deploy", 6, 60), ("results", 24, 7 * 24 * 60), ("runner_status", 6, 10)];
+    for (topic, partitions, minutes) in expected {
         let name = format!("{}{topic}", database.0.prefix);
         let found = metadata.topics().iter().find(|t| t.name() == name).unwrap().partitions();
         assert_eq!(found.len(), partitions, "{topic}");
         assert!(found.iter().all(|p| p.replicas().len() == metadata.brokers().len().min(3)));
         let settings = settings(&admin, &name).await;
-        assert_eq!(settings["retention.ms"], (hours * 3_600_000).to_string(), "{topic}");
+        assert_eq!(settings["retention.ms"], (minutes * 60_000).to_string(), "{topic}");
         assert_eq!(settings["compression.type"], if topic == "results" { "lz4" } else { "producer" });
         assert!(settings["max.message.bytes"].parse::<usize>().unwrap() > framehook_core::job::MAX_RECORD);
     }
