@@ -4,7 +4,7 @@
 //! checks here refuse both with a sentence.
 //!
 //! Invariant: the walk visits every field of every message, driven by a table of the format
-//! ([`schema`]), and what the table does not have is refused. So no tensor can lie in a place that
+//! (`schema`), and what the table does not have is refused. So no tensor can lie in a place that
 //! nobody thought of. The bytes are read where they lie: weights are never copied.
 
 mod schema;
