@@ -26,9 +26,13 @@ fn predictions_that_are_too_large_cost_their_hook_the_frame_and_no_more() {
         let neighbour = platform.post_scenario(&demo_scenario());
         let rows = platform.completed(&id, 500);
         for row in &rows {
-            let [failure] = &row.hook_failures[..] else { panic!("{row:?}") };
-            assert!(failure.plugin.starts_with("misbehave@"), "{failure:?}");
-            assert!(failure.reason.message.contains("prediction_too_large"), "{failure:?}");
+            // With the last frame comes what the hook could not say at the end.
+            let failures = if row.frame == 499 { 1..=2 } else { 1..=1 };
+            assert!(failures.contains(&row.hook_failures.len()), "{row:?}");
+            for failure in &row.hook_failures {
+                assert!(failure.plugin.starts_with("misbehave@"), "{failure:?}");
+                assert!(failure.reason.message.contains("prediction_too_large"), "{failure:?}");
+            }
             assert!(serde_json::to_string(row).unwrap().len() <= 256 << 10);
         }
         assert_eq!(rows.iter().any(|row| !row.detections.is_empty()), keeps, "{on_failure}");

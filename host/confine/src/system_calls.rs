@@ -2,9 +2,10 @@
 //! older or newer forms. Every other does not exist for it (`ENOSYS`), which is what libraries are prepared for: they take
 //! the next best way, where an unexpected `EPERM` would end some.
 //!
-//! So there is no socket, no new process or program, no look into another process, no mount, no module, no `bpf`, no
-//! `io_uring`, no `userfaultfd`, no key and no performance counter; signals reach this process alone. Files are opened
-//! through `open`, whose paths [`crate::restrict_files`] judges.
+//! So there is no socket but a pair within the process, no new process or program, no look into
+//! another process, no mount, no module, no `bpf`, no `io_uring`, no `userfaultfd`, no key and no
+//! performance counter; signals reach this process alone. Files are opened through `open`, whose
+//! paths [`crate::restrict_files`] judges.
 
 use std::collections::BTreeMap;
 
@@ -189,6 +190,8 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
         // Memory of files, or of its own. Neither `memfd_create` nor shared memory without a file: both would be memory that
         // no limit counts.
         (libc::SYS_mmap, vec![when(lacks(3, libc::MAP_SHARED)?)?, when(lacks(3, libc::MAP_ANONYMOUS)?)?]),
+        // What a plugin prints goes through a runtime of the plugin engine, which makes a pair for signals.
+        (libc::SYS_socketpair, vec![when(is(0, u64::from(libc::AF_UNIX.cast_unsigned()))?)?]),
         (libc::SYS_kill, vec![when(is(0, own)?)?]),
         (libc::SYS_tgkill, vec![when(is(0, own)?)?]),
         // Its own limits; without a capability it can only lower them.
