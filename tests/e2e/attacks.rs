@@ -9,6 +9,7 @@ mod hooks;
 mod models;
 mod neighbour;
 mod sources;
+mod workers;
 
 use std::{
     collections::BTreeMap,
@@ -44,6 +45,8 @@ const ATTACKS: &[Attack] = &[
     ("answers that a browser shows", clients::every_answer_tells_a_browser_what_it_may_do),
     ("sources that trickle", sources::a_source_that_trickles_takes_no_slot),
     ("configurations that take for ever", hooks::configurations_that_take_for_ever_hold_nobody_up),
+    ("what a worker finds", workers::a_worker_has_nothing_of_the_platform),
+    ("compiled code of another plugin", hooks::compiled_code_of_another_plugin_is_not_run),
 ];
 
 #[test]

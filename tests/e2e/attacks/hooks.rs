@@ -1,9 +1,10 @@
-//! Configurations of plugins.
+//! Plugins: their configurations, and what is made of them.
 
-use std::{thread, time::Instant};
+use std::{fs, thread, time::Instant};
 
 use framehook_tests::{
     client::demo_scenario,
+    cluster::{FRAMES, found},
     platform::{PROMPT, Platform},
 };
 use serde_json::json;
@@ -33,4 +34,32 @@ pub(super) fn configurations_that_take_for_ever_hold_nobody_up(platform: &Platfo
             assert!(matches!(answer.status, 422 | 429), "{answer:?}");
         }
     });
+}
+
+/// Whoever can write beside a runner puts another plugin's compiled code under the name of `yolo`'s.
+pub(super) fn compiled_code_of_another_plugin_is_not_run(platform: &Platform) {
+    let mut gated = demo_scenario();
+    gated["plugins"]["pre"] = json!([{"use": "motion-gate", "config": {"threshold": 0.0}}]);
+    let reference = platform.completed(&platform.post_scenario(&gated), FRAMES);
+    let compiled: Vec<_> =
+        fs::read_dir(platform.data().join("compiled")).unwrap().map(|file| file.unwrap().path()).collect();
+    let contents: Vec<_> = compiled.iter().map(|file| fs::read(file).unwrap()).collect();
+    assert!(contents.len() > 1);
+    // Each file gets what another one has, and then what nobody made.
+    for forged in [[&contents[1..], &contents[..1]].concat(), contents.iter().map(|bytes| flipped(bytes)).collect()] {
+        for (file, bytes) in compiled.iter().zip(forged) {
+            let beside = file.with_extension("forged");
+            fs::write(&beside, bytes).unwrap();
+            fs::rename(beside, file).unwrap();
+        }
+        let rows = platform.completed(&platform.post_scenario(&gated), FRAMES);
+        assert!(found(&rows) == found(&reference), "a plugin's code was another one");
+    }
+}
+
+fn flipped(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    bytes
 }
