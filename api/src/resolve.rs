@@ -3,6 +3,8 @@
 //! Invariant: `POST /scenario/init` and `POST /scenario/check` go through [`resolve`], so what the one accepts the other
 //! does. Everything that is wrong is reported at once, in the order of the scenario's fields.
 
+use std::time::Duration;
+
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
     error_code::ErrorCode,
@@ -16,6 +18,8 @@ use framehook_infra::{
     store::{Artifact, ArtifactQuery},
 };
 
+use tokio::time::timeout;
+
 use crate::{
     App, Limits, canonical,
     hooks::{self, Hook},
@@ -23,6 +27,9 @@ use crate::{
     source,
 };
 
+/// For all hooks of a scenario to judge their configurations, as long as one may take: thirty-two
+/// that are slow on purpose must not hold a request, and a turn, for minutes.
+const HOOKS_LIMIT: Duration = Duration::from_secs(60);
 /// One line on a screen, with room for other scripts.
 const MAX_NAME: usize = 200;
 /// Each hook is an instance of a plugin with up to 256 MiB of its own.
@@ -33,6 +40,15 @@ const MAX_TENSOR: usize = 256;
 const MAX_PATH: usize = 4096;
 /// Of what exists, in a message.
 const MAX_LISTED: usize = 10;
+
+fn too_slow() -> Problem {
+    let detail = format!(
+        "the plugins took longer than {} s to judge their configurations; those that accepted theirs are remembered, so \
+         the same request may succeed later",
+        HOOKS_LIMIT.as_secs()
+    );
+    Problem::new(ErrorCode::TooBusy, detail).field("plugins")
+}
 
 /// Collects what is wrong; gives the resolved scenario if nothing is.
 ///
@@ -46,8 +62,11 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     }
     let source = resolve_source(app, &spec.source, &mut errors).await?;
     let model = find(app, ArtifactKind::Model, &spec.model, "model", &mut errors).await?;
-    let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
-    let post = hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?;
+    let hooks = async {
+        let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
+        Ok::<_, Problem>((pre, hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?))
+    };
+    let (pre, post) = timeout(HOOKS_LIMIT, hooks).await.map_err(|_| too_slow())??;
 
     // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
     let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
