@@ -113,8 +113,50 @@ impl ProducerContext for UnderWay {
     }
 }
 
-struct Stage {
+/// Reads orders. A client of librdkafka may give nothing more after its broker was frozen, so one that
+/// is silent is replaced, as the platform's is; it goes on behind what was read.
+struct Orders {
+    config: ClientConfig,
+    places: TopicPartitionList,
     consumer: BaseConsumer,
+    heard: Instant,
+}
+
+/// Longer than a fetch waits for records.
+const SILENCE: Duration = Duration::from_secs(5);
+
+impl Orders {
+    fn new(config: ClientConfig, places: TopicPartitionList) -> Self {
+        Self { consumer: consumer(&config, &places), config, places, heard: Instant::now() }
+    }
+
+    /// The next one, if it comes in time.
+    fn next(&mut self, wait: Duration) -> Option<Message> {
+        if self.heard.elapsed() > SILENCE {
+            self.consumer = consumer(&self.config, &self.places);
+            self.heard = Instant::now();
+        }
+        loop {
+            let Ok(record) = self.consumer.poll(wait)? else { continue };
+            self.heard = Instant::now();
+            let next = Offset::Offset(record.offset() + 1);
+            let place = self.places.set_partition_offset(record.topic(), record.partition(), next);
+            place.expect("only what was assigned comes");
+            if let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default()) {
+                return Some(envelope.message);
+            }
+        }
+    }
+}
+
+fn consumer(config: &ClientConfig, places: &TopicPartitionList) -> BaseConsumer {
+    let consumer: BaseConsumer = config.create().expect("a consumer");
+    consumer.assign(places).expect("partitions that exist");
+    consumer
+}
+
+struct Stage {
+    orders: Orders,
     producer: BaseProducer<UnderWay>,
     under_way: UnderWay,
     topic: String,
@@ -132,14 +174,13 @@ impl Stage {
         // As a runner's: who is not answered for this long says something newer.
         let under_way = UnderWay(Arc::new((0..runners).map(|_| AtomicBool::default()).collect()));
         let producer = config.clone().set("message.timeout.ms", "10000").create_with_context(under_way.clone());
-        let consumer = config.set("group.id", "framehook-fleet").set("enable.auto.commit", "false");
-        let consumer: BaseConsumer = consumer.create().expect("a consumer");
+        config.set("group.id", "framehook-fleet").set("enable.auto.commit", "false");
         let orders = format!("{prefix}to_deploy");
         let mut places = TopicPartitionList::new();
         for (partition, end) in topics::ends(brokers, &orders) {
             places.add_partition_offset(&orders, partition, Offset::Offset(end)).expect("a partition");
         }
-        consumer.assign(&places).expect("partitions that exist");
+        let orders = Orders::new(config, places);
         let now = Instant::now();
         let runner = |n: usize| Runner {
             status: RunnerStatus {
@@ -162,17 +203,15 @@ impl Stage {
         let runners: Vec<_> = (0..runners).map(runner).collect();
         let by_incarnation = runners.iter().enumerate().map(|(n, r)| (r.status.incarnation, n)).collect();
         let (producer, topic) = (producer.expect("a producer"), format!("{prefix}runner_status"));
-        Self { consumer, producer, under_way, topic, runners, by_incarnation, seen }
+        Self { orders, producer, under_way, topic, runners, by_incarnation, seen }
     }
 
     /// Some milliseconds in the life of all of them.
     fn step(&mut self) {
         let mut wait = Duration::from_millis(5);
-        while let Some(record) = self.consumer.poll(wait) {
+        while let Some(message) = self.orders.next(wait) {
             wait = Duration::ZERO;
-            let Ok(record) = record else { continue };
-            let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default()) else { continue };
-            if let Some(n) = self.take(envelope.message) {
+            if let Some(n) = self.take(message) {
                 self.runners[n].beat_at = Instant::now();
             }
         }
