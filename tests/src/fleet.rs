@@ -27,6 +27,8 @@ use rdkafka::{
     producer::{BaseProducer, BaseRecord, ProducerContext},
 };
 
+use uuid::Uuid;
+
 use crate::servers::topics;
 
 /// As a runner's.
@@ -120,6 +122,8 @@ struct Orders {
     places: TopicPartitionList,
     consumer: BaseConsumer,
     heard: Instant,
+    /// What was read.
+    ids: BTreeSet<Uuid>,
 }
 
 /// Longer than a fetch waits for records.
@@ -127,7 +131,8 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 impl Orders {
     fn new(config: ClientConfig, places: TopicPartitionList) -> Self {
-        Self { consumer: consumer(&config, &places), config, places, heard: Instant::now() }
+        let consumer = consumer(&config, &places);
+        Self { config, places, consumer, heard: Instant::now(), ids: BTreeSet::new() }
     }
 
     /// The next one, if it comes in time.
@@ -142,7 +147,10 @@ impl Orders {
             let next = Offset::Offset(record.offset() + 1);
             let place = self.places.set_partition_offset(record.topic(), record.partition(), next);
             place.expect("only what was assigned comes");
-            if let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default()) {
+            // A relay that does not know whether it got through publishes the same order again.
+            if let Ok(envelope) = Envelope::parse(record.payload().unwrap_or_default())
+                && self.ids.insert(envelope.id)
+            {
                 return Some(envelope.message);
             }
         }
