@@ -36,7 +36,8 @@ struct Config {
 fn bomb(_: &mut SchemaGenerator) -> Schema {
     let part = |n: u32| format!("#/properties/bomb/$defs/{n}");
     let twice = |n: u32| json_schema!({"allOf": [{"$ref": part(n)}, {"$ref": part(n)}]});
-    let parts: BTreeMap<_, _> = (0..60).map(|n| (n.to_string(), twice(n + 1))).chain([("60".into(), json_schema!(true))]).collect();
+    let parts: BTreeMap<_, _> =
+        (0..60).map(|n| (n.to_string(), twice(n + 1))).chain([("60".into(), json_schema!(true))]).collect();
     json_schema!({"$ref": part(0), "$defs": parts})
 }
 
