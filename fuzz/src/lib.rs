@@ -115,7 +115,7 @@ pub fn mp4(data: &[u8]) {
 /// Both ends of a worker's pipes.
 pub fn records(data: &[u8]) {
     fn read_all<T: DeserializeOwned>(bytes: &[u8]) {
-        let mut reader = RecordReader::<_, T>::new(bytes);
+        let mut reader = RecordReader::<_, T>::new(bytes, framehook_core::job::MAX_RECORD);
         block_on(async { while let Ok(Some(_)) = reader.next().await {} });
         let mut rest = bytes;
         while let Ok(Some(_)) = framehook_core::job::read_record::<T>(&mut rest) {}
