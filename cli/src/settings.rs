@@ -138,7 +138,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     keep_results_days: Option<u32>,
 
-    /// Space of the disk that stays free, in MiB; 0: none. Below it nothing is taken in [default: 5 % of the disk, 2048 at most]
+    /// Space of the disk that stays free, in MiB: 8 at least, or 0 for none. Below it nothing is taken in [default: 5 % of the disk, 2048 at most]
     #[arg(long, env = "FRAMEHOOK_DISK_RESERVE_MIB", value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     disk_reserve_mib: Option<u64>,

@@ -21,7 +21,11 @@ const SHARE: u64 = 20;
 /// Far more than heartbeats and deletions ever take, and less than anybody would miss.
 const MOST: u64 = 2 << 30;
 
-/// How much of a file system stays free.
+/// On a small disk: what is kept for deletions on a full one (`sqlite::room`) is no more than what stays free, so intake never
+/// lives on it after it was given up.
+pub(crate) const LEAST: u64 = 8 << 20;
+
+/// How much of a file system stays free: [`LEAST`], unless it is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reserve {
     /// 5 %, and 2 GiB at most.
@@ -36,8 +40,9 @@ impl Reserve {
 
     fn of(self, total: u64) -> u64 {
         match self {
-            Self::Share => (total / SHARE).min(MOST),
-            Self::Bytes(bytes) => bytes,
+            Self::Share => (total / SHARE).clamp(LEAST, MOST),
+            Self::NONE => 0,
+            Self::Bytes(bytes) => bytes.max(LEAST),
         }
     }
 }
@@ -136,11 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_small_disk_keeps_a_share_and_a_large_one_a_bound() {
+    fn a_disk_keeps_a_share_within_bounds() {
         for (reserve, total, expected) in [
-            (Reserve::Share, 64 << 20, (64 << 20) / 20),
+            (Reserve::Share, 64 << 20, LEAST),
+            (Reserve::Share, 1 << 30, (1 << 30) / 20),
             (Reserve::Share, 1 << 40, 2 << 30),
-            (Reserve::Bytes(7), 1 << 40, 7),
+            (Reserve::Bytes(7), 1 << 40, LEAST),
+            (Reserve::Bytes(9 << 20), 64 << 20, 9 << 20),
             (Reserve::NONE, 1 << 40, 0),
         ] {
             assert_eq!(reserve.of(total), expected, "{reserve:?} of {total}");
@@ -153,7 +160,7 @@ mod tests {
         let plenty = Disk::new(folder.path(), Reserve::Bytes(1));
         plenty.admit(1).unwrap();
         let shortage = plenty.admit(u64::MAX).unwrap_err();
-        assert!(shortage.free > 0 && shortage.reserve == 1);
+        assert!(shortage.free > 0 && shortage.reserve == LEAST);
         plenty.admit(1).unwrap();
 
         let none = Disk::new(folder.path(), Reserve::Bytes(u64::MAX));

@@ -21,12 +21,10 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// Of the file that only takes room: several purges, each with its log.
+/// Of the file that only takes room, which is no larger than the reserve: several purges, each with its log. To write
+/// the log back, which has 4 MiB, the database may have to grow by as much, and the log begins anew
+/// behind it: the least reserve suffices for that.
 const BALLAST: u64 = 16 << 20;
-
-/// On a small disk: to write the log back, which has 4 MiB, the database may have to grow by as much,
-/// and the log begins anew behind it.
-const LEAST_BALLAST: u64 = 8 << 20;
 
 /// Between two looks whether the file can be made again.
 const LOOK: Duration = Duration::from_secs(5);
@@ -99,7 +97,7 @@ impl Room {
 
     fn make_ballast(&self) -> std::io::Result<()> {
         let (path, reserve) = (self.ballast(), self.disk.reserve()?);
-        let bytes = reserve.clamp(LEAST_BALLAST, BALLAST);
+        let bytes = reserve.min(BALLAST);
         if reserve == 0 {
             return match fs::remove_file(path) {
                 Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
