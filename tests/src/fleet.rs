@@ -24,7 +24,7 @@ use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
     message::DeliveryResult,
-    producer::{BaseProducer, BaseRecord, ProducerContext},
+    producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext},
 };
 
 use uuid::Uuid;
@@ -100,23 +100,72 @@ struct Runner {
     beat_at: Instant,
 }
 
-/// Whose heartbeat is on its way: as a runner, each waits for the answer before it says more, and
-/// has its turn whatever the others do.
+/// A client of librdkafka may forget a broker that was frozen for good, so one that gets nothing for
+/// so long is replaced, as the platform's are. Longer than a fetch waits for records.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Sends heartbeats. As a runner, each waits for the answer before it says more, and has its turn
+/// whatever the others do.
+struct Heartbeats {
+    config: ClientConfig,
+    topic: String,
+    producer: BaseProducer<UnderWay>,
+    sent: Instant,
+}
+
+/// Whose heartbeat is on its way, and whether one arrived.
 #[derive(Clone)]
-struct UnderWay(Arc<Vec<AtomicBool>>);
+struct UnderWay(Arc<(Vec<AtomicBool>, AtomicBool)>);
 
 impl ClientContext for UnderWay {}
 
 impl ProducerContext for UnderWay {
     type DeliveryOpaque = usize;
 
-    fn delivery(&self, _: &DeliveryResult<'_>, runner: usize) {
-        self.0[runner].store(false, Ordering::Relaxed);
+    fn delivery(&self, result: &DeliveryResult<'_>, runner: usize) {
+        self.0.0[runner].store(false, Ordering::Relaxed);
+        self.0.1.fetch_or(result.is_ok(), Ordering::Relaxed);
     }
 }
 
-/// Reads orders. A client of librdkafka may give nothing more after its broker was frozen, so one that
-/// is silent is replaced, as the platform's is; it goes on behind what was read.
+impl Heartbeats {
+    fn new(config: ClientConfig, topic: String, runners: usize) -> Self {
+        let producer = producer(&config, runners);
+        Self { config, topic, producer, sent: Instant::now() }
+    }
+
+    fn poll(&mut self) {
+        self.producer.poll(Duration::ZERO);
+        let (under_way, has_arrived) = &*self.producer.context().0;
+        if has_arrived.swap(false, Ordering::Relaxed) {
+            self.sent = Instant::now();
+        } else if self.sent.elapsed() > SILENCE {
+            self.producer = producer(&self.config, under_way.len());
+            self.sent = Instant::now();
+        }
+    }
+
+    /// `false` while the last one is on its way.
+    fn send(&self, runner: usize, key: &str, payload: impl FnOnce() -> Vec<u8>) -> bool {
+        let is_under_way = &self.producer.context().0.0[runner];
+        if is_under_way.swap(true, Ordering::Relaxed) {
+            return false;
+        }
+        let payload = payload();
+        let record = BaseRecord::with_opaque_to(&self.topic, runner).key(key).payload(&payload);
+        if self.producer.send(record).is_err() {
+            is_under_way.store(false, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+fn producer(config: &ClientConfig, runners: usize) -> BaseProducer<UnderWay> {
+    let under_way = (0..runners).map(|_| AtomicBool::default()).collect();
+    config.create_with_context(UnderWay(Arc::new((under_way, AtomicBool::default())))).expect("a producer")
+}
+
+/// Reads orders, each once.
 struct Orders {
     config: ClientConfig,
     places: TopicPartitionList,
@@ -125,9 +174,6 @@ struct Orders {
     /// What was read.
     ids: BTreeSet<Uuid>,
 }
-
-/// Longer than a fetch waits for records.
-const SILENCE: Duration = Duration::from_secs(5);
 
 impl Orders {
     fn new(config: ClientConfig, places: TopicPartitionList) -> Self {
@@ -165,9 +211,7 @@ fn consumer(config: &ClientConfig, places: &TopicPartitionList) -> BaseConsumer 
 
 struct Stage {
     orders: Orders,
-    producer: BaseProducer<UnderWay>,
-    under_way: UnderWay,
-    topic: String,
+    heartbeats: Heartbeats,
     runners: Vec<Runner>,
     by_incarnation: HashMap<Incarnation, usize>,
     seen: Arc<Mutex<Seen>>,
@@ -180,8 +224,9 @@ impl Stage {
         config.set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "1000");
         config.set("socket.timeout.ms", "10000").set("metadata.recovery.rebootstrap.trigger.ms", "3000");
         // As a runner's: who is not answered for this long says something newer.
-        let under_way = UnderWay(Arc::new((0..runners).map(|_| AtomicBool::default()).collect()));
-        let producer = config.clone().set("message.timeout.ms", "10000").create_with_context(under_way.clone());
+        let mut sending = config.clone();
+        sending.set("message.timeout.ms", "10000");
+        let heartbeats = Heartbeats::new(sending, format!("{prefix}runner_status"), runners);
         config.set("group.id", "framehook-fleet").set("enable.auto.commit", "false");
         let orders = format!("{prefix}to_deploy");
         let mut places = TopicPartitionList::new();
@@ -210,8 +255,7 @@ impl Stage {
         };
         let runners: Vec<_> = (0..runners).map(runner).collect();
         let by_incarnation = runners.iter().enumerate().map(|(n, r)| (r.status.incarnation, n)).collect();
-        let (producer, topic) = (producer.expect("a producer"), format!("{prefix}runner_status"));
-        Self { orders, producer, under_way, topic, runners, by_incarnation, seen }
+        Self { orders, heartbeats, runners, by_incarnation, seen }
     }
 
     /// Some milliseconds in the life of all of them.
@@ -223,18 +267,13 @@ impl Stage {
                 self.runners[n].beat_at = Instant::now();
             }
         }
-        self.producer.poll(Duration::ZERO);
+        self.heartbeats.poll();
         let now = Instant::now();
         for (n, runner) in self.runners.iter_mut().enumerate().filter(|(_, runner)| runner.beat_at <= now) {
-            if !self.under_way.0[n].swap(true, Ordering::Relaxed) {
+            let id = runner.status.runner_id.clone();
+            if self.heartbeats.send(n, &id.0, || heartbeat(runner)) {
                 // Late beats are not made up for.
                 runner.beat_at = now + BEAT;
-                let payload = heartbeat(runner);
-                let record =
-                    BaseRecord::with_opaque_to(&self.topic, n).key(&runner.status.runner_id.0).payload(&payload);
-                if self.producer.send(record).is_err() {
-                    self.under_way.0[n].store(false, Ordering::Relaxed);
-                }
             }
         }
     }

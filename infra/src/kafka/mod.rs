@@ -179,7 +179,7 @@ struct Cluster {
     config: KafkaConfig,
     /// How many each topic has.
     partitions: BTreeMap<Topic, i32>,
-    publisher: Publisher,
+    publisher: Arc<Publisher>,
     /// Whose dead letters have a topic.
     dead_letters: tokio::sync::Mutex<BTreeSet<Topic>>,
 }
@@ -250,7 +250,7 @@ impl Cluster {
     /// Waits for brokers.
     fn connect(config: KafkaConfig) -> Result<Self, ConnectError> {
         let partitions = topics::ensure(&config)?;
-        let publisher = Publisher::new(config.client())?;
+        let publisher = Arc::new(Publisher::new(config.client())?);
         Ok(Self { config, partitions, publisher, dead_letters: tokio::sync::Mutex::default() })
     }
 
@@ -260,9 +260,14 @@ impl Cluster {
         if !(0..count).contains(&partition) {
             return Err(BusError::Unavailable(format!("topic {name} has {count} partitions and no {partition}")));
         }
-        let producer = self.publisher.producer();
-        let watermarks = move || producer.client().fetch_watermarks(&name, partition, REQUEST_TIMEOUT);
-        let (_begin, end) = blocking(move || Ok(when_led(watermarks)?)).await?;
+        let (publisher, producer) = (Arc::clone(&self.publisher), self.publisher.producer());
+        // Whoever asks may have given up by the time of the answer: what follows from it happens all the same.
+        let ask = move || {
+            let watermarks = || producer.client().fetch_watermarks(&name, partition, REQUEST_TIMEOUT);
+            let answer = when_led(watermarks);
+            Ok(answer.inspect_err(|error| publisher.replace_if_stuck(&producer, error))?)
+        };
+        let (_begin, end) = blocking(ask).await?;
         Ok(end)
     }
 }

@@ -1,9 +1,9 @@
 //! Publishing: all records of a call at once, then waiting for all of them.
 //!
 //! Invariants: the records of one call are queued in their order and idempotently, so that librdkafka's own retries
-//! neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had acknowledged), or got
-//! nothing out for as long as it is given, is replaced by a new one: what the old one may still deliver comes twice or late,
-//! which readers are made for.
+//! neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had acknowledged), or whose
+//! records or questions fail, is replaced by a new one: what the old one may still deliver comes twice or late, which readers
+//! are made for.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -18,7 +18,7 @@ use rdkafka::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{Client, ConnectError, Reporter, topics::MAX_MESSAGE};
+use super::{Client, ConnectError, REQUEST_TIMEOUT, Reporter, topics::MAX_MESSAGE};
 use crate::bus::{BusError, Record, Result};
 
 pub(super) type Producer = Arc<Client<FutureProducer<Reporter>>>;
@@ -54,7 +54,19 @@ impl<'a> From<&'a Record> for Outgoing<'a> {
 
 pub(super) struct Publisher {
     config: ClientConfig,
-    producer: Mutex<Producer>,
+    current: Mutex<Current>,
+}
+
+struct Current {
+    producer: Producer,
+    /// One that is new has to find its brokers first.
+    made_at: Instant,
+}
+
+impl Current {
+    fn new(producer: FutureProducer<Reporter>) -> Self {
+        Self { producer: Client::new(producer), made_at: Instant::now() }
+    }
 }
 
 impl Publisher {
@@ -70,11 +82,11 @@ impl Publisher {
             // The hash that every other client has by default, so that a key is in one partition, whoever writes.
             .set("partitioner", "murmur2_random");
         let producer = config.create_with_context(Reporter)?;
-        Ok(Self { config, producer: Mutex::new(Client::new(producer)) })
+        Ok(Self { config, current: Mutex::new(Current::new(producer)) })
     }
 
     pub(super) fn producer(&self) -> Producer {
-        self.producer.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).producer.clone()
     }
 
     pub(super) async fn publish(&self, topic: &str, records: &[Outgoing<'_>]) -> Result<()> {
@@ -105,21 +117,22 @@ impl Publisher {
         })
     }
 
-    fn replace_if_stuck(&self, failed: &Producer, error: &KafkaError) {
-        let reason = match failed.client().fatal_error() {
-            Some((_, reason)) => reason,
-            // Whatever it was: another one has met nothing of it.
-            None if error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageTimedOut) => error.to_string(),
-            None => return,
-        };
-        let mut current = self.producer.lock().unwrap_or_else(PoisonError::into_inner);
-        if !Arc::ptr_eq(&current, failed) {
+    /// `error` is what a record or a question of `failed` ended with. Who finds no broker, or not the topic, may have forgotten
+    /// all brokers for good (`reader::Health::Lost`); and another client has met nothing of whatever it was.
+    pub(super) fn replace_if_stuck(&self, failed: &Producer, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let fatal = failed.client().fatal_error();
+        let is_records_own = matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::QueueFull));
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = current.made_at.elapsed() < REQUEST_TIMEOUT;
+        if !Arc::ptr_eq(&current.producer, failed) || fatal.is_none() && (is_records_own || is_new) {
             return;
         }
+        let reason = fatal.map_or_else(|| error.to_string(), |(_, reason)| reason);
         match self.config.create_with_context(Reporter) {
             Ok(new) => {
                 tracing::warn!("the Kafka producer does not get on and is replaced: {reason}");
-                *current = Client::new(new);
+                *current = Current::new(new);
             }
             Err(error) => tracing::error!("the Kafka producer cannot be replaced: {}", ConnectError::from(error)),
         }

@@ -22,8 +22,9 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::task::AbortOnDropHandle;
 
-use super::{Client, Cluster, REQUEST_TIMEOUT, blocking, report};
+use super::{Client, Cluster, REQUEST_TIMEOUT, blocking, report, when_led};
 use crate::bus::{BusError, Delivered, Fetched, Result};
 
 pub(super) type Consumer = Arc<Client<BaseConsumer<Changes>>>;
@@ -32,8 +33,11 @@ pub(super) type Consumer = Arc<Client<BaseConsumer<Changes>>>;
 /// behind it. So nobody waits for longer than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// A reader that gets nothing for this long, twice in a row, while there is something to get, has stalled.
+/// Who gets nothing for this long is looked after.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What was there to get has come by then, unless reading has stalled.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Until a partition that was just assigned can be positioned.
 const SEEK_RETRY: Duration = Duration::from_millis(10);
@@ -100,8 +104,34 @@ pub(super) struct Reader {
     /// The next record of each partition to give.
     positions: HashMap<i32, i64>,
     patience: Duration,
-    quiet_since: Instant,
+    quiet: Quiet,
+}
+
+/// Since when nothing came, and what was done about it. Begins anew with each record.
+struct Quiet {
+    since: Instant,
+    /// It was behind at the last look.
     is_suspect: bool,
+    /// A look under way. It takes long where brokers do not answer, and whoever reads has other things to do meanwhile.
+    look: Option<AbortOnDropHandle<Health>>,
+}
+
+impl Quiet {
+    fn new() -> Self {
+        Self { since: Instant::now(), is_suspect: false, look: None }
+    }
+}
+
+/// What a look at a quiet reader finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    /// There is nothing to get, or no broker answers anybody.
+    Well,
+    /// There is a record that it did not get by now.
+    Behind,
+    /// Brokers answer others and not its client. librdkafka (2.12) forgets its brokers for good when one that was just frozen
+    /// answers that there are none (confluentinc/librdkafka#5301).
+    Lost,
 }
 
 impl Reader {
@@ -121,8 +151,7 @@ impl Reader {
             name: cluster.config.topic(topic),
             positions: HashMap::new(),
             patience: PATIENCE,
-            quiet_since: Instant::now(),
-            is_suspect: false,
+            quiet: Quiet::new(),
         })
     }
 
@@ -137,7 +166,7 @@ impl Reader {
     /// From now on records of this partition are given, from `next` on.
     pub(super) fn place(&mut self, partition: i32, next: i64) {
         self.positions.insert(partition, next);
-        (self.quiet_since, self.is_suspect) = (Instant::now(), false);
+        self.quiet = Quiet::new();
     }
 
     pub(super) fn displace(&mut self, partition: i32) {
@@ -207,7 +236,7 @@ impl Reader {
                 tracing::warn!(topic = self.name, partition, offset, next, "records are gone: read too late");
             }
             *next = offset + 1;
-            (self.quiet_since, self.is_suspect) = (Instant::now(), false);
+            self.quiet = Quiet::new();
             let key = String::from_utf8_lossy(record.key().unwrap_or_default()).into_owned();
             let payload = record.payload().unwrap_or_default().to_vec();
             return Ok(Some(Delivered { partition, offset, key, payload }));
@@ -215,33 +244,62 @@ impl Reader {
         Ok(None)
     }
 
-    /// Waits until there may be something to take. An error if there is, and it does not come.
+    /// Waits until there may be something to take. An error if nothing will come any more. Cancel-safe.
     pub(super) async fn wait(&mut self) -> Result<()> {
-        if timeout(LOOK_AGAIN, self.filled.notified()).await.is_ok() || self.quiet_since.elapsed() < self.patience {
+        if timeout(LOOK_AGAIN, self.filled.notified()).await.is_ok() {
             return Ok(());
         }
-        self.quiet_since = Instant::now();
-        let was_suspect = self.is_suspect;
-        self.is_suspect = self.is_behind().await;
-        if was_suspect && self.is_suspect {
-            let message = format!("reading of {} has stalled: there are records that do not come", self.name);
-            return Err(BusError::Unavailable(message));
+        let quiet = &mut self.quiet;
+        let patience = if quiet.is_suspect { SECOND_LOOK.min(self.patience) } else { self.patience };
+        match quiet.look.take_if(|look| look.is_finished()) {
+            Some(look) => self.conclude(look.await.unwrap_or(Health::Well))?,
+            None if quiet.look.is_none() && quiet.since.elapsed() >= patience => {
+                let positions = self.positions.clone();
+                let look = look(Arc::clone(&self.cluster), Arc::clone(&self.consumer), self.topic, positions);
+                quiet.look = Some(AbortOnDropHandle::new(tokio::spawn(look)));
+            }
+            None => {}
         }
         Ok(())
     }
 
-    /// Whether there is a record to get. Asks through the publisher's connections, which do not stall together with
-    /// ours; `false` where no broker answers.
-    async fn is_behind(&self) -> bool {
-        for (&partition, &next) in &self.positions {
-            match self.cluster.end_offset(self.topic, partition).await {
-                Ok(end) if end > next => return true,
-                Ok(_) => {}
-                Err(_) => return false,
-            }
+    fn conclude(&mut self, health: Health) -> Result<()> {
+        let has_stalled = match health {
+            Health::Well => false,
+            // The first time the record may have been on its way.
+            Health::Behind => self.quiet.is_suspect,
+            Health::Lost => true,
+        };
+        self.quiet = Quiet { is_suspect: health == Health::Behind, ..Quiet::new() };
+        if has_stalled {
+            let name = &self.name;
+            let message = match health {
+                Health::Lost => format!("reading of {name} has stalled: its client has lost the brokers"),
+                _ => format!("reading of {name} has stalled: there are records that do not come"),
+            };
+            return Err(BusError::Unavailable(message));
         }
-        false
+        Ok(())
     }
+}
+
+/// Asks its own client, and the publisher's, which is another one and is replaced when it is lost.
+async fn look(cluster: Arc<Cluster>, consumer: Consumer, topic: Topic, positions: HashMap<i32, i64>) -> Health {
+    let name = cluster.config.topic(topic);
+    let own = blocking(move || Ok(when_led(|| consumer.fetch_watermarks(&name, 0, REQUEST_TIMEOUT))?));
+    let (own, other) = tokio::join!(own, cluster.end_offset(topic, 0));
+    if own.is_err() {
+        let is_answered = other.is_ok() || cluster.end_offset(topic, 0).await.is_ok();
+        return if is_answered { Health::Lost } else { Health::Well };
+    }
+    for (partition, next) in positions {
+        match cluster.end_offset(topic, partition).await {
+            Ok(end) if end > next => return Health::Behind,
+            Ok(_) => {}
+            Err(_) => return Health::Well,
+        }
+    }
+    Health::Well
 }
 
 #[cfg(test)]

@@ -23,6 +23,8 @@ pub(super) struct KafkaTail {
     cluster: Arc<Cluster>,
     topic: Topic,
     reader: Reader,
+    /// Its client failed: whoever asks again goes on with another one.
+    has_failed: bool,
 }
 
 impl KafkaTail {
@@ -44,7 +46,7 @@ impl KafkaTail {
                 || BusError::Unavailable(format!("the end of {}/{} is unknown", end.topic(), end.partition()));
             at.push((end.partition(), offset.ok_or_else(unknown)?));
         }
-        let mut tail = Self { cluster: Arc::clone(cluster), topic, reader };
+        let mut tail = Self { cluster: Arc::clone(cluster), topic, reader, has_failed: false };
         tail.assign(at).await?;
         Ok(tail)
     }
@@ -88,7 +90,7 @@ impl KafkaTail {
     async fn reopen(&mut self) -> Result<()> {
         let places = self.reader.positions().collect();
         let reader = Reader::open(&self.cluster, reader::config(&self.cluster, GROUP), self.topic).await?;
-        let mut tail = Self { cluster: Arc::clone(&self.cluster), topic: self.topic, reader };
+        let mut tail = Self { cluster: Arc::clone(&self.cluster), topic: self.topic, reader, has_failed: false };
         tail.assign(places).await?;
         *self = tail;
         Ok(())
@@ -98,14 +100,12 @@ impl KafkaTail {
 #[async_trait]
 impl Tail for KafkaTail {
     async fn next(&mut self, limit: usize) -> Result<Vec<Delivered>> {
-        match self.read(limit).await {
-            Ok(records) => Ok(records),
-            Err(error) => {
-                // Whoever asks again goes on from here.
-                self.reopen().await?;
-                Err(error)
-            }
+        if self.has_failed {
+            self.reopen().await?;
         }
+        let records = self.read(limit).await;
+        self.has_failed = records.is_err();
+        records
     }
 
     fn has_given(&self, ends: &Ends) -> bool {
