@@ -1,17 +1,18 @@
 //! Executes the planner's actions until the world needs no more of them, or others have waited long
 //! enough.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use framehook_core::{
-    evidence::Hearing,
-    ids::Epoch,
+    evidence::{Hearing, Stray},
+    ids::{Epoch, ScenarioId},
     planner::{Action, Snapshot, Timing, plan},
 };
 use framehook_infra::{
     store::{Fenced, SharedStore, StoreError},
     telemetry,
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::Instant;
 use tracing::{Instrument as _, Span, debug, debug_span, error, field::Empty, info, info_span, warn};
 
@@ -24,6 +25,10 @@ const MAX_ROUNDS: usize = 50;
 /// A plan may have thousands of actions. After this the rest is left to the next one, which knows
 /// what was heard meanwhile.
 const BUDGET: Duration = Duration::from_millis(500);
+
+/// Scenarios that are looked after at the same time: an action waits for the database a dozen times,
+/// and half of the connections stay free for heartbeats, the lease and the relay.
+const AT_ONCE: usize = 8;
 
 /// Plans and executes until a plan moves nothing any more, or its time is over; gives what the last
 /// plan was made from, if that is all.
@@ -38,26 +43,79 @@ pub(crate) async fn reconcile(
     for _ in 0..MAX_ROUNDS {
         snapshot = store.snapshot().await?;
         metrics::global().scanned();
-        let mut moved = false;
-        for action in plan(&snapshot, hearing, timing) {
-            if Instant::now() > end {
-                return Ok(None);
+        let round = Round { store, epoch, snapshot: &snapshot, end };
+        let lanes = stream::iter(lanes(plan(&snapshot, hearing, timing)));
+        let done: Vec<Done> = lanes.map(|lane| round.execute(lane)).buffer_unordered(AT_ONCE).try_collect().await?;
+        for &stop in done.iter().flat_map(|done| &done.stops) {
+            hearing.told(stop, snapshot.now_us, timing.resend_after);
+        }
+        if done.iter().any(|done| done.is_late) {
+            return Ok(None);
+        }
+        if !done.iter().any(|done| done.has_moved) {
+            return Ok(Some(snapshot));
+        }
+    }
+    warn!("the plan did not come to rest in {MAX_ROUNDS} rounds");
+    Ok(Some(snapshot))
+}
+
+/// The actions of each scenario, in their order: a lane. Those of different scenarios do not depend on
+/// each other, nor on what is written about a runner, which is a lane of its own.
+fn lanes(actions: Vec<Action>) -> Vec<Vec<Action>> {
+    let mut lanes: Vec<Vec<Action>> = vec![];
+    let mut of: HashMap<Option<ScenarioId>, usize> = HashMap::new();
+    for action in actions {
+        let lane = *of.entry(action.subject().map(|(id, _)| id)).or_insert_with(|| {
+            lanes.push(vec![]);
+            lanes.len() - 1
+        });
+        lanes[lane].push(action);
+    }
+    lanes
+}
+
+/// One plan, being executed.
+struct Round<'a> {
+    store: &'a SharedStore,
+    epoch: Epoch,
+    snapshot: &'a Snapshot,
+    end: Instant,
+}
+
+/// What the actions of a lane did.
+#[derive(Default)]
+struct Done {
+    has_moved: bool,
+    stops: Vec<Stray>,
+    /// Some were left to the next plan.
+    is_late: bool,
+}
+
+impl Round<'_> {
+    /// Executes a lane, as far as it is up to date and there is time.
+    async fn execute(&self, lane: Vec<Action>) -> Result<Done, TermEnd> {
+        let mut done = Done::default();
+        for action in lane {
+            if Instant::now() > self.end {
+                done.is_late = true;
+                break;
             }
-            let span = span(&action, &snapshot);
-            let outcome = store.apply(epoch, &action).instrument(span.clone()).await;
+            let span = span(&action, self.snapshot);
+            let outcome = self.store.apply(self.epoch, &action).instrument(span.clone()).await;
             let _entered = span.entered();
             match outcome {
                 Ok(Fenced::Done(())) => {
                     log(&action);
+                    done.has_moved |= moves_state(&action);
                     if let Action::Stop { scenario_id, generation, incarnation, .. } = action {
-                        hearing.told((scenario_id, generation, incarnation), snapshot.now_us, timing.resend_after);
+                        done.stops.push((scenario_id, generation, incarnation));
                     }
-                    moved |= moves_state(&action);
                 }
                 // A user or a heartbeat was faster.
                 Ok(Fenced::Stale) => {
                     debug!(?action, "out of date, planning again");
-                    moved = true;
+                    done.has_moved = true;
                     break;
                 }
                 Ok(Fenced::NotLeader) => return Err(TermEnd::Deposed),
@@ -66,12 +124,8 @@ pub(crate) async fn reconcile(
                 Err(error) => return Err(error.into()),
             }
         }
-        if !moved {
-            return Ok(Some(snapshot));
-        }
+        Ok(done)
     }
-    warn!("the plan did not come to rest in {MAX_ROUNDS} rounds");
-    Ok(Some(snapshot))
 }
 
 /// Orders change nothing until a runner answers them.
@@ -108,5 +162,24 @@ fn log(action: &Action) {
         Action::RepeatDeploy { .. } | Action::MoveWorker { .. } | Action::Explain { .. } | Action::Purge { .. } => {
             debug!(?action, "done");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::ids::{Incarnation, RunnerId};
+
+    use super::*;
+
+    #[test]
+    fn each_scenario_has_a_lane_and_its_actions_keep_their_order() {
+        let [one, other] = [ScenarioId::generate(), ScenarioId::generate()];
+        let repeat = |scenario_id, generation| Action::RepeatDeploy { scenario_id, generation };
+        let purge = |scenario_id| Action::Purge { scenario_id };
+        let incarnation = Incarnation::generate();
+        let lose = || Action::LoseRunner { runner_id: RunnerId("r".into()), incarnation };
+        let planned = vec![lose(), repeat(one, 1), repeat(other, 1), purge(one), lose(), purge(other)];
+        let expected = [vec![lose(), lose()], vec![repeat(one, 1), purge(one)], vec![repeat(other, 1), purge(other)]];
+        assert_eq!(lanes(planned), expected);
     }
 }
