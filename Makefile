@@ -81,7 +81,7 @@ fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
 
 .PHONY: scale
 scale: setup-tests build ## Two hundred simulated runners while orchestrators, PostgreSQL and Kafka stop for 3, 15 and 60 s each
-	@echo "==> everything stops for a while under two hundred runners (3 s is part of make test)"
+	@echo "==> everything stops for a while under two hundred runners (3 and 15 s are part of make test)"
 	@FRAMEHOOK_FREEZE_S=$${FRAMEHOOK_FREEZE_S:-3,15,60} cargo test $(CARGO_FLAGS) --test e2e late:: -- --nocapture
 
 .PHONY: setup-tests

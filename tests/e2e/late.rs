@@ -46,7 +46,7 @@ impl What {
 
 /// How long things stop, in seconds.
 fn freezes() -> Vec<u64> {
-    let given = env::var("FRAMEHOOK_FREEZE_S").unwrap_or_else(|_| "3".into());
+    let given = env::var("FRAMEHOOK_FREEZE_S").unwrap_or_else(|_| "3,15".into());
     given
         .split(',')
         .map(|seconds| seconds.parse().expect("FRAMEHOOK_FREEZE_S is seconds, separated by commas"))
