@@ -161,15 +161,18 @@ const NOT_A_THREAD: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
+/// How a machine says that it has no filters: a kernel without seccomp, one without filters, and the filter of a
+/// container around this process.
+const MISSING: [libc::c_int; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
+
 /// Takes all other system calls from this process, all its threads included.
 ///
 /// # Errors
-/// When the kernel has seccomp and refuses.
+/// When the kernel has seccomp and it does not take effect.
 pub fn restrict_system_calls() -> Result<(), ConfineError> {
     let program = filter().and_then(BpfProgram::try_from).map_err(seccompiler::Error::from)?;
     match seccompiler::apply_filter_all_threads(&program) {
-        // A kernel without seccomp.
-        Err(seccompiler::Error::Seccomp(error)) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        Err(seccompiler::Error::Seccomp(error)) if error.raw_os_error().is_some_and(|e| MISSING.contains(&e)) => Ok(()),
         other => Ok(other?),
     }
 }

@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-use framehook_confine::{Reach, keep_memory_private, restrict_files, restrict_system_calls};
+use framehook_confine::{Reach, begin, keep_memory_private, restrict_files, restrict_system_calls};
 
 use super::SECRET;
 
@@ -23,6 +23,7 @@ use super::SECRET;
 pub(crate) fn run(attack: &str, inside: &str) {
     for piece in inside.split(',').filter(|piece| !piece.is_empty()) {
         match piece {
+            "begin" => begin().unwrap(),
             "memory" => keep_memory_private().unwrap(),
             "system_calls" => restrict_system_calls().unwrap(),
             "files" => restrict_files(&Reach::default()).unwrap(),
