@@ -15,7 +15,8 @@ const HEARD_OF: Duration = Duration::from_secs(20);
 
 /// What `GET /runner` calls off, without what depends on the machine that the test runs on.
 fn off(platform: &Platform) -> BTreeSet<String> {
-    let runner = wait_for("the runner to be heard of", HEARD_OF, || platform.get("/runner").body["items"].get(0).cloned());
+    let runner =
+        wait_for("the runner to be heard of", HEARD_OF, || platform.get("/runner").body["items"].get(0).cloned());
     let rows = runner["confinement"].as_array().unwrap().clone();
     let off = rows.iter().filter(|row| row["on"] == false && row["name"] != "cgroup");
     let log = platform.log();
@@ -65,7 +66,8 @@ fn what_a_machine_lacks_is_said_and_the_demo_runs() {
 
 #[test]
 fn a_required_sandbox_that_is_missing_keeps_the_platform_from_starting() {
-    for (lacking, missing) in [("landlock=EPERM", "files"), ("seccomp=EINVAL", "system_calls"), ("close_range", "descriptors")]
+    for (lacking, missing) in
+        [("landlock=EPERM", "files"), ("seccomp=EINVAL", "system_calls"), ("close_range", "descriptors")]
     {
         let said = refusal_lacking(&[lacking], &["--require-sandbox"]);
         let words = format!("require_sandbox is set, and children would not be confined by {missing} (");
