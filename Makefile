@@ -106,8 +106,8 @@ lint: setup ## Check formatting, clippy's lints, the documentation and the depen
 	@$(IN_PLUGINS) ../.cache/deny/bin/cargo-deny --config ../deny.toml $(DENY)
 
 .PHONY: bench
-bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline latency inbox relay rest fleet"
-	@echo "==> measuring (about a quarter of an hour for everything; leave the machine alone meanwhile)"
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline confinement latency inbox relay rest fleet"
+	@echo "==> measuring (about half an hour for everything; leave the machine alone meanwhile)"
 	@python3 bench/run.py $(PARTS)
 
 .PHONY: setup-bench

@@ -34,9 +34,11 @@ class Failure(Exception):
 class Platform:
     """`framehook up`, or one role of it, on a fresh folder and a free port, for the length of a `with` block."""
 
-    def __init__(self, folder, *arguments, role="up", environment=None):
+    def __init__(self, folder, *arguments, role="up", environment=None, launcher=()):
         self.data, self.log = folder / "data", folder / "framehook.log"
         self.role, self.arguments, self.environment = role, arguments, {**os.environ, **(environment or {})}
+        # What stands before the executable in its command, and becomes it.
+        self.launcher = launcher
         self.process, self.url = None, None
 
     def __enter__(self):
@@ -45,7 +47,7 @@ class Platform:
             raise Failure(f"{shown(executable)} is missing; run `make build` first")
         shutil.rmtree(self.data, ignore_errors=True)
         self.data.parent.mkdir(parents=True, exist_ok=True)
-        command = [executable, self.role, "--data", self.data, "--port", "0", *self.arguments]
+        command = [*self.launcher, executable, self.role, "--data", self.data, "--port", "0", *self.arguments]
         with self.log.open("wb") as log:
             # A session of its own: Ctrl-C reaches this script, which then stops the platform in order.
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

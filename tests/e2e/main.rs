@@ -16,6 +16,7 @@ mod deploy;
 mod docs;
 mod faults;
 mod hooks;
+mod lacking;
 mod late;
 mod lifecycle;
 mod matrix;

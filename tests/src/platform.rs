@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     ops::Deref,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -17,7 +18,7 @@ use crate::{
     client::Client,
     executables,
     process::{children_of, is_alive, signal, workers_of},
-    wait_for,
+    root, wait_for,
 };
 
 /// One platform at a time: eight workers on two cores would only wait for each other, and a test that measures
@@ -35,8 +36,9 @@ pub struct Platform {
     folder: TempDir,
     data: PathBuf,
     arguments: Vec<String>,
-    /// Most files that it may have open, if not as many as this process.
-    files: Option<u32>,
+    /// What stands before the executable in its command.
+    launcher: Vec<String>,
+    executable: PathBuf,
     process: Option<Child>,
     client: Client,
     _alone: MutexGuard<'static, ()>,
@@ -52,30 +54,47 @@ impl Platform {
     /// On what `lay` puts into the data folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start_on(lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
-        Self::start_as(None, None, lay, arguments)
+        Self::start_as(None, vec![], None, lay, arguments)
     }
 
     /// On an empty folder, where so few files may be open.
     #[must_use]
     pub fn start_with_files(files: u32, arguments: &[&str]) -> Self {
-        Self::start_as(Some(files), None, |_| {}, arguments)
+        let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+        Self::start_as(None, vec!["sh".into(), "-c".into(), limited], None, |_| {}, arguments)
+    }
+
+    /// On an empty folder, on a machine that lacks what `scripts/lacking.py` can take away.
+    #[must_use]
+    pub fn start_lacking(lacking: &[&str], arguments: &[&str]) -> Self {
+        let folder = open_to_everybody();
+        Self::start_as(Some(folder), lacking_launcher(lacking), None, |_| {}, arguments)
     }
 
     /// On a data folder of the test's own, which stays.
     #[must_use]
     pub fn on(data: &Path, arguments: &[&str]) -> Self {
-        Self::start_as(None, Some(data.to_owned()), |_| {}, arguments)
+        Self::start_as(None, vec![], Some(data.to_owned()), |_| {}, arguments)
     }
 
-    fn start_as(files: Option<u32>, data: Option<PathBuf>, lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
+    /// A `folder` has executables of its own.
+    fn start_as(
+        folder: Option<TempDir>,
+        launcher: Vec<String>,
+        data: Option<PathBuf>,
+        lay: impl FnOnce(&Path),
+        arguments: &[&str],
+    ) -> Self {
+        let executable = folder.as_ref().map_or_else(executables, |own| own.path().to_owned()).join("framehook");
+        let folder = folder.unwrap_or_else(|| tempfile::tempdir().expect("a temporary folder"));
         let data = data.unwrap_or_else(|| folder.path().join("data"));
         let alone = alone();
         let mut platform = Self {
             folder,
             data,
             arguments: arguments.iter().map(ToString::to_string).collect(),
-            files,
+            launcher,
+            executable,
             process: None,
             client: Client::of(""),
             _alone: alone,
@@ -110,16 +129,7 @@ impl Platform {
         let _gone = fs::remove_file(self.data().join("url"));
         let log = File::options().create(true).append(true).open(self.folder.path().join("log")).expect("a log file");
         let out = File::options().create(true).append(true).open(self.folder.path().join("out")).expect("a log file");
-        let executable = executables().join("framehook");
-        let mut command = match self.files {
-            Some(files) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {files} && exec \"$0\" \"$@\"")).arg(executable);
-                shell
-            }
-            None => Command::new(executable),
-        };
-        let child = command
+        let child = launched(&self.launcher, &self.executable)
             .args(["up", "--port", "0", "--data"])
             .arg(self.data())
             .args(&self.arguments)
@@ -196,6 +206,43 @@ impl Drop for Platform {
             let _reaped = child.wait();
         }
     }
+}
+
+/// What the executable writes to stderr on a machine that lacks something, if it ends by itself and with a failure.
+///
+/// # Panics
+/// When it ends well.
+#[must_use]
+pub fn refusal_lacking(lacking: &[&str], arguments: &[&str]) -> String {
+    let folder = open_to_everybody();
+    let mut command = launched(&lacking_launcher(lacking), &folder.path().join("framehook"));
+    command.args(["up", "--port", "0", "--data"]).arg(folder.path().join("data")).args(arguments);
+    let output = command.stdin(Stdio::null()).output().expect("a process can be started");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A folder with copies of the executables, in which any user can do anything; the checkout may be closed to others.
+fn open_to_everybody() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    for name in ["framehook", "framehook-worker", "libonnxruntime.so"] {
+        fs::copy(executables().join(name), folder.path().join(name)).expect("run `make build`");
+    }
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a folder of ours");
+    folder
+}
+
+fn lacking_launcher(lacking: &[&str]) -> Vec<String> {
+    let script = root().join("scripts/lacking.py").display().to_string();
+    let words = ["python3", &script].into_iter().chain(lacking.iter().copied()).chain(["--"]);
+    words.map(str::to_owned).collect()
+}
+
+fn launched(launcher: &[String], executable: &Path) -> Command {
+    let Some((first, more)) = launcher.split_first() else { return Command::new(executable) };
+    let mut command = Command::new(first);
+    command.args(more).arg(executable);
+    command
 }
 
 /// These arguments of `framehook up`, and those with which no hook is ended for the time it keeps busy.

@@ -66,6 +66,9 @@ impl Cgroups {
             }
         };
         put(root, "cgroup.subtree_control", "+memory +pids").map_err(|e| at(root, e))?;
+        // A child goes from one group below to another, which takes this right in the group above both.
+        let members = root.join("cgroup.procs");
+        OpenOptions::new().append(true).open(&members).map_err(|e| at(&members, e))?;
         Ok(Self(root.to_owned()))
     }
 
@@ -153,6 +156,10 @@ mod tests {
         assert!(said(&own).contains("`pids` is not in"));
         group(&own, "memory pids\n", "7\n8\n");
         assert!(said(&own).contains("other processes"));
+        // Started below a group that gives it no right to move a process.
+        group(&own.join(PLATFORM), "memory pids\n", "");
+        fs::remove_file(own.join("cgroup.procs")).unwrap();
+        assert!(said(&own.join(PLATFORM)).contains("unit/cgroup.procs"));
     }
 
     #[test]

@@ -45,12 +45,21 @@ pub enum ConfineError {
     Capabilities(std::io::Error),
 }
 
+/// What a child does first: the kernel ends it before the platform, and nobody looks into it.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn begin() -> Result<(), ConfineError> {
+    limits::die_first();
+    keep_memory_private()
+}
+
 /// Everything at once, for a child that knows from its start what it needs. Must be called before the first thread starts.
 ///
 /// # Errors
 /// When a restriction that this kernel has does not take effect.
 pub fn enter(reach: &Reach) -> Result<(), ConfineError> {
-    keep_memory_private()?;
+    begin()?;
     restrict_system_calls()?;
     restrict_files(reach)
 }

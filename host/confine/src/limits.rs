@@ -60,7 +60,9 @@ pub fn lower_memory(bytes: u64) -> Result<(), ConfineError> {
         .map_err(|errno| ConfineError::Limit(errno.into()))
 }
 
-/// Makes the kernel choose this process before the platform when memory runs out. Raising it needs no privilege.
+/// Makes the kernel choose this process before the platform when memory runs out. Raising it needs no privilege, but the
+/// file is root's while memory is private. So between fork and exec, where a child is as private as the platform, only
+/// root can; every child does it again behind exec.
 pub(crate) fn die_first() {
     // Where there is no /proc, the kernel chooses by size, as ever.
     let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())

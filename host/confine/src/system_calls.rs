@@ -34,7 +34,6 @@ const ANY: &[libc::c_long] = &[
     libc::SYS_fadvise64,
     libc::SYS_readahead,
     // Files and descriptors.
-    libc::SYS_openat,
     libc::SYS_close,
     libc::SYS_close_range,
     libc::SYS_dup,
@@ -125,7 +124,6 @@ const ANY: &[libc::c_long] = &[
 /// The older forms of some of them.
 #[cfg(target_arch = "x86_64")]
 const OLD: &[libc::c_long] = &[
-    libc::SYS_open,
     libc::SYS_stat,
     libc::SYS_lstat,
     libc::SYS_access,
@@ -161,15 +159,18 @@ const NOT_A_THREAD: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
+/// How a machine says that it has no filters: a kernel without seccomp, one without filters, and the filter of a
+/// container around this process.
+const MISSING: [libc::c_int; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
+
 /// Takes all other system calls from this process, all its threads included.
 ///
 /// # Errors
-/// When the kernel has seccomp and refuses.
+/// When the kernel has seccomp and it does not take effect.
 pub fn restrict_system_calls() -> Result<(), ConfineError> {
     let program = filter().and_then(BpfProgram::try_from).map_err(seccompiler::Error::from)?;
     match seccompiler::apply_filter_all_threads(&program) {
-        // A kernel without seccomp.
-        Err(seccompiler::Error::Seccomp(error)) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        Err(seccompiler::Error::Seccomp(error)) if error.raw_os_error().is_some_and(|e| MISSING.contains(&e)) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -181,10 +182,21 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
         SeccompCondition::new(argument, Dword, MaskedEq(u64::from(flag.cast_unsigned())), 0)
     };
     let when = |condition| SeccompRule::new(vec![condition]);
+    // Landlock judges what a file is opened to; before Linux 6.2 that is nothing for one that is opened to be read and emptied.
+    let opened = |argument| -> Result<_, seccompiler::BackendError> {
+        let mode = u64::from(libc::O_ACCMODE.cast_unsigned());
+        let is_for = |how: libc::c_int| {
+            SeccompCondition::new(argument, Dword, MaskedEq(mode), u64::from(how.cast_unsigned())).and_then(when)
+        };
+        Ok(vec![when(lacks(argument, libc::O_TRUNC)?)?, is_for(libc::O_WRONLY)?, is_for(libc::O_RDWR)?])
+    };
     let thread = u64::from(libc::CLONE_THREAD.cast_unsigned());
     let flags = thread | u64::from(NOT_A_THREAD.cast_unsigned());
     let mut rules: BTreeMap<_, _> = ANY.iter().chain(OLD).map(|call| (*call, Vec::new())).collect();
+    #[cfg(target_arch = "x86_64")]
+    rules.insert(libc::SYS_open, opened(1)?);
     rules.extend([
+        (libc::SYS_openat, opened(2)?),
         // `clone3` has its flags in memory, where no filter sees them; without it libraries take this.
         (libc::SYS_clone, vec![when(SeccompCondition::new(0, Qword, MaskedEq(flags), thread)?)?]),
         // Memory of files, or of its own. Neither `memfd_create` nor shared memory without a file: both would be memory that

@@ -13,7 +13,7 @@ use framehook_core::message::Confinement;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getppid, getrlimit, test_kill_process};
 
 use crate::{
-    ConfineError, Limits, Reach, Sandbox, User, descriptors, environment, keep_memory_private, limits, restrict_files,
+    ConfineError, Limits, Reach, Sandbox, User, begin, descriptors, environment, limits, restrict_files,
     restrict_system_calls,
 };
 
@@ -41,18 +41,23 @@ const TEXTS: [(&str, &str, &str); 11] = [
     (
         "files",
         "Landlock: a child reads the files of its job and the libraries of the system, and writes none",
-        "the kernel has no Landlock (Linux 5.13), or it is switched off: a child reads what its user may read",
+        "the kernel has no Landlock (Linux 5.13), it is switched off, or a container's filter refuses it: a child reads \
+         whatever this process may read",
     ),
     (
         "network",
         "Landlock: no connection over TCP",
-        "the kernel's Landlock has no network (Linux 6.7): system_calls alone keeps children from it",
+        "there is no Landlock, or one without network (Linux 6.7): system_calls alone keeps children from it",
     ),
-    ("signals", "no signal reaches the platform", "a child may signal the platform"),
+    (
+        "signals",
+        "no signal reaches the platform",
+        "there is neither Landlock for it (Linux 6.12), nor seccomp, nor another user: a child may signal the platform",
+    ),
     (
         "system_calls",
         "seccomp: no sockets, no new processes or programs, no look into others, no mounts",
-        "the kernel has no seccomp, or it is switched off: a child may ask the kernel for anything",
+        "the kernel has no seccomp filters, or a container's own refuses more: a child may ask the kernel for anything",
     ),
     ("memory", "other processes of this user cannot look into this one", "the kernel lets them"),
 ];
@@ -106,6 +111,7 @@ impl Sandbox {
 /// # Errors
 /// When a restriction that this kernel has does not take effect.
 pub fn attempt() -> Result<Vec<Confinement>, ConfineError> {
+    begin()?;
     let mut rows = vec![
         row("environment", std::env::vars_os().all(|(name, _)| environment::is_known(&name))),
         row("descriptors", descriptors::can_close_others()),
@@ -114,7 +120,6 @@ pub fn attempt() -> Result<Vec<Confinement>, ConfineError> {
         row("oom_score", limits::dies_first()),
         row("no_new_privileges", rustix::thread::no_new_privs().unwrap_or(false)),
     ];
-    keep_memory_private()?;
     restrict_files(&Reach::default())?;
     let is_refused = |result: io::Result<()>| result.is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied);
     // Nobody has to listen there: Landlock refuses before the network is asked.
@@ -124,6 +129,8 @@ pub fn attempt() -> Result<Vec<Confinement>, ConfineError> {
     restrict_system_calls()?;
     let parent = getppid().map_or(Ok(()), test_kill_process);
     rows.push(row("signals", parent.is_err()));
-    rows.push(row("system_calls", std::os::unix::net::UnixDatagram::unbound().is_err()));
+    // Whoever else refuses sockets, such as a service manager, gives another error than the filter does.
+    let socket = std::os::unix::net::UnixDatagram::unbound();
+    rows.push(row("system_calls", socket.is_err_and(|e| e.raw_os_error() == Some(libc::ENOSYS))));
     Ok(rows)
 }

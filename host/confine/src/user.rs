@@ -39,7 +39,8 @@ impl User {
         let needed = CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL | KEPT;
         let have = capabilities(None).map_err(|e| e.to_string())?.permitted;
         if !have.contains(needed) {
-            return Err(format!("this process is root without the capabilities {:?}", needed.difference(have)));
+            let lacks: Vec<_> = needed.difference(have).iter_names().map(|(name, _)| format!("CAP_{name}")).collect();
+            return Err(format!("this process is root without {}", lacks.join(", ")));
         }
         let is_mapped = |file| std::fs::read_to_string(file).is_ok_and(|map| maps(&map, id));
         if !["/proc/self/uid_map", "/proc/self/gid_map"].into_iter().all(is_mapped) {

@@ -155,6 +155,7 @@ fn files() {
     let world = World::new();
     check(&format!("read {}", world.path("secret")), &[Files]);
     check(&format!("write {}", world.path("secret")), &[Files, USER, LIMITED]);
+    check(&format!("empty {}", world.path("secret")), &[Files, USER, SystemCalls]);
     check(&format!("make {}", world.path("new")), &[Files, USER]);
 }
 

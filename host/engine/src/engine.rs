@@ -147,6 +147,9 @@ fn profile() -> Config {
         .max_wasm_stack(WASM_STACK)
         // Hooks are synchronous: a call costs a quarter of what it costs with the async machinery.
         .concurrency_support(false)
+        // An image of a plugin's memory would be a file without a name, which a child may not make: its system calls lack it,
+        // and where they are not confined its limit of written bytes, which is none, ends the load.
+        .memory_init_cow(false)
         .wasm_memory64(false)
         // The same result on every processor.
         .relaxed_simd_deterministic(true);

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use framehook_confine::{Reach, enter, keep_memory_private, restrict_system_calls};
+use framehook_confine::{Reach, begin, enter, restrict_system_calls};
 use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::{annotate, bench, probe, process, run};
 use serde::Serialize;
@@ -96,7 +96,7 @@ impl Command {
         opencv::core::set_num_threads(1)?;
         match self {
             Self::Run { onnxruntime } => {
-                keep_memory_private()?;
+                begin()?;
                 restrict_system_calls()?;
                 // The files follow with the job that names them.
                 run::run(onnxruntime).context("the job cannot be read")

@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-use framehook_confine::{Reach, keep_memory_private, restrict_files, restrict_system_calls};
+use framehook_confine::{Reach, begin, keep_memory_private, restrict_files, restrict_system_calls};
 
 use super::SECRET;
 
@@ -23,6 +23,7 @@ use super::SECRET;
 pub(crate) fn run(attack: &str, inside: &str) {
     for piece in inside.split(',').filter(|piece| !piece.is_empty()) {
         match piece {
+            "begin" => begin().unwrap(),
             "memory" => keep_memory_private().unwrap(),
             "system_calls" => restrict_system_calls().unwrap(),
             "files" => restrict_files(&Reach::default()).unwrap(),
@@ -37,6 +38,7 @@ pub(crate) fn run(attack: &str, inside: &str) {
         "read" => File::open(argument).and_then(read),
         "write" => OpenOptions::new().write(true).open(argument).and_then(|mut file| file.write_all(b"the secret")),
         "make" => OpenOptions::new().write(true).create(true).truncate(true).open(argument).map(drop),
+        "empty" => empty(argument),
         "tcp" => TcpStream::connect(argument).map(drop),
         "udp" => UdpSocket::bind("127.0.0.1:0").and_then(|socket| socket.send_to(b"x", argument)).map(drop),
         "abstract" => SocketAddr::from_abstract_name(argument).and_then(|a| UnixStream::connect_addr(&a)).map(drop),
@@ -75,6 +77,13 @@ fn read(mut file: File) -> io::Result<()> {
 
 fn checked(result: i64) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Opens a file to read it, and empties it by that.
+fn empty(path: &str) -> io::Result<()> {
+    let path = std::ffi::CString::new(path)?;
+    // SAFETY: the path ends with a zero, and outlives the call.
+    checked(unsafe { libc::open(path.as_ptr(), libc::O_RDONLY | libc::O_TRUNC) }.into())
 }
 
 fn fork() -> io::Result<()> {
