@@ -149,7 +149,12 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        Ok(self.0.check().await?)
+        let checked = self.0.check().await.map_err(StoreError::from);
+        if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
+            // It has the numbers.
+            self.0.room.disk.admit(0)?;
+        }
+        checked
     }
 
     async fn trim(&self, age: Duration) -> Result<()> {

@@ -262,6 +262,30 @@ fn deletions_and_heartbeats_need_no_room_on_the_disk() {
     });
 }
 
+#[test]
+fn a_full_disk_is_told_from_a_database_that_is_away() {
+    let name = "sqlite::tests::a_full_disk_is_told_from_a_database_that_is_away";
+    let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let sqlite = Sqlite::open_with(&disk.folder.join("data"), Reserve::Share).await.unwrap();
+        sqlite.store().ping().await.unwrap();
+        // As long as somebody reads from it, the log does not begin anew in the room it has.
+        let mut reader = sqlite.store.0.reader.begin().await.unwrap();
+        sqlx::query("SELECT * FROM write_check").execute(&mut *reader).await.unwrap();
+        disk.fill_but(0);
+        while sqlite.store.0.check().await.is_ok() {}
+        // Until the next look at the disk its numbers are those from before.
+        let tell = async {
+            while let Err(StoreError::Full(_)) = sqlite.store().ping().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(framehook_tests::DEADLINE, tell).await.expect("the numbers are told");
+        let outcome = sqlite.store().ping().await;
+        assert!(matches!(outcome, Err(StoreError::Short(_))), "{outcome:?}");
+    });
+}
+
 /// Records of a topic in the log.
 async fn logged(sqlite: &Sqlite, topic: Topic) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM bus_log WHERE topic = ?").bind(topic.name());

@@ -189,7 +189,8 @@ pub trait Store: Send + Sync + 'static {
 
     async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
 
-    /// A cheap read and a check that writes are possible.
+    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]: nothing is taken in, but
+    /// what is there can be read and deleted.
     async fn ping(&self) -> Result<()>;
 
     /// Removes published outbox messages and former lives of runners older than `age`, dead letters after
