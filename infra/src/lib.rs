@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod bus;
 pub mod cache;
+mod history;
 pub mod kafka;
 pub mod metrics;
 pub mod postgres;

@@ -11,8 +11,9 @@ use sqlx::{PgConnection, postgres::PgRow};
 
 use super::{Database, now_us, outbox};
 use crate::{
+    history,
     row::RowExt as _,
-    sql::{HISTORY_BEGINNING, artifacts, lines_to_fold, one_more, part, signed, to_json, unsigned},
+    sql::{artifacts, one_more, part, signed, to_json, unsigned},
     store::{
         Created, HistoryEntry, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord,
         StoreError, WorkerRecord,
@@ -82,17 +83,20 @@ const ADD_HISTORY: &str = "
     INSERT INTO scenario_history (scenario_id, at, generation, from_state, to_state, desired, reason)
     VALUES ($1, $2, $3, $4, $5, $6, $7)
     RETURNING (SELECT count(*) FROM scenario_history h WHERE h.scenario_id = $1)";
-/// The first line that stays behind those that go says how many went. `$2`: lines that stay before
-/// them, `$3`: that go.
+const RECENT: &str = "
+    SELECT sequence, at, generation, from_state, to_state, desired, reason, folded
+    FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence DESC LIMIT $2";
+/// The first and the last of `$3` lines behind the first `$2`.
+const SPAN: &str = "
+    SELECT min(sequence) AS first, max(sequence) AS last FROM (
+        SELECT sequence FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT $3 OFFSET $2) span";
+/// The line behind those that go says how many went. `$2`, `$3`: the first and the last that go.
 const FOLD_INTO_NEXT: &str = "
     UPDATE scenario_history SET folded = folded + (
-        SELECT count(*) + sum(gone.folded) FROM (
-            SELECT folded FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT $3 OFFSET $2) gone)
-    WHERE sequence = (
-        SELECT sequence FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT 1 OFFSET $2 + $3)";
-const FOLD_AWAY: &str = "
-    DELETE FROM scenario_history WHERE sequence IN (
-        SELECT sequence FROM scenario_history WHERE scenario_id = $1 ORDER BY sequence LIMIT $3 OFFSET $2)";
+        SELECT count(*) + sum(gone.folded) FROM scenario_history gone
+        WHERE gone.scenario_id = $1 AND gone.sequence BETWEEN $2 AND $3)
+    WHERE sequence = (SELECT min(sequence) FROM scenario_history WHERE scenario_id = $1 AND sequence > $3)";
+const FOLD_AWAY: &str = "DELETE FROM scenario_history WHERE scenario_id = $1 AND sequence BETWEEN $2 AND $3";
 const HISTORY: &str = "
     SELECT sequence, at, generation, from_state, to_state, desired, reason, folded
     FROM scenario_history WHERE scenario_id = $1 AND sequence > $2 ORDER BY sequence LIMIT $3";
@@ -296,13 +300,27 @@ pub(super) async fn add_history(conn: &mut PgConnection, id: ScenarioId, now: i6
         .bind(line.reason.map(to_json).transpose()?)
         .fetch_one(&mut *conn)
         .await?;
-    if let Some(to_fold) = lines_to_fold(lines) {
-        for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
-            let fold = sqlx::query(statement).bind(id.0).bind(HISTORY_BEGINNING).bind(to_fold);
-            fold.execute(&mut *conn).await?;
-        }
+    let Some((first, last)) = to_fold(conn, id, lines).await? else { return Ok(()) };
+    for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
+        sqlx::query(statement).bind(id.0).bind(first).bind(last).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+/// The first and the last line of those that are not kept, of a history of `lines`.
+async fn to_fold(conn: &mut PgConnection, id: ScenarioId, lines: i64) -> Result<Option<(i64, i64)>> {
+    if lines <= history::WHOLE {
+        return Ok(None);
+    }
+    let recent = sqlx::query(RECENT).bind(id.0).bind(i64::from(history::RECENT)).fetch_all(&mut *conn).await?;
+    // A line that nobody can read is none that anything repeats, and keeps no scenario from going on.
+    let recent: Vec<_> = recent.iter().map_while(|row| entry(row).ok()).collect();
+    if let Some(repeated) = history::repeated(&recent) {
+        return Ok(Some(repeated));
+    }
+    let Some((behind, count)) = history::too_many(lines) else { return Ok(None) };
+    let span = sqlx::query(SPAN).bind(id.0).bind(behind).bind(count).fetch_one(conn).await?;
+    Ok(Some((span.col("first")?, span.col("last")?)))
 }
 
 pub(super) async fn history(

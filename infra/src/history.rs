@@ -1,0 +1,103 @@
+//! How much of a scenario's history is kept: which of its lines go, and which line counts them. Pure; the statements are those of
+//! each adapter.
+//!
+//! Invariants: lines go in one piece, and the line behind them counts them (`folded`), so lines and counts together are always
+//! all changes there were. The first lines and the last ones stay.
+
+use crate::store::HistoryEntry;
+
+/// Lines at most. A scenario whose changes never repeat in a way that [`repeated`] sees would write without end.
+const MAX: i64 = 600;
+/// Of a history that is longer, the beginning stays, and then the end.
+const BEGINNING: i64 = 100;
+const END: i64 = 400;
+
+/// So many are kept in any case: the life of a scenario that nothing happened to has half as many, and costs no look back.
+pub(crate) const WHOLE: i64 = 8;
+
+/// Changes of the longest cycle that is looked for: to be stopped, started and to lose two workers takes a scenario twelve.
+const CYCLE: usize = 12;
+
+/// As many of the newest lines as [`repeated`] wants to see.
+pub(crate) const RECENT: u32 = 3 * CYCLE as u32;
+
+/// Of a history of `lines`, too long or not: how many lines to leave out behind how many. Not one at a time.
+pub(crate) fn too_many(lines: i64) -> Option<(i64, i64)> {
+    (lines > MAX).then_some((BEGINNING, lines - BEGINNING - END))
+}
+
+/// The first and the last line of those that only say what the lines on both sides of them say, too: changes that came three times in
+/// a row. `newest` are the newest lines, the newest first.
+pub(crate) fn repeated(newest: &[HistoryEntry]) -> Option<(i64, i64)> {
+    // When, in which generation and in which words is what differs each time.
+    let change =
+        |line: &HistoryEntry| (line.from, line.to, line.desired, line.reason.as_ref().map(|reason| reason.code));
+    let is_same = |(a, b): (&HistoryEntry, &HistoryEntry)| change(a) == change(b);
+    (1..=newest.len() / 3).find_map(|cycle| {
+        let (earlier, later) = (&newest[cycle..3 * cycle], &newest[..2 * cycle]);
+        let middle = &newest[cycle..2 * cycle];
+        let is_repeated = earlier.iter().zip(later).all(is_same);
+        is_repeated.then(|| (middle[cycle - 1].sequence, middle[0].sequence))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::{
+        reason::{Reason, ReasonCode},
+        state::{Desired, ScenarioState},
+    };
+    use jiff::Timestamp;
+
+    use super::*;
+
+    /// Lines with these letters as reasons, numbered from one; the newest first.
+    fn newest(letters: &str) -> Vec<HistoryEntry> {
+        let line = |(index, letter)| HistoryEntry {
+            sequence: index as i64 + 1,
+            at: Timestamp::UNIX_EPOCH,
+            generation: index as i64,
+            from: Some(ScenarioState::Running),
+            to: ScenarioState::Running,
+            desired: if letter == 'd' { Desired::Stopped } else { Desired::Running },
+            reason: match letter {
+                'a' => None,
+                'b' => Some(Reason::new(ReasonCode::WorkerCrash, format!("crash {index}"))),
+                _ => Some(Reason::new(ReasonCode::NoCapacity, "")),
+            },
+            folded: 0,
+        };
+        let mut lines: Vec<_> = letters.chars().enumerate().map(line).collect();
+        lines.reverse();
+        lines
+    }
+
+    #[test]
+    fn what_came_three_times_is_listed_twice() {
+        for (letters, expected) in [
+            ("", None),
+            ("bb", None),
+            ("bbb", Some((2, 2))),
+            ("bbba", None),
+            ("abab", None),
+            ("ababa", None),
+            ("ababab", Some((3, 4))),
+            ("cababab", Some((4, 5))),
+            ("abcabcab", None),
+            ("abcabcabc", Some((4, 6))),
+            ("cdcdcc", None),
+            ("abcdabcdabcd", Some((5, 8))),
+        ] {
+            assert_eq!(repeated(&newest(letters)), expected, "{letters}");
+        }
+        let longest = "abbbbbbbbbbc".repeat(3);
+        assert_eq!(longest.len(), RECENT as usize);
+        assert_eq!(repeated(&newest(&longest)), Some((13, 24)));
+    }
+
+    #[test]
+    fn a_long_history_keeps_both_ends() {
+        assert_eq!(too_many(600), None);
+        assert_eq!(too_many(601), Some((100, 101)));
+    }
+}
