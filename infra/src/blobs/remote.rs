@@ -26,6 +26,7 @@ use object_store::{
     path::Path as Key,
     prefix::PrefixStore,
 };
+use rustix::io::Errno;
 use tokio::{fs::File, io::AsyncReadExt as _};
 
 use super::{
@@ -33,7 +34,10 @@ use super::{
     folder::{files, if_there},
     is_full, is_older, place,
 };
-use crate::space::{Disk, Reserve};
+use crate::{
+    descriptors,
+    space::{Disk, Reserve},
+};
 
 /// One request carries a smaller blob as a whole. S3 allows 10,000 parts and wants 5 MiB in each: so the largest blob is
 /// 80 GB.
@@ -243,7 +247,7 @@ fn key(digest: &Digest) -> Key {
 }
 
 /// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching the blobs.
-fn unavailable(error: impl Error + 'static) -> BlobError {
+fn unavailable(error: impl Error + Send + Sync + 'static) -> BlobError {
     let causes = || {
         std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
             (*error).source()
@@ -251,6 +255,9 @@ fn unavailable(error: impl Error + 'static) -> BlobError {
     };
     if causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full)) {
         return BlobError::Full;
+    }
+    if descriptors::ran_out(&error) {
+        return BlobError::Io { path: PathBuf::new(), source: io::Error::from(Errno::MFILE) };
     }
     let (shown, root) = (error.to_string(), causes().last().map(ToString::to_string).unwrap_or_default());
     // An HTTP client says no more than that a request failed; why, only the last cause tells.
