@@ -201,7 +201,10 @@ pub(crate) async fn delete(
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     app.wishes.admit(id, Instant::now()).map_err(|wait| {
         let seconds = wait.as_secs_f64().ceil();
-        let detail = format!("scenario {id} was stopped and started too often; try again in {seconds} s");
+        let most = app.config.limits.starts_a_minute;
+        let detail = format!(
+            "scenario {id} was stopped and started more than {most} times a minute (`max_starts_min`); try again in {seconds} s"
+        );
         Problem::new(ErrorCode::TooBusy, detail)
     })?;
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;

@@ -157,8 +157,8 @@ impl Store for SqliteStore {
         checked
     }
 
-    async fn trim(&self, age: Duration) -> Result<()> {
-        self.0.room.despite_full(|| housekeeping::trim(&self.0, age)).await
+    async fn trim(&self, keep: Keep) -> Result<()> {
+        self.0.room.despite_full(|| housekeeping::trim(&self.0, keep)).await
     }
 
     async fn drop_results(&self, age: Duration) -> Result<()> {
