@@ -6,11 +6,23 @@
 
 use crate::store::HistoryEntry;
 
-/// Lines at most. A scenario whose changes never repeat in a way that [`repeated`] sees would write without end.
-const MAX: i64 = 600;
-/// Of a history that is longer, the beginning stays, and then the end.
-const BEGINNING: i64 = 100;
-const END: i64 = 400;
+/// Lines at most, if nobody says otherwise: some 200 kB. A scenario whose changes never repeat in a way that [`repeated`] sees would
+/// write without end.
+pub const HISTORY_LINES: u32 = 600;
+
+/// Fewer say nothing, and would not hold what [`repeated`] looks at.
+pub const LEAST_HISTORY_LINES: u32 = 60;
+
+/// Of a history that is too long, a sixth stays as its beginning, and then two thirds as its end.
+const BEGINNING: i64 = 6;
+const END: (i64, i64) = (2, 3);
+
+/// When something is written, and how many lines of history it may leave.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub now: i64,
+    pub most: u32,
+}
 
 /// So many are kept in any case: the life of a scenario that nothing happened to has half as many, and costs no look back.
 pub(crate) const WHOLE: i64 = 8;
@@ -21,9 +33,11 @@ const CYCLE: usize = 12;
 /// As many of the newest lines as [`repeated`] wants to see.
 pub(crate) const RECENT: u32 = 3 * CYCLE as u32;
 
-/// Of a history of `lines`, too long or not: how many lines to leave out behind how many. Not one at a time.
-pub(crate) fn too_many(lines: i64) -> Option<(i64, i64)> {
-    (lines > MAX).then_some((BEGINNING, lines - BEGINNING - END))
+/// Of a history of `lines` that has more than `most`: how many lines to leave out behind how many. Not one at a time.
+pub(crate) fn too_many(lines: i64, most: u32) -> Option<(i64, i64)> {
+    let most = i64::from(most);
+    let (beginning, end) = (most / BEGINNING, most * END.0 / END.1);
+    (lines > most).then_some((beginning, lines - beginning - end))
 }
 
 /// The first and the last line of those that only say what the lines on both sides of them say, too: changes that came three times in
@@ -97,7 +111,8 @@ mod tests {
 
     #[test]
     fn a_long_history_keeps_both_ends() {
-        assert_eq!(too_many(600), None);
-        assert_eq!(too_many(601), Some((100, 101)));
+        assert_eq!(too_many(600, 600), None);
+        assert_eq!(too_many(601, 600), Some((100, 101)));
+        assert_eq!(too_many(900, 60), Some((10, 850)));
     }
 }

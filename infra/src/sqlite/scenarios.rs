@@ -11,7 +11,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{Database, now_us, outbox};
 use crate::{
-    history,
+    history::{self, Moment},
     row::RowExt as _,
     sql::{artifacts, one_more, part, signed, to_json, unsigned},
     store::{
@@ -125,7 +125,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
         insert.bind(new.id.to_string()).execute(&mut *tx).await?;
     }
     let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
-    add_history(&mut tx, new.id, now, first).await?;
+    add_history(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
     wake_up(&mut tx, new.id, now, new.traceparent).await?;
     let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
     tx.commit().await?;
@@ -175,6 +175,7 @@ pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired)
     };
     let (before, traceparent) = (record(&row)?, row.col("traceparent")?);
     let now = now_us();
+    let at = Moment { now, most: db.history_lines };
     if before.desired != Desired::Deleted {
         let is_new = before.desired != desired;
         let restarts =
@@ -189,9 +190,9 @@ pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired)
         let line =
             Line { from: Some(before.state), to: before.state, desired, generation: before.generation, reason: None };
         if restarts {
-            move_state(&mut tx, id, now, Line { to: ScenarioState::Pending, ..line }).await?;
+            move_state(&mut tx, id, at, Line { to: ScenarioState::Pending, ..line }).await?;
         } else if is_new {
-            add_history(&mut tx, id, now, line).await?;
+            add_history(&mut tx, id, at, line).await?;
         }
     }
     wake_up(&mut tx, id, now, traceparent).await?;
@@ -258,12 +259,12 @@ pub(super) struct Line<'a> {
 
 /// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
 /// `line.from` in this transaction.
-pub(super) async fn move_state(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+pub(super) async fn move_state(conn: &mut SqliteConnection, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
     if let Some(from) = line.from {
         from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     }
-    set_state(conn, id, now, line).await?;
-    add_history(conn, id, now, line).await
+    set_state(conn, id, at.now, line).await?;
+    add_history(conn, id, at, line).await
 }
 
 /// State and reason, without history: for a new reason of the same kind.
@@ -273,10 +274,10 @@ pub(super) async fn set_state(conn: &mut SqliteConnection, id: ScenarioId, now: 
     Ok(())
 }
 
-pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
     let lines: i64 = sqlx::query_scalar(ADD_HISTORY)
         .bind(id.to_string())
-        .bind(now)
+        .bind(at.now)
         .bind(line.generation)
         .bind(line.from.map(ScenarioState::as_str))
         .bind(line.to.as_str())
@@ -284,15 +285,15 @@ pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, now
         .bind(line.reason.map(to_json).transpose()?)
         .fetch_one(&mut *conn)
         .await?;
-    let Some((first, last)) = to_fold(conn, id, lines).await? else { return Ok(()) };
+    let Some((first, last)) = to_fold(conn, id, at.most, lines).await? else { return Ok(()) };
     for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
         sqlx::query(statement).bind(id.to_string()).bind(first).bind(last).execute(&mut *conn).await?;
     }
     Ok(())
 }
 
-/// The first and the last line of those that are not kept, of a history of `lines`.
-async fn to_fold(conn: &mut SqliteConnection, id: ScenarioId, lines: i64) -> Result<Option<(i64, i64)>> {
+/// The first and the last line of those that are not kept, of a history of `lines` that may have `most`.
+async fn to_fold(conn: &mut SqliteConnection, id: ScenarioId, most: u32, lines: i64) -> Result<Option<(i64, i64)>> {
     if lines <= history::WHOLE {
         return Ok(None);
     }
@@ -302,7 +303,7 @@ async fn to_fold(conn: &mut SqliteConnection, id: ScenarioId, lines: i64) -> Res
     if let Some(repeated) = history::repeated(&recent) {
         return Ok(Some(repeated));
     }
-    let Some((behind, count)) = history::too_many(lines) else { return Ok(None) };
+    let Some((behind, count)) = history::too_many(lines, most) else { return Ok(None) };
     let span = sqlx::query(SPAN).bind(id.to_string()).bind(behind).bind(count).fetch_one(conn).await?;
     Ok(Some((span.col("first")?, span.col("last")?)))
 }

@@ -234,7 +234,7 @@ fn deletions_and_heartbeats_need_no_room_on_the_disk() {
     let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let data = disk.folder.join("data");
-        let sqlite = Sqlite::open_with(&data, Reserve::Share).await.unwrap();
+        let sqlite = Sqlite::open_with(&data, Reserve::Share, HISTORY_LINES).await.unwrap();
         let (store, bus) = (sqlite.store(), sqlite.bus());
         let ids = [insert_scenario(&sqlite).await, insert_scenario(&sqlite).await];
         let rows = (0..2_000).map(|n| prediction(ids[0], n)).collect();
@@ -267,7 +267,7 @@ fn a_full_disk_is_told_from_a_database_that_is_away() {
     let name = "sqlite::tests::a_full_disk_is_told_from_a_database_that_is_away";
     let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
-        let sqlite = Sqlite::open_with(&disk.folder.join("data"), Reserve::Share).await.unwrap();
+        let sqlite = Sqlite::open_with(&disk.folder.join("data"), Reserve::Share, HISTORY_LINES).await.unwrap();
         sqlite.store().ping().await.unwrap();
         // As long as somebody reads from it, the log does not begin anew in the room it has.
         let mut reader = sqlite.store.0.reader.begin().await.unwrap();
@@ -337,7 +337,7 @@ async fn speed() {
         // Beside the executable: a temporary folder may be in memory.
         let folder = std::env::current_exe().unwrap();
         let data = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
-        let sqlite = Sqlite::open_as(data.path(), Reserve::NONE, synchronous).await.unwrap();
+        let sqlite = Sqlite::open_as(data.path(), Reserve::NONE, HISTORY_LINES, synchronous).await.unwrap();
         let id = insert_scenario(&sqlite).await;
         let payload = serde_json::to_vec(&prediction(id, 0)).unwrap();
 

@@ -76,6 +76,8 @@ impl Default for Keep {
     }
 }
 
+pub use crate::history::{HISTORY_LINES, LEAST_HISTORY_LINES};
+
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
 #[async_trait]

@@ -222,30 +222,30 @@ fn without_repetition() -> impl Iterator<Item = usize> {
 }
 
 pub(crate) async fn a_long_history_keeps_its_beginning_and_its_end(backend: &impl StoreBackend) {
-    let world = World::new(backend).await;
+    let world = World::on(backend.store_with(60).await).await;
     let id = world.create("any").await.id;
     let state = ScenarioState::Pending;
     world.done(Action::Explain { scenario_id: id, state, reason: reason(ReasonCode::WorkerCrash) }).await;
     let mut cursor = None;
-    for (n, letter) in without_repetition().take(1500).enumerate() {
+    for (n, letter) in without_repetition().take(300).enumerate() {
         let code = [ReasonCode::NoCapacity, ReasonCode::PluginError, ReasonCode::OutOfMemory][letter];
         world.done(Action::Explain { scenario_id: id, state, reason: reason(code) }).await;
-        if n == 300 {
+        if n == 40 {
             cursor = history(&world.store, id).await.last().map(|line| line.sequence);
         }
-        if n % 100 == 50 {
+        if n % 20 == 10 {
             let lines = history(&world.store, id).await;
-            assert!(lines.len() <= 601, "{}", lines.len());
+            assert!(lines.len() <= 61, "{}", lines.len());
             assert!(lines.is_sorted_by(|a, b| a.sequence < b.sequence));
             assert_eq!(kept_and_folded(&lines), 3 + n as u64, "each change is there, or counted");
         }
     }
     let lines = history(&world.store, id).await;
     assert_eq!((lines[0].from, lines[0].to), (None, state));
-    assert!(lines[..100].iter().chain(&lines[101..]).all(|line| line.folded == 0) && lines[100].folded > 800);
+    assert!(lines[..10].iter().chain(&lines[11..]).all(|line| line.folded == 0) && lines[10].folded > 200);
     // Whoever had read to a line that is gone goes on behind it.
     let rest = world.store.history(id, cursor, 1000).await.unwrap();
-    assert_eq!(rest, lines[100..]);
+    assert_eq!(rest, lines[10..]);
 }
 
 pub(crate) async fn deleted_stays_deleted(backend: &impl StoreBackend) {
