@@ -137,7 +137,8 @@ impl Default for Limits {
             // A scenario is in each order to a runner, in each page of a list and in the database
             // twice.
             configs_bytes: 256 << 10,
-            // As long as one of them may take: thirty-two that are slow on purpose must not hold a request, and a turn, for minutes.
+            // As long as one of them may take: thirty-two that are slow on purpose must not hold a request,
+            // and a turn, for minutes.
             configs_time: Duration::from_secs(60),
             // Four times the connections that read from an embedded database.
             pages_at_once: 16,

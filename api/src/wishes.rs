@@ -13,8 +13,8 @@ use std::{
 
 use framehook_core::ids::ScenarioId;
 
-/// This share of a minute's wishes (a sixth) may come at once: a person who changes their mind, or a client that repeats what was not
-/// answered.
+/// This share of a minute's wishes (a sixth) may come at once: a person who changes their mind, or a client
+/// that repeats what was not answered.
 const BURST: u32 = 6;
 /// Scenarios with a wish in the last seconds. Beyond it all is forgiven: the memory matters more.
 const MAX_SCENARIOS: usize = 10_000;

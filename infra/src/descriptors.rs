@@ -1,4 +1,5 @@
-//! When a process has no file descriptor left: "not now" rather than "no", because others end and give theirs back.
+//! When a process has no file descriptor left: "not now" rather than "no", because others end and give theirs
+//! back.
 
 use std::{error::Error, io};
 

@@ -1,13 +1,13 @@
-//! How much of a scenario's history is kept: which of its lines go, and which line counts them. Pure; the statements are those of
-//! each adapter.
+//! How much of a scenario's history is kept: which of its lines go, and which line counts them. Pure; the
+//! statements are those of each adapter.
 //!
-//! Invariants: lines go in one piece, and the line behind them counts them (`folded`), so lines and counts together are always
-//! all changes there were. The first lines and the last ones stay.
+//! Invariants: lines go in one piece, and the line behind them counts them (`folded`), so lines and counts
+//! together are always all changes there were. The first lines and the last ones stay.
 
 use crate::store::HistoryEntry;
 
-/// Lines at most, if nobody says otherwise: some 200 kB. A scenario whose changes never repeat in a way that [`repeated`] sees would
-/// write without end.
+/// Lines at most, if nobody says otherwise: some 200 kB. A scenario whose changes never repeat in a way that
+/// [`repeated`] sees would write without end.
 pub const HISTORY_LINES: u32 = 600;
 
 /// Fewer say nothing, and would not hold what [`repeated`] looks at.
@@ -24,24 +24,27 @@ pub(crate) struct Moment {
     pub most: u32,
 }
 
-/// So many are kept in any case: the life of a scenario that nothing happened to has half as many, and costs no look back.
+/// So many are kept in any case: the life of a scenario that nothing happened to has half as many, and costs
+/// no look back.
 pub(crate) const WHOLE: i64 = 8;
 
-/// Changes of the longest cycle that is looked for: to be stopped, started and to lose two workers takes a scenario twelve.
+/// Changes of the longest cycle that is looked for: to be stopped, started and to lose two workers takes a
+/// scenario twelve.
 const CYCLE: usize = 12;
 
 /// As many of the newest lines as [`repeated`] wants to see.
 pub(crate) const RECENT: u32 = 3 * CYCLE as u32;
 
-/// Of a history of `lines` that has more than `most`: how many lines to leave out behind how many. Not one at a time.
+/// Of a history of `lines` that has more than `most`: how many lines to leave out behind how many. Not one at
+/// a time.
 pub(crate) fn too_many(lines: i64, most: u32) -> Option<(i64, i64)> {
     let most = i64::from(most);
     let (beginning, end) = (most / BEGINNING, most * END.0 / END.1);
     (lines > most).then_some((beginning, lines - beginning - end))
 }
 
-/// The first and the last line of those that only say what the lines on both sides of them say, too: changes that came three times in
-/// a row. `newest` are the newest lines, the newest first.
+/// The first and the last line of those that only say what the lines on both sides of them say, too: changes
+/// that came three times in a row. `newest` are the newest lines, the newest first.
 pub(crate) fn repeated(newest: &[HistoryEntry]) -> Option<(i64, i64)> {
     // When, in which generation and in which words is what differs each time.
     let change =

@@ -363,7 +363,8 @@ async fn a_scenario_is_not_stopped_and_started_without_end() {
     app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
 }
 
-/// Each of them within its own time; all together hold a request, and its turns, no longer than a scenario may take.
+/// Each of them within its own time; all together hold a request, and its turns, no longer than a scenario
+/// may take.
 #[tokio::test]
 async fn plugins_that_judge_slowly_are_judged_together() {
     let limit = Duration::from_millis(500);

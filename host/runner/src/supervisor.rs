@@ -89,7 +89,8 @@ impl StopCause {
 pub(crate) enum Setback {
     /// Another try may help.
     Retry(Reason),
-    /// Another try will, once the runner has again what it lacks: nothing that the scenario could be blamed for.
+    /// Another try will, once the runner has again what it lacks: nothing that the scenario could be blamed
+    /// for.
     Wait(Reason),
     /// None will.
     Fatal(Reason),

@@ -122,7 +122,8 @@ impl Blobs {
         Self::open_with(data, shared, Reserve::NONE).await
     }
 
-    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`, and of that of a shared folder.
+    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`, and of that of a
+    /// shared folder.
     pub async fn open_with(data: &Path, shared: Option<Shared>, reserve: Reserve) -> Result<Self> {
         // What is not UTF-8 is no setting of a store.
         let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));

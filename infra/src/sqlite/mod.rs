@@ -94,7 +94,8 @@ impl Sqlite {
         Self::open_with(data, Reserve::NONE, HISTORY_LINES).await
     }
 
-    /// The same, and takes nothing in that would not leave `reserve`; a scenario's history has `history_lines` at most.
+    /// The same, and takes nothing in that would not leave `reserve`; a scenario's history has
+    /// `history_lines` at most.
     pub async fn open_with(data: &Path, reserve: Reserve, history_lines: u32) -> Result<Self, OpenError> {
         Self::open_as(data, reserve, history_lines, SYNCHRONOUS).await
     }

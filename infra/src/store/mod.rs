@@ -208,12 +208,13 @@ pub trait Store: Send + Sync + 'static {
 
     async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
 
-    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]: nothing is taken in, but
-    /// what is there can be read and deleted.
+    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]:
+    /// nothing is taken in, but what is there can be read and deleted.
     async fn ping(&self) -> Result<()>;
 
-    /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left
-    /// of purged ones; readies the store for the results of the next days where that takes something.
+    /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what
+    /// is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left of purged ones;
+    /// readies the store for the results of the next days where that takes something.
     async fn trim(&self, keep: Keep) -> Result<()>;
 
     /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie in partitions, whole

@@ -48,9 +48,9 @@ async fn starve() {
         let history = world.history(&clip, 1);
         let failed = history.iter().find(|status| status.phase == P::Failed);
         assert!(failed.is_none(), "{failed:?}");
-        let waits = history.iter().filter(|status| status.phase == P::Recovering);
+        let mut waits = history.iter().filter(|status| status.phase == P::Recovering);
         let times: BTreeSet<_> = waits.clone().filter_map(|status| status.retry_at).collect();
-        (times.len() >= WAITS).then(|| waits.last().unwrap().clone())
+        (times.len() >= WAITS).then(|| waits.next_back().unwrap().clone())
     };
     let waiting = world.bus.wait("more tries than a fault is worth", waits).await;
     let reason = waiting.reason.unwrap();
