@@ -109,7 +109,7 @@ impl Default for UploadCaps {
     }
 }
 
-/// Most bytes of what many requests bring and many answers hold.
+/// How much one client, one scenario or one plugin may make this API carry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The items of one page; what does not fit is behind its cursor.
@@ -118,6 +118,12 @@ pub struct Limits {
     pub config_bytes: usize,
     /// Those of all hooks of a scenario.
     pub configs_bytes: usize,
+    /// For all hooks of a scenario to judge theirs.
+    pub configs_time: Duration,
+    /// Pages that are read at a time; a request for another one waits.
+    pub pages_at_once: usize,
+    /// How often one scenario may be stopped and started in a minute.
+    pub starts_a_minute: u32,
 }
 
 impl Default for Limits {
@@ -131,6 +137,13 @@ impl Default for Limits {
             // A scenario is in each order to a runner, in each page of a list and in the database
             // twice.
             configs_bytes: 256 << 10,
+            // As long as one of them may take: thirty-two that are slow on purpose must not hold a request,
+            // and a turn, for minutes.
+            configs_time: Duration::from_secs(60),
+            // Four times the connections that read from an embedded database.
+            pages_at_once: 16,
+            // A worker takes about a second to start.
+            starts_a_minute: 60,
         }
     }
 }
@@ -144,9 +157,6 @@ impl UploadCaps {
         }
     }
 }
-
-/// Pages that are read at a time: four times the connections that read from an embedded database.
-const PAGE_TURNS: usize = 16;
 
 /// What every handler shares.
 pub(crate) struct App {
@@ -180,8 +190,8 @@ impl App {
         let hot = hot::Hot::new(cache);
         let probes = probe::Probes::new(&config);
         let accepted_configs = hooks::AcceptedConfigs::default();
-        let wishes = wishes::Wishes::default();
-        let page_turns = tokio::sync::Semaphore::new(PAGE_TURNS);
+        let wishes = wishes::Wishes::new(config.limits.starts_a_minute);
+        let page_turns = tokio::sync::Semaphore::new(config.limits.pages_at_once);
         let artifact_writes = tokio::sync::Mutex::default();
         Self { config, store, bus, blobs, hot, probes, accepted_configs, wishes, page_turns, artifact_writes, draining }
     }

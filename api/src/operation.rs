@@ -9,6 +9,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, message::Topic, state::ScenarioState};
+use framehook_infra::store::StoreError;
 use jiff::Timestamp;
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -47,6 +48,9 @@ pub(crate) struct Readiness {
     /// Why the message bus does not answer. Requests are served all the same; what was posted is passed on later.
     #[serde(skip_serializing_if = "Option::is_none")]
     bus: Option<String>,
+    /// Why nothing is taken in. Everything else is served, above all what makes room.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disk: Option<String>,
 }
 
 /// Requests can be served: the database answers
@@ -59,14 +63,21 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
         return Err(Problem::new(ErrorCode::Unavailable, "this instance is stopping; ask another"));
     }
     let store = answers("the database", READY_LIMIT, async {
-        app.store.ping().await?;
-        app.store.runners().await
+        let disk = match app.store.ping().await {
+            Err(StoreError::Short(shortage)) => Some(shortage.to_string()),
+            Err(StoreError::Full(_)) => {
+                Some("the disk of the database is full: delete something, or make room".to_owned())
+            }
+            outcome => outcome.map(|()| None)?,
+        };
+        Ok::<_, StoreError>((app.store.runners().await?, disk))
     });
-    let (runners, bus) = tokio::join!(store, answers("the message bus", BUS_LIMIT, app.bus.ping()));
-    let runners = runners.map_err(|why| Problem::new(ErrorCode::Unavailable, format!("{why}; retry in a moment")))?;
+    let (store, bus) = tokio::join!(store, answers("the message bus", BUS_LIMIT, app.bus.ping()));
+    let (runners, disk) =
+        store.map_err(|why| Problem::new(ErrorCode::Unavailable, format!("{why}; retry in a moment")))?;
     let now = Timestamp::now();
     let runners_alive = runners.iter().filter(|r| !r.lost && r.expires_at > now).count();
-    Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err() }))
+    Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err(), disk }))
 }
 
 /// What a server says to a probe within this time; in words, if it does not. Its own words stay in the log: they may hold

@@ -27,9 +27,6 @@ use crate::{
     source,
 };
 
-/// For all hooks of a scenario to judge their configurations, as long as one may take: thirty-two
-/// that are slow on purpose must not hold a request, and a turn, for minutes.
-const HOOKS_LIMIT: Duration = Duration::from_secs(60);
 /// One line on a screen, with room for other scripts.
 const MAX_NAME: usize = 200;
 /// Each hook is an instance of a plugin with up to 256 MiB of its own.
@@ -41,11 +38,10 @@ const MAX_PATH: usize = 4096;
 /// Of what exists, in a message.
 const MAX_LISTED: usize = 10;
 
-fn too_slow() -> Problem {
+fn too_slow(limit: Duration) -> Problem {
     let detail = format!(
-        "the plugins took longer than {} s to judge their configurations; those that accepted theirs are remembered, so \
-         the same request may succeed later",
-        HOOKS_LIMIT.as_secs()
+        "the plugins took longer than {limit:?} to judge their configurations (`max_configs_s`); those that accepted theirs are \
+         remembered, so the same request may succeed later"
     );
     Problem::new(ErrorCode::TooBusy, detail).field("plugins")
 }
@@ -66,7 +62,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
         Ok::<_, Problem>((pre, hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?))
     };
-    let (pre, post) = timeout(HOOKS_LIMIT, hooks).await.map_err(|_| too_slow())??;
+    let limit = app.config.limits.configs_time;
+    let (pre, post) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
 
     // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
     let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());

@@ -201,7 +201,10 @@ pub(crate) async fn delete(
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     app.wishes.admit(id, Instant::now()).map_err(|wait| {
         let seconds = wait.as_secs_f64().ceil();
-        let detail = format!("scenario {id} was stopped and started too often; try again in {seconds} s");
+        let most = app.config.limits.starts_a_minute;
+        let detail = format!(
+            "scenario {id} was stopped and started more than {most} times a minute (`max_starts_min`); try again in {seconds} s"
+        );
         Problem::new(ErrorCode::TooBusy, detail)
     })?;
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
@@ -223,8 +226,9 @@ pub(crate) struct PageParameters {
 
 /// Every change of a scenario's state, oldest first
 ///
-/// A history has at most 600 lines: of a longer one the first 100 and the last 400 or more are
-/// kept, and the line behind the gap says how many are not.
+/// Of changes that come again and again, such as a crash and its restart, the first time and the last one are
+/// listed. A history has at most 600 lines (setting `max_history_lines`): of a longer one the first 100 and
+/// the last 400 or more are kept. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses(

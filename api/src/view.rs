@@ -131,8 +131,8 @@ pub struct HistoryView {
     pub to: ScenarioState,
     pub desired: Desired,
     pub reason: Option<Reason>,
-    /// Lines before this one that are not kept, of a history that had become too long; absent:
-    /// none.
+    /// Lines before this one that are not kept: the same changes as on both sides of the gap, or what was in
+    /// the middle of a history that had become too long; absent: none.
     #[serde(skip_serializing_if = "is_zero")]
     pub folded: u64,
 }

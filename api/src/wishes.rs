@@ -13,25 +13,30 @@ use std::{
 
 use framehook_core::ids::ScenarioId;
 
-/// One wish in this time, for as long as somebody likes: a worker takes about as long to start.
-const PERIOD: Duration = Duration::from_secs(1);
-/// At once: a person who changes their mind, or a client that repeats what was not answered.
-const BURST: u32 = 10;
-/// Scenarios with a wish in the last ten seconds. Beyond it all is forgiven: the memory matters
-/// more.
+/// This share of a minute's wishes (a sixth) may come at once: a person who changes their mind, or a client
+/// that repeats what was not answered.
+const BURST: u32 = 6;
+/// Scenarios with a wish in the last seconds. Beyond it all is forgiven: the memory matters more.
 const MAX_SCENARIOS: usize = 10_000;
 
-/// Of each scenario, when all its wishes will have had their time.
-#[derive(Default)]
-pub(crate) struct Wishes(Mutex<HashMap<ScenarioId, Instant>>);
+pub(crate) struct Wishes {
+    /// One in this time, for as long as somebody likes.
+    period: Duration,
+    /// Of each scenario, when all its wishes will have had their time.
+    paid: Mutex<HashMap<ScenarioId, Instant>>,
+}
 
 impl Wishes {
+    pub(crate) fn new(a_minute: u32) -> Self {
+        Self { period: Duration::from_secs(60) / a_minute.max(1), paid: Mutex::default() }
+    }
+
     /// Counts a wish.
     ///
     /// # Errors
     /// When there were too many: how long to wait for the next.
     pub(crate) fn admit(&self, id: ScenarioId, now: Instant) -> Result<(), Duration> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
         if all.len() >= MAX_SCENARIOS {
             all.retain(|_, paid| *paid > now);
             if all.len() >= MAX_SCENARIOS {
@@ -40,10 +45,12 @@ impl Wishes {
         }
         let paid = all.entry(id).or_insert(now);
         let ahead = paid.saturating_duration_since(now);
-        if let Some(wait) = ahead.checked_sub(PERIOD * (BURST - 1)).filter(|wait| !wait.is_zero()) {
+        // The first one is free.
+        let at_once = (Duration::from_secs(60) / BURST).saturating_sub(self.period);
+        if let Some(wait) = ahead.checked_sub(at_once).filter(|wait| !wait.is_zero()) {
             return Err(wait);
         }
-        *paid = now + ahead + PERIOD;
+        *paid = now + ahead + self.period;
         Ok(())
     }
 }
@@ -54,22 +61,34 @@ mod tests {
 
     #[test]
     fn some_at_once_then_one_in_a_while() {
-        let (wishes, id, start) = (Wishes::default(), ScenarioId::generate(), Instant::now());
+        let (wishes, id, start) = (Wishes::new(60), ScenarioId::generate(), Instant::now());
+        let period = Duration::from_secs(1);
         assert_eq!((0..20).filter(|_| wishes.admit(id, start).is_ok()).count(), 10);
-        assert_eq!(wishes.admit(id, start), Err(PERIOD));
+        assert_eq!(wishes.admit(id, start), Err(period));
         assert!(wishes.admit(ScenarioId::generate(), start).is_ok(), "others are not concerned");
-        assert!(wishes.admit(id, start + PERIOD).is_ok());
-        assert!(wishes.admit(id, start + PERIOD).is_err());
-        let later = start + PERIOD * 60;
+        assert!(wishes.admit(id, start + period).is_ok());
+        assert!(wishes.admit(id, start + period).is_err());
+        let later = start + period * 60;
         assert_eq!((0..20).filter(|_| wishes.admit(id, later).is_ok()).count(), 10, "as much as at first, and no more");
     }
 
     #[test]
+    fn it_is_as_patient_as_it_was_told_to_be() {
+        let (id, start) = (ScenarioId::generate(), Instant::now());
+        for (a_minute, at_once) in [(1, 1), (6, 1), (12, 2), (600, 100)] {
+            let wishes = Wishes::new(a_minute);
+            assert_eq!((0..1000).filter(|_| wishes.admit(id, start).is_ok()).count(), at_once, "{a_minute} a minute");
+            let period = Duration::from_secs(60) / a_minute;
+            assert_eq!(wishes.admit(id, start).unwrap_err(), period);
+        }
+    }
+
+    #[test]
     fn it_forgets_whom_it_need_not_know() {
-        let (wishes, start) = (Wishes::default(), Instant::now());
+        let (wishes, start) = (Wishes::new(60), Instant::now());
         for _ in 0..2 * MAX_SCENARIOS {
             assert!(wishes.admit(ScenarioId::generate(), start).is_ok());
         }
-        assert!(wishes.0.lock().unwrap().len() <= MAX_SCENARIOS);
+        assert!(wishes.paid.lock().unwrap().len() <= MAX_SCENARIOS);
     }
 }

@@ -167,9 +167,9 @@ impl ClusterOptions {
     }
 
     /// Connects, and makes or updates the tables.
-    pub(crate) async fn store(&self) -> anyhow::Result<SharedStore> {
+    pub(crate) async fn store(&self, history_lines: u32) -> anyhow::Result<SharedStore> {
         let url = self.database_url()?;
-        let postgres = Postgres::connect(url, CONNECTIONS).await?;
+        let postgres = Postgres::connect_with(url, CONNECTIONS, history_lines).await?;
         info!("connected to PostgreSQL at {}", without_secrets(url));
         Ok(postgres.store())
     }

@@ -7,6 +7,7 @@ use framehook_core::{
     log_budget::LogLimits,
     size::{LEAST_PREDICTION, MAX_PREDICTION},
 };
+use framehook_infra::store::{HISTORY_LINES, LEAST_HISTORY_LINES};
 use serde::{Deserialize, Serialize};
 
 /// What somebody set; absent means "as it is".
@@ -27,6 +28,34 @@ pub(crate) struct LimitOptions {
     #[arg(long, env = "FRAMEHOOK_MAX_CONFIGS_KIB", value_name = "KIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     max_configs_kib: Option<usize>,
+
+    /// Longest that all hooks of a scenario together may take to judge their configurations, in
+    /// seconds [default: 60]
+    #[arg(long, env = "FRAMEHOOK_MAX_CONFIGS_S", value_name = "S")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_configs_s: Option<u64>,
+
+    /// Most pages of predictions that are read at a time; a request for another one waits
+    /// [default: 16]
+    #[arg(long, env = "FRAMEHOOK_MAX_PAGES_AT_ONCE", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_pages_at_once: Option<usize>,
+
+    /// Most stops and starts of a scenario in a minute, a sixth of them at once [default: 60]
+    #[arg(long, env = "FRAMEHOOK_MAX_STARTS_MIN", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_starts_min: Option<u32>,
+
+    /// Most lines of a scenario's history; of a longer one, lines in its middle are counted and
+    /// not kept [default: 600]
+    #[arg(long, env = "FRAMEHOOK_MAX_HISTORY_LINES", value_name = "N")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_history_lines: Option<u32>,
+
+    /// Days after which messages that could not be read are removed [default: 30]
+    #[arg(long, env = "FRAMEHOOK_KEEP_DEAD_LETTERS_DAYS", value_name = "DAYS")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keep_dead_letters_days: Option<u32>,
 
     /// Largest prediction of one frame, in KiB of JSON; a hook that makes it larger has failed on
     /// the frame [default: 256]
@@ -70,6 +99,11 @@ pub(crate) struct Limits {
     pub(crate) max_page_mib: u64,
     pub(crate) max_config_kib: usize,
     pub(crate) max_configs_kib: usize,
+    pub(crate) max_configs_s: u64,
+    pub(crate) max_pages_at_once: usize,
+    pub(crate) max_starts_min: u32,
+    pub(crate) max_history_lines: u32,
+    pub(crate) keep_dead_letters_days: u32,
     pub(crate) max_prediction_kib: usize,
     pub(crate) max_prediction_mib_s: u64,
     pub(crate) max_log_lines: u32,
@@ -83,6 +117,12 @@ impl Default for Limits {
             max_page_mib: 8,
             max_config_kib: 64,
             max_configs_kib: 256,
+            // The reasons stand beside those of the libraries.
+            max_configs_s: framehook_api::Limits::default().configs_time.as_secs(),
+            max_pages_at_once: framehook_api::Limits::default().pages_at_once,
+            max_starts_min: framehook_api::Limits::default().starts_a_minute,
+            max_history_lines: HISTORY_LINES,
+            keep_dead_letters_days: 30,
             max_prediction_kib: MAX_PREDICTION >> 10,
             max_prediction_mib_s: 4,
             max_log_lines: LogLimits::default().lines,
@@ -100,12 +140,32 @@ const MAX_KIB: u64 = 1 << 20;
 /// The body of a request has a MiB.
 const MAX_CONFIG_KIB: u64 = 1 << 10;
 
+/// Clients and balancers have given up by then.
+const MAX_CONFIGS_S: u64 = 3600;
+
+/// More than there are connections to ask for them.
+const MAX_PAGES: u64 = 1 << 16;
+
+/// A thousand a second: no limit, but a number that its arithmetic can divide a minute by.
+const MAX_STARTS_MIN: u64 = 60_000;
+
+/// Some 30 MB of one scenario.
+const MAX_HISTORY_LINES: u64 = 100_000;
+
+/// A century.
+const MAX_DAYS: u64 = 36_500;
+
 impl Limits {
     pub(crate) fn check(&self) -> anyhow::Result<()> {
         for (name, value, least, most) in [
             ("max_page_mib", self.max_page_mib, 1, MAX_MIB),
             ("max_config_kib", self.max_config_kib as u64, 1, MAX_CONFIG_KIB),
             ("max_configs_kib", self.max_configs_kib as u64, 1, MAX_CONFIG_KIB),
+            ("max_configs_s", self.max_configs_s, 1, MAX_CONFIGS_S),
+            ("max_pages_at_once", self.max_pages_at_once as u64, 1, MAX_PAGES),
+            ("max_starts_min", self.max_starts_min.into(), 1, MAX_STARTS_MIN),
+            ("max_history_lines", self.max_history_lines.into(), LEAST_HISTORY_LINES.into(), MAX_HISTORY_LINES),
+            ("keep_dead_letters_days", self.keep_dead_letters_days.into(), 1, MAX_DAYS),
             ("max_prediction_kib", self.max_prediction_kib as u64, LEAST_PREDICTION as u64 >> 10, MAX_KIB),
             ("max_prediction_mib_s", self.max_prediction_mib_s, 1, MAX_MIB),
             ("max_log_lines", self.max_log_lines.into(), 2, MAX_KIB),

@@ -10,7 +10,7 @@ use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
 use framehook_confine::keep_memory_private;
 use framehook_core::{ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
-use framehook_infra::{private, seal::Key};
+use framehook_infra::{private, seal::Key, store::Keep};
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -93,6 +93,9 @@ pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<K
             page_bytes: settings.limits.max_page_mib << 20,
             config_bytes: settings.limits.max_config_kib << 10,
             configs_bytes: settings.limits.max_configs_kib << 10,
+            configs_time: Duration::from_secs(settings.limits.max_configs_s),
+            pages_at_once: settings.limits.max_pages_at_once,
+            starts_a_minute: settings.limits.max_starts_min,
         },
         require_versions: settings.limits.require_versions,
         lame_duck: Duration::ZERO,
@@ -127,7 +130,8 @@ fn memory_caps(settings: &Settings) -> MemoryCaps {
 
 pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
     let keep_results = settings.keep_results_days.map(|days| DAY * days);
-    OrchestratorConfig { keep_results, ..OrchestratorConfig::default() }
+    let keep = Keep { dead_letters: DAY * settings.limits.keep_dead_letters_days, ..Keep::default() };
+    OrchestratorConfig { keep_results, keep, ..OrchestratorConfig::default() }
 }
 
 pub(crate) fn runner_config(

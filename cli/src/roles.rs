@@ -33,7 +33,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let config =
         ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, &confine(&settings)?, cluster.key()?)? };
     let listener = listen(&settings).await?;
-    let (store, bus) = (cluster.store().await?, cluster.bus().await?);
+    let (store, bus) = (cluster.store(settings.limits.max_history_lines).await?, cluster.bus().await?);
     let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
     let cache = cluster.cache()?;
     announce("api", &listener, &settings)?;
@@ -57,7 +57,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.database_url().and(cluster.brokers())?;
     let listener = listen(&settings).await?;
-    let (store, bus) = (cluster.store().await?, cluster.bus().await?);
+    let (store, bus) = (cluster.store(settings.limits.max_history_lines).await?, cluster.bus().await?);
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -92,7 +92,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
 
 /// Makes or updates the tables, and ends.
 pub(crate) async fn migrate(settings: Settings) -> anyhow::Result<()> {
-    settings.cluster.store().await?;
+    settings.cluster.store(settings.limits.max_history_lines).await?;
     println!("the tables are those of framehook {}", env!("CARGO_PKG_VERSION"));
     Ok(())
 }

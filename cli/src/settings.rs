@@ -459,6 +459,7 @@ mod tests {
             ("max_picture_side = 20000", "at most 16384"),
             ("max_video_mib = 17592186044416", "max_video_mib"),
             ("[limits]\nmax_page_mib = 0", "limits.max_page_mib is 0"),
+            ("[limits]\nmax_starts_min = 60001", "limits.max_starts_min is 60001; it must be 1 to 60000"),
             ("[limits]\nmax_prediction_kib = 199", "it must be 200 to"),
             ("[limits]\nmax_pag_mib = 1", "max_pag_mib"),
         ] {

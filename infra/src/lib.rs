@@ -6,6 +6,8 @@
 pub mod blobs;
 pub mod bus;
 pub mod cache;
+pub mod descriptors;
+mod history;
 pub mod kafka;
 pub mod metrics;
 pub mod postgres;

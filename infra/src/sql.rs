@@ -67,20 +67,6 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
     all
 }
 
-/// Lines of a scenario's history, at most. A scenario that is stopped and started again and again,
-/// or whose hook is ill and well by turns, would write without end.
-pub(crate) const MAX_HISTORY: i64 = 600;
-/// Of a history that is longer, the beginning stays, and then the end; what is between is folded
-/// into a number.
-pub(crate) const HISTORY_BEGINNING: i64 = 100;
-const HISTORY_END: i64 = 400;
-
-/// How many lines behind the beginning of a history of `lines` are to be folded now. Not one at a
-/// time.
-pub(crate) fn lines_to_fold(lines: i64) -> Option<i64> {
-    (lines > MAX_HISTORY).then_some(lines - HISTORY_BEGINNING - HISTORY_END)
-}
-
 /// Rows to look for: with one behind those that are wanted, there are more.
 pub(crate) fn one_more(limit: Limit) -> i64 {
     i64::from(limit.rows) + 1

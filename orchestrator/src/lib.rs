@@ -23,7 +23,7 @@ use std::time::Duration;
 use framehook_core::{ids::Epoch, message::Topic, planner::Timing};
 use framehook_infra::{
     bus::{BusError, SharedBus},
-    store::{SharedStore, StoreError},
+    store::{Keep, SharedStore, StoreError},
 };
 use tokio::{
     sync::Mutex,
@@ -49,7 +49,7 @@ pub struct OrchestratorConfig {
     pub scan: Duration,
     /// How often what nobody needs any more is removed, and how old it is by then.
     pub trim: Duration,
-    pub keep: Duration,
+    pub keep: Keep,
     /// How long predictions are kept; `None`: until their scenario is deleted.
     pub keep_results: Option<Duration>,
     pub timing: Timing,
@@ -63,8 +63,7 @@ impl Default for OrchestratorConfig {
             runner_term: Duration::from_secs(10),
             scan: Duration::from_secs(1),
             trim: Duration::from_secs(3600),
-            // A person who looks for what went wrong yesterday still finds its messages.
-            keep: Duration::from_secs(48 * 3600),
+            keep: Keep::default(),
             keep_results: None,
             timing: Timing::default(),
         }

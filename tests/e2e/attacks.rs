@@ -52,7 +52,8 @@ const ATTACKS: &[Attack] = &[
 #[test]
 fn the_neighbour_of_every_attack_is_not_disturbed() {
     // Sources of this machine, because there are no others here.
-    let platform = Platform::with_demo(&patient(&["--source-network", "127.0.0.0/8"]));
+    // And less time for hooks that judge their configurations as slowly as they can.
+    let platform = Platform::with_demo(&patient(&["--source-network", "127.0.0.0/8", "--max-configs-s", "20"]));
     let kept = contents(&platform);
     let neighbour = Neighbour::moves_in(platform.url());
     let mut fell = Vec::new();

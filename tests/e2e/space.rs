@@ -123,6 +123,9 @@ fn a_disk_without_a_byte_left_is_left_through_the_api() {
     disk.fill_but(0);
     wait_for("results to wait", DEADLINE, || platform.log().contains("frames could not be published").then_some(()));
     is_well(&platform);
+    // A balancer goes on sending those who delete.
+    let why = platform.read("/readyz")["disk"].take();
+    assert!(why.as_str().is_some_and(|why| why.contains("MiB of the disk are free")), "{why}");
     for id in [&running, &done] {
         assert_eq!(platform.delete(&format!("/scenario/{id}")).status, 204);
         assert_eq!(platform.delete(&format!("/scenario/{id}")).status, 204, "again");
@@ -137,6 +140,7 @@ fn a_disk_without_a_byte_left_is_left_through_the_api() {
     });
     platform.completed(&id, FRAMES);
     is_well(&platform);
+    assert_eq!(platform.read("/readyz")["disk"], Value::Null);
 }
 
 #[test]

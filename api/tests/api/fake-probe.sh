@@ -9,6 +9,7 @@ case "$verb" in
         config=$(cat)
         case "$config" in
             *trap*) kill -9 $$ ;;
+            *slow*) exec tail -f /dev/null ;;
             *'"min_score":3'*) echo '{"problems": [{"path": "/min_score", "message": "3 is greater than the maximum of 1"}]}' ;;
             *refuse*) echo '{"problems": [{"path": "/labels/1", "message": "is refused by the plugin"}]}' ;;
             *) echo '{"problems": []}' ;;

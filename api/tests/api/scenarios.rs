@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::{body::Body, http::Request};
 use serde_json::{Value, json};
 
@@ -353,7 +355,31 @@ async fn a_scenario_is_not_stopped_and_started_without_end() {
     // Ten at once, and one a second that this took.
     assert!(refused.len() > 10, "{}", refused.len());
     let problem = refused[0].problem(429, "too_busy");
-    assert!(problem["detail"].as_str().unwrap().contains("too often"), "{problem}");
+    assert!(
+        problem["detail"].as_str().unwrap().contains("more than 60 times a minute (`max_starts_min`)"),
+        "{problem}"
+    );
     wish(other, "stop").await.ok(200);
     app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
+}
+
+/// Each of them within its own time; all together hold a request, and its turns, no longer than a scenario
+/// may take.
+#[tokio::test]
+async fn plugins_that_judge_slowly_are_judged_together() {
+    let limit = Duration::from_millis(500);
+    let app = TestApp::stocked().await.with(|config| config.limits.configs_time = limit);
+    let slow = |plugin: &str| json!([{"use": plugin, "config": {"min_score": 0.5}}, {"use": plugin, "config": {"slow": true}}]);
+    let mut scenario = smallest();
+    scenario["plugins"] = json!({"pre": slow("gate"), "post": slow("yolo")});
+    for path in ["/scenario/check", "/scenario/init"] {
+        let answer = app.post(path, scenario.to_string()).await;
+        let problem = answer.problem(429, "too_busy");
+        assert!(answer.headers.contains_key("retry-after"));
+        assert_eq!(problem["field"], "plugins");
+        assert!(problem["detail"].as_str().unwrap().contains("500ms to judge their configurations (`max_configs_s`)"));
+    }
+    // Its own time is the plugin's fault, that of all is not.
+    scenario["plugins"] = json!({"post": [{"use": "yolo", "config": {"min_score": 3}}]});
+    app.post("/scenario/check", scenario.to_string()).await.problem(422, "invalid_plugin_config");
 }

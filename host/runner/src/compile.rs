@@ -118,7 +118,7 @@ impl Compiler {
         let name = format!("{}@{}", plugin.name, plugin.version);
         let broken = |what: &str, e: io::Error| {
             let message = format!("plugin {name} could not be compiled: {what}: {e}");
-            Setback::Retry(Reason::new(ReasonCode::WorkerCrash, message))
+            Setback::of(&e, Reason::new(ReasonCode::WorkerCrash, message))
         };
         let refused = |why: String| {
             let message = format!("plugin {name} could not be compiled: {why}");

@@ -124,7 +124,8 @@ impl Fetch<'_> {
         };
         let found = found.map_err(|error| {
             self.log(&format!("{} cannot be resolved: {error}", url.host_str().unwrap_or_default()));
-            self.retry(ReasonCode::SourceUnreachable, "cannot be reached: its host, or one it leads to, is not known")
+            let what = "cannot be reached: its host, or one it leads to, is not known";
+            Setback::of(&error, self.reason(ReasonCode::SourceUnreachable, what))
         })?;
         let networks = &self.config.source_networks;
         let (allowed, refused): (Vec<_>, Vec<_>) =
@@ -206,7 +207,8 @@ impl Fetch<'_> {
         }
         self.log(&format!("cannot be fetched: {cause}"));
         let what = if error.is_connect() { "no connection could be made" } else { "the connection broke off" };
-        self.retry(ReasonCode::SourceUnreachable, format!("cannot be fetched: {what}"))
+        let reason = self.reason(ReasonCode::SourceUnreachable, format!("cannot be fetched: {what}"));
+        Setback::of(&error, reason)
     }
 
     fn log(&self, what: &str) {
@@ -215,7 +217,8 @@ impl Fetch<'_> {
 
     fn not_stored(&self, error: &io::Error) -> Setback {
         self.log(&format!("cannot be stored in {}: {error}", self.config.recordings_dir.display()));
-        self.retry(ReasonCode::StorageFull, "cannot be stored: the runner's disk takes no more; free space there")
+        let what = "cannot be stored: the runner's disk takes no more; free space there";
+        Setback::of(error, self.reason(ReasonCode::StorageFull, what))
     }
 
     fn no_room(&self, shortage: Shortage) -> Setback {
@@ -223,7 +226,11 @@ impl Fetch<'_> {
     }
 
     fn retry(&self, code: ReasonCode, what: impl Display) -> Setback {
-        Setback::Retry(Reason::new(code, format!("the source {} {what}", self.address)))
+        Setback::Retry(self.reason(code, what))
+    }
+
+    fn reason(&self, code: ReasonCode, what: impl Display) -> Reason {
+        Reason::new(code, format!("the source {} {what}", self.address))
     }
 
     fn fatal(&self, code: ReasonCode, what: impl Display) -> Setback {

@@ -94,13 +94,13 @@ impl Workshop {
         self.blobs.verified(digest).await.map_err(|error| {
             // The log has the addresses and paths that the store names.
             tracing::warn!(%digest, "blob: {error}");
-            let why = match error {
+            let why = match &error {
                 BlobError::Unavailable(_) => "the shared blob store is not available".to_owned(),
                 BlobError::Io { source, .. } => source.kind().to_string(),
                 told => told.to_string(),
             };
             let message = format!("the {kind} {name} ({digest}) cannot be used: {why}");
-            Setback::Retry(Reason::new(ReasonCode::BlobUnavailable, message))
+            Setback::of(&error, Reason::new(ReasonCode::BlobUnavailable, message))
         })
     }
 }

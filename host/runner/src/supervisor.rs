@@ -3,7 +3,7 @@
 //!
 //! Invariant: while a recording is fetched no slot is taken, so a slow server keeps nobody else waiting.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::{
     job::{Job, Outcome},
@@ -13,7 +13,7 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     spec::ResolvedSource,
 };
-use framehook_infra::{bus::SharedBus, telemetry};
+use framehook_infra::{bus::SharedBus, descriptors, telemetry};
 use jiff::Timestamp;
 use tempfile::TempPath;
 use tokio::{sync::watch, time::sleep};
@@ -89,14 +89,28 @@ impl StopCause {
 pub(crate) enum Setback {
     /// Another try may help.
     Retry(Reason),
+    /// Another try will, once the runner has again what it lacks: nothing that the scenario could be blamed
+    /// for.
+    Wait(Reason),
     /// None will.
     Fatal(Reason),
+}
+
+impl Setback {
+    /// What `error` means, which is worth a retry for that reason: unless no descriptor was left.
+    pub(crate) fn of(error: &(dyn Error + 'static), reason: Reason) -> Self {
+        if !descriptors::ran_out(error) {
+            return Self::Retry(reason);
+        }
+        let message = "the runner has no file descriptor left; it goes on as soon as there are some (`ulimit -n`)";
+        Self::Wait(Reason::new(ReasonCode::NoCapacity, message))
+    }
 }
 
 /// What one try came to.
 enum Tried {
     Ended(WorkerPhase, Reason),
-    Retry(Reason),
+    Setback(Setback),
 }
 
 /// One of the steps that lead to a first frame, as part of the scenario's trace.
@@ -173,16 +187,15 @@ impl Deployment {
                 cause = stop_asked(&mut self.stop) => return Some((WorkerPhase::Stopped, cause.reason())),
                 fetched = fetch::fetch(&shared.workshop.config, scenario, &url, |so_far| tell(Some(so_far))) => fetched,
             };
-            let reason = match fetched {
+            let setback = match fetched {
                 Ok(recording) => {
                     self.recording = Some(recording);
                     tell(None);
                     return None;
                 }
-                Err(Setback::Fatal(reason)) => return Some((WorkerPhase::Failed, reason)),
-                Err(Setback::Retry(reason)) => reason,
+                Err(setback) => setback,
             };
-            if let Some(end) = self.recover(reason).await {
+            if let Some(end) = self.recover(setback).await {
                 return Some(end);
             }
         }
@@ -210,31 +223,41 @@ impl Deployment {
     /// Starts workers until one ends for good, or a stop is asked for.
     async fn keep_alive(&mut self) -> (WorkerPhase, Reason) {
         loop {
-            let reason = match self.try_once().await {
+            let setback = match self.try_once().await {
                 Tried::Ended(phase, reason) => {
                     self.flush().await;
                     return (phase, reason);
                 }
-                Tried::Retry(reason) => reason,
+                Tried::Setback(setback) => setback,
             };
-            if let Some(end) = self.recover(reason).await {
+            if let Some(end) = self.recover(setback).await {
                 return end;
             }
         }
     }
 
     /// Waits until it is time for another try; gives the end of the deployment if there is none.
-    async fn recover(&mut self, reason: Reason) -> Option<(WorkerPhase, Reason)> {
+    async fn recover(&mut self, setback: Setback) -> Option<(WorkerPhase, Reason)> {
+        let (reason, counts) = match setback {
+            Setback::Retry(reason) => (reason, true),
+            Setback::Wait(reason) => (reason, false),
+            Setback::Fatal(reason) => return Some((WorkerPhase::Failed, reason)),
+        };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
-        metrics::global().restarts.inc();
         self.update(|status| {
             status.phase = WorkerPhase::Recovering;
             status.reason = Some(reason.clone());
         });
         // What was read is published before the next worker is told where to go on.
         self.flush().await;
-        self.attempt += 1;
         let backoff = &self.shared.workshop.config.backoff;
+        if !counts {
+            // Often enough for what others give back at any time, and seldom enough for a log.
+            let cause = self.wait(backoff.base).await?;
+            return Some((WorkerPhase::Stopped, cause.reason()));
+        }
+        metrics::global().restarts.inc();
+        self.attempt += 1;
         let worth = ending::restarts(reason.code, self.last_read.is_some(), backoff.max_attempts);
         if self.attempt > worth {
             return Some((WorkerPhase::Failed, given_up(reason, worth)));
@@ -271,10 +294,11 @@ impl Deployment {
         };
         let job = match prepared {
             Ok(job) => job,
-            Err(Setback::Retry(reason)) => return Tried::Retry(self.presentable(reason, None)),
+            Err(Setback::Retry(reason)) => return Tried::Setback(Setback::Retry(self.presentable(reason, None))),
             Err(Setback::Fatal(reason)) => {
                 return Tried::Ended(WorkerPhase::Failed, self.presentable(reason, None));
             }
+            Err(wait) => return Tried::Setback(wait),
         };
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
@@ -283,7 +307,7 @@ impl Deployment {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
-                return Tried::Retry(Reason::new(ReasonCode::WorkerCrash, message));
+                return Tried::Setback(Setback::of(&error, Reason::new(ReasonCode::WorkerCrash, message)));
             }
         };
         let end = Session::new(self, worker).run().await;
@@ -311,10 +335,10 @@ impl Deployment {
             (End::Reported(Outcome::Failed, reason), _) => Tried::Ended(WorkerPhase::Failed, reason),
             // However it went down: it shall not come back.
             (_, Some(cause)) => Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Retry(reason),
+            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Setback(Setback::Retry(reason)),
             (End::Reported(Outcome::Stopped, reason), None) => {
                 let message = format!("the worker stopped without being asked to: {}", reason.message);
-                Tried::Retry(Reason::new(ReasonCode::WorkerCrash, message))
+                Tried::Setback(Setback::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
             }
         }
     }

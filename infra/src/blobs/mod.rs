@@ -122,7 +122,8 @@ impl Blobs {
         Self::open_with(data, shared, Reserve::NONE).await
     }
 
-    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`.
+    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`, and of that of a
+    /// shared folder.
     pub async fn open_with(data: &Path, shared: Option<Shared>, reserve: Reserve) -> Result<Self> {
         // What is not UTF-8 is no setting of a store.
         let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
@@ -139,7 +140,7 @@ impl Blobs {
         blocking(move || {
             let folder = Folder::open(&data)?;
             let remote = match &shared {
-                Some(shared) => Remote::open(&shared.url, &data, environment)?,
+                Some(shared) => Remote::open(&shared.url, &data, reserve, environment)?,
                 None => None,
             };
             let cache_bytes = shared.map_or(u64::MAX, |shared| shared.cache_bytes);
@@ -160,6 +161,14 @@ impl Blobs {
 
     /// Begins a blob of at most `cap_bytes`.
     pub async fn begin(&self, cap_bytes: u64) -> Result<Upload> {
+        if let Some(remote) = &self.inner.remote {
+            // Said before the bytes come, rather than behind them.
+            remote.admit(0)?;
+        }
+        self.begin_here(cap_bytes).await
+    }
+
+    async fn begin_here(&self, cap_bytes: u64) -> Result<Upload> {
         Upload::begin(self.inner.folder.temporary(), Arc::clone(&self.inner.disk), cap_bytes).await
     }
 
@@ -168,6 +177,7 @@ impl Blobs {
     pub async fn commit(&self, staged: Staged) -> Result<Digest> {
         let digest = staged.digest.clone();
         if let Some(remote) = &self.inner.remote {
+            remote.admit(staged.size)?;
             remote.put(&digest, &staged.path).await?;
         }
         self.keep(staged).await?;
@@ -212,7 +222,7 @@ impl Blobs {
         #[cfg(test)]
         self.inner.fetches.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         // Its size was capped when it was uploaded.
-        let mut upload = self.begin(u64::MAX).await?;
+        let mut upload = self.begin_here(u64::MAX).await?;
         remote.get(digest, &mut upload).await?;
         let staged = upload.finish().await?;
         if staged.digest != *digest {

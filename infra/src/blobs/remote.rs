@@ -26,12 +26,17 @@ use object_store::{
     path::Path as Key,
     prefix::PrefixStore,
 };
+use rustix::io::Errno;
 use tokio::{fs::File, io::AsyncReadExt as _};
 
 use super::{
     BlobError, Result, Upload, blocking, digest_of,
     folder::{files, if_there},
     is_full, is_older, place,
+};
+use crate::{
+    descriptors,
+    space::{Disk, Reserve},
 };
 
 /// One request carries a smaller blob as a whole. S3 allows 10,000 parts and wants 5 MiB in each: so the largest blob is
@@ -53,13 +58,20 @@ pub(super) struct Remote {
     store: Arc<dyn ObjectStore>,
     /// Of `file://`.
     folder: Option<PathBuf>,
+    /// The one that this folder lies on. How much room a bucket has nobody can ask.
+    disk: Option<Arc<Disk>>,
     /// Without credentials.
     shown: String,
 }
 
 impl Remote {
     /// None, if the folder of `url` is that of `data`: then nothing is remote.
-    pub(super) fn open(url: &str, data: &Path, environment: Vec<(String, String)>) -> Result<Option<Self>> {
+    pub(super) fn open(
+        url: &str,
+        data: &Path,
+        reserve: Reserve,
+        environment: Vec<(String, String)>,
+    ) -> Result<Option<Self>> {
         let shown = without_credentials(url);
         let unusable = || BlobError::Url(shown.clone());
         if let Some(folder) = url.strip_prefix("file://") {
@@ -67,14 +79,20 @@ impl Remote {
             if !folder.is_absolute() {
                 return Err(unusable());
             }
-            let store = local(&folder, data)?;
-            return Ok(store.map(|store| Self { store: Arc::new(store), folder: Some(folder), shown }));
+            let Some(store) = local(&folder, data)? else { return Ok(None) };
+            let disk = Some(Arc::new(Disk::new(&folder, reserve)));
+            return Ok(Some(Self { store: Arc::new(store), folder: Some(folder), disk, shown }));
         }
         let (bucket, prefix) = bucket_and_prefix(url).ok_or_else(unusable)?;
         let store = s3(bucket, environment)?;
         let store: Arc<dyn ObjectStore> =
             if prefix.is_empty() { Arc::new(store) } else { Arc::new(PrefixStore::new(store, prefix)) };
-        Ok(Some(Self { store, folder: None, shown }))
+        Ok(Some(Self { store, folder: None, disk: None, shown }))
+    }
+
+    /// Lets `bytes` in, if that leaves the reserve.
+    pub(super) fn admit(&self, bytes: u64) -> Result<()> {
+        self.disk.as_ref().map_or(Ok(()), |disk| Ok(disk.admit(bytes)?))
     }
 
     /// Stores the file at `path`, again if it is there already: so a damaged one is replaced, and its time says when it was last
@@ -229,7 +247,7 @@ fn key(digest: &Digest) -> Key {
 }
 
 /// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching the blobs.
-fn unavailable(error: impl Error + 'static) -> BlobError {
+fn unavailable(error: impl Error + Send + Sync + 'static) -> BlobError {
     let causes = || {
         std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
             (*error).source()
@@ -237,6 +255,9 @@ fn unavailable(error: impl Error + 'static) -> BlobError {
     };
     if causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full)) {
         return BlobError::Full;
+    }
+    if descriptors::ran_out(&error) {
+        return BlobError::Io { path: PathBuf::new(), source: io::Error::from(Errno::MFILE) };
     }
     let (shown, root) = (error.to_string(), causes().last().map(ToString::to_string).unwrap_or_default());
     // An HTTP client says no more than that a request failed; why, only the last cause tells.

@@ -65,12 +65,16 @@ impl World {
     }
 
     async fn open(&self, data: &Path, cache_bytes: u64) -> Result<Blobs> {
+        self.open_with(data, cache_bytes, Reserve::NONE).await
+    }
+
+    async fn open_with(&self, data: &Path, cache_bytes: u64, reserve: Reserve) -> Result<Blobs> {
         let (url, environment) = match &self.shared {
-            None => return Blobs::open(data).await,
+            None => return Blobs::open_with(data, None, reserve).await,
             Some(Kind::Folder) => (format!("file://{}", self.root().display()), vec![]),
             Some(Kind::S3(s3)) => (format!("s3://{}/some/prefix", S3::BUCKET), s3.environment()),
         };
-        Blobs::open_in(data, Some(Shared { url, cache_bytes }), Reserve::NONE, environment).await
+        Blobs::open_in(data, Some(Shared { url, cache_bytes }), reserve, environment).await
     }
 
     fn root(&self) -> PathBuf {

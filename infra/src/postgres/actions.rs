@@ -17,6 +17,7 @@ use super::{
     scenarios::{self, Line},
 };
 use crate::{
+    history::Moment,
     row::RowExt as _,
     sql::to_json,
     store::{Fenced, Result, ScenarioRecord, StoreError},
@@ -75,8 +76,8 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
     if !orchestrator::leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
     }
-    let now = now_us(&mut tx).await?;
-    if !execute(&mut tx, now, action).await? {
+    let at = Moment { now: now_us(&mut tx).await?, most: db.history_lines };
+    if !execute(&mut tx, at, action).await? {
         return Ok(Fenced::Stale);
     }
     tx.commit().await?;
@@ -87,11 +88,12 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
 }
 
 /// `false`: the state the action starts from is gone, and nothing was written.
-async fn execute(conn: &mut PgConnection, now: i64, action: &Action) -> Result<bool> {
+async fn execute(conn: &mut PgConnection, at: Moment, action: &Action) -> Result<bool> {
+    let now = at.now;
     match action {
         Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after } => {
             let place = Place { runner_id, incarnation: *incarnation };
-            deploy(conn, now, *scenario_id, *from, *generation, place, *resume_after).await
+            deploy(conn, at, *scenario_id, *from, *generation, place, *resume_after).await
         }
         Action::RepeatDeploy { scenario_id, generation } => repeat_deploy(conn, now, *scenario_id, *generation).await,
         Action::Stop { scenario_id, generation, runner_id, incarnation } => {
@@ -103,7 +105,7 @@ async fn execute(conn: &mut PgConnection, now: i64, action: &Action) -> Result<b
         }
         Action::MoveScenario { scenario_id, from, to, reason } => {
             let Some(scenario) = in_state(conn, *scenario_id, *from).await? else { return Ok(false) };
-            scenarios::move_state(conn, *scenario_id, now, line(&scenario, *to, reason.as_ref())).await?;
+            scenarios::move_state(conn, *scenario_id, at, line(&scenario, *to, reason.as_ref())).await?;
             Ok(true)
         }
         Action::Explain { scenario_id, state, reason } => {
@@ -112,7 +114,7 @@ async fn execute(conn: &mut PgConnection, now: i64, action: &Action) -> Result<b
             scenarios::set_state(conn, *scenario_id, now, line).await?;
             // A message that only counts on (such as a number of failures) would fill the history.
             if scenario.reason.map(|r| r.code) != reason.as_ref().map(|r| r.code) {
-                scenarios::add_history(conn, *scenario_id, now, line).await?;
+                scenarios::add_history(conn, *scenario_id, at, line).await?;
             }
             Ok(true)
         }
@@ -143,7 +145,7 @@ struct Place<'a> {
 
 async fn deploy(
     conn: &mut PgConnection,
-    now: i64,
+    at: Moment,
     id: ScenarioId,
     from: ScenarioState,
     generation: Generation,
@@ -176,12 +178,12 @@ async fn deploy(
         .bind(&runner_id.0)
         .bind(incarnation.0)
         .bind(to_json(&order)?)
-        .bind(now)
+        .bind(at.now)
         .execute(&mut *conn)
         .await?;
     sqlx::query(SET_GENERATION).bind(generation).bind(id.0).execute(&mut *conn).await?;
-    scenarios::move_state(conn, id, now, moved).await?;
-    send(conn, now, id, Message::Deploy(Box::new(order))).await?;
+    scenarios::move_state(conn, id, at, moved).await?;
+    send(conn, at.now, id, Message::Deploy(Box::new(order))).await?;
     Ok(true)
 }
 

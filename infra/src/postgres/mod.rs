@@ -36,7 +36,7 @@ use tokio::{
 
 pub(crate) use error::from_code;
 
-use crate::store::{Result, SharedStore, StoreError};
+use crate::store::{HISTORY_LINES, Result, SharedStore, StoreError};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -74,6 +74,11 @@ pub struct Postgres {
 impl Postgres {
     /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an advisory lock.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, OpenError> {
+        Self::connect_with(url, connections, HISTORY_LINES).await
+    }
+
+    /// The same, and a scenario's history has `history_lines` at most.
+    pub async fn connect_with(url: &str, connections: u32, history_lines: u32) -> Result<Self, OpenError> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(OpenError::Url);
         }
@@ -93,7 +98,7 @@ impl Postgres {
             MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
             error => OpenError::Migration { server: server.clone(), why: error.to_string() },
         })?;
-        let database = Arc::new(Database { pool, outbox: Notify::new() });
+        let database = Arc::new(Database { pool, outbox: Notify::new(), history_lines });
         let store = Self { store: Arc::new(store::PostgresStore(database)) };
         let ahead = partitions::ahead(&store.store.0).await;
         ahead.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
@@ -123,6 +128,7 @@ async fn first_connection(options: &PgConnectOptions) -> sqlx::Result<()> {
 struct Database {
     pool: PgPool,
     outbox: Notify,
+    history_lines: u32,
 }
 
 impl Database {

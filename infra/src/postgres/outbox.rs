@@ -13,7 +13,7 @@ use super::{Database, actions, now_us, partitions};
 use crate::{
     row::RowExt as _,
     sql::{later, to_json},
-    store::{KEEP_DEAD_LETTERS, KEEP_DELETED, Result},
+    store::{KEEP_DELETED, Keep, Result},
 };
 
 const PUT: &str = "
@@ -78,12 +78,15 @@ pub(super) async fn mark_published(db: &Database, ids: &[Uuid]) -> Result<()> {
     Ok(tx.commit().await?)
 }
 
-pub(super) async fn trim(db: &Database, age: Duration) -> Result<()> {
+pub(super) async fn trim(db: &Database, keep: Keep) -> Result<()> {
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
-    for (statement, age) in
-        [(TRIM_OUTBOX, age), (TRIM_RUNNERS, age), (TRIM_DEAD_LETTERS, KEEP_DEAD_LETTERS), (TRIM_DELETED, KEEP_DELETED)]
-    {
+    for (statement, age) in [
+        (TRIM_OUTBOX, keep.published),
+        (TRIM_RUNNERS, keep.published),
+        (TRIM_DEAD_LETTERS, keep.dead_letters),
+        (TRIM_DELETED, KEEP_DELETED),
+    ] {
         sqlx::query(statement).bind(now.saturating_sub(later(0, age))).execute(&mut *tx).await?;
     }
     tx.commit().await?;

@@ -149,8 +149,8 @@ impl Store for PostgresStore {
         Ok(self.0.check().await?)
     }
 
-    async fn trim(&self, age: Duration) -> Result<()> {
-        self.0.retrying(|| outbox::trim(&self.0, age)).await
+    async fn trim(&self, keep: Keep) -> Result<()> {
+        self.0.retrying(|| outbox::trim(&self.0, keep)).await
     }
 
     async fn drop_results(&self, age: Duration) -> Result<()> {

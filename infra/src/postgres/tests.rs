@@ -20,7 +20,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
 use super::*;
-use crate::store::{Fenced, Limit, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
+use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -182,7 +182,7 @@ async fn days_are_made_ahead_and_dropped() {
     let rows = (0..).zip(rows).map(|(n, captured_at)| Prediction { captured_at, ..prediction(id, n) }).collect();
     assert_eq!(postgres.store().store_results(&batch(0, 1, rows)).await.unwrap(), StoreOutcome::Stored);
     let store = postgres.store();
-    store.trim(LONG).await.unwrap();
+    store.trim(Keep { published: LONG, ..Keep::default() }).await.unwrap();
     assert_eq!(days(&postgres).await, 6, "made once");
     store.drop_results(LONG * 48).await.unwrap();
     assert_eq!(days(&postgres).await, 5);

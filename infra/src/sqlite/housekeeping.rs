@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{Database, actions, now_us};
 use crate::{
     sql::later,
-    store::{KEEP_DEAD_LETTERS, KEEP_DELETED, Result},
+    store::{KEEP_DELETED, Keep, Result},
 };
 
 /// Rows of one step: a few milliseconds.
@@ -28,10 +28,13 @@ const RESULTS: &str = "
 /// As earlier releases left them.
 const PURGED: &str = "SELECT id FROM scenarios WHERE purged_at IS NOT NULL LIMIT 1";
 
-pub(super) async fn trim(db: &Database, age: Duration) -> Result<()> {
-    for (statement, age) in
-        [(PUBLISHED, age), (FORMER_LIVES, age), (DEAD_LETTERS, KEEP_DEAD_LETTERS), (DELETED, KEEP_DELETED)]
-    {
+pub(super) async fn trim(db: &Database, keep: Keep) -> Result<()> {
+    for (statement, age) in [
+        (PUBLISHED, keep.published),
+        (FORMER_LIVES, keep.published),
+        (DEAD_LETTERS, keep.dead_letters),
+        (DELETED, KEEP_DELETED),
+    ] {
         drop_older(db, statement, age).await?;
     }
     while let Some(id) = sqlx::query_scalar::<_, String>(PURGED).fetch_optional(&db.reader).await? {

@@ -46,7 +46,7 @@ use crate::{
     bus::SharedBus,
     private,
     space::{self, Disk, Reserve},
-    store::SharedStore,
+    store::{HISTORY_LINES, SharedStore},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
@@ -91,15 +91,21 @@ pub struct Sqlite {
 impl Sqlite {
     /// Opens `<data>/framehook.db`, making the folder and the tables if need be, and uses the disk until it is full.
     pub async fn open(data: &Path) -> Result<Self, OpenError> {
-        Self::open_with(data, Reserve::NONE).await
+        Self::open_with(data, Reserve::NONE, HISTORY_LINES).await
     }
 
-    /// The same, and takes nothing in that would not leave `reserve`.
-    pub async fn open_with(data: &Path, reserve: Reserve) -> Result<Self, OpenError> {
-        Self::open_as(data, reserve, SYNCHRONOUS).await
+    /// The same, and takes nothing in that would not leave `reserve`; a scenario's history has
+    /// `history_lines` at most.
+    pub async fn open_with(data: &Path, reserve: Reserve, history_lines: u32) -> Result<Self, OpenError> {
+        Self::open_as(data, reserve, history_lines, SYNCHRONOUS).await
     }
 
-    async fn open_as(data: &Path, reserve: Reserve, synchronous: SqliteSynchronous) -> Result<Self, OpenError> {
+    async fn open_as(
+        data: &Path,
+        reserve: Reserve,
+        history_lines: u32,
+        synchronous: SqliteSynchronous,
+    ) -> Result<Self, OpenError> {
         let unusable = |source| OpenError::Folder { path: data.to_owned(), source };
         private::folder(data).map_err(unusable)?;
         let lock = lock(data)?;
@@ -131,7 +137,15 @@ impl Sqlite {
             let room = Arc::clone(&room);
             async move { room.keep_ballast().await }
         });
-        let database = Arc::new(Database { reader, writer, room, outbox: Notify::new(), _chores: chores, _lock: lock });
+        let database = Arc::new(Database {
+            reader,
+            writer,
+            room,
+            outbox: Notify::new(),
+            history_lines,
+            _chores: chores,
+            _lock: lock,
+        });
         let bus = bus::EmbeddedBus::open(Arc::clone(&database)).await.map_err(|e| failed(e.into()))?;
         Ok(Self { store: Arc::new(store::SqliteStore(database)), bus: Arc::new(bus) })
     }
@@ -153,6 +167,7 @@ struct Database {
     writer: SqlitePool,
     room: Arc<Room>,
     outbox: Notify,
+    history_lines: u32,
     /// They end with this.
     _chores: JoinSet<()>,
     /// Held, not read: the kernel lets it go with the process, however that ends.

@@ -11,8 +11,9 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{Database, now_us, outbox};
 use crate::{
+    history::{self, Moment},
     row::RowExt as _,
-    sql::{HISTORY_BEGINNING, artifacts, lines_to_fold, one_more, part, signed, to_json, unsigned},
+    sql::{artifacts, one_more, part, signed, to_json, unsigned},
     store::{
         Created, HistoryEntry, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord,
         StoreError, WorkerRecord,
@@ -78,17 +79,20 @@ const ADD_HISTORY: &str = "
     INSERT INTO scenario_history (scenario_id, at, generation, from_state, to_state, desired, reason)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
     RETURNING (SELECT count(*) FROM scenario_history h WHERE h.scenario_id = ?1)";
-/// The first line that stays behind those that go says how many went. `?2`: lines that stay before
-/// them, `?3`: that go.
+const RECENT: &str = "
+    SELECT sequence, at, generation, from_state, to_state, desired, reason, folded
+    FROM scenario_history WHERE scenario_id = ?1 ORDER BY sequence DESC LIMIT ?2";
+/// The first and the last of `?3` lines behind the first `?2`.
+const SPAN: &str = "
+    SELECT min(sequence) AS first, max(sequence) AS last FROM (
+        SELECT sequence FROM scenario_history WHERE scenario_id = ?1 ORDER BY sequence LIMIT ?3 OFFSET ?2) span";
+/// The line behind those that go says how many went. `?2`, `?3`: the first and the last that go.
 const FOLD_INTO_NEXT: &str = "
     UPDATE scenario_history SET folded = folded + (
-        SELECT count(*) + sum(gone.folded) FROM (
-            SELECT folded FROM scenario_history WHERE scenario_id = ?1 ORDER BY sequence LIMIT ?3 OFFSET ?2) gone)
-    WHERE sequence = (
-        SELECT sequence FROM scenario_history WHERE scenario_id = ?1 ORDER BY sequence LIMIT 1 OFFSET ?2 + ?3)";
-const FOLD_AWAY: &str = "
-    DELETE FROM scenario_history WHERE sequence IN (
-        SELECT sequence FROM scenario_history WHERE scenario_id = ?1 ORDER BY sequence LIMIT ?3 OFFSET ?2)";
+        SELECT count(*) + sum(gone.folded) FROM scenario_history gone
+        WHERE gone.scenario_id = ?1 AND gone.sequence BETWEEN ?2 AND ?3)
+    WHERE sequence = (SELECT min(sequence) FROM scenario_history WHERE scenario_id = ?1 AND sequence > ?3)";
+const FOLD_AWAY: &str = "DELETE FROM scenario_history WHERE scenario_id = ?1 AND sequence BETWEEN ?2 AND ?3";
 const HISTORY: &str = "
     SELECT sequence, at, generation, from_state, to_state, desired, reason, folded
     FROM scenario_history WHERE scenario_id = ?1 AND sequence > ?2 ORDER BY sequence LIMIT ?3";
@@ -121,7 +125,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
         insert.bind(new.id.to_string()).execute(&mut *tx).await?;
     }
     let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
-    add_history(&mut tx, new.id, now, first).await?;
+    add_history(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
     wake_up(&mut tx, new.id, now, new.traceparent).await?;
     let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
     tx.commit().await?;
@@ -171,6 +175,7 @@ pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired)
     };
     let (before, traceparent) = (record(&row)?, row.col("traceparent")?);
     let now = now_us();
+    let at = Moment { now, most: db.history_lines };
     if before.desired != Desired::Deleted {
         let is_new = before.desired != desired;
         let restarts =
@@ -185,9 +190,9 @@ pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired)
         let line =
             Line { from: Some(before.state), to: before.state, desired, generation: before.generation, reason: None };
         if restarts {
-            move_state(&mut tx, id, now, Line { to: ScenarioState::Pending, ..line }).await?;
+            move_state(&mut tx, id, at, Line { to: ScenarioState::Pending, ..line }).await?;
         } else if is_new {
-            add_history(&mut tx, id, now, line).await?;
+            add_history(&mut tx, id, at, line).await?;
         }
     }
     wake_up(&mut tx, id, now, traceparent).await?;
@@ -254,12 +259,12 @@ pub(super) struct Line<'a> {
 
 /// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
 /// `line.from` in this transaction.
-pub(super) async fn move_state(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+pub(super) async fn move_state(conn: &mut SqliteConnection, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
     if let Some(from) = line.from {
         from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     }
-    set_state(conn, id, now, line).await?;
-    add_history(conn, id, now, line).await
+    set_state(conn, id, at.now, line).await?;
+    add_history(conn, id, at, line).await
 }
 
 /// State and reason, without history: for a new reason of the same kind.
@@ -269,10 +274,10 @@ pub(super) async fn set_state(conn: &mut SqliteConnection, id: ScenarioId, now: 
     Ok(())
 }
 
-pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
     let lines: i64 = sqlx::query_scalar(ADD_HISTORY)
         .bind(id.to_string())
-        .bind(now)
+        .bind(at.now)
         .bind(line.generation)
         .bind(line.from.map(ScenarioState::as_str))
         .bind(line.to.as_str())
@@ -280,13 +285,27 @@ pub(super) async fn add_history(conn: &mut SqliteConnection, id: ScenarioId, now
         .bind(line.reason.map(to_json).transpose()?)
         .fetch_one(&mut *conn)
         .await?;
-    if let Some(to_fold) = lines_to_fold(lines) {
-        for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
-            let fold = sqlx::query(statement).bind(id.to_string()).bind(HISTORY_BEGINNING).bind(to_fold);
-            fold.execute(&mut *conn).await?;
-        }
+    let Some((first, last)) = to_fold(conn, id, at.most, lines).await? else { return Ok(()) };
+    for statement in [FOLD_INTO_NEXT, FOLD_AWAY] {
+        sqlx::query(statement).bind(id.to_string()).bind(first).bind(last).execute(&mut *conn).await?;
     }
     Ok(())
+}
+
+/// The first and the last line of those that are not kept, of a history of `lines` that may have `most`.
+async fn to_fold(conn: &mut SqliteConnection, id: ScenarioId, most: u32, lines: i64) -> Result<Option<(i64, i64)>> {
+    if lines <= history::WHOLE {
+        return Ok(None);
+    }
+    let recent = sqlx::query(RECENT).bind(id.to_string()).bind(history::RECENT).fetch_all(&mut *conn).await?;
+    // A line that nobody can read is none that anything repeats, and keeps no scenario from going on.
+    let recent: Vec<_> = recent.iter().map_while(|row| entry(row).ok()).collect();
+    if let Some(repeated) = history::repeated(&recent) {
+        return Ok(Some(repeated));
+    }
+    let Some((behind, count)) = history::too_many(lines, most) else { return Ok(None) };
+    let span = sqlx::query(SPAN).bind(id.to_string()).bind(behind).bind(count).fetch_one(conn).await?;
+    Ok(Some((span.col("first")?, span.col("last")?)))
 }
 
 pub(super) async fn history(

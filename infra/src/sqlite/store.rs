@@ -149,11 +149,16 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        Ok(self.0.check().await?)
+        let checked = self.0.check().await.map_err(StoreError::from);
+        if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
+            // It has the numbers.
+            self.0.room.disk.admit(0)?;
+        }
+        checked
     }
 
-    async fn trim(&self, age: Duration) -> Result<()> {
-        self.0.room.despite_full(|| housekeeping::trim(&self.0, age)).await
+    async fn trim(&self, keep: Keep) -> Result<()> {
+        self.0.room.despite_full(|| housekeeping::trim(&self.0, keep)).await
     }
 
     async fn drop_results(&self, age: Duration) -> Result<()> {

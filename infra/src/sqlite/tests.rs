@@ -234,7 +234,7 @@ fn deletions_and_heartbeats_need_no_room_on_the_disk() {
     let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
         let data = disk.folder.join("data");
-        let sqlite = Sqlite::open_with(&data, Reserve::Share).await.unwrap();
+        let sqlite = Sqlite::open_with(&data, Reserve::Share, HISTORY_LINES).await.unwrap();
         let (store, bus) = (sqlite.store(), sqlite.bus());
         let ids = [insert_scenario(&sqlite).await, insert_scenario(&sqlite).await];
         let rows = (0..2_000).map(|n| prediction(ids[0], n)).collect();
@@ -259,6 +259,30 @@ fn deletions_and_heartbeats_need_no_room_on_the_disk() {
                 store.apply(epoch, &Action::Purge { scenario_id }).await.unwrap();
             }
         }
+    });
+}
+
+#[test]
+fn a_full_disk_is_told_from_a_database_that_is_away() {
+    let name = "sqlite::tests::a_full_disk_is_told_from_a_database_that_is_away";
+    let Some(disk) = SmallDisk::of(name, 32 << 20, &[]) else { return };
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let sqlite = Sqlite::open_with(&disk.folder.join("data"), Reserve::Share, HISTORY_LINES).await.unwrap();
+        sqlite.store().ping().await.unwrap();
+        // As long as somebody reads from it, the log does not begin anew in the room it has.
+        let mut reader = sqlite.store.0.reader.begin().await.unwrap();
+        sqlx::query("SELECT * FROM write_check").execute(&mut *reader).await.unwrap();
+        disk.fill_but(0);
+        while sqlite.store.0.check().await.is_ok() {}
+        // Until the next look at the disk its numbers are those from before.
+        let tell = async {
+            while let Err(StoreError::Full(_)) = sqlite.store().ping().await {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(framehook_tests::DEADLINE, tell).await.expect("the numbers are told");
+        let outcome = sqlite.store().ping().await;
+        assert!(matches!(outcome, Err(StoreError::Short(_))), "{outcome:?}");
     });
 }
 
@@ -313,7 +337,7 @@ async fn speed() {
         // Beside the executable: a temporary folder may be in memory.
         let folder = std::env::current_exe().unwrap();
         let data = tempfile::tempdir_in(folder.parent().unwrap()).unwrap();
-        let sqlite = Sqlite::open_as(data.path(), Reserve::NONE, synchronous).await.unwrap();
+        let sqlite = Sqlite::open_as(data.path(), Reserve::NONE, HISTORY_LINES, synchronous).await.unwrap();
         let id = insert_scenario(&sqlite).await;
         let payload = serde_json::to_vec(&prediction(id, 0)).unwrap();
 

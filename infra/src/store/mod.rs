@@ -56,8 +56,27 @@ pub enum StoreError {
 /// no answer for a day does not ask for the same again.
 pub const KEEP_DELETED: Duration = Duration::from_secs(24 * 3600);
 
-/// Somebody has to find the time to look at them.
-pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How old what nobody needs any more may become.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Published outbox messages, and former lives of runners.
+    pub published: Duration,
+    /// Records that could not be read.
+    pub dead_letters: Duration,
+}
+
+impl Default for Keep {
+    fn default() -> Self {
+        Self {
+            // A person who looks for what went wrong yesterday still finds its messages.
+            published: Duration::from_secs(48 * 3600),
+            // Somebody has to find the time to look at them.
+            dead_letters: Duration::from_secs(30 * 24 * 3600),
+        }
+    }
+}
+
+pub use crate::history::{HISTORY_LINES, LEAST_HISTORY_LINES};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
@@ -189,13 +208,14 @@ pub trait Store: Send + Sync + 'static {
 
     async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
 
-    /// A cheap read and a check that writes are possible.
+    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]:
+    /// nothing is taken in, but what is there can be read and deleted.
     async fn ping(&self) -> Result<()>;
 
-    /// Removes published outbox messages and former lives of runners older than `age`, dead letters after
-    /// [`KEEP_DEAD_LETTERS`], what is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left
-    /// of purged ones; readies the store for the results of the next days where that takes something.
-    async fn trim(&self, age: Duration) -> Result<()>;
+    /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what
+    /// is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left of purged ones;
+    /// readies the store for the results of the next days where that takes something.
+    async fn trim(&self, keep: Keep) -> Result<()>;
 
     /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie in partitions, whole
     /// ones go, a day late at most.

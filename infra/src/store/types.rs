@@ -92,7 +92,8 @@ pub struct HistoryEntry {
     pub to: ScenarioState,
     pub desired: Desired,
     pub reason: Option<Reason>,
-    /// Lines before this one that were folded away, because the history had become too long.
+    /// Lines before this one that were folded away: changes that came again and again, or of a history that
+    /// had become too long.
     pub folded: u64,
 }
 

@@ -17,8 +17,8 @@ use framehook_core::{
 use framehook_infra::{
     bus::SharedBus,
     store::{
-        Created, DeadLetter, Fenced, Idempotency, Limit, NewScenario, PredictionQuery, ResultBatch, ResultRow,
-        ScenarioRecord, SharedStore, StoreOutcome,
+        Created, DeadLetter, Fenced, HISTORY_LINES, Idempotency, Limit, NewScenario, PredictionQuery, ResultBatch,
+        ResultRow, ScenarioRecord, SharedStore, StoreOutcome,
     },
 };
 use jiff::Timestamp;
@@ -27,7 +27,11 @@ use uuid::Uuid;
 /// A store under test, on a database of its own.
 pub(crate) trait StoreBackend {
     /// Opens the database, for the first time or again; what was opened before has been dropped.
-    async fn store(&self) -> SharedStore;
+    async fn store_with(&self, history_lines: u32) -> SharedStore;
+
+    async fn store(&self) -> SharedStore {
+        self.store_with(HISTORY_LINES).await
+    }
 }
 
 /// A bus under test, on topics of its own.

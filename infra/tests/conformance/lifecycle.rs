@@ -11,7 +11,7 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     state::{Desired, SCENARIO_TRANSITIONS, ScenarioState, WORKER_TRANSITIONS, WorkerState},
 };
-use framehook_infra::store::{Created, Fenced, StoreError};
+use framehook_infra::store::{Created, Fenced, Keep, StoreError};
 
 use crate::fixtures::{
     CONSUMER, StoreBackend, TOPIC, World, dead_letter, move_scenario, move_worker, predictions, published, reason,
@@ -377,13 +377,17 @@ pub(crate) async fn trimming_keeps_what_is_needed(backend: &impl StoreBackend) {
     world.store.set_desired(gone, Desired::Deleted).await.unwrap();
     world.done(move_scenario(gone, ScenarioState::Pending, ScenarioState::Stopped)).await;
     purge(&world, gone).await;
+    world.store_with(vec![], vec![dead_letter(kept, None)]).await;
     for age in [Duration::from_secs(3600), Duration::ZERO] {
-        world.store.trim(age).await.unwrap();
+        world.store.trim(Keep { published: age, ..Keep::default() }).await.unwrap();
         assert_eq!(world.store.history(kept, None, 100).await.unwrap().len(), 1);
         assert!(world.store.is_purged(gone).await.unwrap(), "for a day");
         assert_eq!(world.outbox().await.len(), 1, "the last wake-up is not published yet");
         assert_eq!(world.store.runners().await.unwrap().len(), 1, "the newest life stays");
+        assert_eq!(world.delivery(kept).await.inbox.unreadable, 1, "for a month");
     }
+    world.store.trim(Keep { dead_letters: Duration::ZERO, ..Keep::default() }).await.unwrap();
+    assert_eq!(world.delivery(kept).await.inbox.unreadable, 0);
 }
 
 pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {

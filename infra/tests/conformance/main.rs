@@ -47,6 +47,8 @@ macro_rules! store_suite {
                 a_page_of_scenarios_is_bounded_by_bytes,
                 wishing_twice_is_wishing_once,
                 wishing_from_every_state,
+                wishes_that_come_again_and_again_are_counted,
+                crashes_that_come_again_and_again_are_counted,
                 a_long_history_keeps_its_beginning_and_its_end,
                 deleted_stays_deleted,
                 unknown_scenarios_are_not_found,

@@ -28,7 +28,7 @@ impl Database {
 }
 
 impl StoreBackend for Database {
-    async fn store(&self) -> SharedStore {
-        Postgres::connect(&self.url, CONNECTIONS).await.unwrap().store()
+    async fn store_with(&self, history_lines: u32) -> SharedStore {
+        Postgres::connect_with(&self.url, CONNECTIONS, history_lines).await.unwrap().store()
     }
 }

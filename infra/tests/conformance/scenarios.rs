@@ -3,12 +3,14 @@
 use framehook_core::{
     ids::ScenarioId,
     message::Message,
-    state::{Desired, ScenarioState},
+    planner::Action,
+    reason::{Reason, ReasonCode},
+    state::{Desired, ScenarioState, WorkerState},
 };
 use framehook_infra::store::{Created, HistoryEntry, Limit, Rows, ScenarioFilter, SharedStore};
 use tokio::task::JoinSet;
 
-use crate::fixtures::{StoreBackend, World, rows, scenario, with_key};
+use crate::fixtures::{StoreBackend, World, move_worker, reason, rows, scenario, with_key};
 
 async fn history(store: &SharedStore, id: ScenarioId) -> Vec<HistoryEntry> {
     store.history(id, None, 1000).await.unwrap()
@@ -164,31 +166,86 @@ pub(crate) async fn wishing_from_every_state(backend: &impl StoreBackend) {
 }
 
 /// A user, or a program, that stops and starts without end.
-pub(crate) async fn a_long_history_keeps_its_beginning_and_its_end(backend: &impl StoreBackend) {
+pub(crate) async fn wishes_that_come_again_and_again_are_counted(backend: &impl StoreBackend) {
     let store = backend.store().await;
     let new = scenario("any");
     store.create_scenario(new.clone()).await.unwrap();
-    let (mut wishes, mut cursor) = (0, None);
-    for desired in [Desired::Stopped, Desired::Running].into_iter().cycle().take(1500) {
+    let mut all = history(&store, new.id).await;
+    for desired in [Desired::Stopped, Desired::Running].into_iter().cycle().take(100) {
         store.set_desired(new.id, desired).await.unwrap();
-        wishes += 1;
-        if wishes == 300 {
-            cursor = history(&store, new.id).await.last().map(|line| line.sequence);
-        }
-        if wishes % 100 == 50 {
-            let lines = history(&store, new.id).await;
-            assert!(lines.len() <= 601, "{}", lines.len());
-            assert!(lines.is_sorted_by(|a, b| a.sequence < b.sequence));
-            let folded: u64 = lines.iter().map(|line| line.folded).sum();
-            assert_eq!(lines.len() as u64 + folded, 1 + wishes, "each change is there, or counted");
-        }
+        all.extend(history(&store, new.id).await.pop());
     }
     let lines = history(&store, new.id).await;
-    assert_eq!((lines[0].from, lines[0].to), (None, ScenarioState::Pending));
-    assert!(lines[..100].iter().chain(&lines[101..]).all(|line| line.folded == 0) && lines[100].folded > 800);
+    assert!(lines.len() <= 10, "{lines:#?}");
+    assert_eq!(kept_and_folded(&lines), 101, "each change is there, or counted");
+    assert_eq!((&lines[..4], &lines[lines.len() - 1]), (&all[..4], &all[100]), "the first time and the last");
+}
+
+/// Deployed, running, lost, in generations and words that differ.
+pub(crate) async fn crashes_that_come_again_and_again_are_counted(backend: &impl StoreBackend) {
+    use ScenarioState as S;
+    let world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    let mut before = S::Pending;
+    for generation in 1..=40 {
+        let reason = Some(Reason::new(ReasonCode::WorkerCrash, format!("crash {generation}")));
+        world.done(world.deploy(id, before, generation)).await;
+        world.done(Action::MoveScenario { scenario_id: id, from: S::Deploying, to: S::Running, reason: None }).await;
+        world.done(Action::MoveScenario { scenario_id: id, from: S::Running, to: S::Recovering, reason }).await;
+        world.done(move_worker(id, generation, WorkerState::Pending, WorkerState::Lost)).await;
+        before = S::Recovering;
+    }
+    let lines = history(&world.store, id).await;
+    assert!(lines.len() <= 12, "{lines:#?}");
+    assert_eq!(kept_and_folded(&lines), 121);
+    let words = |line: &HistoryEntry| line.reason.as_ref().map(|reason| reason.message.clone());
+    assert_eq!((words(&lines[3]), words(&lines[lines.len() - 1])), (Some("crash 1".into()), Some("crash 40".into())));
+    // Another reason is another change.
+    let reason = Some(Reason::new(ReasonCode::OutOfMemory, ""));
+    world.done(world.deploy(id, before, 41)).await;
+    world.done(Action::MoveScenario { scenario_id: id, from: S::Deploying, to: S::Recovering, reason }).await;
+    let lines = history(&world.store, id).await;
+    assert_eq!(kept_and_folded(&lines), 123);
+    let [.., crash, _, other] = &lines[..] else { panic!("{lines:#?}") };
+    assert_eq!((words(crash), words(other)), (Some("crash 40".into()), Some(String::new())));
+}
+
+fn kept_and_folded(lines: &[HistoryEntry]) -> u64 {
+    lines.len() as u64 + lines.iter().map(|line| line.folded).sum::<u64>()
+}
+
+/// Of three letters, none of which any sequence of them follows that stands before it: nothing repeats.
+fn without_repetition() -> impl Iterator<Item = usize> {
+    // Differences of the Thue-Morse sequence.
+    let thue_morse = |n: usize| n.count_ones() as usize % 2;
+    (0..).map(move |n| (3 + thue_morse(n + 1) - thue_morse(n)) % 3)
+}
+
+pub(crate) async fn a_long_history_keeps_its_beginning_and_its_end(backend: &impl StoreBackend) {
+    let world = World::on(backend.store_with(60).await).await;
+    let id = world.create("any").await.id;
+    let state = ScenarioState::Pending;
+    world.done(Action::Explain { scenario_id: id, state, reason: reason(ReasonCode::WorkerCrash) }).await;
+    let mut cursor = None;
+    for (n, letter) in without_repetition().take(300).enumerate() {
+        let code = [ReasonCode::NoCapacity, ReasonCode::PluginError, ReasonCode::OutOfMemory][letter];
+        world.done(Action::Explain { scenario_id: id, state, reason: reason(code) }).await;
+        if n == 40 {
+            cursor = history(&world.store, id).await.last().map(|line| line.sequence);
+        }
+        if n % 20 == 10 {
+            let lines = history(&world.store, id).await;
+            assert!(lines.len() <= 61, "{}", lines.len());
+            assert!(lines.is_sorted_by(|a, b| a.sequence < b.sequence));
+            assert_eq!(kept_and_folded(&lines), 3 + n as u64, "each change is there, or counted");
+        }
+    }
+    let lines = history(&world.store, id).await;
+    assert_eq!((lines[0].from, lines[0].to), (None, state));
+    assert!(lines[..10].iter().chain(&lines[11..]).all(|line| line.folded == 0) && lines[10].folded > 200);
     // Whoever had read to a line that is gone goes on behind it.
-    let rest = store.history(new.id, cursor, 1000).await.unwrap();
-    assert_eq!(rest, lines[100..]);
+    let rest = world.store.history(id, cursor, 1000).await.unwrap();
+    assert_eq!(rest, lines[10..]);
 }
 
 pub(crate) async fn deleted_stays_deleted(backend: &impl StoreBackend) {

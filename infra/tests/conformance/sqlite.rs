@@ -1,6 +1,6 @@
 //! SQLite and the embedded bus under the conformance suites.
 
-use framehook_infra::{bus::SharedBus, sqlite::Sqlite, store::SharedStore};
+use framehook_infra::{bus::SharedBus, space::Reserve, sqlite::Sqlite, store::SharedStore};
 use tempfile::TempDir;
 
 use crate::fixtures::{BusBackend, StoreBackend};
@@ -14,8 +14,8 @@ impl Database {
 }
 
 impl StoreBackend for Database {
-    async fn store(&self) -> SharedStore {
-        Sqlite::open(self.0.path()).await.unwrap().store()
+    async fn store_with(&self, history_lines: u32) -> SharedStore {
+        Sqlite::open_with(self.0.path(), Reserve::NONE, history_lines).await.unwrap().store()
     }
 }
 

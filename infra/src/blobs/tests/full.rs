@@ -7,6 +7,9 @@ use super::*;
 /// Room for one [`large`] blob, and not for two.
 const DISK: u64 = 64 << 20;
 
+/// More than is kept in any case, so that it is this one that is seen.
+const RESERVE: u64 = 16 << 20;
+
 fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(framehook_tests::DEADLINE, test).await.expect("in time") });
@@ -43,6 +46,45 @@ fn a_full_shared_folder_loses_nothing_and_goes_on_when_there_is_room() {
             let digest = commit(&one.blobs, bytes).await;
             assert!(read(&two.blobs, &digest).await == bytes);
         }
+    });
+}
+
+#[test]
+fn a_shared_folder_keeps_the_reserve() {
+    let name = "blobs::tests::full::a_shared_folder_keeps_the_reserve";
+    let Some(disk) = SmallDisk::of(name, DISK, &[]) else { return };
+    run(async {
+        let place = tempfile::tempdir_in(&disk.folder).unwrap();
+        let world = World { place, shared: Some(Kind::Folder) };
+        let (data, reader) = (tempfile::tempdir().unwrap(), world.process().await);
+        let blobs = world.open_with(data.path(), u64::MAX, Reserve::Bytes(RESERVE)).await.unwrap();
+        let kept = commit(&blobs, b"kept").await;
+        disk.fill_but(RESERVE + (4 << 20));
+        // Within a second of a look at the disk its numbers are those from before.
+        let shortage = loop {
+            match blobs.commit(stage(&blobs, &large()).await).await {
+                Err(BlobError::Short(shortage)) => break shortage,
+                Err(BlobError::Full) => {}
+                outcome => panic!("it would leave less than stays free: {outcome:?}"),
+            }
+        };
+        assert_eq!(shortage.reserve, RESERVE);
+        commit(&blobs, b"small").await;
+
+        disk.fill_but(RESERVE - (4 << 20));
+        while let Ok(upload) = blobs.begin(CAP).await {
+            drop(upload);
+            tokio::task::yield_now().await;
+        }
+        let outcome = blobs.begin(CAP).await;
+        assert!(matches!(outcome, Err(BlobError::Short(_))), "{outcome:?}");
+        assert_eq!(leftovers(&blobs), 0);
+        // Nothing is taken in by reading, nor by deleting.
+        assert_eq!(read(&reader.blobs, &kept).await, b"kept");
+        blobs.remove(&kept).await.unwrap();
+        assert_eq!(read(&blobs, &kept).await, b"kept");
+        disk.empty();
+        commit(&blobs, &large()).await;
     });
 }
 
