@@ -8,6 +8,7 @@
 mod artifacts;
 mod bus;
 mod fixtures;
+mod frozen;
 mod kafka;
 mod lifecycle;
 mod orchestrator;
