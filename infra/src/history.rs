@@ -6,11 +6,11 @@
 
 use crate::store::HistoryEntry;
 
-/// Lines at most, if nobody says otherwise: some 200 kB. A scenario whose changes never repeat in a way that
-/// [`repeated`] sees would write without end.
+/// Lines at most, if nobody says otherwise: some 200 kB. A scenario whose changes are never quite the same
+/// again would write without end.
 pub const HISTORY_LINES: u32 = 600;
 
-/// Fewer say nothing, and would not hold what [`repeated`] looks at.
+/// Fewer say nothing, and would not hold what is compared to find repetitions.
 pub const LEAST_HISTORY_LINES: u32 = 60;
 
 /// Of a history that is too long, a sixth stays as its beginning, and then two thirds as its end.

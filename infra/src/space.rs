@@ -25,7 +25,7 @@ const MOST: u64 = 2 << 30;
 /// lives on it after it was given up.
 pub(crate) const LEAST: u64 = 8 << 20;
 
-/// How much of a file system stays free: [`LEAST`], unless it is nothing.
+/// How much of a file system stays free: 8 MiB at least, unless it is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Reserve {
     /// 5 %, and 2 GiB at most.
