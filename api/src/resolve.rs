@@ -9,7 +9,7 @@ use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
     error_code::ErrorCode,
     input::InputOptions,
-    memory::{self, Needs},
+    memory::{self, LEAST_MIB, Needs},
     placement::check_labels,
     spec::{PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
 };
@@ -115,9 +115,9 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let count = hooks.len();
         check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
     }
-    let mib = spec.memory_mib.unwrap_or(1);
-    let range = format!("`memory_mib` is {mib}; a worker has 1 to {most_mib} MiB here (`worker_memory_mib`)");
-    check(!(1..=most_mib).contains(&mib), "memory_mib", range);
+    let mib = spec.memory_mib.unwrap_or(LEAST_MIB);
+    let range = format!("`memory_mib` is {mib}; a worker has {LEAST_MIB} to {most_mib} MiB here (`worker_memory_mib`)");
+    check(!(LEAST_MIB..=most_mib).contains(&mib), "memory_mib", range);
     let tensor = spec.input.tensor.as_deref().map_or(0, str::len);
     check(
         tensor > MAX_TENSOR,

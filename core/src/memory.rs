@@ -32,11 +32,14 @@ impl Default for MemoryCaps {
     }
 }
 
+/// Less than this no worker gets along with: its libraries alone take more.
+pub const LEAST_MIB: u32 = 64;
+
 /// What a scenario counts as that was made by a release which did not estimate. It is held to the cap all the same.
 pub const UNKNOWN_MIB: u32 = 512;
 
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators keep.
-const BASE: u64 = 256 << 20;
+pub const BASE_MIB: u32 = 256;
 /// A model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7 measured).
 const MODEL_COPIES: u64 = 4;
 /// What lies between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a detector a tenth.
@@ -59,7 +62,7 @@ pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
         pixels(needs.picture.unwrap_or(UNKNOWN_PICTURE)).saturating_mul(PICTURE_PIXEL),
         (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
     ];
-    let bytes = bytes.into_iter().fold(BASE, u64::saturating_add);
+    let bytes = bytes.into_iter().fold(u64::from(BASE_MIB) << 20, u64::saturating_add);
     u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(caps.worker_mib)
 }
 

@@ -2,7 +2,7 @@
 //! and of those the one with the most room, so that scenarios are spread.
 //!
 //! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory, so that a slow
-//! server keeps nobody else waiting.
+//! server keeps nobody waiting but those who want to fetch, too.
 
 use std::{
     cmp::Ordering,
@@ -46,10 +46,10 @@ struct Place<'a> {
     /// Of its slots, and of its memory.
     used: u32,
     used_mib: u64,
+    fetching: usize,
 }
 
-/// Deployments of one runner that may fetch without being counted. Each has a connection, a buffer of a megabyte and a
-/// file; more of them wait like for a worker.
+/// Recordings that one runner fetches at a time: each has a connection, a buffer of a megabyte and a file.
 const FETCHING: usize = 32;
 
 impl<'a> Room<'a> {
@@ -67,12 +67,18 @@ impl<'a> Room<'a> {
     ///
     /// # Errors
     /// Why there is none, in words for the scenario's user.
-    pub(crate) fn take(&mut self, wanted: &Labels, memory_mib: u32) -> Result<(RunnerId, Incarnation), String> {
-        let fitting = self.0.iter_mut().filter(|p| p.has(wanted) && p.free() > 0 && p.fits(memory_mib));
-        match fitting.min_by(|a, b| a.by_room(b)) {
+    pub(crate) fn take(
+        &mut self,
+        wanted: &Labels,
+        memory_mib: u32,
+        is_fetched: bool,
+    ) -> Result<(RunnerId, Incarnation), String> {
+        let fitting = self.0.iter_mut().filter(|p| p.has(wanted) && p.has_room(memory_mib));
+        match fitting.filter(|p| !is_fetched || p.fetching < FETCHING).min_by(|a, b| a.by_room(b)) {
             Some(place) => {
                 place.used += 1;
                 place.used_mib += u64::from(memory_mib);
+                place.fetching += usize::from(is_fetched);
                 Ok((place.runner.id.clone(), place.runner.incarnation))
             }
             None => Err(self.refusal(wanted, memory_mib)),
@@ -98,6 +104,10 @@ impl<'a> Room<'a> {
                 "its worker needs {memory_mib} MiB of memory, and the largest runner{with} has {largest} MiB for workers; it \
                  starts as soon as a larger one is there; a scenario may ask for less with `memory_mib`"
             )
+        } else if self.0.iter().any(|p| p.has(wanted) && p.has_room(memory_mib)) {
+            format!(
+                "{FETCHING} recordings at a time are fetched by every runner{with}; it starts as soon as one is here"
+            )
         } else if suitable.any(|p| p.free() > 0) {
             format!(
                 "its worker needs {memory_mib} MiB of memory, and the workers of every runner{with} leave less than that; it \
@@ -112,14 +122,19 @@ impl<'a> Room<'a> {
 impl<'a> Place<'a> {
     fn of(runner: &'a RunnerFacts, workers: &[&WorkerFacts]) -> Self {
         let reports = runner.workers.iter().filter(|w| w.progress.fetching.is_some());
-        let fetching: HashSet<_> = reports.take(FETCHING).map(|w| (w.scenario_id, w.generation)).collect();
+        let fetching: HashSet<_> = reports.map(|w| (w.scenario_id, w.generation)).collect();
         let counted = workers.iter().filter(|w| !fetching.contains(&(w.scenario_id, w.generation)));
         let used = u32::try_from(counted.clone().count()).unwrap_or(u32::MAX);
-        Self { runner, used, used_mib: counted.map(|w| u64::from(w.memory_mib)).sum() }
+        let used_mib = counted.map(|w| u64::from(w.memory_mib)).sum();
+        Self { runner, used, used_mib, fetching: fetching.len() }
     }
 
     fn fits(&self, memory_mib: u32) -> bool {
         self.runner.memory_mib.is_none_or(|all| self.used_mib + u64::from(memory_mib) <= u64::from(all))
+    }
+
+    fn has_room(&self, memory_mib: u32) -> bool {
+        self.free() > 0 && self.fits(memory_mib)
     }
 
     fn has(&self, wanted: &Labels) -> bool {
@@ -191,12 +206,16 @@ mod tests {
         let runners = runners(table);
         let place = |(runner, used): &'_ (RunnerFacts, u32)| (runner.clone(), *used);
         let runners: Vec<_> = runners.iter().map(place).collect();
-        let places =
-            runners.iter().map(|(runner, used)| Place { runner, used: *used, used_mib: u64::from(*used) * 100 });
+        let places = runners.iter().map(|(runner, used)| Place {
+            runner,
+            used: *used,
+            used_mib: u64::from(*used) * 100,
+            fetching: 0,
+        });
         let mut room = Room(places.collect());
         let mut order = vec![];
         loop {
-            match room.take(&labels(wanted), memory_mib) {
+            match room.take(&labels(wanted), memory_mib, false) {
                 Ok((id, _)) => order.push(id.0),
                 Err(why) => return (order.join(" "), why),
             }
@@ -277,13 +296,29 @@ mod tests {
         let mut used = |count: usize, report: &dyn Fn(&WorkerFacts) -> Option<WorkerStatus>| {
             runner.workers = workers[..count].iter().filter_map(report).collect();
             let place = Place::of(&runner, &workers[..count].iter().collect::<Vec<_>>());
-            (place.used, place.used_mib)
+            (place.used, place.used_mib, place.fetching)
         };
-        assert_eq!(used(3, &|_| None), (3, 900));
-        assert_eq!(used(3, &|w| Some(status(w, 2, false))), (3, 900));
-        assert_eq!(used(3, &|w| Some(status(w, 2, true))), (0, 0));
-        assert_eq!(used(3, &|w| Some(status(w, 1, true))), (3, 900), "of another generation");
-        assert_eq!(used(40, &|w| Some(status(w, 2, true))), (8, 2400), "not without end");
+        assert_eq!(used(3, &|_| None), (3, 900, 0));
+        assert_eq!(used(3, &|w| Some(status(w, 2, false))), (3, 900, 0));
+        assert_eq!(used(3, &|w| Some(status(w, 2, true))), (0, 0, 3));
+        assert_eq!(used(3, &|w| Some(status(w, 1, true))).0, 3, "of another generation");
+        assert_eq!(used(40, &|w| Some(status(w, 2, true))), (0, 0, 40));
+    }
+
+    #[test]
+    fn who_wants_to_fetch_waits_for_those_who_fetch_and_nobody_else_does() {
+        let (runner, _) = runners("a 0/4 mib=1000").remove(0);
+        let mut room = Room(vec![Place { runner: &runner, used: 0, used_mib: 0, fetching: FETCHING - 1 }]);
+        let any = Labels::new();
+        assert!(room.take(&any, 100, true).is_ok());
+        let why = room.take(&any, 100, true).unwrap_err();
+        assert!(why.contains("32 recordings at a time are fetched by every runner"), "{why}");
+        for _ in 0..3 {
+            assert!(room.take(&any, 100, false).is_ok());
+        }
+        for is_fetched in [true, false] {
+            assert!(room.take(&any, 100, is_fetched).unwrap_err().contains("is busy"));
+        }
     }
 
     #[test]

@@ -67,6 +67,8 @@ pub struct ScenarioFacts {
     pub placement: Labels,
     /// Memory that its worker may have.
     pub memory_mib: u32,
+    /// Its recording has to be fetched before a worker can read it. Only asked of one that is to be placed.
+    pub is_fetched: bool,
     /// Of the request that made it; no plan depends on it.
     pub traceparent: Option<String>,
 }
@@ -366,7 +368,7 @@ fn without_worker(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut V
 }
 
 fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
-    let message = match room.take(&scenario.placement, scenario.memory_mib) {
+    let message = match room.take(&scenario.placement, scenario.memory_mib, scenario.is_fetched) {
         Ok((runner_id, incarnation)) => {
             return actions.push(Action::Deploy {
                 scenario_id: scenario.id,

@@ -77,6 +77,7 @@ impl World {
                 stored: None,
                 placement: if n == PICKY { north() } else { Labels::new() },
                 memory_mib: NEED_MIB,
+                is_fetched: false,
                 traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });

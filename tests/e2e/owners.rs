@@ -58,13 +58,36 @@ fn a_model_that_takes_memory_without_end_fails_once_and_says_why() {
     too_much["memory_mib"] = json!(1025);
     let answer = platform.post_json("/scenario/check", &too_much);
     assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("invalid_scenario")));
-    assert!(answer.body.to_string().contains("1 to 1024 MiB"), "{answer:?}");
+    assert!(answer.body.to_string().contains("64 to 1024 MiB"), "{answer:?}");
 
     let neighbour = platform.post_scenario(&demo_scenario());
     let id = platform.post_scenario(&hostile(&platform, "loop_grow"));
     failed(&platform, &id, "out_of_memory", "`memory_mib`, at most 1024 here");
     assert_eq!(tries(&platform, &id), 1);
     platform.completed(&neighbour, FRAMES);
+}
+
+/// Whatever it is that finds no memory first, and however the process is to say so.
+#[test]
+fn workers_with_next_to_no_memory_fail_at_once_and_keep_nobody_waiting() {
+    let platform = Platform::with_demo(&patient(&[]));
+    let scarce = |mib: u32| {
+        let mut scenario = demo_scenario();
+        scenario["memory_mib"] = json!(mib);
+        platform.post_scenario(&scenario)
+    };
+    let ids: Vec<_> = (64..160).step_by(6).map(scarce).collect();
+    let neighbour = platform.post_scenario(&demo_scenario());
+    platform.completed(&neighbour, FRAMES);
+    for id in &ids {
+        let ended = platform.wait_for_scenario(id, "at rest", |s| s["state"] == "failed" || s["state"] == "completed");
+        if ended["state"] == "failed" {
+            assert!(ended["reason"]["message"].as_str().unwrap().contains("`memory_mib`"), "{ended}");
+            assert_eq!(tries(&platform, id), 1, "{ended}");
+        }
+    }
+    let first = platform.scenario(&ids[0]);
+    assert_eq!(first["state"], "failed", "{first}");
 }
 
 #[test]

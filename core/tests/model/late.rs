@@ -244,6 +244,7 @@ impl World {
             stored: None,
             placement: BTreeMap::new(),
             memory_mib: 1,
+            is_fetched: false,
             traceparent: None,
         };
         let is_taken_for_published = !without.has(Guard::PublishedFirst);

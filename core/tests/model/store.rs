@@ -168,6 +168,7 @@ impl Store {
             stored: self.stored.map(position),
             placement: BTreeMap::new(),
             memory_mib: 1,
+            is_fetched: false,
             traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));

@@ -7,7 +7,10 @@
 
 use std::path::Path;
 
-use framehook_core::reason::{Reason, ReasonCode, without_source_places};
+use framehook_core::{
+    memory::BASE_MIB,
+    reason::{Reason, ReasonCode, without_source_places},
+};
 
 /// How a process went.
 #[derive(Clone, Debug, Default)]
@@ -28,8 +31,9 @@ const MAX_MESSAGE: usize = 1000;
 
 /// What libraries say when memory is refused: the standard library of Rust, that of C++, ONNX Runtime, OpenCV, the
 /// kernel by way of C.
-const SHORTAGES: [&str; 6] = [
+const SHORTAGES: [&str; 7] = [
     "memory allocation of",
+    "failed to spawn thread",
     "bad_alloc",
     "Failed to allocate memory",
     "Insufficient memory",
@@ -42,8 +46,9 @@ pub(crate) fn crash(exit: &Exit, killed_for_memory: bool) -> Reason {
     let Exit { how, signal, last_lines } = exit;
     let is_shortage = match *signal {
         Some(KILLED) => killed_for_memory,
-        Some(ABORTED) => is_shortage(last_lines),
-        _ => false,
+        // Refused some: it aborts, or panics where a thread could not be started.
+        Some(ABORTED) | None => is_shortage(last_lines),
+        Some(_) => false,
     };
     if is_shortage {
         return Reason::new(ReasonCode::OutOfMemory, format!("the worker ran out of memory and ended with {how}"));
@@ -81,6 +86,10 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
             "{message}; it may have {memory_mib} MiB: take a smaller model or video, or give the scenario more with \
              `memory_mib`, at most {cap_mib} here (`worker_memory_mib`)"
         ),
+        // Libraries do not always say that it was memory they lacked.
+        ReasonCode::DecodeError | ReasonCode::ModelLoad | ReasonCode::PluginIncompatible if memory_mib < BASE_MIB => {
+            format!("{message}; or it lacks memory: it may have {memory_mib} MiB (`memory_mib`)")
+        }
         _ => message,
     };
     Reason::new(code, message)
@@ -135,6 +144,11 @@ mod tests {
             (exit(6, "double free or corruption"), true, ReasonCode::WorkerCrash),
             (exit(11, "bad_alloc"), true, ReasonCode::WorkerCrash),
             (Exit { how: "exit status: 3".into(), ..Exit::default() }, true, ReasonCode::WorkerCrash),
+            (
+                Exit { last_lines: "failed to spawn thread: Os { code: 11, ..".into(), ..Exit::default() },
+                false,
+                ReasonCode::OutOfMemory,
+            ),
         ] {
             assert_eq!(crash(&exit, killed_for_memory).code, expected, "{exit:?}");
         }

@@ -3,6 +3,7 @@
 use std::{
     fs::{File, OpenOptions},
     io::{BufReader, Write as _},
+    panic,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -69,6 +70,9 @@ enum Command {
     },
 }
 
+/// As every program in Rust ends that panics.
+const PANICKED: i32 = 101;
+
 #[derive(Clone, Copy)]
 struct Size([u32; 2]);
 
@@ -79,12 +83,14 @@ fn parse_size(text: &str) -> Result<Size, String> {
 
 fn main() {
     process::quieten_libraries();
-    let code = match Cli::parse().command.execute() {
-        Ok(()) => 0,
-        Err(error) => {
+    let code = match panic::catch_unwind(|| Cli::parse().command.execute()) {
+        Ok(Ok(())) => 0,
+        Ok(Err(error)) => {
             eprintln!("framehook-worker: {error:#}");
             1
         }
+        // It was told of.
+        Err(_) => PANICKED,
     };
     // Everything was written and flushed; native libraries are not asked to tidy up.
     process::exit_now(code)

@@ -70,6 +70,15 @@ pub fn limit_ffmpeg(max_side: u32) {
     }
 }
 
+/// Memory of this process alone so far, as `RLIMIT_DATA` counts it; `None` where there is no `/proc`.
+#[must_use]
+pub fn data_mib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let data = status.lines().find_map(|line| line.strip_prefix("VmData:"))?;
+    let kib: u64 = data.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib.div_ceil(1 << 10))
+}
+
 /// CPU time of all threads so far, in milliseconds.
 #[must_use]
 pub fn cpu_ms() -> f64 {

@@ -28,6 +28,9 @@ use crate::{
 /// The name of a process that has a job, for `ps` and `top`: a spare one still has that of its executable.
 const BUSY: &CStr = c"framehook-job";
 
+/// The threads that load, and what they begin with.
+const SPARE_MIB: u64 = 16;
+
 /// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded meanwhile.
 ///
 /// # Errors
@@ -46,9 +49,11 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let job = Arc::new(job);
     let confined = confine(&job);
     let stop = StopFlag::default();
+    // Before there may be no memory for a thread any more: whatever happens then, the runner can end this process.
     listen(stop.clone());
     let watch = Watch::start(Arc::clone(&reporter));
-    let (outcome, reason) = match confined.and_then(|()| load(&job, &reporter, &watch)) {
+    let limited = confined.and_then(|()| limit(&job));
+    let (outcome, reason) = match limited.and_then(|()| load(&job, &reporter, &watch)) {
         Ok(parts) => {
             reporter.send(&Report::Ready(ready(parts.source.info())));
             // A hook may be failing from the start, without being hopeless.
@@ -62,14 +67,23 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// From here on this process opens what its job names and nothing else, and has no more memory than its job says.
+/// From here on this process opens what its job names and nothing else.
 fn confine(job: &Job) -> Result<(), Reason> {
     let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
     let reach = Reach::reading([&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled));
-    let lowered = job.memory_mib.map_or(Ok(()), |mib| lower_memory(u64::from(mib) << 20));
-    lowered
-        .and_then(|()| restrict_files(&reach))
-        .map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
+    restrict_files(&reach).map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
+}
+
+/// From here on it has no more memory than its job says.
+fn limit(job: &Job) -> Result<(), Reason> {
+    let Some(mib) = job.memory_mib else { return Ok(()) };
+    // Who is at the limit already could not even say so.
+    let needed = process::data_mib().unwrap_or_default() + SPARE_MIB;
+    if u64::from(mib) < needed {
+        let message = format!("a worker needs {needed} MiB here before it loads anything");
+        return Err(Reason::new(ReasonCode::OutOfMemory, message));
+    }
+    lower_memory(u64::from(mib) << 20).map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
 }
 
 /// Obeys the runner from a thread of its own, which nothing can block.

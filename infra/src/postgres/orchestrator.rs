@@ -45,9 +45,11 @@ const WORKER_STATUSES: &str = "
     WHERE w.scenario_id = t.scenario_id AND w.generation = t.generation AND w.incarnation = t.incarnation
       AND w.status IS DISTINCT FROM t.status";
 
-/// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
+/// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used. `source` is the
+/// first that is written of a resolved scenario.
 pub(super) const UNSETTLED: &str = "
     SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
+           s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,
            p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
@@ -178,6 +180,7 @@ fn scenario(row: &PgRow) -> Result<ScenarioFacts> {
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
         memory_mib: row.memory_mib()?,
+        is_fetched: row.col("is_fetched")?,
         traceparent: row.col("traceparent")?,
     })
 }

@@ -40,9 +40,11 @@ const WORKER_STATUS: &str = "
     UPDATE workers SET status = ?1, updated_at = ?2
     WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5 AND status IS NOT ?1";
 
-/// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used.
+/// The condition is that of the index `scenarios_not_at_rest`, word for word: only so is it used. `source` is the
+/// first that is written of a resolved scenario.
 pub(super) const UNSETTLED: &str = "
     SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
+           s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,
            p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE purged_at IS NULL
@@ -168,6 +170,7 @@ fn scenario(row: &SqliteRow) -> Result<ScenarioFacts> {
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
         memory_mib: row.memory_mib()?,
+        is_fetched: row.col("is_fetched")?,
         traceparent: row.col("traceparent")?,
     })
 }

@@ -7,6 +7,8 @@ use framehook_core::{
     memory::UNKNOWN_MIB,
     message::{RunnerStatus, WorkerPhase},
     planner::Action,
+    source_url::SealedUrl,
+    spec::ResolvedSource,
     state::{Desired, ScenarioState, WorkerState},
 };
 use framehook_infra::store::Fenced;
@@ -306,9 +308,14 @@ pub(crate) async fn the_snapshot_shows_labels_on_both_sides(backend: &impl Store
     let record = world.create_new(picky).await;
     assert_eq!(record.spec.placement, north);
     world.create("any").await;
+    let mut far = scenario("far");
+    far.resolved.source = ResolvedSource::Url(SealedUrl { address: "http://camera/a.mp4".into(), sealed: None });
+    world.create_new(far).await;
+    let fetched: Vec<_> = world.snapshot().await.scenarios.iter().map(|s| s.is_fetched).collect();
+    assert_eq!(fetched, [false, false, true]);
     let placements =
         async |world: &World| -> Vec<_> { world.snapshot().await.scenarios.into_iter().map(|s| s.placement).collect() };
-    assert_eq!(placements(&world).await, [north.clone(), BTreeMap::new()]);
+    assert_eq!(placements(&world).await, [north.clone(), BTreeMap::new(), BTreeMap::new()]);
     let labels = async |world: &World| world.snapshot().await.runners[0].labels.clone();
     assert_eq!(labels(&world).await, BTreeMap::new());
     world.heartbeat.labels = north.clone();

@@ -53,21 +53,28 @@ fn serve(form: usize, over: &Arc<AtomicBool>) -> u16 {
     port
 }
 
-/// As many as there are slots, and more.
+/// More than a runner fetches at a time, and more than there are slots.
+const SLOW: usize = 48;
+
 pub(super) fn a_source_that_trickles_takes_no_slot(platform: &Platform) {
     let over = Arc::new(AtomicBool::new(false));
-    let ids: Vec<_> = (0..8)
+    let ports: Vec<_> = (0..ANSWERS.len()).map(|form| serve(form, &over)).collect();
+    let ids: Vec<_> = (0..SLOW)
         .map(|n| {
-            let port = serve(n % ANSWERS.len(), &over);
+            let port = ports[n % ANSWERS.len()];
             let mut scenario = demo_scenario();
-            scenario["source"] = json!({"url": format!("http://127.0.0.1:{port}/clip.mp4")});
+            scenario["source"] = json!({"url": format!("http://127.0.0.1:{port}/clip-{n}.mp4")});
             platform.post_scenario(&scenario)
         })
         .collect();
+    let waits = |id: &String| {
+        let reason = platform.scenario(id)["reason"]["message"].to_string();
+        reason.contains("recordings at a time are fetched")
+    };
+    wait_for("some to wait for others to be fetched", DEADLINE, || ids.iter().any(waits).then_some(()));
     // Whoever comes behind them finds room.
-    for _ in 0..2 {
-        platform.completed(&platform.post_scenario(&demo_scenario()), FRAMES);
-    }
+    platform.completed(&platform.post_scenario(&demo_scenario()), FRAMES);
+    assert!(ids.iter().any(waits), "it waited for them");
     for id in &ids {
         assert_eq!(platform.delete(&format!("/scenario/{id}")).status, 204);
     }

@@ -5,7 +5,7 @@ use std::fs;
 use framehook_tests::{client::slow_scenario, platform::Platform, process::workers_of};
 
 /// Where libraries are, how much to log, and what stops ONNX Runtime from calling home.
-const TOLD: [&str; 5] = ["LANG", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY", "RUST_BACKTRACE", "RUST_LOG"];
+const TOLD: [&str; 4] = ["LANG", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY", "RUST_LOG"];
 
 /// Some seconds a run, so that it can be looked at.
 const FRAME_MS: u64 = 10;
