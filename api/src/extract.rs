@@ -20,9 +20,6 @@ use crate::{
     problem::{Problem, shortened, too_large, too_slow},
 };
 
-/// A scenario with a hundred configured plugins is under 100 KiB.
-pub(crate) const MAX_BODY: usize = 1 << 20;
-
 /// `{id}` of a path.
 pub(crate) struct ScenarioPath(pub ScenarioId);
 
@@ -157,7 +154,7 @@ impl<T: DeserializeOwned> FromRequest<SharedApp> for Body<T> {
         })?;
         let bytes = bytes.map_err(|e| {
             if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                too_large(MAX_BODY as u64)
+                too_large(app.config.limits.body_bytes() as u64, Some("max_configs_kib"))
             } else {
                 let ended = || Problem::new(ErrorCode::InvalidJson, format!("the body ended early: {}", e.body_text()));
                 too_slow(&e).unwrap_or_else(ended)

@@ -130,7 +130,7 @@ impl From<StoreError> for Problem {
 impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
         match error {
-            BlobError::TooLarge { cap } => too_large(cap),
+            BlobError::TooLarge { cap } => too_large(cap, None),
             BlobError::Short(shortage) => Self::new(ErrorCode::StorageFull, shortage.to_string()),
             BlobError::Full => Self::new(
                 ErrorCode::StorageFull,
@@ -173,13 +173,11 @@ pub(crate) fn too_slow(error: &(dyn std::error::Error + 'static)) -> Option<Prob
     Some(Problem::new(ErrorCode::RequestTimeout, format!("{slow} (setting `min_upload_rate`)")))
 }
 
-/// An upload, or a body, over its cap in bytes.
-pub(crate) fn too_large(cap: u64) -> Problem {
-    Problem::new(
-        ErrorCode::UploadTooLarge,
-        format!("at most {cap} bytes are accepted here; whoever runs the platform can raise that"),
-    )
-    .expected(format!("at most {cap} bytes"))
+/// An upload, or a body, over its cap in bytes, which follows from `setting`.
+pub(crate) fn too_large(cap: u64, setting: Option<&str>) -> Problem {
+    let raise = setting.map(|name| format!("; whoever runs the platform can raise that (setting `{name}`)"));
+    let detail = format!("at most {cap} bytes are accepted here{}", raise.unwrap_or_default());
+    Problem::new(ErrorCode::UploadTooLarge, detail).expected(format!("at most {cap} bytes"))
 }
 
 impl Problem {

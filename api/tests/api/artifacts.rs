@@ -154,8 +154,12 @@ async fn an_upload_over_the_cap_is_refused_by_its_length_and_by_its_bytes() {
     let problem = app.send(announced).await.problem(413, "upload_too_large");
     assert!(problem["detail"].as_str().unwrap().contains("4096"), "{problem}");
     let chunks = || stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1000]))));
-    for uri in ["/model?name=m", "/video?name=v", "/plugin"] {
-        app.post(uri, Body::from_stream(chunks())).await.problem(413, "upload_too_large");
+    for (uri, setting) in
+        [("/model?name=m", "max_model_mib"), ("/video?name=v", "max_video_mib"), ("/plugin", "max_plugin_mib")]
+    {
+        let problem = app.post(uri, Body::from_stream(chunks())).await.problem(413, "upload_too_large");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("4096 bytes") && detail.contains(setting), "{detail}");
     }
     multipart(&app, "/video?name=v", &[("file", &"x".repeat(5000))]).await.problem(413, "upload_too_large");
     assert_eq!(app.blob_files(), 0);

@@ -81,7 +81,12 @@ async fn a_wrong_body_is_a_clear_problem() {
         assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
     }
     let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(1 << 20));
-    app.post("/scenario/init", large).await.problem(413, "upload_too_large");
+    let problem = app.post("/scenario/init", large.clone()).await.problem(413, "upload_too_large");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("1048576 bytes") && detail.contains("`max_configs_kib`"), "{detail}");
+    // The limit follows the setting.
+    let app = app.with(|config| config.limits.configs_bytes = 1 << 20);
+    app.post("/scenario/init", large).await.problem(422, "invalid_scenario");
 }
 
 #[tokio::test]
