@@ -176,6 +176,13 @@ impl Limits {
                 bail!("limits.{name} is {value}; it must be {least} to {most}");
             }
         }
+        if self.max_config_kib > self.max_configs_kib {
+            bail!(
+                "limits.max_config_kib is {}, but limits.max_configs_kib is {}: one hook may not have more than all of them",
+                self.max_config_kib,
+                self.max_configs_kib
+            );
+        }
         Ok(())
     }
 }
