@@ -3,6 +3,7 @@
 mod cluster;
 mod confinement;
 mod http;
+mod library;
 mod limits;
 mod log;
 mod process;

@@ -220,6 +220,11 @@ async fn a_missing_probe_is_our_fault_and_not_the_files() {
     let problem = app.upload("/video?name=v", &video(1)).await.problem(500, "internal");
     assert!(problem["instance"].as_str().unwrap().starts_with("urn:uuid:"));
     assert!(!problem["detail"].as_str().unwrap().contains("nonexistent"));
+    let lacking =
+        json!({"findings": [{"code": "no_onnxruntime", "message": "`/nonexistent/lib.so` cannot be loaded"}]});
+    let app = TestApp::new().await;
+    let problem = app.upload("/model?name=m", &lacking).await.problem(500, "internal");
+    assert!(!problem["detail"].as_str().unwrap().contains("nonexistent"));
 }
 
 #[tokio::test]
