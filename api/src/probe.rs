@@ -136,9 +136,15 @@ impl Probes {
         let input = config.to_string();
         // Blobs are named by their digests.
         let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let turn = (&self.configs, Claim { client: observe::client(), subject });
+        let turn = (&self.configs, Claim { client: observe::client(), subject: subject.clone() });
         match verdict::<ConfigVerdict>(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
-            Ok(verdict) => Ok(verdict.bounded().problems),
+            Ok(verdict) => {
+                let ConfigVerdict { problems, failed } = verdict.bounded();
+                if let (true, Some(problem)) = (failed, problems.first()) {
+                    tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
+                }
+                Ok(problems)
+            }
             Err(error) => Err(not_started(&error).unwrap_or_else(|| {
                 let detail = format!("the plugin could not be asked about its configuration: {error}");
                 Problem::new(ErrorCode::InvalidPluginConfig, detail)
