@@ -90,6 +90,16 @@ async fn a_wrong_body_is_a_clear_problem() {
 }
 
 #[tokio::test]
+async fn where_everything_was_deleted_nothing_is_said_to_have_never_been() {
+    let app = TestApp::new().await;
+    app.upload("/model?name=m", &model(&[1, 3, 32, 64])).await.ok(201);
+    app.call("DELETE", "/model/m/1").await.ok(204);
+    let problem = app.post("/scenario/init", smallest().to_string()).await.problem(422, "unknown_video");
+    let model = problem["errors"].as_array().unwrap().iter().find(|error| error["field"] == "model").unwrap();
+    assert_eq!(model["message"], "there is no model `m@1`; there is none now, see POST /model");
+}
+
+#[tokio::test]
 async fn what_does_not_exist_or_fit_is_named_with_its_field() {
     let app = TestApp::stocked().await;
     app.upload("/model?name=open", &model(&[1, 3, -1, -1])).await.ok(201);
@@ -359,7 +369,9 @@ async fn a_scenario_is_not_stopped_and_started_without_end() {
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
     // Ten at once, and one a second that this took.
     assert!(refused.len() > 10, "{}", refused.len());
+    assert_eq!(refused[0].headers["retry-after"], "1", "as its text says");
     let problem = refused[0].problem(429, "too_busy");
+    assert!(problem["detail"].as_str().unwrap().ends_with("try again in 1 s"), "{problem}");
     assert!(
         problem["detail"].as_str().unwrap().contains("more than 60 times a minute (`max_starts_min`)"),
         "{problem}"
