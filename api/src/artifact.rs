@@ -19,11 +19,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::{
-    SharedApp,
+    SharedApp, UploadCaps,
     extract::{Query, VersionPath},
     metrics::{self, UploadLabels},
     page::{self, Page},
-    problem::Problem,
+    problem::{Problem, too_large},
     upload::{self, Received},
     view::{ArtifactItem, ArtifactView},
 };
@@ -96,7 +96,11 @@ type Answer = (StatusCode, Json<ArtifactView>);
 async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
     // What can be refused before a gigabyte is sent is.
     naming.check()?;
-    let received = upload::receive(&app.blobs, app.config.upload_caps.of(kind), request).await?;
+    let cap = app.config.upload_caps.of(kind);
+    let received = upload::receive(&app.blobs, cap, request).await.map_err(|problem| match problem.code {
+        ErrorCode::UploadTooLarge => too_large(cap, Some(UploadCaps::setting(kind))),
+        _ => problem,
+    })?;
     let Received { staged, name, version } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
     let given = match kind {

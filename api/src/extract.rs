@@ -17,11 +17,9 @@ use tracing::Span;
 
 use crate::{
     SharedApp,
+    page::MAX_LIMIT,
     problem::{Problem, shortened, too_large, too_slow},
 };
-
-/// A scenario with a hundred configured plugins is under 100 KiB.
-pub(crate) const MAX_BODY: usize = 1 << 20;
 
 /// `{id}` of a path.
 pub(crate) struct ScenarioPath(pub ScenarioId);
@@ -96,7 +94,7 @@ type ParameterError = serde::de::value::Error;
 struct Text(String);
 
 macro_rules! read_from_text {
-    ($($method:ident => $visit:ident, $what:literal;)+) => {
+    ($($method:ident => $visit:ident, $what:expr;)+) => {
         $(fn $method<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
             let value = self.0.parse().map_err(|_| {
                 serde::de::Error::custom(format!("invalid value `{}`, expected {}", self.0.escape_debug(), $what))
@@ -117,7 +115,8 @@ impl<'de> serde::Deserializer<'de> for Text {
     type Error = ParameterError;
     read_from_text! {
         deserialize_i64 => visit_i64, "a whole number";
-        deserialize_u32 => visit_u32, "a whole number, not negative";
+        // Each is the limit of a page.
+        deserialize_u32 => visit_u32, format_args!("a whole number from 1 to {MAX_LIMIT}");
         deserialize_f32 => visit_f32, "a number";
     }
     fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
@@ -157,7 +156,7 @@ impl<T: DeserializeOwned> FromRequest<SharedApp> for Body<T> {
         })?;
         let bytes = bytes.map_err(|e| {
             if e.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                too_large(MAX_BODY as u64)
+                too_large(app.config.limits.body_bytes() as u64, Some("max_configs_kib"))
             } else {
                 let ended = || Problem::new(ErrorCode::InvalidJson, format!("the body ended early: {}", e.body_text()));
                 too_slow(&e).unwrap_or_else(ended)
@@ -190,6 +189,11 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
         let detail = if bytes.is_empty() { "the body is empty".to_owned() } else { e.to_string() };
         Problem::new(ErrorCode::InvalidJson, detail).expected("a JSON object, UTF-8")
     })?;
+    // A type that is read from an object would be from a list, too: its fields in their order.
+    if !json.is_object() {
+        let problem = Problem::new(ErrorCode::InvalidScenario, "`body`: expected an object").field("body");
+        return Err(problem.expected("an object"));
+    }
     let parsed = serde_path_to_error::deserialize(json.clone()).map_err(|e| {
         let Located { field, message, expected } = locate(&e.path().to_string(), &e.inner().to_string());
         Problem { expected, ..Problem::new(ErrorCode::InvalidScenario, message).field(field) }
@@ -213,6 +217,11 @@ pub(crate) fn looks_like_url(text: &str) -> bool {
 
 /// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing field `a``.
 fn locate(path: &str, message: &str) -> Located {
+    // The name of a type of ours says nothing to a client.
+    let message = &match message.split_once("expected struct ") {
+        Some((before, _)) => format!("{before}expected an object"),
+        None => message.to_owned(),
+    };
     let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
     let expected = message.split_once("expected ").map(|(_, what)| what.to_owned());
     let parent = if path == "." { "" } else { path };
@@ -286,7 +295,9 @@ mod tests {
         assert!(problem.detail.contains("line 2 column 12"), "{}", problem.detail);
         assert!(refused("").detail.contains("empty"));
         for (text, field, words) in [
-            ("[]", "body", "struct ScenarioSpec"),
+            ("[]", "body", "expected an object"),
+            ("3", "body", "expected an object"),
+            (r#"{"source": {"video": "v"}, "model": "m", "input": 3}"#, "input", "`3`, expected an object"),
             (r#"{"model": "m"}"#, "source", "missing field"),
             (r#"{"source": {"video": "v"}, "model": 3}"#, "model", "expected a string"),
             (r#"{"source": {"video": "v"}, "model": "m", "plugin": 1}"#, "plugin", "expected one of"),
@@ -369,7 +380,8 @@ mod tests {
         let good = parse_query::<Parameters>("limit=3&from_us=-1").unwrap();
         assert_eq!((good.limit, good.from_us), (Some(3), Some(-1)));
         for (query, field, words) in [
-            ("limit=-1", "limit", "whole number"),
+            ("limit=-1", "limit", "whole number from 1 to 1000"),
+            ("limit=99999999999999", "limit", "whole number from 1 to 1000"),
             ("limit=x", "limit", "whole number"),
             ("offset=1", "offset", "expected `limit` or `from_us`"),
             ("limit=1&limit=2", "limit", "duplicate"),

@@ -148,12 +148,32 @@ impl Default for Limits {
     }
 }
 
+/// Of a JSON body, beside the configurations: names, labels and paths, and white space anywhere. With the configurations as
+/// they are by default it is a MiB, eight times what a large scenario takes.
+const BODY_BESIDE_CONFIGS: usize = 768 << 10;
+
+impl Limits {
+    /// Of a JSON body, at most.
+    pub(crate) const fn body_bytes(&self) -> usize {
+        self.configs_bytes.saturating_add(BODY_BESIDE_CONFIGS)
+    }
+}
+
 impl UploadCaps {
     pub(crate) const fn of(self, kind: ArtifactKind) -> u64 {
         match kind {
             ArtifactKind::Plugin => self.plugin,
             ArtifactKind::Model => self.model,
             ArtifactKind::Video => self.video,
+        }
+    }
+
+    /// What the cap of a kind is called among the settings.
+    pub(crate) const fn setting(kind: ArtifactKind) -> &'static str {
+        match kind {
+            ArtifactKind::Plugin => "max_plugin_mib",
+            ArtifactKind::Model => "max_model_mib",
+            ArtifactKind::Video => "max_video_mib",
         }
     }
 }

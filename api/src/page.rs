@@ -13,7 +13,7 @@ use crate::problem::Problem;
 const DEFAULT_LIMIT: u32 = 100;
 /// A thousand predictions of twenty detections are about 4 MB of JSON; what is larger is cut by its
 /// bytes.
-const MAX_LIMIT: u32 = 1000;
+pub(crate) const MAX_LIMIT: u32 = 1000;
 
 /// One page of a list.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -40,7 +40,7 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
     if (1..=MAX_LIMIT).contains(&limit) {
         return Ok(limit);
     }
-    Err(Problem::new(ErrorCode::InvalidParameter, format!("`limit` is {limit}"))
+    Err(Problem::new(ErrorCode::InvalidParameter, format!("`limit` is {limit}; expected 1 to {MAX_LIMIT}"))
         .field("limit")
         .expected(format!("1 to {MAX_LIMIT}")))
 }
@@ -67,12 +67,20 @@ pub(crate) fn parse_history_cursor(cursor: Option<&str>) -> Result<Option<i64>, 
     parse(cursor, HISTORY, number)
 }
 
-pub(crate) fn prediction_cursor(pts_us: i64) -> String {
-    format!("{PREDICTIONS}{pts_us:016x}")
+/// The place of a frame, then whose it is.
+pub(crate) fn prediction_cursor(id: ScenarioId, pts_us: i64) -> String {
+    format!("{PREDICTIONS}{pts_us:016x}{}", id.0.simple())
 }
 
-pub(crate) fn parse_prediction_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
-    parse(cursor, PREDICTIONS, number)
+/// Release 0.1.0 gave cursors without a scenario.
+pub(crate) fn parse_prediction_cursor(id: ScenarioId, cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, PREDICTIONS, |text| {
+        let (pts_us, of) = text.split_at_checked(16)?;
+        if !of.is_empty() && of != id.0.simple().to_string() {
+            return None;
+        }
+        number(pts_us)
+    })
 }
 
 /// The place of an artifact in its list: the sequence number of its upload, then its name.
@@ -109,16 +117,21 @@ mod tests {
 
     #[test]
     fn cursors_round_trip_and_others_are_refused() {
+        let (id, other) = (ScenarioId::generate(), ScenarioId::generate());
         for n in [0, 1, -1, i64::MAX, i64::MIN] {
-            assert_eq!(parse_prediction_cursor(Some(&prediction_cursor(n))).unwrap(), Some(n));
+            let cursor = prediction_cursor(id, n);
+            assert_eq!(parse_prediction_cursor(id, Some(&cursor)).unwrap(), Some(n));
+            assert!(parse_prediction_cursor(other, Some(&cursor)).is_err());
+            let of_the_first_release = format!("p{n:016x}");
+            assert_eq!(parse_prediction_cursor(id, Some(&of_the_first_release)).unwrap(), Some(n));
             assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
-            assert!(parse_history_cursor(Some(&prediction_cursor(n))).is_err());
+            assert!(parse_history_cursor(Some(&cursor)).is_err());
             assert_eq!(parse_artifact_cursor(Some(&artifact_cursor("yolo", n))).unwrap(), Some(("yolo".into(), n)));
         }
-        let id = ScenarioId::generate();
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));
         for bad in ["", "p", "p1", "px", "s1", "é", "p+000000000000001"] {
-            assert!(parse_prediction_cursor(Some(bad)).is_err() && parse_scenario_cursor(Some(bad)).is_err(), "{bad}");
+            assert!(parse_prediction_cursor(id, Some(bad)).is_err(), "{bad}");
+            assert!(parse_scenario_cursor(Some(bad)).is_err(), "{bad}");
         }
         for bad in ["a", "a000000000000000", "a0000000000000001", "a0000000000000001X", "a000000000000000éa"] {
             assert!(parse_artifact_cursor(Some(bad)).is_err(), "{bad}");

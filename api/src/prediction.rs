@@ -137,7 +137,7 @@ impl Reader {
             return Err(problem.field("min_score").expected("0 to 1"));
         }
         let query = PredictionQuery {
-            after_pts_us: page::parse_prediction_cursor(cursor.as_deref())?,
+            after_pts_us: page::parse_prediction_cursor(id, cursor.as_deref())?,
             from_pts_us: from_us,
             until_pts_us: until_us,
             limit: READ,
@@ -174,7 +174,10 @@ impl Reader {
                     let item = to_raw_value(&item).map_err(Problem::internal)?;
                     let size = item.get().len() as u64;
                     if items.len() == limit as usize || (size > left && !items.is_empty()) {
-                        return Ok(Page { items, next_cursor: seen.map(page::prediction_cursor) });
+                        return Ok(Page {
+                            items,
+                            next_cursor: seen.map(|pts_us| page::prediction_cursor(self.id, pts_us)),
+                        });
                     }
                     left = left.saturating_sub(size);
                     items.push(item);
@@ -182,7 +185,7 @@ impl Reader {
                 seen = Some(pts_us);
             }
         }
-        let next_cursor = if self.ended { None } else { seen.map(page::prediction_cursor) };
+        let next_cursor = if self.ended { None } else { seen.map(|pts_us| page::prediction_cursor(self.id, pts_us)) };
         Ok(Page { items, next_cursor })
     }
 }

@@ -41,6 +41,9 @@ const MEMORY: u64 = 4 << 30;
 /// A model is read, parsed, and taken apart into tensors that are laid out again.
 const COPIES_OF_A_MODEL: u64 = 4;
 
+/// The code of a finding that says nothing about the file: the worker could not load ONNX Runtime.
+const NO_LIBRARY: &str = "no_onnxruntime";
+
 /// Starts the probes.
 pub(crate) struct Probes {
     sandbox: Sandbox,
@@ -112,6 +115,9 @@ impl Probes {
             Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
             Verdict::Findings(findings) => findings,
         };
+        if let Some(ours) = findings.iter().find(|finding| finding.code == NO_LIBRARY) {
+            return Err(Problem::internal(&ours.message));
+        }
         let findings = findings
             .iter()
             .map(|f| format!("{}: {}", f.code, without_source_places(&f.message)))
@@ -130,9 +136,15 @@ impl Probes {
         let input = config.to_string();
         // Blobs are named by their digests.
         let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let turn = (&self.configs, Claim { client: observe::client(), subject });
+        let turn = (&self.configs, Claim { client: observe::client(), subject: subject.clone() });
         match verdict::<ConfigVerdict>(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
-            Ok(verdict) => Ok(verdict.bounded().problems),
+            Ok(verdict) => {
+                let ConfigVerdict { problems, failed } = verdict.bounded();
+                if let (true, Some(problem)) = (failed, problems.first()) {
+                    tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
+                }
+                Ok(problems)
+            }
             Err(error) => Err(not_started(&error).unwrap_or_else(|| {
                 let detail = format!("the plugin could not be asked about its configuration: {error}");
                 Problem::new(ErrorCode::InvalidPluginConfig, detail)

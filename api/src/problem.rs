@@ -47,6 +47,9 @@ pub struct Problem {
     /// Names the request in the service's log; the same as the header `X-Request-Id`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
+    /// Seconds for the header `Retry-After`, where they are known better than by the status.
+    #[serde(skip)]
+    pub(crate) retry_after_s: Option<u64>,
 }
 
 /// One of several things that are wrong with a request.
@@ -76,6 +79,7 @@ impl Problem {
             errors: Vec::new(),
             instance: None,
             request_id: None,
+            retry_after_s: None,
         }
     }
 
@@ -130,7 +134,7 @@ impl From<StoreError> for Problem {
 impl From<BlobError> for Problem {
     fn from(error: BlobError) -> Self {
         match error {
-            BlobError::TooLarge { cap } => too_large(cap),
+            BlobError::TooLarge { cap } => too_large(cap, None),
             BlobError::Short(shortage) => Self::new(ErrorCode::StorageFull, shortage.to_string()),
             BlobError::Full => Self::new(
                 ErrorCode::StorageFull,
@@ -173,13 +177,11 @@ pub(crate) fn too_slow(error: &(dyn std::error::Error + 'static)) -> Option<Prob
     Some(Problem::new(ErrorCode::RequestTimeout, format!("{slow} (setting `min_upload_rate`)")))
 }
 
-/// An upload, or a body, over its cap in bytes.
-pub(crate) fn too_large(cap: u64) -> Problem {
-    Problem::new(
-        ErrorCode::UploadTooLarge,
-        format!("at most {cap} bytes are accepted here; whoever runs the platform can raise that"),
-    )
-    .expected(format!("at most {cap} bytes"))
+/// An upload, or a body, over its cap in bytes, which follows from `setting`.
+pub(crate) fn too_large(cap: u64, setting: Option<&str>) -> Problem {
+    let raise = setting.map(|name| format!("; whoever runs the platform can raise that (setting `{name}`)"));
+    let detail = format!("at most {cap} bytes are accepted here{}", raise.unwrap_or_default());
+    Problem::new(ErrorCode::UploadTooLarge, detail).expected(format!("at most {cap} bytes"))
 }
 
 impl Problem {
@@ -208,17 +210,19 @@ fn cut(text: &mut String) {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let problem = self.bounded();
+        // One second is the period of the services' own retries, five are about what a check takes.
+        let usual = match problem.code {
+            code if code.status() == 503 => Some(1),
+            ErrorCode::TooBusy => Some(5),
+            _ => None,
+        };
+        let retry_after = problem.retry_after_s.or(usual);
         let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, axum::Json(&problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            // One second: the period of the services' own retries.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        if status == StatusCode::TOO_MANY_REQUESTS {
-            // About what a check takes.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
         }
         response
     }

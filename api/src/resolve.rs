@@ -212,7 +212,7 @@ async fn what_there_is(app: &App, kind: ArtifactKind, reference: &ArtifactRef) -
     }
     let listed: Vec<_> = existing.iter().take(MAX_LISTED).map(|a| format!("`{}@{}`", a.name, a.version)).collect();
     Ok(match listed.as_slice() {
-        [] => format!("none was uploaded yet: POST /{kind}"),
+        [] => format!("there is none now, see POST /{kind}"),
         listed if existing.len() > listed.len() => format!("there is {} and more, see GET /{kind}", listed.join(", ")),
         listed => format!("there is {}", listed.join(", ")),
     })

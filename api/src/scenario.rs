@@ -200,12 +200,12 @@ pub(crate) async fn delete(
 
 async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
     app.wishes.admit(id, Instant::now()).map_err(|wait| {
-        let seconds = wait.as_secs_f64().ceil();
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let most = app.config.limits.starts_a_minute;
         let detail = format!(
             "scenario {id} was stopped and started more than {most} times a minute (`max_starts_min`); try again in {seconds} s"
         );
-        Problem::new(ErrorCode::TooBusy, detail)
+        Problem { retry_after_s: Some(seconds), ..Problem::new(ErrorCode::TooBusy, detail) }
     })?;
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
     let record = app.store.set_desired(id, desired).await;

@@ -20,7 +20,6 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     ApiConfig, App, SharedApp, artifact,
-    extract::MAX_BODY,
     guard::guard,
     host::HostPattern,
     linger::linger,
@@ -74,6 +73,7 @@ pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blob
 fn routes(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
     let hosts = app.config.http.hosts.clone();
+    let routes = routes.layer(DefaultBodyLimit::max(app.config.limits.body_bytes()));
     let page = SwaggerUi::new("/docs").config(Config::new([DESCRIPTION]));
     surround(routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page), hosts)
 }
@@ -129,8 +129,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(runner::get))
         .routes(routes!(operation::healthz))
         .routes(routes!(operation::readyz))
-        .routes(routes!(operation::metrics))
-        .layer(DefaultBodyLimit::max(MAX_BODY));
+        .routes(routes!(operation::metrics));
     // An upload has a cap of its own, by kind.
     let uploads = OpenApiRouter::default()
         .routes(routes!(artifact::plugin::upload, artifact::plugin::list))

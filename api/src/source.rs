@@ -39,10 +39,9 @@ pub(crate) async fn resolve(path: &str, allowed: &[PathBuf]) -> Result<PathBuf, 
 fn not_allowed(path: &str, allowed: &[PathBuf]) -> FieldError {
     let folders: Vec<_> = allowed.iter().map(|f| format!("`{}`", f.display())).collect();
     let advice = if folders.is_empty() {
-        "no folder is allowed: upload the video instead, or allow its folder in the configuration of this service"
-            .into()
+        "no folder is allowed: upload the video instead, or allow its folder in the API's `source_dirs`".into()
     } else {
-        format!("the allowed folders are {}", folders.join(", "))
+        format!("the allowed folders (`source_dirs`) are {}", folders.join(", "))
     };
     let message = format!("`{}` is outside of the allowed folders; {advice}", path.escape_debug());
     FieldError::new(ErrorCode::SourceNotAllowed, FIELD, message)
@@ -77,7 +76,7 @@ mod tests {
         {
             let error = check(escape).await.unwrap_err();
             assert_eq!(error.code, ErrorCode::SourceNotAllowed, "{escape}");
-            assert!(error.message.contains("alias"), "{}", error.message);
+            assert!(error.message.contains("alias") && error.message.contains("`source_dirs`"), "{}", error.message);
         }
         for (wrong, words) in [("in/none.mp4", "no file"), ("in/deep", "regular file")] {
             let error = check(wrong).await.unwrap_err();
@@ -87,6 +86,7 @@ mod tests {
         let misplaced = resolve("https://me:s3cret@cameras.example/a.mp4", &allowed).await.unwrap_err().message;
         assert!(misplaced.contains("`source.url`") && !misplaced.contains("s3cret"), "{misplaced}");
         assert!(resolve("a.mp4", &allowed).await.unwrap_err().message.contains("absolute"));
-        assert!(resolve("/etc/hostname", &[]).await.unwrap_err().message.contains("no folder is allowed"));
+        let nowhere = resolve("/etc/hostname", &[]).await.unwrap_err().message;
+        assert!(nowhere.contains("no folder is allowed") && nowhere.contains("`source_dirs`"), "{nowhere}");
     }
 }

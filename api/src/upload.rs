@@ -51,7 +51,7 @@ pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result
     let form = form(request.headers())?;
     let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };
     if content_length(request.headers()).is_some_and(|length| length > most) {
-        return Err(too_large(cap));
+        return Err(too_large(cap, None));
     }
     let upload = blobs.begin(cap).await?;
     let body = request.into_body().into_data_stream();
@@ -126,7 +126,7 @@ async fn receive_form(upload: Upload, cap: u64, boundary: String, body: BodyData
 /// Why a form could not be read on.
 fn broken(cap: u64, error: &multer::Error) -> Problem {
     match error {
-        multer::Error::StreamSizeExceeded { .. } => too_large(cap),
+        multer::Error::StreamSizeExceeded { .. } => too_large(cap, None),
         error => too_slow(error).unwrap_or_else(|| unreadable(format!("the form cannot be read: {error}"))),
     }
 }

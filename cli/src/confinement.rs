@@ -5,7 +5,7 @@ use framehook_confine::{REQUIRED, Sandbox};
 use framehook_core::message::Confinement;
 use tracing::{info, warn};
 
-use crate::{process::this_executable, settings::Settings};
+use crate::{library, process::this_executable, settings::Settings};
 
 /// What the children of a process are confined by.
 pub(crate) struct Confined {
@@ -13,10 +13,11 @@ pub(crate) struct Confined {
     pub(crate) table: Vec<Confinement>,
 }
 
-/// Tries it in a child, and tells.
+/// Tries it in a child, and tells. Then tries, in another one, what most of them load.
 ///
 /// # Errors
-/// When no child can be started, or something is missing and the settings require it.
+/// When no child can be started, or something is missing and the settings require it,
+/// or when ONNX Runtime cannot be loaded.
 pub(crate) fn confine(settings: &Settings) -> anyhow::Result<Confined> {
     let sandbox = Sandbox::with_user(settings.child_user).in_cgroups();
     let table = sandbox.table(&this_executable()?).context("no child process could be started and confined")?;
@@ -33,6 +34,7 @@ pub(crate) fn confine(settings: &Settings) -> anyhow::Result<Confined> {
     if settings.require_sandbox {
         check(&table)?;
     }
+    library::check(settings, &sandbox)?;
     Ok(Confined { sandbox, table })
 }
 

@@ -108,13 +108,19 @@ impl HttpOptions {
             Ok(Duration::from_secs(seconds))
         };
         let hosts = self.hosts.iter().flatten().map(|name| name.parse().map_err(|why: String| anyhow!(why)));
+        let connections = count("max_connections", self.max_connections, defaults.connections)?;
+        let per_peer = defaults.connections_per_peer;
+        let connections_per_peer = count("max_connections_per_peer", self.max_connections_per_peer, per_peer)?;
+        // The default follows: whoever lowers the first need not know of the second.
+        if connections_per_peer > connections && connections_per_peer != per_peer {
+            bail!(
+                "http.max_connections_per_peer is {connections_per_peer}, but http.max_connections is {connections}: one \
+                 address may not have more than all of them"
+            );
+        }
         Ok(HttpLimits {
-            connections: count("max_connections", self.max_connections, defaults.connections)?,
-            connections_per_peer: count(
-                "max_connections_per_peer",
-                self.max_connections_per_peer,
-                defaults.connections_per_peer,
-            )?,
+            connections,
+            connections_per_peer: connections_per_peer.min(connections),
             head: seconds("head_timeout_s", self.head_timeout_s, defaults.head)?,
             small_body: seconds("body_timeout_s", self.body_timeout_s, defaults.small_body)?,
             least_rate: self.min_upload_rate.unwrap_or(defaults.least_rate),

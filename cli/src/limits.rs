@@ -137,7 +137,7 @@ impl Default for Limits {
 const MAX_MIB: u64 = 1 << 10;
 const MAX_KIB: u64 = 1 << 20;
 
-/// The body of a request has a MiB.
+/// A MiB: they are in each order to a runner and in each page of a list, which are made in memory.
 const MAX_CONFIG_KIB: u64 = 1 << 10;
 
 /// Clients and balancers have given up by then.
@@ -175,6 +175,13 @@ impl Limits {
             if value < least || value > most {
                 bail!("limits.{name} is {value}; it must be {least} to {most}");
             }
+        }
+        if self.max_config_kib > self.max_configs_kib {
+            bail!(
+                "limits.max_config_kib is {}, but limits.max_configs_kib is {}: one hook may not have more than all of them",
+                self.max_config_kib,
+                self.max_configs_kib
+            );
         }
         Ok(())
     }

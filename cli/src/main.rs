@@ -3,6 +3,7 @@
 mod cluster;
 mod confinement;
 mod http;
+mod library;
 mod limits;
 mod log;
 mod process;
@@ -113,10 +114,23 @@ fn main() -> ExitCode {
     match run(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("framehook: {error:#}");
+            eprintln!("framehook: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, each once: some tell theirs themselves.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.is_empty() {
+            told = cause;
+        } else if !told.contains(&cause) {
+            told = format!("{told}: {cause}");
+        }
+    }
+    told
 }
 
 fn run(command: Command) -> anyhow::Result<()> {
@@ -169,4 +183,20 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<()> {
     let (Command::Inspect { wasm } | Command::Compile { wasm } | Command::ValidateConfig { wasm }) = &command;
     framehook_confine::enter(&Reach::reading([wasm]))?;
     Ok(run(&command)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let told = |error: anyhow::Error| told(&error);
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        assert_eq!(told(anyhow::Error::new(denied()).context("cannot begin")), "cannot begin: permission denied");
+        let folder = framehook_infra::sqlite::OpenError::Folder { path: "/data".into(), source: denied() };
+        let said = told(folder.into());
+        assert_eq!(said.matches("permission denied").count(), 1, "{said}");
+        assert!(said.starts_with("the data folder /data cannot be used: ") && said.ends_with("with --data"), "{said}");
+    }
 }

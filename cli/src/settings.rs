@@ -14,7 +14,7 @@ use framehook_core::{
     memory::MemoryCaps,
     placement::{Labels, check_labels},
 };
-use framehook_infra::space::Reserve;
+use framehook_infra::space::{LEAST, Reserve};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -83,7 +83,7 @@ pub(crate) struct Options {
     #[serde(skip_serializing_if = "Option::is_none")]
     first_inference_s: Option<u64>,
 
-    /// Most memory of one worker, in MiB; a scenario may ask for less [default: 2048]
+    /// Most memory of one worker, in MiB, 64 at least; a scenario may ask for less [default: 2048]
     #[arg(long, env = "FRAMEHOOK_WORKER_MEMORY_MIB", value_name = "MIB")]
     #[serde(skip_serializing_if = "Option::is_none")]
     worker_memory_mib: Option<u32>,
@@ -311,7 +311,6 @@ impl Settings {
             ("hook_memory_mib", self.hook_memory_mib as u64),
             ("frame_timeout_s", self.frame_timeout_s),
             ("first_inference_s", self.first_inference_s),
-            ("worker_memory_mib", u64::from(self.worker_memory_mib)),
             ("runner_memory_mib", self.runner_memory_mib.map_or(1, u64::from)),
             ("fetch_timeout_s", self.fetch_timeout_s),
             ("fetch_least_kib_s", self.fetch_least_kib_s),
@@ -336,6 +335,13 @@ impl Settings {
             if value > MAX_UPLOAD_MIB {
                 bail!("{name} is {value}; it must be at most {MAX_UPLOAD_MIB}");
             }
+        }
+        let reserve = self.disk_reserve_mib.unwrap_or_default();
+        if (1..LEAST >> 20).contains(&reserve) {
+            bail!("disk_reserve_mib is {reserve}; it must be at least {}, or 0 for none", LEAST >> 20);
+        }
+        if self.worker_memory_mib < LEAST_WORKER_MIB {
+            bail!("worker_memory_mib is {}; it must be at least {LEAST_WORKER_MIB}", self.worker_memory_mib);
         }
         if self.max_picture_side > MAX_PICTURE_SIDE {
             bail!("max_picture_side is {}; it must be at most {MAX_PICTURE_SIDE}", self.max_picture_side);
@@ -376,6 +382,9 @@ impl Settings {
 
 /// Width times height times bytes of a pixel must fit the 32-bit sizes of OpenCV and FFmpeg.
 const MAX_PICTURE_SIDE: u32 = 16_384;
+
+/// The libraries of a worker alone take about this much, so with less none would ever start.
+const LEAST_WORKER_MIB: u32 = 64;
 
 /// The engine reserves address space for this much.
 const MAX_HOOK_MEMORY_MIB: usize = 256;
@@ -457,6 +466,14 @@ mod tests {
             ("source_networks = [\"10.1.0.0/33\"]", "source_networks"),
             ("hook_memory_mib = 4096", "at most 256"),
             ("max_picture_side = 20000", "at most 16384"),
+            ("disk_reserve_mib = 3", "disk_reserve_mib is 3; it must be at least 8, or 0 for none"),
+            ("worker_memory_mib = 63", "worker_memory_mib is 63; it must be at least 64"),
+            ("worker_memory_mib = 0", "worker_memory_mib is 0; it must be at least 64"),
+            ("[limits]\nmax_config_kib = 300", "limits.max_config_kib is 300, but limits.max_configs_kib is 256"),
+            (
+                "[http]\nmax_connections = 8\nmax_connections_per_peer = 9",
+                "http.max_connections_per_peer is 9, but http.max_connections is 8",
+            ),
             ("max_video_mib = 17592186044416", "max_video_mib"),
             ("[limits]\nmax_page_mib = 0", "limits.max_page_mib is 0"),
             ("[limits]\nmax_starts_min = 60001", "limits.max_starts_min is 60001; it must be 1 to 60000"),

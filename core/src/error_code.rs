@@ -52,7 +52,7 @@ error_codes! {
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not one that is taken here";
     HostNotAllowed = "host_not_allowed", 421, "The service is not called by this name";
     CrossSite = "cross_site", 403, "A page of another site may not change anything";
-    TooBusy = "too_busy", 429, "Too much is waiting already";
+    TooBusy = "too_busy", 429, "Too much is asked for at a time";
     UploadTooLarge = "upload_too_large", 413, "The upload is over the size limit";
     InvalidUpload = "invalid_upload", 400, "The upload could not be read";
     VersionExists = "version_exists", 409, "This name and version hold other content";

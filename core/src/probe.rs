@@ -47,6 +47,9 @@ impl Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigVerdict {
     pub problems: Vec<ConfigProblem>,
+    /// The plugin could not judge it, as the only problem says: it ended while it did, or its schema is not usable.
+    #[serde(default)]
+    pub failed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,7 +84,7 @@ impl ConfigVerdict {
     #[must_use]
     pub fn bounded(self) -> Self {
         let problems = self.problems.iter().take(MAX_FINDINGS);
-        Self { problems: problems.map(|p| ConfigProblem::new(&p.path, &p.message)).collect() }
+        Self { problems: problems.map(|p| ConfigProblem::new(&p.path, &p.message)).collect(), failed: self.failed }
     }
 }
 
@@ -113,7 +116,7 @@ mod tests {
         assert_eq!(printable("größer\n\x1b[31mERROR"), "größer\\n\\u{1b}[31mERROR");
         assert_eq!(printable(&"ü".repeat(MAX_TEXT)), "ü".repeat(MAX_TEXT / 2));
         let long = ConfigProblem { path: "/a".repeat(MAX_TEXT), message: "\n".repeat(MAX_TEXT) };
-        let verdict = ConfigVerdict { problems: vec![long; 3 * MAX_FINDINGS] }.bounded();
+        let verdict = ConfigVerdict { problems: vec![long; 3 * MAX_FINDINGS], failed: false }.bounded();
         assert_eq!(verdict.problems.len(), MAX_FINDINGS);
         assert!(verdict.problems.iter().all(|p| p.path.len() <= MAX_TEXT && p.message.len() <= MAX_TEXT));
         let finding = Finding { code: "c".into(), message: "m\0".into() };

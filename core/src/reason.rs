@@ -34,7 +34,7 @@ pub enum ReasonCode {
     NoCapacity,
     /// The worker process ended unexpectedly.
     WorkerCrash,
-    /// The runner was not heard of within its lease.
+    /// The runner was not heard of within its lease, or it is drained.
     LeaseLost,
     /// The runner's disk has no room for the source.
     StorageFull,

@@ -23,7 +23,7 @@ const MOST: u64 = 2 << 30;
 
 /// On a small disk: what is kept for deletions on a full one (`sqlite::room`) is no more than what stays free, so intake never
 /// lives on it after it was given up.
-pub(crate) const LEAST: u64 = 8 << 20;
+pub const LEAST: u64 = 8 << 20;
 
 /// How much of a file system stays free: 8 MiB at least, unless it is nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

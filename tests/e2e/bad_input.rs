@@ -282,3 +282,14 @@ fn wav() -> Vec<u8> {
 fn jpeg_header() -> Vec<u8> {
     [&[0xff, 0xd8, 0xff, 0xe0, 0, 16][..], b"JFIF\0", &[1, 1, 0, 0, 1, 0, 1, 0, 0]].concat()
 }
+
+#[test]
+fn a_panic_over_a_configuration_is_told_and_logged() {
+    let platform = Platform::with_demo(&[]);
+    platform.upload("/plugin", &plugin("misbehave"));
+    let panics = with("/plugins/post/0", json!({"use": "misbehave", "config": {"mode": "panic", "at_check": true}}));
+    let words = ["plugins.post[0].config", "trapped", "this plugin panics on purpose"];
+    assert_problem(&platform.post_json("/scenario/check", &panics), 422, "invalid_plugin_config", &words);
+    let log = platform.log();
+    assert!(log.contains("a configuration was not judged") && log.contains("this plugin panics on purpose"), "{log}");
+}

@@ -1,7 +1,7 @@
 //! Machines that lack a part of what children are confined by: a kernel without it, a container whose filter refuses it, an
 //! ordinary user. The platform says what is missing and runs, or refuses to run where it must not.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use framehook_tests::{
     client::demo_scenario,
@@ -61,6 +61,20 @@ fn what_a_machine_lacks_is_said_and_the_demo_runs() {
         let found = runs_lacking(lacking, &here);
         let expected: Vec<_> = expected.iter().filter(|name| !here.contains(**name)).collect();
         assert!(found.iter().eq(expected.iter().copied()), "{lacking:?}: {found:?} is off, and not {expected:?}");
+    }
+}
+
+#[test]
+fn a_library_that_is_no_onnx_runtime_keeps_the_platform_from_starting() {
+    for content in ["", "no library"] {
+        let file = tempfile::Builder::new().permissions(fs::Permissions::from_mode(0o644)).tempfile().unwrap();
+        fs::write(file.path(), content).unwrap();
+        let path = file.path().to_str().unwrap();
+        let said = refusal_lacking(&[], &["--onnxruntime", path]);
+        assert!(
+            said.contains(path) && said.contains("cannot be loaded") && said.contains("FRAMEHOOK_ONNXRUNTIME"),
+            "{said}"
+        );
     }
 }
 

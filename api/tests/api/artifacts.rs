@@ -154,8 +154,12 @@ async fn an_upload_over_the_cap_is_refused_by_its_length_and_by_its_bytes() {
     let problem = app.send(announced).await.problem(413, "upload_too_large");
     assert!(problem["detail"].as_str().unwrap().contains("4096"), "{problem}");
     let chunks = || stream::iter((0..10).map(|_| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 1000]))));
-    for uri in ["/model?name=m", "/video?name=v", "/plugin"] {
-        app.post(uri, Body::from_stream(chunks())).await.problem(413, "upload_too_large");
+    for (uri, setting) in
+        [("/model?name=m", "max_model_mib"), ("/video?name=v", "max_video_mib"), ("/plugin", "max_plugin_mib")]
+    {
+        let problem = app.post(uri, Body::from_stream(chunks())).await.problem(413, "upload_too_large");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains("4096 bytes") && detail.contains(setting), "{detail}");
     }
     multipart(&app, "/video?name=v", &[("file", &"x".repeat(5000))]).await.problem(413, "upload_too_large");
     assert_eq!(app.blob_files(), 0);
@@ -215,6 +219,11 @@ async fn a_missing_probe_is_our_fault_and_not_the_files() {
     let app = TestApp { router, ..app };
     let problem = app.upload("/video?name=v", &video(1)).await.problem(500, "internal");
     assert!(problem["instance"].as_str().unwrap().starts_with("urn:uuid:"));
+    assert!(!problem["detail"].as_str().unwrap().contains("nonexistent"));
+    let lacking =
+        json!({"findings": [{"code": "no_onnxruntime", "message": "`/nonexistent/lib.so` cannot be loaded"}]});
+    let app = TestApp::new().await;
+    let problem = app.upload("/model?name=m", &lacking).await.problem(500, "internal");
     assert!(!problem["detail"].as_str().unwrap().contains("nonexistent"));
 }
 

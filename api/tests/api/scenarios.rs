@@ -81,7 +81,22 @@ async fn a_wrong_body_is_a_clear_problem() {
         assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
     }
     let large = format!(r#"{{"name": "{}"}}"#, "x".repeat(1 << 20));
-    app.post("/scenario/init", large).await.problem(413, "upload_too_large");
+    let problem = app.post("/scenario/init", large.clone()).await.problem(413, "upload_too_large");
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(detail.contains("1048576 bytes") && detail.contains("`max_configs_kib`"), "{detail}");
+    // The limit follows the setting.
+    let app = app.with(|config| config.limits.configs_bytes = 1 << 20);
+    app.post("/scenario/init", large).await.problem(422, "invalid_scenario");
+}
+
+#[tokio::test]
+async fn where_everything_was_deleted_nothing_is_said_to_have_never_been() {
+    let app = TestApp::new().await;
+    app.upload("/model?name=m", &model(&[1, 3, 32, 64])).await.ok(201);
+    app.call("DELETE", "/model/m/1").await.ok(204);
+    let problem = app.post("/scenario/init", smallest().to_string()).await.problem(422, "unknown_video");
+    let model = problem["errors"].as_array().unwrap().iter().find(|error| error["field"] == "model").unwrap();
+    assert_eq!(model["message"], "there is no model `m@1`; there is none now, see POST /model");
 }
 
 #[tokio::test]
@@ -354,7 +369,9 @@ async fn a_scenario_is_not_stopped_and_started_without_end() {
     let refused: Vec<_> = answers.iter().filter(|answer| answer.status != 200).collect();
     // Ten at once, and one a second that this took.
     assert!(refused.len() > 10, "{}", refused.len());
+    assert_eq!(refused[0].headers["retry-after"], "1", "as its text says");
     let problem = refused[0].problem(429, "too_busy");
+    assert!(problem["detail"].as_str().unwrap().ends_with("try again in 1 s"), "{problem}");
     assert!(
         problem["detail"].as_str().unwrap().contains("more than 60 times a minute (`max_starts_min`)"),
         "{problem}"

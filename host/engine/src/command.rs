@@ -62,8 +62,9 @@ pub fn run(command: &Command) -> Result<(), CommandError> {
             io::stdin().take(MAX_CONFIG).read_to_string(&mut config)?;
             let verdict = Compiler::new()?.validate_config(&wasm, &config);
             // A plugin that cannot say what is wrong is what is wrong.
+            let failed = verdict.is_err();
             let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
-            print(&ConfigVerdict { problems }.bounded())
+            print(&ConfigVerdict { problems, failed }.bounded())
         }
     }
 }

@@ -3,9 +3,11 @@
 //! For the child process only ([`crate::command`]): the last checks compile and run the file. What
 //! is wrong with it comes back as data, each finding with a stable code.
 
+use std::sync::{Arc, Mutex, PoisonError};
+
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
-    job::HookLimits,
+    job::{HookLimits, PluginLog},
     log_budget::LogLimits,
     probe::{ConfigProblem, Finding, Verdict},
 };
@@ -90,8 +92,9 @@ pub(crate) fn validate_config(engine: &Engine, wasm: &[u8], config: &str) -> Res
     let say = |findings: Vec<Finding>| findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; ");
     check_kind(wasm).map_err(say)?;
     let plugin = load(engine, wasm).map_err(say)?;
-    let silent = |f: Failure| format!("the plugin could not check its configuration: {}", f.message);
-    let mut instance = start(&plugin).map_err(silent)?;
+    let said = LastLine::default();
+    let silent = |f: Failure| format!("the plugin could not check its configuration: {}", said.explain(&f));
+    let mut instance = start(&plugin, &said).map_err(silent)?;
     let manifest = instance.describe().map_err(silent)?;
     let problems = schema::problems(manifest.config_schema, config)?;
     if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
@@ -229,25 +232,41 @@ fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     })
 }
 
-fn start(plugin: &Plugin) -> Result<Instance, Failure> {
-    // What a plugin says while it is checked interests nobody.
-    let logger = Logger::new(String::new(), Log::new(std::sync::Arc::new(|_| ()), LogLimits::default()));
+/// Of what a plugin says while it is checked: the last line, which tells why it ended if it did. The SDK logs panics.
+#[derive(Default)]
+struct LastLine(Arc<Mutex<String>>);
+
+impl LastLine {
+    fn log(&self) -> Log {
+        let last = Arc::clone(&self.0);
+        let keep = move |line: PluginLog| *last.lock().unwrap_or_else(PoisonError::into_inner) = line.message;
+        Log::new(Arc::new(keep), LogLimits::default())
+    }
+
+    fn explain(&self, failure: &Failure) -> String {
+        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_str() {
+            "" => failure.message.clone(),
+            line => format!("{}; the last line it logged: {line}", failure.message),
+        }
+    }
+}
+
+fn start(plugin: &Plugin, said: &LastLine) -> Result<Instance, Failure> {
+    let logger = Logger::new(String::new(), said.log());
     Instance::new(&plugin.code, HookLimits::default(), logger, State::default())
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
-    let described = start(plugin).and_then(|mut instance| instance.describe());
+    let said = LastLine::default();
+    let described = start(plugin, &said).and_then(|mut instance| instance.describe());
     let manifest = described.map_err(|f| {
-        finding(FindingCode::DescribeFailed, format!("the plugin did not describe itself: {}", f.message))
+        finding(FindingCode::DescribeFailed, format!("the plugin did not describe itself: {}", said.explain(&f)))
     })?;
     let schema_problem = schema::check(&manifest.config_schema).err();
     let checks = [
         (FindingCode::BadName, check_name(&manifest.name).err()),
         (FindingCode::BadVersion, check_version(&manifest.version).err()),
-        (
-            FindingCode::BadConfigSchema,
-            schema_problem.map(|e| format!("`config-schema` is not a JSON Schema (2020-12): {e}")),
-        ),
+        (FindingCode::BadConfigSchema, schema_problem.map(|e| format!("`config-schema` {e}"))),
     ];
     let findings: Vec<_> =
         checks.into_iter().filter_map(|(code, message)| Some(finding(code, message?))).flatten().collect();

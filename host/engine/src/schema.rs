@@ -13,20 +13,23 @@ use serde_json::Value;
 /// A thousand times what the schemas of the stock plugins take, on a busy machine too.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
 
+const NO_SCHEMA: &str = "is not a JSON Schema (2020-12)";
+
 /// Whether `schema` is one that can be used.
 ///
 /// # Errors
-/// A sentence about what is wrong.
+/// What is wrong, as the rest of a sentence about it.
 pub(crate) fn check(schema: &Value) -> Result<(), String> {
     if !schema.is_object() {
-        return Err("it is not an object".into());
+        return Err(format!("{NO_SCHEMA}: it is not an object"));
     }
     let bytes = schema.to_string().len();
     if bytes > MAX_SCHEMA {
-        return Err(format!("it has {bytes} bytes; at most {MAX_SCHEMA} are allowed"));
+        return Err(format!("is too large: it has {bytes} bytes, and at most {MAX_SCHEMA} are allowed"));
     }
-    check_references(schema, true)?;
-    jsonschema::draft202012::meta::validate(schema).map_err(|e| e.to_string())
+    let no_schema = |why: String| format!("{NO_SCHEMA}: {why}");
+    check_references(schema, true).map_err(no_schema)?;
+    jsonschema::draft202012::meta::validate(schema).map_err(|e| no_schema(e.to_string()))
 }
 
 /// `$id` would give the parts of a schema addresses of their own, and `$schema` another meaning. At the root both are
@@ -62,7 +65,7 @@ fn check_references(schema: &Value, is_root: bool) -> Result<(), String> {
 /// When the schema cannot be used, or takes too long; a sentence that says so.
 pub(crate) fn problems(schema: Value, config: &str) -> Result<Vec<ConfigProblem>, String> {
     let unusable = |why: String| format!("the plugin's own schema cannot be used: {why}");
-    check(&schema).map_err(unusable)?;
+    check(&schema).map_err(|why| unusable(format!("it {why}")))?;
     let config: Value = match serde_json::from_str(config) {
         Ok(config) => config,
         Err(error) => return Ok(vec![ConfigProblem::new("", &format!("the configuration is no JSON: {error}"))]),
@@ -156,8 +159,14 @@ mod tests {
 
     #[test]
     fn a_schema_has_a_size_and_a_form() {
-        assert!(check(&json!({"title": "t".repeat(MAX_SCHEMA)})).unwrap_err().contains("at most 65536"));
-        assert!(check(&json!([])).unwrap_err().contains("not an object"));
+        let large = json!({"title": "t".repeat(MAX_SCHEMA)});
+        assert_eq!(check(&large), Err("is too large: it has 65548 bytes, and at most 65536 are allowed".into()));
+        assert!(
+            problems(large, "{}")
+                .unwrap_err()
+                .ends_with("cannot be used: it is too large: it has 65548 bytes, and at most 65536 are allowed")
+        );
+        assert_eq!(check(&json!([])), Err("is not a JSON Schema (2020-12): it is not an object".into()));
         assert!(check(&json!({"type": 7})).is_err());
         assert!(problems(json!({"$ref": "#/nowhere"}), "{}").unwrap_err().contains("cannot be used"));
         assert!(problems(json!({"pattern": "("}), "{}").unwrap_err().contains("cannot be used"));

@@ -70,7 +70,10 @@ const WAL_LIMIT: &str = "4120032";
 
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    #[error("the data folder {path} cannot be used: {source}")]
+    #[error(
+        "the data folder {path} cannot be used: {source}; let the user that this runs as write to it, or choose another \
+         folder with --data"
+    )]
     Folder { path: PathBuf, source: io::Error },
     #[error(
         "the data folder {path} is in use by process {process}; stop that one, or choose another folder with --data"

@@ -7,7 +7,7 @@ use std::{
 };
 
 use framehook_sdk::{
-    Bbox, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
+    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
     Tensor, clock, state,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -23,6 +23,9 @@ struct Config {
     /// Misbehave when it starts instead of on a frame.
     #[serde(default)]
     at_start: bool,
+    /// Misbehave while it judges its configuration instead of on a frame.
+    #[serde(default)]
+    at_check: bool,
     /// Keep busy this long on each frame, to make a short video last. (A plugin may not sleep.)
     #[serde(default)]
     delay_ms: u64,
@@ -85,6 +88,13 @@ impl Hook for Misbehave {
             misbehave(config.mode)?;
         }
         Ok(Self(config))
+    }
+
+    fn check(config: &Config) -> Vec<ConfigProblem> {
+        if config.at_check {
+            misbehave(config.mode).ok();
+        }
+        Vec::new()
     }
 
     fn labels(&self) -> Vec<String> {
