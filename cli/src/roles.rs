@@ -4,11 +4,21 @@
 //! says what it connected to. On a
 //! signal it is not ready any more, stops taking work, drains, and ends; the others go on.
 
-use std::{io::ErrorKind, net::SocketAddr, path::Path, time::Duration};
+use std::{
+    io::ErrorKind,
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, health::Needs};
 use framehook_core::ids::RunnerId;
+use framehook_runner::LastWord;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -82,11 +92,17 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
 
     let mut services = Services::default();
     services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings)?);
+    let is_heard = Arc::new(AtomicBool::new(true));
+    let heard = Arc::clone(&is_heard);
     services.start("runner", Stage::Work, |cancel| async move {
-        Ok(framehook_runner::run(config, bus, blobs, cancel).await?)
+        let last_word = framehook_runner::run(config, bus, blobs, cancel).await?;
+        heard.store(last_word == LastWord::Heard, Ordering::Relaxed);
+        Ok(())
     });
     let outcome = services.run().await;
-    std::fs::remove_file(pid_file).ok();
+    if is_heard.load(Ordering::Relaxed) {
+        std::fs::remove_file(pid_file).ok();
+    }
     outcome
 }
 
@@ -109,9 +125,15 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
     }
     kill_process(pid, Signal::TERM).context("cannot signal the runner")?;
     println!("draining runner process {}", pid.as_raw_nonzero());
-    // It removes the file as its last act; one that died did not get that far.
+    // It removes the file as its last act, once it was heard; one that died did not get that far.
     while pid_file.exists() && test_kill_process(pid).is_ok() {
         std::thread::sleep(Duration::from_millis(100));
+    }
+    if pid_file.exists() {
+        bail!(
+            "the runner has ended and could not tell the orchestrator, its log says why: its scenarios go on with other \
+             runners when its lease ends, some ten seconds from now"
+        );
     }
     println!("drained; its scenarios go on with other runners");
     Ok(())

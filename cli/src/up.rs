@@ -54,7 +54,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();
-        |cancel| async move { Ok(framehook_runner::run(runner, bus, blobs, cancel).await?) }
+        |cancel| async move { Ok(framehook_runner::run(runner, bus, blobs, cancel).await.map(drop)?) }
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);

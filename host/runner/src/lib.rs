@@ -38,4 +38,4 @@ mod tally;
 
 pub use backoff::Backoff;
 pub use config::{RunnerConfig, RunnerError};
-pub use runner::run;
+pub use runner::{LastWord, run};

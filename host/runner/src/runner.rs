@@ -51,11 +51,11 @@ pub async fn run(
     bus: SharedBus,
     blobs: Blobs,
     cancel: CancellationToken,
-) -> Result<(), RunnerError> {
+) -> Result<LastWord, RunnerError> {
     config.check()?;
     let compiler = Compiler::new(&config)?;
     let incarnation = Incarnation::generate();
-    let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(()) };
+    let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(LastWord::Heard) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
     let (id, labels) = (config.runner_id.clone(), config.labels.clone());
@@ -91,10 +91,23 @@ pub async fn run(
 
     beats.abort();
     match timeout(drain_deadline, heartbeat::publish(&board, &bus)).await {
-        Ok(Ok(())) => tracing::info!("runner stopped"),
-        _ => tracing::warn!("runner stopped; its last heartbeat could not be published, its lease will expire"),
+        Ok(Ok(())) => {
+            tracing::info!("runner stopped");
+            Ok(LastWord::Heard)
+        }
+        _ => {
+            tracing::warn!("runner stopped; its last heartbeat could not be published, its lease will expire");
+            Ok(LastWord::Lost)
+        }
     }
-    Ok(())
+}
+
+/// Whether others know that a runner has ended, and may go on with its scenarios at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastWord {
+    Heard,
+    /// They find out when its lease ends.
+    Lost,
 }
 
 /// Listens for orders; `None` when cancelled first.

@@ -17,6 +17,7 @@ use framehook_core::{
     message::{Message, Topic, WorkerPhase as P},
     reason::{Reason, ReasonCode},
 };
+use framehook_runner::LastWord;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use support::{World, eventually, is_gone, position, processes_of};
@@ -396,6 +397,15 @@ async fn a_crash_while_the_bus_is_away_repeats_no_frame() {
     world.bus.set_down(Topic::Results, false);
     world.phase(&clip, 1, P::Finished).await;
     assert_eq!((world.frames(&clip), clip.starts()), (numbers(40), vec![0, 30]));
+}
+
+#[tokio::test]
+async fn it_knows_whether_its_last_word_was_heard() {
+    for (down, expected) in [(false, LastWord::Heard), (true, LastWord::Lost)] {
+        let world = World::start(|_| {}).await;
+        world.bus.set_down(Topic::RunnerStatus, down);
+        assert_eq!(world.shut_down().await, expected);
+    }
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ use framehook_infra::{
     blobs::Blobs,
     bus::{Bus, BusError, Delivered, Ends, Record, Result, Subscription, Tail},
 };
-use framehook_runner::{Backoff, RunnerConfig, RunnerError};
+use framehook_runner::{Backoff, LastWord, RunnerConfig, RunnerError};
 use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -196,7 +196,7 @@ pub(crate) struct World {
     pub(crate) config: RunnerConfig,
     pub(crate) model: Digest,
     pub(crate) cancel: CancellationToken,
-    pub(crate) runner: Mutex<Option<JoinHandle<std::result::Result<(), RunnerError>>>>,
+    pub(crate) runner: Mutex<Option<JoinHandle<std::result::Result<LastWord, RunnerError>>>>,
     incarnation: Incarnation,
 }
 
@@ -347,10 +347,10 @@ impl World {
     }
 
     /// Cancels the runner and waits for its end.
-    pub(crate) async fn shut_down(&self) {
+    pub(crate) async fn shut_down(&self) -> LastWord {
         self.cancel.cancel();
         let runner = self.runner.lock().unwrap().take().unwrap();
-        timeout(DEADLINE, runner).await.expect("the runner does not end").unwrap().unwrap();
+        timeout(DEADLINE, runner).await.expect("the runner does not end").unwrap().unwrap()
     }
 
     /// The list of compilations is one of them.
