@@ -215,11 +215,12 @@ impl Ledger {
 pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger, owned: watch::Sender<usize>) {
     let mut next = HashMap::new();
     loop {
-        match member.next(10).await.unwrap() {
+        let Ok(fetched) = member.next(10).await else { return };
+        match fetched {
             Fetched::Assigned(partitions) => {
                 for partition in partitions {
                     assert!(next.insert(partition, ledger.next(partition)).is_none(), "assigned twice: {partition}");
-                    member.seek(partition, next[&partition]).await.unwrap();
+                    let Ok(()) = member.seek(partition, next[&partition]).await else { return };
                 }
             }
             Fetched::Revoked(partitions) => {
@@ -235,7 +236,7 @@ pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger,
                 } else {
                     *expected = ledger.next(partition);
                     let to = *expected;
-                    member.seek(partition, to).await.unwrap();
+                    let Ok(()) = member.seek(partition, to).await else { return };
                 }
             }
             Fetched::Anew { partition, .. } => panic!("nobody lost the log of {partition}"),

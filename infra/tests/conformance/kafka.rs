@@ -312,8 +312,15 @@ async fn a_killed_broker_costs_nothing_that_was_acknowledged() {
     let bus = database.bus().await;
     let mut tail = bus.tail(Topic::Results).await.unwrap();
     let (ledger, owned) = (Ledger::default(), watch::Sender::new(0));
-    let member = bus.subscribe("inbox", Topic::Results).await.unwrap();
-    let reading = tokio::spawn(store_all(member, ledger.clone(), owned.clone()));
+    let (joining, stored_in, holds) = (bus.clone(), ledger.clone(), owned.clone());
+    let reading = tokio::spawn(async move {
+        loop {
+            // As an inbox does, whose client may have lost its brokers: it joins again.
+            if let Ok(member) = joining.subscribe("inbox", Topic::Results).await {
+                store_all(member, stored_in.clone(), holds.clone()).await;
+            }
+        }
+    });
     until("all partitions", || *owned.borrow() == PARTITIONS).await;
 
     let (publisher, published) = (bus.clone(), watch::Sender::new(0));
