@@ -6,9 +6,7 @@ none of them, and runs. The product has no switch for that. The platform in the 
 itself, because the one without confinement has to have it.
 """
 
-import os
 import pathlib
-import signal
 import statistics
 import sys
 import tempfile
@@ -16,8 +14,8 @@ import time
 
 import framehook
 from framehook import ROOT, Failure, Platform
-from latency import PAUSE_SECONDS, SPARE, Client, wait_for
-from machine import children_named, cpu_seconds
+from latency import Client, settle, wait_for
+from machine import cpu_seconds
 from pipeline import scenario_on, wait_for_workers
 
 LACKING = [sys.executable, ROOT / "scripts" / "lacking.py"]
@@ -33,10 +31,7 @@ PIECES = ("files", "system_calls")
 def first_row(client, platform, scenario, with_spare):
     """Posts a scenario to a platform with a spare worker, or one whose spare was killed; gives its id, and how long its
     first prediction took."""
-    spare = wait_for("a spare worker", lambda: children_named(platform.process.pid, SPARE))[0]
-    time.sleep(PAUSE_SECONDS)
-    if not with_spare:
-        os.kill(spare, signal.SIGKILL)
+    settle(platform.process.pid, with_spare)
     begin = time.perf_counter()
     scenario_id = client("POST", "/scenario/init", scenario)["id"]
     wait_for("a prediction", lambda: client("GET", f"/prediction/{scenario_id}?limit=1")["items"])

@@ -113,12 +113,17 @@ class Client:
         return json.loads(text)
 
 
-def run(cluster, client, observer, runner, scenario, with_spare):
-    """One scenario up to its first prediction: seconds since the POST."""
-    spare = wait_for("a spare worker", lambda: children_named(runner.process.pid, SPARE))[0]
+def settle(pid, with_spare):
+    """Waits until this process has a spare worker and is at rest, and takes the spare away from one that shall have none."""
+    spare = wait_for("a spare worker", lambda: children_named(pid, SPARE))[0]
     time.sleep(PAUSE_SECONDS)
     if not with_spare:
         os.kill(spare, signal.SIGKILL)
+
+
+def run(cluster, client, observer, runner, scenario, with_spare):
+    """One scenario up to its first prediction: seconds since the POST."""
+    settle(runner.process.pid, with_spare)
     posted = time.time()
     scenario_id = client("POST", "/scenario/init", scenario)["id"]
     at = {"answered": time.time()}

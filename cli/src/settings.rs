@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
-    memory::MemoryCaps,
+    memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
 };
 use framehook_infra::space::{LEAST, Reserve};
@@ -340,8 +340,8 @@ impl Settings {
         if (1..LEAST >> 20).contains(&reserve) {
             bail!("disk_reserve_mib is {reserve}; it must be at least {}, or 0 for none", LEAST >> 20);
         }
-        if self.worker_memory_mib < LEAST_WORKER_MIB {
-            bail!("worker_memory_mib is {}; it must be at least {LEAST_WORKER_MIB}", self.worker_memory_mib);
+        if self.worker_memory_mib < LEAST_MIB {
+            bail!("worker_memory_mib is {}; it must be at least {LEAST_MIB}", self.worker_memory_mib);
         }
         if self.max_picture_side > MAX_PICTURE_SIDE {
             bail!("max_picture_side is {}; it must be at most {MAX_PICTURE_SIDE}", self.max_picture_side);
@@ -382,9 +382,6 @@ impl Settings {
 
 /// Width times height times bytes of a pixel must fit the 32-bit sizes of OpenCV and FFmpeg.
 const MAX_PICTURE_SIDE: u32 = 16_384;
-
-/// The libraries of a worker alone take about this much, so with less none would ever start.
-const LEAST_WORKER_MIB: u32 = 64;
 
 /// The engine reserves address space for this much.
 const MAX_HOOK_MEMORY_MIB: usize = 256;

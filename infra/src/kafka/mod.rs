@@ -84,8 +84,9 @@ impl KafkaConfig {
             // The defaults are 10 s, longer than a broker takes to come back, and 60 s, longer than a runner's lease.
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.timeout.ms", "10000")
-            // A broker that was frozen may answer that the cluster has none: librdkafka (2.12) then forgets the ones it knows, and
-            // asks `bootstrap.servers` again only after this; its five minutes are longer than everything here waits.
+            // A broker that was frozen may answer that the cluster has none: librdkafka (2.12) then forgets the ones it knows. Where
+            // a question of its own is under way it asks `bootstrap.servers` again after this, and its five minutes are
+            // longer than everything here waits; else it never does, and is replaced (`reader::Health::Lost`).
             .set("metadata.recovery.rebootstrap.trigger.ms", "3000")
             // Brokers close idle connections; that is no news.
             .set("log.connection.close", "false");

@@ -2,12 +2,13 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use framehook_core::message::Topic;
-use framehook_infra::bus::{Delivered, Fetched, Record, SharedBus, Subscription, Tail};
+use framehook_infra::bus::{BusError, Delivered, Fetched, Record, SharedBus, Subscription, Tail};
 use futures::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -211,16 +212,19 @@ impl Ledger {
     }
 }
 
-/// A member of the group that stores what it reads, until it is aborted. `owned` counts its partitions.
-pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger, owned: watch::Sender<usize>) {
+/// A member of the group that stores what it reads, until it is aborted or fails. `owned` counts its partitions.
+pub(crate) async fn store_all(
+    mut member: Box<dyn Subscription>,
+    ledger: Ledger,
+    owned: watch::Sender<usize>,
+) -> Result<Infallible, BusError> {
     let mut next = HashMap::new();
     loop {
-        let Ok(fetched) = member.next(10).await else { return };
-        match fetched {
+        match member.next(10).await? {
             Fetched::Assigned(partitions) => {
                 for partition in partitions {
                     assert!(next.insert(partition, ledger.next(partition)).is_none(), "assigned twice: {partition}");
-                    let Ok(()) = member.seek(partition, next[&partition]).await else { return };
+                    member.seek(partition, next[&partition]).await?;
                 }
             }
             Fetched::Revoked(partitions) => {
@@ -236,7 +240,7 @@ pub(crate) async fn store_all(mut member: Box<dyn Subscription>, ledger: Ledger,
                 } else {
                     *expected = ledger.next(partition);
                     let to = *expected;
-                    let Ok(()) = member.seek(partition, to).await else { return };
+                    member.seek(partition, to).await?;
                 }
             }
             Fetched::Anew { partition, .. } => panic!("nobody lost the log of {partition}"),

@@ -317,7 +317,8 @@ async fn a_killed_broker_costs_nothing_that_was_acknowledged() {
         loop {
             // As an inbox does, whose client may have lost its brokers: it joins again.
             if let Ok(member) = joining.subscribe("inbox", Topic::Results).await {
-                store_all(member, stored_in.clone(), holds.clone()).await;
+                let Err(error) = store_all(member, stored_in.clone(), holds.clone()).await;
+                println!("joining again: {error}");
             }
         }
     });
