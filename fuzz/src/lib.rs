@@ -16,6 +16,7 @@ use std::io::Cursor;
 use bytes::Bytes;
 use framehook_core::{
     artifact::{ModelManifest, PluginManifest, VideoManifest},
+    ids::ScenarioId,
     job::{Control, Job, Report},
     message::{Envelope, frame_of},
     probe::{ConfigVerdict, MAX_FINDINGS, MAX_TEXT, Verdict},
@@ -91,8 +92,11 @@ pub fn multipart(data: &[u8]) {
 pub fn cursor(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let same = |written: String| assert!(written.eq_ignore_ascii_case(text), "{text:?} {written:?}");
-    if let Ok(Some(pts_us)) = page::parse_prediction_cursor(Some(text)) {
-        same(page::prediction_cursor(pts_us));
+    let id = ScenarioId(uuid::Uuid::from_u128(0x5ce0_a210));
+    if let Ok(Some(pts_us)) = page::parse_prediction_cursor(id, Some(text)) {
+        // Release 0.1.0 wrote the place without the scenario.
+        let written = page::prediction_cursor(id, pts_us);
+        same(written.get(..text.len()).expect("a cursor of this release is the longest").to_owned());
     }
     if let Ok(Some(sequence)) = page::parse_history_cursor(Some(text)) {
         same(page::history_cursor(sequence));
