@@ -7,8 +7,8 @@ use std::{
 };
 
 use framehook_sdk::{
-    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity,
-    Tensor, clock, state,
+    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect,
+    Severity, Tensor, clock, state,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
