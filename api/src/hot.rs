@@ -18,7 +18,6 @@ use axum::{
 use framehook_core::ids::ScenarioId;
 use framehook_infra::cache::{Cache, Cached};
 use jiff::Timestamp;
-use serde::Serialize;
 
 use crate::{metrics, problem::Problem};
 
@@ -52,16 +51,16 @@ impl Hot {
         }
     }
 
-    /// The answer called `key`, from the cache or from `read`.
-    pub(crate) async fn answer<T: Serialize>(
+    /// The answer called `key`, from the cache or from `read`, which gives JSON.
+    pub(crate) async fn answer(
         &self,
         id: ScenarioId,
         what: &'static str,
         key: &str,
-        read: impl Future<Output = Result<T, Problem>>,
+        read: impl Future<Output = Result<Vec<u8>, Problem>>,
     ) -> Result<Response, Problem> {
         let Some(cache) = self.cache.as_ref().filter(|_| !self.was_changed(id)) else {
-            return Ok(json(to_json(&read.await?)?, None));
+            return Ok(json(read.await?, None));
         };
         let key = format!("{what}:{id}:{key}");
         let outcome = match cache.get(&key).await {
@@ -77,7 +76,7 @@ impl Hot {
             Err(_) => "unavailable",
         };
         metrics::global().cached(what, outcome);
-        let ours = Cached { read_at: Timestamp::now(), body: to_json(&read.await?)? };
+        let ours = Cached { read_at: Timestamp::now(), body: read.await? };
         let mut theirs = None;
         // What took long to read is of use for so much less.
         let left = FRESH.saturating_sub(age(&ours).unwrap_or(FRESH));
@@ -102,10 +101,6 @@ impl Hot {
 fn age(cached: &Cached) -> Option<Duration> {
     let age = Duration::try_from(Timestamp::now().duration_since(cached.read_at)).ok()?;
     (age <= FRESH).then_some(age)
-}
-
-fn to_json(value: &impl Serialize) -> Result<Vec<u8>, Problem> {
-    serde_json::to_vec(value).map_err(Problem::internal)
 }
 
 fn json(body: Vec<u8>, age: Option<Duration>) -> Response {

@@ -10,12 +10,13 @@ use framehook_core::{
     ids::{Generation, ScenarioId},
     message::{Envelope, Message, Topic, frame_of},
     prediction::Position,
+    prediction_record::PredictionRecord,
     size::MAX_REASON,
     text::short_line,
 };
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
-    store::{DeadLetter, ResultBatch, ResultRow, SharedStore, StoreOutcome},
+    store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
     telemetry,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -213,8 +214,8 @@ impl Inbox<'_> {
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted, not traced.
-    fn first_result(&mut self, row: &ResultRow, traceparent: Option<&str>) -> Option<Span> {
-        let ResultRow { scenario_id, generation, position: Position { frame, .. }, .. } = *row;
+    fn first_result(&mut self, row: &PredictionRecord, traceparent: Option<&str>) -> Option<Span> {
+        let &PredictionRecord { scenario_id, generation, position: Position { frame, .. }, .. } = row;
         if self.begun.len() >= MAX_BEGUN {
             self.begun.clear();
         }
@@ -297,18 +298,16 @@ where
     }
 }
 
-/// A prediction, and the trace it belongs to. It is read as a whole, so that what is stored can be read again.
-fn result(payload: &[u8], max_prediction: usize) -> Result<(ResultRow, Option<String>), String> {
+/// A prediction, and the trace it belongs to.
+fn result(payload: &[u8], max_prediction: usize) -> Result<(PredictionRecord, Option<String>), String> {
     let (size, most) = (payload.len(), max_prediction.saturating_add(ENVELOPE));
     if size > most {
         return Err(format!("the message has {size} bytes; at most {most} are stored (max_prediction_kib)"));
     }
-    let (Envelope { message, traceparent, .. }, data) = Envelope::parse_with_data(payload)?;
-    match message {
-        Message::Result(prediction) => Ok((ResultRow::new(&prediction, data.to_owned()), traceparent)),
-        other => Err(format!(
-            "a message for topic `{}`, not a result",
-            Envelope::new(other, jiff::Timestamp::now()).topic().name()
-        )),
+    let envelope = Envelope::parse(payload)?;
+    let topic = envelope.topic().name();
+    match envelope.message {
+        Message::Result(record) => Ok((record, envelope.traceparent)),
+        _ => Err(format!("a message for topic `{topic}`, not a result")),
     }
 }

@@ -10,10 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, ids::ScenarioId, prediction::Prediction};
-use framehook_infra::store::{Limit, PredictionQuery, Rows, SharedStore};
+use framehook_infra::store::{Limit, PredictionQuery, Rows, SharedStore, StoredPrediction};
 use futures::stream;
 use serde::Deserialize;
-use serde_json::value::{RawValue, to_raw_value};
 use utoipa::IntoParams;
 
 use crate::{
@@ -70,16 +69,15 @@ pub(crate) async fn get(
     let key = format!("{parameters:?}");
     let mut reader = Reader::new(app.store.clone(), id, parameters)?;
     let room = app.config.limits.page_bytes;
-    let must_exist = async || app.store.scenario(id).await?.map(drop).ok_or_else(|| not_found(id));
     if wants_ndjson(&headers) {
-        must_exist().await?;
+        // A stream that has begun can give no problem any more.
+        app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
         let left = if is_bounded { limit as usize } else { usize::MAX };
         let lines = stream_lines(app.clone(), reader, left);
         return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response());
     }
     let read = async {
         let _turn = app.page_turns.acquire().await;
-        must_exist().await?;
         reader.page(limit, room).await
     };
     app.hot.answer(id, "prediction", &key, read).await
@@ -96,11 +94,17 @@ impl Filter {
         self.label.is_none() && self.min_score.is_none()
     }
 
-    /// The prediction with its matching detections only; `None` if there are none.
-    fn apply(&self, mut prediction: Prediction) -> Option<Prediction> {
+    /// The stored prediction, as it is or with its matching detections only; `None` if there are none.
+    fn apply(&self, stored: StoredPrediction) -> Result<Option<String>, Problem> {
         if self.takes_all() {
-            return Some(prediction);
+            return Ok(Some(stored.json));
         }
+        self.matching(stored.read()?)
+            .map(|matching| serde_json::to_string(&matching).map_err(Problem::internal))
+            .transpose()
+    }
+
+    fn matching(&self, mut prediction: Prediction) -> Option<Prediction> {
         let mut renumbered = Vec::with_capacity(prediction.detections.len());
         let mut kept = 0u32;
         prediction.detections.retain(|detection| {
@@ -146,8 +150,9 @@ impl Reader {
     }
 
     /// The next rows, unfiltered.
-    async fn rows(&mut self) -> Result<Vec<Prediction>, Problem> {
-        let Rows { rows, has_more } = self.store.predictions(self.id, self.query.clone()).await?;
+    async fn rows(&mut self) -> Result<Vec<StoredPrediction>, Problem> {
+        let found = self.store.predictions(self.id, self.query.clone()).await?;
+        let Rows { rows, has_more } = found.ok_or_else(|| not_found(self.id))?;
         self.ended = !has_more;
         if let Some(last) = rows.last() {
             self.query.after_pts_us = Some(last.pts_us);
@@ -155,14 +160,14 @@ impl Reader {
         Ok(rows)
     }
 
-    /// At most `limit` items of `room` bytes together, as JSON; the first one comes whatever its
-    /// size.
-    async fn page(&mut self, limit: u32, room: u64) -> Result<Page<Box<RawValue>>, Problem> {
+    /// The JSON of a page: at most `limit` items of `room` bytes together; the first one comes
+    /// whatever its size.
+    async fn page(&mut self, limit: u32, room: u64) -> Result<Vec<u8>, Problem> {
         if self.filter.takes_all() {
             // The row behind a page says whether there is more; a filter may have to look at any number.
             self.query.limit.rows = READ.rows.min(limit + 1);
         }
-        let mut items: Vec<Box<RawValue>> = Vec::new();
+        let mut items: Vec<String> = Vec::new();
         let mut left = room;
         let mut seen = self.query.after_pts_us;
         let mut reads = 0;
@@ -170,14 +175,10 @@ impl Reader {
             reads += 1;
             for row in self.rows().await? {
                 let pts_us = row.pts_us;
-                if let Some(item) = self.filter.apply(row) {
-                    let item = to_raw_value(&item).map_err(Problem::internal)?;
-                    let size = item.get().len() as u64;
+                if let Some(item) = self.filter.apply(row)? {
+                    let size = item.len() as u64;
                     if items.len() == limit as usize || (size > left && !items.is_empty()) {
-                        return Ok(Page {
-                            items,
-                            next_cursor: seen.map(|pts_us| page::prediction_cursor(self.id, pts_us)),
-                        });
+                        return Ok(self.page_of(&items, seen));
                     }
                     left = left.saturating_sub(size);
                     items.push(item);
@@ -185,8 +186,28 @@ impl Reader {
                 seen = Some(pts_us);
             }
         }
-        let next_cursor = if self.ended { None } else { seen.map(|pts_us| page::prediction_cursor(self.id, pts_us)) };
-        Ok(Page { items, next_cursor })
+        Ok(self.page_of(&items, seen.filter(|_| !self.ended)))
+    }
+
+    /// The next rows that match, a line each, of at most `left` more.
+    async fn lines(&mut self, left: &mut usize) -> Result<String, Problem> {
+        let mut lines = String::new();
+        for row in self.rows().await? {
+            if let Some(line) = self.filter.apply(row)?.filter(|_| *left > 0) {
+                lines.push_str(&line);
+                lines.push('\n');
+                *left -= 1;
+            }
+        }
+        Ok(lines)
+    }
+
+    /// A [`Page`] of items that are JSON already; there are more behind `seen`, if it is given.
+    fn page_of(&self, items: &[String], seen: Option<i64>) -> Vec<u8> {
+        let next_cursor = seen.map(|pts_us| page::prediction_cursor(self.id, pts_us));
+        // A cursor has letters and digits only.
+        let next_cursor = next_cursor.map_or_else(|| "null".to_owned(), |cursor| format!("\"{cursor}\""));
+        ["{\"items\":[", &items.join(","), "],\"next_cursor\":", &next_cursor, "}"].concat().into_bytes()
     }
 }
 
@@ -196,13 +217,7 @@ fn stream_lines(app: SharedApp, reader: Reader, left: usize) -> Body {
         // Given back before the client takes the lines, which may be late or never.
         let turn = app.page_turns.acquire().await;
         while !reader.ended && left > 0 {
-            let rows = reader.rows().await.map_err(|problem| std::io::Error::other(problem.detail))?;
-            let mut lines = Vec::new();
-            for prediction in rows.into_iter().filter_map(|row| reader.filter.apply(row)).take(left) {
-                serde_json::to_writer(&mut lines, &prediction)?;
-                lines.push(b'\n');
-                left -= 1;
-            }
+            let lines = reader.lines(&mut left).await.map_err(|problem| std::io::Error::other(problem.detail))?;
             if !lines.is_empty() {
                 drop(turn);
                 return Ok::<_, std::io::Error>(Some((Bytes::from(lines), (app, reader, left))));

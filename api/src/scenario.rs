@@ -153,7 +153,10 @@ pub(crate) async fn list(
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
-    let read = async { Ok(ScenarioView::from(app.store.scenario(id).await?.ok_or_else(|| not_found(id))?)) };
+    let read = async {
+        let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+        serde_json::to_vec(&ScenarioView::from(record)).map_err(Problem::internal)
+    };
     app.hot.answer(id, "scenario", "", read).await
 }
 

@@ -17,7 +17,8 @@ use crate::{
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,
-    prediction::{PluginIdentity, Position, Prediction, Provenance},
+    prediction::{PluginIdentity, Position, Provenance},
+    prediction_record::PredictionRecord,
     reason::Reason,
     size::MAX_PREDICTION,
     spec::OnPluginFailure,
@@ -129,16 +130,16 @@ pub enum Control {
     Stop,
 }
 
-/// From the worker.
+/// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes on the text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "type")]
-pub enum Report {
+#[serde(rename_all = "snake_case")]
+pub enum Report<Frame = PredictionRecord> {
     /// The source is open, the model and the plugins are loaded.
     Ready(Ready),
     /// Nothing new but life: sent while frames before the resume position are passed over.
     Alive,
     /// One frame, in the order of the source.
-    Frame(Box<Prediction>),
+    Frame(Frame),
     /// The health of the hooks changed. `None`: all are well again.
     Hooks { degraded: Option<Reason> },
     /// A line that a plugin logged.
@@ -241,11 +242,11 @@ mod tests {
     fn records_round_trip_and_broken_streams_are_errors() {
         let mut pipe = Vec::new();
         write_record(&mut pipe, &Control::Stop).unwrap();
-        write_record(&mut pipe, &Report::Alive).unwrap();
+        write_record(&mut pipe, &Report::<()>::Alive).unwrap();
         let mut input = pipe.as_slice();
         assert_eq!(read_record(&mut input).unwrap(), Some(Control::Stop));
-        assert_eq!(read_record(&mut input).unwrap(), Some(Report::Alive));
-        assert_eq!(read_record::<Report>(&mut input).unwrap(), None);
+        assert_eq!(read_record(&mut input).unwrap(), Some(Report::<()>::Alive));
+        assert_eq!(read_record::<Report<()>>(&mut input).unwrap(), None);
         assert!(read_record::<Report>(&mut &pipe[..pipe.len() - 1][..7]).is_err());
         assert!(read_record::<Report>(&mut &[0xff; 8][..]).is_err());
     }

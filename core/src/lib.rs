@@ -20,6 +20,7 @@ pub mod noted;
 pub mod placement;
 pub mod planner;
 pub mod prediction;
+pub mod prediction_record;
 pub mod probe;
 pub mod reason;
 pub mod size;

@@ -10,7 +10,8 @@ use uuid::Uuid;
 
 use crate::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    prediction::{FrameTimings, Position, Prediction},
+    prediction::{FrameTimings, Position},
+    prediction_record::PredictionRecord,
     reason::Reason,
     spec::ResolvedScenario,
 };
@@ -112,7 +113,8 @@ pub enum Message {
     #[serde(rename = "worker.noted")]
     Noted(NotedWorkers),
     #[serde(rename = "frame.result")]
-    Result(Box<Prediction>),
+    #[schema(value_type = crate::prediction::Prediction)]
+    Result(PredictionRecord),
     #[serde(rename = "runner.status")]
     RunnerStatus(RunnerStatus),
 }
@@ -309,14 +311,6 @@ impl Envelope {
     /// # Errors
     /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        Self::parse_with_data(bytes).map(|(envelope, _)| envelope)
-    }
-
-    /// The same, and its `data` as it was written, so that who stores it need not write it again.
-    ///
-    /// # Errors
-    /// As [`Self::parse`].
-    pub fn parse_with_data(bytes: &[u8]) -> Result<(Self, &str), String> {
         let raw: RawEnvelope<'_> = serde_json::from_slice(bytes).map_err(|e| format!("not an envelope: {e}"))?;
         if raw.version != VERSION {
             return Err(format!("version {} is not {VERSION}, the only one this release reads", raw.version));
@@ -334,7 +328,7 @@ impl Envelope {
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
-        Ok((Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message }, data))
+        Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
     }
 }
 

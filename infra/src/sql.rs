@@ -16,7 +16,7 @@ use crate::{
     postgres,
     row::RowExt,
     sqlite,
-    store::{DeadLetter, Limit, Result, ResultBatch, Rows, StoreError},
+    store::{DeadLetter, Limit, Result, ResultBatch, Rows, StoreError, StoredPrediction},
 };
 
 impl From<sqlx::Error> for StoreError {
@@ -81,6 +81,19 @@ where
 {
     let found = rows.first().map_or(Ok(0), |row| row.col("found"))?;
     Ok(Rows::cut(rows.iter().map(read).collect::<Result<_>>()?, limit, found))
+}
+
+/// The same of predictions, whose scenario gives one row without a prediction if it has none.
+pub(crate) fn predictions<R>(rows: &[R], limit: Limit) -> Result<Option<Rows<StoredPrediction>>>
+where
+    R: RowExt,
+    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
+    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
+{
+    let Some(first) = rows.first() else { return Ok(None) };
+    let has_none = first.col::<Option<i64>>("pts_us")?.is_none();
+    let read = |row: &R| Ok(StoredPrediction { pts_us: row.col("pts_us")?, json: row.col("prediction")? });
+    part(if has_none { &[] } else { rows }, limit, read).map(Some)
 }
 
 /// The end of a term that begins now.

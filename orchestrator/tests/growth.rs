@@ -208,7 +208,7 @@ impl Runner {
         let frames: Vec<_> = (0..FRAMES).map(|frame| prediction(order, frame)).collect();
         let last = frames.last().map(|last| Position { pts_us: last.pts_us, frame: last.frame });
         let envelopes =
-            frames.into_iter().map(|frame| Envelope::new(Message::Result(Box::new(frame)), Timestamp::now()));
+            frames.into_iter().map(|frame| Envelope::new(Message::Result((&frame).into()), Timestamp::now()));
         let records = envelopes.map(|envelope| Record::try_from(&envelope).unwrap()).collect();
         self.bus.publish(Topic::Results, records).await.unwrap();
         let status = WorkerStatus {

@@ -174,7 +174,7 @@ impl TestApp {
             partition: 0,
             expected,
             next: expected + 1,
-            rows: predictions.into_iter().map(Into::into).collect(),
+            rows: predictions.iter().map(Into::into).collect(),
             dead_letters: vec![],
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

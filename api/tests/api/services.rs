@@ -67,7 +67,7 @@ impl Bus for Doubtful {
 }
 
 fn result(id: ScenarioId, frame: u64) -> Record {
-    let envelope = Envelope::new(Message::Result(Box::new(prediction(id, frame))), Timestamp::now());
+    let envelope = Envelope::new(Message::Result((&prediction(id, frame)).into()), Timestamp::now());
     Record::try_from(&envelope).unwrap()
 }
 
@@ -75,7 +75,8 @@ const ALL: Limit = Limit { rows: u32::MAX, bytes: u64::MAX };
 
 async fn stored(app: &TestApp, id: ScenarioId) -> Vec<u64> {
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: ALL };
-    app.store.predictions(id, query).await.unwrap().rows.iter().map(|p| p.frame).collect()
+    let rows = app.store.predictions(id, query).await.unwrap().unwrap().rows;
+    rows.iter().map(|row| row.read().unwrap().frame).collect()
 }
 
 async fn offset(app: &TestApp) -> i64 {
@@ -197,7 +198,7 @@ async fn an_unreadable_frame_is_a_drop_until_it_comes_again() {
     // JSON has no such number, so `null` is written, which is none.
     let mut broken = prediction(id, 2);
     broken.detections[0].score = f32::NAN;
-    let broken = Envelope::new(Message::Result(Box::new(broken)), Timestamp::now());
+    let broken = Envelope::new(Message::Result((&broken).into()), Timestamp::now());
     let broken = Record::try_from(&broken).unwrap();
     let foreign = Record { key: ScenarioId::generate().to_string(), ..broken.clone() };
     let cancel = CancellationToken::new();
@@ -263,7 +264,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
 
     // Another consumer took record 1 before this one sees it.
     let (consumer, topic) = (inbox::CONSUMER.to_owned(), "results".to_owned());
-    let rows = vec![prediction(id, 1).into()];
+    let rows = vec![(&prediction(id, 1)).into()];
     let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, rows, dead_letters: vec![] };
     assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     // Several batches: those behind the refused one may have been read by then, and must not be stored before it.

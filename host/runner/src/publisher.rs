@@ -9,7 +9,7 @@ use std::{future::Future, pin::Pin, time::Duration};
 
 use framehook_core::{
     message::{Envelope, Message, Topic},
-    prediction::Prediction,
+    prediction_record::PredictionRecord,
 };
 use framehook_infra::bus::{Record, SharedBus};
 use jiff::Timestamp;
@@ -24,7 +24,7 @@ const MAX_BATCH: usize = 64;
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
 /// Batches of one worker begin at least this far apart: each is a disk flush somewhere, and nobody sees 20 ms.
-const PACE: Duration = Duration::from_millis(20);
+const PACE: Duration = Duration::from_millis(50);
 
 /// Between two tries while the bus is away; doubles up to [`MAX_RETRY`].
 const FIRST_RETRY: Duration = Duration::from_millis(100);
@@ -90,10 +90,10 @@ impl Publisher {
     ///
     /// # Errors
     /// When the frame cannot be written as JSON.
-    pub(crate) fn push(&mut self, prediction: Box<Prediction>, at: Instant) -> Result<(), serde_json::Error> {
-        let sample = Sample::of(&prediction, at);
+    pub(crate) fn push(&mut self, frame: PredictionRecord, at: Instant) -> Result<(), serde_json::Error> {
+        let sample = Sample::of(&frame, at);
         let traceparent = self.traceparent.clone();
-        let envelope = Envelope { traceparent, ..Envelope::new(Message::Result(prediction), Timestamp::now()) };
+        let envelope = Envelope { traceparent, ..Envelope::new(Message::Result(frame), Timestamp::now()) };
         let record = Record::try_from(&envelope)?;
         self.pending.bytes += record.payload.len();
         self.pending.records.push(record);

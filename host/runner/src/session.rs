@@ -8,7 +8,7 @@ use std::io;
 use framehook_core::{
     job::{LogLevel, Outcome, PluginLog, Report},
     message::WorkerPhase,
-    prediction::Prediction,
+    prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
     text::{one_line, short_line},
 };
@@ -18,7 +18,6 @@ use crate::{
     ending::{self, OomKills},
     process::Worker,
     supervisor::{Deployment, stop_asked},
-    tally::position,
 };
 
 /// A killed process leaves at most a pipe full of reports; only a descendant that holds the pipe open makes us wait.
@@ -139,7 +138,7 @@ impl<'a> Session<'a> {
                 self.show_health();
             }
             Report::Alive => {}
-            Report::Frame(prediction) => self.on_frame(prediction),
+            Report::Frame(frame) => self.on_frame(frame),
             Report::Hooks { degraded } => {
                 self.degraded = degraded.map(readable);
                 self.show_health();
@@ -149,18 +148,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn on_frame(&mut self, prediction: Box<Prediction>) {
+    fn on_frame(&mut self, frame: PredictionRecord) {
         let deployment = &mut *self.deployment;
         let (scenario, generation) = (deployment.order.scenario_id, deployment.order.generation);
-        if (prediction.scenario_id, prediction.generation) != (scenario, generation) {
+        if (frame.scenario_id, frame.generation) != (scenario, generation) {
             return self.on_nonsense("a frame of another scenario or generation");
         }
-        let at = position(&prediction);
+        let at = frame.position;
         // The last frame may come again, with what the hooks held back to the end.
         if let Some(last) = deployment.last_read.filter(|last| at < *last) {
             return self.on_nonsense(&format!("frame {} came after frame {}", at.frame, last.frame));
         }
-        if let Err(error) = deployment.publisher.push(prediction, Instant::now()) {
+        if let Err(error) = deployment.publisher.push(frame, Instant::now()) {
             return self.on_nonsense(&error.to_string());
         }
         deployment.last_read = Some(at);

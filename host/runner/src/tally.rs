@@ -2,7 +2,8 @@
 
 use framehook_core::{
     message::Progress,
-    prediction::{FrameTimings, Position, Prediction},
+    prediction::{FrameTimings, Position},
+    prediction_record::PredictionRecord,
 };
 use tokio::time::Instant;
 
@@ -18,19 +19,10 @@ pub(crate) struct Sample {
 }
 
 impl Sample {
-    pub(crate) fn of(prediction: &Prediction, at: Instant) -> Self {
-        Self {
-            position: position(prediction),
-            at,
-            timings: prediction.timings,
-            skipped: prediction.skipped.is_some(),
-            hook_failed: !prediction.hook_failures.is_empty(),
-        }
+    pub(crate) const fn of(frame: &PredictionRecord, at: Instant) -> Self {
+        let &PredictionRecord { position, timings, is_skipped, has_hook_failure, .. } = frame;
+        Self { position, at, timings, skipped: is_skipped, hook_failed: has_hook_failure }
     }
-}
-
-pub(crate) const fn position(prediction: &Prediction) -> Position {
-    Position { pts_us: prediction.pts_us, frame: prediction.frame }
 }
 
 #[derive(Clone, Debug, Default)]

@@ -49,16 +49,16 @@ impl Reporter {
     }
 
     /// Writes a record at once.
-    pub fn send(&self, report: &Report) {
+    pub fn send(&self, report: &Report<&Prediction>) {
         let mut inner = self.lock();
         inner.write(report);
         inner.flush();
     }
 
     /// Writes a frame; `more` says that another one is waiting already, so this one may wait too.
-    pub fn frame(&self, prediction: Prediction, more: bool) {
+    pub fn frame(&self, prediction: &Prediction, more: bool) {
         let mut inner = self.lock();
-        inner.write(&Report::Frame(Box::new(prediction)));
+        inner.write(&Report::Frame(prediction));
         inner.unflushed += 1;
         if !more || inner.unflushed >= FRAMES_PER_FLUSH {
             inner.flush();
@@ -90,7 +90,7 @@ impl Reporter {
 }
 
 impl Inner {
-    fn write(&mut self, report: &Report) {
+    fn write(&mut self, report: &Report<&Prediction>) {
         if let Err(error) = write_record(&mut self.out, report) {
             give_up(&error);
         }
@@ -134,7 +134,7 @@ mod tests {
         file.read_to_end(&mut bytes).unwrap();
         let mut input = bytes.as_slice();
         for expected in [trap(), slow(), None] {
-            assert_eq!(read_record(&mut input).unwrap(), Some(Report::Hooks { degraded: expected }));
+            assert_eq!(read_record(&mut input).unwrap(), Some(Report::<()>::Hooks { degraded: expected }));
         }
         assert!(input.is_empty());
     }

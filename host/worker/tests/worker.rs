@@ -30,7 +30,7 @@ fn run(job: &Job) -> (Vec<Prediction>, Outcome, ReasonCode, String) {
     let mut frames = Vec::new();
     let (outcome, reason) = Worker::start(job).until_end(|report| {
         if let Report::Frame(prediction) = report {
-            frames.push(*prediction);
+            frames.push(prediction);
         }
     });
     (frames, outcome, reason.code, reason.message)

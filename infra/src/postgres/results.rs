@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use framehook_core::{ids::ScenarioId, prediction_record::PredictionRecord};
 use sqlx::PgConnection;
 
 use super::{Database, now_us};
 use crate::{
-    row::RowExt as _,
-    sql::{furthest, one_more, part, signed},
-    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, Rows, StoreOutcome},
+    sql::{furthest, one_more, predictions, signed},
+    store::{DeadLetter, PredictionQuery, Result, ResultBatch, Rows, StoreOutcome, StoredPrediction},
 };
 
 const OFFSET: &str = "SELECT next_offset FROM consumer_offsets WHERE consumer = $1 AND topic = $2 AND partition = $3";
@@ -58,10 +57,10 @@ pub(super) const RANGE: &str = "
         SELECT pts_us, octet_length(prediction)::bigint AS bytes FROM scenario_results
         WHERE scenario_id = $1 AND pts_us >= $2 AND pts_us <= $3 ORDER BY pts_us LIMIT $4),
     sums AS (SELECT pts_us, bytes, sum(bytes) OVER (ORDER BY pts_us) AS total FROM sizes)
-    SELECT prediction, (SELECT count(*) FROM sizes) AS found FROM scenario_results
-    WHERE scenario_id = $1 AND pts_us >= $2
-        AND pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= $5 OR total = bytes)
-    ORDER BY pts_us";
+    SELECT r.pts_us, r.prediction, (SELECT count(*) FROM sizes) AS found
+    FROM scenarios s LEFT JOIN scenario_results r ON r.scenario_id = $1 AND r.pts_us >= $2
+        AND r.pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= $5 OR total = bytes)
+    WHERE s.id = $1 AND s.desired <> 'deleted' ORDER BY r.pts_us";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -96,7 +95,7 @@ async fn advance(conn: &mut PgConnection, batch: &ResultBatch) -> Result<()> {
         .bind(rows.iter().map(|row| row.generation).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| signed(row.position.frame)).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.captured_at.as_microsecond()).collect::<Vec<_>>())
-        .bind(rows.iter().map(|row| row.prediction.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.json()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.is_skipped).collect::<Vec<_>>())
         .bind(furthest.keys().map(|id| id.0).collect::<Vec<_>>())
         .bind(furthest.values().map(|position| position.pts_us).collect::<Vec<_>>())
@@ -108,7 +107,7 @@ async fn advance(conn: &mut PgConnection, batch: &ResultBatch) -> Result<()> {
 
 /// One row a key, the last of the highest generation: a statement cannot touch a row twice. In the order of the key, so that
 /// two inboxes lock rows in the same order.
-fn newest(rows: &[ResultRow]) -> Vec<&ResultRow> {
+fn newest(rows: &[PredictionRecord]) -> Vec<&PredictionRecord> {
     let mut newest = BTreeMap::new();
     for row in rows {
         let key = (row.scenario_id, row.position.pts_us, row.captured_at);
@@ -138,20 +137,13 @@ async fn keep(conn: &mut PgConnection, batch: &ResultBatch, letter: &DeadLetter)
     Ok(())
 }
 
-pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery) -> Result<Rows<Prediction>> {
-    let behind = match query.after_pts_us {
-        // Nothing lies behind the last number there is.
-        Some(i64::MAX) => return Ok(Rows { rows: Vec::new(), has_more: false }),
-        Some(after) => after + 1,
-        None => i64::MIN,
-    };
-    let from = query.from_pts_us.unwrap_or(i64::MIN).max(behind);
-    let last = match query.until_pts_us {
-        Some(i64::MIN) => return Ok(Rows { rows: Vec::new(), has_more: false }),
-        Some(until) => until - 1,
-        None => i64::MAX,
-    };
-    let rows = sqlx::query(RANGE).bind(id.0).bind(from).bind(last);
+pub(super) async fn range(
+    db: &Database,
+    id: ScenarioId,
+    query: PredictionQuery,
+) -> Result<Option<Rows<StoredPrediction>>> {
+    let (first, last) = query.span();
+    let rows = sqlx::query(RANGE).bind(id.0).bind(first).bind(last);
     let rows = rows.bind(one_more(query.limit)).bind(signed(query.limit.bytes)).fetch_all(&db.pool).await?;
-    part(&rows, query.limit, |row| row.json("prediction"))
+    predictions(&rows, query.limit)
 }

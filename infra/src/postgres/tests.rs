@@ -8,6 +8,7 @@ use framehook_core::{
     message::{Envelope, Message},
     planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance},
+    prediction_record::PredictionRecord,
     state::{Desired, ScenarioState, WorkerState},
 };
 use framehook_tests::{
@@ -20,7 +21,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
 use super::*;
-use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, ResultRow, StoreOutcome};
+use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -187,7 +188,7 @@ async fn days_are_made_ahead_and_dropped() {
     store.drop_results(LONG * 48).await.unwrap();
     assert_eq!(days(&postgres).await, 5);
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: TEN };
-    let left = store.predictions(id, query).await.unwrap().rows;
+    let left = store.predictions(id, query).await.unwrap().unwrap().rows;
     assert_eq!(left.iter().map(|p| p.pts_us).collect::<Vec<_>>(), [80_000]);
 }
 
@@ -199,7 +200,8 @@ async fn a_key_twice_in_a_batch_keeps_the_highest_generation() {
     let rows = vec![of(1, 1), of(2, 2), of(2, 3), of(1, 4)];
     postgres.store().store_results(&batch(0, 1, rows)).await.unwrap();
     let query = PredictionQuery { after_pts_us: None, from_pts_us: None, until_pts_us: None, limit: TEN };
-    assert_eq!(postgres.store().predictions(id, query).await.unwrap().rows, [of(2, 3)]);
+    let rows = postgres.store().predictions(id, query).await.unwrap().unwrap().rows;
+    assert_eq!(rows.iter().map(|row| row.read().unwrap()).collect::<Vec<_>>(), [of(2, 3)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -340,7 +342,7 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
 }
 
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
-    let rows = predictions.into_iter().map(ResultRow::from).collect();
+    let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
     ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }

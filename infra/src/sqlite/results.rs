@@ -2,17 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use framehook_core::{
-    ids::ScenarioId,
-    prediction::{Position, Prediction},
-};
+use framehook_core::{ids::ScenarioId, prediction::Position, prediction_record::PredictionRecord};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
 use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{furthest, one_more, part, signed},
-    store::{DeadLetter, PredictionQuery, Result, ResultBatch, ResultRow, Rows, StoreOutcome},
+    sql::{furthest, one_more, predictions, signed},
+    store::{DeadLetter, PredictionQuery, Result, ResultBatch, Rows, StoreOutcome, StoredPrediction},
 };
 
 /// One statement for this many rows: beyond it the time goes into the rows, not the statements.
@@ -46,10 +43,10 @@ const RANGE: &str = "
         SELECT pts_us, octet_length(prediction) AS bytes FROM scenario_results
         WHERE scenario_id = ?1 AND pts_us >= ?2 AND pts_us <= ?3 ORDER BY pts_us LIMIT ?4),
     sums AS (SELECT pts_us, bytes, sum(bytes) OVER (ORDER BY pts_us) AS total FROM sizes)
-    SELECT prediction, (SELECT count(*) FROM sizes) AS found FROM scenario_results
-    WHERE scenario_id = ?1 AND pts_us >= ?2
-        AND pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= ?5 OR total = bytes)
-    ORDER BY pts_us";
+    SELECT r.pts_us, r.prediction, (SELECT count(*) FROM sizes) AS found
+    FROM scenarios s LEFT JOIN scenario_results r ON r.scenario_id = ?1 AND r.pts_us >= ?2
+        AND r.pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= ?5 OR total = bytes)
+    WHERE s.id = ?1 AND s.desired <> 'deleted' ORDER BY r.pts_us";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -109,7 +106,7 @@ async fn advance(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()>
 }
 
 /// Gives a row for each one that was written.
-async fn upsert(conn: &mut SqliteConnection, rows: &[&ResultRow]) -> Result<Vec<SqliteRow>> {
+async fn upsert(conn: &mut SqliteConnection, rows: &[&PredictionRecord]) -> Result<Vec<SqliteRow>> {
     let mut insert = QueryBuilder::<Sqlite>::new(INSERT);
     insert.push_values(rows, |mut values, row| {
         values
@@ -118,7 +115,7 @@ async fn upsert(conn: &mut SqliteConnection, rows: &[&ResultRow]) -> Result<Vec<
             .push_bind(row.generation)
             .push_bind(signed(row.position.frame))
             .push_bind(row.captured_at.as_microsecond())
-            .push_bind(&row.prediction)
+            .push_bind(row.json())
             .push_bind(row.is_skipped);
     });
     Ok(insert.push(NEVER_BACK).build().fetch_all(conn).await?)
@@ -140,20 +137,13 @@ async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLet
     Ok(())
 }
 
-pub(super) async fn range(db: &Database, id: ScenarioId, query: PredictionQuery) -> Result<Rows<Prediction>> {
-    let behind = match query.after_pts_us {
-        // Nothing lies behind the last number there is.
-        Some(i64::MAX) => return Ok(Rows { rows: Vec::new(), has_more: false }),
-        Some(after) => after + 1,
-        None => i64::MIN,
-    };
-    let from = query.from_pts_us.unwrap_or(i64::MIN).max(behind);
-    let last = match query.until_pts_us {
-        Some(i64::MIN) => return Ok(Rows { rows: Vec::new(), has_more: false }),
-        Some(until) => until - 1,
-        None => i64::MAX,
-    };
-    let rows = sqlx::query(RANGE).bind(id.to_string()).bind(from).bind(last);
+pub(super) async fn range(
+    db: &Database,
+    id: ScenarioId,
+    query: PredictionQuery,
+) -> Result<Option<Rows<StoredPrediction>>> {
+    let (first, last) = query.span();
+    let rows = sqlx::query(RANGE).bind(id.to_string()).bind(first).bind(last);
     let rows = rows.bind(one_more(query.limit)).bind(signed(query.limit.bytes)).fetch_all(&db.reader).await?;
-    part(&rows, query.limit, |row| row.json("prediction"))
+    predictions(&rows, query.limit)
 }

@@ -10,7 +10,6 @@ use framehook_core::{
     ids::{Digest, Epoch, RunnerId, ScenarioId},
     message::{Envelope, RunnerStatus},
     planner::{Action, Snapshot},
-    prediction::Prediction,
     state::Desired,
 };
 use uuid::Uuid;
@@ -56,7 +55,7 @@ impl Store for SqliteStore {
         scenarios::history(&self.0, id, after, limit).await
     }
 
-    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Rows<Prediction>> {
+    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>> {
         results::range(&self.0, id, query).await
     }
 

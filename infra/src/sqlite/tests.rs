@@ -8,6 +8,7 @@ use framehook_core::{
     message::Topic,
     planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance, Skipped},
+    prediction_record::PredictionRecord,
     state::{Desired, ScenarioState, WorkerState},
 };
 
@@ -17,7 +18,7 @@ use super::*;
 use crate::{
     bus::Record,
     sql::unsigned,
-    store::{DeadLetter, Limit, PredictionQuery, ResultBatch, ResultRow, StoreError, StoreOutcome},
+    store::{DeadLetter, Limit, PredictionQuery, ResultBatch, StoreError, StoreOutcome},
 };
 
 /// The values that the check of a column allows.
@@ -163,7 +164,7 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
 }
 
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
-    let rows = predictions.into_iter().map(ResultRow::from).collect();
+    let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
     ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }
@@ -172,7 +173,7 @@ fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch 
 async fn an_unreadable_row_is_named() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
-    let id = ScenarioId::generate();
+    let id = insert_scenario(&sqlite).await;
     const ROW: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
         VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
     sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
@@ -182,7 +183,8 @@ async fn an_unreadable_row_is_named() {
         until_pts_us: None,
         limit: Limit { rows: 10, bytes: 9 },
     };
-    let error = sqlite.store().predictions(id, query).await.unwrap_err();
+    let rows = sqlite.store().predictions(id, query).await.unwrap().unwrap().rows;
+    let error = rows[0].read().unwrap_err();
     assert!(matches!(&error, StoreError::Corrupt(message) if message.contains("column prediction")), "{error}");
 }
 

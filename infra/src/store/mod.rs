@@ -116,12 +116,8 @@ pub trait Store: Send + Sync + 'static {
 
     // ----- predictions -----
 
-    /// In the order of `pts_us`.
-    async fn predictions(
-        &self,
-        id: ScenarioId,
-        query: PredictionQuery,
-    ) -> Result<Rows<framehook_core::prediction::Prediction>>;
+    /// In the order of `pts_us`. Deleted scenarios are not found.
+    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>>;
 
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;

@@ -5,11 +5,15 @@ use framehook_core::{
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     message::{RunnerStatus, WorkerStatus},
     prediction::{Position, Prediction},
+    prediction_record::PredictionRecord,
     reason::Reason,
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
 };
 use jiff::Timestamp;
+
+use super::Result;
+use crate::sql::unreadable;
 
 /// A scenario to be created. The caller chose its id.
 #[derive(Clone, Debug)]
@@ -122,6 +126,22 @@ impl<T> Rows<T> {
     }
 }
 
+/// A prediction as it was stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredPrediction {
+    pub pts_us: i64,
+    /// A whole [`Prediction`]: the inbox stores nothing else.
+    pub json: String,
+}
+
+impl StoredPrediction {
+    /// # Errors
+    /// [`StoreError::Corrupt`] when another release wrote it in another form.
+    pub fn read(&self) -> Result<Prediction> {
+        serde_json::from_str(&self.json).map_err(|e| unreadable("prediction", e))
+    }
+}
+
 /// Which predictions to read.
 #[derive(Clone, Debug)]
 pub struct PredictionQuery {
@@ -132,6 +152,19 @@ pub struct PredictionQuery {
     /// Exclusive.
     pub until_pts_us: Option<i64>,
     pub limit: Limit,
+}
+
+impl PredictionQuery {
+    /// The first and the last `pts_us` to look for; the first is behind the last where there is none.
+    pub(crate) fn span(&self) -> (i64, i64) {
+        let (Some(behind), Some(last)) = (
+            self.after_pts_us.map_or(Some(i64::MIN), |after| after.checked_add(1)),
+            self.until_pts_us.map_or(Some(i64::MAX), |until| until.checked_sub(1)),
+        ) else {
+            return (i64::MAX, i64::MIN);
+        };
+        (self.from_pts_us.unwrap_or(i64::MIN).max(behind), last)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -202,43 +235,8 @@ pub struct ResultBatch {
     pub expected: i64,
     /// And becomes this one.
     pub next: i64,
-    pub rows: Vec<ResultRow>,
+    pub rows: Vec<PredictionRecord>,
     pub dead_letters: Vec<DeadLetter>,
-}
-
-/// A prediction on its way into the store: as JSON, with what of it the store looks at.
-#[derive(Clone, Debug)]
-pub struct ResultRow {
-    pub scenario_id: ScenarioId,
-    pub generation: Generation,
-    pub position: Position,
-    pub captured_at: Timestamp,
-    pub is_skipped: bool,
-    pub prediction: String,
-}
-
-impl ResultRow {
-    /// `json` is what `prediction` was read from.
-    #[must_use]
-    pub fn new(prediction: &Prediction, json: String) -> Self {
-        let Prediction { scenario_id, generation, pts_us, frame, captured_at, .. } = *prediction;
-        let position = Position { pts_us, frame };
-        Self {
-            scenario_id,
-            generation,
-            position,
-            captured_at,
-            is_skipped: prediction.skipped.is_some(),
-            prediction: json,
-        }
-    }
-}
-
-impl From<Prediction> for ResultRow {
-    fn from(prediction: Prediction) -> Self {
-        let json = serde_json::to_string(&prediction).expect("a prediction has no keys but strings");
-        Self::new(&prediction, json)
-    }
 }
 
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use framehook_core::{
     message::{Envelope, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
     planner::{Action, Snapshot, Timing, plan},
     prediction::{Detection, FrameTimings, PluginIdentity, Position, Prediction, Provenance},
+    prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
     state::{ScenarioState, WorkerState},
@@ -18,7 +19,7 @@ use framehook_infra::{
     bus::SharedBus,
     store::{
         Created, DeadLetter, Fenced, HISTORY_LINES, Idempotency, Limit, NewScenario, PredictionQuery, ResultBatch,
-        ResultRow, ScenarioRecord, SharedStore, StoreOutcome,
+        Rows, ScenarioRecord, SharedStore, StoreOutcome,
     },
 };
 use jiff::Timestamp;
@@ -114,7 +115,7 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 }
 
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
-    let rows = predictions.into_iter().map(ResultRow::from).collect();
+    let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
     ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
 }
@@ -284,7 +285,14 @@ impl World {
     }
 
     pub(crate) async fn stored(&self, id: ScenarioId) -> Vec<Prediction> {
-        self.store.predictions(id, all()).await.unwrap().rows
+        self.read(id, all()).await.rows
+    }
+
+    /// Nothing of a scenario that is not found.
+    pub(crate) async fn read(&self, id: ScenarioId, query: PredictionQuery) -> Rows<Prediction> {
+        let found = self.store.predictions(id, query).await.unwrap();
+        let Rows { rows, has_more } = found.unwrap_or(Rows { rows: vec![], has_more: false });
+        Rows { rows: rows.iter().map(|row| row.read().unwrap()).collect(), has_more }
     }
 
     /// Stores these behind everything before.

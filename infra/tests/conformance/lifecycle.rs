@@ -401,7 +401,7 @@ pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {
         format!("{:?}", world.store.history(id, None, 100).await.unwrap()),
         format!("{:?}", world.store.runners().await.unwrap()),
         world.outbox().await,
-        world.stored(id).await,
+        world.store.predictions(id, crate::fixtures::all()).await.unwrap(),
     );
     let (holder, epoch) = (world.holder, world.epoch);
     drop(world);
@@ -417,7 +417,7 @@ pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {
         format!("{:?}", store.history(id, None, 100).await.unwrap()),
         format!("{:?}", store.runners().await.unwrap()),
         store.outbox(1000).await.unwrap(),
-        store.predictions(id, crate::fixtures::all()).await.unwrap().rows,
+        store.predictions(id, crate::fixtures::all()).await.unwrap(),
     );
     assert_eq!(after, before);
 }

@@ -61,9 +61,9 @@ pub(crate) async fn ranges_and_cursors(backend: &impl StoreBackend) {
         (query(Some(i64::MIN), Some(i64::MIN), Some(i64::MAX), 1), vec![0]),
     ];
     for (query, expected) in cases {
-        assert_eq!(frames(&world.store.predictions(id, query.clone()).await.unwrap().rows), expected, "{query:?}");
+        assert_eq!(frames(&world.read(id, query.clone()).await.rows), expected, "{query:?}");
     }
-    assert!(world.stored(ScenarioId::generate()).await.is_empty());
+    assert_eq!(world.store.predictions(ScenarioId::generate(), all()).await.unwrap(), None);
 }
 
 pub(crate) async fn a_read_is_bounded_by_bytes(backend: &impl StoreBackend) {
@@ -74,7 +74,7 @@ pub(crate) async fn a_read_is_bounded_by_bytes(backend: &impl StoreBackend) {
     world.store(rows.clone()).await;
     let read = async |rows, bytes, after| {
         let query = PredictionQuery { limit: Limit { rows, bytes }, after_pts_us: after, ..all() };
-        let Rows { rows, has_more } = world.store.predictions(id, query).await.unwrap();
+        let Rows { rows, has_more } = world.read(id, query).await;
         (frames(&rows), has_more)
     };
     let three = size(0) + size(1) + size(2);
@@ -152,8 +152,11 @@ pub(crate) async fn results_of_deleted_and_unknown_scenarios_are_dropped(backend
         .store([predictions(deleted, 1, 0..5), predictions(unknown, 1, 0..5), predictions(kept, 1, 0..5)].concat())
         .await;
     assert_eq!(world.stored(kept).await.len(), 5);
-    assert_eq!(world.stored(deleted).await.len(), 2);
-    assert_eq!(world.stored(unknown).await.len(), 0);
+    let before_the_purge = world.store.set_desired(deleted, Desired::Deleted).await.unwrap().unwrap();
+    assert_eq!(before_the_purge.stored, Some(Position { pts_us: 40_000, frame: 1 }));
+    for id in [deleted, unknown] {
+        assert_eq!(world.store.predictions(id, all()).await.unwrap(), None);
+    }
     assert_eq!(world.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap(), 2);
 }
 

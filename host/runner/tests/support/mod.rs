@@ -332,7 +332,7 @@ impl World {
 
     pub(crate) fn results(&self, clip: &Clip) -> Vec<Prediction> {
         let results = self.bus.messages(Topic::Results).into_iter().map(|message| match message {
-            Message::Result(prediction) => *prediction,
+            Message::Result(frame) => serde_json::from_str::<Prediction>(frame.json()).unwrap(),
             other => panic!("{other:?} among the results"),
         });
         results.filter(|p| p.scenario_id == clip.id).collect()

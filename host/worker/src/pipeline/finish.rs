@@ -63,9 +63,9 @@ impl Stage {
     }
 
     fn report(&mut self, prediction: Prediction, more: bool) {
+        self.shared.reporter.frame(&prediction, more);
         // Only a hook's last words need it again.
-        self.last = (!self.post.is_empty()).then(|| prediction.clone());
-        self.shared.reporter.frame(prediction, more);
+        self.last = (!self.post.is_empty()).then_some(prediction);
     }
 
     fn finish(&mut self, mut frame: InFlight) -> Result<Prediction, Reason> {
@@ -135,6 +135,6 @@ impl Stage {
         }
         last.events.extend(events);
         last.hook_failures.extend(failures);
-        self.shared.reporter.frame(last, false);
+        self.shared.reporter.frame(&last, false);
     }
 }

@@ -107,7 +107,7 @@ fn a_failing_hook_degrades_the_scenario_and_loses_no_frame() {
     job.post = vec![yolo(), misbehave(json!({"mode": "trap", "every": 10}))];
     let (mut frames, mut degraded) = (Vec::new(), Vec::new());
     let (outcome, reason) = Worker::start(&job).until_end(|report| match report {
-        Report::Frame(prediction) => frames.push(*prediction),
+        Report::Frame(prediction) => frames.push(prediction),
         Report::Hooks { degraded: now } => degraded.push(now),
         _ => {}
     });

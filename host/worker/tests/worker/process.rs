@@ -14,7 +14,7 @@ use framehook_core::{
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
     job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
-    prediction::{PluginIdentity, Provenance},
+    prediction::{PluginIdentity, Prediction, Provenance},
     reason::Reason,
     spec::OnPluginFailure,
 };
@@ -88,7 +88,7 @@ pub(crate) fn hook(name: &str, compiled: &Path, config: serde_json::Value) -> Ho
 pub(crate) struct Worker {
     child: Child,
     stdin: Option<ChildStdin>,
-    reports: Receiver<Report>,
+    reports: Receiver<Report<Prediction>>,
 }
 
 impl Worker {
@@ -127,7 +127,7 @@ impl Worker {
         Self { child, stdin: Some(stdin), reports: channel().1 }
     }
 
-    pub(crate) fn next(&mut self) -> Report {
+    pub(crate) fn next(&mut self) -> Report<Prediction> {
         match self.reports.recv_timeout(DEADLINE) {
             Ok(report) => report,
             Err(RecvTimeoutError::Timeout) => panic!("no report within {DEADLINE:?}"),
@@ -136,7 +136,7 @@ impl Worker {
     }
 
     /// Shows all reports but the last, which says how it ended.
-    pub(crate) fn until_end(&mut self, mut see: impl FnMut(Report)) -> (Outcome, Reason) {
+    pub(crate) fn until_end(&mut self, mut see: impl FnMut(Report<Prediction>)) -> (Outcome, Reason) {
         loop {
             match self.next() {
                 Report::Ended { outcome, reason } => return (outcome, reason),
