@@ -56,7 +56,7 @@ def note(line):
 
 
 def end(outcome, code, message):
-    send({"type": "ended", "outcome": outcome, "reason": {"code": code, "message": message}})
+    send({"ended": {"outcome": outcome, "reason": {"code": code, "message": message}}})
     note("done")
     os._exit(0)
 
@@ -68,7 +68,7 @@ def wait_for_ever():
 
 def frame(number):
     return {
-        "type": "frame", "scenario_id": job["scenario_id"], "generation": job["generation"],
+        "scenario_id": job["scenario_id"], "generation": job["generation"],
         "pts_us": number * 40_000, "frame": number, "captured_at": "2026-01-01T00:00:00Z",
         "detections": [{"class_id": 0, "score": 0.5, "box": [0.1, 0.2, 0.3, 0.4]}] * 3, "events": [],
         "timings": {"decode_us": 10, "pre_us": 20, "inference_us": 30, "post_us": 40},
@@ -103,7 +103,7 @@ if plan.get("greedy"):
         end("failed", "model_load", "the model failed: std::bad_alloc")
 if plan.get("never_ready"):
     wait_for_ever()
-send({"type": "ready", "width": 64, "height": 48, "declared_fps": 25.0, "declared_frames": plan["frames"]})
+send({"ready": {"width": 64, "height": 48, "declared_fps": 25.0, "declared_frames": plan["frames"]}})
 
 for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
     def told(misdeed):
@@ -112,32 +112,32 @@ for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
     if told("crash_at") or number == plan.get("always_crash_at"):
         os.kill(os.getpid(), signal.SIGKILL)
     if told("torn_at"):
-        send_bytes(record(frame(number))[:-5])
+        send_bytes(record({"frame": frame(number)})[:-5])
         os._exit(3)
     if told("garbage_at"):
         send_bytes(b"\x05\x00\x00\x00hello")
         wait_for_ever()
     if told("large_at"):
         event = {"kind": "seen", "severity": "info", "attributes": {"text": "x" * (256 << 10)}}
-        send({**frame(number), "events": [event]})
+        send({"frame": {**frame(number), "events": [event]}})
         wait_for_ever()
     if told("back_at"):
         # The last frame may come again; the one before it may not.
-        send(frame(number - 2))
+        send({"frame": frame(number - 2)})
         wait_for_ever()
     if told("silent_at"):
         wait_for_ever()
     if str(number) in plan.get("hooks", {}):
-        send({"type": "hooks", "degraded": plan["hooks"][str(number)]})
-        send({"type": "log", "plugin": "p@1", "level": "warn", "target": "t", "message": "unwell"})
+        send({"hooks": {"degraded": plan["hooks"][str(number)]}})
+        send({"log": {"plugin": "p@1", "level": "warn", "target": "t", "message": "unwell"}})
     if number == plan.get("hold_at"):
         assert read() == {"type": "stop"}
         if plan.get("deaf"):
             wait_for_ever()
         end("stopped", "stopped_by_user", "stopped by a user")
-    send(frame(number))
+    send({"frame": frame(number)})
 
 if plan.get("last_twice"):
-    send(frame(plan["frames"] - 1))
+    send({"frame": frame(plan["frames"] - 1)})
 outcome, reason = plan.get("end", ["finished", {"code": "end_of_stream", "message": "the file ended"}])
 end(outcome, **reason)
