@@ -11,35 +11,9 @@ pub(crate) fn digest(value: &Value) -> Digest {
 
 /// The value with its keys sorted and without blanks.
 pub(crate) fn text(value: &Value) -> String {
-    let mut text = String::new();
-    write(value, &mut text);
-    text
-}
-
-fn write(value: &Value, text: &mut String) {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().collect();
-            entries.sort_unstable_by_key(|(key, _)| *key);
-            *text += "{";
-            for (index, (key, value)) in entries.into_iter().enumerate() {
-                *text += if index == 0 { "" } else { "," };
-                *text += &Value::from(key.as_str()).to_string();
-                *text += ":";
-                write(value, text);
-            }
-            *text += "}";
-        }
-        Value::Array(items) => {
-            *text += "[";
-            for (index, item) in items.iter().enumerate() {
-                *text += if index == 0 { "" } else { "," };
-                write(item, text);
-            }
-            *text += "]";
-        }
-        plain => *text += &plain.to_string(),
-    }
+    let mut sorted = value.clone();
+    sorted.sort_all_objects();
+    sorted.to_string()
 }
 
 #[cfg(test)]

@@ -209,29 +209,19 @@ pub fn read_record<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Opt
         Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
         other => other?,
     }
-    let mut body = vec![0; record_length(prefix)?];
+    let length = u32::from_le_bytes(prefix) as usize;
+    length_prefix(length)?;
+    let mut body = vec![0; length];
     input.read_exact(&mut body)?;
     Ok(Some(serde_json::from_slice(&body)?))
 }
 
-/// The 4 bytes before a record of `length` bytes.
-///
-/// # Errors
-/// When the record is longer than [`MAX_RECORD`].
-pub fn length_prefix(length: usize) -> io::Result<[u8; 4]> {
+/// The 4 bytes before a record of `length` bytes, which may be [`MAX_RECORD`].
+fn length_prefix(length: usize) -> io::Result<[u8; 4]> {
     match u32::try_from(length) {
         Ok(n) if length <= MAX_RECORD => Ok(n.to_le_bytes()),
         _ => Err(io::Error::other(format!("a record of {length} bytes is over the limit of {MAX_RECORD}"))),
     }
-}
-
-/// The length a prefix announces.
-///
-/// # Errors
-/// When it is over [`MAX_RECORD`].
-pub fn record_length(prefix: [u8; 4]) -> io::Result<usize> {
-    let length = u32::from_le_bytes(prefix) as usize;
-    length_prefix(length).map(|_| length)
 }
 
 #[cfg(test)]

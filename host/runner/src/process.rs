@@ -14,7 +14,7 @@ use std::{
 
 use framehook_confine::Limits;
 use framehook_core::{
-    job::{Control, Job, Report, length_prefix},
+    job::{Control, Job, Report, write_record},
     text::short_line,
 };
 use serde::Serialize;
@@ -127,9 +127,8 @@ impl Worker {
 }
 
 fn record(value: &impl Serialize) -> io::Result<Vec<u8>> {
-    let body = serde_json::to_vec(value)?;
-    let mut record = length_prefix(body.len())?.to_vec();
-    record.extend(body);
+    let mut record = Vec::new();
+    write_record(&mut record, value)?;
     Ok(record)
 }
 

@@ -1,20 +1,14 @@
 //! Reads length-prefixed JSON records (see `framehook_core::job`) from a pipe, without blocking and without trust.
 
-use std::{io, marker::PhantomData};
+use std::{error::Error, io, marker::PhantomData};
 
+use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
-
-/// One read: what a pipe holds on Linux.
-const CHUNK: usize = 64 << 10;
+use tokio::io::AsyncRead;
+use tokio_util::codec::{FramedRead, LengthDelimitedCodec};
 
 pub(crate) struct RecordReader<R, T> {
-    input: R,
-    buffer: Vec<u8>,
-    /// Where the first record not yet returned begins.
-    start: usize,
-    /// Bytes of a record.
-    longest: usize,
+    records: FramedRead<R, LengthDelimitedCodec>,
     record: PhantomData<fn() -> T>,
 }
 
@@ -22,41 +16,31 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
     /// Records of at most `longest` bytes: the other end is not trusted with more memory than it
     /// needs.
     pub(crate) fn new(input: R, longest: usize) -> Self {
-        Self { input, buffer: Vec::with_capacity(CHUNK), start: 0, longest, record: PhantomData }
+        let records = LengthDelimitedCodec::builder().little_endian().max_frame_length(longest).new_read(input);
+        Self { records, record: PhantomData }
     }
 
     /// The next record; `None` at the end of the stream. Cancel-safe: what was read stays in the buffer.
     ///
     /// # Errors
-    /// `UnexpectedEof` when the stream ends inside a record; anything else when it holds something that is no record.
+    /// `InvalidData` when the stream holds something that is no record; anything else when it ended
+    /// inside a record.
     pub(crate) async fn next(&mut self) -> io::Result<Option<T>> {
-        loop {
-            if let Some(record) = self.take_buffered()? {
-                return Ok(Some(record));
-            }
-            self.buffer.drain(..self.start);
-            self.start = 0;
-            self.buffer.reserve(CHUNK);
-            if self.input.read_buf(&mut self.buffer).await? == 0 {
-                return if self.buffer.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
-            }
-        }
-    }
-
-    fn take_buffered(&mut self) -> io::Result<Option<T>> {
-        let unread = &self.buffer[self.start..];
-        let Some((&prefix, body)) = unread.split_first_chunk::<4>() else { return Ok(None) };
-        let length = u32::from_le_bytes(prefix) as usize;
-        if length > self.longest {
-            let longest = self.longest;
-            return Err(io::Error::other(format!("a record of {length} bytes, where at most {longest} are allowed")));
-        }
-        let Some(body) = body.get(..length) else { return Ok(None) };
+        let Some(record) = self.records.next().await else { return Ok(None) };
+        let record = record.map_err(|error| match error.kind() {
+            io::ErrorKind::InvalidData => invalid(format!(
+                "a record of too many bytes, where at most {} are allowed",
+                self.records.decoder().max_frame_length()
+            )),
+            _ => error,
+        })?;
         // Not by `?`: to serde_json a value that ends too early is an end of file, but this record is complete.
-        let record = serde_json::from_slice(body).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
-        self.start += prefix.len() + length;
-        Ok(Some(record))
+        serde_json::from_slice(&record).map(Some).map_err(invalid)
     }
+}
+
+fn invalid(why: impl Into<Box<dyn Error + Send + Sync>>) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 #[cfg(test)]
@@ -98,7 +82,8 @@ mod tests {
         }
         let kind = |end: io::Result<()>| end.unwrap_err().kind();
         let (count, end) = read_all(&good[..good.len() - 1], 7).await;
-        assert_eq!((count, kind(end)), (49, io::ErrorKind::UnexpectedEof));
+        assert_eq!(count, 49);
+        assert_ne!(kind(end), io::ErrorKind::InvalidData);
         for garbage in [
             &b"\xff\xff\xff\xff"[..],
             b"\x10\0\0\0{\"type\": \"stop\"}",
@@ -108,7 +93,7 @@ mod tests {
         ] {
             let (count, end) = read_all(&[&good, garbage].concat(), 7).await;
             assert_eq!(count, 50);
-            assert_ne!(kind(end), io::ErrorKind::UnexpectedEof, "{garbage:?}");
+            assert_eq!(kind(end), io::ErrorKind::InvalidData, "{garbage:?}");
         }
     }
 }

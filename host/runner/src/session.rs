@@ -92,8 +92,8 @@ impl<'a> Session<'a> {
             match self.wake().await {
                 Woken::Report(Ok(Some(report))) => self.on_report(report),
                 Woken::Report(Ok(None)) | Woken::Gone => has_crashed = true,
-                Woken::Report(Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => has_crashed = true,
-                Woken::Report(Err(e)) => self.on_nonsense(&e.to_string()),
+                Woken::Report(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
+                Woken::Report(Err(_)) => has_crashed = true,
                 Woken::Acknowledged => {}
                 Woken::Stop => self.on_stop(),
                 Woken::Silent => self.on_silence(),
