@@ -29,7 +29,7 @@ PIECES = ("files", "system_calls")
 
 
 def first_row(client, platform, scenario, with_spare):
-    """Posts a scenario to a platform with a spare worker, or one whose spare was killed; gives its id, and how long its
+    """Posts a scenario to a platform with a pre-warmed worker, or one whose spare was killed; gives its id, and how long its
     first prediction took."""
     settle(platform.process.pid, with_spare)
     begin = time.perf_counter()
@@ -39,7 +39,7 @@ def first_row(client, platform, scenario, with_spare):
 
 
 def run(platform, scenario):
-    """The whole clip with a spare worker, and the start of another scenario without one."""
+    """The whole clip with a pre-warmed worker, and the start of another scenario without one."""
     pid, client = platform.process.pid, Client(platform.url)
     cpu_before = cpu_seconds(pid)
     scenario_id, first_ms = first_row(client, platform, scenario, True)
@@ -98,7 +98,7 @@ def measure(rounds, say):
 def table(results):
     """The medians as Markdown."""
     titles = {"confined": "confined", "filtered": "confined, and one filter more", "free": "not confined"}
-    lines = ["| | frames/s | CPU ms a frame | first prediction, ms | without a spare worker, ms |", "|---|---|---|---|---|"]
+    lines = ["| | frames/s | CPU ms a frame | first prediction, ms | without a pre-warmed worker, ms |", "|---|---|---|---|---|"]
     for name, title in titles.items():
         m = results["medians"][name]
         lines.append(f"| {title} | {m['fps']:.1f} | {m['cpu_ms_per_frame']:.2f} | {m['first_ms']:.1f} | {m['cold_ms']:.1f} |")

@@ -114,8 +114,8 @@ class Client:
 
 
 def settle(pid, with_spare):
-    """Waits until this process has a spare worker and is at rest, and takes the spare away from one that shall have none."""
-    spare = wait_for("a spare worker", lambda: children_named(pid, SPARE))[0]
+    """Waits until this process has a pre-warmed worker and is at rest, and takes the spare away from one that shall have none."""
+    spare = wait_for("a pre-warmed worker", lambda: children_named(pid, SPARE))[0]
     time.sleep(PAUSE_SECONDS)
     if not with_spare:
         os.kill(spare, signal.SIGKILL)
@@ -152,7 +152,7 @@ def measure(rounds, say):
                     once = run(cluster, client, observer, runner, scenario, name == "spare")
                     runs[name] += [once] if number >= WARM_UP else []
                 if number % 10 == WARM_UP:
-                    say(f"round {number - WARM_UP + 1} of {rounds}: {1e3 * once['readable']:.0f} ms without a spare worker")
+                    say(f"round {number - WARM_UP + 1} of {rounds}: {1e3 * once['readable']:.0f} ms without a pre-warmed worker")
     figures = {name: {step: {"p50_ms": 1e3 * quantile([run[step] for run in all_runs], 0.5),
                              "p99_ms": 1e3 * quantile([run[step] for run in all_runs], 0.99)} for step in STEPS}
                for name, all_runs in runs.items()}
@@ -160,7 +160,7 @@ def measure(rounds, say):
 
 
 def table(results):
-    lines = ["| ms since the POST | with a spare worker, p50 | p99 | without, p50 | p99 |", "|---|---|---|---|---|"]
+    lines = ["| ms since the POST | with a pre-warmed worker, p50 | p99 | without, p50 | p99 |", "|---|---|---|---|---|"]
     for step, title in STEPS.items():
         spare, cold = (results["medians"][name][step] for name in ("spare", "cold"))
         lines.append(f"| {title} | {spare['p50_ms']:.0f} | {spare['p99_ms']:.0f} |"

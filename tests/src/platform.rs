@@ -155,7 +155,7 @@ impl Platform {
         self.process.as_ref().expect("the platform runs").id()
     }
 
-    /// The worker processes that have a job, as children of this one; a spare has none, and its executable's name.
+    /// The worker processes that have a job, as children of this one; a pre-warmed one has none, and its executable's name.
     #[must_use]
     pub fn workers(&self) -> Vec<u32> {
         workers_of(self.pid())

@@ -35,7 +35,7 @@ pub fn is_alive(pid: u32) -> bool {
     state_of(pid).is_some_and(|(_, _, state)| state != 'Z')
 }
 
-/// The worker processes of a process that have a job; a spare has none, and its executable's name.
+/// The worker processes of a process that have a job; a pre-warmed one has none, and its executable's name.
 #[must_use]
 pub fn workers_of(parent: u32) -> Vec<u32> {
     let is_worker = |pid: &u32| state_of(*pid).is_some_and(|(name, ..)| name == "framehook-job");

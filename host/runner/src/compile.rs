@@ -26,8 +26,8 @@ use crate::{
     authentic::Authority,
     compiled::{self, UNFINISHED},
     config::RunnerConfig,
+    failure::Failure,
     process::last_lines,
-    supervisor::Setback,
 };
 
 /// Compiling an 18 MB component takes 1.5 GB.
@@ -45,7 +45,7 @@ pub(crate) struct Compiler {
     key: String,
     limit: Duration,
     /// One lock a plugin, for as long as somebody waits for it.
-    under_way: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    in_flight: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Compiler {
@@ -61,7 +61,7 @@ impl Compiler {
             dir: config.cache_dir.clone(),
             key: config.plugin_cache_key.clone(),
             limit: config.compile_timeout,
-            under_way: Mutex::default(),
+            in_flight: Mutex::default(),
         })
     }
 
@@ -69,7 +69,7 @@ impl Compiler {
     ///
     /// # Errors
     /// Fatal when the plugin is refused; worth a retry when the child could not do its work.
-    pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<(PathBuf, Digest), Setback> {
+    pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<(PathBuf, Digest), Failure> {
         let path = self.dir.join(format!("{}-{}.cwasm", plugin.digest.hex(), self.key));
         let lock = self.lock_of(&plugin.digest);
         let turn = lock.lock().await;
@@ -101,28 +101,28 @@ impl Compiler {
     }
 
     fn lock_of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.entry(digest.clone()).or_default().clone()
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        in_flight.entry(digest.clone()).or_default().clone()
     }
 
     fn release(&self, digest: &Digest, lock: Arc<tokio::sync::Mutex<()>>) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
         drop(lock);
         // The map's own is the only one left.
-        if under_way.get(digest).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            under_way.remove(digest);
+        if in_flight.get(digest).is_some_and(|lock| Arc::strong_count(lock) == 1) {
+            in_flight.remove(digest);
         }
     }
 
-    async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<Digest, Setback> {
+    async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<Digest, Failure> {
         let name = format!("{}@{}", plugin.name, plugin.version);
         let broken = |what: &str, e: io::Error| {
             let message = format!("plugin {name} could not be compiled: {what}: {e}");
-            Setback::of(&e, Reason::new(ReasonCode::WorkerCrash, message))
+            Failure::of(&e, Reason::new(ReasonCode::WorkerCrash, message))
         };
         let refused = |why: String| {
             let message = format!("plugin {name} could not be compiled: {why}");
-            Setback::Fatal(Reason::new(ReasonCode::PluginIncompatible, message))
+            Failure::Fatal(Reason::new(ReasonCode::PluginIncompatible, message))
         };
         let unfinished = tempfile::Builder::new()
             .suffix(UNFINISHED)

@@ -33,7 +33,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::{config::RunnerConfig, network, supervisor::Setback};
+use crate::{config::RunnerConfig, failure::Failure, network};
 
 /// A link to a file store that leads to a mirror takes two or three.
 const MAX_REDIRECTS: usize = 5;
@@ -50,7 +50,7 @@ pub(crate) async fn fetch(
     scenario: ScenarioId,
     source: &SealedUrl,
     tell: impl Fn(Fetching),
-) -> Result<TempPath, Setback> {
+) -> Result<TempPath, Failure> {
     let fetch = Fetch { config, address: &source.address };
     let late = |_| {
         let message = format!("was not fetched within {} s (`fetch_timeout_s`)", config.fetch_timeout.as_secs());
@@ -71,7 +71,7 @@ impl Fetch<'_> {
         scenario: ScenarioId,
         source: &SealedUrl,
         tell: impl Fn(Fetching),
-    ) -> Result<TempPath, Setback> {
+    ) -> Result<TempPath, Failure> {
         let config = self.config;
         let url = seal::open(config.key.as_ref(), source).map_err(|error| {
             let advice = "all APIs and runners need the same key (FRAMEHOOK_KEY)";
@@ -88,7 +88,7 @@ impl Fetch<'_> {
     }
 
     /// The first answer that is a recording.
-    async fn follow(&self, mut url: Url) -> Result<Response, Setback> {
+    async fn follow(&self, mut url: Url) -> Result<Response, Failure> {
         for _ in 0..=MAX_REDIRECTS {
             let response = self.ask(&url).await?;
             let status = response.status();
@@ -108,14 +108,14 @@ impl Fetch<'_> {
         Err(self.fatal(ReasonCode::SourceUnreachable, format!("redirects more than {MAX_REDIRECTS} times")))
     }
 
-    async fn ask(&self, url: &Url) -> Result<Response, Setback> {
+    async fn ask(&self, url: &Url) -> Result<Response, Failure> {
         let addresses = self.addresses(url).await?;
         let client = client(url, &addresses, self.config.frame_timeout).map_err(|error| self.lost(error))?;
         client.get(url.clone()).send().await.map_err(|error| self.lost(error))
     }
 
     /// Where a connection may go.
-    async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Setback> {
+    async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
         let to_resolve = url.clone();
         let resolving = task::spawn_blocking(move || to_resolve.socket_addrs(|| None));
         let found = match timeout(self.config.frame_timeout, resolving).await {
@@ -125,7 +125,7 @@ impl Fetch<'_> {
         let found = found.map_err(|error| {
             self.log(&format!("{} cannot be resolved: {error}", url.host_str().unwrap_or_default()));
             let what = "cannot be reached: its host, or one it leads to, is not known";
-            Setback::of(&error, self.reason(ReasonCode::SourceUnreachable, what))
+            Failure::of(&error, self.reason(ReasonCode::SourceUnreachable, what))
         })?;
         let networks = &self.config.source_networks;
         let (allowed, refused): (Vec<_>, Vec<_>) =
@@ -146,7 +146,7 @@ impl Fetch<'_> {
         mut response: Response,
         file: impl AsyncWrite + Unpin,
         tell: impl Fn(Fetching),
-    ) -> Result<(), Setback> {
+    ) -> Result<(), Failure> {
         let cap = self.config.max_recording_bytes;
         let too_large = || {
             let message = format!("is larger than the {cap} bytes a video may have (`max_video_mib`)");
@@ -186,7 +186,7 @@ impl Fetch<'_> {
         Least { at: Instant::now() + rate_window, size: size.saturating_add(u64::try_from(due).unwrap_or(u64::MAX)) }
     }
 
-    fn too_slow(&self) -> Setback {
+    fn too_slow(&self) -> Failure {
         let RunnerConfig { rate_window, least_rate, .. } = self.config;
         let message =
             format!("delivered less than {} KiB a second for {rate_window:?} (`fetch_least_kib_s`)", least_rate >> 10);
@@ -195,7 +195,7 @@ impl Fetch<'_> {
 
     /// The log has the error without the URL, which would tell the query. The reason has not even the rest: a certificate
     /// tells other names of a server, and a failed connection where a redirect led.
-    fn lost(&self, error: reqwest::Error) -> Setback {
+    fn lost(&self, error: reqwest::Error) -> Failure {
         if error.is_timeout() && !error.is_connect() {
             let message = format!("delivered nothing for {:?}", self.config.frame_timeout);
             return self.retry(ReasonCode::SourceStalled, message);
@@ -208,33 +208,33 @@ impl Fetch<'_> {
         self.log(&format!("cannot be fetched: {cause}"));
         let what = if error.is_connect() { "no connection could be made" } else { "the connection broke off" };
         let reason = self.reason(ReasonCode::SourceUnreachable, format!("cannot be fetched: {what}"));
-        Setback::of(&error, reason)
+        Failure::of(&error, reason)
     }
 
     fn log(&self, what: &str) {
         tracing::warn!(source = self.address, "{what}");
     }
 
-    fn not_stored(&self, error: &io::Error) -> Setback {
+    fn not_stored(&self, error: &io::Error) -> Failure {
         self.log(&format!("cannot be stored in {}: {error}", self.config.recordings_dir.display()));
         let what = "cannot be stored: the runner's disk takes no more; free space there";
-        Setback::of(error, self.reason(ReasonCode::StorageFull, what))
+        Failure::of(error, self.reason(ReasonCode::StorageFull, what))
     }
 
-    fn no_room(&self, shortage: Shortage) -> Setback {
+    fn no_room(&self, shortage: Shortage) -> Failure {
         self.retry(ReasonCode::StorageFull, format!("does not fit: {shortage}"))
     }
 
-    fn retry(&self, code: ReasonCode, what: impl Display) -> Setback {
-        Setback::Retry(self.reason(code, what))
+    fn retry(&self, code: ReasonCode, what: impl Display) -> Failure {
+        Failure::Retry(self.reason(code, what))
     }
 
     fn reason(&self, code: ReasonCode, what: impl Display) -> Reason {
         Reason::new(code, format!("the source {} {what}", self.address))
     }
 
-    fn fatal(&self, code: ReasonCode, what: impl Display) -> Setback {
-        Setback::Fatal(Reason::new(code, format!("the source {} {what}", self.address)))
+    fn fatal(&self, code: ReasonCode, what: impl Display) -> Failure {
+        Failure::Fatal(Reason::new(code, format!("the source {} {what}", self.address)))
     }
 }
 
@@ -346,7 +346,7 @@ mod tests {
         let config = config();
         let fetch = Fetch { config: &config, address: ADDRESS };
         let full = File::options().write(true).open("/dev/full").await.unwrap();
-        let Err(Setback::Retry(reason)) = fetch.save(answer(200, ""), full, |_| {}).await else {
+        let Err(Failure::Retry(reason)) = fetch.save(answer(200, ""), full, |_| {}).await else {
             panic!("it was stored")
         };
         assert_eq!(reason.code, ReasonCode::StorageFull);
@@ -362,7 +362,7 @@ mod tests {
             let saved = Fetch { config: &config, address: ADDRESS }.save(answer(200, ""), &mut stored, |_| {}).await;
             match saved {
                 Ok(()) => assert!(fits && stored == [7; 5]),
-                Err(Setback::Fatal(reason)) => assert!(!fits && reason.message.contains("larger than the 4 bytes")),
+                Err(Failure::Fatal(reason)) => assert!(!fits && reason.message.contains("larger than the 4 bytes")),
                 Err(other) => panic!("{other:?}"),
             }
         }
@@ -377,7 +377,7 @@ mod tests {
             let (config, mut stored) = (config(reserve), Vec::new());
             match (Fetch { config: &config, address: ADDRESS }).save(answer(200, ""), &mut stored, |_| {}).await {
                 Ok(()) => assert!(fits && stored == [7; 5]),
-                Err(Setback::Retry(reason)) => {
+                Err(Failure::Retry(reason)) => {
                     assert!(!fits && stored.is_empty());
                     assert_eq!(reason.code, ReasonCode::StorageFull);
                     assert!(reason.message.contains("disk_reserve_mib"), "{}", reason.message);

@@ -15,16 +15,16 @@ use framehook_infra::{
     source_file::{self, Refusal},
 };
 
-use crate::{compile::Compiler, config::RunnerConfig, supervisor::Setback};
+use crate::{compile::Compiler, config::RunnerConfig, failure::Failure};
 
 /// What preparing needs.
-pub(crate) struct Workshop {
+pub(crate) struct JobBuilder {
     pub(crate) config: RunnerConfig,
     pub(crate) blobs: Blobs,
     pub(crate) compiler: Compiler,
 }
 
-impl Workshop {
+impl JobBuilder {
     /// The job of a worker that goes on after `resume_after`; `recording` is its source where that had to be fetched.
     ///
     /// # Errors
@@ -34,13 +34,13 @@ impl Workshop {
         order: &DeployOrder,
         resume_after: Option<Position>,
         recording: Option<&Path>,
-    ) -> Result<Job, Setback> {
+    ) -> Result<Job, Failure> {
         let scenario = &order.scenario;
         let source = match &scenario.source {
             ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
             ResolvedSource::File(path) => self.file(path.into()).await?,
             ResolvedSource::Url(_) => recording.map(Path::to_path_buf).ok_or_else(|| {
-                Setback::Retry(Reason::new(ReasonCode::SourceUnreachable, "the recording was not fetched"))
+                Failure::Retry(Reason::new(ReasonCode::SourceUnreachable, "the recording was not fetched"))
             })?,
         };
         let model = self.blob("model", &scenario.model.name, &scenario.model.digest).await?;
@@ -68,7 +68,7 @@ impl Workshop {
         })
     }
 
-    async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Setback> {
+    async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Failure> {
         let mut jobs = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
@@ -78,19 +78,19 @@ impl Workshop {
         Ok(jobs)
     }
 
-    async fn file(&self, path: PathBuf) -> Result<PathBuf, Setback> {
+    async fn file(&self, path: PathBuf) -> Result<PathBuf, Failure> {
         let dirs = self.config.source_dirs.clone();
         // On a thread of its own: a network folder that is away blocks whoever asks for it.
         let checked = tokio::task::spawn_blocking(move || allowed_source(&path, &dirs)).await;
         checked.unwrap_or_else(|error| {
-            Err(Setback::Retry(Reason::new(
+            Err(Failure::Retry(Reason::new(
                 ReasonCode::SourceUnreachable,
                 format!("the source was not checked: {error}"),
             )))
         })
     }
 
-    async fn blob(&self, kind: &str, name: &str, digest: &Digest) -> Result<PathBuf, Setback> {
+    async fn blob(&self, kind: &str, name: &str, digest: &Digest) -> Result<PathBuf, Failure> {
         self.blobs.verified(digest).await.map_err(|error| {
             // The log has the addresses and paths that the store names.
             tracing::warn!(%digest, "blob: {error}");
@@ -100,22 +100,22 @@ impl Workshop {
                 told => told.to_string(),
             };
             let message = format!("the {kind} {name} ({digest}) cannot be used: {why}");
-            Setback::of(&error, Reason::new(ReasonCode::BlobUnavailable, message))
+            Failure::of(&error, Reason::new(ReasonCode::BlobUnavailable, message))
         })
     }
 }
 
 /// The real path of a file source, if it lies in one of `dirs`.
-fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Setback> {
+fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
     source_file::resolve(path, dirs).map_err(|refusal| {
         let say = |what: &str| {
             Reason::new(ReasonCode::SourceUnreachable, format!("the source {} {what}", path.display()))
         };
         match refusal {
             // It may appear yet, such as a disk that is mounted late.
-            Refusal::Missing => Setback::Retry(say("is not there")),
-            Refusal::NotAFile => Setback::Fatal(say("is not a regular file")),
-            Refusal::Outside => Setback::Fatal(say(
+            Refusal::Missing => Failure::Retry(say("is not there")),
+            Refusal::NotAFile => Failure::Fatal(say("is not a regular file")),
+            Refusal::Outside => Failure::Fatal(say(
                 "is outside the folders that its runner may read (`source_dirs`); name its folder there, or upload the video",
             )),
         }
@@ -140,7 +140,7 @@ mod tests {
         let good = allowed_source(&inside.join("../in/a.mp4"), &allowed).unwrap();
         assert_eq!(good, inside.join("a.mp4").canonicalize().unwrap());
         let fatal = |path: &Path, dirs: &[PathBuf], words: &str| match allowed_source(path, dirs) {
-            Err(Setback::Fatal(reason)) => assert!(reason.message.contains(words), "{}", reason.message),
+            Err(Failure::Fatal(reason)) => assert!(reason.message.contains(words), "{}", reason.message),
             other => panic!("{}: {other:?}", path.display()),
         };
         fatal(&outside.join("a.mp4"), &allowed, "outside the folders");
@@ -149,6 +149,6 @@ mod tests {
         fatal(&inside.join("a.mp4"), &[], "`source_dirs`");
         fatal(&inside, &allowed, "not a regular file");
         let missing = allowed_source(&inside.join("missing.mp4"), &allowed);
-        assert!(matches!(missing, Err(Setback::Retry(r)) if r.code == ReasonCode::SourceUnreachable));
+        assert!(matches!(missing, Err(Failure::Retry(r)) if r.code == ReasonCode::SourceUnreachable));
     }
 }

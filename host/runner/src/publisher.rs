@@ -36,7 +36,7 @@ pub(crate) struct Publisher {
     /// Of the frames' trace.
     traceparent: Option<String>,
     pending: Batch,
-    under_way: Option<UnderWay>,
+    in_flight: Option<InFlight>,
     next_start: Instant,
     rate: Rate,
 }
@@ -74,7 +74,7 @@ struct Batch {
     bytes: usize,
 }
 
-struct UnderWay {
+struct InFlight {
     samples: Vec<Sample>,
     acknowledged: Pin<Box<dyn Future<Output = ()> + Send>>,
 }
@@ -83,7 +83,7 @@ impl Publisher {
     pub(crate) fn new(bus: SharedBus, traceparent: Option<String>, bytes_per_s: u64) -> Self {
         let now = Instant::now();
         let (pending, rate) = (Batch::default(), Rate::new(bytes_per_s, now));
-        Self { bus, traceparent, pending, under_way: None, next_start: now, rate }
+        Self { bus, traceparent, pending, in_flight: None, next_start: now, rate }
     }
 
     /// Takes a frame, which the bus will get.
@@ -106,13 +106,13 @@ impl Publisher {
     }
 
     pub(crate) fn has_work(&self) -> bool {
-        self.under_way.is_some() || !self.pending.records.is_empty()
+        self.in_flight.is_some() || !self.pending.records.is_empty()
     }
 
     /// Waits until the bus has acknowledged a batch, and gives its frames; for ever if the bus stays away. Without work
     /// it gives none. Cancel-safe.
     pub(crate) async fn acknowledged(&mut self) -> Vec<Sample> {
-        if self.under_way.is_none() {
+        if self.in_flight.is_none() {
             if !self.is_full() {
                 sleep_until(self.next_start).await;
             }
@@ -122,12 +122,12 @@ impl Publisher {
             let batch = std::mem::take(&mut self.pending);
             self.rate.begin(batch.bytes, now);
             let acknowledged = Box::pin(publish(self.bus.clone(), batch.records));
-            self.under_way = Some(UnderWay { samples: batch.samples, acknowledged });
+            self.in_flight = Some(InFlight { samples: batch.samples, acknowledged });
         }
-        if let Some(under_way) = &mut self.under_way {
-            under_way.acknowledged.as_mut().await;
+        if let Some(in_flight) = &mut self.in_flight {
+            in_flight.acknowledged.as_mut().await;
         }
-        self.under_way.take().map(|done| done.samples).unwrap_or_default()
+        self.in_flight.take().map(|done| done.samples).unwrap_or_default()
     }
 }
 

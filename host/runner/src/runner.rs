@@ -26,8 +26,8 @@ use crate::{
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
     heartbeat, metrics,
-    prepare::Workshop,
-    spare::Spare,
+    prepare::JobBuilder,
+    prewarmed::Prewarmed,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
 };
@@ -70,8 +70,8 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         admission: Admission::new(config.max_workers, memory_mib),
-        spare: Spare::new(&config),
-        workshop: Workshop { compiler, config, blobs },
+        prewarmed: Prewarmed::new(&config),
+        job_builder: JobBuilder { compiler, config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });
@@ -86,7 +86,7 @@ pub async fn run(
     };
     tokio::select! {
         () = runner.serve(orders, &cancel) => {}
-        () = shared.spare.keep() => {}
+        () = shared.prewarmed.keep() => {}
     }
 
     beats.abort();
@@ -186,7 +186,7 @@ impl Runner {
         self.draining = true;
         self.shared.board.drain();
         self.running.values().for_each(|running| running.stop(StopCause::Draining));
-        Instant::now() + self.shared.workshop.config.drain_deadline + DRAIN_MARGIN
+        Instant::now() + self.shared.job_builder.config.drain_deadline + DRAIN_MARGIN
     }
 
     fn take(&mut self, delivered: &Delivered) {

@@ -111,7 +111,7 @@ impl<'a> Session<'a> {
     async fn wake(&mut self) -> Woken {
         let is_full = self.deployment.publisher.is_full();
         let has_work = self.deployment.publisher.has_work();
-        let config = &self.deployment.shared.workshop.config;
+        let config = &self.deployment.shared.job_builder.config;
         let patience = if self.ready { config.frame_timeout } else { config.start_timeout };
         let silent_at = self.silent_since + patience;
         let mut stop = self.deployment.stop.clone();
@@ -185,7 +185,7 @@ impl<'a> Session<'a> {
     fn on_stop(&mut self) {
         self.stopping = true;
         self.worker.stop();
-        self.kill_at = Some(Instant::now() + self.deployment.shared.workshop.config.drain_deadline);
+        self.kill_at = Some(Instant::now() + self.deployment.shared.job_builder.config.drain_deadline);
         self.deployment.update(|status| {
             status.phase = WorkerPhase::Stopping;
             status.reason = None;

@@ -3,7 +3,7 @@
 //!
 //! Invariant: while a recording is fetched no slot is taken, so a slow server keeps nobody else waiting.
 
-use std::{error::Error, path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::{
     job::{Job, Outcome},
@@ -13,7 +13,7 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     spec::ResolvedSource,
 };
-use framehook_infra::{bus::SharedBus, descriptors, telemetry};
+use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
 use tempfile::TempPath;
 use tokio::{sync::watch, time::sleep};
@@ -23,21 +23,23 @@ use tracing::{Instrument as _, Span, info_span};
 use crate::{
     admission::Admission,
     config::RunnerConfig,
-    ending, fetch, metrics,
-    prepare::Workshop,
+    ending,
+    failure::Failure,
+    fetch, metrics,
+    prepare::JobBuilder,
+    prewarmed::Prewarmed,
     process::Worker,
     publisher::Publisher,
     scenario_log::ScenarioLog,
     session::{End, Session},
-    spare::Spare,
     status::Board,
     tally::Tally,
 };
 
 /// What all supervisors of a runner share.
 pub(crate) struct Shared {
-    pub(crate) workshop: Workshop,
-    pub(crate) spare: Spare,
+    pub(crate) job_builder: JobBuilder,
+    pub(crate) prewarmed: Prewarmed,
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
     pub(crate) admission: Admission,
@@ -46,13 +48,13 @@ pub(crate) struct Shared {
 impl Shared {
     /// Memory that the worker of an order may have, in MiB.
     fn limit_mib(&self, order: &DeployOrder) -> u32 {
-        let cap = self.workshop.config.worker_memory_mib;
+        let cap = self.job_builder.config.worker_memory_mib;
         order.scenario.memory_mib.unwrap_or(cap).min(cap)
     }
 
     /// Memory that it counts as.
     fn place_mib(&self, order: &DeployOrder) -> u32 {
-        order.scenario.memory_mib.unwrap_or(UNKNOWN_MIB).min(self.workshop.config.worker_memory_mib)
+        order.scenario.memory_mib.unwrap_or(UNKNOWN_MIB).min(self.job_builder.config.worker_memory_mib)
     }
 
     /// Why an order is not started at once, if it has to wait.
@@ -84,33 +86,10 @@ impl StopCause {
     }
 }
 
-/// Why a worker could not be started.
-#[derive(Clone, Debug)]
-pub(crate) enum Setback {
-    /// Another try may help.
-    Retry(Reason),
-    /// Another try will, once the runner has again what it lacks: nothing that the scenario could be blamed
-    /// for.
-    Wait(Reason),
-    /// None will.
-    Fatal(Reason),
-}
-
-impl Setback {
-    /// What `error` means, which is worth a retry for that reason: unless no descriptor was left.
-    pub(crate) fn of(error: &(dyn Error + 'static), reason: Reason) -> Self {
-        if !descriptors::ran_out(error) {
-            return Self::Retry(reason);
-        }
-        let message = "the runner has no file descriptor left; it goes on as soon as there are some (`ulimit -n`)";
-        Self::Wait(Reason::new(ReasonCode::NoCapacity, message))
-    }
-}
-
 /// What one try came to.
 enum Tried {
     Ended(WorkerPhase, Reason),
-    Setback(Setback),
+    Failed(Failure),
 }
 
 /// One of the steps that lead to a first frame, as part of the scenario's trace.
@@ -149,7 +128,7 @@ impl Deployment {
         traceparent: Option<String>,
         stop: watch::Receiver<Option<StopCause>>,
     ) -> Self {
-        let config = &shared.workshop.config;
+        let config = &shared.job_builder.config;
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
@@ -185,17 +164,17 @@ impl Deployment {
             tell(Some(Fetching::default()));
             let fetched = tokio::select! {
                 cause = stop_asked(&mut self.stop) => return Some((WorkerPhase::Stopped, cause.reason())),
-                fetched = fetch::fetch(&shared.workshop.config, scenario, &url, |so_far| tell(Some(so_far))) => fetched,
+                fetched = fetch::fetch(&shared.job_builder.config, scenario, &url, |so_far| tell(Some(so_far))) => fetched,
             };
-            let setback = match fetched {
+            let failure = match fetched {
                 Ok(recording) => {
                     self.recording = Some(recording);
                     tell(None);
                     return None;
                 }
-                Err(setback) => setback,
+                Err(failure) => failure,
             };
-            if let Some(end) = self.recover(setback).await {
+            if let Some(end) = self.recover(failure).await {
                 return Some(end);
             }
         }
@@ -223,25 +202,25 @@ impl Deployment {
     /// Starts workers until one ends for good, or a stop is asked for.
     async fn keep_alive(&mut self) -> (WorkerPhase, Reason) {
         loop {
-            let setback = match self.try_once().await {
+            let failure = match self.try_once().await {
                 Tried::Ended(phase, reason) => {
                     self.flush().await;
                     return (phase, reason);
                 }
-                Tried::Setback(setback) => setback,
+                Tried::Failed(failure) => failure,
             };
-            if let Some(end) = self.recover(setback).await {
+            if let Some(end) = self.recover(failure).await {
                 return end;
             }
         }
     }
 
     /// Waits until it is time for another try; gives the end of the deployment if there is none.
-    async fn recover(&mut self, setback: Setback) -> Option<(WorkerPhase, Reason)> {
-        let (reason, counts) = match setback {
-            Setback::Retry(reason) => (reason, true),
-            Setback::Wait(reason) => (reason, false),
-            Setback::Fatal(reason) => return Some((WorkerPhase::Failed, reason)),
+    async fn recover(&mut self, failure: Failure) -> Option<(WorkerPhase, Reason)> {
+        let (reason, counts) = match failure {
+            Failure::Retry(reason) => (reason, true),
+            Failure::Wait(reason) => (reason, false),
+            Failure::Fatal(reason) => return Some((WorkerPhase::Failed, reason)),
         };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
         self.update(|status| {
@@ -250,7 +229,7 @@ impl Deployment {
         });
         // What was read is published before the next worker is told where to go on.
         self.flush().await;
-        let backoff = &self.shared.workshop.config.backoff;
+        let backoff = &self.shared.job_builder.config.backoff;
         if !counts {
             // Often enough for what others give back at any time, and seldom enough for a log.
             let cause = self.wait(backoff.base).await?;
@@ -290,37 +269,37 @@ impl Deployment {
         let prepare = step!(self, "prepare");
         let prepared = tokio::select! {
             cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            prepared = shared.workshop.job(&self.order, resume_after, self.recording.as_deref()).instrument(prepare) => prepared,
+            prepared = shared.job_builder.job(&self.order, resume_after, self.recording.as_deref()).instrument(prepare) => prepared,
         };
         let job = match prepared {
             Ok(job) => job,
-            Err(Setback::Retry(reason)) => return Tried::Setback(Setback::Retry(self.presentable(reason, None))),
-            Err(Setback::Fatal(reason)) => {
+            Err(Failure::Retry(reason)) => return Tried::Failed(Failure::Retry(self.presentable(reason, None))),
+            Err(Failure::Fatal(reason)) => {
                 return Tried::Ended(WorkerPhase::Failed, self.presentable(reason, None));
             }
-            Err(wait) => return Tried::Setback(wait),
+            Err(wait) => return Tried::Failed(wait),
         };
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
         let job = Job { memory_mib: Some(memory_mib), ..job };
-        let worker = match shared.spare.take().and_then(|process| Worker::new(process, &job, self.log.clone())) {
+        let worker = match shared.prewarmed.take().and_then(|process| Worker::new(process, &job, self.log.clone())) {
             Ok(worker) => worker,
             Err(error) => {
                 let message = format!("the worker process could not be started: {error}");
-                return Tried::Setback(Setback::of(&error, Reason::new(ReasonCode::WorkerCrash, message)));
+                return Tried::Failed(Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message)));
             }
         };
         let end = Session::new(self, worker).run().await;
         self.step = Span::none();
         tracing::debug!(?end, "worker ended");
-        let cap = shared.workshop.config.worker_memory_mib;
+        let cap = shared.job_builder.config.worker_memory_mib;
         let tell = |reason| ending::with_limit(self.presentable(reason, Some(&job)), memory_mib, cap);
-        self.meaning(end.map(tell))
+        self.classify_end(end.map(tell))
     }
 
     /// Without the paths of this machine that somebody may have put into it.
     fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
-        let RunnerConfig { cache_dir, recordings_dir, .. } = &self.shared.workshop.config;
+        let RunnerConfig { cache_dir, recordings_dir, .. } = &self.shared.job_builder.config;
         let of_job = job.into_iter().flat_map(|job| {
             let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
             [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
@@ -328,17 +307,17 @@ impl Deployment {
         ending::presentable(reason, of_job.chain([cache_dir, recordings_dir]).map(PathBuf::as_path))
     }
 
-    fn meaning(&self, end: End) -> Tried {
+    fn classify_end(&self, end: End) -> Tried {
         let stop = *self.stop.borrow();
         match (end, stop) {
             (End::Reported(Outcome::Finished, reason), _) => Tried::Ended(WorkerPhase::Finished, reason),
             (End::Reported(Outcome::Failed, reason), _) => Tried::Ended(WorkerPhase::Failed, reason),
             // However it went down: it shall not come back.
             (_, Some(cause)) => Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Setback(Setback::Retry(reason)),
+            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Failed(Failure::Retry(reason)),
             (End::Reported(Outcome::Stopped, reason), None) => {
                 let message = format!("the worker stopped without being asked to: {}", reason.message);
-                Tried::Setback(Setback::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
+                Tried::Failed(Failure::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
             }
         }
     }

@@ -517,8 +517,8 @@ async fn a_plugin_is_compiled_once_for_all() {
     assert_eq!(world.compilations().len(), 1);
 }
 
-/// A world whose worker has a name of its own, so that its processes can be told from those of other tests; and its spare.
-async fn with_spare() -> (World, PathBuf, u32) {
+/// A world whose worker has a name of its own, so that its processes can be told from those of other tests; and its pre-warmed worker.
+async fn with_prewarmed() -> (World, PathBuf, u32) {
     let mut script = PathBuf::new();
     let world = World::start(|config| {
         script = config.cache_dir.with_file_name("worker.py");
@@ -526,14 +526,14 @@ async fn with_spare() -> (World, PathBuf, u32) {
         config.worker.clone_from(&script);
     })
     .await;
-    let spare = spare_beside(&script, &[]).await;
-    (world, script, spare)
+    let prewarmed = prewarmed_beside(&script, &[]).await;
+    (world, script, prewarmed)
 }
 
 /// Waits until `script` has one process besides `others`; where `python3` is a script of its own, it has helpers first.
-async fn spare_beside(script: &Path, others: &[u32]) -> u32 {
+async fn prewarmed_beside(script: &Path, others: &[u32]) -> u32 {
     let mut found = Vec::new();
-    eventually("one spare worker", || {
+    eventually("one pre-warmed worker", || {
         found = processes_of(script).into_iter().filter(|pid| !others.contains(pid)).collect();
         found.len() == 1
     })
@@ -542,35 +542,35 @@ async fn spare_beside(script: &Path, others: &[u32]) -> u32 {
 }
 
 #[tokio::test]
-async fn a_spare_worker_takes_the_job_and_is_replaced() {
-    let (world, script, spare) = with_spare().await;
+async fn a_prewarmed_worker_takes_the_job_and_is_replaced() {
+    let (world, script, prewarmed) = with_prewarmed().await;
     assert!(world.last_heartbeat().workers.is_empty());
     let held = || world.clip(json!({"frames": 20, "hold_at": 10}));
     let (first, second) = (held(), held());
     world.deploy(&first, 1).await;
     world.published(&first, 10).await;
-    assert_eq!(first.pids(), [spare]);
-    let next = spare_beside(&script, &[spare]).await;
+    assert_eq!(first.pids(), [prewarmed]);
+    let next = prewarmed_beside(&script, &[prewarmed]).await;
     world.deploy(&second, 1).await;
     world.published(&second, 10).await;
     assert_eq!(second.pids(), [next]);
-    let last = spare_beside(&script, &[spare, next]).await;
+    let last = prewarmed_beside(&script, &[prewarmed, next]).await;
     world.shut_down().await;
-    assert!([spare, next].into_iter().all(is_gone));
-    eventually("the end of the last spare", || is_gone(last)).await;
+    assert!([prewarmed, next].into_iter().all(is_gone));
+    eventually("the end of the last pre-warmed worker", || is_gone(last)).await;
 }
 
 #[tokio::test]
-async fn a_spare_worker_that_died_costs_nothing() {
-    let (world, script, spare) = with_spare().await;
-    kill_process(Pid::from_raw(spare.cast_signed()).unwrap(), Signal::KILL).unwrap();
-    eventually("its end", || is_gone(spare)).await;
+async fn a_prewarmed_worker_that_died_costs_nothing() {
+    let (world, script, prewarmed) = with_prewarmed().await;
+    kill_process(Pid::from_raw(prewarmed.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    eventually("its end", || is_gone(prewarmed)).await;
     let clip = world.clip(json!({"frames": 20}));
     world.deploy(&clip, 1).await;
     let last = world.phase(&clip, 1, P::Finished).await;
     assert_eq!((last.attempt, clip.starts()), (0, vec![0]));
     assert!(world.history(&clip, 1).iter().all(|status| status.phase != P::Recovering));
-    let next = spare_beside(&script, &clip.pids()).await;
+    let next = prewarmed_beside(&script, &clip.pids()).await;
     world.runner.lock().unwrap().take().unwrap().abort();
-    eventually("the end of the spare", || is_gone(next)).await;
+    eventually("the end of the prewarmed", || is_gone(next)).await;
 }

@@ -25,7 +25,7 @@ use crate::{
     watch::Watch,
 };
 
-/// The name of a process that has a job, for `ps` and `top`: a spare one still has that of its executable.
+/// The name of a process that has a job, for `ps` and `top`: a pre-warmed one still has that of its executable.
 const BUSY: &CStr = c"framehook-job";
 
 /// The threads that load, and what they begin with.

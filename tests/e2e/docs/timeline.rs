@@ -35,7 +35,7 @@ fn measured() -> String {
     let others = 100.0 * latency["disturbance"].as_f64().unwrap();
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
     let intro = format!(
-        "Milliseconds since the POST, of {rounds} runs on {}, {}, of which other processes used {others:.0} %. A runner keeps a spare \
+        "Milliseconds since the POST, of {rounds} runs on {}, {}, of which other processes used {others:.0} %. A runner keeps a pre-warmed \
          worker ready; *cold* is without one. A message is noted as published a moment after it is on Kafka, so the next step may \
          come before.\n\n",
         text(processor),

@@ -9,7 +9,7 @@ use tokio::runtime::Runtime;
 
 use crate::{
     support::{eventually, is_gone},
-    with_spare,
+    with_prewarmed,
 };
 
 /// Set for the process that has few.
@@ -37,10 +37,10 @@ fn without_descriptors_it_waits_and_blames_nobody() {
 }
 
 async fn starve() {
-    let (world, _script, spare) = with_spare().await;
+    let (world, _script, prewarmed) = with_prewarmed().await;
     assert!(WAITS > world.config.backoff.max_attempts as usize);
-    kill_process(Pid::from_raw(spare.cast_signed()).unwrap(), Signal::KILL).unwrap();
-    eventually("its end", || is_gone(spare)).await;
+    kill_process(Pid::from_raw(prewarmed.cast_signed()).unwrap(), Signal::KILL).unwrap();
+    eventually("its end", || is_gone(prewarmed)).await;
     let clip = world.clip(json!({"frames": 20}));
     let taken: Vec<_> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
     world.deploy(&clip, 1).await;

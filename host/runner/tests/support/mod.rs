@@ -215,7 +215,7 @@ impl World {
         let taken_away = [Piece::Limits, Piece::User, Piece::WorkingDirectory];
         config.sandbox = taken_away.into_iter().fold(Sandbox::default(), Sandbox::without);
         config.heartbeat = Duration::from_millis(100);
-        // A spare worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
+        // A pre-warmed worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.backoff = Backoff { quick, base, max_attempts: 3, ..Backoff::default() };
         change(&mut config);

@@ -1,7 +1,7 @@
 //! One worker process ahead of its job: until a worker can read one it has loaded some hundred libraries, which takes
 //! longer than anything else between an order and its first frame.
 //!
-//! Invariants: a spare has no job and takes no slot, so nobody counts it; it goes with the runner as every worker does.
+//! Invariants: a pre-warmed worker has no job and takes no slot, so nobody counts it; it goes with the runner as every worker does.
 //! One that died costs the next worker the time it would have saved, and nothing else: so nobody watches it, and a
 //! worker that cannot even start is tried no more often than it has jobs.
 
@@ -15,30 +15,30 @@ use tokio::{process::Child, sync::Notify, time::sleep};
 
 use crate::{config::RunnerConfig, process};
 
-/// Until a spare that was taken is replaced: by then whoever waits for the first frames of its job has them, and does not
+/// Until a pre-warmed worker that was taken is replaced: by then whoever waits for the first frames of its job has them, and does not
 /// share the processor with the next one's start.
 const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(crate) struct Spare {
+pub(crate) struct Prewarmed {
     config: RunnerConfig,
     waiting: Mutex<Option<Child>>,
     taken: Notify,
 }
 
-impl Spare {
+impl Prewarmed {
     pub(crate) fn new(config: &RunnerConfig) -> Self {
         Self { config: config.clone(), waiting: Mutex::default(), taken: Notify::new() }
     }
 
-    /// A process for a job: the spare if it still lives, or else a new one.
+    /// A process for a job: the pre-warmed one if it still lives, or else a new one.
     ///
     /// # Errors
     /// When a process cannot be started.
     pub(crate) fn take(&self) -> io::Result<Child> {
-        let spare = self.lock().take();
+        let prewarmed = self.lock().take();
         self.taken.notify_one();
-        if let Some(mut child) = spare
+        if let Some(mut child) = prewarmed
             && child.try_wait()?.is_none()
         {
             return Ok(child);
@@ -59,7 +59,7 @@ impl Spare {
         let mut waiting = self.lock();
         if waiting.is_none() {
             *waiting =
-                self.start().inspect_err(|error| tracing::warn!(%error, "no spare worker could be started")).ok();
+                self.start().inspect_err(|error| tracing::warn!(%error, "no pre-warmed worker could be started")).ok();
         }
     }
 
