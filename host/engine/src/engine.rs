@@ -21,7 +21,7 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
-use crate::{abi::v0_1, store::Ctx};
+use crate::{abi::v0_1, sandbox::Ctx};
 
 /// How often a running guest can be interrupted. A tick costs a wake-up, so not finer than a deadline needs.
 pub(crate) const TICK: Duration = Duration::from_millis(1);

@@ -19,7 +19,7 @@ use crate::{
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
-    store::{Failure, State},
+    sandbox::{Failure, State},
 };
 
 pub struct Hook {

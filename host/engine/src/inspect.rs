@@ -3,7 +3,9 @@
 //! For the child process only ([`crate::command`]): the last checks compile and run the file. What
 //! is wrong with it comes back as data, each finding with a stable code.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
@@ -18,8 +20,8 @@ use crate::{
     Engine, Plugin,
     abi::{NEWEST, PACKAGE, v0_1::Instance},
     log::{Log, Logger},
+    sandbox::{Failure, State},
     schema,
-    store::{Failure, State},
 };
 
 /// Stable, for programs.
@@ -239,12 +241,12 @@ struct LastLine(Arc<Mutex<String>>);
 impl LastLine {
     fn log(&self) -> Log {
         let last = Arc::clone(&self.0);
-        let keep = move |line: PluginLog| *last.lock().unwrap_or_else(PoisonError::into_inner) = line.message;
+        let keep = move |line: PluginLog| *last.lock() = line.message;
         Log::new(Arc::new(keep), LogLimits::default())
     }
 
     fn explain(&self, failure: &Failure) -> String {
-        match self.0.lock().unwrap_or_else(PoisonError::into_inner).as_str() {
+        match self.0.lock().as_str() {
             "" => failure.message.clone(),
             line => format!("{}; the last line it logged: {line}", failure.message),
         }

@@ -8,7 +8,7 @@
 //! - [`inspect`], [`compile`] and [`command`] judge and compile components from outside; they run in
 //!   a child process with limits of its own.
 //!
-//! Invariants: exactly one function enters a guest (`store::Instance::enter`), a store is never
+//! Invariants: exactly one function enters a guest (`sandbox::Guarded::enter`), a store is never
 //! used again after a trap, and no plugin sees files, network or environment.
 
 mod abi;
@@ -21,9 +21,9 @@ pub mod hook;
 pub mod inspect;
 mod log;
 pub mod media;
+mod sandbox;
 mod scan;
 mod schema;
-mod store;
 
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

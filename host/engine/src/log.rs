@@ -4,10 +4,9 @@
 //! a second as the scenario may log, each of them one line of at most [`MAX_LINE`] bytes, and says
 //! how many it left out.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     job::{LogLevel, PluginLog},
@@ -59,7 +58,7 @@ impl Logger {
     pub(crate) fn line(&self, level: LogLevel, target: &str, message: &str) {
         let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
         let line = PluginLog { plugin: self.plugin.clone(), level, target, message };
-        self.log.0.lock().unwrap_or_else(PoisonError::into_inner).line(line, Instant::now());
+        self.log.0.lock().line(line, Instant::now());
     }
 }
 
@@ -131,7 +130,7 @@ impl Pollable for Printed {
 
 impl OutputStream for Printed {
     fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut partial = self.partial.lock();
         for piece in bytes.split_inclusive(|b| *b == b'\n') {
             partial.extend_from_slice(piece);
             // A line without an end is cut too, so that it cannot grow for ever.
@@ -163,7 +162,7 @@ mod tests {
     fn collected() -> (Arc<Mutex<Vec<PluginLog>>>, LogSink) {
         let lines: Arc<Mutex<Vec<PluginLog>>> = Arc::default();
         let sink = lines.clone();
-        (lines, Arc::new(move |line| sink.lock().unwrap().push(line)))
+        (lines, Arc::new(move |line| sink.lock().push(line)))
     }
 
     #[test]
@@ -175,7 +174,7 @@ mod tests {
             logger.line(LogLevel::Info, "t", "x");
         }
         drop((log, loggers));
-        let lines = lines.lock().unwrap();
+        let lines = lines.lock();
         let (said, passed): (Vec<_>, Vec<_>) = lines.iter().partition(|line| line.plugin == "framehook");
         let left_out: usize =
             said.iter().map(|line| line.message.split(' ').next().unwrap().parse::<usize>().unwrap()).sum();
@@ -188,7 +187,7 @@ mod tests {
         let logger = Logger::new("p@1".into(), Log::new(sink, LogLimits::default()));
         logger.line(LogLevel::Info, "a\nb", "fine\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m");
         logger.line(LogLevel::Info, "t", &"é".repeat(MAX_LINE));
-        let lines = lines.lock().unwrap();
+        let lines = lines.lock();
         assert_eq!(lines[0].target, "a\\nb");
         assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
         assert_eq!(lines[1].message.len(), MAX_LINE);
@@ -200,7 +199,7 @@ mod tests {
         let mut out = Printed::stdout(Logger::new("p@1".into(), Log::new(sink, LogLimits::default())));
         out.write(Bytes::from_static(b"one\ntw")).unwrap();
         out.write(Bytes::from_static(b"o\nthree")).unwrap();
-        let messages: Vec<_> = lines.lock().unwrap().iter().map(|l| l.message.clone()).collect();
+        let messages: Vec<_> = lines.lock().iter().map(|l| l.message.clone()).collect();
         assert_eq!(messages, ["one", "two"]);
     }
 }

@@ -8,9 +8,11 @@ use std::{
     io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use framehook_confine::{Limits, Sandbox};
 use framehook_core::{
@@ -101,12 +103,12 @@ impl Compiler {
     }
 
     fn lock_of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self.in_flight.lock();
         in_flight.entry(digest.clone()).or_default().clone()
     }
 
     fn release(&self, digest: &Digest, lock: Arc<tokio::sync::Mutex<()>>) {
-        let mut in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_flight = self.in_flight.lock();
         drop(lock);
         // The map's own is the only one left.
         if in_flight.get(digest).is_some_and(|lock| Arc::strong_count(lock) == 1) {

@@ -5,11 +5,9 @@
 //! One that died costs the next worker the time it would have saved, and nothing else: so nobody watches it, and a
 //! worker that cannot even start is tried no more often than it has jobs.
 
-use std::{
-    io,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{io, time::Duration};
+
+use parking_lot::Mutex;
 
 use tokio::{process::Child, sync::Notify, time::sleep};
 
@@ -36,7 +34,7 @@ impl Prewarmed {
     /// # Errors
     /// When a process cannot be started.
     pub(crate) fn take(&self) -> io::Result<Child> {
-        let prewarmed = self.lock().take();
+        let prewarmed = self.waiting.lock().take();
         self.taken.notify_one();
         if let Some(mut child) = prewarmed
             && child.try_wait()?.is_none()
@@ -56,7 +54,7 @@ impl Prewarmed {
     }
 
     fn refill(&self) {
-        let mut waiting = self.lock();
+        let mut waiting = self.waiting.lock();
         if waiting.is_none() {
             *waiting =
                 self.start().inspect_err(|error| tracing::warn!(%error, "no pre-warmed worker could be started")).ok();
@@ -65,10 +63,5 @@ impl Prewarmed {
 
     fn start(&self) -> io::Result<Child> {
         process::start(&self.config)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
-        // Every change is one assignment: a panic in between leaves nothing half done.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

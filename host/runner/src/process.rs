@@ -4,13 +4,10 @@
 //! the runner either way. What it can reach is `framehook_confine`'s business.
 
 use std::{
-    collections::VecDeque,
-    io,
-    os::unix::process::ExitStatusExt as _,
-    process::Stdio,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    collections::VecDeque, io, os::unix::process::ExitStatusExt as _, process::Stdio, sync::Arc, time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use framehook_confine::Limits;
 use framehook_core::{
@@ -149,7 +146,7 @@ struct LastLines(Arc<Mutex<VecDeque<String>>>);
 
 impl LastLines {
     fn push(&self, line: String) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = self.0.lock();
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }
@@ -157,7 +154,7 @@ impl LastLines {
     }
 
     fn text(&self) -> String {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.0.lock();
         lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
     }
 }

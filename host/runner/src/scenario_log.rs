@@ -3,10 +3,9 @@
 //! Invariant: plugins' lines and the worker's own standard error stay within one budget, restarts
 //! included, whatever the worker does: it keeps to the same budget by itself, but is not trusted.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
+
+use parking_lot::Mutex;
 
 use framehook_core::log_budget::{LogBudget, LogLimits, left_out};
 
@@ -26,7 +25,7 @@ impl ScenarioLog {
 
     /// Whether a line of this many bytes may be logged now. Says how many could not, once a second.
     pub(crate) fn admits(&self, bytes: usize) -> bool {
-        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inner = self.0.lock();
         let admitted = inner.budget.admit(bytes, Instant::now());
         inner.tell(admitted.unwrap_or_default());
         admitted.is_some()

@@ -3,11 +3,9 @@
 //! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one; an ended worker
 //! is told of until its end is noted, or until nobody has done so for long.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
@@ -145,7 +143,7 @@ impl Board {
     }
 
     pub(crate) fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {
-        self.lock().knows(scenario, generation)
+        self.roster.lock().knows(scenario, generation)
     }
 
     pub(crate) fn insert(
@@ -157,35 +155,30 @@ impl Board {
     ) {
         let progress = Progress::default();
         let status = WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress };
-        self.lock().insert(status, Instant::now());
+        self.roster.lock().insert(status, Instant::now());
         self.changed.notify_one();
     }
 
     pub(crate) fn update(&self, scenario: ScenarioId, generation: Generation, change: impl FnOnce(&mut WorkerStatus)) {
-        let is_worth_a_heartbeat = self.lock().update(scenario, generation, Instant::now(), change);
+        let is_worth_a_heartbeat = self.roster.lock().update(scenario, generation, Instant::now(), change);
         if is_worth_a_heartbeat {
             self.changed.notify_one();
         }
     }
 
     pub(crate) fn forget(&self, noted: &[WorkerKey]) {
-        self.lock().forget(noted);
+        self.roster.lock().forget(noted);
     }
 
     pub(crate) fn drain(&self) {
-        self.lock().status.draining = true;
+        self.roster.lock().status.draining = true;
         self.changed.notify_one();
     }
 
     pub(crate) fn heartbeat(&self) -> RunnerStatus {
-        let status = self.lock().heartbeat(Instant::now());
+        let status = self.roster.lock().heartbeat(Instant::now());
         metrics::global().workers(&status.workers);
         status
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Roster> {
-        // Every change is one assignment: a panic in between leaves nothing half done.
-        self.roster.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

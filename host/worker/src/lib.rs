@@ -12,9 +12,9 @@
 
 pub mod annotate;
 pub mod bench;
-pub mod hooks;
 pub mod model;
 pub mod pipeline;
+pub mod pixels;
 pub mod preprocess;
 pub mod probe;
 pub mod process;

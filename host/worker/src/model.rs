@@ -5,10 +5,9 @@
 //! also in benchmarks. Outputs reach the hooks as `f32`, whatever the model gives; their size is
 //! checked before they are copied.
 
-use std::{
-    path::Path,
-    sync::{Mutex, PoisonError},
-};
+use std::path::Path;
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     artifact::ModelManifest,
@@ -188,7 +187,7 @@ pub fn preload(onnxruntime: &Path) -> Result<(), ModelError> {
 fn environment(library: &Path) -> Result<Environment, ModelError> {
     static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
     let failed = |why: String| ModelError::Library { path: library.display().to_string(), why };
-    let mut kept = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut kept = ENVIRONMENT.lock();
     if let Some(environment) = &*kept {
         return Ok(environment.clone());
     }

@@ -18,7 +18,7 @@ mod infer;
 
 use std::{
     sync::{
-        Arc, Mutex, OnceLock, PoisonError,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
         mpsc::sync_channel,
     },
@@ -36,6 +36,7 @@ use framehook_engine::{
     media::{FrameMeta, Geometry, Size},
 };
 use opencv::core::Mat;
+use parking_lot::Mutex;
 
 use crate::{
     model::{Model, OutputTensor},
@@ -149,11 +150,11 @@ impl<T> Default for Pool<T> {
 
 impl<T: Default> Pool<T> {
     fn take(&self) -> T {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+        self.0.lock().pop().unwrap_or_default()
     }
 
     fn give_back(&self, buffer: T) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(buffer);
+        self.0.lock().push(buffer);
     }
 }
 

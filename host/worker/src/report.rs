@@ -6,8 +6,9 @@
 use std::{
     fs::File,
     io::{BufWriter, Write as _},
-    sync::{Mutex, MutexGuard, PoisonError},
 };
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     job::{PluginLog, Report, write_record},
@@ -50,14 +51,14 @@ impl Reporter {
 
     /// Writes a record at once.
     pub fn send(&self, report: &Report<&Prediction>) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.write(report);
         inner.flush();
     }
 
     /// Writes a frame; `more` says that another one is waiting already, so this one may wait too.
     pub fn frame(&self, prediction: &Prediction, more: bool) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.write(&Report::Frame(prediction));
         inner.unflushed += 1;
         if !more || inner.unflushed >= FRAMES_PER_FLUSH {
@@ -67,7 +68,7 @@ impl Reporter {
 
     /// Notes the health of one chain, and reports a change of the whole at once.
     pub fn health(&self, stage: Stage, degraded: Option<Reason>) {
-        let mut inner = self.lock();
+        let mut inner = self.0.lock();
         inner.health[stage as usize] = degraded;
         let now = inner.health.iter().flatten().next().cloned();
         if now != inner.reported {
@@ -80,12 +81,6 @@ impl Reporter {
     /// Passes on a line that a plugin logged.
     pub fn log(&self, line: PluginLog) {
         self.send(&Report::Log(line));
-    }
-
-    /// A thread that panicked while it held the lock left at worst half a record in the buffer;
-    /// the end of the process is reported all the same.
-    fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

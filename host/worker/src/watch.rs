@@ -6,11 +6,9 @@
 //! Deliberately absent: any word about the source and the hooks. Hooks have deadlines of their own, and a source that is
 //! silent is for the runner, which sees that no frame comes.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    thread,
-    time::Duration,
-};
+use std::{sync::Arc, thread, time::Duration};
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     job::{Outcome, Report},
@@ -52,26 +50,21 @@ impl Watch {
 
     /// Does `work`, which must not take longer than `limit_ms`.
     pub fn during<T>(&self, what: &'static str, limit_ms: u64, work: impl FnOnce() -> T) -> T {
-        *self.lock() = Some(Work { what, limit: Duration::from_millis(limit_ms), waited: Duration::ZERO });
+        *self.0.lock() = Some(Work { what, limit: Duration::from_millis(limit_ms), waited: Duration::ZERO });
         let done = work();
-        *self.lock() = None;
+        *self.0.lock() = None;
         done
     }
 
     /// What ended meanwhile is not blamed: the lock is held from the look to the end.
     fn tick(&self, late: impl FnOnce(Reason)) {
-        let mut work = self.lock();
+        let mut work = self.0.lock();
         let Some(Work { what, limit, waited }) = &mut *work else { return };
         *waited += TICK;
         if waited >= limit {
             let message = format!("{what} took longer than {:.1} s", limit.as_secs_f64());
             late(Reason::new(ReasonCode::ModelStalled, message));
         }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Work>> {
-        // Every change is one assignment: a panic in between leaves nothing half done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -20,7 +20,7 @@ use self::bindings::exports::framehook::plugin::{lifecycle, postprocess, preproc
 use crate::{
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
-    store::{Ctx, Failure, Guarded, State, View},
+    sandbox::{Ctx, Failure, Guarded, State, View},
 };
 
 mod bindings {

@@ -19,7 +19,7 @@ use opencv::{core::Mat, prelude::*};
 
 use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
 use crate::{
-    hooks::Picture,
+    pixels::Picture,
     preprocess::Preprocessor,
     report::Stage as HookStage,
     source::{FrameSource, FrameStamp, SourceError, SourceInfo},

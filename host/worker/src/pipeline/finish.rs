@@ -17,7 +17,7 @@ use framehook_engine::{
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros};
-use crate::{hooks::Picture, model::OutputTensor, report::Stage as HookStage};
+use crate::{model::OutputTensor, pixels::Picture, report::Stage as HookStage};
 
 pub(super) struct Stage {
     shared: Shared,

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Region, Size, Tensor},
+    sandbox::{Ctx, View},
     scan,
-    store::{Ctx, View},
 };
 
 /// Says that the host functions live on [`Ctx`] itself.
@@ -304,14 +304,14 @@ impl log::Host for Ctx {
 
 impl state::Host for Ctx {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        Ok(self.lock_state().get(&key).cloned())
+        Ok(self.state.lock().get(&key).cloned())
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
         if key.len() > MAX_KEY || value.len() > MAX_VALUE {
             return Ok(Err(state::StateError::TooLarge));
         }
-        let mut state = self.lock_state();
+        let mut state = self.state.lock();
         let others = state.iter().filter(|(k, _)| **k != key).map(|(k, v)| k.len() + v.len()).sum::<usize>();
         if others + key.len() + value.len() > MAX_STATE {
             return Ok(Err(state::StateError::QuotaExceeded));
@@ -321,14 +321,8 @@ impl state::Host for Ctx {
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {
-        self.lock_state().remove(&key);
+        self.state.lock().remove(&key);
         Ok(())
-    }
-}
-
-impl Ctx {
-    fn lock_state(&self) -> std::sync::MutexGuard<'_, std::collections::BTreeMap<String, Vec<u8>>> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

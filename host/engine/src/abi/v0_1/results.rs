@@ -12,7 +12,7 @@ use super::bindings::framehook::plugin::{media, types};
 use crate::{
     abi,
     media::{Decision, Geometry, Outcome, Size},
-    store::{Ctx, Failure},
+    sandbox::{Ctx, Failure},
 };
 
 /// Per frame; far over what a person or a query can use, and it keeps a record below its limit.

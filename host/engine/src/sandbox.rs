@@ -7,7 +7,7 @@
 use std::{
     collections::BTreeMap,
     ptr::NonNull,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -16,6 +16,7 @@ use framehook_core::{
     size::MAX_REASON,
     text::short_line,
 };
+use parking_lot::Mutex;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
