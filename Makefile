@@ -118,6 +118,7 @@ setup-bench:
 docs: setup-tests ## Write those documents in docs/ anew that come from the sources
 	@echo "==> writing docs/"
 	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --test e2e docs::
+	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --bin framehook documents
 
 .PHONY: clean-data
 clean-data: ## Remove what demos, `framehook up` and `make up-cluster` left in this folder

@@ -7,7 +7,6 @@
 
 use std::{fmt::Debug, io::IsTerminal as _};
 
-use anyhow::Context as _;
 use framehook_core::text::one_line;
 use serde_json::{Map, Value};
 use tracing::{Event, Level, Metadata, Subscriber, field::Field, level_filters::LevelFilter};
@@ -33,9 +32,7 @@ use crate::{
 
 /// Gives the traces, whose last ones are sent when the process has ended its work.
 pub(crate) fn start(role: &str, settings: &Settings) -> anyhow::Result<Option<Traces>> {
-    let filter = EnvFilter::try_new(&settings.log)
-        .with_context(|| format!("log filter `{}` is not valid; try `info` or `debug`", settings.log))?;
-    let filter = with_our_spans(filter);
+    let filter = with_our_spans(EnvFilter::try_new(&settings.log)?);
     let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(role, endpoint)).transpose()?;
     let export = traces.as_ref().map(|traces| {
         let is_step = |metadata: &Metadata<'_>| is_our_span(metadata) && *metadata.level() <= Level::INFO;

@@ -15,10 +15,9 @@ mod up;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
-use cluster::ClusterOptions;
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
-use settings::{Options, Settings};
+use settings::{Settings, layers};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
 #[derive(Parser)]
@@ -32,7 +31,7 @@ struct Cli {
 enum Command {
     /// Run everything on this machine: REST API, orchestrator, runner and their data in one folder
     #[command(after_help = UP_HELP)]
-    Up(Box<Up>),
+    Up(Box<Role>),
     /// Serve the REST API on PostgreSQL and Kafka; any number of them may run
     #[command(after_help = ROLE_HELP)]
     Api(Box<Role>),
@@ -41,7 +40,7 @@ enum Command {
     Orchestrator(Box<Role>),
     /// Run scenarios, each in a process of its own; any number of runners may run
     #[command(after_help = ROLE_HELP, args_conflicts_with_subcommands = true)]
-    Runner(Box<Runner>),
+    Runner(Runner),
     /// Make or update the tables of the database, and end (each role does so at its start, too)
     #[command(after_help = ROLE_HELP)]
     Migrate(Box<Role>),
@@ -51,7 +50,7 @@ enum Command {
 }
 
 #[derive(Args)]
-struct Up {
+struct Role {
     /// Settings as TOML; `--dump-config` prints one to start from
     #[arg(long, env = "FRAMEHOOK_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -59,26 +58,17 @@ struct Up {
     #[arg(long)]
     dump_config: bool,
     #[command(flatten)]
-    options: Options,
+    settings: Settings,
 }
 
 const UP_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default.
 The API has no authentication yet, so it listens on 127.0.0.1 only.";
 
-/// A role of a scaled deployment.
-#[derive(Args)]
-struct Role {
-    #[command(flatten)]
-    up: Up,
-    #[command(flatten)]
-    cluster: ClusterOptions,
-}
-
 #[derive(Args)]
 struct Runner {
     #[command(flatten)]
-    role: Role,
+    role: Box<Role>,
     #[command(subcommand)]
     command: Option<RunnerCommand>,
 }
@@ -86,16 +76,12 @@ struct Runner {
 #[derive(Subcommand)]
 enum RunnerCommand {
     /// Let the runner on a data folder hand its scenarios on and end; returns when it has
-    Drain {
-        /// The runner's data folder
-        #[arg(long, env = "FRAMEHOOK_DATA", value_name = "FOLDER", default_value = "framehook-data")]
-        data: PathBuf,
-    },
+    Drain(Box<Role>),
 }
 
 const ROLE_HELP: &str = "\
-A setting comes from the flag, else from the environment variable, else from the file (those of the database and of
-Kafka from its table [cluster]), else it is the default. Each process needs a data folder and a port of its own.
+A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
+environment may hold what other roles need, too. Each process needs a data folder and a port of its own.
 There is no authentication yet: listen only where nobody else can call.";
 
 #[derive(Subcommand)]
@@ -111,7 +97,7 @@ enum PluginHost {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().command) {
+    match start() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("framehook: {}", told(&error));
@@ -133,40 +119,25 @@ fn told(error: &anyhow::Error) -> String {
     told
 }
 
-fn run(command: Command) -> anyhow::Result<()> {
-    match command {
-        Command::Up(up) => with_settings(*up, ClusterOptions::default(), up::up),
-        Command::Api(role) => run_role("api", *role, roles::api),
-        Command::Orchestrator(role) => run_role("orchestrator", *role, roles::orchestrator),
-        Command::Runner(runner) => match runner.command {
-            Some(RunnerCommand::Drain { data }) => roles::drain(&data),
-            None => run_role("runner", runner.role, roles::runner),
-        },
-        Command::Migrate(role) => run_role("migrate", *role, roles::migrate),
-        Command::PluginHost(command) => plugin_host(command),
-    }
-}
-
-fn run_role<F: Future<Output = anyhow::Result<()>>>(
-    name: &str,
-    role: Role,
-    run: impl FnOnce(Settings) -> F,
-) -> anyhow::Result<()> {
-    with_settings(role.up, role.cluster, |settings| process::run(name, settings, run))
-}
-
-/// Loads the settings, and prints them instead of running if that is asked for.
-fn with_settings(
-    up: Up,
-    cluster: ClusterOptions,
-    run: impl FnOnce(Settings) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    let settings = Settings::load(&up.options, cluster, up.config.as_deref())?;
-    if up.dump_config {
-        println!("{}", settings.dump()?);
+fn start() -> anyhow::Result<()> {
+    let line: Vec<_> = std::env::args_os().collect();
+    let matches = layers::read(Cli::command(), &line)?;
+    let (role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
+        Command::Up(role) => (role, up::up),
+        Command::Api(role) => (role, |settings| process::run("api", settings, roles::api)),
+        Command::Orchestrator(role) => (role, |settings| process::run("orchestrator", settings, roles::orchestrator)),
+        Command::Runner(Runner { command: Some(RunnerCommand::Drain(role)), .. }) => {
+            (role, |settings| roles::drain(&settings.data))
+        }
+        Command::Runner(Runner { role, .. }) => (role, |settings| process::run("runner", settings, roles::runner)),
+        Command::Migrate(role) => (role, |settings| process::run("migrate", settings, roles::migrate)),
+        Command::PluginHost(command) => return plugin_host(command),
+    };
+    if role.dump_config {
+        print!("{}", layers::dump(&matches));
         return Ok(());
     }
-    run(settings)
+    run(role.settings)
 }
 
 fn plugin_host(command: PluginHost) -> anyhow::Result<()> {

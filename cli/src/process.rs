@@ -1,4 +1,5 @@
-//! What every role of this executable does first and last: its log, the check of its files, its runtime.
+//! What every role of this executable does first and last: its log, the check of its files, its
+//! runtime.
 
 use std::{
     future::Future,
@@ -16,7 +17,11 @@ use framehook_runner::RunnerConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tracing::warn;
 
-use crate::{confinement::Confined, log, settings::Settings};
+use crate::{
+    confinement::Confined,
+    log,
+    settings::{PARENTS, Settings},
+};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
@@ -31,11 +36,12 @@ where
     // Keys and credentials are in it, and children of this user may be a stranger's by then.
     keep_memory_private()?;
     let traces = log::start(name, &settings)?;
-    let settings = resolve(settings)?;
+    let settings = resolve(name, settings)?;
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(role(settings));
-    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
+    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the
+    // process.
     runtime.shutdown_timeout(LEFTOVERS);
     if let Some(traces) = traces {
         traces.end();
@@ -43,26 +49,26 @@ where
     outcome
 }
 
-/// Checks the files that are named, and makes their paths independent of where the process was started.
-fn resolve(settings: Settings) -> anyhow::Result<Settings> {
-    check_executable(&settings.worker, "the worker executable", "--worker")?;
-    check_executable(&settings.onnxruntime, "the ONNX Runtime library", "--onnxruntime")?;
+/// Checks the files that are named, and makes their paths independent of where the process was
+/// started.
+fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
+    if name == "up" || PARENTS.contains(&name) {
+        settings.worker = resolve_file(&settings.worker, "the worker executable", "--worker")?;
+        settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", "--onnxruntime")?;
+        let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir));
+        settings.source_dirs = dirs.collect::<anyhow::Result<_>>()?;
+    }
     private::folder(&settings.data)
         .with_context(|| format!("cannot make the data folder {}", settings.data.display()))?;
-    Ok(Settings {
-        data: settings.data.canonicalize().context("cannot resolve the data folder")?,
-        worker: settings.worker.canonicalize().context("cannot resolve the worker executable")?,
-        onnxruntime: settings.onnxruntime.canonicalize().context("cannot resolve the ONNX Runtime library")?,
-        source_dirs: settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect::<anyhow::Result<_>>()?,
-        ..settings
-    })
+    settings.data = settings.data.canonicalize().context("cannot resolve the data folder")?;
+    Ok(settings)
 }
 
-fn check_executable(path: &Path, what: &str, flag: &str) -> anyhow::Result<()> {
+fn resolve_file(path: &Path, what: &str, flag: &str) -> anyhow::Result<PathBuf> {
     if !path.is_file() {
         bail!("{what} is not at {}; run `make build`, or say where it is with {flag}", path.display());
     }
-    Ok(())
+    path.canonicalize().with_context(|| format!("cannot resolve {what}"))
 }
 
 fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -87,7 +93,7 @@ pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<K
             model: settings.max_model_mib << 20,
             video: settings.max_video_mib << 20,
         },
-        http: http_limits(settings)?,
+        http: http_limits(settings),
         memory: memory_caps(settings),
         limits: Limits {
             page_bytes: settings.limits.max_page_mib << 20,
@@ -102,20 +108,21 @@ pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<K
     })
 }
 
-/// As set, but a quarter of the descriptors at most: a connection that uploads has a file open too, and what works inside
-/// needs as many again.
-pub(crate) fn http_limits(settings: &Settings) -> anyhow::Result<HttpLimits> {
-    let limits = settings.http.limits()?;
+/// As set, but a quarter of the descriptors at most: a connection that uploads has a file open too,
+/// and what works inside needs as many again.
+pub(crate) fn http_limits(settings: &Settings) -> HttpLimits {
+    let limits = settings.http.limits();
     let files =
         getrlimit(Resource::Nofile).current.map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
     let connections = limits.connections.min((files / 4).max(1));
     if connections < limits.connections {
         warn!("at most {connections} connections instead of {}: only {files} files may be open", limits.connections);
     }
-    Ok(HttpLimits { connections, ..limits })
+    HttpLimits { connections, ..limits }
 }
 
-/// Shells and service managers give 1,024 for the sake of programs that use `select`, and leave it to the rest to take more.
+/// Shells and service managers give 1,024 for the sake of programs that use `select`, and leave it
+/// to the rest to take more.
 fn raise_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
@@ -144,7 +151,7 @@ pub(crate) fn runner_config(
         sandbox: confined.sandbox,
         confinement: confined.table,
         max_workers: settings.max_workers,
-        labels: settings.labels()?,
+        labels: settings.labels(),
         hook_limits: HookLimits {
             call_ms: settings.hook_call_ms,
             memory_bytes: settings.hook_memory_mib << 20,

@@ -71,7 +71,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() }, process::http_limits(&settings)?);
+    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() }, process::http_limits(&settings));
     services.relay(&store, &bus);
     services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
@@ -91,7 +91,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings)?);
+    services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings));
     let is_heard = Arc::new(AtomicBool::new(true));
     let heard = Arc::clone(&is_heard);
     services.start("runner", Stage::Work, |cancel| async move {
@@ -140,7 +140,7 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
 }
 
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::new(settings.cluster.bind(), settings.port);
+    let address = SocketAddr::new(settings.cluster.bind, settings.port);
     TcpListener::bind(address).await.map_err(|error| {
         let what = match error.kind() {
             ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own with --bind",

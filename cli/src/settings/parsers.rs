@@ -1,0 +1,33 @@
+//! What a value may be, wherever it comes from. An error says what was expected.
+
+use std::{ops::RangeInclusive, str::FromStr};
+
+pub(crate) fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
+    let expected = match *range.end() {
+        u64::MAX => format!("at least {}", range.start()),
+        most => format!("{} to {most}", range.start()),
+    };
+    move |text| {
+        let number = text.parse().map_err(|_| format!("it must be a whole number, {expected}"))?;
+        let fits = range.contains(&number).then(|| T::try_from(number).ok()).flatten();
+        fits.ok_or_else(|| format!("it must be {expected}"))
+    }
+}
+
+pub(crate) fn at_least<T: TryFrom<u64>>(least: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    number(least..=u64::MAX)
+}
+
+pub(crate) fn positive<T: TryFrom<u64>>() -> impl Fn(&str) -> Result<T, String> + Clone {
+    at_least(1)
+}
+
+pub(crate) fn a<T: FromStr>(expected: &str) -> impl Fn(&str) -> Result<T, String> + Clone {
+    let expected = format!("it must be {expected}");
+    move |text| text.parse().map_err(|_| expected.clone())
+}
+
+pub(crate) fn pair(text: &str) -> Result<(String, String), &'static str> {
+    let (key, value) = text.split_once('=').ok_or("it must be KEY=VALUE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
