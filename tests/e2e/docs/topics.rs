@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use framehook_core::message::{DEAD_LETTERS, Envelope, Layout, Topic};
+use framehook_core::{
+    message::{DEAD_LETTERS, Envelope, Layout, Message, Topic},
+    prediction::Prediction,
+};
 use serde_json::{Map, Value};
 use utoipa::OpenApi;
 
@@ -80,7 +83,13 @@ fn message(kind: &str, data: &Value, types: &Map<String, Value>, examples: &[Env
     let schema = named(data).map_or(data, |name| &types[name]);
     let example = examples.iter().find(|e| self::kind(e) == kind);
     let example = example.unwrap_or_else(|| panic!("{EXAMPLES} has no message `{kind}`"));
-    let json = serde_json::to_string_pretty(example).unwrap();
+    let mut json = serde_json::to_string_pretty(example).unwrap();
+    if let Message::Result(record) = &example.message {
+        // A record stays as it was written.
+        let prediction: Prediction = serde_json::from_str(record.json()).unwrap();
+        let pretty = serde_json::to_string_pretty(&prediction).unwrap();
+        json = json.replace(record.json(), &pretty.replace('\n', "\n  "));
+    }
     let (about, fields) = (paragraph(schema), fields(schema));
     format!(
         "\n### `{kind}`\n\n{about}{fields}\n<details><summary>Example</summary>\n\n```json\n{json}\n```\n\n</details>\n"
