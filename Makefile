@@ -100,10 +100,24 @@ lint: setup ## Check formatting, clippy's lints, the documentation and the depen
 	@$(IN_PLUGINS) cargo clippy --release --workspace $(LOCKED) $(WASM) -- -D warnings
 	@echo "==> checking the documentation"
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
-	@scripts/deny.sh
-	@echo "==> checking licences and origins of the dependencies"
-	@.cache/deny/bin/cargo-deny $(DENY)
-	@$(IN_PLUGINS) ../.cache/deny/bin/cargo-deny --config ../deny.toml $(DENY)
+	@$(MAKE) --no-print-directory deny
+
+.PHONY: deny
+deny:
+	@if ! scripts/tool.sh deny; then \
+	  echo "==> NOT CHECKED: licences and origins of the dependencies, because cargo-deny is not there"; \
+	else \
+	  echo "==> checking licences and origins of the dependencies (advisories need the network: make advisories)"; \
+	  .cache/deny/bin/cargo-deny $(DENY); \
+	  $(IN_PLUGINS) && ../.cache/deny/bin/cargo-deny --config ../deny.toml $(DENY); \
+	fi
+
+.PHONY: advisories
+advisories: ## Compare the dependencies with the RustSec database, which is fetched
+	@scripts/tool.sh deny
+	@echo "==> looking for advisories about the dependencies"
+	@.cache/deny/bin/cargo-deny --locked check advisories
+	@$(IN_PLUGINS) && ../.cache/deny/bin/cargo-deny --locked --config ../deny.toml check advisories
 
 .PHONY: bench
 bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline confinement latency inbox relay rest fleet"

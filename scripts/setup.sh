@@ -136,6 +136,6 @@ say "ONNX Runtime is in ${library#"$PWD"/}"
 if [ -n "${1-}" ]; then
     scripts/kafka/fetch.sh
     say "Apache Kafka is in .cache/kafka/lib"
-    scripts/s3.sh
+    scripts/tool.sh s3
     say "the S3 server is in .cache/s3/bin"
 fi

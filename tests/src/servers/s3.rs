@@ -1,4 +1,4 @@
-//! One S3 server on a folder, as `scripts/s3.sh` fetches it.
+//! One S3 server on a folder, as `scripts/tool.sh s3` fetches it.
 
 use std::{fs, net::TcpStream, path::PathBuf, process::Command};
 
