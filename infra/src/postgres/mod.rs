@@ -5,38 +5,60 @@
 //!   and the next one reads, so that it sees what it waited for.
 //! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by scenario),
 //!   outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A deadlock or a conflict that arises all
-//!   the same is tried again in one place, `Database::retrying`.
+//!   the same is tried again in one place, `Database::transact`.
 //! - All times are the server's `clock_timestamp()`, read after the locks, never this machine's.
 //! - No error and no log shows the password of the URL.
 //!
 //! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
 
-mod actions;
-mod artifacts;
-mod delivery;
+/// The locks of a statement.
+macro_rules! for_update {
+    () => {
+        " FOR UPDATE"
+    };
+}
+macro_rules! for_share {
+    () => {
+        " FOR SHARE"
+    };
+}
+macro_rules! skip_locked {
+    () => {
+        " FOR UPDATE SKIP LOCKED"
+    };
+}
+
 mod error;
-mod orchestrator;
-mod outbox;
+mod heartbeats;
+mod housekeeping;
 mod partitions;
+mod relay;
 mod results;
-mod scenarios;
-mod store;
+#[path = "../sql_store/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "it is compiled for each database")]
+mod sql_store;
 
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Transaction,
+    Connection as _, PgConnection, PgPool, Postgres as Db, Transaction,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
 
+use uuid::Uuid;
+
 pub(crate) use error::from_code;
 
-use crate::store::{HISTORY_LINES, Result, SharedStore, StoreError};
+use self::sql_store::SqlStore;
+use crate::{
+    row::RowExt as _,
+    store::{HISTORY_LINES, Result, SharedStore, StoreError},
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -68,7 +90,7 @@ pub enum OpenError {
 
 /// Connections to one database.
 pub struct Postgres {
-    store: Arc<store::PostgresStore>,
+    store: Arc<SqlStore>,
 }
 
 impl Postgres {
@@ -99,7 +121,7 @@ impl Postgres {
             error => OpenError::Migration { server: server.clone(), why: error.to_string() },
         })?;
         let database = Arc::new(Database { pool, outbox: Notify::new(), history_lines });
-        let store = Self { store: Arc::new(store::PostgresStore(database)) };
+        let store = Self { store: Arc::new(SqlStore(database)) };
         let ahead = partitions::ahead(&store.store.0).await;
         ahead.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
         Ok(store)
@@ -132,12 +154,21 @@ struct Database {
 }
 
 impl Database {
-    async fn write(&self) -> sqlx::Result<Transaction<'static, sqlx::Postgres>> {
+    fn reader(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A transaction in which all statements see the same commit.
+    async fn read(&self) -> sqlx::Result<Transaction<'static, Db>> {
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn write(&self) -> sqlx::Result<Transaction<'static, Db>> {
         self.pool.begin().await
     }
 
     /// Runs a whole transaction again when the server has sacrificed it to another.
-    async fn retrying<T, F: Future<Output = Result<T>>>(&self, mut transaction: impl FnMut() -> F) -> Result<T> {
+    async fn transact<T, F: Future<Output = Result<T>>>(&self, mut transaction: impl FnMut() -> F) -> Result<T> {
         for _ in 1..ATTEMPTS {
             match transaction().await {
                 Err(StoreError::Contended(why)) => tracing::debug!("a transaction is tried again: {why}"),
@@ -147,8 +178,18 @@ impl Database {
         transaction().await
     }
 
+    /// The same: a server keeps room of its own.
+    async fn transact_despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl FnMut() -> F) -> Result<T> {
+        self.transact(write).await
+    }
+
+    /// Whose disk it is nobody knows here.
+    fn admit(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A cheap read, and a commit: nothing less shows that the disk still takes one.
-    async fn check(&self) -> sqlx::Result<()> {
+    async fn ping(&self) -> Result<()> {
         const WRITE: &str = "
             INSERT INTO write_check (id, at) VALUES (1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
             ON CONFLICT (id) DO UPDATE SET at = excluded.at";
@@ -157,10 +198,24 @@ impl Database {
     }
 }
 
+fn key(id: Uuid) -> Uuid {
+    id
+}
+
+fn identity(row: &PgRow, column: &str) -> Result<Uuid> {
+    row.col(column)
+}
+
 /// The database's clock. To be read behind the locks: who waited for one must not go by the time before.
 async fn now_us(conn: &mut PgConnection) -> sqlx::Result<i64> {
     const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     sqlx::query_scalar(NOW).fetch_one(conn).await
+}
+
+/// Whether a digest is orphaned is told by the rows of others, so nobody else writes; reading goes on.
+async fn one_artifact_at_a_time(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("LOCK TABLE artifacts IN SHARE ROW EXCLUSIVE MODE").execute(conn).await?;
+    Ok(())
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use framehook_core::{ids::ScenarioId, prediction::Position, prediction_record::PredictionRecord};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Database, now_us};
+use super::{Database, clock_us};
 use crate::{
     row::RowExt as _,
     sql::{furthest, one_more, predictions, signed},
@@ -130,7 +130,7 @@ async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLet
         .bind(&letter.key)
         .bind(&letter.payload)
         .bind(&letter.reason)
-        .bind(now_us())
+        .bind(clock_us())
         .bind(letter.position.map(|p| p.pts_us))
         .execute(conn)
         .await?;

@@ -1,0 +1,30 @@
+//! The store in SQL: the statements, and the code that binds and reads them, for every database.
+//!
+//! This folder is compiled once in each adapter, as a module of it, and names no database. Its statements keep to what
+//! both databases take: parameters are numbered (`$1`), and a parameter is compared with a column before it is compared
+//! with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
+//! - `Db`: the database as sqlx calls it.
+//! - `Database`: `reader` is a pool for single statements, `read` and `write` begin a transaction, `transact` and
+//!   `transact_despite_full` run one that may have to run again, `admit` refuses what the disk has no room for.
+//! - `key` and `identity`: how an identity is bound and read.
+//! - `now_us`: the database's clock, to be read behind the locks.
+//! - `one_artifact_at_a_time`, and the macros `for_share`, `for_update` and `skip_locked`: locks. The macros must be
+//!   defined above the `mod` line of this folder.
+//! - `heartbeats`, `housekeeping`, `relay`, `results`: writes that each database does in its own way.
+
+pub(super) mod actions;
+mod artifacts;
+pub(super) mod delivery;
+mod history;
+pub(super) mod orchestrator;
+pub(super) mod outbox;
+pub(super) mod purge;
+pub(super) mod scenarios;
+mod store;
+
+pub(super) use store::SqlStore;
+
+use super::{Database, Db, heartbeats, housekeeping, identity, key, now_us, one_artifact_at_a_time, relay, results};
+
+type Conn = <Db as sqlx::Database>::Connection;
+type Row = <Db as sqlx::Database>::Row;
