@@ -1,4 +1,4 @@
-//! What the SQL adapters of the store do alike. The statements are not here: each adapter has its own, in full.
+//! Values and errors of SQL, whatever the database. The statements are in `sql_store` and in the adapters.
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 

@@ -11,19 +11,15 @@
 //!
 //! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
 
-/// The locks of a statement.
-macro_rules! for_update {
-    () => {
-        " FOR UPDATE"
-    };
-}
-macro_rules! for_share {
-    () => {
+/// What a statement locks the rows that it reads with.
+macro_rules! lock {
+    (share) => {
         " FOR SHARE"
     };
-}
-macro_rules! skip_locked {
-    () => {
+    (update) => {
+        " FOR UPDATE"
+    };
+    (update, or skip) => {
         " FOR UPDATE SKIP LOCKED"
     };
 }
@@ -49,7 +45,6 @@ use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
-
 use uuid::Uuid;
 
 pub(crate) use error::from_code;
@@ -178,12 +173,12 @@ impl Database {
         transaction().await
     }
 
-    /// The same: a server keeps room of its own.
+    /// The same: what a server does about a full disk is not decided here.
     async fn transact_despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl FnMut() -> F) -> Result<T> {
         self.transact(write).await
     }
 
-    /// Whose disk it is nobody knows here.
+    /// The server's disk is not known here.
     fn admit(&self) -> Result<()> {
         Ok(())
     }

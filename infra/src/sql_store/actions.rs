@@ -23,7 +23,7 @@ use crate::{
 };
 
 const IS_PRESENT: &str =
-    concat!("SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost", for_share!());
+    concat!("SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost", lock!(share));
 pub(super) const HAS_LIVE_WORKER: &str = "
     SELECT EXISTS (SELECT 1 FROM workers WHERE scenario_id = $1 AND state IN ('pending', 'deployed', 'running'))";
 const ADD_WORKER: &str = "

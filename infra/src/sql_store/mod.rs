@@ -8,8 +8,7 @@
 //!   `transact_despite_full` run one that may have to run again, `admit` refuses what the disk has no room for.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
-//! - `one_artifact_at_a_time`, and the macros `for_share`, `for_update` and `skip_locked`: locks. The macros must be
-//!   defined above the `mod` line of this folder.
+//! - `one_artifact_at_a_time`, and the macro `lock`, which must be defined above the `mod` line of this folder.
 //! - `heartbeats`, `housekeeping`, `relay`, `results`: writes that each database does in its own way.
 
 pub(super) mod actions;

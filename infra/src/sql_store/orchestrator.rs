@@ -19,8 +19,8 @@ use crate::{
 };
 
 const LEASE: &str =
-    concat!("SELECT epoch, holder, expires_at FROM leader_lease WHERE name = 'orchestrator'", for_update!());
-const EPOCH: &str = concat!("SELECT epoch FROM leader_lease WHERE name = 'orchestrator'", for_share!());
+    concat!("SELECT epoch, holder, expires_at FROM leader_lease WHERE name = 'orchestrator'", lock!(update));
+const EPOCH: &str = concat!("SELECT epoch FROM leader_lease WHERE name = 'orchestrator'", lock!(share));
 const TAKE_LEASE: &str = "
     INSERT INTO leader_lease (name, epoch, holder, expires_at) VALUES ('orchestrator', $1, $2, $3)
     ON CONFLICT (name) DO UPDATE SET epoch = excluded.epoch, holder = excluded.holder, expires_at = excluded.expires_at";

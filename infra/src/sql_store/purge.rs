@@ -10,7 +10,7 @@ use crate::{row::RowExt as _, store::Result};
 /// one, and that a full disk has room for its log.
 const STEP: u32 = 2_000;
 
-const STATE: &str = concat!("SELECT desired, state FROM scenarios WHERE id = $1 AND purged_at IS NULL", for_update!());
+const STATE: &str = concat!("SELECT desired, state FROM scenarios WHERE id = $1 AND purged_at IS NULL", lock!(update));
 /// A scenario may have any number of rows of these.
 const PURGE_MANY: [&str; 5] = [
     "DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
@@ -33,7 +33,7 @@ const REMEMBER: &str = "
     INSERT INTO deleted_scenarios (id, idempotency_key, idempotency_request, deleted_at)
     SELECT id, idempotency_key, idempotency_request, $2 FROM scenarios WHERE id = $1";
 /// As earlier releases left them.
-const PURGED: &str = concat!("SELECT id FROM scenarios WHERE purged_at IS NOT NULL LIMIT 1", skip_locked!());
+const PURGED: &str = concat!("SELECT id FROM scenarios WHERE purged_at IS NOT NULL LIMIT 1", lock!(update, or skip));
 
 /// `false`: the scenario must stay, or is gone.
 pub(super) async fn purge(conn: &mut Conn, now: i64, id: ScenarioId) -> Result<bool> {

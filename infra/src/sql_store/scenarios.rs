@@ -73,7 +73,7 @@ const PAGE: &str = page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < 
 pub(in super::super) const PAGE_OF_NAME: &str =
     page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL) AND s.name = $5");
 /// Alone: the statement behind it sees what this one has waited for.
-const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", for_update!());
+const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", lock!(update));
 const INSERT: &str = "
     INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
                            state, traceparent, created_at, updated_at)

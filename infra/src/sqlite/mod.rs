@@ -8,19 +8,9 @@
 //! - One file means one history: after a power cut the store and the log are as of the same moment, so that
 //!   a stored offset is never ahead of the log.
 
-/// The locks of a statement: none, because a transaction that writes has the only one.
-macro_rules! for_update {
-    () => {
-        ""
-    };
-}
-macro_rules! for_share {
-    () => {
-        ""
-    };
-}
-macro_rules! skip_locked {
-    () => {
+/// What a statement locks the rows that it reads with: nothing, because a transaction that writes holds the one lock.
+macro_rules! lock {
+    ($($how:tt)*) => {
         ""
     };
 }
@@ -211,7 +201,7 @@ impl Database {
         self.writer.begin_with("BEGIN IMMEDIATE").await
     }
 
-    /// Nothing that one writer does has to be done again.
+    /// Once is enough: a single writer meets no conflict.
     async fn transact<T, F: Future<Output = Result<T>>>(&self, transaction: impl FnOnce() -> F) -> Result<T> {
         transaction().await
     }
@@ -221,7 +211,7 @@ impl Database {
         self.room.despite_full(write).await
     }
 
-    /// Whether something may be taken in that takes room.
+    /// Refuses what takes room while the disk is short of it.
     fn admit(&self) -> Result<()> {
         Ok(self.room.disk.admit(0)?)
     }
@@ -264,7 +254,7 @@ async fn now_us(_: &mut SqliteConnection) -> sqlx::Result<i64> {
     Ok(clock_us())
 }
 
-/// The write lock sees to that.
+/// Nothing to do: a transaction that writes holds the one lock.
 async fn one_artifact_at_a_time(_: &mut SqliteConnection) -> sqlx::Result<()> {
     Ok(())
 }
