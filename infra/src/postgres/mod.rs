@@ -63,6 +63,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Between two looks at a server that is starting.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// No server restarts within this time.
+const TRUSTED: Duration = Duration::from_millis(50);
+
 /// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is held for one
 /// transaction; and a process that was stopped within a transaction must not keep its locks from the others.
 const LIMITS: [(&str, &str); 3] =
@@ -108,8 +111,8 @@ impl Postgres {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // After a restart of the server each connection is found dead before it is used, and replaced.
-            .test_before_acquire(true);
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| Box::pin(is_usable(connection, meta.idle_for)));
         let pool = pool.connect_with(options).await.map_err(unreachable)?;
         MIGRATIONS.run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
@@ -126,6 +129,12 @@ impl Postgres {
     pub fn store(&self) -> SharedStore {
         self.store.clone()
     }
+}
+
+/// After a restart of the server each connection is found dead before it is used, and replaced. One that was used
+/// a moment ago is not asked: the question takes as long as most statements.
+async fn is_usable(connection: &mut PgConnection, idle: Duration) -> sqlx::Result<bool> {
+    Ok(idle < TRUSTED || connection.ping().await.is_ok())
 }
 
 /// Connects once, and waits for a server that is only just starting.
