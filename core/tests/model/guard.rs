@@ -29,7 +29,7 @@ pub(crate) enum Guard {
     FinishedWhenPublished,
     /// A row never goes back to an older generation: `NEVER_BACK`.
     GenerationOfRow,
-    /// The inbox moves the offset from where it read: `OFFSET`, compared in `store_results`.
+    /// The inbox moves the offset from where it read: `MOVE_OFFSET`.
     OffsetCompared,
     /// Offset and rows are one transaction: `store_results`.
     OffsetWithRows,

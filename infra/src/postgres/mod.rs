@@ -29,7 +29,7 @@ mod heartbeats;
 mod housekeeping;
 mod partitions;
 mod relay;
-mod results;
+mod rows;
 #[path = "../sql_store/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "it is compiled for each database")]
 mod sql_store;

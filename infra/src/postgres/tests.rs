@@ -21,7 +21,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
 use super::{
-    sql_store::{delivery, orchestrator, outbox, scenarios},
+    sql_store::{delivery, orchestrator, outbox, results, scenarios},
     *,
 };
 use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, StoreOutcome};

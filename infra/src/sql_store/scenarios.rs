@@ -11,12 +11,12 @@ use sqlx::QueryBuilder;
 use super::{
     Conn, Database, Db, Row,
     history::{self, Line},
-    identity, key, now_us, outbox,
+    identity, key, now_us, one_more, outbox, part,
 };
 use crate::{
     history::Moment,
     row::RowExt as _,
-    sql::{artifacts, one_more, part, signed, to_json},
+    sql::{artifacts, signed, to_json},
     store::{
         Created, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord, StoreError,
         WorkerRecord,

@@ -20,8 +20,8 @@ mod error;
 mod heartbeats;
 mod housekeeping;
 mod relay;
-mod results;
 mod room;
+mod rows;
 mod shrink;
 #[path = "../sql_store/mod.rs"]
 #[expect(clippy::duplicate_mod, reason = "it is compiled for each database")]
