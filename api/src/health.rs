@@ -10,7 +10,7 @@ use axum::{
     routing::get,
 };
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{bus::SharedBus, store::SharedStore};
+use framehook_infra::{bus::SharedBus, store::Operation};
 use prometheus_client::registry::Registry;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -27,7 +27,7 @@ use crate::{
 /// What a process cannot do its work without.
 pub struct Needs {
     /// A runner has none.
-    pub store: Option<SharedStore>,
+    pub store: Option<Arc<dyn Operation>>,
     pub bus: SharedBus,
 }
 

@@ -4,7 +4,10 @@
 //! consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows end. What
 //! cannot be read becomes a dead letter in the same transaction. The bus's group only hands out partitions.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use framehook_core::{
     ids::{Generation, ScenarioId},
@@ -16,7 +19,7 @@ use framehook_core::{
 };
 use framehook_infra::{
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
-    store::{DeadLetter, ResultBatch, SharedStore, StoreOutcome},
+    store::{DeadLetter, ResultBatch, Results, StoreOutcome},
     telemetry,
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -38,7 +41,7 @@ const MAX_DEAD_LETTER: usize = 64 << 10;
 
 /// Runs until `cancel`. Errors are logged and retried. A prediction of more than `max_prediction`
 /// bytes is a dead letter.
-pub async fn run(store: SharedStore, bus: SharedBus, max_prediction: usize, cancel: CancellationToken) {
+pub async fn run(store: Arc<dyn Results>, bus: SharedBus, max_prediction: usize, cancel: CancellationToken) {
     let mut backoff = Backoff::default();
     while !cancel.is_cancelled() {
         if let Err(error) = consume(&store, &bus, max_prediction, &cancel, &mut backoff).await {
@@ -50,7 +53,7 @@ pub async fn run(store: SharedStore, bus: SharedBus, max_prediction: usize, canc
 
 /// One membership of the group; ends with `cancel` or an error of the bus.
 async fn consume(
-    store: &SharedStore,
+    store: &Arc<dyn Results>,
     bus: &SharedBus,
     max_prediction: usize,
     cancel: &CancellationToken,
@@ -73,7 +76,7 @@ async fn consume(
 }
 
 struct Inbox<'a> {
-    store: &'a SharedStore,
+    store: &'a Arc<dyn Results>,
     bus: &'a SharedBus,
     max_prediction: usize,
     cancel: &'a CancellationToken,

@@ -47,7 +47,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_confine::Sandbox;
 use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::ApiStore};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
@@ -181,7 +181,7 @@ impl UploadCaps {
 /// What every handler shares.
 pub(crate) struct App {
     pub config: ApiConfig,
-    pub store: SharedStore,
+    pub store: Arc<dyn ApiStore>,
     pub bus: SharedBus,
     pub blobs: Blobs,
     pub hot: hot::Hot,
@@ -201,7 +201,7 @@ pub(crate) type SharedApp = Arc<App>;
 impl App {
     fn new(
         config: ApiConfig,
-        store: SharedStore,
+        store: Arc<dyn ApiStore>,
         bus: SharedBus,
         blobs: Blobs,
         cache: Option<Cache>,

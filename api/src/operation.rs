@@ -25,8 +25,6 @@ use crate::{App, SharedApp, metrics, problem::Problem};
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(2);
 /// Balancers give up a probe after a second, and must not do so for a bus that requests do not need.
 const BUS_LIMIT: Duration = Duration::from_millis(500);
-/// Messages counted in the outbox; more are "that many".
-const OUTBOX_LIMIT: u32 = 1000;
 
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Health {
@@ -131,8 +129,9 @@ async fn gauges(app: &App) -> Result<Registry, Problem> {
     for state in ScenarioState::ALL.iter().filter(|s| !s.is_ended()) {
         scenarios.get_or_create(&StateLabel { state: state.as_str() }).set(0);
     }
-    for scenario in app.store.snapshot().await?.scenarios {
-        scenarios.get_or_create(&StateLabel { state: scenario.state.as_str() }).inc();
+    let counts = app.store.counts().await?;
+    for (state, count) in counts.unsettled {
+        scenarios.get_or_create(&StateLabel { state: state.as_str() }).set(count);
     }
     registry.register("scenarios", "Scenarios that are not at rest, by state", scenarios);
 
@@ -147,12 +146,11 @@ async fn gauges(app: &App) -> Result<Registry, Problem> {
     }
     registry.register("runners", "Runners by whether they are heard of", runners);
 
-    let outbox = app.store.outbox(OUTBOX_LIMIT).await?;
     let size: Gauge = Gauge::default();
-    size.set(i64::try_from(outbox.len()).unwrap_or(i64::MAX));
-    registry.register("outbox_messages", "Messages not yet published, at most 1000", size);
+    size.set(i64::try_from(counts.outbox.messages).unwrap_or(i64::MAX));
+    registry.register("outbox_messages", "Messages not yet published", size);
     let age: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
-    age.set(outbox.first().map_or(0.0, |m| now.duration_since(m.time).as_secs_f64().max(0.0)));
+    age.set(Duration::from_millis(counts.outbox.oldest_age_ms.unwrap_or_default()).as_secs_f64());
     registry.register_with_unit("outbox_oldest_age", "Age of the oldest of them", Unit::Seconds, age);
 
     let lag = Family::<PartitionLabel, Gauge>::default();

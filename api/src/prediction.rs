@@ -3,6 +3,8 @@
 //! Invariant: whatever the length of a scenario and the size of its rows, a request holds at most
 //! the items of one page and the rows of one read.
 
+use std::sync::Arc;
+
 use axum::{
     body::{Body, Bytes},
     extract::State,
@@ -10,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, ids::ScenarioId, prediction::Prediction};
-use framehook_infra::store::{Limit, PredictionQuery, Rows, SharedStore, StoredPrediction};
+use framehook_infra::store::{Limit, PredictionQuery, Rows, Scenarios, StoredPrediction};
 use futures::stream;
 use serde::Deserialize;
 use utoipa::IntoParams;
@@ -126,7 +128,7 @@ impl Filter {
 
 /// Reads a scenario's predictions from front to back.
 struct Reader {
-    store: SharedStore,
+    store: Arc<dyn Scenarios>,
     id: ScenarioId,
     query: PredictionQuery,
     filter: Filter,
@@ -134,7 +136,7 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(store: SharedStore, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
+    fn new(store: Arc<dyn Scenarios>, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
         let Parameters { from_us, until_us, label, min_score, cursor, limit: _ } = parameters;
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
             let problem = Problem::new(ErrorCode::InvalidParameter, "`min_score` is not a score");

@@ -4,12 +4,12 @@
 //! second time has the same id and no second effect. Any number of processes may run a relay at once: each claims
 //! what it publishes. One relay keeps the order of a topic; between several there is none, and none is needed (generations decide).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use framehook_core::message::{Envelope, Topic};
 use framehook_infra::{
     bus::{Record, SharedBus},
-    store::SharedStore,
+    store::Outbox,
     telemetry,
 };
 use tokio_util::sync::CancellationToken;
@@ -37,10 +37,10 @@ enum RelayError {
 }
 
 /// Runs until `cancel`. Errors are logged and retried.
-pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
+pub async fn run(store: Arc<dyn Outbox>, bus: SharedBus, cancel: CancellationToken) {
     let mut backoff = Backoff::default();
     loop {
-        match forward(&store, &bus).await {
+        match forward(&*store, &bus).await {
             // There may be more where a full batch came from.
             Ok(published) if published == BATCH as usize => backoff.reset(),
             Ok(_) => {
@@ -64,7 +64,7 @@ pub async fn run(store: SharedStore, bus: SharedBus, cancel: CancellationToken) 
 }
 
 /// One round; gives how many messages it published.
-async fn forward(store: &SharedStore, bus: &SharedBus) -> Result<usize, RelayError> {
+async fn forward(store: &dyn Outbox, bus: &SharedBus) -> Result<usize, RelayError> {
     let messages = store.claim_outbox(BATCH, CLAIM).await?;
     for topic in Topic::ALL {
         let (records, ids) = of_topic(&messages, topic)?;

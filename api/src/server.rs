@@ -11,7 +11,7 @@ use axum::{
 };
 use bytes::Bytes;
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::SharedStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::ApiStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
@@ -40,7 +40,7 @@ const DESCRIPTION: &str = "/openapi.json";
 pub async fn serve(
     config: ApiConfig,
     listener: TcpListener,
-    store: SharedStore,
+    store: Arc<dyn ApiStore>,
     bus: SharedBus,
     blobs: Blobs,
     cache: Option<Cache>,
@@ -66,7 +66,13 @@ pub async fn serve(
 }
 
 /// Every route, ready to be served.
-pub fn router(config: ApiConfig, store: SharedStore, bus: SharedBus, blobs: Blobs, cache: Option<Cache>) -> Router {
+pub fn router(
+    config: ApiConfig,
+    store: Arc<dyn ApiStore>,
+    bus: SharedBus,
+    blobs: Blobs,
+    cache: Option<Cache>,
+) -> Router {
     routes(App::new(config, store, bus, blobs, cache, CancellationToken::new()))
 }
 

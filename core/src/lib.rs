@@ -28,3 +28,4 @@ pub mod source_url;
 pub mod spec;
 pub mod state;
 pub mod text;
+pub mod writes;

@@ -1,6 +1,6 @@
 //! Adapters between the pure domain and the world: store, bus, blobs, data folder, traces.
 //!
-//! Services know the traits ([`store::Store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
+//! Services know the traits (of [`store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
 //! the store's adapters only.
 
 pub mod blobs;

@@ -1,4 +1,4 @@
-//! What the SQL adapters of the store do alike. The statements are not here: each adapter has its own, in full.
+//! Values and errors of SQL, whatever the database. The statements are in `sql_store` and in the adapters.
 
 use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
@@ -10,13 +10,11 @@ use framehook_core::{
     spec::{ResolvedScenario, ResolvedSource},
 };
 use serde::Serialize;
-use sqlx::{Decode, Type, postgres::PgDatabaseError};
+use sqlx::postgres::PgDatabaseError;
 
 use crate::{
-    postgres,
-    row::RowExt,
-    sqlite,
-    store::{DeadLetter, Limit, Result, ResultBatch, Rows, StoreError, StoredPrediction},
+    postgres, sqlite,
+    store::{DeadLetter, Result, ResultBatch, StoreError},
 };
 
 impl From<sqlx::Error> for StoreError {
@@ -65,35 +63,6 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
     let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
     all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
     all
-}
-
-/// Rows to look for: with one behind those that are wanted, there are more.
-pub(crate) fn one_more(limit: Limit) -> i64 {
-    i64::from(limit.rows) + 1
-}
-
-/// What a statement gave that looked for [`one_more`] and has the number it found in each row, as
-/// `found`.
-pub(crate) fn part<R, T>(rows: &[R], limit: Limit, read: impl Fn(&R) -> Result<T>) -> Result<Rows<T>>
-where
-    R: RowExt,
-    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
-{
-    let found = rows.first().map_or(Ok(0), |row| row.col("found"))?;
-    Ok(Rows::cut(rows.iter().map(read).collect::<Result<_>>()?, limit, found))
-}
-
-/// The same of predictions, whose scenario gives one row without a prediction if it has none.
-pub(crate) fn predictions<R>(rows: &[R], limit: Limit) -> Result<Option<Rows<StoredPrediction>>>
-where
-    R: RowExt,
-    for<'r> i64: Decode<'r, R::Database> + Type<R::Database>,
-    String: for<'r> Decode<'r, R::Database> + Type<R::Database>,
-{
-    let Some(first) = rows.first() else { return Ok(None) };
-    let has_none = first.col::<Option<i64>>("pts_us")?.is_none();
-    let read = |row: &R| Ok(StoredPrediction { pts_us: row.col("pts_us")?, json: row.col("prediction")? });
-    part(if has_none { &[] } else { rows }, limit, read).map(Some)
 }
 
 /// The end of a term that begins now.

@@ -18,12 +18,12 @@ mod noted;
 mod pace;
 mod reconcile;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use framehook_core::{ids::Epoch, message::Topic, planner::Timing};
 use framehook_infra::{
     bus::{BusError, SharedBus},
-    store::{Keep, SharedStore, StoreError},
+    store::{Keep, Orchestration, StoreError},
 };
 use tokio::{
     sync::Mutex,
@@ -82,7 +82,7 @@ enum TermEnd {
 }
 
 /// Runs until `cancel`.
-pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus, cancel: CancellationToken) {
+pub async fn run(config: OrchestratorConfig, store: Arc<dyn Orchestration>, bus: SharedBus, cancel: CancellationToken) {
     let orchestrator = Orchestrator { config, store, bus };
     metrics::global().stands_by();
     // A third of a term leaves two more tries before the lease ends.
@@ -117,7 +117,7 @@ pub async fn run(config: OrchestratorConfig, store: SharedStore, bus: SharedBus,
 
 struct Orchestrator {
     config: OrchestratorConfig,
-    store: SharedStore,
+    store: Arc<dyn Orchestration>,
     bus: SharedBus,
 }
 
@@ -159,7 +159,7 @@ impl Orchestrator {
                 () = pace.due() => {
                     let begin = Instant::now();
                     let (epoch, hearing) = (lease.epoch().await, &mut listener.hearing);
-                    let settled = reconcile::reconcile(&self.store, epoch, hearing, self.config.timing).await?;
+                    let settled = reconcile::reconcile(&*self.store, epoch, hearing, self.config.timing).await?;
                     pace.ran(begin, settled.is_some());
                     settled.iter().for_each(|settled| answers.give(&self.bus, settled));
                 }

@@ -8,6 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -18,7 +19,7 @@ use framehook_core::{
 };
 use framehook_infra::{
     bus::{Delivered, Ends, SharedBus, Tail},
-    store::{Fenced, SharedStore},
+    store::{Fenced, Orchestration},
 };
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
@@ -31,7 +32,7 @@ use crate::{Lease, TermEnd, metrics};
 const MAX_RECORDS: usize = 1024;
 
 pub(crate) struct Listener {
-    store: SharedStore,
+    store: Arc<dyn Orchestration>,
     bus: SharedBus,
     runner_term: Duration,
     tail: Box<dyn Tail>,
@@ -54,7 +55,7 @@ struct Asked {
 impl Listener {
     /// `since_us`: from when on every lease was extended.
     pub(crate) async fn open(
-        store: &SharedStore,
+        store: &Arc<dyn Orchestration>,
         bus: &SharedBus,
         since_us: i64,
         runner_term: Duration,
@@ -124,7 +125,7 @@ impl Listener {
 
 /// The clock before and after: what the bus has by the first look is part of the answer, and by the
 /// second it works.
-async fn ask(store: SharedStore, bus: SharedBus) -> Option<Asked> {
+async fn ask(store: Arc<dyn Orchestration>, bus: SharedBus) -> Option<Asked> {
     let at = Instant::now();
     let answer = async {
         let at_us = store.now_us().await.map_err(|error| error.to_string())?;

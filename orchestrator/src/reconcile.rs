@@ -9,7 +9,7 @@ use framehook_core::{
     planner::{Action, Snapshot, Timing, plan},
 };
 use framehook_infra::{
-    store::{Fenced, SharedStore, StoreError},
+    store::{Fenced, Orchestration, StoreError},
     telemetry,
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -33,7 +33,7 @@ const AT_ONCE: usize = 8;
 /// Plans and executes until a plan moves nothing any more, or its time is over; gives what the last
 /// plan was made from, if that is all.
 pub(crate) async fn reconcile(
-    store: &SharedStore,
+    store: &dyn Orchestration,
     epoch: Epoch,
     hearing: &mut Hearing,
     timing: Timing,
@@ -77,7 +77,7 @@ fn lanes(actions: Vec<Action>) -> Vec<Vec<Action>> {
 
 /// One plan, being executed.
 struct Round<'a> {
-    store: &'a SharedStore,
+    store: &'a dyn Orchestration,
     epoch: Epoch,
     snapshot: &'a Snapshot,
     end: Instant,

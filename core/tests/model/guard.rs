@@ -3,7 +3,7 @@
 /// One check that the protocol makes; each names where production makes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guard {
-    /// A new leader gets a new epoch: `lead`, `TAKE_LEASE`.
+    /// A new leader gets a new epoch: `core::writes::Lease`.
     EpochGrows,
     /// An action commits only under the epoch in force: `apply`, `EPOCH`.
     EpochOfAction,
@@ -11,9 +11,9 @@ pub(crate) enum Guard {
     EpochOfHeartbeat,
     /// An action commits only from the state it was planned from: `in_state`, `MOVE_WORKER`.
     StateOfAction,
-    /// A deployment is of the next generation: `is_next` in `deploy`, and the primary key of `workers`.
+    /// A deployment is of the next generation: `core::writes::Deployment`, and the primary key of `workers`.
     NextGeneration,
-    /// One live worker a scenario: `HAS_LIVE_WORKER`, and the index `workers_one_live`.
+    /// One live worker a scenario: `core::writes::Deployment`, and the index `workers_one_live`.
     OneLiveWorker,
     /// Publishing an order moves a worker on only while it is pending: `DEPLOYED`.
     MarkOnlyPending,
@@ -29,7 +29,7 @@ pub(crate) enum Guard {
     FinishedWhenPublished,
     /// A row never goes back to an older generation: `NEVER_BACK`.
     GenerationOfRow,
-    /// The inbox moves the offset from where it read: `OFFSET`, compared in `store_results`.
+    /// The inbox moves the offset from where it read: `MOVE_OFFSET`.
     OffsetCompared,
     /// Offset and rows are one transaction: `store_results`.
     OffsetWithRows,

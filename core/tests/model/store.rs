@@ -1,5 +1,5 @@
 //! The store of the model: one scenario, its workers, runners, rows and offset, with the writes that infra's adapters
-//! promise. Each method is one transaction. Every write that breaks an invariant says so in `broken`.
+//! promise. Each method is one transaction, and decides by the functions of `core::writes`. Every write that breaks an invariant says so in `broken`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,6 +12,7 @@ use framehook_core::{
     prediction::{FrameTimings, Position, Prediction, Provenance},
     reason::{Reason, ReasonCode},
     state::{Desired, ScenarioState, WorkerState},
+    writes::{Deployment, Lease, may_purge, set_desired},
 };
 use uuid::Uuid;
 
@@ -120,15 +121,21 @@ impl Store {
     }
 
     pub(crate) fn set_desired(&mut self, desired: Desired) {
-        self.desired = desired;
-        if desired == Desired::Running && matches!(self.state, ScenarioState::Stopped | ScenarioState::Failed) {
+        let change = set_desired(self.desired, self.state, desired);
+        if change.is_new {
+            self.desired = desired;
+        }
+        if change.restarts {
             self.move_state(ScenarioState::Pending, None);
         }
     }
 
     /// The lease changes hands; the runners' leases begin anew.
     pub(crate) fn lead(&mut self, without: Without) -> Epoch {
-        self.epoch += Epoch::from(without.has(Guard::EpochGrows));
+        // The clock is past every lease's end, and whoever asks is another than the holder.
+        let lease = Lease { epoch: self.epoch, ..Lease::default() };
+        let granted = lease.grant(Uuid::max(), true, NOW).filter(|_| without.has(Guard::EpochGrows));
+        self.epoch = granted.map_or(self.epoch, |granted| granted.epoch);
         self.runners.iter_mut().flatten().filter(|r| !r.lost).for_each(|r| r.expired = false);
         self.epoch
     }
@@ -203,9 +210,13 @@ impl Store {
             return Fenced::Stale;
         }
         self.commit(epoch);
-        let at_rest = self.state.is_ended() && self.workers.iter().any(|w| w.state.is_live());
+        let at_rest = self.state.is_ended() && self.has_live_worker();
         self.expect(Broken::WorkerAtRest, !at_rest);
         Fenced::Done
+    }
+
+    fn has_live_worker(&self) -> bool {
+        self.workers.iter().any(|w| w.state.is_live())
     }
 
     fn commit(&mut self, epoch: Epoch) {
@@ -259,10 +270,13 @@ impl Store {
     }
 
     fn deploy(&mut self, without: Without, generation: Generation, host: usize, after: Option<Position>) -> bool {
-        let is_present = self.runners[host].as_ref().is_some_and(|r| !r.lost);
-        let is_free = !without.has(Guard::OneLiveWorker) || self.workers.iter().all(|w| !w.state.is_live());
-        let is_next = !without.has(Guard::NextGeneration) || self.generation + 1 == generation;
-        if !is_present || !is_free || !is_next || self.desired != Desired::Running {
+        let now = Deployment {
+            desired: self.desired,
+            generation: if without.has(Guard::NextGeneration) { self.generation } else { generation - 1 },
+            has_live_worker: without.has(Guard::OneLiveWorker) && self.has_live_worker(),
+            is_runner_present: self.runners[host].as_ref().is_some_and(|r| !r.lost),
+        };
+        if !now.may_begin(generation) {
             return false;
         }
         let order = Order { host, generation, is_stop: false, resume_after: after.map(|p| p.frame) };
@@ -286,8 +300,7 @@ impl Store {
     }
 
     fn purge(&mut self) -> bool {
-        let is_purgeable = self.desired == Desired::Deleted && !self.purged && self.state.is_ended();
-        if !is_purgeable || self.workers.iter().any(|w| w.state.is_live()) {
+        if self.purged || !may_purge(self.desired, self.state, self.has_live_worker()) {
             return false;
         }
         (self.rows, self.stored, self.purged) = (BTreeMap::new(), None, true);

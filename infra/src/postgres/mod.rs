@@ -5,38 +5,55 @@
 //!   and the next one reads, so that it sees what it waited for.
 //! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by scenario),
 //!   outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A deadlock or a conflict that arises all
-//!   the same is tried again in one place, `Database::retrying`.
+//!   the same is tried again in one place, `Database::transact`.
 //! - All times are the server's `clock_timestamp()`, read after the locks, never this machine's.
 //! - No error and no log shows the password of the URL.
 //!
 //! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
 
-mod actions;
-mod artifacts;
-mod delivery;
+/// What a statement locks the rows that it reads with.
+macro_rules! lock {
+    (share) => {
+        " FOR SHARE"
+    };
+    (update) => {
+        " FOR UPDATE"
+    };
+    (update, or skip) => {
+        " FOR UPDATE SKIP LOCKED"
+    };
+}
+
 mod error;
-mod orchestrator;
-mod outbox;
+mod heartbeats;
+mod housekeeping;
 mod partitions;
-mod results;
-mod scenarios;
-mod store;
+mod relay;
+mod rows;
+#[path = "../sql_store/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "it is compiled for each database")]
+mod sql_store;
 
 use std::{str::FromStr as _, sync::Arc, time::Duration};
 
 use sqlx::{
-    Connection as _, PgConnection, PgPool, Transaction,
+    Connection as _, PgConnection, PgPool, Postgres as Db, Transaction,
     migrate::{MigrateError, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::{
     sync::Notify,
     time::{Instant, sleep, timeout},
 };
+use uuid::Uuid;
 
 pub(crate) use error::from_code;
 
-use crate::store::{HISTORY_LINES, Result, SharedStore, StoreError};
+use self::sql_store::SqlStore;
+use crate::{
+    row::RowExt as _,
+    store::{HISTORY_LINES, Result, SharedStore, StoreError},
+};
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
 
@@ -45,6 +62,9 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Between two looks at a server that is starting.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// No server restarts within this time.
+const TRUSTED: Duration = Duration::from_millis(50);
 
 /// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is held for one
 /// transaction; and a process that was stopped within a transaction must not keep its locks from the others.
@@ -68,7 +88,7 @@ pub enum OpenError {
 
 /// Connections to one database.
 pub struct Postgres {
-    store: Arc<store::PostgresStore>,
+    store: Arc<SqlStore>,
 }
 
 impl Postgres {
@@ -91,15 +111,15 @@ impl Postgres {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
-            // After a restart of the server each connection is found dead before it is used, and replaced.
-            .test_before_acquire(true);
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| Box::pin(is_usable(connection, meta.idle_for)));
         let pool = pool.connect_with(options).await.map_err(unreachable)?;
         MIGRATIONS.run(&pool).await.map_err(|error| match error {
             MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
             error => OpenError::Migration { server: server.clone(), why: error.to_string() },
         })?;
         let database = Arc::new(Database { pool, outbox: Notify::new(), history_lines });
-        let store = Self { store: Arc::new(store::PostgresStore(database)) };
+        let store = Self { store: Arc::new(SqlStore(database)) };
         let ahead = partitions::ahead(&store.store.0).await;
         ahead.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
         Ok(store)
@@ -109,6 +129,12 @@ impl Postgres {
     pub fn store(&self) -> SharedStore {
         self.store.clone()
     }
+}
+
+/// After a restart of the server each connection is found dead before it is used, and replaced. One that was used
+/// a moment ago is not asked: the question takes as long as most statements.
+async fn is_usable(connection: &mut PgConnection, idle: Duration) -> sqlx::Result<bool> {
+    Ok(idle < TRUSTED || connection.ping().await.is_ok())
 }
 
 /// Connects once, and waits for a server that is only just starting.
@@ -132,12 +158,21 @@ struct Database {
 }
 
 impl Database {
-    async fn write(&self) -> sqlx::Result<Transaction<'static, sqlx::Postgres>> {
+    fn reader(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// A transaction in which all statements see the same commit.
+    async fn read(&self) -> sqlx::Result<Transaction<'static, Db>> {
+        self.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await
+    }
+
+    async fn write(&self) -> sqlx::Result<Transaction<'static, Db>> {
         self.pool.begin().await
     }
 
     /// Runs a whole transaction again when the server has sacrificed it to another.
-    async fn retrying<T, F: Future<Output = Result<T>>>(&self, mut transaction: impl FnMut() -> F) -> Result<T> {
+    async fn transact<T, F: Future<Output = Result<T>>>(&self, mut transaction: impl FnMut() -> F) -> Result<T> {
         for _ in 1..ATTEMPTS {
             match transaction().await {
                 Err(StoreError::Contended(why)) => tracing::debug!("a transaction is tried again: {why}"),
@@ -147,8 +182,18 @@ impl Database {
         transaction().await
     }
 
+    /// The same: what a server does about a full disk is not decided here.
+    async fn transact_despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl FnMut() -> F) -> Result<T> {
+        self.transact(write).await
+    }
+
+    /// The server's disk is not known here.
+    fn admit(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// A cheap read, and a commit: nothing less shows that the disk still takes one.
-    async fn check(&self) -> sqlx::Result<()> {
+    async fn ping(&self) -> Result<()> {
         const WRITE: &str = "
             INSERT INTO write_check (id, at) VALUES (1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
             ON CONFLICT (id) DO UPDATE SET at = excluded.at";
@@ -157,10 +202,24 @@ impl Database {
     }
 }
 
+fn key(id: Uuid) -> Uuid {
+    id
+}
+
+fn identity(row: &PgRow, column: &str) -> Result<Uuid> {
+    row.col(column)
+}
+
 /// The database's clock. To be read behind the locks: who waited for one must not go by the time before.
 async fn now_us(conn: &mut PgConnection) -> sqlx::Result<i64> {
     const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     sqlx::query_scalar(NOW).fetch_one(conn).await
+}
+
+/// Whether a digest is orphaned is told by the rows of others, so nobody else writes; reading goes on.
+async fn one_artifact_at_a_time(conn: &mut PgConnection) -> sqlx::Result<()> {
+    sqlx::query("LOCK TABLE artifacts IN SHARE ROW EXCLUSIVE MODE").execute(conn).await?;
+    Ok(())
 }
 
 #[cfg(test)]

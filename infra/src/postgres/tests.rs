@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
-    message::{Envelope, Message},
+    message::Message,
     planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance},
     prediction_record::PredictionRecord,
@@ -20,7 +20,10 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _};
 use tokio::task::{JoinSet, spawn_blocking};
 use uuid::Uuid;
 
-use super::*;
+use super::{
+    sql_store::{delivery, orchestrator, outbox, results, scenarios},
+    *,
+};
 use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
@@ -144,8 +147,10 @@ async fn hot_statements_use_their_index() {
     for (statement, parameters, index) in [
         (results::RANGE, format!("{id}, 0, 9, 9, 9"), "scenario_results_rest_pkey"),
         (outbox::UNPUBLISHED, "9".to_owned(), "outbox_scenario_unpublished"),
-        (outbox::CLAIM, "0, 9, 9".to_owned(), "outbox_scenario_unpublished"),
+        (relay::CLAIM, "0, 9, 9".to_owned(), "outbox_scenario_unpublished"),
+        (outbox::LAG, id.to_owned(), "outbox_scenario_unpublished"),
         (orchestrator::UNSETTLED, String::new(), "scenarios_not_at_rest"),
+        (orchestrator::UNSETTLED_BY_STATE, String::new(), "scenarios_not_at_rest"),
         (orchestrator::LIVE_WORKERS, String::new(), "workers_one_live"),
         (delivery::REPORTED, id.to_owned(), "workers_pkey"),
         (delivery::DROPPED, format!("'key', {id}"), "dead_letters_by_key"),
@@ -336,7 +341,7 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
     for _ in 0..messages {
         let id = ScenarioId::generate();
         let message = Message::ScenarioChanged { scenario_id: id };
-        outbox::put(&mut tx, id, &Envelope::new(message, Timestamp::UNIX_EPOCH), 0).await.unwrap();
+        outbox::put(&mut tx, id, message, None, 0).await.unwrap();
     }
     tx.commit().await.unwrap();
 }

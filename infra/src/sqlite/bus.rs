@@ -17,7 +17,7 @@ use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
-    Database, now_us,
+    Database, clock_us,
     room::{MEANS, Room},
     window::Window,
 };
@@ -213,7 +213,7 @@ pub(super) async fn append(
         topics.entry(publication.topic).or_default().extend(&publication.records);
     }
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let (now, at) = (now_us(), Instant::now());
+    let (now, at) = (clock_us(), Instant::now());
     let passed: Vec<_> = windows.iter().filter_map(|(topic, window)| Some((*topic, window.passed(at)?))).collect();
     for (topic, offset) in &passed {
         sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&mut *tx).await?;

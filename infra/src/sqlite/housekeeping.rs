@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Database, actions, now_us};
+use super::{Database, clock_us, sql_store::purge};
 use crate::{
     sql::later,
     store::{KEEP_DELETED, Keep, Result},
@@ -25,8 +25,6 @@ const DELETED: &str = "
 const RESULTS: &str = "
     DELETE FROM scenario_results WHERE rowid IN
         (SELECT rowid FROM scenario_results WHERE captured_at < ? ORDER BY rowid LIMIT ?)";
-/// As earlier releases left them.
-const PURGED: &str = "SELECT id FROM scenarios WHERE purged_at IS NOT NULL LIMIT 1";
 
 pub(super) async fn trim(db: &Database, keep: Keep) -> Result<()> {
     for (statement, age) in [
@@ -37,12 +35,7 @@ pub(super) async fn trim(db: &Database, keep: Keep) -> Result<()> {
     ] {
         drop_older(db, statement, age).await?;
     }
-    while let Some(id) = sqlx::query_scalar::<_, String>(PURGED).fetch_optional(&db.reader).await? {
-        let mut tx = db.write().await?;
-        actions::remove(&mut tx, &id, now_us()).await?;
-        tx.commit().await?;
-    }
-    Ok(())
+    purge::remove_left_over(db).await
 }
 
 pub(super) async fn drop_results(db: &Database, age: Duration) -> Result<()> {
@@ -50,7 +43,7 @@ pub(super) async fn drop_results(db: &Database, age: Duration) -> Result<()> {
 }
 
 async fn drop_older(db: &Database, statement: &'static str, age: Duration) -> Result<()> {
-    let before = now_us().saturating_sub(later(0, age));
+    let before = clock_us().saturating_sub(later(0, age));
     loop {
         let dropped = sqlx::query(statement).bind(before).bind(STEP).execute(&db.writer).await?;
         if dropped.rows_affected() < u64::from(STEP) {

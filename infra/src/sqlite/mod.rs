@@ -8,19 +8,24 @@
 //! - One file means one history: after a power cut the store and the log are as of the same moment, so that
 //!   a stored offset is never ahead of the log.
 
-mod actions;
-mod artifacts;
+/// What a statement locks the rows that it reads with: nothing, because a transaction that writes holds the one lock.
+macro_rules! lock {
+    ($($how:tt)*) => {
+        ""
+    };
+}
+
 mod bus;
-mod delivery;
 mod error;
+mod heartbeats;
 mod housekeeping;
-mod orchestrator;
-mod outbox;
-mod results;
+mod relay;
 mod room;
-mod scenarios;
+mod rows;
 mod shrink;
-mod store;
+#[path = "../sql_store/mod.rs"]
+#[expect(clippy::duplicate_mod, reason = "it is compiled for each database")]
+mod sql_store;
 mod window;
 
 use std::{
@@ -33,20 +38,24 @@ use std::{
 
 use jiff::Timestamp;
 use sqlx::{
-    Connection as _, SqlitePool, Transaction,
+    Connection as _, Sqlite as Db, SqliteConnection, SqlitePool, Transaction,
     migrate::{MigrateError, Migrator},
-    sqlite::{SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    },
 };
 use tokio::{sync::Notify, task::JoinSet};
+use uuid::{Uuid, fmt::Hyphenated};
 
 pub(crate) use error::from_code;
 
-use self::room::Room;
+use self::{room::Room, sql_store::SqlStore};
 use crate::{
     bus::SharedBus,
     private,
+    row::RowExt as _,
     space::{self, Disk, Reserve},
-    store::{HISTORY_LINES, SharedStore},
+    store::{HISTORY_LINES, Result, SharedStore, StoreError},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
@@ -87,7 +96,7 @@ pub enum OpenError {
 
 /// An open data folder. It is closed when this and all its stores and buses are dropped.
 pub struct Sqlite {
-    store: Arc<store::SqliteStore>,
+    store: Arc<SqlStore>,
     bus: Arc<bus::EmbeddedBus>,
 }
 
@@ -150,7 +159,7 @@ impl Sqlite {
             _lock: lock,
         });
         let bus = bus::EmbeddedBus::open(Arc::clone(&database)).await.map_err(|e| failed(e.into()))?;
-        Ok(Self { store: Arc::new(store::SqliteStore(database)), bus: Arc::new(bus) })
+        Ok(Self { store: Arc::new(SqlStore(database)), bus: Arc::new(bus) })
     }
 
     #[must_use]
@@ -178,9 +187,42 @@ struct Database {
 }
 
 impl Database {
+    fn reader(&self) -> &SqlitePool {
+        &self.reader
+    }
+
+    /// A transaction in which all statements see the same commit.
+    async fn read(&self) -> sqlx::Result<Transaction<'static, Db>> {
+        self.reader.begin().await
+    }
+
     /// A transaction that holds the write lock from its beginning.
-    async fn write(&self) -> sqlx::Result<Transaction<'static, sqlx::Sqlite>> {
+    async fn write(&self) -> sqlx::Result<Transaction<'static, Db>> {
         self.writer.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// Once is enough: a single writer meets no conflict.
+    async fn transact<T, F: Future<Output = Result<T>>>(&self, transaction: impl FnOnce() -> F) -> Result<T> {
+        transaction().await
+    }
+
+    /// Runs a write that must work on a full disk.
+    async fn transact_despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl Fn() -> F) -> Result<T> {
+        self.room.despite_full(write).await
+    }
+
+    /// Refuses what takes room while the disk is short of it.
+    fn admit(&self) -> Result<()> {
+        Ok(self.room.disk.admit(0)?)
+    }
+
+    async fn ping(&self) -> Result<()> {
+        let checked = self.check().await.map_err(StoreError::from);
+        if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
+            // It has the numbers.
+            self.admit()?;
+        }
+        checked
     }
 
     /// A cheap read, and a commit: nothing less shows that the disk still takes one.
@@ -188,14 +230,33 @@ impl Database {
         const WRITE: &str =
             "INSERT INTO write_check (id, at) VALUES (1, ?) ON CONFLICT (id) DO UPDATE SET at = excluded.at";
         sqlx::query("SELECT 1").execute(&self.reader).await?;
-        sqlx::query(WRITE).bind(now_us()).execute(&self.writer).await?;
+        sqlx::query(WRITE).bind(clock_us()).execute(&self.writer).await?;
         Ok(())
     }
 }
 
+/// As text.
+fn key(id: Uuid) -> Hyphenated {
+    id.hyphenated()
+}
+
+fn identity(row: &SqliteRow, column: &str) -> Result<Uuid> {
+    Ok(row.col::<Hyphenated>(column)?.into_uuid())
+}
+
 /// The database's clock: one process, so the process's. To be read with the write lock held.
-fn now_us() -> i64 {
+fn clock_us() -> i64 {
     Timestamp::now().as_microsecond()
+}
+
+/// The same, as it is asked of any database.
+async fn now_us(_: &mut SqliteConnection) -> sqlx::Result<i64> {
+    Ok(clock_us())
+}
+
+/// Nothing to do: a transaction that writes holds the one lock.
+async fn one_artifact_at_a_time(_: &mut SqliteConnection) -> sqlx::Result<()> {
+    Ok(())
 }
 
 fn options(path: &Path, synchronous: SqliteSynchronous) -> SqliteConnectOptions {

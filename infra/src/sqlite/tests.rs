@@ -14,7 +14,7 @@ use framehook_core::{
 
 use framehook_tests::disk::SmallDisk;
 
-use super::*;
+use super::{sql_store::orchestrator, *};
 use crate::{
     bus::Record,
     sql::unsigned,
@@ -69,10 +69,12 @@ fn the_sql_knows_which_states_are_ended_and_live() {
 async fn the_snapshot_uses_its_index() {
     let data = tempfile::tempdir().unwrap();
     let sqlite = Sqlite::open(data.path()).await.unwrap();
-    let statement = format!("EXPLAIN QUERY PLAN {}", orchestrator::UNSETTLED);
-    let plan = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&sqlite.store.0.reader).await.unwrap();
-    let plan: Vec<String> = plan.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
-    assert!(plan.iter().any(|step| step.contains("scenarios_not_at_rest")), "{plan:?}");
+    for statement in [orchestrator::UNSETTLED, orchestrator::UNSETTLED_BY_STATE] {
+        let statement = format!("EXPLAIN QUERY PLAN {statement}");
+        let plan = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&sqlite.store.0.reader).await.unwrap();
+        let plan: Vec<String> = plan.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
+        assert!(plan.iter().any(|step| step.contains("scenarios_not_at_rest")), "{plan:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The store: scenarios, artifacts, outbox, workers, runners, predictions, offsets, history.
 //!
-//! One trait, one adapter a database, one conformance suite that each adapter passes.
+//! One trait a concern, one adapter a database, one conformance suite that each adapter passes.
 //!
 //! Invariants an adapter keeps, inside its writes and not by locks around them:
 //! - what a method's description calls one transaction is one;
@@ -13,7 +13,7 @@
 
 mod types;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use framehook_core::{
@@ -30,8 +30,8 @@ pub use types::*;
 
 use crate::space::Shortage;
 
-/// Shared by every service of a process.
-pub type SharedStore = std::sync::Arc<dyn Store>;
+/// Shared by the services of a process, each of which sees what it uses.
+pub type SharedStore = Arc<dyn Store>;
 
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -80,15 +80,14 @@ pub use crate::history::{HISTORY_LINES, LEAST_HISTORY_LINES};
 
 pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 
+/// Scenarios, their history and their results, as a user sees them.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
-    // ----- scenarios, for the API -----
-
+pub trait Scenarios: Send + Sync + 'static {
     /// One transaction: the scenario, its first line of history, a wake-up in the outbox. With an idempotency key
     /// that exists already nothing is written, and the answer tells whether the request was the same.
     async fn create_scenario(&self, new: NewScenario) -> Result<Created>;
 
-    /// What [`Store::create_scenario`] would answer to a repetition; `None` if the key is new.
+    /// What [`Scenarios::create_scenario`] would answer to a repetition; `None` if the key is new.
     async fn created_before(&self, idempotency: &Idempotency) -> Result<Option<Created>>;
 
     /// Deleted scenarios are not found.
@@ -102,9 +101,9 @@ pub trait Store: Send + Sync + 'static {
         limit: Limit,
     ) -> Result<Rows<ScenarioRecord>>;
 
-    /// One transaction: the user's wish, a line of history if it is new, a wake-up in the outbox. Wishing `Running` also takes a
-    /// stopped or failed scenario to `pending`. A scenario that is deleted stays deleted. `None`: no such scenario (a deleted
-    /// one is found here until it is purged). Never waits for a worker.
+    /// One transaction: what the user desires, a line of history if it changes something, a wake-up in the outbox
+    /// (`framehook_core::writes::set_desired`). `None`: no such scenario (a deleted one is found here until it is
+    /// purged). Never waits for a worker.
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
 
     /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same as once.
@@ -114,16 +113,16 @@ pub trait Store: Send + Sync + 'static {
     /// some hundred lines: its beginning and its end, with the number of those between.
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>>;
 
-    // ----- predictions -----
-
     /// In the order of `pts_us`. Deleted scenarios are not found.
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>>;
 
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
+}
 
-    // ----- artifacts -----
-
+/// Names and versions of models, videos and plugins.
+#[async_trait]
+pub trait Artifacts: Send + Sync + 'static {
     /// Names are never re-pointed: the same name and version with other content is a conflict.
     async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact>;
 
@@ -137,9 +136,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Digests that some artifact still names: everything else in the blob store is garbage.
     async fn live_digests(&self) -> Result<Vec<Digest>>;
+}
 
-    // ----- outbox relay -----
-
+/// Messages that a transaction put in, on their way to the bus.
+#[async_trait]
+pub trait Outbox: Send + Sync + 'static {
     /// Messages not yet published, oldest first.
     async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>>;
 
@@ -153,9 +154,11 @@ pub trait Store: Send + Sync + 'static {
     /// Resolves when something was put into the outbox by this process, at once if that happened since the last call;
     /// a period of the caller finds what other processes put there.
     async fn outbox_filled(&self);
+}
 
-    // ----- results inbox -----
-
+/// Results from the bus, on their way to the rows.
+#[async_trait]
+pub trait Results: Send + Sync + 'static {
     /// The next offset to read, as last committed; 0 at first.
     async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64>;
 
@@ -163,9 +166,11 @@ pub trait Store: Send + Sync + 'static {
     /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
     /// scenario's stored position, to the frame of a dead letter too, counts its rows, keeps the dead letters.
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
+}
 
-    // ----- orchestrator -----
-
+/// What an orchestrator reads and writes.
+#[async_trait]
+pub trait Orchestration: Send + Sync + 'static {
     /// Takes or renews the lease called `orchestrator`. The epoch grows when the holder changes, when the lease had expired, and
     /// with `fresh` (the first call of a process); then all runner leases are extended by `runner_term`, because nobody could
     /// have renewed them meanwhile. `None`: somebody else leads.
@@ -198,16 +203,6 @@ pub trait Store: Send + Sync + 'static {
     /// `Stop` put their order into the outbox. [`Fenced::Stale`]: the world has moved on, plan again.
     async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>>;
 
-    // ----- operation -----
-
-    async fn runners(&self) -> Result<Vec<RunnerRecord>>;
-
-    async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
-
-    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]:
-    /// nothing is taken in, but what is there can be read and deleted.
-    async fn ping(&self) -> Result<()>;
-
     /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what
     /// is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left of purged ones;
     /// readies the store for the results of the next days where that takes something.
@@ -217,3 +212,28 @@ pub trait Store: Send + Sync + 'static {
     /// ones go, a day late at most.
     async fn drop_results(&self, age: Duration) -> Result<()>;
 }
+
+/// What people and machines that operate the platform ask.
+#[async_trait]
+pub trait Operation: Send + Sync + 'static {
+    async fn runners(&self) -> Result<Vec<RunnerRecord>>;
+
+    async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>>;
+
+    /// A cheap read and a check that writes are possible. [`StoreError::Short`] and [`StoreError::Full`]:
+    /// nothing is taken in, but what is there can be read and deleted.
+    async fn ping(&self) -> Result<()>;
+
+    /// How much there is of what metrics show.
+    async fn counts(&self) -> Result<Counts>;
+}
+
+/// What the REST API uses.
+pub trait ApiStore: Scenarios + Artifacts + Operation {}
+
+impl<T: Scenarios + Artifacts + Operation> ApiStore for T {}
+
+/// All of it, for whoever assembles a process: a role gets one of the above.
+pub trait Store: ApiStore + Outbox + Results + Orchestration {}
+
+impl<T: ApiStore + Outbox + Results + Orchestration> Store for T {}

@@ -2,6 +2,7 @@
 
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
+    delivery::OutboxLag,
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     message::{RunnerStatus, WorkerStatus},
     prediction::{Position, Prediction},
@@ -265,6 +266,15 @@ pub enum Fenced<T> {
     NotLeader,
     /// The state the write starts from is gone.
     Stale,
+}
+
+/// What metrics show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counts {
+    /// Scenarios that are not at rest. A state that none is in is missing.
+    pub unsettled: Vec<(ScenarioState, i64)>,
+    /// Messages about all scenarios.
+    pub outbox: OutboxLag,
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
+    delivery::OutboxLag,
     ids::{Incarnation, RunnerId},
     memory::UNKNOWN_MIB,
     message::{RunnerStatus, WorkerPhase},
@@ -278,6 +279,20 @@ pub(crate) async fn the_snapshot_shows_what_is_not_at_rest(backend: &impl StoreB
     assert!(snapshot.workers.iter().all(|w| w.incarnation == world.heartbeat.incarnation));
     let live = ScenarioState::ALL.iter().filter(|s| s.is_live()).count();
     assert_eq!(snapshot.workers.len(), 3 * live);
+
+    let mut states = BTreeMap::new();
+    for scenario in snapshot.scenarios {
+        *states.entry(scenario.state.as_str()).or_insert(0) += 1;
+    }
+    let counts = world.store.counts().await.unwrap();
+    assert_eq!(
+        counts.unsettled.iter().map(|(state, count)| (state.as_str(), *count)).collect::<BTreeMap<_, _>>(),
+        states
+    );
+    assert_eq!(counts.outbox.messages, world.outbox().await.len() as u64);
+    assert!(counts.outbox.oldest_age_ms.is_some());
+    world.publish_outbox().await;
+    assert_eq!(world.store.counts().await.unwrap().outbox, OutboxLag::default());
 }
 
 pub(crate) async fn the_snapshot_shows_memory_of_scenarios_workers_and_runners(backend: &impl StoreBackend) {

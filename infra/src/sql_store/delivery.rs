@@ -1,13 +1,12 @@
 //! What became of a scenario's frames: read from counts that are kept with the rows, never by counting rows.
 
 use framehook_core::{
-    delivery::{Delivery, Drops, InboxLag, OutboxLag},
+    delivery::{Delivery, Drops, InboxLag},
     ids::ScenarioId,
     message::WorkerStatus,
 };
-use sqlx::PgConnection;
 
-use super::{Database, now_us};
+use super::{Database, key, outbox};
 use crate::{row::RowExt as _, sql::unsigned, store::Result};
 
 const COUNTED: &str = "
@@ -15,42 +14,30 @@ const COUNTED: &str = "
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE s.id = $1 AND s.desired <> 'deleted'";
 /// One row a deployment.
-pub(super) const REPORTED: &str = "SELECT status FROM workers WHERE scenario_id = $1 AND status IS NOT NULL";
+pub(in super::super) const REPORTED: &str = "SELECT status FROM workers WHERE scenario_id = $1 AND status IS NOT NULL";
 /// Frames that only unreadable records tell of.
-pub(super) const DROPPED: &str = "
+pub(in super::super) const DROPPED: &str = "
     SELECT count(DISTINCT d.pts_us) FROM dead_letters d WHERE d.key = $1
       AND NOT EXISTS (SELECT 1 FROM scenario_results r WHERE r.scenario_id = $2 AND r.pts_us = d.pts_us)";
 const UNREADABLE: &str = "SELECT count(*) FROM dead_letters WHERE key = $1 AND pts_us IS NULL";
-/// The unpublished ones of all scenarios are looked through: a relay leaves few.
-const OUTBOX: &str = "
-    SELECT count(*) AS messages, min(created_at) AS oldest FROM outbox_scenario
-    WHERE published_at IS NULL AND scenario_id = $1";
 
 pub(super) async fn read(db: &Database, id: ScenarioId) -> Result<Option<Delivery>> {
     // One read transaction: all see the same commit.
-    let mut tx = db.pool.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?;
-    let Some(counted) = sqlx::query(COUNTED).bind(id.0).fetch_optional(&mut *tx).await? else { return Ok(None) };
-    let (key, count) = (id.to_string(), |n: Option<i64>| n.map_or(0, unsigned));
-    let dropped = sqlx::query_scalar(DROPPED).bind(&key).bind(id.0).fetch_one(&mut *tx).await?;
-    let unreadable = sqlx::query_scalar(UNREADABLE).bind(&key).fetch_one(&mut *tx).await?;
+    let mut tx = db.read().await?;
+    let Some(counted) = sqlx::query(COUNTED).bind(key(id.0)).fetch_optional(&mut *tx).await? else { return Ok(None) };
+    let (letters, count) = (id.to_string(), |n: Option<i64>| n.map_or(0, unsigned));
+    let dropped = sqlx::query_scalar(DROPPED).bind(&letters).bind(key(id.0)).fetch_one(&mut *tx).await?;
+    let unreadable = sqlx::query_scalar(UNREADABLE).bind(&letters).fetch_one(&mut *tx).await?;
     let delivery = Delivery {
         decoded: 0,
         stored: count(counted.col("stored")?),
         skipped: count(counted.col("skipped")?),
         dropped: Drops { unreadable: unsigned(dropped) },
         inbox: InboxLag { frames: 0, unreadable: unsigned(unreadable) },
-        outbox: outbox(&mut tx, id).await?,
+        outbox: outbox::lag(&mut tx, Some(id)).await?,
     };
-    let reported = sqlx::query(REPORTED).bind(id.0).fetch_all(&mut *tx).await?;
+    let reported = sqlx::query(REPORTED).bind(key(id.0)).fetch_all(&mut *tx).await?;
     tx.commit().await?;
     let reported: Vec<WorkerStatus> = reported.iter().map(|row| row.json("status")).collect::<Result<_>>()?;
     Ok(Some(delivery.witnessed(counted.stored()?, reported.iter().map(|status| status.progress))))
-}
-
-async fn outbox(conn: &mut PgConnection, id: ScenarioId) -> Result<OutboxLag> {
-    let lag = sqlx::query(OUTBOX).bind(id.0).fetch_one(&mut *conn).await?;
-    let now = now_us(conn).await?;
-    let oldest: Option<i64> = lag.col("oldest")?;
-    let oldest_age_ms = oldest.map(|at| unsigned((now - at) / 1000));
-    Ok(OutboxLag { messages: unsigned(lag.col("messages")?), oldest_age_ms })
 }

@@ -1,24 +1,19 @@
-//! Predictions: the inbox's write and the API's read.
+//! How the rows of a batch of results are stored.
 
 use std::collections::BTreeMap;
 
-use framehook_core::{ids::ScenarioId, prediction::Position, prediction_record::PredictionRecord};
+use framehook_core::{prediction::Position, prediction_record::PredictionRecord};
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection, sqlite::SqliteRow};
 
-use super::{Database, now_us};
 use crate::{
     row::RowExt as _,
-    sql::{furthest, one_more, predictions, signed},
-    store::{DeadLetter, PredictionQuery, Result, ResultBatch, Rows, StoreOutcome, StoredPrediction},
+    sql::{furthest, signed},
+    store::{Result, ResultBatch},
 };
 
 /// One statement for this many rows: beyond it the time goes into the rows, not the statements.
 const ROWS_PER_STATEMENT: usize = 64;
 
-const OFFSET: &str = r#"SELECT next_offset FROM consumer_offsets WHERE consumer = ? AND topic = ? AND "partition" = ?"#;
-const MOVE_OFFSET: &str = r#"
-    INSERT INTO consumer_offsets (consumer, topic, "partition", next_offset) VALUES (?, ?, ?, ?)
-    ON CONFLICT (consumer, topic, "partition") DO UPDATE SET next_offset = excluded.next_offset"#;
 const ACCEPTS_RESULTS: &str = "SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = ? AND desired <> 'deleted')";
 const INSERT: &str =
     "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped) ";
@@ -34,41 +29,6 @@ const PROGRESS: &str = "
     ON CONFLICT (scenario_id) DO UPDATE SET pts_us = max(p.pts_us, excluded.pts_us),
         frame = max(p.frame, excluded.frame), stored = p.stored + excluded.stored,
         skipped = p.skipped + excluded.skipped";
-const DEAD_LETTER: &str = r#"
-    INSERT INTO dead_letters (consumer, topic, "partition", "offset", key, payload, reason, at, pts_us)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"#;
-/// The sizes first, which are read without the rows: those that fit, and how many there are.
-const RANGE: &str = "
-    WITH sizes AS MATERIALIZED (
-        SELECT pts_us, octet_length(prediction) AS bytes FROM scenario_results
-        WHERE scenario_id = ?1 AND pts_us >= ?2 AND pts_us <= ?3 ORDER BY pts_us LIMIT ?4),
-    sums AS (SELECT pts_us, bytes, sum(bytes) OVER (ORDER BY pts_us) AS total FROM sizes)
-    SELECT r.pts_us, r.prediction, (SELECT count(*) FROM sizes) AS found
-    FROM scenarios s LEFT JOIN scenario_results r ON r.scenario_id = ?1 AND r.pts_us >= ?2
-        AND r.pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= ?5 OR total = bytes)
-    WHERE s.id = ?1 AND s.desired <> 'deleted' ORDER BY r.pts_us";
-
-pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
-    let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
-    Ok(query.fetch_optional(&db.reader).await?.unwrap_or_default())
-}
-
-pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
-    let mut tx = db.write().await?;
-    let offset = sqlx::query_scalar(OFFSET).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);
-    let offset: Option<i64> = offset.fetch_optional(&mut *tx).await?;
-    if offset.unwrap_or_default() != batch.expected {
-        return Ok(StoreOutcome::OffsetMoved);
-    }
-    let move_offset = sqlx::query(MOVE_OFFSET).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);
-    move_offset.bind(batch.next).execute(&mut *tx).await?;
-    advance(&mut tx, batch).await?;
-    for letter in &batch.dead_letters {
-        keep(&mut tx, batch, letter).await?;
-    }
-    tx.commit().await?;
-    Ok(StoreOutcome::Stored)
-}
 
 /// What a batch adds to the progress of one scenario.
 struct Advance {
@@ -79,7 +39,7 @@ struct Advance {
 }
 
 /// Stores the rows, and how far each scenario has come by them.
-async fn advance(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()> {
+pub(super) async fn store(conn: &mut SqliteConnection, batch: &ResultBatch) -> Result<()> {
     let mut accepted = BTreeMap::new();
     for (scenario, position) in furthest(batch) {
         let query = sqlx::query_scalar(ACCEPTS_RESULTS).bind(scenario.to_string());
@@ -119,31 +79,4 @@ async fn upsert(conn: &mut SqliteConnection, rows: &[&PredictionRecord]) -> Resu
             .push_bind(row.is_skipped);
     });
     Ok(insert.push(NEVER_BACK).build().fetch_all(conn).await?)
-}
-
-async fn keep(conn: &mut SqliteConnection, batch: &ResultBatch, letter: &DeadLetter) -> Result<()> {
-    sqlx::query(DEAD_LETTER)
-        .bind(&batch.consumer)
-        .bind(&batch.topic)
-        .bind(batch.partition)
-        .bind(letter.offset)
-        .bind(&letter.key)
-        .bind(&letter.payload)
-        .bind(&letter.reason)
-        .bind(now_us())
-        .bind(letter.position.map(|p| p.pts_us))
-        .execute(conn)
-        .await?;
-    Ok(())
-}
-
-pub(super) async fn range(
-    db: &Database,
-    id: ScenarioId,
-    query: PredictionQuery,
-) -> Result<Option<Rows<StoredPrediction>>> {
-    let (first, last) = query.span();
-    let rows = sqlx::query(RANGE).bind(id.to_string()).bind(first).bind(last);
-    let rows = rows.bind(one_more(query.limit)).bind(signed(query.limit.bytes)).fetch_all(&db.reader).await?;
-    predictions(&rows, query.limit)
 }

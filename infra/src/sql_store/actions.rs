@@ -2,19 +2,18 @@
 
 use framehook_core::{
     ids::{Epoch, Generation, Incarnation, RunnerId, ScenarioId},
-    message::{DeployOrder, Envelope, Message, StopOrder},
+    message::{DeployOrder, Message, StopOrder},
     planner::Action,
     prediction::Position,
     reason::Reason,
-    state::{Desired, ScenarioState, WorkerState},
+    state::{ScenarioState, WorkerState},
+    writes::Deployment,
 };
-use jiff::Timestamp;
-use sqlx::PgConnection;
-use uuid::Uuid;
 
 use super::{
-    Database, now_us, orchestrator, outbox,
-    scenarios::{self, Line},
+    Conn, Database,
+    history::{self, Line},
+    key, now_us, orchestrator, outbox, purge, scenarios,
 };
 use crate::{
     history::Moment,
@@ -23,11 +22,9 @@ use crate::{
     store::{Fenced, Result, ScenarioRecord, StoreError},
 };
 
-/// Rows of one table that one purge removes. A long scenario takes several, so that nobody else's write waits long behind one.
-const PURGE_ROWS: u32 = 5_000;
-
-const IS_PRESENT: &str = "SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost FOR SHARE";
-const HAS_LIVE_WORKER: &str = "
+const IS_PRESENT: &str =
+    concat!("SELECT 1 FROM runners WHERE incarnation = $1 AND runner_id = $2 AND NOT lost", lock!(share));
+pub(super) const HAS_LIVE_WORKER: &str = "
     SELECT EXISTS (SELECT 1 FROM workers WHERE scenario_id = $1 AND state IN ('pending', 'deployed', 'running'))";
 const ADD_WORKER: &str = "
     INSERT INTO workers (scenario_id, generation, runner_id, incarnation, state, deploy_order, ordered_at, created_at,
@@ -46,30 +43,6 @@ const ORDER_STOP: &str = "
 const MOVE_WORKER: &str = "
     UPDATE workers SET state = $4, reason = $5, updated_at = $6 WHERE scenario_id = $1 AND generation = $2 AND state = $3";
 const LOSE_RUNNER: &str = "UPDATE runners SET lost = true WHERE incarnation = $1 AND runner_id = $2 AND NOT lost";
-const IS_PURGEABLE: &str = "
-    SELECT 1 FROM scenarios WHERE id = $1 AND desired = 'deleted' AND purged_at IS NULL
-        AND state IN ('stopped', 'completed', 'failed') FOR UPDATE";
-/// A scenario may have any number of rows of these.
-const PURGE_MANY: [&str; 5] = [
-    "DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
-        (SELECT pts_us, captured_at FROM scenario_results WHERE scenario_id = $1 LIMIT $2)",
-    "DELETE FROM scenario_history WHERE sequence IN
-        (SELECT sequence FROM scenario_history WHERE scenario_id = $1 LIMIT $2)",
-    "DELETE FROM workers WHERE scenario_id = $1 AND generation IN
-        (SELECT generation FROM workers WHERE scenario_id = $1 LIMIT $2)",
-    "DELETE FROM outbox_scenario WHERE sequence IN
-        (SELECT sequence FROM outbox_scenario WHERE scenario_id = $1 AND published_at IS NOT NULL LIMIT $2)",
-    "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE key = $1::text LIMIT $2)",
-];
-/// The scenario itself last.
-const PURGE_REST: [&str; 3] = [
-    "DELETE FROM scenario_progress WHERE scenario_id = $1",
-    "DELETE FROM scenario_artifacts WHERE scenario_id = $1",
-    "DELETE FROM scenarios WHERE id = $1",
-];
-const REMEMBER: &str = "
-    INSERT INTO deleted_scenarios (id, idempotency_key, idempotency_request, deleted_at)
-    SELECT id, idempotency_key, idempotency_request, $2 FROM scenarios WHERE id = $1";
 
 pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
     let mut tx = db.write().await?;
@@ -88,7 +61,7 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
 }
 
 /// `false`: the state the action starts from is gone, and nothing was written.
-async fn execute(conn: &mut PgConnection, at: Moment, action: &Action) -> Result<bool> {
+async fn execute(conn: &mut Conn, at: Moment, action: &Action) -> Result<bool> {
     let now = at.now;
     match action {
         Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after } => {
@@ -114,21 +87,22 @@ async fn execute(conn: &mut PgConnection, at: Moment, action: &Action) -> Result
             scenarios::set_state(conn, *scenario_id, now, line).await?;
             // A message that only counts on (such as a number of failures) would fill the history.
             if scenario.reason.map(|r| r.code) != reason.as_ref().map(|r| r.code) {
-                scenarios::add_history(conn, *scenario_id, at, line).await?;
+                history::add(conn, *scenario_id, at, line).await?;
             }
             Ok(true)
         }
         Action::LoseRunner { runner_id, incarnation } => {
-            let lose = sqlx::query(LOSE_RUNNER).bind(incarnation.0).bind(&runner_id.0);
+            let lose = sqlx::query(LOSE_RUNNER).bind(key(incarnation.0)).bind(&runner_id.0);
             Ok(lose.execute(conn).await?.rows_affected() > 0)
         }
-        Action::Purge { scenario_id } => purge(conn, now, *scenario_id).await,
+        Action::Purge { scenario_id } => purge::purge(conn, now, *scenario_id).await,
     }
 }
 
 /// The scenario, if it is in `state`.
-async fn in_state(conn: &mut PgConnection, id: ScenarioId, state: ScenarioState) -> Result<Option<ScenarioRecord>> {
-    Ok(scenarios::lock(conn, id).await?.filter(|scenario| scenario.state == state))
+async fn in_state(conn: &mut Conn, id: ScenarioId, state: ScenarioState) -> Result<Option<ScenarioRecord>> {
+    let locked = scenarios::lock(conn, id).await?;
+    Ok(locked.map(|(scenario, _)| scenario).filter(|scenario| scenario.state == state))
 }
 
 fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Reason>) -> Line<'a> {
@@ -144,7 +118,7 @@ struct Place<'a> {
 }
 
 async fn deploy(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     at: Moment,
     id: ScenarioId,
     from: ScenarioState,
@@ -154,11 +128,14 @@ async fn deploy(
 ) -> Result<bool> {
     let Some(scenario) = in_state(conn, id, from).await? else { return Ok(false) };
     let Place { runner_id, incarnation } = place;
-    let is_present = sqlx::query(IS_PRESENT).bind(incarnation.0).bind(&runner_id.0);
-    let is_present = is_present.fetch_optional(&mut *conn).await?.is_some();
-    let has_worker: bool = sqlx::query_scalar(HAS_LIVE_WORKER).bind(id.0).fetch_one(&mut *conn).await?;
-    let is_next = scenario.generation + 1 == generation;
-    if !is_present || has_worker || !is_next || scenario.desired != Desired::Running {
+    let is_present = sqlx::query(IS_PRESENT).bind(key(incarnation.0)).bind(&runner_id.0);
+    let now = Deployment {
+        desired: scenario.desired,
+        generation: scenario.generation,
+        has_live_worker: sqlx::query_scalar(HAS_LIVE_WORKER).bind(key(id.0)).fetch_one(&mut *conn).await?,
+        is_runner_present: is_present.fetch_optional(&mut *conn).await?.is_some(),
+    };
+    if !now.may_begin(generation) {
         return Ok(false);
     }
     let moved = Line { generation, ..line(&scenario, ScenarioState::Deploying, None) };
@@ -173,22 +150,22 @@ async fn deploy(
         resume_after,
     };
     sqlx::query(ADD_WORKER)
-        .bind(id.0)
+        .bind(key(id.0))
         .bind(generation)
         .bind(&runner_id.0)
-        .bind(incarnation.0)
+        .bind(key(incarnation.0))
         .bind(to_json(&order)?)
         .bind(at.now)
         .execute(&mut *conn)
         .await?;
-    sqlx::query(SET_GENERATION).bind(generation).bind(id.0).execute(&mut *conn).await?;
+    sqlx::query(SET_GENERATION).bind(generation).bind(key(id.0)).execute(&mut *conn).await?;
     scenarios::move_state(conn, id, at, moved).await?;
     send(conn, at.now, id, Message::Deploy(Box::new(order))).await?;
     Ok(true)
 }
 
-async fn repeat_deploy(conn: &mut PgConnection, now: i64, id: ScenarioId, generation: Generation) -> Result<bool> {
-    let order = sqlx::query(ORDER_AGAIN).bind(id.0).bind(generation).bind(now);
+async fn repeat_deploy(conn: &mut Conn, now: i64, id: ScenarioId, generation: Generation) -> Result<bool> {
+    let order = sqlx::query(ORDER_AGAIN).bind(key(id.0)).bind(generation).bind(now);
     let Some(row) = order.fetch_optional(&mut *conn).await? else { return Ok(false) };
     let order: DeployOrder = row.json("deploy_order")?;
     send(conn, now, id, Message::Deploy(Box::new(order))).await?;
@@ -196,30 +173,23 @@ async fn repeat_deploy(conn: &mut PgConnection, now: i64, id: ScenarioId, genera
 }
 
 /// Never stale: stopping what runs no more does no harm, and the runner may know a worker that the store does not.
-async fn stop(
-    conn: &mut PgConnection,
-    now: i64,
-    id: ScenarioId,
-    generation: Generation,
-    place: Place<'_>,
-) -> Result<bool> {
+async fn stop(conn: &mut Conn, now: i64, id: ScenarioId, generation: Generation, place: Place<'_>) -> Result<bool> {
     let Place { runner_id, incarnation } = place;
-    let mark = sqlx::query(ORDER_STOP).bind(id.0).bind(generation).bind(incarnation.0).bind(now);
+    let mark = sqlx::query(ORDER_STOP).bind(key(id.0)).bind(generation).bind(key(incarnation.0)).bind(now);
     mark.execute(&mut *conn).await?;
     let order = StopOrder { scenario_id: id, generation, runner_id: runner_id.clone(), incarnation };
     send(conn, now, id, Message::Stop(order)).await?;
     Ok(true)
 }
 
-async fn send(conn: &mut PgConnection, now: i64, id: ScenarioId, message: Message) -> Result<()> {
-    let traceparent: Option<Option<String>> = sqlx::query_scalar(TRACE).bind(id.0).fetch_optional(&mut *conn).await?;
-    let time = Timestamp::from_microsecond(now).unwrap_or_default();
-    let envelope = Envelope { traceparent: traceparent.flatten(), ..Envelope::new(message, time) };
-    outbox::put(conn, id, &envelope, now).await
+async fn send(conn: &mut Conn, now: i64, id: ScenarioId, message: Message) -> Result<()> {
+    let traceparent: Option<Option<String>> =
+        sqlx::query_scalar(TRACE).bind(key(id.0)).fetch_optional(&mut *conn).await?;
+    outbox::put(conn, id, message, traceparent.flatten(), now).await
 }
 
 async fn move_worker(
-    conn: &mut PgConnection,
+    conn: &mut Conn,
     now: i64,
     (id, generation): (ScenarioId, Generation),
     from: WorkerState,
@@ -227,33 +197,7 @@ async fn move_worker(
     reason: Option<&Reason>,
 ) -> Result<bool> {
     from.may_become(to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    let update = sqlx::query(MOVE_WORKER).bind(id.0).bind(generation).bind(from.as_str()).bind(to.as_str());
+    let update = sqlx::query(MOVE_WORKER).bind(key(id.0)).bind(generation).bind(from.as_str()).bind(to.as_str());
     let update = update.bind(reason.map(to_json).transpose()?).bind(now);
     Ok(update.execute(conn).await?.rows_affected() > 0)
-}
-
-async fn purge(conn: &mut PgConnection, now: i64, id: ScenarioId) -> Result<bool> {
-    let id = id.0;
-    let is_purgeable = sqlx::query(IS_PURGEABLE).bind(id).fetch_optional(&mut *conn).await?.is_some();
-    let has_worker: bool = sqlx::query_scalar(HAS_LIVE_WORKER).bind(id).fetch_one(&mut *conn).await?;
-    if !is_purgeable || has_worker {
-        return Ok(false);
-    }
-    remove(conn, id, now).await?;
-    Ok(true)
-}
-
-/// Some of what there is of a scenario; or the rest, and what is remembered of it.
-pub(super) async fn remove(conn: &mut PgConnection, id: Uuid, now: i64) -> Result<()> {
-    for statement in PURGE_MANY {
-        let removed = sqlx::query(statement).bind(id).bind(i64::from(PURGE_ROWS)).execute(&mut *conn).await?;
-        if removed.rows_affected() == u64::from(PURGE_ROWS) {
-            return Ok(());
-        }
-    }
-    sqlx::query(REMEMBER).bind(id).bind(now).execute(&mut *conn).await?;
-    for statement in PURGE_REST {
-        sqlx::query(statement).bind(id).execute(&mut *conn).await?;
-    }
-    Ok(())
 }

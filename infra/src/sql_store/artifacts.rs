@@ -2,11 +2,10 @@
 
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef},
-    ids::Digest,
+    ids::{Digest, ScenarioId},
 };
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::Database;
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -19,30 +18,31 @@ macro_rules! select_artifact {
     };
 }
 
-const BY_VERSION: &str = select_artifact!("WHERE kind = ? AND name = ? AND version = ?");
-const NEWEST: &str = select_artifact!("WHERE kind = ? AND name = ? ORDER BY sequence DESC LIMIT 1");
-const BY_DIGEST: &str = select_artifact!("WHERE kind = ? AND digest = ? ORDER BY sequence DESC LIMIT 1");
+const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
+const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 ORDER BY sequence DESC LIMIT 1");
+const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
 /// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
 const LIST: &str = "
     SELECT sequence, kind, name, version, digest, size_bytes, created_at FROM artifacts
-    WHERE kind = ?1 AND (?2 IS NULL OR name = ?2)
-      AND (?3 IS NULL OR name > ?3 OR (name = ?3 AND sequence < ?4))
-    ORDER BY name, sequence DESC LIMIT ?5";
+    WHERE kind = $1 AND (name = $2 OR $2 IS NULL)
+      AND (name > $3 OR (name = $3 AND sequence < $4) OR $3 IS NULL)
+    ORDER BY name, sequence DESC LIMIT $5";
 const INSERT: &str = "
-    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)";
-const DELETE: &str = "DELETE FROM artifacts WHERE kind = ? AND name = ? AND version = ?";
+    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+const DELETE: &str = "DELETE FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3";
 /// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
 const USED_BY: &str = "
     SELECT s.id, s.state FROM scenario_artifacts a JOIN scenarios s ON s.id = a.scenario_id
-    WHERE a.kind = ? AND a.name = ? AND a.version = ?
+    WHERE a.kind = $1 AND a.name = $2 AND a.version = $3
       AND (s.state NOT IN ('stopped', 'completed', 'failed')
            OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
     ORDER BY s.id LIMIT 1";
-const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = ?)";
+const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = $1)";
 const LIVE_DIGESTS: &str = "SELECT DISTINCT digest FROM artifacts ORDER BY digest";
 
-pub(super) async fn put(db: &Database, artifact: Artifact) -> Result<PutArtifact> {
+pub(super) async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
+    one_artifact_at_a_time(&mut tx).await?;
     if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
         let is_same = present.digest == artifact.digest;
         return Ok(if is_same { PutArtifact::Unchanged(present) } else { PutArtifact::Conflict(present) });
@@ -61,7 +61,7 @@ pub(super) async fn put(db: &Database, artifact: Artifact) -> Result<PutArtifact
     Ok(PutArtifact::Created)
 }
 
-async fn read(conn: &mut SqliteConnection, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
+async fn read(conn: &mut Conn, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
     let query = sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version);
     query.fetch_optional(conn).await?.as_ref().map(artifact).transpose()
 }
@@ -72,23 +72,25 @@ pub(super) async fn find(db: &Database, kind: ArtifactKind, reference: &Artifact
         ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
         ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
     };
-    query.fetch_optional(&db.reader).await?.as_ref().map(artifact).transpose()
+    query.fetch_optional(db.reader()).await?.as_ref().map(artifact).transpose()
 }
 
 pub(super) async fn list(db: &Database, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
     let (after, sequence) = query.after.unzip();
-    let rows = sqlx::query(LIST).bind(kind.as_str()).bind(query.name).bind(after).bind(sequence).bind(query.limit);
-    rows.fetch_all(&db.reader).await?.iter().map(summary).collect()
+    let rows =
+        sqlx::query(LIST).bind(kind.as_str()).bind(query.name).bind(after).bind(sequence).bind(i64::from(query.limit));
+    rows.fetch_all(db.reader()).await?.iter().map(summary).collect()
 }
 
 pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
     let mut tx = db.write().await?;
+    one_artifact_at_a_time(&mut tx).await?;
     let Some(Artifact { digest, .. }) = read(&mut tx, kind, name, version).await? else {
         return Ok(DeleteArtifact::NotFound);
     };
     let user = sqlx::query(USED_BY).bind(kind.as_str()).bind(name).bind(version).fetch_optional(&mut *tx).await?;
     if let Some(user) = user {
-        return Ok(DeleteArtifact::InUse { by: user.parsed("id")?, state: user.parsed("state")? });
+        return Ok(DeleteArtifact::InUse { by: ScenarioId(identity(&user, "id")?), state: user.parsed("state")? });
     }
     sqlx::query(DELETE).bind(kind.as_str()).bind(name).bind(version).execute(&mut *tx).await?;
     let is_named: bool = sqlx::query_scalar(IS_NAMED).bind(digest.as_str()).fetch_one(&mut *tx).await?;
@@ -97,10 +99,10 @@ pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, versio
 }
 
 pub(super) async fn live_digests(db: &Database) -> Result<Vec<Digest>> {
-    sqlx::query(LIVE_DIGESTS).fetch_all(&db.reader).await?.iter().map(|row| row.parsed("digest")).collect()
+    sqlx::query(LIVE_DIGESTS).fetch_all(db.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
 }
 
-fn artifact(row: &SqliteRow) -> Result<Artifact> {
+fn artifact(row: &Row) -> Result<Artifact> {
     Ok(Artifact {
         kind: row.parsed("kind")?,
         name: row.col("name")?,
@@ -112,7 +114,7 @@ fn artifact(row: &SqliteRow) -> Result<Artifact> {
     })
 }
 
-fn summary(row: &SqliteRow) -> Result<ArtifactSummary> {
+fn summary(row: &Row) -> Result<ArtifactSummary> {
     Ok(ArtifactSummary {
         sequence: row.col("sequence")?,
         kind: row.parsed("kind")?,

@@ -1,5 +1,5 @@
-//! The store's trait on SQLite: each method is a function of the module its tables belong to. Those that give space back, and
-//! those without which nobody could, work on a full disk.
+//! The store's traits: each method is a function of the module its tables belong to. What gives space back, and what
+//! nobody could give space back without, is `transact_despite_full`.
 
 use std::{sync::Arc, time::Duration};
 
@@ -14,19 +14,22 @@ use framehook_core::{
 };
 use uuid::Uuid;
 
-use super::{Database, actions, artifacts, delivery, housekeeping, now_us, orchestrator, outbox, results, scenarios};
+use super::{
+    Database, actions, artifacts, delivery, history, housekeeping, now_us, orchestrator, outbox, relay, results,
+    scenarios,
+};
 use crate::store::*;
 
-pub(super) struct SqliteStore(pub(super) Arc<Database>);
+pub(in super::super) struct SqlStore(pub(in super::super) Arc<Database>);
 
 #[async_trait]
-impl Store for SqliteStore {
+impl Scenarios for SqlStore {
     async fn create_scenario(&self, new: NewScenario) -> Result<Created> {
-        scenarios::create(&self.0, new).await
+        self.0.transact(|| scenarios::create(&self.0, &new)).await
     }
 
     async fn created_before(&self, idempotency: &Idempotency) -> Result<Option<Created>> {
-        let mut conn = self.0.reader.acquire().await?;
+        let mut conn = self.0.reader().acquire().await?;
         scenarios::created_before(&mut conn, idempotency).await
     }
 
@@ -44,7 +47,7 @@ impl Store for SqliteStore {
     }
 
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
-        self.0.room.despite_full(|| scenarios::set_desired(&self.0, id, desired)).await
+        self.0.transact_despite_full(|| scenarios::set_desired(&self.0, id, desired)).await
     }
 
     async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
@@ -52,7 +55,7 @@ impl Store for SqliteStore {
     }
 
     async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>> {
-        scenarios::history(&self.0, id, after, limit).await
+        history::page(&self.0, id, after, limit).await
     }
 
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>> {
@@ -62,9 +65,12 @@ impl Store for SqliteStore {
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {
         delivery::read(&self.0, id).await
     }
+}
 
+#[async_trait]
+impl Artifacts for SqlStore {
     async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact> {
-        artifacts::put(&self.0, artifact).await
+        self.0.transact(|| artifacts::put(&self.0, &artifact)).await
     }
 
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
@@ -76,40 +82,48 @@ impl Store for SqliteStore {
     }
 
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
-        self.0.room.despite_full(|| artifacts::delete(&self.0, kind, name, version)).await
+        self.0.transact_despite_full(|| artifacts::delete(&self.0, kind, name, version)).await
     }
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
         artifacts::live_digests(&self.0).await
     }
+}
 
+#[async_trait]
+impl Outbox for SqlStore {
     async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>> {
         outbox::unpublished(&self.0, limit).await
     }
 
-    /// One process, one relay: nobody to keep it from.
-    async fn claim_outbox(&self, limit: u32, _lease: Duration) -> Result<Vec<Envelope>> {
-        outbox::unpublished(&self.0, limit).await
+    async fn claim_outbox(&self, limit: u32, lease: Duration) -> Result<Vec<Envelope>> {
+        relay::claim(&self.0, limit, lease).await
     }
 
     async fn mark_published(&self, ids: &[Uuid]) -> Result<()> {
-        self.0.room.despite_full(|| outbox::mark_published(&self.0, ids)).await
+        self.0.transact_despite_full(|| relay::mark_published(&self.0, ids)).await
     }
 
     async fn outbox_filled(&self) {
         self.0.outbox.notified().await;
     }
+}
 
+#[async_trait]
+impl Results for SqlStore {
     async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
         results::consumer_offset(&self.0, consumer, topic, partition).await
     }
 
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome> {
-        results::store(&self.0, batch).await
+        self.0.transact(|| results::store(&self.0, batch)).await
     }
+}
 
+#[async_trait]
+impl Orchestration for SqlStore {
     async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>> {
-        self.0.room.despite_full(|| orchestrator::lead(&self.0, holder, fresh, term, runner_term)).await
+        self.0.transact_despite_full(|| orchestrator::lead(&self.0, holder, fresh, term, runner_term)).await
     }
 
     async fn resign(&self, holder: Uuid) -> Result<()> {
@@ -123,12 +137,12 @@ impl Store for SqliteStore {
         arrived_after_us: i64,
         term: Duration,
     ) -> Result<Fenced<()>> {
-        let record = || orchestrator::heartbeats(&self.0, epoch, heartbeats, arrived_after_us, term);
-        self.0.room.despite_full(record).await
+        let record = || orchestrator::record_heartbeats(&self.0, epoch, heartbeats, arrived_after_us, term);
+        self.0.transact_despite_full(record).await
     }
 
     async fn now_us(&self) -> Result<i64> {
-        Ok(now_us())
+        Ok(now_us(&mut *self.0.reader().acquire().await?).await?)
     }
 
     async fn snapshot(&self) -> Result<Snapshot> {
@@ -136,9 +150,20 @@ impl Store for SqliteStore {
     }
 
     async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
-        self.0.room.despite_full(|| actions::apply(&self.0, epoch, action)).await
+        self.0.transact_despite_full(|| actions::apply(&self.0, epoch, action)).await
     }
 
+    async fn trim(&self, keep: Keep) -> Result<()> {
+        self.0.transact_despite_full(|| housekeeping::trim(&self.0, keep)).await
+    }
+
+    async fn drop_results(&self, age: Duration) -> Result<()> {
+        self.0.transact_despite_full(|| housekeeping::drop_results(&self.0, age)).await
+    }
+}
+
+#[async_trait]
+impl Operation for SqlStore {
     async fn runners(&self) -> Result<Vec<RunnerRecord>> {
         orchestrator::runners(&self.0).await
     }
@@ -148,19 +173,10 @@ impl Store for SqliteStore {
     }
 
     async fn ping(&self) -> Result<()> {
-        let checked = self.0.check().await.map_err(StoreError::from);
-        if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
-            // It has the numbers.
-            self.0.room.disk.admit(0)?;
-        }
-        checked
+        self.0.ping().await
     }
 
-    async fn trim(&self, keep: Keep) -> Result<()> {
-        self.0.room.despite_full(|| housekeeping::trim(&self.0, keep)).await
-    }
-
-    async fn drop_results(&self, age: Duration) -> Result<()> {
-        self.0.room.despite_full(|| housekeeping::drop_results(&self.0, age)).await
+    async fn counts(&self) -> Result<Counts> {
+        orchestrator::counts(&self.0).await
     }
 }

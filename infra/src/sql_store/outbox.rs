@@ -1,0 +1,58 @@
+//! The transactional outbox: messages written with the change they tell of. How they are published is `relay`'s business.
+
+use framehook_core::{
+    delivery::OutboxLag,
+    ids::ScenarioId,
+    message::{Envelope, Message},
+};
+use jiff::Timestamp;
+
+use super::{Conn, Database, key, now_us};
+use crate::{
+    row::RowExt as _,
+    sql::{to_json, unsigned},
+    store::Result,
+};
+
+const PUT: &str = "
+    INSERT INTO outbox_scenario (id, envelope, scenario_id, deploys_scenario, deploys_generation, created_at)
+    VALUES ($1, $2, $3, $4, $5, $6)";
+pub(in super::super) const UNPUBLISHED: &str =
+    "SELECT envelope FROM outbox_scenario WHERE published_at IS NULL ORDER BY sequence LIMIT $1";
+/// The unpublished ones of all scenarios are looked through: a relay leaves few.
+pub(in super::super) const LAG: &str = "
+    SELECT count(*) AS messages, min(created_at) AS oldest FROM outbox_scenario
+    WHERE published_at IS NULL AND (scenario_id = $1 OR $1 IS NULL)";
+
+/// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
+pub(in super::super) async fn put(
+    conn: &mut Conn,
+    about: ScenarioId,
+    message: Message,
+    traceparent: Option<String>,
+    now: i64,
+) -> Result<()> {
+    let deploys = match &message {
+        Message::Deploy(order) => Some((key(order.scenario_id.0), order.generation)),
+        _ => None,
+    };
+    let (scenario, generation) = deploys.unzip();
+    let time = Timestamp::from_microsecond(now).unwrap_or_default();
+    let envelope = Envelope { traceparent, ..Envelope::new(message, time) };
+    let insert = sqlx::query(PUT).bind(key(envelope.id)).bind(to_json(&envelope)?).bind(key(about.0));
+    insert.bind(scenario).bind(generation).bind(now).execute(conn).await?;
+    Ok(())
+}
+
+pub(in super::super) async fn unpublished(db: &Database, limit: u32) -> Result<Vec<Envelope>> {
+    let rows = sqlx::query(UNPUBLISHED).bind(i64::from(limit)).fetch_all(db.reader()).await?;
+    rows.iter().map(|row| row.parsed("envelope")).collect()
+}
+
+/// What waits to be published: about one scenario, or all there is.
+pub(super) async fn lag(conn: &mut Conn, about: Option<ScenarioId>) -> Result<OutboxLag> {
+    let lag = sqlx::query(LAG).bind(about.map(|id| key(id.0))).fetch_one(&mut *conn).await?;
+    let (now, oldest): (i64, Option<i64>) = (now_us(conn).await?, lag.col("oldest")?);
+    let oldest_age_ms = oldest.map(|at| unsigned((now - at) / 1000));
+    Ok(OutboxLag { messages: unsigned(lag.col("messages")?), oldest_age_ms })
+}

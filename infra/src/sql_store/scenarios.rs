@@ -1,0 +1,264 @@
+//! Scenarios as the API sees them: create, read, set what is desired.
+
+use framehook_core::{
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::Message,
+    state::{Desired, ScenarioState},
+    writes::{self, DesiredChange},
+};
+use sqlx::QueryBuilder;
+
+use super::{
+    Conn, Database, Db, Row,
+    history::{self, Line},
+    identity, key, now_us, one_more, outbox, part,
+};
+use crate::{
+    history::Moment,
+    row::RowExt as _,
+    sql::{artifacts, signed, to_json},
+    store::{
+        Created, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord, StoreError,
+        WorkerRecord,
+    },
+};
+
+/// A scenario with its stored position and its newest worker.
+macro_rules! whole_scenario {
+    () => {
+        "s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
+                    s.generation, s.idempotency_request,
+                    p.pts_us AS stored_pts_us, p.frame AS stored_frame,
+                    w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status
+             FROM scenarios s
+             LEFT JOIN scenario_progress p ON p.scenario_id = s.id
+             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation "
+    };
+}
+
+/// The same, and what is asked of it.
+macro_rules! select_scenario {
+    ($condition:literal) => {
+        concat!("SELECT ", whole_scenario!(), $condition)
+    };
+}
+
+/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come
+/// first, which are known without the rows: those that fit, and how many there are.
+macro_rules! page_of_scenarios {
+    ($condition:literal) => {
+        concat!(
+            "WITH sizes AS MATERIALIZED (
+                SELECT s.id, CAST(octet_length(s.spec) + octet_length(s.resolved) AS bigint) AS bytes
+                FROM scenarios s
+                WHERE s.desired <> 'deleted' AND ",
+            $condition,
+            " ORDER BY s.id DESC LIMIT $3),
+             sums AS (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM sizes)
+             SELECT (SELECT count(*) FROM sizes) AS found, ",
+            whole_scenario!(),
+            "WHERE s.id IN (SELECT id FROM sums WHERE total <= $4 OR total = bytes) ORDER BY s.id DESC"
+        )
+    };
+}
+
+const BY_ID: &str = select_scenario!("WHERE s.id = $1");
+const VISIBLE_BY_ID: &str = select_scenario!("WHERE s.id = $1 AND s.desired <> 'deleted'");
+const BY_IDEMPOTENCY_KEY: &str = select_scenario!("WHERE s.idempotency_key = $1");
+const PURGED_BY_IDEMPOTENCY_KEY: &str =
+    "SELECT id, idempotency_request FROM deleted_scenarios WHERE idempotency_key = $1";
+const IS_PURGED: &str = "SELECT EXISTS (SELECT 1 FROM deleted_scenarios WHERE id = $1)";
+const PAGE: &str = page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL)");
+/// A statement of its own: a plan that serves both could not use the index of names.
+pub(in super::super) const PAGE_OF_NAME: &str =
+    page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL) AND s.name = $5");
+/// Alone: the statement behind it sees what this one has waited for.
+const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", lock!(update));
+const INSERT: &str = "
+    INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
+                           state, traceparent, created_at, updated_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', 'pending', $9, $10, $10)
+    ON CONFLICT (idempotency_key) DO NOTHING";
+const INSERT_ARTIFACTS: &str = "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) ";
+const SET_DESIRED: &str = "UPDATE scenarios SET desired = $2, updated_at = $3 WHERE id = $1";
+const MOVE: &str = "UPDATE scenarios SET state = $2, reason = $3, updated_at = $4 WHERE id = $1";
+
+pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
+    let mut tx = db.write().await?;
+    let now = now_us(&mut tx).await?;
+    let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
+    let inserted = sqlx::query(INSERT)
+        .bind(key(new.id.0))
+        .bind(new.idempotency.as_ref().map(|i| &i.key))
+        .bind(new.idempotency.as_ref().map(|i| i.request.as_str()))
+        .bind(&new.spec.name)
+        .bind(to_json(&new.spec)?)
+        .bind(to_json(&new.resolved)?)
+        .bind(placement)
+        .bind(new.resolved.memory_mib.map(i64::from))
+        .bind(&new.traceparent)
+        .bind(now)
+        .execute(&mut *tx)
+        .await?;
+    if let (Some(idempotency), 0) = (&new.idempotency, inserted.rows_affected()) {
+        // The insert has waited for the one before, so it is committed by now.
+        return created_before(&mut tx, idempotency).await?.ok_or_else(|| gone(new.id));
+    }
+    // After the insert, which has waited for a purge that frees the key and remembers it.
+    if let Some(idempotency) = &new.idempotency
+        && let Some(purged) = purged_before(&mut tx, idempotency).await?
+    {
+        return Ok(purged);
+    }
+    db.admit()?;
+    insert_artifacts(&mut tx, new).await?;
+    let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
+    history::add(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
+    outbox::put(&mut tx, new.id, changed(new.id), new.traceparent.clone(), now).await?;
+    let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(Created::New(record))
+}
+
+async fn insert_artifacts(conn: &mut Conn, new: &NewScenario) -> Result<()> {
+    let mut insert = QueryBuilder::<Db>::new(INSERT_ARTIFACTS);
+    insert.push_values(artifacts(&new.resolved), |mut row, (kind, name, version)| {
+        row.push_bind(kind.as_str()).push_bind(name).push_bind(version).push_bind(key(new.id.0));
+    });
+    insert.push(" ON CONFLICT DO NOTHING").build().execute(conn).await?;
+    Ok(())
+}
+
+pub(super) async fn created_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *conn).await?;
+    let Some(row) = known else { return purged_before(conn, idempotency).await };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::repeated(record(&row)?) } else { Created::KeyReused }))
+}
+
+/// The same of a scenario that is purged.
+async fn purged_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {
+    let purged = sqlx::query(PURGED_BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(conn).await?;
+    let Some(row) = purged else { return Ok(None) };
+    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
+    Ok(Some(if is_same { Created::Deleted(ScenarioId(identity(&row, "id")?)) } else { Created::KeyReused }))
+}
+
+pub(super) async fn is_purged(db: &Database, id: ScenarioId) -> Result<bool> {
+    Ok(sqlx::query_scalar(IS_PURGED).bind(key(id.0)).fetch_one(db.reader()).await?)
+}
+
+pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(VISIBLE_BY_ID).bind(key(id.0)).fetch_optional(db.reader()).await?;
+    row.as_ref().map(record).transpose()
+}
+
+pub(super) async fn page(
+    db: &Database,
+    filter: ScenarioFilter,
+    after: Option<ScenarioId>,
+    limit: Limit,
+) -> Result<Rows<ScenarioRecord>> {
+    let query = sqlx::query(if filter.name.is_some() { PAGE_OF_NAME } else { PAGE });
+    let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| key(id.0)));
+    let query = query.bind(one_more(limit)).bind(signed(limit.bytes));
+    let query = match &filter.name {
+        Some(name) => query.bind(name),
+        None => query,
+    };
+    part(&query.fetch_all(db.reader()).await?, limit, record)
+}
+
+pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
+    let mut tx = db.write().await?;
+    let Some((before, traceparent)) = lock(&mut tx, id).await? else { return Ok(None) };
+    let change = writes::set_desired(before.desired, before.state, desired);
+    if desired == Desired::Running && change != DesiredChange::default() {
+        // What runs brings results.
+        db.admit()?;
+    }
+    let at = Moment { now: now_us(&mut tx).await?, most: db.history_lines };
+    if change.is_new {
+        sqlx::query(SET_DESIRED).bind(key(id.0)).bind(desired.as_str()).bind(at.now).execute(&mut *tx).await?;
+    }
+    let ScenarioRecord { state, generation, .. } = before;
+    let line = Line { from: Some(state), to: state, desired, generation, reason: None };
+    if change.restarts {
+        move_state(&mut tx, id, at, Line { to: ScenarioState::Pending, ..line }).await?;
+    } else if change.is_new {
+        history::add(&mut tx, id, at, line).await?;
+    }
+    outbox::put(&mut tx, id, changed(id), traceparent, at.now).await?;
+    let after = read(&mut tx, id).await?;
+    tx.commit().await?;
+    db.outbox.notify_one();
+    Ok(after)
+}
+
+/// The scenario and the trace it belongs to. Nobody else changes it until the commit.
+pub(super) async fn lock(conn: &mut Conn, id: ScenarioId) -> Result<Option<(ScenarioRecord, Option<String>)>> {
+    let Some(traceparent) = sqlx::query_scalar(LOCK).bind(key(id.0)).fetch_optional(&mut *conn).await? else {
+        return Ok(None);
+    };
+    Ok(read(conn, id).await?.map(|scenario| (scenario, traceparent)))
+}
+
+/// The scenario, deleted or not, as this transaction sees it.
+async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+    let row = sqlx::query(BY_ID).bind(key(id.0)).fetch_optional(conn).await?;
+    row.as_ref().map(record).transpose()
+}
+
+fn changed(scenario_id: ScenarioId) -> Message {
+    Message::ScenarioChanged { scenario_id }
+}
+
+fn record(row: &Row) -> Result<ScenarioRecord> {
+    let worker = row.col::<Option<Generation>>("worker_generation")?.map(|generation| worker(row, generation));
+    Ok(ScenarioRecord {
+        id: ScenarioId(identity(row, "id")?),
+        created_at: row.time("created_at")?,
+        updated_at: row.time("updated_at")?,
+        spec: row.json("spec")?,
+        resolved: row.json("resolved")?,
+        revision: row.col("revision")?,
+        desired: row.parsed("desired")?,
+        state: row.parsed("state")?,
+        reason: row.json_opt("reason")?,
+        generation: row.col("generation")?,
+        stored: row.stored()?,
+        worker: worker.transpose()?,
+    })
+}
+
+fn worker(row: &Row, generation: Generation) -> Result<WorkerRecord> {
+    Ok(WorkerRecord {
+        generation,
+        runner_id: RunnerId(row.col("runner_id")?),
+        incarnation: Incarnation(identity(row, "incarnation")?),
+        state: row.parsed("worker_state")?,
+        status: row.json_opt("status")?,
+    })
+}
+
+/// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
+/// `line.from` in this transaction.
+pub(super) async fn move_state(conn: &mut Conn, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
+    if let Some(from) = line.from {
+        from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
+    }
+    set_state(conn, id, at.now, line).await?;
+    history::add(conn, id, at, line).await
+}
+
+/// State and reason, without history: for a new reason of the same kind.
+pub(super) async fn set_state(conn: &mut Conn, id: ScenarioId, now: i64, line: Line<'_>) -> Result<()> {
+    let reason = line.reason.map(to_json).transpose()?;
+    sqlx::query(MOVE).bind(key(id.0)).bind(line.to.as_str()).bind(reason).bind(now).execute(conn).await?;
+    Ok(())
+}
+
+fn gone(id: ScenarioId) -> StoreError {
+    StoreError::Corrupt(format!("scenario {id} vanished within a transaction"))
+}
