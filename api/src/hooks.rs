@@ -4,10 +4,9 @@
 //! schema is a stranger's data as well, and a small one can take for ever to evaluate. A plugin's word about a
 //! configuration it accepted is remembered, because neither of the two can change.
 
-use std::{
-    collections::{HashMap, HashSet, hash_map::Entry},
-    sync::{Mutex, PoisonError},
-};
+use std::collections::{HashMap, HashSet, hash_map::Entry};
+
+use parking_lot::Mutex;
 
 use framehook_core::{
     artifact::{ArtifactKind, Manifest, PluginManifest},
@@ -120,11 +119,11 @@ const MAX_REMEMBERED: usize = 4096;
 
 impl AcceptedConfigs {
     fn contains(&self, pair: &(Digest, Digest)) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(pair)
+        self.0.lock().contains(pair)
     }
 
     fn insert(&self, pair: (Digest, Digest)) {
-        let mut pairs = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut pairs = self.0.lock();
         if pairs.len() >= MAX_REMEMBERED {
             pairs.clear();
         }

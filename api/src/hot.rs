@@ -7,9 +7,10 @@
 use std::{
     collections::HashMap,
     future::Future,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use axum::{
     http::header,
@@ -45,7 +46,7 @@ impl Hot {
     /// From now on readers here see the scenario as it is.
     pub(crate) fn changed(&self, id: ScenarioId) {
         if self.cache.is_some() {
-            let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut changed = self.changed.lock();
             changed.retain(|_, at| at.elapsed() <= FRESH);
             changed.insert(id, Instant::now());
         }
@@ -92,7 +93,7 @@ impl Hot {
     }
 
     fn was_changed(&self, id: ScenarioId) -> bool {
-        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        let changed = self.changed.lock();
         changed.get(&id).is_some_and(|at| at.elapsed() <= FRESH)
     }
 }

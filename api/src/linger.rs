@@ -4,10 +4,9 @@
 //! why. One that asked first (`Expect: 100-continue`, as curl does for large files) sends nothing after a refusal, so
 //! nothing is read from it.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -30,7 +29,7 @@ pub(crate) async fn linger(request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
     let rest = Arc::new(Mutex::new(body.into_data_stream()));
     let handed = Arc::clone(&rest);
-    let handed = stream::poll_fn(move |cx| lock(&handed).poll_next_unpin(cx));
+    let handed = stream::poll_fn(move |cx| handed.lock().poll_next_unpin(cx));
     let response = next.run(Request::from_parts(parts, Body::from_stream(handed))).await;
     // One that was too slow would be waited for again.
     if response.status().is_client_error() && response.status() != StatusCode::REQUEST_TIMEOUT {
@@ -42,14 +41,10 @@ pub(crate) async fn linger(request: Request, next: Next) -> Response {
 
 async fn drain(rest: &Mutex<BodyDataStream>) {
     let mut read = 0;
-    while let Some(Ok(chunk)) = stream::poll_fn(|cx| lock(rest).poll_next_unpin(cx)).next().await {
+    while let Some(Ok(chunk)) = stream::poll_fn(|cx| rest.lock().poll_next_unpin(cx)).next().await {
         read += chunk.len();
         if read > MAX_BYTES {
             return;
         }
     }
-}
-
-fn lock(rest: &Mutex<BodyDataStream>) -> std::sync::MutexGuard<'_, BodyDataStream> {
-    rest.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -3,11 +3,9 @@
 //! Counters belong to the process and are kept here; what the store and the bus know is read at the time of the scrape
 //! (`operation.rs`), so that a stalled service shows as a growing lag and not as a gauge that nobody updates.
 
-use std::{
-    collections::BTreeMap,
-    sync::{LazyLock, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
+
+use parking_lot::Mutex;
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -124,14 +122,14 @@ impl Metrics {
     }
 
     pub(crate) fn inbox_at(&self, partition: i32, next: i64) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).insert(partition, next);
+        self.inbox.lock().insert(partition, next);
     }
 
     pub(crate) fn inbox_left(&self, partition: i32) {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).remove(&partition);
+        self.inbox.lock().remove(&partition);
     }
 
     pub(crate) fn inbox_positions(&self) -> BTreeMap<i32, i64> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.inbox.lock().clone()
     }
 }

@@ -7,11 +7,9 @@
 //!
 //! A client is an address: behind a balancer all are one, and share what one may have.
 
-use std::{
-    net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use tokio::{
     sync::{Notify, Semaphore, oneshot},
@@ -141,7 +139,7 @@ impl Queue {
 
 impl Shared {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 }
 

@@ -7,9 +7,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use framehook_core::ids::ScenarioId;
 
@@ -36,7 +37,7 @@ impl Wishes {
     /// # Errors
     /// When there were too many: how long to wait for the next.
     pub(crate) fn admit(&self, id: ScenarioId, now: Instant) -> Result<(), Duration> {
-        let mut all = self.paid.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut all = self.paid.lock();
         if all.len() >= MAX_SCENARIOS {
             all.retain(|_, paid| *paid > now);
             if all.len() >= MAX_SCENARIOS {
@@ -89,6 +90,6 @@ mod tests {
         for _ in 0..2 * MAX_SCENARIOS {
             assert!(wishes.admit(ScenarioId::generate(), start).is_ok());
         }
-        assert!(wishes.paid.lock().unwrap().len() <= MAX_SCENARIOS);
+        assert!(wishes.paid.lock().len() <= MAX_SCENARIOS);
     }
 }

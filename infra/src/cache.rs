@@ -4,10 +4,9 @@
 //! a caller some milliseconds at most, and soon not even these. A value comes back with the time at which what it holds
 //! was read, so that a write that Redis executes late, or a file that it restores, makes nothing younger than it is.
 
-use std::{
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use jiff::Timestamp;
 use redis::{
@@ -85,7 +84,7 @@ impl Cache {
 
     async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, Unavailable> {
         let mut connection = {
-            let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let state = self.state.lock();
             if state.paused_until.is_some_and(|until| Instant::now() < until) {
                 return Err(Unavailable);
             }
@@ -104,14 +103,14 @@ impl Cache {
     }
 
     fn resume(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.paused_until.take().is_some() {
             tracing::info!("the cache answers again");
         }
     }
 
     fn pause(&self, why: &str) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         if state.paused_until.replace(Instant::now() + PAUSE).is_none() {
             tracing::warn!("the cache is not asked until it answers again: {why}");
         }

@@ -1,10 +1,9 @@
 //! The metrics of this process. Each service registers its own; whoever answers `/metrics` shows all of them, so that a process
 //! tells of what it does and of nothing else.
 
-use std::{
-    fmt,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::{fmt, sync::LazyLock};
+
+use parking_lot::Mutex;
 
 use prometheus_client::{encoding::text, registry::Registry};
 
@@ -18,7 +17,7 @@ pub fn registry() -> Registry {
 
 /// Adds the metrics of a service, once in the life of the process.
 pub fn register(add: impl FnOnce(&mut Registry)) {
-    add(&mut REGISTRY.lock().unwrap_or_else(PoisonError::into_inner));
+    add(&mut REGISTRY.lock());
 }
 
 /// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text format.
@@ -27,7 +26,7 @@ pub fn register(add: impl FnOnce(&mut Registry)) {
 /// When a metric cannot be written as text.
 pub fn encode(now: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
-    text::encode_registry(&mut text, &REGISTRY.lock().unwrap_or_else(PoisonError::into_inner))?;
+    text::encode_registry(&mut text, &REGISTRY.lock())?;
     text::encode(&mut text, now)?;
     Ok(text)
 }

@@ -6,9 +6,10 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
+
+use parking_lot::Mutex;
 
 use rustix::fs::statvfs;
 
@@ -97,7 +98,7 @@ impl Disk {
         if self.reserve == Reserve::NONE {
             return Ok(());
         }
-        let mut look = self.look.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut look = self.look.lock();
         let is_fresh = look.at.is_some_and(|at| at.elapsed() < LOOK);
         let has_room = |look: &Look| look.free >= look.reserve.saturating_add(bytes);
         if !is_fresh || !has_room(&look) {

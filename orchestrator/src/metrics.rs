@@ -3,10 +3,9 @@
 //! Ages are looked up at the time of the scrape, so that a leader that hangs shows as a growing age
 //! and not as a gauge that nobody sets. Who does not lead is late with nothing: both ages are 0.
 
-use std::{
-    fmt,
-    sync::{LazyLock, Mutex, PoisonError},
-};
+use std::{fmt, sync::LazyLock};
+
+use parking_lot::Mutex;
 
 use prometheus_client::{
     collector::Collector,
@@ -66,7 +65,7 @@ impl Metrics {
     }
 
     fn set(&self, change: impl FnOnce(&mut Since)) {
-        change(&mut self.since.lock().unwrap_or_else(PoisonError::into_inner));
+        change(&mut self.since.lock());
     }
 }
 
@@ -75,7 +74,7 @@ struct Ages;
 
 impl Collector for Ages {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Since { heard, scanned } = *global().since.lock().unwrap_or_else(PoisonError::into_inner);
+        let Since { heard, scanned } = *global().since.lock();
         let ages = [
             ("heartbeat_lag", "How long ago the leader last knew that it had read every heartbeat.", heard),
             ("scan_age", "How long ago the leader last compared what runs with what is desired.", scanned),

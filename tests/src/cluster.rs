@@ -9,7 +9,6 @@ use std::{
     ops::Deref,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
-    sync::MutexGuard,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use framehook_core::{
     message::{Layout, Topic},
     prediction::{Detection, Prediction},
 };
+use parking_lot::MutexGuard;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;

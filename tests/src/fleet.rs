@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
@@ -20,6 +20,7 @@ use framehook_core::{
     message::{Envelope, Message, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
 };
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _},
@@ -76,7 +77,7 @@ impl Fleet {
     /// What it was told so far.
     #[must_use]
     pub fn seen(&self) -> Seen {
-        lock(&self.seen).clone()
+        self.seen.lock().clone()
     }
 }
 
@@ -87,10 +88,6 @@ impl Drop for Fleet {
             thread.join().ok();
         }
     }
-}
-
-fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
-    seen.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Runner {
@@ -287,7 +284,7 @@ impl Stage {
         };
         let n = *self.by_incarnation.get(&incarnation)?;
         let runner = &mut self.runners[n];
-        let mut seen = lock(&self.seen);
+        let mut seen = self.seen.lock();
         let (verdict, phase) = if is_stop {
             seen.stops += 1;
             (runner.fences.stop(scenario, generation), WorkerPhase::Stopped)

@@ -6,9 +6,10 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -28,7 +29,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 /// Waits until no other platform of this test process runs.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     // A test that failed while it held this says nothing about the next.
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+    ALONE.lock()
 }
 
 /// A running platform. Dropping it ends its processes; the folder of its logs goes with it.

@@ -5,10 +5,12 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     thread::{self, JoinHandle},
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use framehook_core::{
     ids::{Generation, ScenarioId},
@@ -77,7 +79,7 @@ impl Witness {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.lock()
     }
 }
 
@@ -99,7 +101,7 @@ fn watch(seen: &Mutex<Seen>, url: &str) {
             session = None;
         }
         {
-            let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut seen = seen.lock();
             if seen.stop {
                 return;
             }

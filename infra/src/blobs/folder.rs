@@ -12,9 +12,10 @@ use std::{
     fs::{self, TryLockError},
     io::{self, Read as _},
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use framehook_core::ids::Digest;
 use sha2::{Digest as _, Sha256};
@@ -184,7 +185,7 @@ impl Folder {
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 
     /// As if a blob had not been asked for since.

@@ -5,10 +5,9 @@
 //! records or questions fail, is replaced by a new one: what the old one may still deliver comes twice or late, which readers
 //! are made for.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 
 use rdkafka::{
     ClientConfig,
@@ -86,7 +85,7 @@ impl Publisher {
     }
 
     pub(super) fn producer(&self) -> Producer {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner).producer.clone()
+        self.current.lock().producer.clone()
     }
 
     pub(super) async fn publish(&self, topic: &str, records: &[Outgoing<'_>]) -> Result<()> {
@@ -123,7 +122,7 @@ impl Publisher {
         use RDKafkaErrorCode as Code;
         let fatal = failed.client().fatal_error();
         let is_records_own = matches!(error.rdkafka_error_code(), Some(Code::MessageSizeTooLarge | Code::QueueFull));
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.current.lock();
         let is_new = current.made_at.elapsed() < REQUEST_TIMEOUT;
         if !Arc::ptr_eq(&current.producer, failed) || fatal.is_none() && (is_records_own || is_new) {
             return;

@@ -7,9 +7,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
+
+use parking_lot::Mutex;
 
 use framehook_core::message::Topic;
 use rdkafka::{
@@ -62,13 +64,7 @@ pub(super) fn config(cluster: &Cluster, group: &str) -> ClientConfig {
 
 /// What a group's protocol changed and nobody was told yet.
 #[derive(Default)]
-pub(super) struct Changes(Mutex<VecDeque<Result<Fetched>>>);
-
-impl Changes {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Result<Fetched>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
+pub(super) struct Changes(pub(super) Mutex<VecDeque<Result<Fetched>>>);
 
 impl ClientContext for Changes {
     fn error(&self, error: KafkaError, reason: &str) {
@@ -91,7 +87,7 @@ impl ConsumerContext for Changes {
         } else {
             (consumer.incremental_unassign(partitions), Fetched::Revoked(numbers))
         };
-        self.lock().push_back(outcome.map(|()| change).map_err(BusError::from));
+        self.0.lock().push_back(outcome.map(|()| change).map_err(BusError::from));
     }
 }
 
@@ -199,17 +195,17 @@ impl Reader {
     }
 
     pub(super) fn has_changes(&self) -> bool {
-        !self.consumer.context().lock().is_empty()
+        !self.consumer.context().0.lock().is_empty()
     }
 
     /// Whether this partition will be taken away by a change that is still to be told.
     pub(super) fn is_leaving(&self, partition: i32) -> bool {
-        let changes = self.consumer.context().lock();
+        let changes = self.consumer.context().0.lock();
         changes.iter().any(|change| matches!(change, Ok(Fetched::Revoked(gone)) if gone.contains(&partition)))
     }
 
     pub(super) fn take_change(&mut self) -> Option<Result<Fetched>> {
-        self.consumer.context().lock().pop_front()
+        self.consumer.context().0.lock().pop_front()
     }
 
     /// The next record that is here already; none once there is a change to be told, which comes first.
@@ -227,7 +223,7 @@ impl Reader {
             let Some(next) = self.positions.get_mut(&partition) else { continue };
             if offset < *next {
                 // The broker said that the log ends before that, so librdkafka began at its beginning.
-                self.consumer.context().lock().push_back(Ok(Fetched::Anew { partition, begin: offset }));
+                self.consumer.context().0.lock().push_back(Ok(Fetched::Anew { partition, begin: offset }));
                 drop(record);
                 self.displace(partition);
                 break;

@@ -7,9 +7,11 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Instant,
 };
+
+use parking_lot::Mutex;
 
 use async_trait::async_trait;
 use framehook_core::message::Topic;
@@ -133,7 +135,7 @@ impl Bus for EmbeddedBus {
     }
 
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>> {
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = self.groups.lock();
         let turn = groups.entry((group.to_owned(), topic)).or_insert_with(|| Arc::new(Semaphore::new(1)));
         Ok(Box::new(Member { log: Arc::clone(&self.log), topic, turn: Arc::clone(turn), permit: None, cursor: None }))
     }
