@@ -121,7 +121,7 @@ impl Inbox<'_> {
                     partitions.into_iter().for_each(|partition| metrics::global().inbox_left(partition));
                 }
                 Fetched::Records { partition, records } => self.take(partition, records).await?,
-                Fetched::Anew { partition, begin } => self.begin_anew(partition, begin).await?,
+                Fetched::LogReset { partition, begin } => self.begin_anew(partition, begin).await?,
             }
             backoff.reset();
         }

@@ -63,8 +63,8 @@ impl Hearing {
     /// the other half of a lease a
     /// runner that is well tells of itself ten times.
     #[must_use]
-    pub fn is_gap(&self, answered_us: i64, runner_term: Duration) -> bool {
-        answered_us.saturating_sub(self.until_us) > micros(runner_term / 2)
+    pub fn is_gap(&self, answered_us: i64, runner_lease_time: Duration) -> bool {
+        answered_us.saturating_sub(self.until_us) > micros(runner_lease_time / 2)
     }
 
     /// Everything that the bus had at `asked_us` is recorded.
@@ -149,14 +149,14 @@ mod tests {
 
     #[test]
     fn only_a_long_jump_is_a_gap_and_time_never_goes_back() {
-        let term = Duration::from_secs(10);
+        let lease_time = Duration::from_secs(10);
         let mut hearing = Hearing::since(100 * SECOND);
-        assert!(!hearing.is_gap(105 * SECOND, term));
-        assert!(hearing.is_gap(105 * SECOND + 1, term));
+        assert!(!hearing.is_gap(105 * SECOND, lease_time));
+        assert!(hearing.is_gap(105 * SECOND + 1, lease_time));
         hearing.advance(103 * SECOND);
         hearing.advance(101 * SECOND);
         assert_eq!(hearing.until_us(), 103 * SECOND);
-        assert!(!hearing.is_gap(108 * SECOND, term) && !hearing.is_gap(0, term));
+        assert!(!hearing.is_gap(108 * SECOND, lease_time) && !hearing.is_gap(0, lease_time));
     }
 
     #[test]

@@ -66,8 +66,8 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
 }
 
 /// The end of a term that begins now.
-pub(crate) fn later(now: i64, term: Duration) -> i64 {
-    now.saturating_add(i64::try_from(term.as_micros()).unwrap_or(i64::MAX))
+pub(crate) fn later(now: i64, lease_time: Duration) -> i64 {
+    now.saturating_add(i64::try_from(lease_time.as_micros()).unwrap_or(i64::MAX))
 }
 
 /// The furthest frame of each scenario in the batch, readable or not.

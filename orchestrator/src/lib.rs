@@ -41,10 +41,10 @@ pub struct OrchestratorConfig {
     /// Who holds the lease: a new one for each process.
     pub holder: Uuid,
     /// How long a leader that is not heard of keeps the lease. Two terms are the longest take-over.
-    pub term: Duration,
+    pub lease_time: Duration,
     /// How long a runner that is not heard of keeps its workers: ten missed heartbeats and more, so
     /// that a busy machine is not taken for a dead one.
-    pub runner_term: Duration,
+    pub runner_lease_time: Duration,
     /// How often the world is looked at when nothing is heard.
     pub scan: Duration,
     /// How often what nobody needs any more is removed, and how old it is by then.
@@ -59,8 +59,8 @@ impl Default for OrchestratorConfig {
     fn default() -> Self {
         Self {
             holder: Uuid::now_v7(),
-            term: Duration::from_secs(5),
-            runner_term: Duration::from_secs(10),
+            lease_time: Duration::from_secs(5),
+            runner_lease_time: Duration::from_secs(10),
             scan: Duration::from_secs(1),
             trim: Duration::from_secs(3600),
             keep: Keep::default(),
@@ -86,7 +86,7 @@ pub async fn run(config: OrchestratorConfig, store: Arc<dyn Orchestration>, bus:
     let orchestrator = Orchestrator { config, store, bus };
     metrics::global().stands_by();
     // A third of a term leaves two more tries before the lease ends.
-    let retry = orchestrator.config.term / 3;
+    let retry = orchestrator.config.lease_time / 3;
     while !cancel.is_cancelled() {
         match orchestrator.lead().await {
             Ok(Some((epoch, since_us))) => {
@@ -126,8 +126,8 @@ impl Orchestrator {
     /// fresh one: heartbeats were missed since the last, so each runner gets a whole lease.
     async fn lead(&self) -> Result<Option<(Epoch, i64)>, StoreError> {
         let since_us = self.store.now_us().await?;
-        let OrchestratorConfig { holder, term, runner_term, .. } = self.config;
-        let epoch = self.store.lead(holder, true, term, runner_term).await?;
+        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.config;
+        let epoch = self.store.lead(holder, true, lease_time, runner_lease_time).await?;
         Ok(epoch.map(|epoch| (epoch, since_us)))
     }
 
@@ -146,7 +146,7 @@ impl Orchestrator {
 
     async fn follow(&self, lease: &Lease<'_>, since_us: i64) -> Result<std::convert::Infallible, TermEnd> {
         let mut answers = noted::Answers::default();
-        let mut listener = Listener::open(&self.store, &self.bus, since_us, self.config.runner_term).await?;
+        let mut listener = Listener::open(&self.store, &self.bus, since_us, self.config.runner_lease_time).await?;
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
         let mut scan = interval(self.config.scan);
         let mut trim = interval(self.config.trim);
@@ -210,13 +210,13 @@ impl Lease<'_> {
 
     /// Returns only when the lease is lost.
     async fn renew(&self) -> Result<std::convert::Infallible, TermEnd> {
-        let OrchestratorConfig { holder, term, runner_term, .. } = self.orchestrator.config;
-        let mut ticks = interval(term / 3);
+        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.orchestrator.config;
+        let mut ticks = interval(lease_time / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let epoch = self.epoch.lock().await;
-            if self.orchestrator.store.lead(holder, false, term, runner_term).await? != Some(*epoch) {
+            if self.orchestrator.store.lead(holder, false, lease_time, runner_lease_time).await? != Some(*epoch) {
                 return Err(TermEnd::Deposed);
             }
         }
@@ -224,9 +224,10 @@ impl Lease<'_> {
 
     /// Every runner gets a whole lease, under a new epoch.
     async fn extend_runners(&self) -> Result<Epoch, TermEnd> {
-        let OrchestratorConfig { holder, term, runner_term, .. } = self.orchestrator.config;
+        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.orchestrator.config;
         let mut epoch = self.epoch.lock().await;
-        *epoch = self.orchestrator.store.lead(holder, true, term, runner_term).await?.ok_or(TermEnd::Deposed)?;
+        *epoch =
+            self.orchestrator.store.lead(holder, true, lease_time, runner_lease_time).await?.ok_or(TermEnd::Deposed)?;
         Ok(*epoch)
     }
 }

@@ -34,12 +34,12 @@ const MAX_RECORDS: usize = 1024;
 pub(crate) struct Listener {
     store: Arc<dyn Orchestration>,
     bus: SharedBus,
-    runner_term: Duration,
+    runner_lease_time: Duration,
     tail: Box<dyn Tail>,
     pub(crate) hearing: Hearing,
     question: Option<AbortOnDropHandle<Option<Asked>>>,
     asked: Option<Asked>,
-    lives: Lives,
+    duplicates: DuplicateRunners,
 }
 
 /// Where the heartbeats ended.
@@ -58,17 +58,17 @@ impl Listener {
         store: &Arc<dyn Orchestration>,
         bus: &SharedBus,
         since_us: i64,
-        runner_term: Duration,
+        runner_lease_time: Duration,
     ) -> Result<Self, TermEnd> {
         Ok(Self {
             store: store.clone(),
             bus: bus.clone(),
-            runner_term,
+            runner_lease_time,
             tail: bus.tail(Topic::RunnerStatus).await?,
             hearing: Hearing::since(since_us),
             question: None,
             asked: None,
-            lives: Lives::default(),
+            duplicates: DuplicateRunners::default(),
         })
     }
 
@@ -100,10 +100,10 @@ impl Listener {
     /// Records what [`Self::next`] gave, and concludes how far it is heard.
     pub(crate) async fn record(&mut self, lease: &Lease<'_>, records: &[Delivered]) -> Result<(), TermEnd> {
         let heartbeats: Vec<_> = records.iter().filter_map(heartbeat).collect();
-        heartbeats.iter().for_each(|heartbeat| self.lives.notice(heartbeat));
+        heartbeats.iter().for_each(|heartbeat| self.duplicates.notice(heartbeat));
         if !heartbeats.is_empty() {
             let (epoch, after) = (lease.epoch().await, self.hearing.until_us());
-            let recorded = self.store.record_heartbeats(epoch, &heartbeats, after, self.runner_term).await?;
+            let recorded = self.store.record_heartbeats(epoch, &heartbeats, after, self.runner_lease_time).await?;
             if recorded == Fenced::NotLeader {
                 return Err(TermEnd::Deposed);
             }
@@ -112,7 +112,7 @@ impl Listener {
         else {
             return Ok(());
         };
-        if self.hearing.is_gap(answered_us, self.runner_term) {
+        if self.hearing.is_gap(answered_us, self.runner_lease_time) {
             let epoch = lease.extend_runners().await?;
             let late = Duration::from_micros(answered_us.abs_diff(self.hearing.until_us()));
             info!("not every heartbeat could be heard for {late:?}: leading on from epoch={epoch}");
@@ -153,13 +153,13 @@ fn heartbeat(record: &Delivered) -> Option<RunnerStatus> {
 
 /// Notices two runners of one name: of these only the newer gets work, and neither knows.
 #[derive(Default)]
-struct Lives {
+struct DuplicateRunners {
     newest: HashMap<RunnerId, Incarnation>,
     /// Told of.
     older: HashSet<Incarnation>,
 }
 
-impl Lives {
+impl DuplicateRunners {
     fn notice(&mut self, status: &RunnerStatus) {
         let RunnerStatus { runner_id, incarnation, .. } = status;
         let newest = self.newest.entry(runner_id.clone()).or_insert(*incarnation);

@@ -168,8 +168,8 @@ impl World {
         let Some(Question { asked, answered: Some(answered), unread: 0 }) = self.question else { return };
         self.question = None;
         let mut hearing = Hearing::since(self.heard_until);
-        let term = Duration::from_micros(TERM.cast_unsigned());
-        if without.has(Guard::LeaseAfterGap) && hearing.is_gap(answered, term) {
+        let lease_time = Duration::from_micros(TERM.cast_unsigned());
+        if without.has(Guard::LeaseAfterGap) && hearing.is_gap(answered, lease_time) {
             self.expires = self.expires.max(self.now + TERM);
         }
         hearing.advance(asked);

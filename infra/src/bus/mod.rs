@@ -111,5 +111,5 @@ pub enum Fetched {
     Records { partition: i32, records: Vec<Delivered> },
     /// The log of this partition is another one, which ends before where it was read: the broker has lost what it had. It
     /// begins at `begin`; seek, until then nothing of it is delivered.
-    Anew { partition: i32, begin: i64 },
+    LogReset { partition: i32, begin: i64 },
 }

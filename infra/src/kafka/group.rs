@@ -54,12 +54,12 @@ impl Member {
             Fetched::Revoked(gone) => {
                 for partition in gone {
                     self.assigned.remove(partition);
-                    self.reader.displace(*partition);
+                    self.reader.clear_position(*partition);
                 }
                 self.held.take_if(|record| gone.contains(&record.partition));
                 gone.is_empty()
             }
-            Fetched::Anew { partition, .. } => {
+            Fetched::LogReset { partition, .. } => {
                 self.held.take_if(|record| record.partition == *partition);
                 false
             }
@@ -112,7 +112,7 @@ impl Subscription for Member {
         self.held.take_if(|record| record.partition == partition);
         if self.reader.is_leaving(partition) {
             // Told next; until then nothing of it is given.
-            self.reader.displace(partition);
+            self.reader.clear_position(partition);
             return Ok(());
         }
         self.reader.seek(partition, offset).await

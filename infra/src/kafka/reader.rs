@@ -165,13 +165,13 @@ impl Reader {
         self.quiet = Quiet::new();
     }
 
-    pub(super) fn displace(&mut self, partition: i32) {
+    pub(super) fn clear_position(&mut self, partition: i32) {
         self.positions.remove(&partition);
     }
 
     /// Moves a partition that the consumer has. When this fails or is dropped, nothing of it is given until the next seek.
     pub(super) async fn seek(&mut self, partition: i32, offset: i64) -> Result<()> {
-        self.displace(partition);
+        self.clear_position(partition);
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         loop {
             let (consumer, topic) = (Arc::clone(&self.consumer), self.name.clone());
@@ -223,9 +223,9 @@ impl Reader {
             let Some(next) = self.positions.get_mut(&partition) else { continue };
             if offset < *next {
                 // The broker said that the log ends before that, so librdkafka began at its beginning.
-                self.consumer.context().0.lock().push_back(Ok(Fetched::Anew { partition, begin: offset }));
+                self.consumer.context().0.lock().push_back(Ok(Fetched::LogReset { partition, begin: offset }));
                 drop(record);
-                self.displace(partition);
+                self.clear_position(partition);
                 break;
             }
             if offset > *next {

@@ -77,7 +77,7 @@ impl KafkaTail {
             }
             match self.reader.take_change().transpose()? {
                 // Everything in another log is from after it was opened; what it was told by is told again.
-                Some(Fetched::Anew { partition, begin }) => {
+                Some(Fetched::LogReset { partition, begin }) => {
                     tracing::warn!(topic = self.topic.name(), partition, "the log is another one: following it");
                     self.reader.place(partition, begin + 1);
                 }

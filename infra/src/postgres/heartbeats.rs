@@ -38,7 +38,7 @@ pub(super) async fn record(
     conn: &mut PgConnection,
     mut told: Vec<&RunnerStatus>,
     arrived_after_us: i64,
-    term: Duration,
+    lease_time: Duration,
 ) -> Result<()> {
     // Two lives of one runner, or two heartbeats of one life, are judged one after the other.
     sqlx::query(ONE_AT_A_TIME).execute(&mut *conn).await?;
@@ -48,7 +48,7 @@ pub(super) async fn record(
     let sequences: Vec<_> = told.iter().map(|t| signed(t.sequence)).collect();
     let statuses = told.iter().map(to_json).collect::<Result<Vec<_>>>()?;
     let record = sqlx::query_scalar(HEARTBEATS).bind(incarnations).bind(runners).bind(sequences).bind(statuses);
-    let record = record.bind(later(now, term)).bind(now).bind(arrived_after_us);
+    let record = record.bind(later(now, lease_time)).bind(now).bind(arrived_after_us);
     let news: HashSet<Uuid> = record.fetch_all(&mut *conn).await?.into_iter().collect();
     told.retain(|t| news.contains(&t.incarnation.0));
     worker_statuses(conn, now, &told).await

@@ -72,17 +72,17 @@ pub(super) async fn lead(
     db: &Database,
     holder: Uuid,
     fresh: bool,
-    term: Duration,
-    runner_term: Duration,
+    lease_time: Duration,
+    runner_lease_time: Duration,
 ) -> Result<Option<Epoch>> {
     let mut tx = db.write().await?;
     let lease = lease(&mut tx).await?;
     let now = now_us(&mut tx).await?;
     let Some(granted) = lease.grant(holder, fresh, now) else { return Ok(None) };
-    let take = sqlx::query(TAKE_LEASE).bind(granted.epoch).bind(key(holder)).bind(later(now, term));
+    let take = sqlx::query(TAKE_LEASE).bind(granted.epoch).bind(key(holder)).bind(later(now, lease_time));
     take.execute(&mut *tx).await?;
     if granted.is_new {
-        sqlx::query(EXTEND_RUNNERS).bind(later(now, runner_term)).execute(&mut *tx).await?;
+        sqlx::query(EXTEND_RUNNERS).bind(later(now, runner_lease_time)).execute(&mut *tx).await?;
     }
     tx.commit().await?;
     Ok(Some(granted.epoch))
@@ -111,13 +111,13 @@ pub(super) async fn record_heartbeats(
     epoch: Epoch,
     heartbeats: &[RunnerStatus],
     arrived_after_us: i64,
-    term: Duration,
+    lease_time: Duration,
 ) -> Result<Fenced<()>> {
     let mut tx = db.write().await?;
     if !leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
     }
-    heartbeats::record(&mut tx, newest(heartbeats), arrived_after_us, term).await?;
+    heartbeats::record(&mut tx, newest(heartbeats), arrived_after_us, lease_time).await?;
     tx.commit().await?;
     Ok(Fenced::Done(()))
 }

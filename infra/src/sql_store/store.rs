@@ -122,8 +122,14 @@ impl Results for SqlStore {
 
 #[async_trait]
 impl Orchestration for SqlStore {
-    async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>> {
-        self.0.transact_despite_full(|| orchestrator::lead(&self.0, holder, fresh, term, runner_term)).await
+    async fn lead(
+        &self,
+        holder: Uuid,
+        fresh: bool,
+        lease_time: Duration,
+        runner_lease_time: Duration,
+    ) -> Result<Option<Epoch>> {
+        self.0.transact_despite_full(|| orchestrator::lead(&self.0, holder, fresh, lease_time, runner_lease_time)).await
     }
 
     async fn resign(&self, holder: Uuid) -> Result<()> {
@@ -135,9 +141,9 @@ impl Orchestration for SqlStore {
         epoch: Epoch,
         heartbeats: &[RunnerStatus],
         arrived_after_us: i64,
-        term: Duration,
+        lease_time: Duration,
     ) -> Result<Fenced<()>> {
-        let record = || orchestrator::record_heartbeats(&self.0, epoch, heartbeats, arrived_after_us, term);
+        let record = || orchestrator::record_heartbeats(&self.0, epoch, heartbeats, arrived_after_us, lease_time);
         self.0.transact_despite_full(record).await
     }
 

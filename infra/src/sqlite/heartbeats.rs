@@ -30,7 +30,7 @@ pub(super) async fn record(
     conn: &mut SqliteConnection,
     told: Vec<&RunnerStatus>,
     arrived_after_us: i64,
-    term: Duration,
+    lease_time: Duration,
 ) -> Result<()> {
     let now = clock_us();
     for status in told {
@@ -40,7 +40,7 @@ pub(super) async fn record(
             continue;
         }
         let record = sqlx::query(HEARTBEAT).bind(&incarnation).bind(&status.runner_id.0).bind(sequence);
-        let record = record.bind(to_json(status)?).bind(later(now, term)).bind(now).bind(arrived_after_us);
+        let record = record.bind(to_json(status)?).bind(later(now, lease_time)).bind(now).bind(arrived_after_us);
         record.execute(&mut *conn).await?;
         for worker in &status.workers {
             let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);

@@ -172,9 +172,15 @@ pub trait Results: Send + Sync + 'static {
 #[async_trait]
 pub trait Orchestration: Send + Sync + 'static {
     /// Takes or renews the lease called `orchestrator`. The epoch grows when the holder changes, when the lease had expired, and
-    /// with `fresh` (the first call of a process); then all runner leases are extended by `runner_term`, because nobody could
+    /// with `fresh` (the first call of a process); then all runner leases are extended by `runner_lease_time`, because nobody could
     /// have renewed them meanwhile. `None`: somebody else leads.
-    async fn lead(&self, holder: Uuid, fresh: bool, term: Duration, runner_term: Duration) -> Result<Option<Epoch>>;
+    async fn lead(
+        &self,
+        holder: Uuid,
+        fresh: bool,
+        lease_time: Duration,
+        runner_lease_time: Duration,
+    ) -> Result<Option<Epoch>>;
 
     /// Gives the lease up, so that another takes over at once.
     async fn resign(&self, holder: Uuid) -> Result<()>;
@@ -190,7 +196,7 @@ pub trait Orchestration: Send + Sync + 'static {
         epoch: Epoch,
         heartbeats: &[RunnerStatus],
         arrived_after_us: i64,
-        term: Duration,
+        lease_time: Duration,
     ) -> Result<Fenced<()>>;
 
     /// The clock that all times of leases and orders are of.

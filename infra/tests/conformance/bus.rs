@@ -243,7 +243,7 @@ pub(crate) async fn store_all(
                     member.seek(partition, to).await?;
                 }
             }
-            Fetched::Anew { partition, .. } => panic!("nobody lost the log of {partition}"),
+            Fetched::LogReset { partition, .. } => panic!("nobody lost the log of {partition}"),
         }
         owned.send_replace(next.len());
     }

@@ -132,7 +132,7 @@ async fn follow(member: &mut dyn Subscription, last: &watch::Sender<Option<u32>>
             Fetched::Records { records, .. } => {
                 last.send_replace(records.last().map(number));
             }
-            Fetched::Revoked(_) | Fetched::Anew { .. } => {}
+            Fetched::Revoked(_) | Fetched::LogReset { .. } => {}
         }
     }
 }

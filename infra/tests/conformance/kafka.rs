@@ -288,7 +288,7 @@ async fn reading_begins_at_the_first_record_there_is_from_the_offset_on() {
     // Beyond the end, as after the broker has lost what it had: it says so, and the reader decides.
     member.seek(partition, 12).await.unwrap();
     let anew = timeout(DEADLINE, member.next(10)).await.unwrap().unwrap();
-    assert_eq!(anew, Fetched::Anew { partition, begin: 0 });
+    assert_eq!(anew, Fetched::LogReset { partition, begin: 0 });
     member.seek(partition, 0).await.unwrap();
     bus.publish(Topic::Results, records(10..15)).await.unwrap();
     assert!(fetch(member.as_mut(), 15).await.iter().map(number).eq(0..15));

@@ -21,7 +21,7 @@ use crate::fixtures::{ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, m
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
     let store = backend.store().await;
     let [a, b] = [Uuid::now_v7(), Uuid::now_v7()];
-    let lead = async |holder, fresh, term| store.lead(holder, fresh, term, LONG).await.unwrap();
+    let lead = async |holder, fresh, lease_time| store.lead(holder, fresh, lease_time, LONG).await.unwrap();
     let first = lead(a, true, LONG).await.expect("nobody leads");
     assert_eq!(lead(a, false, LONG).await, Some(first), "a renewal keeps the epoch");
     assert_eq!(lead(b, true, LONG).await, None);
@@ -45,10 +45,10 @@ pub(crate) async fn a_new_epoch_extends_the_leases_of_runners(backend: &impl Sto
     let expired = expires(&world).await;
     let now = world.snapshot().await.now_us;
     assert!(expired <= now);
-    let term = Duration::from_secs(60);
-    world.store.lead(world.holder, false, LONG, term).await.unwrap().unwrap();
+    let lease_time = Duration::from_secs(60);
+    world.store.lead(world.holder, false, LONG, lease_time).await.unwrap().unwrap();
     assert_eq!(expires(&world).await, expired, "a renewal extends nothing");
-    world.store.lead(world.holder, true, LONG, term).await.unwrap().unwrap();
+    world.store.lead(world.holder, true, LONG, lease_time).await.unwrap().unwrap();
     let extended = expires(&world).await;
     assert!((now + 60_000_000..now + 120_000_000).contains(&extended));
     world.store.lead(world.holder, true, LONG, Duration::ZERO).await.unwrap().unwrap();
