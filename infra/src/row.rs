@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use sqlx::{ColumnIndex, Decode, Row, Type};
 
 use crate::{
-    sql::{unreadable, unsigned},
+    sql::{from_json, unreadable, unsigned},
     store::Result,
 };
 
@@ -53,7 +53,7 @@ where
 
     fn json_opt<T: DeserializeOwned>(&self, column: &str) -> Result<Option<T>> {
         let text: Option<&str> = self.col(column)?;
-        text.map(|text| serde_json::from_str(text).map_err(|e| unreadable(column, e))).transpose()
+        text.map(|text| from_json(column, text)).transpose()
     }
 
     fn time(&self, column: &str) -> Result<Timestamp> {

@@ -9,7 +9,7 @@ use framehook_core::{
     prediction::Position,
     spec::{ResolvedScenario, ResolvedSource},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use sqlx::postgres::PgDatabaseError;
 
 use crate::{
@@ -41,6 +41,10 @@ pub(crate) fn unreadable(column: &str, why: impl Display) -> StoreError {
 
 pub(crate) fn to_json(value: &impl Serialize) -> Result<String> {
     serde_json::to_string(value).map_err(|e| StoreError::Corrupt(format!("cannot be written as JSON: {e}")))
+}
+
+pub(crate) fn from_json<T: DeserializeOwned>(column: &str, text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|e| unreadable(column, e))
 }
 
 /// SQL has no unsigned integers. No source has 2^63 frames: a number above it is as good as that one.

@@ -6,6 +6,7 @@ use framehook_core::{
     state::{Desired, ScenarioState},
     writes::{self, DesiredChange},
 };
+use jiff::Timestamp;
 use sqlx::QueryBuilder;
 
 use super::{
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     history::Moment,
     row::RowExt as _,
-    sql::{artifacts, signed, to_json},
+    sql::{artifacts, from_json, signed, to_json},
     store::{
         Created, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord, StoreError,
         WorkerRecord,
@@ -87,13 +88,14 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
     let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
+    let (spec, resolved) = (to_json(&new.spec)?, to_json(&new.resolved)?);
     let inserted = sqlx::query(INSERT)
         .bind(key(new.id.0))
         .bind(new.idempotency.as_ref().map(|i| &i.key))
         .bind(new.idempotency.as_ref().map(|i| i.request.as_str()))
         .bind(&new.spec.name)
-        .bind(to_json(&new.spec)?)
-        .bind(to_json(&new.resolved)?)
+        .bind(&spec)
+        .bind(&resolved)
         .bind(placement)
         .bind(new.resolved.memory_mib.map(i64::from))
         .bind(&new.traceparent)
@@ -115,10 +117,29 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
     let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
     history::add(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
     outbox::put(&mut tx, new.id, changed(new.id), new.traceparent.clone(), now).await?;
-    let record = read(&mut tx, new.id).await?.ok_or_else(|| gone(new.id))?;
     tx.commit().await?;
     db.outbox.notify_one();
-    Ok(Created::New(record))
+    created(new.id, now, &spec, &resolved).map(Created::New)
+}
+
+/// What a read of a scenario that was just created gives: from the texts as they were stored, without a secret of
+/// its source.
+fn created(id: ScenarioId, now: i64, spec: &str, resolved: &str) -> Result<ScenarioRecord> {
+    let at = Timestamp::from_microsecond(now).unwrap_or_default();
+    Ok(ScenarioRecord {
+        id,
+        created_at: at,
+        updated_at: at,
+        spec: from_json("spec", spec)?,
+        resolved: from_json("resolved", resolved)?,
+        revision: 1,
+        desired: Desired::Running,
+        state: ScenarioState::Pending,
+        reason: None,
+        generation: 0,
+        stored: None,
+        worker: None,
+    })
 }
 
 async fn insert_artifacts(conn: &mut Conn, new: &NewScenario) -> Result<()> {

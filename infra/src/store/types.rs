@@ -14,7 +14,7 @@ use framehook_core::{
 use jiff::Timestamp;
 
 use super::Result;
-use crate::sql::unreadable;
+use crate::sql::from_json;
 
 /// A scenario to be created. The caller chose its id.
 #[derive(Clone, Debug)]
@@ -139,7 +139,7 @@ impl StoredPrediction {
     /// # Errors
     /// [`StoreError::Corrupt`] when another release wrote it in another form.
     pub fn read(&self) -> Result<Prediction> {
-        serde_json::from_str(&self.json).map_err(|e| unreadable("prediction", e))
+        from_json("prediction", &self.json)
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) async fn creating_writes_scenario_history_and_wake_up(backend: &impl 
     assert!(record.reason.is_none() && record.worker.is_none());
 
     let read = store.scenario(new.id).await.unwrap().unwrap();
+    assert_eq!(format!("{read:?}"), format!("{record:?}"));
     assert_eq!((read.created_at, read.updated_at), (record.created_at, record.created_at));
     assert_eq!((read.spec, read.resolved), (new.spec, new.resolved));
 
