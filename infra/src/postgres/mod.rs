@@ -11,6 +11,13 @@
 //!
 //! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
 
+/// The database's clock, in microseconds.
+macro_rules! now {
+    () => {
+        "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+    };
+}
+
 /// What a statement locks the rows that it reads with.
 macro_rules! lock {
     (share) => {
@@ -194,9 +201,11 @@ impl Database {
 
     /// A cheap read, and a commit: nothing less shows that the disk still takes one.
     async fn ping(&self) -> Result<()> {
-        const WRITE: &str = "
-            INSERT INTO write_check (id, at) VALUES (1, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)
-            ON CONFLICT (id) DO UPDATE SET at = excluded.at";
+        const WRITE: &str = concat!(
+            "INSERT INTO write_check (id, at) VALUES (1, ",
+            now!(),
+            ") ON CONFLICT (id) DO UPDATE SET at = excluded.at"
+        );
         sqlx::query(WRITE).execute(&self.pool).await?;
         Ok(())
     }
@@ -212,8 +221,7 @@ fn identity(row: &PgRow, column: &str) -> Result<Uuid> {
 
 /// The database's clock. To be read behind the locks: who waited for one must not go by the time before.
 async fn now_us(conn: &mut PgConnection) -> sqlx::Result<i64> {
-    const NOW: &str = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
-    sqlx::query_scalar(NOW).fetch_one(conn).await
+    sqlx::query_scalar(concat!("SELECT ", now!())).fetch_one(conn).await
 }
 
 /// Whether a digest is orphaned is told by the rows of others, so nobody else writes; reading goes on.

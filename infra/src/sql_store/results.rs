@@ -1,11 +1,11 @@
 //! Results: the inbox's write and the API's read. How the rows themselves are stored is `rows`' business.
 
 use framehook_core::ids::ScenarioId;
+use futures::TryStreamExt as _;
 
-use super::{Conn, Database, Row, key, now_us, one_more, part, rows};
+use super::{Conn, Database, key, now_us, one_more, rows};
 use crate::{
     row::RowExt as _,
-    sql::signed,
     store::{DeadLetter, Limit, PredictionQuery, Result, ResultBatch, Rows, StoreOutcome, StoredPrediction},
 };
 
@@ -22,16 +22,12 @@ const FIRST_OFFSET: &str = r#"
 const DEAD_LETTER: &str = r#"
     INSERT INTO dead_letters (consumer, topic, "partition", "offset", key, payload, reason, at, pts_us)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"#;
-/// The sizes first, which are known without the rows: those that fit, and how many there are.
 pub(in super::super) const RANGE: &str = "
-    WITH sizes AS MATERIALIZED (
-        SELECT pts_us, CAST(octet_length(prediction) AS bigint) AS bytes FROM scenario_results
-        WHERE scenario_id = $1 AND pts_us >= $2 AND pts_us <= $3 ORDER BY pts_us LIMIT $4),
-    sums AS (SELECT pts_us, bytes, sum(bytes) OVER (ORDER BY pts_us) AS total FROM sizes)
-    SELECT r.pts_us, r.prediction, (SELECT count(*) FROM sizes) AS found
-    FROM scenarios s LEFT JOIN scenario_results r ON r.scenario_id = $1 AND r.pts_us >= $2
-        AND r.pts_us <= (SELECT max(pts_us) FROM sums WHERE total <= $5 OR total = bytes)
-    WHERE s.id = $1 AND s.desired <> 'deleted' ORDER BY r.pts_us";
+    SELECT pts_us, prediction FROM scenario_results
+    WHERE scenario_id = $1 AND pts_us >= $2 AND pts_us <= $3
+        AND EXISTS (SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted')
+    ORDER BY pts_us LIMIT $4";
+const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted')";
 
 pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
     let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
@@ -71,21 +67,32 @@ async fn keep(conn: &mut Conn, batch: &ResultBatch, letter: &DeadLetter) -> Resu
     Ok(())
 }
 
+/// Row by row, so that no more of them is held than was asked for.
 pub(super) async fn range(
     db: &Database,
     id: ScenarioId,
     query: PredictionQuery,
 ) -> Result<Option<Rows<StoredPrediction>>> {
-    let (first, last) = query.span();
-    let rows = sqlx::query(RANGE).bind(key(id.0)).bind(first).bind(last);
-    let rows = rows.bind(one_more(query.limit)).bind(signed(query.limit.bytes)).fetch_all(db.reader()).await?;
-    predictions(&rows, query.limit)
-}
-
-/// A scenario without a prediction gives one row without one.
-fn predictions(rows: &[Row], limit: Limit) -> Result<Option<Rows<StoredPrediction>>> {
-    let Some(first) = rows.first() else { return Ok(None) };
-    let has_none = first.col::<Option<i64>>("pts_us")?.is_none();
-    let read = |row: &Row| Ok(StoredPrediction { pts_us: row.col("pts_us")?, json: row.col("prediction")? });
-    part(if has_none { &[] } else { rows }, limit, read).map(Some)
+    let ((first, last), Limit { rows: most, bytes: mut left }) = (query.span(), query.limit);
+    let mut conn = db.reader().acquire().await?;
+    let range = sqlx::query(RANGE).bind(key(id.0)).bind(first).bind(last).bind(one_more(query.limit));
+    let mut found = range.fetch(&mut *conn);
+    let mut rows = Vec::new();
+    while let Some(row) = found.try_next().await? {
+        let row = StoredPrediction { pts_us: row.col("pts_us")?, json: row.col("prediction")? };
+        let is_large = row.json.len() as u64 > left && !rows.is_empty();
+        if is_large || rows.len() == most as usize {
+            drop(found);
+            if is_large {
+                // What is still on its way would have to be read by whoever has the connection next.
+                conn.close_on_drop();
+            }
+            return Ok(Some(Rows { rows, has_more: true }));
+        }
+        left = left.saturating_sub(row.json.len() as u64);
+        rows.push(row);
+    }
+    drop(found);
+    let exists = !rows.is_empty() || sqlx::query_scalar(EXISTS).bind(key(id.0)).fetch_one(&mut *conn).await?;
+    Ok(exists.then_some(Rows { rows, has_more: false }))
 }
