@@ -131,7 +131,7 @@ setup-bench:
 .PHONY: docs
 docs: setup-tests ## Write those documents in docs/ anew that come from the sources
 	@echo "==> writing docs/"
-	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --test e2e docs::
+	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --test e2e --test api -- docs:: documentation::
 	@FRAMEHOOK_UPDATE_DOCS=1 cargo test $(CARGO_FLAGS) --bin framehook documents
 
 .PHONY: clean-data

@@ -12,11 +12,12 @@ use axum::{
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
     error_code::ErrorCode,
+    schemas::{ArtifactName, Version},
 };
 use framehook_infra::store::{Artifact, ArtifactQuery, DeleteArtifact, PutArtifact};
 use jiff::Timestamp;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     SharedApp, UploadCaps,
@@ -33,9 +34,11 @@ use crate::{
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Naming {
-    /// Needed here or as a multipart field: lower-case letters, digits, `.`, `_`, `-`.
+    /// Lower-case letters, digits, `.`, `_`, `-`. A form may have it as a field instead.
+    #[param(value_type = ArtifactName, required = true)]
     name: Option<String>,
-    /// `1` if neither here nor a multipart field.
+    /// `1` if neither here nor a field of a form.
+    #[param(value_type = Option<Version>)]
     version: Option<String>,
 }
 
@@ -45,11 +48,33 @@ pub(crate) struct Naming {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParameters {
     /// Exact name: its versions.
+    #[param(value_type = Option<ArtifactName>)]
     name: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// 1 to 1000, 100 by default.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
+}
+
+type ArtifactPage = Page<ArtifactItem>;
+
+/// The bytes of a file, as they are.
+#[derive(ToSchema)]
+#[schema(format = Binary)]
+#[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
+struct FileBytes(String);
+
+/// A file with its name.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
+struct UploadForm {
+    #[schema(format = Binary)]
+    file: String,
+    #[schema(value_type = Option<ArtifactName>, nullable = false)]
+    name: Option<String>,
+    #[schema(value_type = Option<Version>, nullable = false)]
+    version: Option<String>,
 }
 
 /// A query string without parameters.
@@ -207,10 +232,11 @@ macro_rules! routes_of {
         pub(crate) mod $module {
             use super::*;
 
-            #[doc = concat!("Upload a ", stringify!($module), ": raw, or the field `file` of a multipart form")]
             #[utoipa::path(post, path = $path, tag = $path, operation_id = concat!("upload_", stringify!($module)),
+                summary = concat!("Upload a ", stringify!($module), ": raw, or the field `file` of a multipart form"),
                 params($($params)*),
-                request_body(content = Vec<u8>, content_type = "application/octet-stream"),
+                request_body(description = "The file",
+                    content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
                 responses(
                     (status = 201, description = "Stored", body = ArtifactView),
                     (status = 200, description = "The same content was there already", body = ArtifactView),
@@ -224,11 +250,11 @@ macro_rules! routes_of {
                 super::upload(app, ArtifactKind::$kind, into(naming), request).await
             }
 
-            #[doc = concat!("Every ", stringify!($module), ", by name, newest upload of each first, without manifests")]
             #[utoipa::path(get, path = $path, tag = $path, operation_id = concat!("list_", stringify!($module)),
+                summary = concat!("Every ", stringify!($module), ", by name, newest upload of each first, without manifests"),
                 params(ListParameters),
                 responses(
-                    (status = 200, body = Page<ArtifactItem>),
+                    (status = 200, description = "A page of them", body = ArtifactPage),
                     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
             pub(crate) async fn list(
                 State(app): State<SharedApp>,
@@ -237,19 +263,19 @@ macro_rules! routes_of {
                 super::list(app, ArtifactKind::$kind, parameters).await
             }
 
-            #[doc = concat!("One ", stringify!($module), " with its manifest")]
             #[utoipa::path(get, path = $one, tag = $path, operation_id = concat!("get_", stringify!($module)),
-                params(("name" = String, Path), ("version" = String, Path)),
+                summary = concat!("One ", stringify!($module), " with its manifest"),
+                params(("name" = ArtifactName, Path), ("version" = Version, Path)),
                 responses(
-                    (status = 200, body = ArtifactView),
+                    (status = 200, description = "It, with its manifest", body = ArtifactView),
                     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
             pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
                 super::get(app, ArtifactKind::$kind, path).await
             }
 
-            #[doc = concat!("Delete a ", stringify!($module), " that no scenario needs")]
             #[utoipa::path(delete, path = $one, tag = $path, operation_id = concat!("delete_", stringify!($module)),
-                params(("name" = String, Path), ("version" = String, Path)),
+                summary = concat!("Delete a ", stringify!($module), " that no scenario needs"),
+                params(("name" = ArtifactName, Path), ("version" = Version, Path)),
                 responses(
                     (status = 204, description = "Deleted"),
                     (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]

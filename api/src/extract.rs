@@ -277,6 +277,19 @@ pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {
     types.filter_map(|t| t.split(';').next()).any(|t| t.trim().eq_ignore_ascii_case("application/x-ndjson"))
 }
 
+/// # Errors
+/// When the client takes no JSON.
+pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    let mut types = types.filter_map(|t| t.split(';').next()).map(|t| t.trim().to_ascii_lowercase()).peekable();
+    let is_json = |t: String| matches!(&*t, "" | "*/*" | "application/*" | "application/json") || t.ends_with("+json");
+    if types.peek().is_none() || types.any(is_json) {
+        return Ok(());
+    }
+    let detail = "predictions are given as pages of JSON (`application/json`) or as JSON lines (`application/x-ndjson`)";
+    Err(Problem::new(ErrorCode::NotAcceptable, detail).field("Accept"))
+}
+
 #[cfg(test)]
 mod tests {
     use framehook_core::spec::ScenarioSpec;

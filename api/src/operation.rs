@@ -33,7 +33,7 @@ pub(crate) struct Health {
 }
 
 /// The process is up
-#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, body = Health)))]
+#[utoipa::path(get, path = "/healthz", tag = "operation", responses((status = 200, description = "It is up", body = Health)))]
 pub(crate) async fn healthz() -> Json<Health> {
     Json(Health { status: "ok", version: env!("CARGO_PKG_VERSION") })
 }
@@ -54,7 +54,7 @@ pub(crate) struct Readiness {
 /// Requests can be served: the database answers
 #[utoipa::path(get, path = "/readyz", tag = "operation",
     responses(
-        (status = 200, body = Readiness),
+        (status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Not ready", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readiness>, Problem> {
     if app.draining.is_cancelled() {
@@ -97,7 +97,7 @@ pub(crate) async fn answers<T, E: std::fmt::Display>(
 /// Metrics for Prometheus
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses(
-        (status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
     let gauges = gauges(&app).await?;

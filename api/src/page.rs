@@ -3,9 +3,18 @@
 //! A cursor is opaque to clients: it names the last item of a page, so that items that come or go meanwhile make no
 //! page repeat or lose another item.
 
-use framehook_core::{artifact::check_name, error_code::ErrorCode, ids::ScenarioId};
+use std::borrow::Cow;
+
+use framehook_core::{
+    artifact::check_name,
+    error_code::ErrorCode,
+    ids::{RunnerId, ScenarioId},
+};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{
+    IntoParams, PartialSchema, ToSchema,
+    openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, schema::SchemaType, schema::Type},
+};
 
 use crate::problem::Problem;
 
@@ -16,11 +25,52 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(crate) const MAX_LIMIT: u32 = 1000;
 
 /// One page of a list.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Page<T> {
     pub items: Vec<T>,
     /// Give it back as `cursor` for the next page; null: this was the last.
     pub next_cursor: Option<String>,
+}
+
+/// A derive would name it `Page_ScenarioView` and describe its items a second time.
+impl<T: ToSchema> PartialSchema for Page<T> {
+    fn schema() -> RefOr<Schema> {
+        let cursor = ObjectBuilder::new()
+            .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
+            .description(Some("Give it back as `cursor` for the next page; null: this was the last."));
+        ObjectBuilder::new()
+            .property("items", ArrayBuilder::new().items(Ref::from_schema_name(T::name())))
+            .property("next_cursor", cursor)
+            .required("items")
+            .required("next_cursor")
+            .description(Some("One page of a list."))
+            .into()
+    }
+}
+
+impl<T: ToSchema> ToSchema for Page<T> {
+    /// `ScenarioPage` of `ScenarioView`.
+    fn name() -> Cow<'static, str> {
+        let item = T::name();
+        format!("{}Page", item.trim_end_matches("View").trim_end_matches("Item")).into()
+    }
+
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        schemas.push((T::name().into(), T::schema()));
+        T::schemas(schemas);
+    }
+}
+
+/// Which part of a list that has no other parameters.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageParameters {
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// 1 to 1000, 100 by default.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
+    pub limit: Option<u32>,
 }
 
 impl<T> Page<T> {
@@ -50,6 +100,7 @@ const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
 const PREDICTIONS: char = 'p';
 const ARTIFACTS: char = 'a';
+const RUNNERS: char = 'r';
 
 pub(crate) fn scenario_cursor(id: ScenarioId) -> String {
     format!("{SCENARIOS}{}", id.0.simple())
@@ -94,6 +145,14 @@ pub(crate) fn parse_artifact_cursor(cursor: Option<&str>) -> Result<Option<(Stri
         check_name(name).ok()?;
         Some((name.to_owned(), number(sequence)?))
     })
+}
+
+pub(crate) fn runner_cursor(id: &RunnerId) -> String {
+    format!("{RUNNERS}{id}")
+}
+
+pub(crate) fn parse_runner_cursor(cursor: Option<&str>) -> Result<Option<RunnerId>, Problem> {
+    parse(cursor, RUNNERS, |text| Some(RunnerId(text.to_owned())))
 }
 
 fn number(text: &str) -> Option<i64> {

@@ -19,7 +19,7 @@ use utoipa::IntoParams;
 
 use crate::{
     SharedApp,
-    extract::{Query, ScenarioPath, wants_ndjson},
+    extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
     page::{self, Page},
     problem::Problem,
     scenario::not_found,
@@ -42,22 +42,34 @@ pub(crate) struct Parameters {
     /// Only detections with this label, and frames that have one; a detection without a label is called by its class id.
     label: Option<String>,
     /// Only detections with at least this score, and frames that have one: 0 to 1.
+    #[param(minimum = 0, maximum = 1)]
     min_score: Option<f32>,
+    /// Only frames with an event of this kind, such as `line_crossed`.
+    event: Option<String>,
     /// `next_cursor` of the page before.
     cursor: Option<String>,
-    /// 1 to 1000, 100 by default; for a stream, all by default.
+    /// 1 to 1000; without it a page has 100, and a stream all.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<u32>,
 }
 
+type PredictionPage = Page<Prediction>;
+
 /// Predictions in the order of the frames
 ///
-/// `Accept: application/x-ndjson` streams all that match, one JSON object a line. A page may have
-/// fewer items than `limit`, because its bytes are limited too (8 MiB by default); only
+/// A page may have fewer items than `limit`, because its bytes are limited too (8 MiB by default); only
 /// `next_cursor` says whether there are more. Where the installation has a cache, a page may be up
 /// to one second old.
+///
+/// Filters narrow together. A frame is in the answer if it has a detection that `label` and `min_score`, where they are
+/// given, both take, and an event of the kind `event`, where that is given. Of a frame in the answer only those detections
+/// are shown, and every event: one of another kind too, and one whose `subjects` are not shown. So `label` alone leaves out
+/// the events of frames without such a detection; ask for events with `event` alone.
+///
+/// With `Accept: application/x-ndjson` the answer is that of `GET /prediction/{id}/export`.
 #[utoipa::path(get, path = "/prediction/{id}", tag = "/prediction", operation_id = "get_predictions", params(("id" = ScenarioId, Path), Parameters),
     responses(
-        (status = 200, content((Page<Prediction> = "application/json"), (Prediction = "application/x-ndjson")),
+        (status = 200, description = "A page of predictions", body = PredictionPage,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of a page from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(
@@ -66,18 +78,14 @@ pub(crate) async fn get(
     Query(parameters): Query<Parameters>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    if wants_ndjson(&headers) {
+        return lines(app, id, parameters).await;
+    }
+    check_takes_json(&headers)?;
     let limit = page::limit(parameters.limit)?;
-    let is_bounded = parameters.limit.is_some();
     let key = format!("{parameters:?}");
     let mut reader = Reader::new(app.store.clone(), id, parameters)?;
     let room = app.config.limits.page_bytes;
-    if wants_ndjson(&headers) {
-        // A stream that has begun can give no problem any more.
-        app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
-        let left = if is_bounded { limit as usize } else { usize::MAX };
-        let lines = stream_lines(app.clone(), reader, left);
-        return Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response());
-    }
     let read = async {
         let _turn = app.page_turns.acquire().await;
         reader.page(limit, room).await
@@ -85,18 +93,50 @@ pub(crate) async fn get(
     app.hot.answer(id, "prediction", &key, read).await
 }
 
-/// Which detections, and so which frames.
+/// All predictions that match, one JSON object a line (NDJSON)
+///
+/// Each line is a `Prediction`; the filters are those of `GET /prediction/{id}`. The lines are sent as they are read, so
+/// a list of any length takes little memory here. Compressed on request, as every answer of some size is (`Accept-Encoding: gzip`).
+#[utoipa::path(get, path = "/prediction/{id}/export", tag = "/prediction", operation_id = "export_predictions",
+    params(("id" = ScenarioId, Path), Parameters),
+    responses(
+        (status = 200, description = "A `Prediction` a line", body = String, content_type = "application/x-ndjson"),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn export(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    Query(parameters): Query<Parameters>,
+) -> Result<Response, Problem> {
+    lines(app, id, parameters).await
+}
+
+async fn lines(app: SharedApp, id: ScenarioId, parameters: Parameters) -> Result<Response, Problem> {
+    let limit = page::limit(parameters.limit)?;
+    let left = parameters.limit.map_or(usize::MAX, |_| limit as usize);
+    let reader = Reader::new(app.store.clone(), id, parameters)?;
+    // A stream that has begun can give no problem any more.
+    app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    let lines = stream_lines(app, reader, left);
+    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+}
+
+/// Which detections and events, and so which frames.
 struct Filter {
     label: Option<String>,
     min_score: Option<f32>,
+    event: Option<String>,
 }
 
 impl Filter {
     fn takes_all(&self) -> bool {
+        self.takes_all_detections() && self.event.is_none()
+    }
+
+    fn takes_all_detections(&self) -> bool {
         self.label.is_none() && self.min_score.is_none()
     }
 
-    /// The stored prediction, as it is or with its matching detections only; `None` if there are none.
+    /// The stored prediction, as it is or with its matching detections only; `None` if it does not match.
     fn apply(&self, stored: StoredPrediction) -> Result<Option<String>, Problem> {
         if self.takes_all() {
             return Ok(Some(stored.json));
@@ -107,6 +147,12 @@ impl Filter {
     }
 
     fn matching(&self, mut prediction: Prediction) -> Option<Prediction> {
+        if self.event.as_ref().is_some_and(|kind| prediction.events.iter().all(|event| event.kind != *kind)) {
+            return None;
+        }
+        if self.takes_all_detections() {
+            return Some(prediction);
+        }
         let mut renumbered = Vec::with_capacity(prediction.detections.len());
         let mut kept = 0u32;
         prediction.detections.retain(|detection| {
@@ -137,7 +183,7 @@ struct Reader {
 
 impl Reader {
     fn new(store: Arc<dyn Scenarios>, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
-        let Parameters { from_us, until_us, label, min_score, cursor, limit: _ } = parameters;
+        let Parameters { from_us, until_us, label, min_score, event, cursor, limit: _ } = parameters;
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
             let problem = Problem::new(ErrorCode::InvalidParameter, "`min_score` is not a score");
             return Err(problem.field("min_score").expected("0 to 1"));
@@ -148,7 +194,7 @@ impl Reader {
             until_pts_us: until_us,
             limit: READ,
         };
-        Ok(Self { store, id, query, filter: Filter { label, min_score }, ended: false })
+        Ok(Self { store, id, query, filter: Filter { label, min_score, event }, ended: false })
     }
 
     /// The next rows, unfiltered.

@@ -2,37 +2,38 @@
 
 use axum::{Json, extract::State};
 use framehook_core::{error_code::ErrorCode, ids::RunnerId};
-use serde::Deserialize;
 
 use crate::{
     SharedApp,
     extract::{Query, RunnerPath},
-    page::Page,
+    page::{self, Page, PageParameters},
     problem::Problem,
     view::RunnerView,
 };
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoParameters {}
+type RunnerPage = Page<RunnerView>;
 
-/// Every runner with its workers, as of its last heartbeat
-#[utoipa::path(get, path = "/runner", tag = "/runner", operation_id = "list_runners",
+/// Runners by name, each with its workers as of its last heartbeat
+#[utoipa::path(get, path = "/runner", tag = "/runner", operation_id = "list_runners", params(PageParameters),
     responses(
-        (status = 200, body = Page<RunnerView>),
+        (status = 200, description = "A page of runners", body = RunnerPage),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
-    Query(NoParameters {}): Query<NoParameters>,
-) -> Result<Json<Page<RunnerView>>, Problem> {
-    let items = app.store.runners().await?.into_iter().map(RunnerView::from).collect();
-    Ok(Json(Page { items, next_cursor: None }))
+    Query(PageParameters { cursor, limit }): Query<PageParameters>,
+) -> Result<Json<RunnerPage>, Problem> {
+    let limit = page::limit(limit)?;
+    let after = page::parse_runner_cursor(cursor.as_deref())?;
+    let runners = app.store.runners().await?.into_iter().map(RunnerView::from);
+    let mut items: Vec<_> = runners.filter(|runner| after.as_ref().is_none_or(|after| runner.id > *after)).collect();
+    items.sort_by(|one, other| one.id.cmp(&other.id));
+    Ok(Json(Page::cut(items, limit, |runner| page::runner_cursor(&runner.id))))
 }
 
 /// One runner with its workers, as of its last heartbeat
 #[utoipa::path(get, path = "/runner/{id}", tag = "/runner", operation_id = "get_runner", params(("id" = RunnerId, Path)),
     responses(
-        (status = 200, body = RunnerView),
+        (status = 200, description = "The runner", body = RunnerView),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> Result<Json<RunnerView>, Problem> {
     let found = app.store.runner(&id).await?;

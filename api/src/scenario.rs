@@ -26,7 +26,7 @@ use crate::{
     App, SharedApp, canonical,
     extract::{Body, Query, ScenarioPath, idempotency_key},
     observe::Traceparent,
-    page::{self, Page},
+    page::{self, Page, PageParameters},
     problem::Problem,
     resolve::{no_key, resolve},
     view::{HistoryView, ScenarioView},
@@ -36,7 +36,8 @@ use crate::{
 ///
 /// With an `Idempotency-Key`, the same request again gives the same scenario.
 #[utoipa::path(post, path = "/scenario/init", tag = "/scenario", operation_id = "init_scenario",
-    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters"),
+    params(("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters",
+            min_length = 1, max_length = 255, pattern = "^[!-~]+$"),
         ("traceparent" = Option<String>, Header, description = "W3C trace context, carried through the platform; made if absent")),
     request_body = ScenarioSpec,
     responses(
@@ -108,6 +109,9 @@ pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>
     Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
 }
 
+type ScenarioPage = Page<ScenarioView>;
+type HistoryPage = Page<HistoryView>;
+
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -118,6 +122,7 @@ pub(crate) struct ListParameters {
     /// `next_cursor` of the page before.
     cursor: Option<String>,
     /// 1 to 1000, 100 by default.
+    #[param(minimum = 1, maximum = 1000, default = 100)]
     limit: Option<u32>,
 }
 
@@ -127,7 +132,7 @@ pub(crate) struct ListParameters {
 /// (8 MiB by default); only `next_cursor` says whether there are more.
 #[utoipa::path(get, path = "/scenario", tag = "/scenario", operation_id = "list_scenarios", params(ListParameters),
     responses(
-        (status = 200, body = Page<ScenarioView>),
+        (status = 200, description = "A page of scenarios", body = ScenarioPage),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
@@ -149,7 +154,7 @@ pub(crate) async fn list(
 /// Where the installation has a cache, what another API instance changed may show up to one second late.
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
-        (status = 200, body = ScenarioView,
+        (status = 200, description = "The scenario", body = ScenarioView,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
@@ -217,16 +222,6 @@ async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<
     Ok(Json(record.into()))
 }
 
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PageParameters {
-    /// `next_cursor` of the page before.
-    cursor: Option<String>,
-    /// 1 to 1000, 100 by default.
-    limit: Option<u32>,
-}
-
 /// Every change of a scenario's state, oldest first
 ///
 /// Of changes that come again and again, such as a crash and its restart, the first time and the last one are
@@ -235,7 +230,7 @@ pub(crate) struct PageParameters {
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses(
-        (status = 200, body = Page<HistoryView>),
+        (status = 200, description = "A page of changes", body = HistoryPage),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn history(
     State(app): State<SharedApp>,
@@ -261,7 +256,7 @@ pub(crate) async fn history(
 #[utoipa::path(get, path = "/scenario/{id}/delivery", tag = "/scenario", operation_id = "get_delivery",
     params(("id" = ScenarioId, Path)),
     responses(
-        (status = 200, body = Delivery, example = json!({
+        (status = 200, description = "The sum", body = Delivery, example = json!({
             "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
         (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]

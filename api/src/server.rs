@@ -7,6 +7,7 @@ use axum::{
     extract::{DefaultBodyLimit, Request},
     http::header,
     middleware,
+    response::Redirect,
     routing::{MethodRouter, get},
 };
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use framehook_core::error_code::ErrorCode;
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::ApiStore};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower_http::{
+    CompressionLevel,
+    compression::{CompressionLayer, predicate::SizeAbove},
+};
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::{Config, SwaggerUi};
@@ -81,7 +86,11 @@ fn routes(app: App) -> Router {
     let hosts = app.config.http.hosts.clone();
     let routes = routes.layer(DefaultBodyLimit::max(app.config.limits.body_bytes()));
     let page = SwaggerUi::new("/docs").config(Config::new([DESCRIPTION]));
-    surround(routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page), hosts)
+    let routes = routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page);
+    let routes = routes.route("/", get(|| async { Redirect::to("/docs/") }));
+    // What is smaller fits into one packet. The least level: a page must not wait for its compression.
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(1024));
+    surround(routes.layer(compression), hosts)
 }
 
 /// Written once: to write it for each request would cost more than most requests do.
@@ -128,6 +137,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
         .routes(routes!(prediction::get))
+        .routes(routes!(prediction::export))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))
         .routes(routes!(artifact::model::get, artifact::model::delete))
         .routes(routes!(artifact::video::get, artifact::video::delete))

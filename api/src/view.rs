@@ -10,6 +10,7 @@ use framehook_core::{
     message::{Confinement, Fetching, Progress, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
+    schemas::{ArtifactName, Version},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
@@ -42,6 +43,7 @@ pub struct ScenarioView {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Timestamp>,
     /// Counts its deployments.
+    #[schema(value_type = i64)]
     pub generation: Generation,
     /// Where it runs, or ran last.
     pub runner: Option<RunnerId>,
@@ -125,6 +127,7 @@ pub struct HistoryView {
     pub sequence: i64,
     #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+    #[schema(value_type = i64)]
     pub generation: Generation,
     /// Null: the scenario was created.
     pub from: Option<ScenarioState>,
@@ -153,7 +156,9 @@ impl From<HistoryEntry> for HistoryView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ArtifactView {
     pub kind: ArtifactKind,
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
     pub size_bytes: u64,
@@ -173,7 +178,9 @@ impl From<Artifact> for ArtifactView {
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ArtifactItem {
     pub kind: ArtifactKind,
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
     pub size_bytes: u64,

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use crate::{
     ids::Digest,
     input::{InputOptions, TensorInfo},
+    schemas::{AnyObject, ArtifactName, Version},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -46,7 +47,7 @@ impl FromStr for ArtifactKind {
 }
 
 /// What was learned about an artifact when it was uploaded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Manifest {
     Plugin(PluginManifest),
@@ -57,7 +58,9 @@ pub enum Manifest {
 /// A plugin's own description of itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PluginManifest {
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     /// Version of the `framehook:plugin` package it was built against.
     pub abi: String,
@@ -65,7 +68,7 @@ pub struct PluginManifest {
     pub pre: bool,
     pub post: bool,
     /// JSON Schema (2020-12) of its configuration.
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyObject)]
     pub config_schema: serde_json::Value,
     /// What the family of models it reads wants as input.
     #[serde(default)]
@@ -97,12 +100,6 @@ pub enum ArtifactRef {
     Digest(Digest),
 }
 
-impl utoipa::PartialSchema for ArtifactRef {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        String::schema()
-    }
-}
-impl ToSchema for ArtifactRef {}
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected `name@version`, `name` or `sha256:<64 hexadecimal digits>`; {0}")]

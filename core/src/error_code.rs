@@ -62,6 +62,7 @@ error_codes! {
     ArtifactNotFound = "artifact_not_found", 404, "No such artifact";
     RunnerNotFound = "runner_not_found", 404, "No such runner";
     RouteNotFound = "route_not_found", 404, "No such route";
+    NotAcceptable = "not_acceptable", 406, "The answer has no such format";
     MethodNotAllowed = "method_not_allowed", 405, "The route does not have this method";
     StorageFull = "storage_full", 507, "The disk is full";
     TooManyConnections = "too_many_connections", 503, "Too many connections are open";

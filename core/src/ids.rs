@@ -64,6 +64,7 @@ pub type Epoch = i64;
 /// The sha256 of an immutable blob, written `sha256:` and 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schema(pattern = "^sha256:[0-9a-f]{64}$")]
 pub struct Digest(String);
 
 impl Digest {

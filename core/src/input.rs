@@ -21,10 +21,13 @@ pub struct InputSpec {
     pub anchor: Anchor,
     pub channels: Channels,
     /// Value of the padding of a letterbox, 0 to 255, before scale, mean and std.
+    #[schema(maximum = 255)]
     pub pad: u8,
     /// Each value becomes `(value * scale - mean) / std`; mean and std in the model's channel order.
     pub scale: f32,
+    #[schema(min_items = 3, max_items = 3)]
     pub mean: [f32; 3],
+    #[schema(min_items = 3, max_items = 3)]
     pub std: [f32; 3],
 }
 
@@ -34,9 +37,11 @@ pub struct InputSpec {
 pub struct InputOptions {
     /// Name of the model's input tensor. Needed only if the model has several image inputs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 256)]
     pub tensor: Option<String>,
     /// `[width, height]` in pixels. Needed only if the model leaves them open.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[u32; 2]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
@@ -46,17 +51,20 @@ pub struct InputOptions {
     pub channels: Option<Channels>,
     /// Value of the padding of a letterbox, 0 to 255.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(maximum = 255)]
     pub pad: Option<u8>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<f32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 3, max_items = 3)]
     pub mean: Option<[f32; 3]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 3, max_items = 3)]
     pub std: Option<[f32; 3]>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Resize {
     /// Keep the aspect ratio and pad the rest.
     #[default]
@@ -67,15 +75,17 @@ pub enum Resize {
 
 /// Where a letterboxed frame lies on its canvas.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Anchor {
     #[default]
     Center,
+    /// The first release wrote `top-left`.
+    #[serde(alias = "top-left")]
     TopLeft,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Channels {
     #[default]
     Rgb,

@@ -23,6 +23,7 @@ pub mod prediction;
 pub mod prediction_record;
 pub mod probe;
 pub mod reason;
+pub mod schemas;
 pub mod size;
 pub mod source_url;
 pub mod spec;

@@ -124,6 +124,7 @@ pub enum Message {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct DeployOrder {
     pub scenario_id: ScenarioId,
+    #[schema(value_type = i64)]
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
@@ -141,6 +142,7 @@ pub struct DeployOrder {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct StopOrder {
     pub scenario_id: ScenarioId,
+    #[schema(value_type = i64)]
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
@@ -159,6 +161,7 @@ pub struct NotedWorkers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct WorkerKey {
     pub scenario_id: ScenarioId,
+    #[schema(value_type = i64)]
     pub generation: Generation,
 }
 
@@ -201,6 +204,7 @@ pub struct Confinement {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct WorkerStatus {
     pub scenario_id: ScenarioId,
+    #[schema(value_type = i64)]
     pub generation: Generation,
     pub phase: WorkerPhase,
     /// Why it is in this phase, or why a running one is degraded.

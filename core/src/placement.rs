@@ -17,10 +17,10 @@ use crate::{
 /// What a runner has or a scenario asks for, such as `gpu=true` or `site=north`.
 pub type Labels = BTreeMap<String, String>;
 
-const MAX_LABELS: usize = 64;
+pub(crate) const MAX_LABELS: usize = 64;
 /// A word, and a sentence.
-const MAX_LABEL: usize = 63;
-const MAX_LABEL_VALUE: usize = 255;
+pub(crate) const MAX_LABEL: usize = 63;
+pub(crate) const MAX_LABEL_VALUE: usize = 255;
 
 /// # Errors
 /// When there are too many of them, or one cannot be a label.

@@ -10,12 +10,14 @@ use utoipa::ToSchema;
 use crate::{
     ids::{Digest, Generation, ScenarioId},
     reason::Reason,
+    schemas::{ArtifactName, Point, Version},
 };
 
 /// Everything known about one frame: also the row stored for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Prediction {
     pub scenario_id: ScenarioId,
+    #[schema(value_type = i64)]
     pub generation: Generation,
     /// Presentation time in microseconds: from the start of a file, or since the Unix epoch for a
     /// live source.
@@ -48,11 +50,13 @@ pub struct Detection {
     pub score: f32,
     /// `[x, y, width, height]`, normalised to 0..1 of the original frame.
     #[serde(rename = "box")]
+    #[schema(min_items = 4, max_items = 4)]
     pub bbox: [f32; 4],
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track_id: Option<u64>,
     /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Point>)]
     pub keypoints: Vec<[f32; 2]>,
 }
 
@@ -116,7 +120,9 @@ pub struct Provenance {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PluginIdentity {
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
 }

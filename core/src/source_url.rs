@@ -10,7 +10,7 @@ use url::{Position, Url};
 use utoipa::ToSchema;
 
 /// Longer than any token one meets, and short enough for a log line.
-const MAX_LENGTH: usize = 4096;
+pub(crate) const MAX_LENGTH: usize = 4096;
 
 /// An `http` or `https` URL. As JSON it is read whole and written as its address.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,13 +99,6 @@ impl fmt::Debug for SourceUrl {
         write!(f, "SourceUrl({self})")
     }
 }
-
-impl utoipa::PartialSchema for SourceUrl {
-    fn schema() -> utoipa::openapi::RefOr<utoipa::openapi::schema::Schema> {
-        String::schema()
-    }
-}
-impl ToSchema for SourceUrl {}
 
 #[cfg(test)]
 mod tests {

@@ -10,16 +10,20 @@ use crate::{
     ids::Digest,
     input::{InputOptions, InputSpec},
     prediction::PluginIdentity,
+    schemas::{AnyObject, ArtifactName, Labels, Version},
     source_url::{SealedUrl, SourceUrl},
 };
 
 /// A scenario as a person writes it. Only `source` and `model` are needed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(example = json!({"name": "counting", "source": {"video": "street@1"}, "model": "street@1",
+    "plugins": {"post": [{"use": "yolo", "config": {"labels": ["person", "car", "truck"]}},
+        {"use": "line-counter", "config": {"line": [[0.5, 0.0], [0.5, 1.0]]}}]}}))]
 #[serde(deny_unknown_fields)]
 pub struct ScenarioSpec {
     /// For people; need not be unique.
     #[serde(default)]
-    #[schema(max_length = 200)]
+    #[schema(max_length = 200, pattern = r"^[^\u0000-\u001f\u007f-\u009f]*$")]
     pub name: String,
     pub source: SourceSpec,
     /// `name@version`, `name` (its newest upload) or `sha256:...`.
@@ -34,17 +38,20 @@ pub struct ScenarioSpec {
     pub on_plugin_failure: OnPluginFailure,
     /// Free labels, such as `{"site": "north"}`.
     #[serde(default)]
+    #[schema(value_type = Labels)]
     pub labels: BTreeMap<String, String>,
     /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; see `GET /runner`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Labels)]
     pub placement: BTreeMap<String, String>,
     /// Memory that its worker may have, in MiB; estimated from model, input, video and plugins if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 64)]
     pub memory_mib: Option<u32>,
 }
 
 /// Where the frames come from: exactly one of these.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceSpec {
     /// An uploaded video: `name@version`, `name` or `sha256:...`.
@@ -70,9 +77,11 @@ impl SourceSpec {
 pub struct PluginChain {
     /// Before the inference: may skip a frame or build the model's input.
     #[serde(default)]
+    #[schema(max_items = 16)]
     pub pre: Vec<PluginUse>,
     /// After the inference: each sees the tensors and the detections so far.
     #[serde(default)]
+    #[schema(max_items = 16)]
     pub post: Vec<PluginUse>,
 }
 
@@ -84,7 +93,7 @@ pub struct PluginUse {
     pub plugin: ArtifactRef,
     /// The plugin's own settings; its JSON Schema is at `GET /plugin/{name}/{version}`.
     #[serde(default = "empty_object")]
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyObject)]
     pub config: serde_json::Value,
 }
 
@@ -129,7 +138,9 @@ pub enum ResolvedSource {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ResolvedArtifact {
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
 }
@@ -138,7 +149,7 @@ pub struct ResolvedArtifact {
 pub struct ResolvedHook {
     #[serde(flatten)]
     pub identity: PluginIdentity,
-    #[schema(value_type = Object)]
+    #[schema(value_type = AnyObject)]
     pub config: serde_json::Value,
 }
 

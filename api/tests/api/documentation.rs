@@ -1,6 +1,7 @@
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use framehook_core::{delivery::Delivery, error_code::ErrorCode, invariants, state::ScenarioState};
+use framehook_tests::root;
 use serde_json::Value;
 
 use crate::app::TestApp;
@@ -17,6 +18,7 @@ const ROUTES: &str = "
     get /scenario/{id}/history
     get /scenario/{id}/delivery
     get /prediction/{id}
+    get /prediction/{id}/export
     post /plugin
     get /plugin
     get /plugin/{name}/{version}
@@ -55,6 +57,23 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         let answer = app.call(&method.to_uppercase(), &path).await;
         assert!(!answer.text().contains("route_not_found") && answer.status != 405, "{route}: {}", answer.text());
     }
+}
+
+/// Clients are generated from it: what differs here differs for them.
+#[test]
+fn a_diff_in_the_api_is_a_decision() {
+    let file = root().join("docs/openapi.json");
+    let text = serde_json::to_string_pretty(&framehook_api::openapi()).unwrap() + "\n";
+    if std::env::var_os("FRAMEHOOK_UPDATE_DOCS").is_some() {
+        fs::write(&file, &text).unwrap();
+    }
+    let there = fs::read_to_string(&file).unwrap_or_default();
+    let differs = text.lines().zip(there.lines()).find(|(new, old)| new != old);
+    assert!(
+        there == text,
+        "the API is not what docs/openapi.json says. A diff in the API is a decision: if clients of older releases go on \
+         working, run `make docs` and say in CHANGELOG.md what is new; first difference: {differs:?}"
+    );
 }
 
 #[tokio::test]
