@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-for list in scripts/requirements-onnxruntime scripts/requirements-faces bench/requirements assets/make/requirements; do
+for list in tests/generators/requirements scripts/requirements-onnxruntime scripts/requirements-faces bench/requirements assets/make/requirements; do
     # The library alone is taken out of ONNX Runtime's package, without what its Python part needs.
     alone=
     [ "$list" != scripts/requirements-onnxruntime ] || alone=--no-deps

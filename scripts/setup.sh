@@ -7,7 +7,7 @@
 #
 # Debian packages come through apt-get (as root or by sudo), the Rust toolchain and its wasm target
 # through rustup, ONNX Runtime from PyPI and (for tests) Apache Kafka from Maven Central and an S3 server
-# from crates.io into .cache/. A run that finds everything needs no network.
+# from crates.io into .cache/, and generators of clients from PyPI and npm. A run that finds everything needs no network.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -138,4 +138,6 @@ if [ -n "${1-}" ]; then
     say "Apache Kafka is in .cache/kafka/lib"
     scripts/tool.sh s3
     say "the S3 server is in .cache/s3/bin"
+    scripts/generators.sh
+    say "generators of clients are in .cache/generators"
 fi

@@ -61,15 +61,16 @@ type ArtifactPage = Page<ArtifactItem>;
 
 /// The bytes of a file, as they are.
 #[derive(ToSchema)]
-#[schema(format = Binary)]
+#[schema(format = Binary, min_length = 1)]
 #[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
 struct FileBytes(String);
 
 /// A file with its name.
 #[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
 #[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
 struct UploadForm {
-    #[schema(format = Binary)]
+    #[schema(format = Binary, min_length = 1)]
     file: String,
     #[schema(value_type = Option<ArtifactName>, nullable = false)]
     name: Option<String>,
@@ -234,7 +235,9 @@ macro_rules! routes_of {
 
             #[utoipa::path(post, path = $path, tag = $path, operation_id = concat!("upload_", stringify!($module)),
                 summary = concat!("Upload a ", stringify!($module), ": raw, or the field `file` of a multipart form"),
-                params($($params)*),
+                // One that is not needed, on each: openapi-python-client 0.29 makes a module with two bodies and no such
+                // parameter that cannot be imported.
+                params($($params)* ("traceparent" = Option<String>, Header, description = "W3C trace context")),
                 request_body(description = "The file",
                     content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
                 responses(
@@ -295,5 +298,5 @@ routes_of!(
     |NoParameters {}| Naming::default(),
     ()
 );
-routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming));
-routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming));
+routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
+routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));

@@ -286,7 +286,8 @@ pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
     if types.peek().is_none() || types.any(is_json) {
         return Ok(());
     }
-    let detail = "predictions are given as pages of JSON (`application/json`) or as JSON lines (`application/x-ndjson`)";
+    let detail =
+        "predictions are given as pages of JSON (`application/json`) or as JSON lines (`application/x-ndjson`)";
     Err(Problem::new(ErrorCode::NotAcceptable, detail).field("Accept"))
 }
 

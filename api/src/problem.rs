@@ -31,7 +31,7 @@ pub struct Problem {
     pub title: String,
     /// HTTP status.
     pub status: u16,
-    /// Stable: programs match on it.
+    /// Stable: programs match on it. `docs/errors.md` says of each what it means and what to do.
     pub code: ErrorCode,
     /// What happened this time, and what to do.
     pub detail: String,

@@ -100,7 +100,6 @@ pub enum ArtifactRef {
     Digest(Digest),
 }
 
-
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected `name@version`, `name` or `sha256:<64 hexadecimal digits>`; {0}")]
 pub struct BadReference(String);

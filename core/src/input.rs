@@ -270,6 +270,14 @@ mod tests {
     }
 
     #[test]
+    fn the_first_releases_word_for_an_anchor_is_still_read() {
+        for word in ["top_left", "top-left"] {
+            let options: InputOptions = serde_json::from_value(serde_json::json!({"anchor": word})).unwrap();
+            assert_eq!(serde_json::to_value(options).unwrap(), serde_json::json!({"anchor": "top_left"}));
+        }
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         let size = |w, h| InputOptions { size: Some([w, h]), ..Default::default() };
         let none = InputOptions::default;

@@ -5,44 +5,81 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Stable codes; adding one is compatible, changing the meaning of one is not.
+// Of each: what it means, a blank line, what to do. `docs/errors.md` and `docs/states.md` are made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// The source could not be opened.
+    ///
+    /// Check that the file or the URL is there and that the runner may read it, then start the scenario again.
     SourceUnreachable,
     /// The source wants credentials it was not given.
+    ///
+    /// Post the scenario again with the credentials in the source's URL.
     SourceAuth,
     /// The source delivered no frame for longer than the frame timeout.
+    ///
+    /// Check the server of the source and the network, then start the scenario again.
     SourceStalled,
     /// The source's bytes could not be decoded, or ended before they should.
+    ///
+    /// Play the video with FFmpeg to see where it is damaged, convert or repair it, and upload it again.
     DecodeError,
     /// The model could not be loaded or run.
+    ///
+    /// Run the model with ONNX Runtime elsewhere, mend its export, and upload it as a new version.
     ModelLoad,
     /// The model gave no answer in time: it was still loading, or an inference did not end.
+    ///
+    /// Use a smaller model or input, or have the time limits raised (`--first-inference-s`).
     ModelStalled,
     /// The worker needed more memory than it may have.
+    ///
+    /// Give the scenario more `memory_mib`, or use a smaller input or model.
     OutOfMemory,
     /// A plugin could not be loaded, or refused its configuration.
+    ///
+    /// Build the plugin against this release's contract, or change its configuration, and upload it as a new version.
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
+    ///
+    /// Look for the plugin's last lines in the log, mend it, and upload it as a new version.
     PluginTrap,
     /// A plugin ran longer than its deadline.
+    ///
+    /// Let the plugin do less on a frame, and upload it as a new version.
     PluginTimeout,
     /// A plugin reported an error of its own.
+    ///
+    /// Read the plugin's own message in the reason; it says what it could not use.
     PluginError,
     /// No runner has a free worker, or none has the labels that the scenario asks for.
+    ///
+    /// Wait, add a runner, or change `placement` to labels that a runner has; see `GET /runner`.
     NoCapacity,
     /// The worker process ended unexpectedly.
+    ///
+    /// Nothing at first: it is started again. If that repeats, the runner's log has the worker's last words.
     WorkerCrash,
     /// The runner was not heard of within its lease, or it is drained.
+    ///
+    /// Nothing: the scenario goes on at another runner. If it repeats, check the runner's machine and its network.
     LeaseLost,
     /// The runner's disk has no room for the source.
+    ///
+    /// Make room on the disk of the runner.
     StorageFull,
     /// A blob the runner needs is missing or damaged.
+    ///
+    /// Check the shared blob store; upload the artifact again if its blob is lost.
     BlobUnavailable,
     /// A user stopped it.
+    ///
+    /// Nothing; start it again with `POST /scenario/{id}/start`.
     StoppedByUser,
     /// The file came to its end.
+    ///
+    /// Nothing: all predictions can be read.
     EndOfStream,
 }
 

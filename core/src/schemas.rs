@@ -4,7 +4,9 @@
 
 use utoipa::{
     PartialSchema, ToSchema,
-    openapi::{Discriminator, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, schema::AdditionalProperties, schema::Type},
+    openapi::{
+        Discriminator, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, schema::AdditionalProperties, schema::Type,
+    },
 };
 
 use crate::{
@@ -88,9 +90,11 @@ fn only(title: &str, field: &str, value: RefOr<Schema>) -> Schema {
 
 impl PartialSchema for SourceSpec {
     fn schema() -> RefOr<Schema> {
-        let path = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^/")).max_length(Some(4096)).description(
-            Some("An absolute path on the runner, inside one of its allowed source folders."),
-        );
+        let path = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^/"))
+            .max_length(Some(4096))
+            .description(Some("An absolute path on the runner, inside one of its allowed source folders."));
         OneOfBuilder::new()
             .item(only("VideoSource", "video", Ref::from_schema_name(ArtifactRef::name()).into()))
             .item(only("FileSource", "file", Schema::from(path).into()))

@@ -2,6 +2,7 @@
 //! points at is there. `make docs` writes them anew.
 
 mod database;
+mod errors;
 mod states;
 mod timeline;
 mod topics;
@@ -19,6 +20,7 @@ fn the_written_documents_say_what_the_sources_say() {
         ("docs/topics.md", topics::document()),
         ("docs/database.md", database::document()),
         ("docs/states.md", states::document()),
+        ("docs/errors.md", errors::document()),
         ("docs/data-flow.md", timeline::document()),
     ];
     for (path, text) in documents {

@@ -15,6 +15,7 @@ mod demo;
 mod deploy;
 mod docs;
 mod faults;
+mod generators;
 mod hooks;
 mod lacking;
 mod late;

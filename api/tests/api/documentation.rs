@@ -115,4 +115,6 @@ async fn the_page_needs_nothing_from_elsewhere() {
     }
     assert!(app.get("/docs/swagger-initializer.js").await.text().contains("/openapi.json"));
     assert_eq!(app.get("/docs").await.status, 303);
+    let root = app.get("/").await;
+    assert_eq!((root.status.as_u16(), &root.headers["location"]), (303, &"/docs/".parse().unwrap()));
 }

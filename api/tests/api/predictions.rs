@@ -103,6 +103,60 @@ async fn filters_keep_matching_detections_and_their_events() {
 }
 
 #[tokio::test]
+async fn events_are_asked_for_by_kind() {
+    let (app, id) = with_frames(0).await;
+    let row = |frame: u64| {
+        let mut row = prediction(id, frame);
+        row.events[0].kind = if frame % 5 == 0 { "line_crossed" } else { "dwell" }.into();
+        row
+    };
+    app.store((0..40).map(row).collect()).await;
+    let uri = format!("/prediction/{id}");
+    let crossed: Vec<_> = (0..40).step_by(5).collect();
+    assert_eq!(walk(&app, &format!("{uri}?event=line_crossed&limit=3")).await, crossed);
+    assert_eq!(walk(&app, &format!("{uri}?event=LINE_CROSSED")).await, Vec::<u64>::new());
+    // Of a frame in the answer nothing else is left out.
+    let page = app.get(&format!("{uri}?event=line_crossed&limit=1")).await.ok(200);
+    let one: Prediction = serde_json::from_value(page["items"][0].clone()).unwrap();
+    assert_eq!(one, row(0));
+    // Filters narrow together.
+    assert_eq!(walk(&app, &format!("{uri}?event=line_crossed&label=person")).await, [0, 10, 20, 30]);
+    let exported = app.get(&format!("{uri}/export?event=line_crossed")).await;
+    let frames = exported.text().lines().map(|line| serde_json::from_str::<Prediction>(line).unwrap().frame);
+    assert_eq!(frames.collect::<Vec<_>>(), crossed);
+}
+
+#[tokio::test]
+async fn an_answer_has_a_format_that_the_client_takes() {
+    let (app, id) = with_frames(2).await;
+    let uri = format!("/prediction/{id}");
+    let with =
+        async |accept: &str| app.send(Request::get(&uri).header("Accept", accept).body(Body::empty()).unwrap()).await;
+    for taken in ["*/*", "application/json", "text/csv, */*;q=0.1", "application/*", "application/x-ndjson", ""] {
+        assert_eq!(with(taken).await.status, 200, "{taken}");
+    }
+    let problem = with("text/csv").await.problem(406, "not_acceptable");
+    assert!(problem["detail"].as_str().unwrap().contains("application/x-ndjson"), "{problem}");
+}
+
+#[tokio::test]
+async fn answers_are_compressed_for_those_who_ask() {
+    let (app, id) = with_frames(1203).await;
+    for path in ["", "/export"] {
+        let uri = format!("/prediction/{id}{path}");
+        let plain = app.get(&uri).await;
+        assert!(!plain.headers.contains_key("content-encoding"));
+        let request = Request::get(&uri).header("Accept-Encoding", "gzip").body(Body::empty()).unwrap();
+        let packed = app.send(request).await;
+        assert_eq!(packed.headers["content-encoding"], "gzip", "{path}");
+        assert!(packed.body.starts_with(&[0x1f, 0x8b]) && packed.body.len() * 5 < plain.body.len(), "{path}");
+    }
+    // What is small stays as it is.
+    let request = Request::get("/healthz").header("Accept-Encoding", "gzip").body(Body::empty()).unwrap();
+    assert!(!app.send(request).await.headers.contains_key("content-encoding"));
+}
+
+#[tokio::test]
 async fn a_stream_has_everything() {
     let (app, id) = with_frames(1203).await;
     let uri = format!("/prediction/{id}");

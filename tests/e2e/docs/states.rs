@@ -47,10 +47,18 @@ fn table<'a>(text: &str, start: &str, states: impl Iterator<Item = (&'a str, boo
 }
 
 fn reasons() -> String {
-    let rows = variants(&source(REASONS), "pub enum ReasonCode {")
-        .into_iter()
-        .map(|(variant, comment)| row(&[&format!("`{}`", snake_case(&variant)), &comment]));
+    let rows = reason_codes().into_iter().map(|(code, meaning, _)| row(&[&format!("`{code}`"), &meaning]));
     header(&["code", "meaning"]) + &rows.collect::<String>()
+}
+
+/// Each code, what it means and what to do: the comment's two paragraphs.
+pub(super) fn reason_codes() -> Vec<(String, String, String)> {
+    let told = variants(&source(REASONS), "pub enum ReasonCode {").into_iter().map(|(variant, comment)| {
+        // The blank line between them is an empty word.
+        let (meaning, advice) = comment.split_once("  ").unwrap_or((&comment, ""));
+        (snake_case(&variant), meaning.to_owned(), advice.to_owned())
+    });
+    told.collect()
 }
 
 fn snake_case(name: &str) -> String {
