@@ -235,8 +235,8 @@ macro_rules! routes_of {
 
             #[utoipa::path(post, path = $path, tag = $path, operation_id = concat!("upload_", stringify!($module)),
                 summary = concat!("Upload a ", stringify!($module), ": raw, or the field `file` of a multipart form"),
-                // One that is not needed, on each: openapi-python-client 0.29 makes a module with two bodies and no such
-                // parameter that cannot be imported.
+                // openapi-python-client 0.29 needs an optional parameter beside two kinds of body:
+                // without one, the module that it makes cannot be imported.
                 params($($params)* ("traceparent" = Option<String>, Header, description = "W3C trace context")),
                 request_body(description = "The file",
                     content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),

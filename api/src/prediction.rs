@@ -61,10 +61,11 @@ type PredictionPage = Page<Prediction>;
 /// `next_cursor` says whether there are more. Where the installation has a cache, a page may be up
 /// to one second old.
 ///
-/// Filters narrow together. A frame is in the answer if it has a detection that `label` and `min_score`, where they are
-/// given, both take, and an event of the kind `event`, where that is given. Of a frame in the answer only those detections
-/// are shown, and every event: one of another kind too, and one whose `subjects` are not shown. So `label` alone leaves out
-/// the events of frames without such a detection; ask for events with `event` alone.
+/// Filters narrow together. A frame is in the answer if it has a detection that `label` and
+/// `min_score`, where they are given, both take, and an event of the kind `event`, where that is
+/// given. Of a frame in the answer only those detections are shown, and every event: one of another
+/// kind too, and one whose `subjects` are not shown. So `label` alone leaves out the events of frames
+/// without such a detection; ask for events with `event` alone.
 ///
 /// With `Accept: application/x-ndjson` the answer is that of `GET /prediction/{id}/export`.
 #[utoipa::path(get, path = "/prediction/{id}", tag = "/prediction", operation_id = "get_predictions", params(("id" = ScenarioId, Path), Parameters),
@@ -95,8 +96,8 @@ pub(crate) async fn get(
 
 /// All predictions that match, one JSON object a line (NDJSON)
 ///
-/// Each line is a `Prediction`; the filters are those of `GET /prediction/{id}`. The lines are sent as they are read, so
-/// a list of any length takes little memory here. Compressed on request, as every answer of some size is (`Accept-Encoding: gzip`).
+/// Each line is a `Prediction`; the filters are those of `GET /prediction/{id}`. The lines are sent as
+/// they are read, and compressed on request (`Accept-Encoding: gzip`).
 #[utoipa::path(get, path = "/prediction/{id}/export", tag = "/prediction", operation_id = "export_predictions",
     params(("id" = ScenarioId, Path), Parameters),
     responses(

@@ -108,10 +108,10 @@ fn commented<'a>(source: &'a str, mark: &'a str) -> impl Iterator<Item = (&'a st
     })
 }
 
-/// Name and comment of each variant of an enum: the lines from `start` to the next brace that closes.
+/// Name and comment of each variant of an enum: the lines from `start` to the brace that closes it, in the first column.
 fn variants(source: &str, start: &str) -> Vec<(String, String)> {
     let body = source.split_once(start).unwrap_or_else(|| panic!("`{start}` is not there")).1;
-    let body = body.split_once('}').expect("an enum ends").0;
+    let body = body.split_once("\n}").expect("an enum ends").0;
     let named = commented(body, "///").map(|(line, comment)| {
         let name = line.split(&[',', ' ', '=', '{'][..]).next().unwrap_or_default();
         (name.to_owned(), comment)

@@ -107,7 +107,7 @@ async fn events_are_asked_for_by_kind() {
     let (app, id) = with_frames(0).await;
     let row = |frame: u64| {
         let mut row = prediction(id, frame);
-        row.events[0].kind = if frame % 5 == 0 { "line_crossed" } else { "dwell" }.into();
+        row.events[0].kind = if frame.is_multiple_of(5) { "line_crossed" } else { "dwell" }.into();
         row
     };
     app.store((0..40).map(row).collect()).await;
