@@ -1,7 +1,8 @@
 //! `/plugin`, `/model`, `/video`: upload, list, get, delete.
 //!
-//! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in this order;
-//! a name and version, once given to some bytes, never mean others unless the artifact was deleted in between.
+//! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in
+//! this order; a name and version, once given to some bytes, never mean others unless the artifact was
+//! deleted in between.
 
 use axum::{
     Json,

@@ -1,9 +1,9 @@
 //! Who is connected, and who has to go when there is no more room.
 //!
-//! Invariants: never more connections than the limits say. A connection that this side works for is never closed for
-//! another; of those that wait for their peer, the one that moved the fewest bytes in the time it was waited for goes
-//! first. So somebody who holds a thousand connections open and sends a byte now and then only ever drives out their
-//! own, and whoever sends a request at once is served.
+//! Invariants: never more connections than the limits say. A connection that this side works for is never
+//! closed for another; of those that wait for their peer, the one that moved the fewest bytes in the time it
+//! was waited for goes first. So somebody who holds a thousand connections open and sends a byte now and then
+//! only ever drives out their own, and whoever sends a request at once is served.
 
 use std::{
     collections::HashMap,
@@ -20,10 +20,12 @@ use crate::{limits::HttpLimits, metrics};
 
 /// Whoever just came is not slow yet: as if this much had been moved already. About one head.
 const CREDIT: u64 = 1024;
-/// A client may read slowly, or pause; one that takes nothing for this long is gone. As in `deploy/haproxy.cfg`.
+/// A client may read slowly, or pause; one that takes nothing for this long is gone. As in
+/// `deploy/haproxy.cfg`.
 const READER_SILENCE: Duration = Duration::from_secs(300);
 
-/// Answers that nobody reads, in all: thirty of the largest pages. Those who do read have theirs within milliseconds.
+/// Answers that nobody reads, in all: thirty of the largest pages. Those who do read have theirs within
+/// milliseconds.
 const MAX_UNREAD: u64 = 256 << 20;
 /// Smaller answers are no danger, however many: there are only so many connections.
 const LARGE: u64 = 256 << 10;
@@ -225,7 +227,8 @@ impl Connections {
         self.all.lock()
     }
 
-    /// A place for a connection from `peer`, if need be that of the slowest; `None`: everybody there is being served.
+    /// A place for a connection from `peer`, if need be that of the slowest; `None`: everybody there is being
+    /// served.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let peer = shared_by_one(peer);
         let mut all = self.all();

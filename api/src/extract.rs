@@ -166,7 +166,8 @@ impl<T: DeserializeOwned> FromRequest<SharedApp> for Body<T> {
     }
 }
 
-/// `application/json`, or a format that is written in it. A browser asks us before it sends that for a page of another site.
+/// `application/json`, or a format that is written in it. A browser asks us before it sends that for a page
+/// of another site.
 fn check_is_json(headers: &HeaderMap) -> Result<(), Problem> {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let essence = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -183,7 +184,8 @@ fn check_is_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(problem.field("Content-Type").expected("application/json"))
 }
 
-/// Syntax first, so that a misplaced comma has a line and a column, then meaning, so that a misplaced value has a path.
+/// Syntax first, so that a misplaced comma has a line and a column, then meaning, so that a misplaced value
+/// has a path.
 fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
     let json: Value = serde_json::from_slice(bytes).map_err(|e| {
         let detail = if bytes.is_empty() { "the body is empty".to_owned() } else { e.to_string() };
@@ -215,7 +217,8 @@ pub(crate) fn looks_like_url(text: &str) -> bool {
     text.contains("://")
 }
 
-/// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing field `a``.
+/// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing
+/// field `a``.
 fn locate(path: &str, message: &str) -> Located {
     // The name of a type of ours says nothing to a client.
     let message = &match message.split_once("expected struct ") {

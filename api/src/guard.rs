@@ -1,11 +1,12 @@
-//! What is looked at before any route is: who calls, under which name, from which page, and with what kind of body. And what
-//! every answer tells a browser.
+//! What is looked at before any route is: who calls, under which name, from which page, and with what kind of
+//! body. And what every answer tells a browser.
 //!
-//! Invariants: a page of another origin can read nothing here, and change nothing. It cannot read, because it must call this
-//! service by a name of ours (`host`), and then it is another origin to the browser and no answer permits it to read. It
-//! cannot change anything, because a browser says whose page sends a write (`Origin`, `Sec-Fetch-Site`), and a write with
-//! a foreign one is refused, whatever its content type. Headers that a proxy adds, such as `X-Forwarded-Host`, are not
-//! looked at: whoever calls directly can send them too.
+//! Invariants: a page of another origin can read nothing here, and change nothing. It cannot read, because it
+//! must call this service by a name of ours (`host`), and then it is another origin to the browser and no
+//! answer permits it to read. It cannot change anything, because a browser says whose page sends a write
+//! (`Origin`, `Sec-Fetch-Site`), and a write with a foreign one is refused, whatever its content type.
+//! Headers that a proxy adds, such as `X-Forwarded-Host`, are not looked at: whoever calls directly can send
+//! them too.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -35,7 +36,8 @@ const CROSS_ORIGIN_RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-
 
 /// An answer is data: shown as a page it may load and run nothing, and nobody frames it.
 const POLICY: HeaderValue = HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'");
-/// The page at `/docs` loads its own files and asks this API. It sets styles from its script, and has icons as `data:`.
+/// The page at `/docs` loads its own files and asks this API. It sets styles from its script, and has icons
+/// as `data:`.
 const POLICY_OF_DOCS: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; font-src 'self'; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",

@@ -1,8 +1,8 @@
 //! The plugins of a scenario: found, of the right kind, and content with their configuration.
 //!
-//! A configuration is judged in a child process: by the plugin's JSON Schema, and if it fits by the plugin itself. The
-//! schema is a stranger's data as well, and a small one can take for ever to evaluate. A plugin's word about a
-//! configuration it accepted is remembered, because neither of the two can change.
+//! A configuration is judged in a child process: by the plugin's JSON Schema, and if it fits by the plugin
+//! itself. The schema is a stranger's data as well, and a small one can take for ever to evaluate. A plugin's
+//! word about a configuration it accepted is remembered, because neither of the two can change.
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 

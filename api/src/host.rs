@@ -1,8 +1,8 @@
 //! Under which names the service may be called.
 //!
-//! A page in a browser can give its own name the address of this machine (DNS rebinding), and then reads and writes here as
-//! if it were its own server. Only the `Host` header tells: so names are taken from a list. An address written in digits is
-//! no name, and cannot be given to anybody.
+//! A page in a browser can give its own name the address of this machine (DNS rebinding), and then reads and
+//! writes here as if it were its own server. Only the `Host` header tells: so names are taken from a list. An
+//! address written in digits is no name, and cannot be given to anybody.
 
 use std::{net::IpAddr, str::FromStr};
 

@@ -1,8 +1,10 @@
-//! What is read again and again: the answers of `GET /scenario/{id}` and of a page of `GET /prediction/{id}`, kept for a second.
+//! What is read again and again: the answers of `GET /scenario/{id}` and of a page of `GET /prediction/{id}`,
+//! kept for a second.
 //!
-//! Invariants: an answer is at most [`FRESH`] old, whatever the cache behind it does, and by clocks of machines that agree
-//! that well; who changes a scenario here reads here what it has become. Nothing but these two answers is ever read from
-//! the cache, and without one everything is as it is with one, only slower.
+//! Invariants: an answer is at most [`FRESH`] old, whatever the cache behind it does, and by clocks of
+//! machines that agree that well; who changes a scenario here reads here what it has become. Nothing but
+//! these two answers is ever read from the cache, and without one everything is as it is with one, only
+//! slower.
 
 use std::{
     collections::HashMap,
@@ -34,7 +36,8 @@ const MAX_BODY: usize = 4 << 20;
 #[derive(Default)]
 pub(crate) struct Hot {
     cache: Option<Cache>,
-    /// Scenarios that were changed here within the last [`FRESH`]: what others may have cached of them is from before.
+    /// Scenarios that were changed here within the last [`FRESH`]: what others may have cached of them is
+    /// from before.
     changed: Mutex<HashMap<ScenarioId, Instant>>,
 }
 
@@ -85,7 +88,8 @@ impl Hot {
             // That it fails was said where it did.
             theirs = cache.keep(&key, &ours, left).await.ok().flatten();
         }
-        // Others answer from what is kept there: with ours, which may be newer, a client would see time go back.
+        // Others answer from what is kept there: with ours, which may be newer, a client would see time go
+        // back.
         match theirs.and_then(|theirs| Some((age(&theirs)?, theirs.body))) {
             Some((age, body)) if !self.was_changed(id) => Ok(json(body, Some(age))),
             _ => Ok(json(ours.body, None)),

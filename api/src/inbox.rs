@@ -1,8 +1,9 @@
 //! The results inbox: predictions from the bus into the store.
 //!
-//! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set, so a
-//! consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows end. What
-//! cannot be read becomes a dead letter in the same transaction. The bus's group only hands out partitions.
+//! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set,
+//! so a consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows
+//! end. What cannot be read becomes a dead letter in the same transaction. The bus's group only hands out
+//! partitions.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -29,9 +30,11 @@ use crate::{backoff::Backoff, metrics};
 
 /// Group on the bus and consumer in the store.
 pub const CONSUMER: &str = "results-inbox";
-/// Records of one transaction. While one commits the next is read, so batches grow with the load by themselves.
+/// Records of one transaction. While one commits the next is read, so batches grow with the load by
+/// themselves.
 const BATCH: usize = 500;
-/// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a second span.
+/// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a
+/// second span.
 const MAX_BEGUN: usize = 10_000;
 
 /// What an envelope has around a prediction, generously: ids, times and a trace.
@@ -81,7 +84,8 @@ struct Inbox<'a> {
     max_prediction: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
-    /// Of each partition of ours the next record to read: the stored offset, or what it becomes by the batch under way.
+    /// Of each partition of ours the next record to read: the stored offset, or what it becomes by the batch
+    /// under way.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
     under_way: Option<UnderWay>,
@@ -216,7 +220,8 @@ impl Inbox<'_> {
         (ResultBatch { consumer, topic, partition, expected, next, rows, dead_letters }, first_results)
     }
 
-    /// The last step of the trace of a deployment: its first result becomes readable. The others are counted, not traced.
+    /// The last step of the trace of a deployment: its first result becomes readable. The others are counted,
+    /// not traced.
     fn first_result(&mut self, row: &PredictionRecord, traceparent: Option<&str>) -> Option<Span> {
         let &PredictionRecord { scenario_id, generation, position: Position { frame, .. }, .. } = row;
         if self.begun.len() >= MAX_BEGUN {
@@ -272,8 +277,8 @@ async fn outcome(under_way: &mut Option<UnderWay>) -> Option<StoreOutcome> {
     })
 }
 
-/// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is still to be
-/// shown; tried only once, because the store keeps them anyway.
+/// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is
+/// still to be shown; tried only once, because the store keeps them anyway.
 async fn show_dead_letters(bus: &SharedBus, batch: &ResultBatch) {
     let partition = batch.partition;
     for DeadLetter { offset, key, payload, reason, .. } in &batch.dead_letters {

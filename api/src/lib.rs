@@ -1,7 +1,8 @@
 //! The REST API and the two services that belong to it: the outbox relay and the results inbox.
 //!
-//! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do (`probe`).
-//! It speaks to the orchestrator and the runners only through the store and the bus, and waits for neither.
+//! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do
+//! (`probe`). It speaks to the orchestrator and the runners only through the store and the bus, and waits for
+//! neither.
 //!
 //! One file a resource: `scenario`, `prediction`, `artifact`, `runner`, `operation`.
 
@@ -83,7 +84,8 @@ pub struct ApiConfig {
     /// Whether a scenario must name the version of each artifact, so that no later upload is taken
     /// for what it means.
     pub require_versions: bool,
-    /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any more.
+    /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any
+    /// more.
     pub lame_duck: Duration,
 }
 
@@ -148,8 +150,8 @@ impl Default for Limits {
     }
 }
 
-/// Of a JSON body, beside the configurations: names, labels and paths, and white space anywhere. With the configurations as
-/// they are by default it is a MiB, eight times what a large scenario takes.
+/// Of a JSON body, beside the configurations: names, labels and paths, and white space anywhere. With the
+/// configurations as they are by default it is a MiB, eight times what a large scenario takes.
 const BODY_BESIDE_CONFIGS: usize = 768 << 10;
 
 impl Limits {

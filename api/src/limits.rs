@@ -1,4 +1,5 @@
-//! What a client may take of the HTTP server: connections, time, places in a queue. And under which names it may call.
+//! What a client may take of the HTTP server: connections, time, places in a queue. And under which names it
+//! may call.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use crate::host::HostPattern;
 pub struct HttpLimits {
     /// At a time. A connection takes a descriptor and up to a quarter of a megabyte of buffers.
     pub connections: usize,
-    /// At a time from one address: half a dozen browsers' worth. Loopback is exempt, because everything on this machine
-    /// shares it.
+    /// At a time from one address: half a dozen browsers' worth. Loopback is exempt, because everything on
+    /// this machine shares it.
     pub connections_per_peer: usize,
-    /// For the head of a request, from its first byte or from the connection's beginning. A head is a few hundred bytes,
-    /// which arrive together.
+    /// For the head of a request, from its first byte or from the connection's beginning. A head is a few
+    /// hundred bytes, which arrive together.
     pub head: Duration,
     /// For a whole JSON body: a megabyte takes this long at 800 kbit/s.
     pub small_body: Duration,
@@ -23,7 +24,8 @@ pub struct HttpLimits {
     pub rate_window: Duration,
     /// Between two requests. Whoever polls each half minute keeps a connection.
     pub keep_alive: Duration,
-    /// Probes of uploads that wait for their turn, and as many checks of configurations: more would wait in vain.
+    /// Probes of uploads that wait for their turn, and as many checks of configurations: more would wait in
+    /// vain.
     pub waiting_checks: usize,
     /// How long each waits at most: clients and balancers are patient for half a minute.
     pub check_patience: Duration,

@@ -1,8 +1,8 @@
 //! Reads what is left of a request that was refused early.
 //!
-//! A client that is still sending when the connection closes sees a broken pipe instead of the answer that tells it
-//! why. One that asked first (`Expect: 100-continue`, as curl does for large files) sends nothing after a refusal, so
-//! nothing is read from it.
+//! A client that is still sending when the connection closes sees a broken pipe instead of the answer that
+//! tells it why. One that asked first (`Expect: 100-continue`, as curl does for large files) sends nothing
+//! after a refusal, so nothing is read from it.
 
 use std::{sync::Arc, time::Duration};
 

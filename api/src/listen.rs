@@ -1,8 +1,8 @@
 //! The accept loop: HTTP/1.1 on a listener, within limits of connections and of time.
 //!
-//! Invariants: nothing that a peer sends, or does not send, keeps a connection, a descriptor or memory for longer than
-//! the limits say; the loop goes on whatever `accept` answers. There is no HTTP/2, as there was none before: it would bring
-//! streams to count within connections, and nothing here is waiting for it.
+//! Invariants: nothing that a peer sends, or does not send, keeps a connection, a descriptor or memory for
+//! longer than the limits say; the loop goes on whatever `accept` answers. There is no HTTP/2, as there was
+//! none before: it would bring streams to count within connections, and nothing here is waiting for it.
 
 use std::{
     convert::Infallible,
@@ -52,8 +52,8 @@ const MAX_HEAD: usize = 32 << 10;
 /// In each direction. With the most connections that is 64 MiB.
 const MAX_BUFFER: usize = 128 << 10;
 
-/// The kernel's, for what a peer has not read, which else grows to megabytes: on a connection with 50 ms to and fro this is
-/// still 5 MB a second (the kernel doubles it). With the most connections that is 128 MiB.
+/// The kernel's, for what a peer has not read, which else grows to megabytes: on a connection with 50 ms to
+/// and fro this is still 5 MB a second (the kernel doubles it). With the most connections that is 128 MiB.
 const SEND_BUFFER: usize = 128 << 10;
 
 /// What is known of a request's connection.
@@ -159,7 +159,8 @@ impl Serving {
             }
         });
         let mut http = http1::Builder::new();
-        // The phases have limits of their own (`Meter::is_overdue`), where hyper has one for idle time and head together.
+        // The phases have limits of their own (`Meter::is_overdue`), where hyper has one for idle time and
+        // head together.
         http.timer(TokioTimer::new()).header_read_timeout(None);
         http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
         let mut served = std::pin::pin!(http.serve_connection(io, service));
@@ -268,7 +269,8 @@ impl AsyncWrite for Metered {
     }
 }
 
-/// A request's body, which must keep the least rate. The time in which nobody asks for more of it does not count.
+/// A request's body, which must keep the least rate. The time in which nobody asks for more of it does not
+/// count.
 struct Paced {
     body: Incoming,
     meter: Arc<Meter>,

@@ -1,7 +1,8 @@
 //! What a Prometheus server may scrape.
 //!
-//! Counters belong to the process and are kept here; what the store and the bus know is read at the time of the scrape
-//! (`operation.rs`), so that a stalled service shows as a growing lag and not as a gauge that nobody updates.
+//! Counters belong to the process and are kept here; what the store and the bus know is read at the time of
+//! the scrape (`operation.rs`), so that a stalled service shows as a growing lag and not as a gauge that
+//! nobody updates.
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 

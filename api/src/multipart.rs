@@ -1,7 +1,8 @@
-//! Between a request's body and `multer`, which reads all that there is into memory each time it is asked for something.
+//! Between a request's body and `multer`, which reads all that there is into memory each time it is asked for
+//! something.
 //!
-//! Invariants: it gets one chunk at a time, so that a client cannot send faster than its file is written; and what is no
-//! content of a field (what stands before the first boundary, boundaries, headers) has an end.
+//! Invariants: it gets one chunk at a time, so that a client cannot send faster than its file is written; and
+//! what is no content of a field (what stands before the first boundary, boundaries, headers) has an end.
 
 use std::{
     pin::Pin,

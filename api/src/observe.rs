@@ -1,7 +1,7 @@
 //! One log line, one count, one span and one number a request.
 //!
-//! Invariant: nothing that a client invents becomes the name of a series, and of what it sends only a well-formed
-//! `X-Request-Id` and the number of a trace come into the log.
+//! Invariant: nothing that a client invents becomes the name of a series, and of what it sends only a
+//! well-formed `X-Request-Id` and the number of a trace come into the log.
 
 use std::{net::IpAddr, time::Instant};
 

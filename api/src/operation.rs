@@ -43,7 +43,8 @@ pub(crate) struct Readiness {
     status: &'static str,
     /// Runners that are heard of; without one, scenarios wait.
     runners_alive: usize,
-    /// Why the message bus does not answer. Requests are served all the same; what was posted is passed on later.
+    /// Why the message bus does not answer. Requests are served all the same; what was posted is passed on
+    /// later.
     #[serde(skip_serializing_if = "Option::is_none")]
     bus: Option<String>,
     /// Why nothing is taken in. Everything else is served, above all what makes room.
@@ -78,8 +79,8 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
     Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err(), disk }))
 }
 
-/// What a server says to a probe within this time; in words, if it does not. Its own words stay in the log: they may hold
-/// addresses and names that are nobody else's business.
+/// What a server says to a probe within this time; in words, if it does not. Its own words stay in the log:
+/// they may hold addresses and names that are nobody else's business.
 pub(crate) async fn answers<T, E: std::fmt::Display>(
     who: &str,
     limit: Duration,

@@ -1,7 +1,7 @@
 //! Pages of a list, and the cursors between them.
 //!
-//! A cursor is opaque to clients: it names the last item of a page, so that items that come or go meanwhile make no
-//! page repeat or lose another item.
+//! A cursor is opaque to clients: it names the last item of a page, so that items that come or go meanwhile
+//! make no page repeat or lose another item.
 
 use std::borrow::Cow;
 

@@ -39,7 +39,8 @@ pub(crate) struct Parameters {
     from_us: Option<i64>,
     /// Only frames before this `pts_us`.
     until_us: Option<i64>,
-    /// Only detections with this label, and frames that have one; a detection without a label is called by its class id.
+    /// Only detections with this label, and frames that have one; a detection without a label is called by
+    /// its class id.
     label: Option<String>,
     /// Only detections with at least this score, and frames that have one: 0 to 1.
     #[param(minimum = 0, maximum = 1)]

@@ -1,7 +1,7 @@
 //! Judges files in child processes.
 //!
-//! Invariant: the API decodes no video, loads no model and runs no plugin itself; whatever a hostile file does, it does
-//! to a child that has a time limit, no credentials in its environment, and a bounded output.
+//! Invariant: the API decodes no video, loads no model and runs no plugin itself; whatever a hostile file
+//! does, it does to a child that has a time limit, no credentials in its environment, and a bounded output.
 
 use std::{
     path::{Path, PathBuf},
@@ -35,8 +35,8 @@ const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
 const CONFIG_LIMIT: Duration = Duration::from_secs(60);
 /// Of all its threads; both limits above are of wall time.
 const CPU_SECONDS: u64 = 120;
-/// What a child may use besides the bytes of a model: compiling a component of 18 MB takes 1.5 GB, and decoding the
-/// largest picture with its references not more.
+/// What a child may use besides the bytes of a model: compiling a component of 18 MB takes 1.5 GB, and
+/// decoding the largest picture with its references not more.
 const MEMORY: u64 = 4 << 30;
 /// A model is read, parsed, and taken apart into tensors that are laid out again.
 const COPIES_OF_A_MODEL: u64 = 4;

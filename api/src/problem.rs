@@ -1,7 +1,7 @@
 //! What the API answers when it cannot do what it was asked for: RFC 9457 problems.
 //!
-//! Invariant: every error leaves the API as a [`Problem`] with a code of core's table; details of a defect of ours go
-//! to the log under the problem's `instance`, never into the answer.
+//! Invariant: every error leaves the API as a [`Problem`] with a code of core's table; details of a defect of
+//! ours go to the log under the problem's `instance`, never into the answer.
 
 use axum::{
     http::{HeaderValue, StatusCode, header},
@@ -35,7 +35,8 @@ pub struct Problem {
     pub code: ErrorCode,
     /// What happened this time, and what to do.
     pub detail: String,
-    /// What of the request is wrong: a path such as `plugins.post[0].config.min_score`, or a parameter's name.
+    /// What of the request is wrong: a path such as `plugins.post[0].config.min_score`, or a parameter's
+    /// name.
     pub field: Option<String>,
     pub expected: Option<String>,
     /// Everything that is wrong, when that is more than one thing; the first is also in `detail` and `field`.
@@ -95,7 +96,8 @@ impl Problem {
         self
     }
 
-    /// One problem for all that is wrong. The first error gives code, field and detail; `None` if there is none.
+    /// One problem for all that is wrong. The first error gives code, field and detail; `None` if there is
+    /// none.
     #[must_use]
     pub fn of_all(errors: Vec<FieldError>) -> Option<Self> {
         let problem = Self::from(errors.first()?.clone());
@@ -153,7 +155,8 @@ impl From<BlobError> for Problem {
     }
 }
 
-/// Whether the machine lacks descriptors, processes or memory, of which there are more once others have ended.
+/// Whether the machine lacks descriptors, processes or memory, of which there are more once others have
+/// ended.
 pub(crate) fn is_passing(error: &std::io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     errno.is_some_and(|errno| [Errno::MFILE, Errno::NFILE, Errno::NOMEM, Errno::AGAIN, Errno::NOBUFS].contains(&errno))

@@ -1,9 +1,9 @@
 //! Turns for what costs a process: probes of uploads, and checks of configurations.
 //!
-//! Invariants: at most [`AT_ONCE`] have a turn and [`SLOW`] more go on without one; nobody waits longer than the patience,
-//! and nobody waits unseen: whoever cannot wait is told so at once. A client has at most half of the places. Whoever
-//! takes long while others wait gives its turn back, so that what is quick gets through in seconds, whatever is
-//! beside it.
+//! Invariants: at most [`AT_ONCE`] have a turn and [`SLOW`] more go on without one; nobody waits longer than
+//! the patience, and nobody waits unseen: whoever cannot wait is told so at once. A client has at most half
+//! of the places. Whoever takes long while others wait gives its turn back, so that what is quick gets
+//! through in seconds, whatever is beside it.
 //!
 //! A client is an address: behind a balancer all are one, and share what one may have.
 
@@ -29,7 +29,8 @@ const SLICE: Duration = Duration::from_secs(3);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     pub(crate) client: Option<IpAddr>,
-    /// A kind of file, or the plugin that is asked: so that a plugin that answers slowly is waited for by those who use it.
+    /// A kind of file, or the plugin that is asked: so that a plugin that answers slowly is waited for by
+    /// those who use it.
     pub(crate) subject: String,
 }
 
@@ -144,7 +145,8 @@ impl Shared {
 }
 
 impl State {
-    /// Who is next: of the client with the fewest turns, then of the subject with the fewest, whoever came first.
+    /// Who is next: of the client with the fewest turns, then of the subject with the fewest, whoever came
+    /// first.
     fn next(&mut self) -> Option<Waiting> {
         self.waiting.retain(|waiting| !waiting.turn.is_closed());
         let turns = |claim: &Claim| {

@@ -1,8 +1,9 @@
 //! The outbox relay: what a transaction put into the outbox goes to the bus.
 //!
-//! Invariants: a message is marked only after the bus has it, so dying anywhere loses nothing; what is published a
-//! second time has the same id and no second effect. Any number of processes may run a relay at once: each claims
-//! what it publishes. One relay keeps the order of a topic; between several there is none, and none is needed (generations decide).
+//! Invariants: a message is marked only after the bus has it, so dying anywhere loses nothing; what is
+//! published a second time has the same id and no second effect. Any number of processes may run a relay at
+//! once: each claims what it publishes. One relay keeps the order of a topic; between several there is none,
+//! and none is needed (generations decide).
 
 use std::{sync::Arc, time::Duration};
 
@@ -21,8 +22,8 @@ use crate::{backoff::Backoff, metrics};
 
 /// Finds what other processes put into the outbox; our own wakes us.
 const PERIOD: Duration = Duration::from_secs(1);
-/// Rounds begin at least this far apart: what is put into the outbox meanwhile shares a round, which costs two commits and a
-/// flush of the broker however little it holds. Nobody sees 5 ms.
+/// Rounds begin at least this far apart: what is put into the outbox meanwhile shares a round, which costs
+/// two commits and a flush of the broker however little it holds. Nobody sees 5 ms.
 const PACE: Duration = Duration::from_millis(5);
 /// Messages of one round: a transaction of some milliseconds.
 const BATCH: u32 = 500;

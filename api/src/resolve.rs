@@ -1,7 +1,8 @@
 //! From a scenario as written to a scenario that can run: names to digests, settings checked and completed.
 //!
-//! Invariant: `POST /scenario/init` and `POST /scenario/check` go through [`resolve`], so what the one accepts the other
-//! does. Everything that is wrong is reported at once, in the order of the scenario's fields.
+//! Invariant: `POST /scenario/init` and `POST /scenario/check` go through [`resolve`], so what the one
+//! accepts the other does. Everything that is wrong is reported at once, in the order of the scenario's
+//! fields.
 
 use std::time::Duration;
 

@@ -1,6 +1,7 @@
 //! `/scenario`: create, check, list, get, stop, start, delete, history, delivery.
 //!
-//! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does the rest.
+//! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does
+//! the rest.
 
 use std::time::Instant;
 
@@ -53,7 +54,8 @@ pub(crate) async fn init(
         Some(key) => Some(Idempotency { key, request: request_digest(&app, &body)? }),
         None => None,
     };
-    // Before anything is resolved: the same request has the same answer, whatever became of the model meanwhile.
+    // Before anything is resolved: the same request has the same answer, whatever became of the model
+    // meanwhile.
     if let Some(idempotency) = &idempotency
         && let Some(created) = app.store.created_before(idempotency).await?
     {
@@ -65,7 +67,8 @@ pub(crate) async fn init(
     answer(app.store.create_scenario(new).await?)
 }
 
-/// What tells a repetition from a reuse. The password in it cannot be found by trying, as it could with a plain digest.
+/// What tells a repetition from a reuse. The password in it cannot be found by trying, as it could with a
+/// plain digest.
 fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Problem> {
     if !body.parsed.source.has_secret() {
         return Ok(canonical::digest(&body.json));
@@ -247,12 +250,13 @@ pub(crate) async fn history(
 
 /// What became of every frame
 ///
-/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`, at any time. `decoded` is not computed from the
-/// others: runners report how far they are, and predictions are counted once each as they are stored. Once the scenario is
-/// at rest and everything has arrived, `inbox.frames` is 0; a number that stays there is a frame that was lost.
+/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`, at any time. `decoded` is not
+/// computed from the others: runners report how far they are, and predictions are counted once each as they
+/// are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number that
+/// stays there is a frame that was lost.
 ///
-/// In the example the worker is at its 500th frame: 478 have detections, a hook skipped 19, the record of one could not be
-/// read, and two are on their way to the store (478 + 19 + 1 + 2 = 500).
+/// In the example the worker is at its 500th frame: 478 have detections, a hook skipped 19, the record of one
+/// could not be read, and two are on their way to the store (478 + 19 + 1 + 2 = 500).
 #[utoipa::path(get, path = "/scenario/{id}/delivery", tag = "/scenario", operation_id = "get_delivery",
     params(("id" = ScenarioId, Path)),
     responses(

@@ -41,7 +41,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Where the description of the API is.
 const DESCRIPTION: &str = "/openapi.json";
 
-/// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five seconds.
+/// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five
+/// seconds.
 pub async fn serve(
     config: ApiConfig,
     listener: TcpListener,

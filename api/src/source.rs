@@ -1,4 +1,5 @@
-//! Which files of this machine a scenario may read, in words for whoever posts it; `infra::source_file` judges.
+//! Which files of this machine a scenario may read, in words for whoever posts it; `infra::source_file`
+//! judges.
 
 use std::path::{Path, PathBuf};
 

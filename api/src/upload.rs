@@ -1,7 +1,7 @@
 //! From a request's body to a file that is hashed and capped on its way.
 //!
-//! Invariant: the bytes are never in memory as a whole, and whatever goes wrong leaves nothing behind: the staged file
-//! removes itself. How slowly a body may come is the connection's business (`listen`).
+//! Invariant: the bytes are never in memory as a whole, and whatever goes wrong leaves nothing behind: the
+//! staged file removes itself. How slowly a body may come is the connection's business (`listen`).
 
 use axum::{
     body::BodyDataStream,
@@ -20,7 +20,8 @@ use crate::{
     problem::{Problem, shortened, too_large, too_slow},
 };
 
-/// Of a `name` or `version` field: more than any valid one, so that the message can show what is wrong with it.
+/// Of a `name` or `version` field: more than any valid one, so that the message can show what is wrong with
+/// it.
 const MAX_FIELD: usize = 1024;
 /// Boundaries, headers and other fields of a multipart body around its file.
 const MULTIPART_OVERHEAD: u64 = 64 << 10;
@@ -46,7 +47,8 @@ fn unreadable(detail: impl Into<String>) -> Problem {
 /// Takes a raw body, or the field `file` of a multipart one.
 ///
 /// # Errors
-/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `request_timeout`, or why it could not be stored.
+/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `request_timeout`, or why it could not be
+/// stored.
 pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result<Received, Problem> {
     let form = form(request.headers())?;
     let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };
@@ -63,10 +65,10 @@ pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result
 
 /// The boundary, if it is a form; whether the content type is taken at all.
 ///
-/// A browser sends the careless types, and forms, for pages of any site without asking first. Forms and, for those who
-/// write `curl --data-binary` and no header, the careless types are taken all the same: `guard` has refused writes from
-/// pages of other sites by then, and of the careless ones nothing is taken that any page sent, in case that a browser
-/// does not say whose it is.
+/// A browser sends the careless types, and forms, for pages of any site without asking first. Forms and, for
+/// those who write `curl --data-binary` and no header, the careless types are taken all the same: `guard` has
+/// refused writes from pages of other sites by then, and of the careless ones nothing is taken that any page
+/// sent, in case that a browser does not say whose it is.
 fn form(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refused = |detail: String| {
         Problem::new(ErrorCode::UnsupportedMediaType, detail).field("Content-Type").expected(

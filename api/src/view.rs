@@ -1,6 +1,7 @@
 //! What the API shows: the store's records in the shape that clients see.
 //!
-//! Invariant: nothing is computed from anything but one record, so that a view is as consistent as the read behind it.
+//! Invariant: nothing is computed from anything but one record, so that a view is as consistent as the read
+//! behind it.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! Whether the ONNX Runtime library is one: a child process tries it, because this one loads no library of that kind.
+//! Whether the ONNX Runtime library is one: a child process tries it, because this one loads no library of
+//! that kind.
 
 use std::process::Stdio;
 
@@ -13,7 +14,8 @@ use crate::settings::Settings;
 /// As much as a probe of an upload may have; what is tried takes a tenth of a second.
 const LIMITS: Limits = Limits { memory: 4 << 30, cpu_seconds: Some(30), file_size: 0 };
 
-/// The smallest model: `y` is `x`, eight by eight pixels of three channels. A library that loads it loads others.
+/// The smallest model: `y` is `x`, eight by eight pixels of three channels. A library that loads it loads
+/// others.
 const IDENTITY: &[u8] =
     b"\x08\x08B\x02\x10\x0d:O\n\x10\n\x01x\x12\x01y\"\x08Identity\x12\x01gZ\x1b\n\x01x\x12\x16\n\x14\
     \x08\x01\x12\x10\n\x02\x08\x01\n\x02\x08\x03\n\x02\x08\x08\n\x02\x08\x08b\x1b\n\x01y\x12\x16\n\
@@ -26,7 +28,8 @@ const IDENTITY: &[u8] =
 pub(crate) fn check(settings: &Settings, sandbox: &Sandbox) -> anyhow::Result<()> {
     let model = settings.data.join("identity.onnx");
     if let Err(error) = std::fs::write(&model, IDENTITY) {
-        // A full disk must not keep the platform from starting: what is on it can only be deleted once it runs.
+        // A full disk must not keep the platform from starting: what is on it can only be deleted once it
+        // runs.
         warn!("the ONNX Runtime library was not tried: {} cannot be written: {error}", model.display());
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! One role in a process of its own, on PostgreSQL and Kafka: any number of each may run.
 //!
-//! What a role needs to be told is looked at first; its port is bound and its servers are connected before work begins, and it
-//! says what it connected to. On a
-//! signal it is not ready any more, stops taking work, drains, and ends; the others go on.
+//! What a role needs to be told is looked at first; its port is bound and its servers are connected before
+//! work begins, and it says what it connected to. On a signal it is not ready any more, stops taking work,
+//! drains, and ends; the others go on.
 
 use std::{
     io::ErrorKind,

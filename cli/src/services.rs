@@ -1,8 +1,8 @@
 //! The services of a process: started together, watched, and stopped in order.
 //!
-//! On Ctrl-C or SIGTERM intake stops first, then the work is drained, then the rest ends, so that the last words of what
-//! is drained still have somebody to hear them. A second signal ends the process at once, which loses nothing either:
-//! whatever is not done is done at the next start, or by another process.
+//! On Ctrl-C or SIGTERM intake stops first, then the work is drained, then the rest ends, so that the last
+//! words of what is drained still have somebody to hear them. A second signal ends the process at once, which
+//! loses nothing either: whatever is not done is done at the next start, or by another process.
 
 use std::{future::Future, time::Duration};
 
@@ -19,7 +19,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of it.
+/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of
+/// it.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What is swept has been garbage for an hour.
@@ -86,7 +87,8 @@ impl Services {
         });
     }
 
-    /// Removes what uploads and deletions of a process that died left behind: at the start, and from time to time.
+    /// Removes what uploads and deletions of a process that died left behind: at the start, and from time to
+    /// time.
     pub(crate) fn sweeper(&mut self, store: &SharedStore, blobs: &Blobs) {
         let (store, blobs) = (store.clone(), blobs.clone());
         self.start("sweeper", Stage::Rest, |cancel| async move {

@@ -1,8 +1,8 @@
 //! Spans to a collector, as OTLP (protobuf over HTTP).
 //!
-//! Invariant: a collector that is slow, dead or wrong costs spans and nothing else: they wait in a bounded queue for a thread of
-//! their own, and an outage is one line in the log, not one a batch. What else can be set (headers, sampling, the
-//! size and pace of batches) is OpenTelemetry's own `OTEL_*` variables.
+//! Invariant: a collector that is slow, dead or wrong costs spans and nothing else: they wait in a bounded
+//! queue for a thread of their own, and an outage is one line in the log, not one a batch. What else can be
+//! set (headers, sampling, the size and pace of batches) is OpenTelemetry's own `OTEL_*` variables.
 
 use std::{
     fmt,

@@ -1,8 +1,8 @@
 //! What became of every frame of a scenario, as a sum that anybody can check.
 //!
-//! Invariant: `decoded` never comes from counting rows. It is the number of the last frame as runners report it, or as it
-//! stands in the furthest record that arrived, where that was faster; so a frame that was lost on the way is missing
-//! on the other side, and one that was counted twice is too much there.
+//! Invariant: `decoded` never comes from counting rows. It is the number of the last frame as runners report
+//! it, or as it stands in the furthest record that arrived, where that was faster; so a frame that was lost
+//! on the way is missing on the other side, and one that was counted twice is too much there.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -12,8 +12,8 @@ use crate::{message::Progress, prediction::Position};
 /// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
-    /// Frames of the source, from its first on, that were decoded and given to the bus by whatever deployment; a frame
-    /// that was published again, or computed again by a later deployment, counts once.
+    /// Frames of the source, from its first on, that were decoded and given to the bus by whatever
+    /// deployment; a frame that was published again, or computed again by a later deployment, counts once.
     pub decoded: u64,
     /// Predictions with an inference.
     pub stored: u64,
@@ -36,7 +36,8 @@ pub struct Drops {
 pub struct InboxLag {
     /// Frames that are published and not stored yet.
     pub frames: u64,
-    /// Unreadable records with the key of this scenario that do not say of which frame they are: no runner writes such.
+    /// Unreadable records with the key of this scenario that do not say of which frame they are: no runner
+    /// writes such.
     pub unreadable: u64,
 }
 
@@ -56,8 +57,8 @@ impl Drops {
 }
 
 impl Delivery {
-    /// With `decoded` and the inbox's frames from what the runners `reported` in each deployment, and from the furthest
-    /// frame that `arrived`, readable or not.
+    /// With `decoded` and the inbox's frames from what the runners `reported` in each deployment, and from
+    /// the furthest frame that `arrived`, readable or not.
     #[must_use]
     pub fn witnessed(self, arrived: Option<Position>, reported: impl IntoIterator<Item = Progress>) -> Self {
         let published = reported.into_iter().filter_map(|progress| progress.published);

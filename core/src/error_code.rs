@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-// `tt` and not `literal`: derive macros see a `literal` wrapped in a group, and utoipa then ignores the rename.
+// `tt` and not `literal`: derive macros see a `literal` wrapped in a group, and utoipa then ignores the
+// rename.
 macro_rules! error_codes {
     ($($(#[$doc:meta])* $variant:ident = $code:tt, $status:literal, $title:literal, $advice:literal;)+) => {
         /// A stable code: programs match on it, so it never changes its meaning.

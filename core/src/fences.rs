@@ -1,15 +1,15 @@
-//! Which order may do what in a runner: generation fencing as a pure table, independent of the order in which messages
-//! arrive. It stands here, and not with the runner, so that the model check runs the same code.
+//! Which order may do what in a runner: generation fencing as a pure table, independent of the order in which
+//! messages arrive. It stands here, and not with the runner, so that the model check runs the same code.
 //!
-//! Invariant: generations that a runner starts strictly increase for each scenario, and none is started after it, or a
-//! newer one, was told to stop.
+//! Invariant: generations that a runner starts strictly increase for each scenario, and none is started after
+//! it, or a newer one, was told to stop.
 
 use std::collections::BTreeMap;
 
 use crate::ids::{Generation, ScenarioId};
 
-/// The highest generation heard of for each scenario. Never forgotten: an order may be late by any time, and an entry
-/// is 24 bytes.
+/// The highest generation heard of for each scenario. Never forgotten: an order may be late by any time, and
+/// an entry is 24 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fences {
     highest: BTreeMap<ScenarioId, Generation>,

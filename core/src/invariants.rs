@@ -48,8 +48,9 @@ pub fn every_frame_once(rows: &[Prediction], frames: u64) -> Result<(), String> 
     Ok(())
 }
 
-/// I9: no frame disappears without a row or a counted drop, and none counts twice. Once the scenario is at rest nothing is
-/// under way any more, as soon as the inbox has taken what a runner published before it was lost.
+/// I9: no frame disappears without a row or a counted drop, and none counts twice. Once the scenario is at
+/// rest nothing is under way any more, as soon as the inbox has taken what a runner published before it was
+/// lost.
 ///
 /// # Errors
 /// Says what is missing or too much.

@@ -47,8 +47,8 @@ pub struct Job {
     pub post: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
     pub limits: HookLimits,
-    /// What of memory it may have for its own: the worker holds itself to it before it opens anything, because by then
-    /// nobody else may. `None`: what it was started with.
+    /// What of memory it may have for its own: the worker holds itself to it before it opens anything,
+    /// because by then nobody else may. `None`: what it was started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
     pub patience: Patience,
@@ -61,7 +61,8 @@ pub struct Job {
     pub onnxruntime: PathBuf,
 }
 
-/// The largest video that the codecs in use define is 8K UHD, 7,680 x 4,320 pixels; a picture of this size takes 192 MiB.
+/// The largest video that the codecs in use define is 8K UHD, 7,680 x 4,320 pixels; a picture of this size
+/// takes 192 MiB.
 pub const DEFAULT_PICTURE_SIDE: u32 = 8_192;
 
 const fn default_picture_side() -> u32 {
@@ -110,8 +111,8 @@ impl Default for HookLimits {
     }
 }
 
-/// How long the model may take. A library cannot be interrupted inside an operator, so a worker whose model takes longer
-/// says so and ends.
+/// How long the model may take. A library cannot be interrupted inside an operator, so a worker whose model
+/// takes longer says so and ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patience {
     /// Reading it and making a session of it.
@@ -130,7 +131,8 @@ pub enum Control {
     Stop,
 }
 
-/// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes on the text.
+/// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes
+/// on the text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Report<Frame = PredictionRecord> {

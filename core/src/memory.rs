@@ -1,7 +1,8 @@
 //! How much memory a worker may have: what a runner is asked for, and what the worker is held to.
 //!
-//! The estimate is loose on purpose: a limit stops what grows without end, and one that an honest scenario meets does
-//! more harm than one that is never met. A scenario may say better (`memory_mib`), up to the operator's cap.
+//! The estimate is loose on purpose: a limit stops what grows without end, and one that an honest scenario
+//! meets does more harm than one that is never met. A scenario may say better (`memory_mib`), up to the
+//! operator's cap.
 
 /// What is known of a scenario before it runs.
 #[derive(Clone, Copy, Debug)]
@@ -35,17 +36,21 @@ impl Default for MemoryCaps {
 /// Less than this no worker gets along with: its libraries alone take more.
 pub const LEAST_MIB: u32 = 64;
 
-/// What a scenario counts as that was made by a release which did not estimate. It is held to the cap all the same.
+/// What a scenario counts as that was made by a release which did not estimate. It is held to the cap all the
+/// same.
 pub const UNKNOWN_MIB: u32 = 512;
 
-/// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators keep.
+/// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
+/// keep.
 pub const BASE_MIB: u32 = 256;
-/// A model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7 measured).
+/// A model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7
+/// measured).
 const MODEL_COPIES: u64 = 4;
-/// What lies between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a detector a tenth.
+/// What lies between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a
+/// detector a tenth.
 const INPUT_PIXEL: u64 = 4 << 10;
-/// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references, a thread a
-/// core) at 3 bytes with 10 bits a sample.
+/// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references,
+/// a thread a core) at 3 bytes with 10 bits a sample.
 const PICTURE_PIXEL: u64 = 128;
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];

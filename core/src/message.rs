@@ -48,13 +48,15 @@ impl Topic {
     #[must_use]
     pub const fn layout(self) -> Layout {
         match self {
-            // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading over brokers
-            // alone. Readers begin at the end and are told again, so an hour is for people who look for a cause.
+            // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading
+            // over brokers alone. Readers begin at the end and are told again, so an hour is for people who
+            // look for a cause.
             Self::InitScenario | Self::ToDeploy => Layout { partitions: 6, retention: HOUR, compression: "producer" },
             // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
             Self::RunnerStatus => Layout { partitions: 6, retention: TEN_MINUTES, compression: "producer" },
-            // As many inboxes as can ever share the work: more partitions cannot be had later without moving keys. A
-            // week is how long the database may be away before frames are lost. JSON of boxes shrinks to a third by lz4.
+            // As many inboxes as can ever share the work: more partitions cannot be had later without moving
+            // keys. A week is how long the database may be away before frames are lost. JSON of boxes shrinks
+            // to a third by lz4.
             Self::Results => Layout { partitions: 24, retention: HOUR.saturating_mul(7 * 24), compression: "lz4" },
         }
     }
@@ -75,8 +77,8 @@ pub struct Layout {
     pub compression: &'static str,
 }
 
-/// What could not be read of a topic. Rare, and looked at by people: enough partitions to go to several brokers, and a
-/// month to find the time.
+/// What could not be read of a topic. Rare, and looked at by people: enough partitions to go to several
+/// brokers, and a month to find the time.
 pub const DEAD_LETTERS: Layout =
     Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
 
@@ -148,8 +150,8 @@ pub struct StopOrder {
     pub incarnation: Incarnation,
 }
 
-/// "The ends of these workers are on record: tell of them no longer." Lost, it is said again as long as heartbeats tell of
-/// them; a runner of an earlier release ignores it and tells of them for ten minutes.
+/// "The ends of these workers are on record: tell of them no longer." Lost, it is said again as long as
+/// heartbeats tell of them; a runner of an earlier release ignores it and tells of them for ten minutes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NotedWorkers {
     pub runner_id: RunnerId,
@@ -336,8 +338,8 @@ impl Envelope {
     }
 }
 
-/// Of which frame a record is that cannot be read as a whole: written by another release, or with a number that JSON does
-/// not have. `None` if it does not say so.
+/// Of which frame a record is that cannot be read as a whole: written by another release, or with a number
+/// that JSON does not have. `None` if it does not say so.
 #[must_use]
 pub fn frame_of(bytes: &[u8]) -> Option<(ScenarioId, Position)> {
     #[derive(Deserialize)]

@@ -1,10 +1,11 @@
 //! Which ended workers a runner may stop telling of: a pure function of a snapshot, like the plan.
 //!
-//! Invariants: only an end that the store has is noted, so that no end is forgotten before it took effect; an end that is
-//! told of again is noted again, so that losing the answer costs one more heartbeat.
+//! Invariants: only an end that the store has is noted, so that no end is forgotten before it took effect; an
+//! end that is told of again is noted again, so that losing the answer costs one more heartbeat.
 //!
-//! The answer needs no epoch and no transaction. A snapshot is one consistent read, so a report in it is younger than the
-//! row of its worker: a worker without a live row has ended for good, whoever says so and however late.
+//! The answer needs no epoch and no transaction. A snapshot is one consistent read, so a report in it is
+//! younger than the row of its worker: a worker without a live row has ended for good, whoever says so and
+//! however late.
 
 use std::collections::HashSet;
 

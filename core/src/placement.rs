@@ -1,8 +1,8 @@
-//! Which runner takes a scenario: one that has every label the scenario asks for and the memory that its worker may use,
-//! and of those the one with the most room, so that scenarios are spread.
+//! Which runner takes a scenario: one that has every label the scenario asks for and the memory that its
+//! worker may use, and of those the one with the most room, so that scenarios are spread.
 //!
-//! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory, so that a slow
-//! server keeps nobody waiting but those who want to fetch, too.
+//! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory, so
+//! that a slow server keeps nobody waiting but those who want to fetch, too.
 
 use std::{
     cmp::Ordering,
@@ -197,7 +197,8 @@ mod tests {
         lines.map(read).collect()
     }
 
-    /// Places scenarios that ask for `wanted` until no runner takes one any more: where they went, and why not further.
+    /// Places scenarios that ask for `wanted` until no runner takes one any more: where they went, and why
+    /// not further.
     fn fill(table: &str, wanted: &str) -> (String, String) {
         fill_with(table, wanted, 100)
     }

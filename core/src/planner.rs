@@ -1,10 +1,10 @@
 //! What the orchestrator should do next: a pure, deterministic function of a snapshot.
 //!
-//! The orchestrator executes the actions, each in one transaction that checks the leader epoch
-//! and the state the action starts from, takes a new snapshot and asks again until nothing is left
-//! to do. So a plan need not be complete: it must only make progress, and never propose what a
-//! later snapshot would take back. Nothing here depends on having seen a particular message, and nothing is concluded
-//! from a heartbeat that may only be late (`evidence`).
+//! The orchestrator executes the actions, each in one transaction that checks the leader epoch and the state
+//! the action starts from, takes a new snapshot and asks again until nothing is left to do. So a plan need
+//! not be complete: it must only make progress, and never propose what a later snapshot would take back.
+//! Nothing here depends on having seen a particular message, and nothing is concluded from a heartbeat that
+//! may only be late (`evidence`).
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -300,7 +300,8 @@ fn follow(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus,
     }
 }
 
-/// The worker ended; the scenario follows once every frame it published has arrived in the store: as a row, or as a dead letter.
+/// The worker ended; the scenario follows once every frame it published has arrived in the store: as a row,
+/// or as a dead letter.
 fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus, actions: &mut Vec<Action>) {
     // Results of a deleted scenario are dropped: nothing to wait for.
     let is_stored = report.progress.published.is_none_or(|published| scenario.stored >= Some(published));
@@ -322,8 +323,8 @@ fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerSta
     if !has_arrived && !can_arrive {
         return move_scenario(scenario, ScenarioState::Stopping, stopped_by_user(), actions);
     }
-    // The worker first: should the second write fail, the scenario is still looked at, and mended. The other way round
-    // it would be at rest, with a worker that takes a place for ever.
+    // The worker first: should the second write fail, the scenario is still looked at, and mended. The other
+    // way round it would be at rest, with a worker that takes a place for ever.
     actions.push(Action::MoveWorker {
         scenario_id: scenario.id,
         generation: worker.generation,

@@ -483,7 +483,8 @@ fn calm_down(world: &mut World) {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// I3 holds throughout, every transition is legal, and I8: once faults stop, every scenario is as desired.
+    /// I3 holds throughout, every transition is legal, and I8: once faults stop, every scenario is as
+    /// desired.
     #[test]
     fn any_history_is_safe_and_converges(events in proptest::collection::vec(event(), 1..120)) {
         let mut world = World::new(4, 2);

@@ -1,12 +1,12 @@
 //! What the child answers that judges an upload or a configuration: JSON on its standard output.
 //!
-//! Invariant: an answer is bounded, however hostile the file is. The child keeps to the limits below, and the reader,
-//! which does not trust the child, reads at most [`MAX_ANSWER`] bytes and cuts what is longer.
+//! Invariant: an answer is bounded, however hostile the file is. The child keeps to the limits below, and the
+//! reader, which does not trust the child, reads at most [`MAX_ANSWER`] bytes and cuts what is longer.
 
 use serde::{Deserialize, Serialize};
 
-/// Bytes of an answer. The longest is the manifest of a plugin whose schema has [`MAX_SCHEMA`] bytes, or of a model
-/// with [`MAX_TENSORS`] inputs and outputs.
+/// Bytes of an answer. The longest is the manifest of a plugin whose schema has [`MAX_SCHEMA`] bytes, or of a
+/// model with [`MAX_TENSORS`] inputs and outputs.
 pub const MAX_ANSWER: u64 = 1 << 20;
 /// Findings or problems in an answer; more would help nobody.
 pub const MAX_FINDINGS: usize = 100;
@@ -47,7 +47,8 @@ impl Finding {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConfigVerdict {
     pub problems: Vec<ConfigProblem>,
-    /// The plugin could not judge it, as the only problem says: it ended while it did, or its schema is not usable.
+    /// The plugin could not judge it, as the only problem says: it ended while it did, or its schema is not
+    /// usable.
     #[serde(default)]
     pub failed: bool,
 }
@@ -88,7 +89,8 @@ impl ConfigVerdict {
     }
 }
 
-/// `text` with its control characters written out, so that it can forge no line of a log, and cut to [`MAX_TEXT`].
+/// `text` with its control characters written out, so that it can forge no line of a log, and cut to
+/// [`MAX_TEXT`].
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut made = String::new();

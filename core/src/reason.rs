@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 pub enum ReasonCode {
     /// The source could not be opened.
     ///
-    /// Check that the file or the URL is there and that the runner may read it, then start the scenario again.
+    /// Check that the file or the URL is there and that the runner may read it, then start the scenario
+    /// again.
     SourceUnreachable,
     /// The source wants credentials it was not given.
     ///
@@ -39,7 +40,8 @@ pub enum ReasonCode {
     OutOfMemory,
     /// A plugin could not be loaded, or refused its configuration.
     ///
-    /// Build the plugin against this release's contract, or change its configuration, and upload it as a new version.
+    /// Build the plugin against this release's contract, or change its configuration, and upload it as a new
+    /// version.
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
     ///
@@ -63,7 +65,8 @@ pub enum ReasonCode {
     WorkerCrash,
     /// The runner was not heard of within its lease, or it is drained.
     ///
-    /// Nothing: the scenario goes on at another runner. If it repeats, check the runner's machine and its network.
+    /// Nothing: the scenario goes on at another runner. If it repeats, check the runner's machine and its
+    /// network.
     LeaseLost,
     /// The runner's disk has no room for the source.
     ///
@@ -106,8 +109,8 @@ impl ReasonCode {
 /// Files of source code that libraries name in their errors.
 const SOURCES: [&str; 7] = [".cc", ".cpp", ".cxx", ".c", ".h", ".hpp", ".rs"];
 
-/// What a library says, without places in its source code, such as `/build/core/arena.cc:376`: they tell a user nothing,
-/// and others where and how it was built.
+/// What a library says, without places in its source code, such as `/build/core/arena.cc:376`: they tell a
+/// user nothing, and others where and how it was built.
 #[must_use]
 pub fn without_source_places(text: &str) -> String {
     let names_source = |word: &str| {
@@ -117,8 +120,8 @@ pub fn without_source_places(text: &str) -> String {
     text.split(' ').filter(|word| !names_source(word)).collect::<Vec<_>>().join(" ")
 }
 
-/// A reason in a message between processes that may be of different releases: `code` is one that all of them know, the
-/// code it really is stands in `exact`. A reader to whom that is news keeps `code`.
+/// A reason in a message between processes that may be of different releases: `code` is one that all of them
+/// know, the code it really is stands in `exact`. A reader to whom that is news keeps `code`.
 pub(crate) mod wire {
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializer as _};
 

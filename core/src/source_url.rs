@@ -1,7 +1,7 @@
 //! The URL of a recording, with what it may hide: a password in the user info, a token in the query.
 //!
-//! Invariant: whatever shows, logs, stores or sends a [`SourceUrl`] gets its address, which is the URL without user
-//! info and query. The whole is only in what [`SourceUrl::expose`] gives.
+//! Invariant: whatever shows, logs, stores or sends a [`SourceUrl`] gets its address, which is the URL
+//! without user info and query. The whole is only in what [`SourceUrl::expose`] gives.
 
 use std::{fmt, str::FromStr};
 

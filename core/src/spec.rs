@@ -58,8 +58,8 @@ pub enum SourceSpec {
     Video(ArtifactRef),
     /// An absolute path on the runner, inside one of its allowed source folders.
     File(String),
-    /// A recording that the runner fetches over `http` or `https`. User info and query are secret: they are sealed, and
-    /// never shown again.
+    /// A recording that the runner fetches over `http` or `https`. User info and query are secret: they are
+    /// sealed, and never shown again.
     Url(SourceUrl),
 }
 

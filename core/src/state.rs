@@ -8,7 +8,8 @@ use std::{fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-// `tt` and not `literal`: derive macros see a `literal` wrapped in a group, and utoipa then ignores the rename.
+// `tt` and not `literal`: derive macros see a `literal` wrapped in a group, and utoipa then ignores the
+// rename.
 macro_rules! states {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*

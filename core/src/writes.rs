@@ -1,5 +1,5 @@
-//! What the store's writes decide, as pure functions of what a write has read in its own transaction. They stand here,
-//! and not in the adapters, so that each database and the model check run the same code.
+//! What the store's writes decide, as pure functions of what a write has read in its own transaction. They
+//! stand here, and not in the adapters, so that each database and the model check run the same code.
 
 use uuid::Uuid;
 
@@ -20,13 +20,14 @@ pub struct Lease {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Granted {
     pub epoch: Epoch,
-    /// The epoch begins with this. Nobody could have renewed the runners' leases before, so all of them are extended.
+    /// The epoch begins with this. Nobody could have renewed the runners' leases before, so all of them are
+    /// extended.
     pub is_new: bool,
 }
 
 impl Lease {
-    /// `None`: somebody else leads. The epoch grows when the holder changes, when the lease had expired, and with
-    /// `fresh`, the first request of a process.
+    /// `None`: somebody else leads. The epoch grows when the holder changes, when the lease had expired, and
+    /// with `fresh`, the first request of a process.
     #[must_use]
     pub fn grant(self, holder: Uuid, fresh: bool, now_us: i64) -> Option<Granted> {
         let is_mine = self.holder == holder;
@@ -44,8 +45,8 @@ pub struct DesiredChange {
     pub restarts: bool,
 }
 
-/// A deleted scenario stays deleted. To desire `running` also restarts what has stopped or failed, even if that was
-/// desired before; what has completed stays completed.
+/// A deleted scenario stays deleted. To desire `running` also restarts what has stopped or failed, even if
+/// that was desired before; what has completed stays completed.
 #[must_use]
 pub fn set_desired(before: Desired, state: ScenarioState, desired: Desired) -> DesiredChange {
     if before == Desired::Deleted {

@@ -1,7 +1,8 @@
 //! What reads bytes of strangers, fed with anything: one function a parser.
 //!
-//! Each of them panics where its parser breaks a promise; that the parser itself panics, hangs or takes all memory shows
-//! by itself. `tests/seeds.rs` runs them on the seeds and on damaged copies, `scripts/fuzz.sh` guided by coverage.
+//! Each of them panics where its parser breaks a promise; that the parser itself panics, hangs or takes all
+//! memory shows by itself. `tests/seeds.rs` runs them on the seeds and on damaged copies, `scripts/fuzz.sh`
+//! guided by coverage.
 
 mod decoder;
 #[path = "../../api/src/page.rs"]

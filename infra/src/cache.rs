@@ -1,8 +1,9 @@
 //! A cache that all APIs of an installation share, on Redis.
 //!
-//! Invariants: nothing that is decided depends on it; whatever it does (dies, hangs, forgets, comes back with what it had) costs
-//! a caller some milliseconds at most, and soon not even these. A value comes back with the time at which what it holds
-//! was read, so that a write that Redis executes late, or a file that it restores, makes nothing younger than it is.
+//! Invariants: nothing that is decided depends on it; whatever it does (dies, hangs, forgets, comes back with
+//! what it had) costs a caller some milliseconds at most, and soon not even these. A value comes back with
+//! the time at which what it holds was read, so that a write that Redis executes late, or a file that it
+//! restores, makes nothing younger than it is.
 
 use std::time::Duration;
 
@@ -69,8 +70,8 @@ impl Cache {
         Ok(bytes.as_deref().and_then(decode))
     }
 
-    /// Keeps it for `time` at most, unless something is kept there already: that is given back. So whoever reads a key at the
-    /// same time reads the same.
+    /// Keeps it for `time` at most, unless something is kept there already: that is given back. So whoever
+    /// reads a key at the same time reads the same.
     ///
     /// # Errors
     /// As [`Cache::get`]. A Redis before version 7 does not know how.

@@ -1,5 +1,5 @@
-//! The metrics of this process. Each service registers its own; whoever answers `/metrics` shows all of them, so that a process
-//! tells of what it does and of nothing else.
+//! The metrics of this process. Each service registers its own; whoever answers `/metrics` shows all of them,
+//! so that a process tells of what it does and of nothing else.
 
 use std::{fmt, sync::LazyLock};
 
@@ -20,7 +20,8 @@ pub fn register(add: impl FnOnce(&mut Registry)) {
     add(&mut REGISTRY.lock());
 }
 
-/// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text format.
+/// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text
+/// format.
 ///
 /// # Errors
 /// When a metric cannot be written as text.

@@ -1,7 +1,7 @@
 //! Files and folders that only their owner reads.
 //!
-//! What an earlier release or an administrator left open to others is closed, and the log says so; where that is not
-//! allowed, it stays as it is and the log says that.
+//! What an earlier release or an administrator left open to others is closed, and the log says so; where that
+//! is not allowed, it stays as it is and the log says that.
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},

@@ -1,9 +1,11 @@
 //! The platform key: what only a runner may read is sealed with it before it reaches a database or a broker.
 //!
-//! Invariants: a sealed URL opens only with the key that sealed it, and only beside its own address, so that nobody can
-//! move credentials to another host; no error, and no `Debug`, tells anything of a key or of what was sealed.
+//! Invariants: a sealed URL opens only with the key that sealed it, and only beside its own address, so that
+//! nobody can move credentials to another host; no error, and no `Debug`, tells anything of a key or of what
+//! was sealed.
 //!
-//! Deliberately absent: a change of keys. With another key, scenarios whose source has credentials have to be posted again.
+//! Deliberately absent: a change of keys. With another key, scenarios whose source has credentials have to be
+//! posted again.
 
 use std::{
     fmt, fs, io,
@@ -123,7 +125,8 @@ impl Key {
         Self { seal: LessSafeKey::new(seal), sign }
     }
 
-    /// Base64 of a nonce and what is encrypted with it. A random nonce may come twice only after some billion URLs.
+    /// Base64 of a nonce and what is encrypted with it. A random nonce may come twice only after some billion
+    /// URLs.
     fn seal(&self, secret: &str, address: &str) -> Result<String, SealError> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| SealError::Refused)?;

@@ -1,8 +1,8 @@
-//! Which files of this machine a scenario may read: one judgement for those who accept scenarios and for those who run
-//! them.
+//! Which files of this machine a scenario may read: one judgement for those who accept scenarios and for
+//! those who run them.
 //!
-//! Invariants: a path is judged after all its links are followed, so none leads out of the allowed folders. What is said
-//! about a path outside of them does not depend on what is there.
+//! Invariants: a path is judged after all its links are followed, so none leads out of the allowed folders.
+//! What is said about a path outside of them does not depend on what is there.
 
 use std::{
     fs, io,
@@ -42,8 +42,8 @@ fn canonical_folder(folder: &Path) -> Option<PathBuf> {
     folder.canonicalize().inspect_err(|error| tracing::warn!("source folder {}: {error}", folder.display())).ok()
 }
 
-/// Of a path that cannot be resolved: the real path of the deepest folder that can, if what is looked for in it is not
-/// there. `None` where that is something else: a link that leads nowhere, or a way that goes up.
+/// Of a path that cannot be resolved: the real path of the deepest folder that can, if what is looked for in
+/// it is not there. `None` where that is something else: a link that leads nowhere, or a way that goes up.
 fn deepest_there(path: &Path) -> Option<PathBuf> {
     if path.components().any(|part| matches!(part, Component::ParentDir)) {
         return None;

@@ -1,7 +1,8 @@
 //! Room on a disk: what intake leaves free, so that deletions, purges and heartbeats always find some.
 //!
-//! Invariants: intake is refused as long as it would leave less than the reserve, and goes on by itself once there is room;
-//! what is asked for between two looks at the file system is counted, so that a fast writer does not run past the reserve.
+//! Invariants: intake is refused as long as it would leave less than the reserve, and goes on by itself once
+//! there is room; what is asked for between two looks at the file system is counted, so that a fast writer
+//! does not run past the reserve.
 
 use std::{
     io,
@@ -22,8 +23,8 @@ const SHARE: u64 = 20;
 /// Far more than heartbeats and deletions ever take, and less than anybody would miss.
 const MOST: u64 = 2 << 30;
 
-/// On a small disk: what is kept for deletions on a full one (`sqlite::room`) is no more than what stays free, so intake never
-/// lives on it after it was given up.
+/// On a small disk: what is kept for deletions on a full one (`sqlite::room`) is no more than what stays
+/// free, so intake never lives on it after it was given up.
 pub const LEAST: u64 = 8 << 20;
 
 /// How much of a file system stays free: 8 MiB at least, unless it is nothing.

@@ -1,8 +1,9 @@
-//! The trace a thing belongs to: from the `traceparent` (W3C) of a request through every message to the spans of each role.
+//! The trace a thing belongs to: from the `traceparent` (W3C) of a request through every message to the spans
+//! of each role.
 //!
-//! Invariants: a `traceparent` that cannot be read is as none, never an error; one that is handed on is always valid,
-//! whether or not this process exports spans. The spans themselves are `tracing`'s: a process that exports some
-//! installs a layer for it, and nobody else needs to know.
+//! Invariants: a `traceparent` that cannot be read is as none, never an error; one that is handed on is
+//! always valid, whether or not this process exports spans. The spans themselves are `tracing`'s: a process
+//! that exports some installs a layer for it, and nobody else needs to know.
 //!
 //! Deliberately absent: `tracestate` and baggage, which nothing here reads.
 
@@ -23,8 +24,9 @@ use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 /// The header of a request and of a record.
 pub const TRACEPARENT: &str = "traceparent";
 
-/// Makes `span`, which nobody has entered yet, part of the trace that `traceparent` names, or the beginning of a new one. Gives what
-/// follows from the span its `traceparent`. The span's field `trace_id` is filled in if it has one.
+/// Makes `span`, which nobody has entered yet, part of the trace that `traceparent` names, or the beginning
+/// of a new one. Gives what follows from the span its `traceparent`. The span's field `trace_id` is filled in
+/// if it has one.
 #[must_use]
 pub fn begin(span: &Span, traceparent: Option<&str>) -> String {
     let given = traceparent.and_then(parse);

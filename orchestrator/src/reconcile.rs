@@ -18,8 +18,8 @@ use tracing::{Instrument as _, Span, debug, debug_span, error, field::Empty, inf
 
 use crate::{TermEnd, metrics};
 
-/// More rounds than the longest way of a scenario through its states. Reaching it is a defect of the planner, which the
-/// next scan works off.
+/// More rounds than the longest way of a scenario through its states. Reaching it is a defect of the planner,
+/// which the next scan works off.
 const MAX_ROUNDS: usize = 50;
 
 /// A plan may have thousands of actions. After this the rest is left to the next one, which knows
@@ -133,7 +133,8 @@ fn moves_state(action: &Action) -> bool {
     !matches!(action, Action::Stop { .. } | Action::RepeatDeploy { .. })
 }
 
-/// Says of every line below it which scenario it is about. Only a deployment is a step of the scenario's trace.
+/// Says of every line below it which scenario it is about. Only a deployment is a step of the scenario's
+/// trace.
 fn span(action: &Action, snapshot: &Snapshot) -> Span {
     let Some((scenario_id, generation)) = action.subject() else { return Span::none() };
     let facts = snapshot.scenarios.iter().find(|scenario| scenario.id == scenario_id);

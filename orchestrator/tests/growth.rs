@@ -1,7 +1,8 @@
-//! Nothing grows by itself: after a thousand short scenarios, each deleted, a data folder is as large as after a hundred.
+//! Nothing grows by itself: after a thousand short scenarios, each deleted, a data folder is as large as
+//! after a hundred.
 //!
-//! Everything but the API's HTTP and the workers is real: SQLite, relay, inbox, orchestrator. The runner is one of this test's
-//! own, whose workers publish their frames at once.
+//! Everything but the API's HTTP and the workers is real: SQLite, relay, inbox, orchestrator. The runner is
+//! one of this test's own, whose workers publish their frames at once.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -1,8 +1,8 @@
-//! The attack review, one platform for all of it: every attack is tried in several forms while a neighbour, the demo scenario, runs
-//! again and again beside them.
+//! The attack review, one platform for all of it: every attack is tried in several forms while a neighbour,
+//! the demo scenario, runs again and again beside them.
 //!
-//! An attack must be answered with a problem or end as its own scenario's failure; every run of the neighbour must give the rows
-//! of an undisturbed one; and in the end the platform must be what it was.
+//! An attack must be answered with a problem or end as its own scenario's failure; every run of the neighbour
+//! must give the rows of an undisturbed one; and in the end the platform must be what it was.
 
 mod clients;
 mod hooks;

@@ -1,4 +1,5 @@
-//! The guide for plugin authors, followed to the letter: its files are written, its commands are run by a shell.
+//! The guide for plugin authors, followed to the letter: its files are written, its commands are run by a
+//! shell.
 
 use std::{fs, os::unix::fs::symlink, path::Path, process::Command};
 

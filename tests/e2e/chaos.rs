@@ -1,8 +1,8 @@
-//! Anything may happen to anything, every two seconds, while scenarios come in; in the end all of them are complete, with
-//! the rows of an undisturbed run.
+//! Anything may happen to anything, every two seconds, while scenarios come in; in the end all of them are
+//! complete, with the rows of an undisturbed run.
 //!
-//! A minute of it by default; `FRAMEHOOK_CHAOS_S` says how many seconds (`make chaos`: 600). The seed is printed, and
-//! `FRAMEHOOK_TEST_SEED` takes it: the same events, though never at quite the same moments.
+//! A minute of it by default; `FRAMEHOOK_CHAOS_S` says how many seconds (`make chaos`: 600). The seed is
+//! printed, and `FRAMEHOOK_TEST_SEED` takes it: the same events, though never at quite the same moments.
 
 use std::{
     env,

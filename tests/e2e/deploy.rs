@@ -1,4 +1,5 @@
-//! What `deploy/` and the guides say is what the executables know. The test of the cluster looks at the board's metrics.
+//! What `deploy/` and the guides say is what the executables know. The test of the cluster looks at the
+//! board's metrics.
 
 use std::{collections::BTreeSet, fs, process::Command};
 

@@ -1,5 +1,5 @@
-//! The documents in `docs/`: those that are written from the sources are what the sources say, and what any of them
-//! points at is there. `make docs` writes them anew.
+//! The documents in `docs/`: those that are written from the sources are what the sources say, and what any
+//! of them points at is there. `make docs` writes them anew.
 
 mod database;
 mod errors;
@@ -108,7 +108,8 @@ fn commented<'a>(source: &'a str, mark: &'a str) -> impl Iterator<Item = (&'a st
     })
 }
 
-/// Name and comment of each variant of an enum: the lines from `start` to the brace that closes it, in the first column.
+/// Name and comment of each variant of an enum: the lines from `start` to the brace that closes it, in the
+/// first column.
 fn variants(source: &str, start: &str) -> Vec<(String, String)> {
     let body = source.split_once(start).unwrap_or_else(|| panic!("`{start}` is not there")).1;
     let body = body.split_once("\n}").expect("an enum ends").0;

@@ -1,5 +1,5 @@
-//! Whatever is killed, whenever: the scenario completes by itself, every frame once, with the detections of an
-//! undisturbed run.
+//! Whatever is killed, whenever: the scenario completes by itself, every frame once, with the detections of
+//! an undisturbed run.
 
 use framehook_core::prediction::{Detection, Prediction};
 use framehook_tests::{
@@ -24,8 +24,8 @@ fn moments() -> Vec<u64> {
     (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
 }
 
-/// Runs slowed scenarios and calls `kill` at each moment, until it has hit a running scenario as often as there are
-/// moments; each must end as the undisturbed one did.
+/// Runs slowed scenarios and calls `kill` at each moment, until it has hit a running scenario as often as
+/// there are moments; each must end as the undisturbed one did.
 fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
     let mut platform = Platform::with_demo(&patient(&[]));
     let reference = platform.post_scenario(&demo_scenario());

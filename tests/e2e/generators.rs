@@ -1,5 +1,5 @@
-//! The API's description as others read it: a validator, two generators of clients, whose clients then drive a real
-//! platform, and a fuzzer that sends what the description allows.
+//! The API's description as others read it: a validator, two generators of clients, whose clients then drive
+//! a real platform, and a fuzzer that sends what the description allows.
 
 use std::{
     fs,

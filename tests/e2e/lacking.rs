@@ -1,5 +1,6 @@
-//! Machines that lack a part of what children are confined by: a kernel without it, a container whose filter refuses it, an
-//! ordinary user. The platform says what is missing and runs, or refuses to run where it must not.
+//! Machines that lack a part of what children are confined by: a kernel without it, a container whose filter
+//! refuses it, an ordinary user. The platform says what is missing and runs, or refuses to run where it must
+//! not.
 
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 

@@ -1,5 +1,5 @@
-//! The failure matrix: whatever is killed, stopped in its tracks or cut off, each scenario completes with the rows of an
-//! undisturbed run, and nothing that must never happen was ever seen.
+//! The failure matrix: whatever is killed, stopped in its tracks or cut off, each scenario completes with the
+//! rows of an undisturbed run, and nothing that must never happen was ever seen.
 //!
 //! Each test goes through several rows on one cluster, because starting one takes longer than most rows.
 

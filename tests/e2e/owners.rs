@@ -1,5 +1,5 @@
-//! Memory and time have owners: a model that takes either without end costs its own scenario, once, and keeps nobody else
-//! from running.
+//! Memory and time have owners: a model that takes either without end costs its own scenario, once, and keeps
+//! nobody else from running.
 
 use std::time::Duration;
 

@@ -88,7 +88,8 @@ fn credentials_of_a_source_are_used_and_found_nowhere() {
     let recordings: Vec<_> = fs::read_dir(platform.data().join("recordings")).unwrap().collect();
     assert!(recordings.is_empty(), "{recordings:?}");
 
-    // At its end SQLite writes its log back into the file, and the next process reads what the first has written.
+    // At its end SQLite writes its log back into the file, and the next process reads what the first has
+    // written.
     assert_eq!(platform.interrupt(), Some(0));
     assert_nowhere(&folder);
     platform.up();

@@ -1,4 +1,5 @@
-//! The disk: how much of it is taken, what happens when it is full, and that the way back leads through the API alone.
+//! The disk: how much of it is taken, what happens when it is full, and that the way back leads through the
+//! API alone.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 

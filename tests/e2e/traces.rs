@@ -1,4 +1,5 @@
-//! One request, one trace: from the POST to the first stored result, in the spans that a collector gets and in the log.
+//! One request, one trace: from the POST to the first stored result, in the spans that a collector gets and
+//! in the log.
 
 use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 

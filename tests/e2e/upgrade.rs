@@ -41,7 +41,8 @@ fn a_database_and_topics_of_release_0_1_0_go_on() {
 
     is_as_it_was(&cluster, &before, &["completed", "stopped"]);
     let reference = again(&cluster, &before["completed"]);
-    // One had ended, and most of its results were not stored: they are in Kafka, as the old release wrote them.
+    // One had ended, and most of its results were not stored: they are in Kafka, as the old release wrote
+    // them.
     for name in ["completed", "unread"] {
         let rows = cluster.completed(&before[name].id, FRAMES);
         assert!(found(&rows) == found(&reference), "{name}");

@@ -1,7 +1,7 @@
 //! A client of the REST API, and what tests ask of scenarios.
 //!
-//! It knows the addresses of one API or of several, as a load balancer would: where one does not answer it asks the
-//! next, until the deadline. So what it posts must be such that posting it twice is posting it once.
+//! It knows the addresses of one API or of several, as a load balancer would: where one does not answer it
+//! asks the next, until the deadline. So what it posts must be such that posting it twice is posting it once.
 
 use std::{
     fs,
@@ -37,7 +37,8 @@ impl Client {
         Self::new(vec![url.to_owned()], DEADLINE, DEADLINE)
     }
 
-    /// Of several, each with this long for an answer; and this is when a condition has been waited for in vain.
+    /// Of several, each with this long for an answer; and this is when a condition has been waited for in
+    /// vain.
     ///
     /// # Panics
     /// Without a URL.
@@ -261,8 +262,8 @@ pub fn demo_scenario() -> Value {
     })
 }
 
-/// The demo scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what has to
-/// be seen while it runs could be over before a busy machine looks. What is found is the same.
+/// The demo scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what
+/// has to be seen while it runs could be over before a busy machine looks. What is found is the same.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
     let mut scenario = demo_scenario();

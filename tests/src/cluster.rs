@@ -38,7 +38,8 @@ pub const RUNNERS: [&str; 2] = ["runner-1", "runner-2"];
 /// Of the demo clip.
 pub const FRAMES: u64 = 500;
 
-/// Leases end after 5 and 10 s, a mass expiry is honoured for 30 s, and several of them may follow each other on a busy machine.
+/// Leases end after 5 and 10 s, a mass expiry is honoured for 30 s, and several of them may follow each other
+/// on a busy machine.
 pub const CLUSTER_DEADLINE: Duration = Duration::from_secs(180);
 
 /// An API that is stopped in its tracks does not answer for this long before the next is asked.
@@ -65,8 +66,8 @@ struct Process {
 }
 
 impl Cluster {
-    /// On the servers that the tests share, in a database and under a prefix of its own, with these further settings as
-    /// variables of the environment.
+    /// On the servers that the tests share, in a database and under a prefix of its own, with these further
+    /// settings as variables of the environment.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
         Self::start_in(&env::temp_dir(), settings)
@@ -85,8 +86,8 @@ impl Cluster {
         Self::start_on(postgres.url(), kafka.brokers(), Some((postgres, kafka)), &env::temp_dir(), settings)
     }
 
-    /// With what release 0.1.0 left in PostgreSQL, in Kafka and among the blobs, on the servers that the tests share. Its runner
-    /// is gone.
+    /// With what release 0.1.0 left in PostgreSQL, in Kafka and among the blobs, on the servers that the
+    /// tests share. Its runner is gone.
     #[must_use]
     pub fn restore() -> Self {
         let mut cluster = Self::down_on(postgres_url(), kafka_brokers(), None, &env::temp_dir(), &[]);
@@ -242,8 +243,8 @@ impl Cluster {
         command.arg("drain").arg("--data").arg(self.data(runner)).output().expect("framehook can be run")
     }
 
-    /// Starts again what ended by itself, as the service manager of a machine does: a process that finds no server at its
-    /// start says so and ends.
+    /// Starts again what ended by itself, as the service manager of a machine does: a process that finds no
+    /// server at its start says so and ends.
     pub fn revive(&mut self) {
         let mut ended = Vec::new();
         for (name, process) in &mut self.processes {
@@ -385,8 +386,9 @@ impl Cluster {
         })
     }
 
-    /// Lets `api-1` die at a chosen statement: in its turn alone, it runs into `lock`, is killed there, and nothing of its
-    /// transaction is ever committed. `then` says what leads it there, and `at` looks while it waits.
+    /// Lets `api-1` die at a chosen statement: in its turn alone, it runs into `lock`, is killed there, and
+    /// nothing of its transaction is ever committed. `then` says what leads it there, and `at` looks while it
+    /// waits.
     ///
     /// # Panics
     /// When it does not get there.
@@ -437,7 +439,8 @@ impl Cluster {
         self.at_rest();
     }
 
-    /// Nothing is under way: every message is published, every result is stored, and no invariant was ever broken.
+    /// Nothing is under way: every message is published, every result is stored, and no invariant was ever
+    /// broken.
     pub fn at_rest(&mut self) {
         let mut sql = self.sql();
         wait_for("the outbox to be empty", CLUSTER_DEADLINE, || {

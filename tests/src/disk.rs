@@ -24,9 +24,9 @@ pub struct SmallDisk {
 }
 
 impl SmallDisk {
-    /// For the test named `test`, as its harness lists it, which calls this first. It runs again in a process of its own that
-    /// has the disk, and has passed there where this gives None. That process can start no server that needs another user
-    /// than ours; `variables` may tell it of one that runs.
+    /// For the test named `test`, as its harness lists it, which calls this first. It runs again in a process
+    /// of its own that has the disk, and has passed there where this gives None. That process can start no
+    /// server that needs another user than ours; `variables` may tell it of one that runs.
     ///
     /// # Panics
     /// When the test failed there, or the machine does not allow the disk.

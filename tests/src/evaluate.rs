@@ -1,5 +1,5 @@
-//! How good predictions are: mean average precision at IoU 0.5 (all-point interpolation), as in the PASCAL VOC
-//! challenge from 2010 on. Objects under 30 % visible neither count as missed nor as false alarms.
+//! How good predictions are: mean average precision at IoU 0.5 (all-point interpolation), as in the PASCAL
+//! VOC challenge from 2010 on. Objects under 30 % visible neither count as missed nor as false alarms.
 
 use framehook_core::prediction::Prediction;
 use serde_json::Value;

@@ -1,6 +1,7 @@
 //! ONNX files by hand: protobuf is simple enough, and no tool writes such bad ones.
 //!
-//! A message is the concatenation of its fields, each made by `number` or `bytes`; the numbers are those of `onnx.proto`.
+//! A message is the concatenation of its fields, each made by `number` or `bytes`; the numbers are those of
+//! `onnx.proto`.
 
 /// Of a `TensorProto`.
 pub const FLOAT: u64 = 1;

@@ -22,8 +22,8 @@ use crate::{
     root, wait_for,
 };
 
-/// One platform at a time: eight workers on two cores would only wait for each other, and a test that measures
-/// promptness would measure its neighbours.
+/// One platform at a time: eight workers on two cores would only wait for each other, and a test that
+/// measures promptness would measure its neighbours.
 static ALONE: Mutex<()> = Mutex::new(());
 
 /// Waits until no other platform of this test process runs.
@@ -156,7 +156,8 @@ impl Platform {
         self.process.as_ref().expect("the platform runs").id()
     }
 
-    /// The worker processes that have a job, as children of this one; a pre-warmed one has none, and its executable's name.
+    /// The worker processes that have a job, as children of this one; a pre-warmed one has none, and its
+    /// executable's name.
     #[must_use]
     pub fn workers(&self) -> Vec<u32> {
         workers_of(self.pid())
@@ -209,7 +210,8 @@ impl Drop for Platform {
     }
 }
 
-/// What the executable writes to stderr on a machine that lacks something, if it ends by itself and with a failure.
+/// What the executable writes to stderr on a machine that lacks something, if it ends by itself and with a
+/// failure.
 ///
 /// # Panics
 /// When it ends well.
@@ -223,7 +225,8 @@ pub fn refusal_lacking(lacking: &[&str], arguments: &[&str]) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// A folder with copies of the executables, in which any user can do anything; the checkout may be closed to others.
+/// A folder with copies of the executables, in which any user can do anything; the checkout may be closed to
+/// others.
 fn open_to_everybody() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
     for name in ["framehook", "framehook-worker", "libonnxruntime.so"] {

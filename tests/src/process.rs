@@ -6,8 +6,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{DEADLINE, wait_for};
 
-/// Sends a signal to a process that a test started. One that is told to stop in its tracks has done so when this returns: on a
-/// busy machine its threads go on until one of them was given a processor to hear of it.
+/// Sends a signal to a process that a test started. One that is told to stop in its tracks has done so when
+/// this returns: on a busy machine its threads go on until one of them was given a processor to hear of it.
 ///
 /// # Panics
 /// When that is no process number.

@@ -1,7 +1,7 @@
 //! Somebody who looks at the database all the time, and remembers.
 //!
-//! What must never happen may be gone again when a test ends: a second live worker, an epoch or an offset that went
-//! back, a row of an older generation.
+//! What must never happen may be gone again when a test ends: a second live worker, an epoch or an offset
+//! that went back, a row of an older generation.
 
 use std::{
     collections::BTreeMap,

@@ -104,7 +104,8 @@ async fn who_changes_a_scenario_sees_it_at_once_and_everybody_within_the_stated_
     .await;
 }
 
-/// What one reader was told, another that read at the same time is told, too: for a client of both, time never goes back.
+/// What one reader was told, another that read at the same time is told, too: for a client of both, time
+/// never goes back.
 #[tokio::test]
 async fn who_comes_first_is_answered_and_the_others_with_it() {
     let url = spawn_blocking(redis_url).await.unwrap();

@@ -1,5 +1,5 @@
-//! The API over HTTP on a real store, bus and blob folder. Probes are a script whose verdict is the uploaded file itself;
-//! the real ones are tested with the executables they are in, and end to end.
+//! The API over HTTP on a real store, bus and blob folder. Probes are a script whose verdict is the uploaded
+//! file itself; the real ones are tested with the executables they are in, and end to end.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

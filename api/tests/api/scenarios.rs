@@ -24,7 +24,8 @@ async fn a_scenario_is_created_read_and_listed() {
     assert_eq!(view["name"], "crossing");
     assert_eq!(view["spec"]["placement"], json!({"gpu": "true"}));
     assert_eq!(view["resolved"]["source"]["video"]["version"], "1");
-    // The scenario's pad wins over the plugin's, the plugin's scale over the default, the model fixes the size.
+    // The scenario's pad wins over the plugin's, the plugin's scale over the default, the model fixes the
+    // size.
     let input = &view["resolved"]["input"];
     assert_eq!((&input["pad"], &input["scale"], &input["width"]), (&json!(9), &json!(1.0), &json!(64)));
     assert_eq!(view["resolved"]["post"][0]["config"], json!({"min_score": 0.3}));

@@ -23,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{TestApp, eventually, prediction};
 
-/// A bus that publishes and then says that it did not, a number of times: what a process that died between publishing
-/// and marking leaves behind.
+/// A bus that publishes and then says that it did not, a number of times: what a process that died between
+/// publishing and marking leaves behind.
 struct Doubtful {
     bus: SharedBus,
     doubts: AtomicUsize,
@@ -267,7 +267,8 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
     let rows = vec![(&prediction(id, 1)).into()];
     let batch = ResultBatch { consumer, topic, partition: 0, expected: 1, next: 2, rows, dead_letters: vec![] };
     assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
-    // Several batches: those behind the refused one may have been read by then, and must not be stored before it.
+    // Several batches: those behind the refused one may have been read by then, and must not be stored before
+    // it.
     app.bus.publish(Topic::Results, (1..1200).map(|n| result(id, n)).collect()).await.unwrap();
     eventually("the other rows", async || (stored(&app, id).await.len() == 1200).then_some(())).await;
     assert_eq!(stored(&app, id).await, (0..1200).collect::<Vec<_>>());

@@ -71,7 +71,8 @@ pub(crate) enum Broken {
     OneLiveGeneration,
     /// I3: a generation starts once, and never after its runner heard it stop.
     StartsOnce,
-    /// I5. A worker that was fenced may still add rows that nobody wrote yet: they are what anybody would have written.
+    /// I5. A worker that was fenced may still add rows that nobody wrote yet: they are what anybody would
+    /// have written.
     RowWentBack,
     /// I7: each result takes effect once, exactly when the offset passes it.
     OffsetAndRows,

@@ -86,8 +86,8 @@ impl Host {
         None
     }
 
-    /// Its end is noted. A late repetition of the order makes the real one tell of a stopped worker once more, which no plan
-    /// looks at and which is noted again; here it stays silent.
+    /// Its end is noted. A late repetition of the order makes the real one tell of a stopped worker once
+    /// more, which no plan looks at and which is noted again; here it stays silent.
     pub(crate) fn forget(&mut self, generation: Generation) {
         if self.tells_the_end_of(generation) {
             self.reports.push(None);

@@ -1,9 +1,10 @@
-//! A model check of the protocol: every run of a small world (`world`) over production's own planner, transition tables,
-//! fences and invariants. With all guards nothing is ever broken, and every state finds its way to what is desired;
-//! without a guard something breaks, and the shortest way to it is printed (`cargo test --test model -- --nocapture`).
+//! A model check of the protocol: every run of a small world (`world`) over production's own planner,
+//! transition tables, fences and invariants. With all guards nothing is ever broken, and every state finds
+//! its way to what is desired; without a guard something breaks, and the shortest way to it is printed
+//! (`cargo test --test model -- --nocapture`).
 //!
-//! Where a check lives in SQL the model repeats what it means and names it (`guard`); the conformance suite of `infra`
-//! holds the adapters to the same. What the model says of them is as good as that repetition.
+//! Where a check lives in SQL the model repeats what it means and names it (`guard`); the conformance suite
+//! of `infra` holds the adapters to the same. What the model says of them is as good as that repetition.
 
 mod guard;
 mod host;
@@ -53,9 +54,9 @@ const NEEDED: &[(&[Guard], Broken, Budget)] = &[
     (&[Guard::NextGeneration, Guard::EpochOfAction], Broken::OneLiveGeneration, Budget { wishes: 2, ..TWO_FAULTS }),
 ];
 
-/// Without these nothing breaks while the others stand. The first three wait behind the epoch and the relay's mark,
-/// in case one of those has a defect: see `NEEDED`. The last two spare detours: an ended report is final, and an outdated
-/// one can only lead to orders that generations refuse.
+/// Without these nothing breaks while the others stand. The first three wait behind the epoch and the relay's
+/// mark, in case one of those has a defect: see `NEEDED`. The last two spare detours: an ended report is
+/// final, and an outdated one can only lead to orders that generations refuse.
 const SECOND_LINES: Without = Without(&[
     Guard::StateOfAction,
     Guard::NextGeneration,
@@ -64,8 +65,8 @@ const SECOND_LINES: Without = Without(&[
     Guard::ReplacedIncarnation,
 ]);
 
-/// Searches everything: nothing breaks, and every state converges. `least`: with fewer states the world would have lost
-/// some of its events.
+/// Searches everything: nothing breaks, and every state converges. `least`: with fewer states the world would
+/// have lost some of its events.
 fn check_all(budget: Budget, without: Without, least: usize) {
     let mut lost = false;
     let found = search(World::new(budget), without, None, |world| {

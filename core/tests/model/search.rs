@@ -1,8 +1,8 @@
 //! A breadth-first search over hashed states, so that the first violation found has the shortest way to it.
 //!
-//! Our own, and not the crate `stateright`: one loop and one map are all that this needs, and it would replace only them.
-//! A state is known by 64 bits of its hash; at a million states two share one with a chance of one in
-//! tens of millions, and that would only leave a state out.
+//! Our own, and not the crate `stateright`: one loop and one map are all that this needs, and it would
+//! replace only them. A state is known by 64 bits of its hash; at a million states two share one with a
+//! chance of one in tens of millions, and that would only leave a state out.
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},

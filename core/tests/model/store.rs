@@ -1,5 +1,6 @@
-//! The store of the model: one scenario, its workers, runners, rows and offset, with the writes that infra's adapters
-//! promise. Each method is one transaction, and decides by the functions of `core::writes`. Every write that breaks an invariant says so in `broken`.
+//! The store of the model: one scenario, its workers, runners, rows and offset, with the writes that infra's
+//! adapters promise. Each method is one transaction, and decides by the functions of `core::writes`. Every
+//! write that breaks an invariant says so in `broken`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -352,8 +353,8 @@ impl Store {
         self.reason = reason.filter(|r| r.code == ReasonCode::NoCapacity).cloned();
     }
 
-    /// One batch of the inbox, read from `expected` up to `next`. `with_rows`: it did not die between the two writes,
-    /// which only matters where they are not one.
+    /// One batch of the inbox, read from `expected` up to `next`. `with_rows`: it did not die between the two
+    /// writes, which only matters where they are not one.
     pub(crate) fn store_results(
         &mut self,
         without: Without,
@@ -381,7 +382,8 @@ impl Store {
         self.expect(Broken::LeftOver, !self.purged || self.rows.is_empty());
         let is_once = log.iter().enumerate().all(|(n, r)| r.effects == u8::from(n < self.offset));
         self.expect(Broken::OffsetAndRows, is_once);
-        // A file resumes after `stored`, so all up to there must be there; and so must all that the offset has passed.
+        // A file resumes after `stored`, so all up to there must be there; and so must all that the offset
+        // has passed.
         let has_row = |frame: u64| self.rows.contains_key(&frame);
         let is_whole = self.stored.is_none_or(|stored| (0..=stored).all(has_row))
             && log[..self.offset].iter().all(|r| has_row(r.frame));

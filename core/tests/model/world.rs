@@ -48,8 +48,8 @@ const TIMING: Timing = Timing { resend_after: Duration::ZERO, mass_expiry_grace:
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Event {
     // ----- what everybody does -----
-    /// A leader hears a heartbeat, perhaps, and brings what runs to what is desired. If it is paused, that is a fault: it
-    /// stops after so many actions of its plan, and goes on later without looking again.
+    /// A leader hears a heartbeat, perhaps, and brings what runs to what is desired. If it is paused, that is
+    /// a fault: it stops after so many actions of its plan, and goes on later without looking again.
     Lead {
         leader: usize,
         heard: Option<Heard>,
@@ -120,7 +120,8 @@ pub(crate) struct World {
 impl Model for World {
     type Event = Event;
 
-    /// Everything that may happen now. More than makes a difference: what changes nothing leads to a known state.
+    /// Everything that may happen now. More than makes a difference: what changes nothing leads to a known
+    /// state.
     fn events(&self, without: Without) -> Vec<Event> {
         self.all_events(without)
     }
@@ -311,8 +312,8 @@ impl World {
         }
     }
 
-    /// With the runners' guards, an order that changes nothing now never will: generations only grow. So histories that
-    /// differ in nothing else are one state.
+    /// With the runners' guards, an order that changes nothing now never will: generations only grow. So
+    /// histories that differ in nothing else are one state.
     fn forget_orders(&mut self) {
         let hosts = &self.hosts;
         self.orders.retain(|order| !hosts[order.host].is_deaf_to(*order));
@@ -432,8 +433,8 @@ impl World {
         self.forget_stored();
     }
 
-    /// Offsets are counted from the oldest record that an inbox could still ask for, so that histories that differ only
-    /// in what is long stored are one state.
+    /// Offsets are counted from the oldest record that an inbox could still ask for, so that histories that
+    /// differ only in what is long stored are one state.
     fn forget_stored(&mut self) {
         let oldest = self.late_batch.map_or(self.store.offset, |(expected, _)| expected.min(self.store.offset));
         self.results.drain(..oldest);
@@ -443,8 +444,8 @@ impl World {
 
     // ----- after all faults -----
 
-    /// Whether the world comes to what is desired once nothing goes wrong any more; `lost`: all orders that are on
-    /// their way now are lost.
+    /// Whether the world comes to what is desired once nothing goes wrong any more; `lost`: all orders that
+    /// are on their way now are lost.
     pub(crate) fn converges(mut self, without: Without, lost: bool) -> bool {
         if lost {
             self.orders.clear();

@@ -1,9 +1,10 @@
-//! A control group (cgroup v2) of its own for a child, where this process may make some: the kernel counts there what
-//! `RLIMIT_DATA` does not, such as shared memory, page tables and buffers of pipes, and how many threads there are.
+//! A control group (cgroup v2) of its own for a child, where this process may make some: the kernel counts
+//! there what `RLIMIT_DATA` does not, such as shared memory, page tables and buffers of pipes, and how many
+//! threads there are.
 //!
-//! Groups are made beside the platform's own: a group that limits others holds no process itself. So the process moves
-//! into a group `platform` of the one it was started in, unless it was started in one of that name (systemd's
-//! `DelegateSubgroup=platform`).
+//! Groups are made beside the platform's own: a group that limits others holds no process itself. So the
+//! process moves into a group `platform` of the one it was started in, unless it was started in one of that
+//! name (systemd's `DelegateSubgroup=platform`).
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -21,8 +22,8 @@ const PLATFORM: &str = "platform";
 const CHILD: &str = "child-";
 /// Threads of a child: those of the decoder grow with the processors.
 const PIDS: u64 = 512;
-/// Libraries and files that were read count here and not for `RLIMIT_DATA`, which shall be met first: a process that is
-/// refused memory can say so, one that the kernel kills cannot.
+/// Libraries and files that were read count here and not for `RLIMIT_DATA`, which shall be met first: a
+/// process that is refused memory can say so, one that the kernel kills cannot.
 const SHARED: u64 = 512 << 20;
 /// By then a child has entered the group that was made for it.
 const ENTERED: Duration = Duration::from_secs(60);

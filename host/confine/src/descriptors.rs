@@ -3,7 +3,8 @@
 /// The first that is not standard input, output or error.
 const FIRST: libc::c_uint = 3;
 
-/// Closes all others when the new program starts, and not before: through one of them the start itself is reported.
+/// Closes all others when the new program starts, and not before: through one of them the start itself is
+/// reported.
 ///
 /// Linux knows the flag from 5.11 on; before, only what was opened without `O_CLOEXEC` is passed on.
 pub(crate) fn close_others() {

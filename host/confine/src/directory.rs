@@ -1,5 +1,5 @@
-//! A child's working directory: empty, and removed already, so that it stays empty. A relative name in an upload leads
-//! nowhere.
+//! A child's working directory: empty, and removed already, so that it stays empty. A relative name in an
+//! upload leads nowhere.
 
 use std::{fs::File, io, sync::LazyLock};
 

@@ -11,8 +11,9 @@ const FIXED: [(&str, &str); 2] = [
     ("ORT_DISABLE_TELEMETRY", "1"),
 ];
 
-/// What a child keeps of ours: where libraries are, and how much to log. Not `RUST_BACKTRACE`: to write a backtrace takes
-/// memory, and a child that panics because it has none left would wait for its own lock for ever.
+/// What a child keeps of ours: where libraries are, and how much to log. Not `RUST_BACKTRACE`: to write a
+/// backtrace takes memory, and a child that panics because it has none left would wait for its own lock for
+/// ever.
 const KEPT: [&str; 2] = ["LD_LIBRARY_PATH", "RUST_LOG"];
 
 /// Whether a child may have this variable.

@@ -1,5 +1,6 @@
-//! Which files a child can open, by Landlock: those it was given, and the libraries of the system. No connection over TCP
-//! (UDP where the kernel has it), no signal to and no abstract socket of a process outside.
+//! Which files a child can open, by Landlock: those it was given, and the libraries of the system. No
+//! connection over TCP (UDP where the kernel has it), no signal to and no abstract socket of a process
+//! outside.
 //!
 //! A rule holds for the file that a path names now. Restrictions add up and are never taken back.
 
@@ -18,7 +19,8 @@ const NEWEST: ABI = ABI::V10;
 /// Where the dynamic linker looks, and the data files of libraries lie.
 const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/etc/ld.so.cache"];
 
-/// How many processors there are and what they can: libraries choose their code by it. And what any program may read.
+/// How many processors there are and what they can: libraries choose their code by it. And what any program
+/// may read.
 const SYSTEM: [&str; 4] = ["/sys/devices/system/cpu", "/proc/cpuinfo", "/dev/null", "/dev/urandom"];
 
 /// What a child needs besides the libraries of the system.
@@ -36,7 +38,8 @@ impl Reach {
     }
 }
 
-/// Lets this thread, and those that it starts, open nothing but what is within `reach`; from Linux 7.0 on all threads.
+/// Lets this thread, and those that it starts, open nothing but what is within `reach`; from Linux 7.0 on all
+/// threads.
 ///
 /// # Errors
 /// When the kernel has Landlock and refuses.

@@ -1,14 +1,18 @@
 //! How a child process is started, and what it can still reach once it looks at a stranger's file.
 //!
-//! Whoever starts a child does it through [`Sandbox::command`], which decides what the child begins with: an environment
-//! made from nothing, no descriptors but its pipes, an empty working directory, limits, a user of its own. Each child is an
-//! executable of ours, and gives up the rest itself before it opens the first file that came from outside: system calls by
-//! [`restrict_system_calls`], files and network by [`restrict_files`].
+//! Whoever starts a child does it through [`Sandbox::command`], which decides what the child begins with: an
+//! environment made from nothing, no descriptors but its pipes, an empty working directory, limits, a user of
+//! its own. Each child is an executable of ours, and gives up the rest itself before it opens the first file
+//! that came from outside: system calls by [`restrict_system_calls`], files and network by
+//! [`restrict_files`].
 //!
 //! Invariants:
-//! - Each mechanism has one file, and holds without the others: a decoder that was taken over has to get past all of them.
-//! - What a kernel lacks does not keep a child from running. Anything else that fails ends it before it reads its input.
-//! - Between fork and exec nothing is allocated and no lock is taken: a step is prepared before, and only carried out there.
+//! - Each mechanism has one file, and holds without the others: a decoder that was taken over has to get past
+//!   all of them.
+//! - What a kernel lacks does not keep a child from running. Anything else that fails ends it before it reads
+//!   its input.
+//! - Between fork and exec nothing is allocated and no lock is taken: a step is prepared before, and only
+//!   carried out there.
 
 mod cgroup;
 mod descriptors;
@@ -54,7 +58,8 @@ pub fn begin() -> Result<(), ConfineError> {
     keep_memory_private()
 }
 
-/// Everything at once, for a child that knows from its start what it needs. Must be called before the first thread starts.
+/// Everything at once, for a child that knows from its start what it needs. Must be called before the first
+/// thread starts.
 ///
 /// # Errors
 /// When a restriction that this kernel has does not take effect.

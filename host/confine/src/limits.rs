@@ -15,8 +15,8 @@ const SCORE: &str = "900";
 /// Of one kind of child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of memory that are its own (`RLIMIT_DATA`). Not the address space: the plugin engine reserves more of it than
-    /// there is memory, and never touches it.
+    /// Bytes of memory that are its own (`RLIMIT_DATA`). Not the address space: the plugin engine reserves
+    /// more of it than there is memory, and never touches it.
     pub memory: u64,
     /// Seconds of all its threads together; `None` for one that runs as long as its video does.
     pub cpu_seconds: Option<u64>,
@@ -60,9 +60,9 @@ pub fn lower_memory(bytes: u64) -> Result<(), ConfineError> {
         .map_err(|errno| ConfineError::Limit(errno.into()))
 }
 
-/// Makes the kernel choose this process before the platform when memory runs out. Raising it needs no privilege, but the
-/// file is root's while memory is private. So between fork and exec, where a child is as private as the platform, only
-/// root can; every child does it again behind exec.
+/// Makes the kernel choose this process before the platform when memory runs out. Raising it needs no
+/// privilege, but the file is root's while memory is private. So between fork and exec, where a child is as
+/// private as the platform, only root can; every child does it again behind exec.
 pub(crate) fn die_first() {
     // Where there is no /proc, the kernel chooses by size, as ever.
     let Ok(file) = rustix::fs::open(c"/proc/self/oom_score_adj", rustix::fs::OFlags::WRONLY, rustix::fs::Mode::empty())

@@ -4,8 +4,8 @@ use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior,
 
 use crate::ConfineError;
 
-/// Closes `/proc/PID` of this process (its environment, memory and descriptors) to others of its user, keeps debuggers out,
-/// and writes no core files. It takes a debugger of root to look in from now on.
+/// Closes `/proc/PID` of this process (its environment, memory and descriptors) to others of its user, keeps
+/// debuggers out, and writes no core files. It takes a debugger of root to look in from now on.
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -50,7 +50,8 @@ impl Sandbox {
         Self { user: User::new(id), cgroups: Err(nowhere), taken_away: Vec::new() }
     }
 
-    /// With a control group for each child, where this process may make some. It may move to another group itself.
+    /// With a control group for each child, where this process may make some. It may move to another group
+    /// itself.
     #[must_use]
     pub fn in_cgroups(self) -> Self {
         Self { cgroups: Cgroups::of_this_process(), ..self }
@@ -89,7 +90,8 @@ impl Sandbox {
             no_new_privileges: has(Piece::NoNewPrivileges),
             closes_others: has(Piece::Descriptors),
         };
-        // SAFETY: what runs between fork and exec makes system calls with what was prepared, and nothing else.
+        // SAFETY: what runs between fork and exec makes system calls with what was prepared, and nothing
+        // else.
         unsafe { command.pre_exec(move || start.carry_out()) };
         command
     }

@@ -1,6 +1,6 @@
-//! Which system calls a child can make, by seccomp: those that decoding, inference and plugins were seen to make, and their
-//! older or newer forms. Every other does not exist for it (`ENOSYS`), which is what libraries are prepared for: they take
-//! the next best way, where an unexpected `EPERM` would end some.
+//! Which system calls a child can make, by seccomp: those that decoding, inference and plugins were seen to
+//! make, and their older or newer forms. Every other does not exist for it (`ENOSYS`), which is what
+//! libraries are prepared for: they take the next best way, where an unexpected `EPERM` would end some.
 //!
 //! So there is no socket but a pair within the process, no new process or program, no look into
 //! another process, no mount, no module, no `bpf`, no `io_uring`, no `userfaultfd`, no key and no
@@ -159,8 +159,8 @@ const NOT_A_THREAD: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
-/// How a machine says that it has no filters: a kernel without seccomp, one without filters, and the filter of a
-/// container around this process.
+/// How a machine says that it has no filters: a kernel without seccomp, one without filters, and the filter
+/// of a container around this process.
 const MISSING: [libc::c_int; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
 
 /// Takes all other system calls from this process, all its threads included.
@@ -182,7 +182,8 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
         SeccompCondition::new(argument, Dword, MaskedEq(u64::from(flag.cast_unsigned())), 0)
     };
     let when = |condition| SeccompRule::new(vec![condition]);
-    // Landlock judges what a file is opened to; before Linux 6.2 that is nothing for one that is opened to be read and emptied.
+    // Landlock judges what a file is opened to; before Linux 6.2 that is nothing for one that is opened to be
+    // read and emptied.
     let opened = |argument| -> Result<_, seccompiler::BackendError> {
         let mode = u64::from(libc::O_ACCMODE.cast_unsigned());
         let is_for = |how: libc::c_int| {
@@ -199,8 +200,8 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
         (libc::SYS_openat, opened(2)?),
         // `clone3` has its flags in memory, where no filter sees them; without it libraries take this.
         (libc::SYS_clone, vec![when(SeccompCondition::new(0, Qword, MaskedEq(flags), thread)?)?]),
-        // Memory of files, or of its own. Neither `memfd_create` nor shared memory without a file: both would be memory that
-        // no limit counts.
+        // Memory of files, or of its own. Neither `memfd_create` nor shared memory without a file: both would
+        // be memory that no limit counts.
         (libc::SYS_mmap, vec![when(lacks(3, libc::MAP_SHARED)?)?, when(lacks(3, libc::MAP_ANONYMOUS)?)?]),
         // What a plugin prints goes through a runtime of the plugin engine, which makes a pair for signals.
         (libc::SYS_socketpair, vec![when(is(0, u64::from(libc::AF_UNIX.cast_unsigned()))?)?]),

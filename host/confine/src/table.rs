@@ -1,5 +1,6 @@
-//! What of the confinement holds on this machine: found out by trying it, in a child that is started and confined like
-//! every other. So what is shown is what is, whatever a kernel's version or a container's profile says.
+//! What of the confinement holds on this machine: found out by trying it, in a child that is started and
+//! confined like every other. So what is shown is what is, whatever a kernel's version or a container's
+//! profile says.
 
 use std::{
     io,
@@ -69,7 +70,8 @@ fn row(name: &str, on: bool) -> Confinement {
 }
 
 impl Sandbox {
-    /// What children of this sandbox are confined by. `framehook` is the executable that knows `plugin-host confinement`.
+    /// What children of this sandbox are confined by. `framehook` is the executable that knows `plugin-host
+    /// confinement`.
     ///
     /// # Errors
     /// When no child can be started, or it does not come to its end.

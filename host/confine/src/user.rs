@@ -1,11 +1,12 @@
 //! A user of its own for the children of a process that runs as root.
 //!
-//! It keeps one capability, to read files whatever their permissions are, because the files of a job lie in folders that
-//! are closed to everybody but the platform; how far that reaches is for [`crate::restrict_files`] to say. Nothing else of
-//! root is left: no writing, no signals, no looking into other processes.
+//! It keeps one capability, to read files whatever their permissions are, because the files of a job lie in
+//! folders that are closed to everybody but the platform; how far that reaches is for
+//! [`crate::restrict_files`] to say. Nothing else of root is left: no writing, no signals, no looking into
+//! other processes.
 //!
-//! All children have the same user. They are kept from each other by the other restrictions, and a limit on the number of
-//! its processes would let one child take what the others need; so there is none.
+//! All children have the same user. They are kept from each other by the other restrictions, and a limit on
+//! the number of its processes would let one child take what the others need; so there is none.
 
 use std::io;
 

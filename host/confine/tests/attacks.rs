@@ -1,5 +1,6 @@
-//! What a child that was taken over tries, against each piece of the confinement alone: an attack is stopped by exactly the
-//! pieces that its line names. So with all of them on every attack fails, and with those taken away it succeeds again.
+//! What a child that was taken over tries, against each piece of the confinement alone: an attack is stopped
+//! by exactly the pieces that its line names. So with all of them on every attack fails, and with those taken
+//! away it succeeds again.
 //!
 //! The attacker is this executable once more, which does what [`ATTACK`] says.
 

@@ -37,7 +37,8 @@ impl Compiler {
         self.0.raw().precompile_component(wasm).map_err(|e| LoadError(format!("the plugin does not compile: {e:#}")))
     }
 
-    /// What is wrong with a configuration, by the plugin's schema and by the plugin itself; empty if it is good.
+    /// What is wrong with a configuration, by the plugin's schema and by the plugin itself; empty if it is
+    /// good.
     ///
     /// # Errors
     /// When the plugin does not load or fails while it checks, or its schema cannot be used.

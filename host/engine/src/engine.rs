@@ -147,8 +147,9 @@ fn profile() -> Config {
         .max_wasm_stack(WASM_STACK)
         // Hooks are synchronous: a call costs a quarter of what it costs with the async machinery.
         .concurrency_support(false)
-        // An image of a plugin's memory would be a file without a name, which a child may not make: its system calls lack it,
-        // and where they are not confined its limit of written bytes, which is none, ends the load.
+        // An image of a plugin's memory would be a file without a name, which a child may not make: its
+        // system calls lack it, and where they are not confined its limit of written bytes, which is none,
+        // ends the load.
         .memory_init_cow(false)
         .wasm_memory64(false)
         // The same result on every processor.
@@ -158,8 +159,8 @@ fn profile() -> Config {
 
 fn pool() -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
-    // Hooks are synchronous and run on the thread that calls them. The stacks of a thousand fibers would count as 2 GiB of
-    // data, more than a worker may have.
+    // Hooks are synchronous and run on the thread that calls them. The stacks of a thousand fibers would
+    // count as 2 GiB of data, more than a worker may have.
     pool.total_stacks(0)
         .total_component_instances(MAX_INSTANCES)
         .total_core_instances(MAX_INSTANCES * CORE_MODULES)

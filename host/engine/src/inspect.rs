@@ -88,8 +88,8 @@ pub(crate) fn inspect(engine: &Engine, wasm: &[u8]) -> Verdict<PluginManifest> {
     manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
 }
 
-/// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin itself; empty if it
-/// is good. `wasm` was inspected before, perhaps by an older release.
+/// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
+/// itself; empty if it is good. `wasm` was inspected before, perhaps by an older release.
 pub(crate) fn validate_config(engine: &Engine, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, String> {
     let say = |findings: Vec<Finding>| findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; ");
     check_kind(wasm).map_err(say)?;
@@ -234,7 +234,8 @@ fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     })
 }
 
-/// Of what a plugin says while it is checked: the last line, which tells why it ended if it did. The SDK logs panics.
+/// Of what a plugin says while it is checked: the last line, which tells why it ended if it did. The SDK logs
+/// panics.
 #[derive(Default)]
 struct LastLine(Arc<Mutex<String>>);
 

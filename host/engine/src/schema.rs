@@ -1,8 +1,8 @@
 //! A plugin's JSON Schema, and a configuration against it.
 //!
-//! For the child process only ([`crate::command`]): a small schema can take for ever to evaluate, or all of a stack.
-//! Invariant: nothing is ever fetched. A schema refers to its own parts only, and [`check`] says so at upload and again
-//! before each use, because a plugin may have been uploaded when the rules were others.
+//! For the child process only ([`crate::command`]): a small schema can take for ever to evaluate, or all of a
+//! stack. Invariant: nothing is ever fetched. A schema refers to its own parts only, and [`check`] says so at
+//! upload and again before each use, because a plugin may have been uploaded when the rules were others.
 
 use std::{sync::mpsc, thread, time::Duration};
 
@@ -32,8 +32,8 @@ pub(crate) fn check(schema: &Value) -> Result<(), String> {
     jsonschema::draft202012::meta::validate(schema).map_err(|e| no_schema(e.to_string()))
 }
 
-/// `$id` would give the parts of a schema addresses of their own, and `$schema` another meaning. At the root both are
-/// usual: generators write the draft they know.
+/// `$id` would give the parts of a schema addresses of their own, and `$schema` another meaning. At the root
+/// both are usual: generators write the draft they know.
 fn check_references(schema: &Value, is_root: bool) -> Result<(), String> {
     const DRAFTS: [&str; 2] = ["https://json-schema.org/", "http://json-schema.org/"];
     let children: Box<dyn Iterator<Item = &Value>> = match schema {

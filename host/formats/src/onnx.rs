@@ -93,7 +93,8 @@ const COMPILED: [&str; 2] = ["EPContext", "Snpe"];
 const ORT_CONFIG: &str = "ort_config";
 /// Protobuf's own limit, to which ONNX Runtime keeps: a deeper model would be refused there.
 const MAX_DEPTH: usize = 100;
-/// ONNX Runtime takes minutes to load a model with 60,000 outputs; a detector whose last layer does not join them has some
+/// ONNX Runtime takes minutes to load a model with 60,000 outputs; a detector whose last layer does not join
+/// them has some
 /// 20. (Inputs are not counted: old exporters list each weight among them.)
 const MAX_OUTPUTS: u32 = 256;
 

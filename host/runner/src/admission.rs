@@ -1,13 +1,14 @@
 //! Who may run a worker: as many as there are slots, and no more memory than there is.
 //!
-//! The orchestrator places by the same numbers. It may be behind, of another release or not alone, so they hold here too.
+//! The orchestrator places by the same numbers. It may be behind, of another release or not alone, so they
+//! hold here too.
 
 use std::{fs, path::Path};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-/// Three quarters for the workers: the rest is for the platform, for two uploads that are looked at, and for the cache
-/// that videos and models are read through.
+/// Three quarters for the workers: the rest is for the platform, for two uploads that are looked at, and for
+/// the cache that videos and models are read through.
 const SHARE: (u64, u64) = (3, 4);
 
 pub(crate) struct Admission {

@@ -5,13 +5,15 @@ use std::time::Duration;
 /// Delays between restarts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Backoff {
-    /// Before the first restart after progress: most crashes are single ones, and a stream should not wait for long.
+    /// Before the first restart after progress: most crashes are single ones, and a stream should not wait
+    /// for long.
     pub quick: Duration,
     /// Before the second; doubles from there.
     pub base: Duration,
     /// Never longer than this.
     pub cap: Duration,
-    /// Share by which a delay is made shorter or longer, so that workers that went down together do not come back together.
+    /// Share by which a delay is made shorter or longer, so that workers that went down together do not come
+    /// back together.
     pub jitter: f64,
     /// Restarts in a row without a new frame; after these the worker has failed.
     pub max_attempts: u32,

@@ -1,7 +1,8 @@
 //! Compiled plugins: made by a child process, kept in a folder, loaded by the workers.
 //!
-//! Invariants: a file in the cache is complete (written under another name, flushed, renamed) and signed; its name says
-//! which plugin, engine and processor it is for; one plugin is compiled once, however many scenarios ask for it at a time.
+//! Invariants: a file in the cache is complete (written under another name, flushed, renamed) and signed; its
+//! name says which plugin, engine and processor it is for; one plugin is compiled once, however many
+//! scenarios ask for it at a time.
 
 use std::{
     collections::HashMap,

@@ -1,7 +1,7 @@
 //! What stays in the folder of compiled plugins: what was used lately, and no more than a bound.
 //!
-//! A runner does not know which plugins still exist. So a file goes by its last use, which is its modification time; one that
-//! is missed is compiled again, which takes seconds.
+//! A runner does not know which plugins still exist. So a file goes by its last use, which is its
+//! modification time; one that is missed is compiled again, which takes seconds.
 
 use std::{
     fs::{self, DirEntry, File},
@@ -27,8 +27,8 @@ pub(crate) fn used(path: &Path) -> io::Result<()> {
     File::open(path)?.set_modified(SystemTime::now())
 }
 
-/// Removes what is abandoned, unused for long, or used longest ago while there is too much. A worker that has a file
-/// open keeps its bytes.
+/// Removes what is abandoned, unused for long, or used longest ago while there is too much. A worker that has
+/// a file open keeps its bytes.
 pub(crate) fn sweep(dir: &Path) {
     sweep_to(dir, BYTES);
 }

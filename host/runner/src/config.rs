@@ -38,8 +38,9 @@ pub struct RunnerConfig {
     pub worker: PathBuf,
     /// The `framehook` executable, called as `plugin-host compile FILE`.
     pub plugin_host: PathBuf,
-    /// Names everything compiled code depends on besides the plugin (`framehook_engine::compile::cache_key()`): part of
-    /// the file names in `cache_dir`, so that another engine or processor never loads it. Letters, digits, `.`, `_`, `-`.
+    /// Names everything compiled code depends on besides the plugin
+    /// (`framehook_engine::compile::cache_key()`): part of the file names in `cache_dir`, so that another
+    /// engine or processor never loads it. Letters, digits, `.`, `_`, `-`.
     pub plugin_cache_key: String,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
@@ -57,8 +58,8 @@ pub struct RunnerConfig {
     pub max_recording_bytes: u64,
     /// A recording that is not here after this is given up.
     pub fetch_timeout: Duration,
-    /// Bytes a second that a server must deliver of a recording, on average over each `rate_window`; it may take as long
-    /// for its first answer.
+    /// Bytes a second that a server must deliver of a recording, on average over each `rate_window`; it may
+    /// take as long for its first answer.
     pub least_rate: u64,
     pub rate_window: Duration,
     /// What fetching them leaves free of the disk.
@@ -74,8 +75,8 @@ pub struct RunnerConfig {
     /// Pixels of a side of a video's pictures, at most.
     pub max_picture_side: u32,
     pub hook_limits: HookLimits,
-    /// A worker that is ready and reports nothing for this long is killed and started again; a server that delivers
-    /// nothing of a recording for this long is asked again.
+    /// A worker that is ready and reports nothing for this long is killed and started again; a server that
+    /// delivers nothing of a recording for this long is asked again.
     pub frame_timeout: Duration,
     /// The same before it is ready: opening the source and loading the model take longer than a frame.
     pub start_timeout: Duration,
@@ -156,7 +157,8 @@ impl RunnerConfig {
         }
     }
 
-    /// A little less than the frame timeout for a frame, so that the worker can say that it is the model which is silent.
+    /// A little less than the frame timeout for a frame, so that the worker can say that it is the model
+    /// which is silent.
     pub(crate) fn patience(&self) -> Patience {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Patience {

@@ -1,7 +1,7 @@
 //! What the end of a worker means: from what was seen to a reason, and to whether another try is worth it.
 //!
-//! Invariant: a reason is for whoever posted the scenario. It holds no path of this machine and no place in a library's
-//! source; the log has the whole.
+//! Invariant: a reason is for whoever posted the scenario. It holds no path of this machine and no place in a
+//! library's source; the log has the whole.
 //!
 //! Everything here is pure but [`OomKills`].
 
@@ -29,8 +29,8 @@ const ABORTED: i32 = 6;
 /// Longer is no sentence for people.
 const MAX_MESSAGE: usize = 1000;
 
-/// What libraries say when memory is refused: the standard library of Rust, that of C++, ONNX Runtime, OpenCV, the
-/// kernel by way of C.
+/// What libraries say when memory is refused: the standard library of Rust, that of C++, ONNX Runtime,
+/// OpenCV, the kernel by way of C.
 const SHORTAGES: [&str; 7] = [
     "memory allocation of",
     "failed to spawn thread",
@@ -41,7 +41,8 @@ const SHORTAGES: [&str; 7] = [
     "BFCArena::AllocateRawInternal",
 ];
 
-/// The reason of a worker that ended without saying why. `killed_for_memory`: the kernel did that to a process meanwhile.
+/// The reason of a worker that ended without saying why. `killed_for_memory`: the kernel did that to a
+/// process meanwhile.
 pub(crate) fn crash(exit: &Exit, killed_for_memory: bool) -> Reason {
     let Exit { how, signal, last_lines } = exit;
     let is_shortage = match *signal {
@@ -95,8 +96,9 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
     Reason::new(code, message)
 }
 
-/// Restarts in a row that a worker is worth which went down like this. What one model does without a single frame, it
-/// does again; a source that was silent may have had a bad moment, once. `most` is for whatever may have been an accident.
+/// Restarts in a row that a worker is worth which went down like this. What one model does without a single
+/// frame, it does again; a source that was silent may have had a bad moment, once. `most` is for whatever may
+/// have been an accident.
 pub(crate) const fn restarts(code: ReasonCode, has_frames: bool, most: u32) -> u32 {
     let worth = match (code, has_frames) {
         (ReasonCode::OutOfMemory | ReasonCode::ModelStalled, false) => 0,

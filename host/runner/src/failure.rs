@@ -1,5 +1,5 @@
-//! A failed try to run a deployment: whether another one may help. Each step on the way to a running worker ends in
-//! one of these, and only the supervisor decides what follows from it.
+//! A failed try to run a deployment: whether another one may help. Each step on the way to a running worker
+//! ends in one of these, and only the supervisor decides what follows from it.
 
 use std::error::Error;
 

@@ -1,15 +1,15 @@
 //! Fetches a recording over HTTP into the runner's own folder, before any worker sees it.
 //!
 //! Invariants:
-//! - A connection goes only to an address that was checked (`network`), after each redirect anew: what a name resolves to
-//!   a moment later changes nothing.
+//! - A connection goes only to an address that was checked (`network`), after each redirect anew: what a name
+//!   resolves to a moment later changes nothing.
 //! - Credentials go to the server they were given for and to no other.
-//! - What is said about a source holds its address, and nothing of what a server or a library says about the whole URL, of
-//!   where it leads or of an address inside; the log has that.
+//! - What is said about a source holds its address, and nothing of what a server or a library says about the
+//!   whole URL, of where it leads or of an address inside; the log has that.
 //! - A server that delivers slower than it must, or for longer than it may, is given up.
 //!
-//! Deliberately absent: any authentication but Basic; going on with half a file; noticing that a recording is another one
-//! than in an earlier deployment.
+//! Deliberately absent: any authentication but Basic; going on with half a file; noticing that a recording is
+//! another one than in an earlier deployment.
 
 use std::{error::Error, fmt::Display, io, net::SocketAddr, time::Duration};
 
@@ -193,8 +193,8 @@ impl Fetch<'_> {
         self.retry(ReasonCode::SourceStalled, message)
     }
 
-    /// The log has the error without the URL, which would tell the query. The reason has not even the rest: a certificate
-    /// tells other names of a server, and a failed connection where a redirect led.
+    /// The log has the error without the URL, which would tell the query. The reason has not even the rest: a
+    /// certificate tells other names of a server, and a failed connection where a redirect led.
     fn lost(&self, error: reqwest::Error) -> Failure {
         if error.is_timeout() && !error.is_connect() {
             let message = format!("delivered nothing for {:?}", self.config.frame_timeout);
@@ -257,8 +257,8 @@ fn client(url: &Url, addresses: &[SocketAddr], patience: Duration) -> reqwest::R
         .build()
 }
 
-/// Where a redirect leads; none out of TLS. Credentials stay with the server they were given for, and what another says
-/// about them is not taken.
+/// Where a redirect leads; none out of TLS. Credentials stay with the server they were given for, and what
+/// another says about them is not taken.
 fn target(from: &Url, response: &Response) -> Option<Url> {
     let location = response.headers().get(LOCATION)?.to_str().ok()?;
     let mut to = from.join(location).ok()?;

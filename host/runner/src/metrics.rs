@@ -1,4 +1,5 @@
-//! What a Prometheus server may scrape of a runner. Several runners in one process (in tests only) share these.
+//! What a Prometheus server may scrape of a runner. Several runners in one process (in tests only) share
+//! these.
 
 use std::sync::LazyLock;
 

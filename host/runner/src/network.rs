@@ -1,7 +1,8 @@
-//! Which addresses a source may have: a scenario must not make the runner knock on doors inside its own network.
+//! Which addresses a source may have: a scenario must not make the runner knock on doors inside its own
+//! network.
 //!
-//! Public addresses are allowed, all others only by configuration. The lists are those of IANA's registries of
-//! special-purpose addresses.
+//! Public addresses are allowed, all others only by configuration. The lists are those of IANA's registries
+//! of special-purpose addresses.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

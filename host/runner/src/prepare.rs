@@ -25,7 +25,8 @@ pub(crate) struct JobBuilder {
 }
 
 impl JobBuilder {
-    /// The job of a worker that goes on after `resume_after`; `recording` is its source where that had to be fetched.
+    /// The job of a worker that goes on after `resume_after`; `recording` is its source where that had to be
+    /// fetched.
     ///
     /// # Errors
     /// With the reason, and whether another try may help.

@@ -1,9 +1,9 @@
-//! One worker process ahead of its job: until a worker can read one it has loaded some hundred libraries, which takes
-//! longer than anything else between an order and its first frame.
+//! One worker process ahead of its job: until a worker can read one it has loaded some hundred libraries,
+//! which takes longer than anything else between an order and its first frame.
 //!
-//! Invariants: a pre-warmed worker has no job and takes no slot, so nobody counts it; it goes with the runner as every worker does.
-//! One that died costs the next worker the time it would have saved, and nothing else: so nobody watches it, and a
-//! worker that cannot even start is tried no more often than it has jobs.
+//! Invariants: a pre-warmed worker has no job and takes no slot, so nobody counts it; it goes with the runner
+//! as every worker does. One that died costs the next worker the time it would have saved, and nothing else:
+//! so nobody watches it, and a worker that cannot even start is tried no more often than it has jobs.
 
 use std::{io, time::Duration};
 
@@ -13,8 +13,8 @@ use tokio::{process::Child, sync::Notify, time::sleep};
 
 use crate::{config::RunnerConfig, process};
 
-/// Until a pre-warmed worker that was taken is replaced: by then whoever waits for the first frames of its job has them, and does not
-/// share the processor with the next one's start.
+/// Until a pre-warmed worker that was taken is replaced: by then whoever waits for the first frames of its
+/// job has them, and does not share the processor with the next one's start.
 const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! One worker process: its start, its pipes, its end.
 //!
-//! It is killed when its [`Worker`] is dropped, and ends by itself when its standard input closes, so it cannot outlive
-//! the runner either way. What it can reach is `framehook_confine`'s business.
+//! It is killed when its [`Worker`] is dropped, and ends by itself when its standard input closes, so it
+//! cannot outlive the runner either way. What it can reach is `framehook_confine`'s business.
 
 use std::{
     collections::VecDeque, io, os::unix::process::ExitStatusExt as _, process::Stdio, sync::Arc, time::Duration,
@@ -33,7 +33,8 @@ const REPORT: usize = 64;
 /// A process that has said its last word may take this long to go.
 const EXIT_GRACE: Duration = Duration::from_secs(2);
 
-/// After the process is gone its last lines are in the pipe; only a descendant that holds it open makes us wait.
+/// After the process is gone its last lines are in the pipe; only a descendant that holds it open makes us
+/// wait.
 const STDERR_GRACE: Duration = Duration::from_millis(200);
 
 /// Of standard error, for the reason of a crash.

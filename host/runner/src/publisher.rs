@@ -20,10 +20,12 @@ use crate::tally::Sample;
 /// Frames in one batch, at most.
 const MAX_BATCH: usize = 64;
 
-/// Bytes in one batch, at most, whatever the number of frames: bounds the memory of one worker here to twice this.
+/// Bytes in one batch, at most, whatever the number of frames: bounds the memory of one worker here to twice
+/// this.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 
-/// Batches of one worker begin at least this far apart: each is a disk flush somewhere, and nobody sees 20 ms.
+/// Batches of one worker begin at least this far apart: each is a disk flush somewhere, and nobody sees 20
+/// ms.
 const PACE: Duration = Duration::from_millis(50);
 
 /// Between two tries while the bus is away; doubles up to [`MAX_RETRY`].
@@ -109,8 +111,8 @@ impl Publisher {
         self.in_flight.is_some() || !self.pending.records.is_empty()
     }
 
-    /// Waits until the bus has acknowledged a batch, and gives its frames; for ever if the bus stays away. Without work
-    /// it gives none. Cancel-safe.
+    /// Waits until the bus has acknowledged a batch, and gives its frames; for ever if the bus stays away.
+    /// Without work it gives none. Cancel-safe.
     pub(crate) async fn acknowledged(&mut self) -> Vec<Sample> {
         if self.in_flight.is_none() {
             if !self.is_full() {

@@ -1,4 +1,5 @@
-//! Reads length-prefixed JSON records (see `framehook_core::job`) from a pipe, without blocking and without trust.
+//! Reads length-prefixed JSON records (see `framehook_core::job`) from a pipe, without blocking and without
+//! trust.
 
 use std::{error::Error, io, marker::PhantomData};
 
@@ -34,7 +35,8 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
             )),
             _ => error,
         })?;
-        // Not by `?`: to serde_json a value that ends too early is an end of file, but this record is complete.
+        // Not by `?`: to serde_json a value that ends too early is an end of file, but this record is
+        // complete.
         serde_json::from_slice(&record).map(Some).map_err(invalid)
     }
 }

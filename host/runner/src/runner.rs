@@ -1,4 +1,5 @@
-//! The runner itself: takes orders, starts and stops deployments, and goes down without leaving anything behind.
+//! The runner itself: takes orders, starts and stops deployments, and goes down without leaving anything
+//! behind.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -38,14 +39,16 @@ const ORDERS: usize = 64;
 /// After the bus refused to be read.
 const BUS_RETRY: Duration = Duration::from_millis(500);
 
-/// Past the drain deadline of the workers: time for a killed one to go, and for its last frames to be published.
+/// Past the drain deadline of the workers: time for a killed one to go, and for its last frames to be
+/// published.
 const DRAIN_MARGIN: Duration = Duration::from_secs(4);
 
-/// Runs a runner until `cancel`: then it stops its workers within the drain deadline, publishes what they reported, and
-/// says so in a last heartbeat. Dropping the future kills the workers at once.
+/// Runs a runner until `cancel`: then it stops its workers within the drain deadline, publishes what they
+/// reported, and says so in a last heartbeat. Dropping the future kills the workers at once.
 ///
 /// # Errors
-/// When the configuration can never work. What goes wrong later is retried, or becomes the status of one worker.
+/// When the configuration can never work. What goes wrong later is retried, or becomes the status of one
+/// worker.
 pub async fn run(
     config: RunnerConfig,
     bus: SharedBus,
@@ -244,7 +247,8 @@ impl Runner {
         self.shared.board.forget(&noted.workers);
     }
 
-    /// The heartbeat answers a repeated order; where it has forgotten the answer, it must not stay silent for ever.
+    /// The heartbeat answers a repeated order; where it has forgotten the answer, it must not stay silent for
+    /// ever.
     fn remind(&self, scenario: ScenarioId, generation: Generation) {
         if !self.shared.board.knows(scenario, generation) {
             self.report_stopped(scenario, generation, StopCause::User);
@@ -271,7 +275,8 @@ impl Runner {
         });
         let reason = self.shared.waiting_reason(&order);
         self.shared.board.insert(scenario, generation, WorkerPhase::Starting, reason);
-        // Not a step of the trace, because it ends when the stream does: it says of every line below it what it is about.
+        // Not a step of the trace, because it ends when the stream does: it says of every line below it what
+        // it is about.
         let span = tracing::debug_span!("deployment", scenario_id = %scenario, generation, trace_id = Empty);
         telemetry::follow(&span, traceparent.as_deref());
         let deployment = Deployment::new(self.shared.clone(), order, traceparent, stopped);

@@ -1,7 +1,7 @@
 //! The life of one worker process: reads its reports, watches that they come, publishes its frames, stops it.
 //!
-//! Invariants: while the publisher is full nothing is read, and the watchdog does not count that time against the
-//! worker; a worker that breaks the protocol is killed; when a session ends, its process is gone.
+//! Invariants: while the publisher is full nothing is read, and the watchdog does not count that time against
+//! the worker; a worker that breaks the protocol is killed; when a session ends, its process is gone.
 
 use std::io;
 
@@ -20,7 +20,8 @@ use crate::{
     supervisor::{Deployment, stop_asked},
 };
 
-/// A killed process leaves at most a pipe full of reports; only a descendant that holds the pipe open makes us wait.
+/// A killed process leaves at most a pipe full of reports; only a descendant that holds the pipe open makes
+/// us wait.
 const AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// Some sentences of a library about what it could not load.

@@ -1,7 +1,7 @@
 //! What the heartbeat says: one status a scenario, of the newest generation heard of.
 //!
-//! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one; an ended worker
-//! is told of until its end is noted, or until nobody has done so for long.
+//! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one;
+//! an ended worker is told of until its end is noted, or until nobody has done so for long.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -76,7 +76,8 @@ impl Roster {
         }
     }
 
-    /// Changes the status of a worker that has not ended. Says whether the change is worth a heartbeat at once.
+    /// Changes the status of a worker that has not ended. Says whether the change is worth a heartbeat at
+    /// once.
     fn update(
         &mut self,
         scenario: ScenarioId,

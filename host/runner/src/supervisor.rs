@@ -1,5 +1,5 @@
-//! Keeps one deployment alive from its order to its end: fetches its recording, waits for a slot, prepares, runs workers one
-//! after the other, and decides what each end means.
+//! Keeps one deployment alive from its order to its end: fetches its recording, waits for a slot, prepares,
+//! runs workers one after the other, and decides what each end means.
 //!
 //! Invariant: while a recording is fetched no slot is taken, so a slow server keeps nobody else waiting.
 
@@ -135,7 +135,8 @@ impl Deployment {
         Self { shared, order, traceparent, step, stop, publisher, tally, log, recording: None, last_read, attempt: 0 }
     }
 
-    /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has two workers here.
+    /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has
+    /// two workers here.
     pub(crate) async fn run(mut self, predecessor: CancellationToken) {
         let (phase, reason) = match self.fetch().await {
             Some(end) => end,

@@ -517,7 +517,8 @@ async fn a_plugin_is_compiled_once_for_all() {
     assert_eq!(world.compilations().len(), 1);
 }
 
-/// A world whose worker has a name of its own, so that its processes can be told from those of other tests; and its pre-warmed worker.
+/// A world whose worker has a name of its own, so that its processes can be told from those of other tests;
+/// and its pre-warmed worker.
 async fn with_prewarmed() -> (World, PathBuf, u32) {
     let mut script = PathBuf::new();
     let world = World::start(|config| {
@@ -530,7 +531,8 @@ async fn with_prewarmed() -> (World, PathBuf, u32) {
     (world, script, prewarmed)
 }
 
-/// Waits until `script` has one process besides `others`; where `python3` is a script of its own, it has helpers first.
+/// Waits until `script` has one process besides `others`; where `python3` is a script of its own, it has
+/// helpers first.
 async fn prewarmed_beside(script: &Path, others: &[u32]) -> u32 {
     let mut found = Vec::new();
     eventually("one pre-warmed worker", || {

@@ -1,9 +1,9 @@
 //! The model: an ONNX Runtime session, one image in, any number of tensors out.
 //!
-//! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no other
-//! file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
-//! also in benchmarks. Outputs reach the hooks as `f32`, whatever the model gives; their size is
-//! checked before they are copied.
+//! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no
+//! other file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
+//! also in benchmarks. Outputs reach the hooks as `f32`, whatever the model gives; their size is checked
+//! before they are copied.
 
 use std::path::Path;
 
@@ -89,8 +89,8 @@ impl ModelError {
     }
 }
 
-/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152 MiB, a
-/// detector at 1,280 x 1,280 pixels 16 MiB.
+/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152
+/// MiB, a detector at 1,280 x 1,280 pixels 16 MiB.
 const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 
 /// What ONNX Runtime says, as an error: that there is no memory is not the fault of the model's form.

@@ -27,7 +27,8 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Changes the name that the kernel shows for this thread, and for the process if it is its first; it keeps 15 bytes.
+/// Changes the name that the kernel shows for this thread, and for the process if it is its first; it keeps
+/// 15 bytes.
 pub fn set_name(name: &CStr) {
     // SAFETY: the kernel copies the string, which ends with a zero.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
@@ -52,8 +53,9 @@ pub fn quieten_libraries() {
     }
 }
 
-/// Keeps FFmpeg from allocating more at once than a plane of a picture of `max_side` x `max_side` pixels needs. A file may
-/// declare a small picture and hold a large one, which FFmpeg meets first, and OpenCV 4.6 hands no limit on to a decoder.
+/// Keeps FFmpeg from allocating more at once than a plane of a picture of `max_side` x `max_side` pixels
+/// needs. A file may declare a small picture and hold a large one, which FFmpeg meets first, and OpenCV 4.6
+/// hands no limit on to a decoder.
 pub fn limit_ffmpeg(max_side: u32) {
     /// Four channels of 16 bits: the widest pixel in one plane.
     const BYTES_OF_A_PIXEL: usize = 8;
@@ -63,7 +65,8 @@ pub fn limit_ffmpeg(max_side: u32) {
     // SAFETY: the name ends with a zero.
     let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"av_max_alloc".as_ptr()) };
     if !symbol.is_null() {
-        // SAFETY: in each release of libavutil this function takes a size and returns nothing. It sets one number.
+        // SAFETY: in each release of libavutil this function takes a size and returns nothing. It sets one
+        // number.
         let set = unsafe { std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(usize)>(symbol) };
         // SAFETY: the number is read at the next allocation, and each value is a valid one.
         unsafe { set(side.saturating_mul(side).saturating_mul(BYTES_OF_A_PIXEL)) };

@@ -25,13 +25,15 @@ use crate::{
     watch::Watch,
 };
 
-/// The name of a process that has a job, for `ps` and `top`: a pre-warmed one still has that of its executable.
+/// The name of a process that has a job, for `ps` and `top`: a pre-warmed one still has that of its
+/// executable.
 const BUSY: &CStr = c"framehook-job";
 
 /// The threads that load, and what they begin with.
 const SPARE_MIB: u64 = 16;
 
-/// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded meanwhile.
+/// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded
+/// meanwhile.
 ///
 /// # Errors
 /// When standard input holds no job; nothing was reported then.
@@ -49,7 +51,8 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let job = Arc::new(job);
     let confined = confine(&job);
     let stop = StopFlag::default();
-    // Before there may be no memory for a thread any more: whatever happens then, the runner can end this process.
+    // Before there may be no memory for a thread any more: whatever happens then, the runner can end this
+    // process.
     listen(stop.clone());
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));

@@ -1,10 +1,11 @@
-//! Ends the worker when its model gives no answer in time: nothing can interrupt ONNX Runtime inside an operator.
+//! Ends the worker when its model gives no answer in time: nothing can interrupt ONNX Runtime inside an
+//! operator.
 //!
-//! Time is counted in ticks of the watching thread, not on a clock: a process or a machine that was frozen for a while
-//! has not ticked, and its model is not blamed for it.
+//! Time is counted in ticks of the watching thread, not on a clock: a process or a machine that was frozen
+//! for a while has not ticked, and its model is not blamed for it.
 //!
-//! Deliberately absent: any word about the source and the hooks. Hooks have deadlines of their own, and a source that is
-//! silent is for the runner, which sees that no frame comes.
+//! Deliberately absent: any word about the source and the hooks. Hooks have deadlines of their own, and a
+//! source that is silent is for the runner, which sees that no frame comes.
 
 use std::{sync::Arc, thread, time::Duration};
 
@@ -17,7 +18,8 @@ use framehook_core::{
 
 use crate::{process, report::Reporter};
 
-/// Short beside the shortest limit, which is that of a frame timeout of one second; nothing beside a core's work.
+/// Short beside the shortest limit, which is that of a frame timeout of one second; nothing beside a core's
+/// work.
 const TICK: Duration = Duration::from_millis(100);
 
 /// What the model is at, for as long as it is.

@@ -1,9 +1,9 @@
 //! `<data>/blobs`: the blobs of one process.
 //!
-//! Invariants: a file under `sha256/` was complete, verified and on the disk before it got its name, and is never
-//! written again; what is not committed lies in `tmp/`, goes when its owner is dropped, and at the latest when the
-//! folder is opened again. A file that was asked for is not removed to save space for a while: both look at its last use under
-//! one lock.
+//! Invariants: a file under `sha256/` was complete, verified and on the disk before it got its name, and is
+//! never written again; what is not committed lies in `tmp/`, goes when its owner is dropped, and at the
+//! latest when the folder is opened again. A file that was asked for is not removed to save space for a
+//! while: both look at its last use under one lock.
 //!
 //! All of it blocks.
 
@@ -121,7 +121,8 @@ impl Folder {
         Ok(target)
     }
 
-    /// Removes what was used longest ago, until at most `bytes` are left, or only what was used within `in_use`.
+    /// Removes what was used longest ago, until at most `bytes` are left, or only what was used within
+    /// `in_use`.
     pub(super) fn shrink(&self, bytes: u64, in_use: Duration) -> Result<()> {
         let mut all = self.list()?;
         let mut total: u64 = all.iter().map(|(_, stamp)| stamp.length).sum();

@@ -1,11 +1,12 @@
 //! Blobs: immutable files addressed by the sha256 of their content, under `<data>/blobs`.
 //!
-//! Several processes share their blobs through a store of their own, a folder or a bucket: then `<data>/blobs` is the cache of one
-//! process.
+//! Several processes share their blobs through a store of their own, a folder or a bucket: then
+//! `<data>/blobs` is the cache of one process.
 //!
-//! Invariants: a blob is complete, verified and on the disk (in the shared store, if there is one) before anybody can
-//! name it, and is never written again with other content. What comes from the shared store is not trusted: its digest is verified
-//! before it gets its name here. Who may refer to a blob is the database's business.
+//! Invariants: a blob is complete, verified and on the disk (in the shared store, if there is one) before
+//! anybody can name it, and is never written again with other content. What comes from the shared store is
+//! not trusted: its digest is verified before it gets its name here. Who may refer to a blob is the
+//! database's business.
 
 mod folder;
 mod remote;
@@ -28,17 +29,17 @@ pub use self::upload::{Staged, Upload};
 use self::{folder::Folder, remote::Remote};
 use crate::space::{Disk, Reserve, Shortage};
 
-/// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner prepares a job, which
-/// may mean to fetch gigabytes, before it starts the process that opens all of it. From then on the kernel keeps the
-/// bytes, whatever happens to the name. A lease until then would have to be carried through runner and worker, for a
-/// case in which the job is prepared once more anyway.
+/// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner
+/// prepares a job, which may mean to fetch gigabytes, before it starts the process that opens all of it. From
+/// then on the kernel keeps the bytes, whatever happens to the name. A lease until then would have to be
+/// carried through runner and worker, for a case in which the job is prepared once more anyway.
 const IN_USE: Duration = Duration::from_secs(600);
 
 /// A blob without a name that is younger than this may belong to an upload that is not complete.
 const YOUNG: Duration = Duration::from_secs(3600);
 
-/// Digests that begin with the same byte are fetched one after the other: few enough to exist always, and enough that
-/// different blobs rarely wait for each other.
+/// Digests that begin with the same byte are fetched one after the other: few enough to exist always, and
+/// enough that different blobs rarely wait for each other.
 const TURNS: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +86,9 @@ pub type Result<T, E = BlobError> = std::result::Result<T, E>;
 /// The store that several processes share.
 #[derive(Clone, Debug)]
 pub struct Shared {
-    /// `file:///FOLDER` or `s3://BUCKET/PREFIX`, the same for all processes. What else an S3 store needs comes from the usual
-    /// environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, `AWS_REGION`, `AWS_ENDPOINT_URL`.
+    /// `file:///FOLDER` or `s3://BUCKET/PREFIX`, the same for all processes. What else an S3 store needs
+    /// comes from the usual environment variables: `AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`,
+    /// `AWS_REGION`, `AWS_ENDPOINT_URL`.
     pub url: String,
     /// Bytes of the local cache; more only while all of it is in use.
     pub cache_bytes: u64,
@@ -111,13 +113,14 @@ struct Inner {
 }
 
 impl Blobs {
-    /// Opens `<data>/blobs`, making it if need be, and removes what an earlier process left unfinished. One process at a
-    /// time: uploads of another would be removed.
+    /// Opens `<data>/blobs`, making it if need be, and removes what an earlier process left unfinished. One
+    /// process at a time: uploads of another would be removed.
     pub async fn open(data: &Path) -> Result<Self> {
         Self::open_shared(data, None).await
     }
 
-    /// The same as the cache of a store that other processes share. One that lies in `data` itself is not shared.
+    /// The same as the cache of a store that other processes share. One that lies in `data` itself is not
+    /// shared.
     pub async fn open_shared(data: &Path, shared: Option<Shared>) -> Result<Self> {
         Self::open_with(data, shared, Reserve::NONE).await
     }
@@ -172,8 +175,8 @@ impl Blobs {
         Upload::begin(self.inner.folder.temporary(), Arc::clone(&self.inner.disk), cap_bytes).await
     }
 
-    /// Gives a staged file its place, in the shared store first; it survives a power cut from here on. The same content twice
-    /// is one blob.
+    /// Gives a staged file its place, in the shared store first; it survives a power cut from here on. The
+    /// same content twice is one blob.
     pub async fn commit(&self, staged: Staged) -> Result<Digest> {
         let digest = staged.digest.clone();
         if let Some(remote) = &self.inner.remote {
@@ -190,8 +193,9 @@ impl Blobs {
         self.inner.folder.path(digest)
     }
 
-    /// The path of a blob whose bytes were checked by this process, and not changed since; fetches it if it lacks.
-    /// It stays for ten minutes from now at least: open it soon, and ask again rather than keep the path.
+    /// The path of a blob whose bytes were checked by this process, and not changed since; fetches it if it
+    /// lacks. It stays for ten minutes from now at least: open it soon, and ask again rather than keep the
+    /// path.
     pub async fn verified(&self, digest: &Digest) -> Result<PathBuf> {
         let here = self.verified_here(digest).await;
         let (true, Some(remote)) = (is_lacking(&here), &self.inner.remote) else { return here };
@@ -247,8 +251,9 @@ impl Blobs {
         .await
     }
 
-    /// Removes a blob; one that is not there is no error. Of a shared one only the copy here: at this moment another process
-    /// may be giving it a name, and [`Blobs::sweep`] removes it once that is out of the question.
+    /// Removes a blob; one that is not there is no error. Of a shared one only the copy here: at this moment
+    /// another process may be giving it a name, and [`Blobs::sweep`] removes it once that is out of the
+    /// question.
     pub async fn remove(&self, digest: &Digest) -> Result<()> {
         let (inner, digest) = (self.inner.clone(), digest.clone());
         blocking(move || inner.folder.remove(&digest)).await

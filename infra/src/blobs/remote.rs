@@ -1,10 +1,10 @@
 //! The store that all processes of a deployment share: a folder, or a bucket of an S3 server.
 //!
-//! Invariants: an object appears whole or not at all, and survives a power cut from then on. Objects that are not blobs are left
-//! alone. No credential is shown, whatever goes wrong.
+//! Invariants: an object appears whole or not at all, and survives a power cut from then on. Objects that are
+//! not blobs are left alone. No credential is shown, whatever goes wrong.
 //!
-//! Parts of an upload that was cut off are swept from a folder. In a bucket they stay until its owner removes them: a
-//! lifecycle rule does that (`AbortIncompleteMultipartUpload`).
+//! Parts of an upload that was cut off are swept from a folder. In a bucket they stay until its owner removes
+//! them: a lifecycle rule does that (`AbortIncompleteMultipartUpload`).
 
 use std::{
     collections::HashSet,
@@ -39,8 +39,8 @@ use crate::{
     space::{Disk, Reserve},
 };
 
-/// One request carries a smaller blob as a whole. S3 allows 10,000 parts and wants 5 MiB in each: so the largest blob is
-/// 80 GB.
+/// One request carries a smaller blob as a whole. S3 allows 10,000 parts and wants 5 MiB in each: so the
+/// largest blob is 80 GB.
 const PART: usize = 8 << 20;
 /// Enough to keep a connection busy; with [`PART`] it bounds what an upload keeps in memory.
 const PARTS_AT_ONCE: usize = 4;
@@ -49,8 +49,8 @@ const CHUNK: usize = 256 << 10;
 /// A server that cannot be connected to, or says nothing, for this long is away.
 const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(30);
-/// For what passes within a second or two, such as a server that is restarted. Callers try again themselves, and say so
-/// meanwhile.
+/// For what passes within a second or two, such as a server that is restarted. Callers try again themselves,
+/// and say so meanwhile.
 const RETRIES: usize = 3;
 
 #[derive(Clone)]
@@ -95,8 +95,8 @@ impl Remote {
         self.disk.as_ref().map_or(Ok(()), |disk| Ok(disk.admit(bytes)?))
     }
 
-    /// Stores the file at `path`, again if it is there already: so a damaged one is replaced, and its time says when it was last
-    /// wanted.
+    /// Stores the file at `path`, again if it is there already: so a damaged one is replaced, and its time
+    /// says when it was last wanted.
     pub(super) async fn put(&self, digest: &Digest, path: &Path) -> Result<()> {
         let mut writer = self.writer(digest);
         if let Err(error) = copy(path, &mut writer).await {
@@ -171,8 +171,8 @@ fn local(folder: &Path, data: &Path) -> Result<Option<LocalFileSystem>> {
     Ok(Some(store.with_fsync(true)))
 }
 
-/// Until it is complete, an object lies beside its place under a name with a number: `<key>#1`. Whoever writes one does not rest
-/// for `age`.
+/// Until it is complete, an object lies beside its place under a name with a number: `<key>#1`. Whoever
+/// writes one does not rest for `age`.
 fn sweep_parts(folder: &Path, age: Duration) -> Result<()> {
     for path in files(&folder.join("sha256"))? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -246,7 +246,8 @@ fn key(digest: &Digest) -> Key {
     Key::from_iter(place(digest))
 }
 
-/// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching the blobs.
+/// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching
+/// the blobs.
 fn unavailable(error: impl Error + Send + Sync + 'static) -> BlobError {
     let causes = || {
         std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {

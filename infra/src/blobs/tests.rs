@@ -1,5 +1,5 @@
-//! What blobs promise, on each kind of store there is: the folder alone, and in front of a shared folder and of a real S3
-//! server.
+//! What blobs promise, on each kind of store there is: the folder alone, and in front of a shared folder and
+//! of a real S3 server.
 
 mod full;
 
@@ -485,7 +485,8 @@ async fn parts_of_an_upload_to_a_folder_are_swept_once_they_are_old() {
     assert_eq!([&old, &young, &no_part].map(|path| path.exists()), [false, true, true]);
 }
 
-/// The way [`object_store`] names what is not complete is its own business: a version that does it otherwise fails here.
+/// The way [`object_store`] names what is not complete is its own business: a version that does it otherwise
+/// fails here.
 #[tokio::test]
 async fn an_upload_to_a_folder_that_is_cut_off_leaves_what_is_swept() {
     use tokio::io::AsyncWriteExt as _;

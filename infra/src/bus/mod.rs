@@ -51,15 +51,16 @@ pub struct Delivered {
 
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Returns once all records are durable, in this order within each partition. On an error any part of them may have been published.
+    /// Returns once all records are durable, in this order within each partition. On an error any part of
+    /// them may have been published.
     async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()>;
 
-    /// Everything published after this call returned, on all partitions, without a group: for wake-ups, orders and heartbeats,
-    /// whose readers are level-triggered.
+    /// Everything published after this call returned, on all partitions, without a group: for wake-ups,
+    /// orders and heartbeats, whose readers are level-triggered.
     async fn tail(&self, topic: Topic) -> Result<Box<dyn Tail>>;
 
-    /// A share of the partitions, handed out among the members of `group`. The reader says where to begin: on each
-    /// [`Fetched::Assigned`] it must [`Subscription::seek`] to the offset it has stored.
+    /// A share of the partitions, handed out among the members of `group`. The reader says where to begin: on
+    /// each [`Fetched::Assigned`] it must [`Subscription::seek`] to the offset it has stored.
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>>;
 
     /// The offset the next record of this partition will get: with a stored offset it gives a lag.
@@ -70,11 +71,12 @@ pub trait Bus: Send + Sync + 'static {
     /// never of before the call.
     async fn ends(&self, topic: Topic) -> Result<Ends>;
 
-    /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead does nothing.
+    /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead
+    /// does nothing.
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()>;
 
-    /// Shows a record that cannot be read to whoever looks at the broker. The store's dead letters are what counts, so
-    /// by default nothing more is kept of it.
+    /// Shows a record that cannot be read to whoever looks at the broker. The store's dead letters are what
+    /// counts, so by default nothing more is kept of it.
     async fn dead_letter(&self, _topic: Topic, _record: &Delivered, _reason: &str) -> Result<()> {
         Ok(())
     }
@@ -109,7 +111,7 @@ pub enum Fetched {
     Revoked(Vec<i32>),
     /// Records of one partition, in order. Offsets may have gaps.
     Records { partition: i32, records: Vec<Delivered> },
-    /// The log of this partition is another one, which ends before where it was read: the broker has lost what it had. It
-    /// begins at `begin`; seek, until then nothing of it is delivered.
+    /// The log of this partition is another one, which ends before where it was read: the broker has lost
+    /// what it had. It begins at `begin`; seek, until then nothing of it is delivered.
     LogReset { partition: i32, begin: i64 },
 }

@@ -1,9 +1,10 @@
 //! A member of a group: the broker hands out the partitions, the reader says where to begin.
 //!
-//! A member that does not ask for five minutes (`max.poll.interval.ms`, librdkafka's default) loses its partitions, on purpose:
-//! it could not store anything for that long, and another may. When it asks again it is a member again (classic), or gets an
-//! error and joins anew (KIP-848: librdkafka 2.12 takes the broker's answer to the late member as fatal). Until then what it
-//! is sent waits in a bounded queue, and the rest on the broker.
+//! A member that does not ask for five minutes (`max.poll.interval.ms`, librdkafka's default) loses its
+//! partitions, on purpose: it could not store anything for that long, and another may. When it asks again it
+//! is a member again (classic), or gets an error and joins anew (KIP-848: librdkafka 2.12 takes the broker's
+//! answer to the late member as fatal). Until then what it is sent waits in a bounded queue, and the rest on
+//! the broker.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -17,8 +18,9 @@ use super::{
 };
 use crate::bus::{BusError, Delivered, Fetched, Result, Subscription};
 
-/// How long a member of a classic group may be silent (with KIP-848 the broker's `group.consumer.session.timeout.ms`
-/// says so). A third of librdkafka's default: a killed inbox must not hold up its results for longer.
+/// How long a member of a classic group may be silent (with KIP-848 the broker's
+/// `group.consumer.session.timeout.ms` says so). A third of librdkafka's default: a killed inbox must not
+/// hold up its results for longer.
 const SESSION_TIMEOUT_MS: &str = "15000";
 
 pub(super) struct Member {

@@ -1,14 +1,15 @@
 //! The bus on Apache Kafka.
 //!
 //! Invariants:
-//! - A record is published once it is on all in-sync replicas; a publisher hears of a failure within seconds and
-//!   tries again, in the same order.
-//! - The broker's groups only hand out partitions. Where reading begins is what the reader says: nothing is committed
-//!   to Kafka, ever.
-//! - librdkafka's calls that wait for a broker run on threads that may block; readers poll without waiting and are woken.
+//! - A record is published once it is on all in-sync replicas; a publisher hears of a failure within seconds
+//!   and tries again, in the same order.
+//! - The broker's groups only hand out partitions. Where reading begins is what the reader says: nothing is
+//!   committed to Kafka, ever.
+//! - librdkafka's calls that wait for a broker run on threads that may block; readers poll without waiting
+//!   and are woken.
 //!
-//! Deliberately absent: transactions (the store's compare-and-set does what they would), a schema registry (the
-//! messages carry their version), following a growing number of partitions (a restart does).
+//! Deliberately absent: transactions (the store's compare-and-set does what they would), a schema registry
+//! (the messages carry their version), following a growing number of partitions (a restart does).
 
 mod group;
 mod publisher;
@@ -57,7 +58,8 @@ pub struct KafkaConfig {
     /// Copies of each partition; by default three, or as many as there are brokers.
     pub replication: Option<i32>,
     pub protocol: GroupProtocol,
-    /// librdkafka's own, such as `security.protocol`, `sasl.*`, `ssl.*`. What Framehook's promises rest on cannot be changed by them.
+    /// librdkafka's own, such as `security.protocol`, `sasl.*`, `ssl.*`. What Framehook's promises rest on
+    /// cannot be changed by them.
     pub properties: BTreeMap<String, String>,
 }
 
@@ -81,12 +83,14 @@ impl KafkaConfig {
         let mut client = ClientConfig::new();
         client
             .set("client.id", "framehook")
-            // The defaults are 10 s, longer than a broker takes to come back, and 60 s, longer than a runner's lease.
+            // The defaults are 10 s, longer than a broker takes to come back, and 60 s, longer than a
+            // runner's lease.
             .set("reconnect.backoff.max.ms", "1000")
             .set("socket.timeout.ms", "10000")
-            // A broker that was frozen may answer that the cluster has none: librdkafka (2.12) then forgets the ones it knows. Where
-            // a question of its own is under way it asks `bootstrap.servers` again after this, and its five minutes are
-            // longer than everything here waits; else it never does, and is replaced (`reader::Health::Lost`).
+            // A broker that was frozen may answer that the cluster has none: librdkafka (2.12) then forgets
+            // the ones it knows. Where a question of its own is under way it asks `bootstrap.servers` again
+            // after this, and its five minutes are longer than everything here waits; else it never does, and
+            // is replaced (`reader::Health::Lost`).
             .set("metadata.recovery.rebootstrap.trigger.ms", "3000")
             // Brokers close idle connections; that is no news.
             .set("log.connection.close", "false");
@@ -262,7 +266,8 @@ impl Cluster {
             return Err(BusError::Unavailable(format!("topic {name} has {count} partitions and no {partition}")));
         }
         let (publisher, producer) = (Arc::clone(&self.publisher), self.publisher.producer());
-        // Whoever asks may have given up by the time of the answer: what follows from it happens all the same.
+        // Whoever asks may have given up by the time of the answer: what follows from it happens all the
+        // same.
         let ask = move || {
             let watermarks = || producer.client().fetch_watermarks(&name, partition, REQUEST_TIMEOUT);
             let answer = when_led(watermarks);
@@ -273,7 +278,8 @@ impl Cluster {
     }
 }
 
-/// Repeats while a partition has no leader that all agree on, as one that was just made, or whose broker just died.
+/// Repeats while a partition has no leader that all agree on, as one that was just made, or whose broker just
+/// died.
 fn when_led<T>(call: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     use RDKafkaErrorCode as Code;
     let start = Instant::now();
@@ -301,8 +307,8 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(call).await.map_err(|error| BusError::Unavailable(error.to_string()))?
 }
 
-/// A client of librdkafka. Closing one says good-bye to its brokers and waits for them, so whoever drops the last handle, it
-/// happens on a thread that may wait.
+/// A client of librdkafka. Closing one says good-bye to its brokers and waits for them, so whoever drops the
+/// last handle, it happens on a thread that may wait.
 struct Client<T: Send + 'static>(Option<T>);
 
 impl<T: Send> Client<T> {

@@ -1,9 +1,9 @@
 //! Publishing: all records of a call at once, then waiting for all of them.
 //!
-//! Invariants: the records of one call are queued in their order and idempotently, so that librdkafka's own retries
-//! neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had acknowledged), or whose
-//! records or questions fail, is replaced by a new one: what the old one may still deliver comes twice or late, which readers
-//! are made for.
+//! Invariants: the records of one call are queued in their order and idempotently, so that librdkafka's own
+//! retries neither repeat nor reorder them. A producer that cannot go on (its broker lost what it had
+//! acknowledged), or whose records or questions fail, is replaced by a new one: what the old one may still
+//! deliver comes twice or late, which readers are made for.
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,15 +22,17 @@ use crate::bus::{BusError, Record, Result};
 
 pub(super) type Producer = Arc<Client<FutureProducer<Reporter>>>;
 
-/// After this a publisher is told; it decides what to do meanwhile and tries again. A broker comes back in 4 s.
+/// After this a publisher is told; it decides what to do meanwhile and tries again. A broker comes back in 4
+/// s.
 const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Memory for what is on its way: a second of two hundred streams, and some of the largest messages.
 const QUEUE_KILOBYTES: &str = "65536";
 
-/// How long a record waits for others to share its request: callers give their batches whole, and what arrives while
-/// requests are on their way shares the next. Measured with batches of 64: 46,000 records a second and 0.4 ms for one record,
-/// against 28,000 and 1.6 ms with half a millisecond here, and 10,000 and 5.7 ms with librdkafka's 5 ms.
+/// How long a record waits for others to share its request: callers give their batches whole, and what
+/// arrives while requests are on their way shares the next. Measured with batches of 64: 46,000 records a
+/// second and 0.4 ms for one record, against 28,000 and 1.6 ms with half a millisecond here, and 10,000 and
+/// 5.7 ms with librdkafka's 5 ms.
 const LINGER_MS: &str = "0";
 
 /// Until the queue may have room again.
@@ -78,7 +80,8 @@ impl Publisher {
             .set("linger.ms", LINGER_MS)
             .set("message.max.bytes", MAX_MESSAGE.to_string())
             .set("compression.codec", "lz4")
-            // The hash that every other client has by default, so that a key is in one partition, whoever writes.
+            // The hash that every other client has by default, so that a key is in one partition, whoever
+            // writes.
             .set("partitioner", "murmur2_random");
         let producer = config.create_with_context(Reporter)?;
         Ok(Self { config, current: Mutex::new(Current::new(producer)) })
@@ -116,8 +119,9 @@ impl Publisher {
         })
     }
 
-    /// `error` is what a record or a question of `failed` ended with. Who finds no broker, or not the topic, may have forgotten
-    /// all brokers for good (`reader::Health::Lost`); and another client has met nothing of whatever it was.
+    /// `error` is what a record or a question of `failed` ended with. Who finds no broker, or not the topic,
+    /// may have forgotten all brokers for good (`reader::Health::Lost`); and another client has met nothing
+    /// of whatever it was.
     pub(super) fn replace_if_stuck(&self, failed: &Producer, error: &KafkaError) {
         use RDKafkaErrorCode as Code;
         let fatal = failed.client().fatal_error();

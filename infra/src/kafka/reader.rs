@@ -1,9 +1,10 @@
 //! Reading partitions from given places: what tails and members of groups have in common.
 //!
-//! Invariants: a record is given only if it is the next of a partition that was positioned, or a later one where those
-//! between are gone; an earlier one says that the log is another one; polling and positioning exclude each other (`&mut self`), and librdkafka drops what it had queued
-//! before a seek, so nothing from before one is given after it. Between taking a record out of librdkafka and
-//! returning it nothing is awaited.
+//! Invariants: a record is given only if it is the next of a partition that was positioned, or a later one
+//! where those between are gone; an earlier one says that the log is another one; polling and positioning
+//! exclude each other (`&mut self`), and librdkafka drops what it had queued before a seek, so nothing from
+//! before one is given after it. Between taking a record out of librdkafka and returning it nothing is
+//! awaited.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -31,8 +32,8 @@ use crate::bus::{BusError, Delivered, Fetched, Result};
 
 pub(super) type Consumer = Arc<Client<BaseConsumer<Changes>>>;
 
-/// librdkafka wakes a reader once, when its queue is no longer empty; and a poll may end at a line of its log with records
-/// behind it. So nobody waits for longer than this.
+/// librdkafka wakes a reader once, when its queue is no longer empty; and a poll may end at a line of its log
+/// with records behind it. So nobody waits for longer than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Who gets nothing for this long is looked after.
@@ -77,8 +78,8 @@ impl ConsumerContext for Changes {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, change: RDKafkaRespErr, partitions: &mut TopicPartitionList) {
         let numbers: Vec<_> = partitions.elements().iter().map(|p| p.partition()).collect();
         let (outcome, change) = if change == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            // Paused, and at a place that needs no question to the broker: a seek does not cancel such a question, and
-            // its late answer would move the partition again.
+            // Paused, and at a place that needs no question to the broker: a seek does not cancel such a
+            // question, and its late answer would move the partition again.
             let outcome = partitions
                 .set_all_offsets(Offset::Offset(0))
                 .and_then(|()| consumer.incremental_assign(partitions))
@@ -108,7 +109,8 @@ struct Quiet {
     since: Instant,
     /// It was behind at the last look.
     is_suspect: bool,
-    /// A look under way. It takes long where brokers do not answer, and whoever reads has other things to do meanwhile.
+    /// A look under way. It takes long where brokers do not answer, and whoever reads has other things to do
+    /// meanwhile.
     look: Option<AbortOnDropHandle<Health>>,
 }
 
@@ -125,8 +127,8 @@ enum Health {
     Well,
     /// There is a record that it did not get by now.
     Behind,
-    /// Brokers answer others and not its client. librdkafka (2.12) forgets its brokers for good when one that was just frozen
-    /// answers that there are none (confluentinc/librdkafka#5301).
+    /// Brokers answer others and not its client. librdkafka (2.12) forgets its brokers for good when one that
+    /// was just frozen answers that there are none (confluentinc/librdkafka#5301).
     Lost,
 }
 
@@ -169,7 +171,8 @@ impl Reader {
         self.positions.remove(&partition);
     }
 
-    /// Moves a partition that the consumer has. When this fails or is dropped, nothing of it is given until the next seek.
+    /// Moves a partition that the consumer has. When this fails or is dropped, nothing of it is given until
+    /// the next seek.
     pub(super) async fn seek(&mut self, partition: i32, offset: i64) -> Result<()> {
         self.clear_position(partition);
         let deadline = Instant::now() + REQUEST_TIMEOUT;

@@ -27,7 +27,8 @@ pub(super) const MAX_MESSAGE: usize = MAX_RECORD + (1 << 20);
 /// With three copies of each partition one broker may be away, and what was acknowledged is still on two.
 const REPLICATION: i32 = 3;
 
-/// Until a broker answers, and again until every new partition has a leader; a cluster of three takes 2 s for both.
+/// Until a broker answers, and again until every new partition has a leader; a cluster of three takes 2 s for
+/// both.
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Between two looks at the leaders.
@@ -108,7 +109,8 @@ fn create(admin: &Admin, topics: &[&(String, Layout)], replication: i32) -> Resu
             let topic = NewTopic::new(name, *partitions, TopicReplication::Fixed(replication))
                 .set("cleanup.policy", "delete")
                 .set("retention.ms", retention)
-                // A log goes by whole segments: one must not stay open for longer than its records are to be kept.
+                // A log goes by whole segments: one must not stay open for longer than its records are to be
+                // kept.
                 .set("segment.ms", retention)
                 .set("compression.type", compression)
                 .set("max.message.bytes", &max_message);

@@ -44,7 +44,8 @@ pub(crate) fn from_code(code: &str, message: String) -> StoreError {
         "40001" | "40P01" => StoreError::Contended(message),
         // disk_full
         "53100" => StoreError::Full(message),
-        // lock_not_available, query_canceled (by a timeout), idle_in_transaction_session_timeout, read_only_sql_transaction
+        // lock_not_available, query_canceled (by a timeout), idle_in_transaction_session_timeout,
+        // read_only_sql_transaction
         "55P03" | "57014" | "25P03" | "25006" => StoreError::Unavailable(message),
         // connection_exception, insufficient_resources, operator_intervention, system_error
         _ if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => StoreError::Unavailable(message),

@@ -1,15 +1,16 @@
 //! The store on PostgreSQL, shared by any number of processes.
 //!
 //! Invariants:
-//! - Writes run in READ COMMITTED. What a write decides by, it has read behind a row lock; one statement takes the lock
-//!   and the next one reads, so that it sees what it waited for.
-//! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by scenario),
-//!   outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A deadlock or a conflict that arises all
-//!   the same is tried again in one place, `Database::transact`.
+//! - Writes run in READ COMMITTED. What a write decides by, it has read behind a row lock; one statement
+//!   takes the lock and the next one reads, so that it sees what it waited for.
+//! - Locks are taken in one order: consumer offset, leader lease, scenarios (by id), runner, workers (by
+//!   scenario), outbox (by sequence); the relay's mark alone meets outbox and workers the other way round. A
+//!   deadlock or a conflict that arises all the same is tried again in one place, `Database::transact`.
 //! - All times are the server's `clock_timestamp()`, read after the locks, never this machine's.
 //! - No error and no log shows the password of the URL.
 //!
-//! There is no bus here, and no notification between processes: a relay looks once a second for what others wrote.
+//! There is no bus here, and no notification between processes: a relay looks once a second for what others
+//! wrote.
 
 /// The database's clock, in microseconds.
 macro_rules! now {
@@ -73,8 +74,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// No server restarts within this time.
 const TRUSTED: Duration = Duration::from_millis(50);
 
-/// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is held for one
-/// transaction; and a process that was stopped within a transaction must not keep its locks from the others.
+/// Limits of a session, in milliseconds. The largest statement is a purge of some thousand rows; a lock is
+/// held for one transaction; and a process that was stopped within a transaction must not keep its locks from
+/// the others.
 const LIMITS: [(&str, &str); 3] =
     [("statement_timeout", "30000"), ("lock_timeout", "10000"), ("idle_in_transaction_session_timeout", "10000")];
 
@@ -99,7 +101,8 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an advisory lock.
+    /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an
+    /// advisory lock.
     pub async fn connect(url: &str, connections: u32) -> Result<Self, OpenError> {
         Self::connect_with(url, connections, HISTORY_LINES).await
     }
@@ -138,8 +141,8 @@ impl Postgres {
     }
 }
 
-/// After a restart of the server each connection is found dead before it is used, and replaced. One that was used
-/// a moment ago is not asked: the question takes as long as most statements.
+/// After a restart of the server each connection is found dead before it is used, and replaced. One that was
+/// used a moment ago is not asked: the question takes as long as most statements.
 async fn is_usable(connection: &mut PgConnection, idle: Duration) -> sqlx::Result<bool> {
     Ok(idle < TRUSTED || connection.ping().await.is_ok())
 }

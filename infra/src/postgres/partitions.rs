@@ -1,7 +1,7 @@
 //! The days of `scenario_results`: made ahead, and dropped whole once they have expired.
 //!
-//! A row never waits for a partition: what no day takes lies in `scenario_results_rest`, and a day whose rows began to arrive
-//! there is not made any more.
+//! A row never waits for a partition: what no day takes lies in `scenario_results_rest`, and a day whose rows
+//! began to arrive there is not made any more.
 
 use std::time::Duration;
 

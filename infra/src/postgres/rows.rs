@@ -10,10 +10,10 @@ use crate::{
     store::{Result, ResultBatch},
 };
 
-/// The rows, and how far each scenario has come by them; one statement, because each further one costs as much time as
-/// tens of rows. The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it.
-/// What changes is counted with the change: a row that is delivered again counts once. Frames are numbered in the order
-/// of their times.
+/// The rows, and how far each scenario has come by them; one statement, because each further one costs as
+/// much time as tens of rows. The lock keeps a scenario from being deleted and purged until these rows are
+/// there to be purged with it. What changes is counted with the change: a row that is delivered again counts
+/// once. Frames are numbered in the order of their times.
 const STORE: &str = "
     WITH accepted AS (
         SELECT id FROM scenarios WHERE id = ANY($8) AND desired <> 'deleted' ORDER BY id FOR SHARE),
@@ -62,8 +62,8 @@ pub(super) async fn store(conn: &mut PgConnection, batch: &ResultBatch) -> Resul
     Ok(())
 }
 
-/// One row a key, the last of the highest generation: a statement cannot touch a row twice. In the order of the key, so that
-/// two inboxes lock rows in the same order.
+/// One row a key, the last of the highest generation: a statement cannot touch a row twice. In the order of
+/// the key, so that two inboxes lock rows in the same order.
 fn newest(rows: &[PredictionRecord]) -> Vec<&PredictionRecord> {
     let mut newest = BTreeMap::new();
     for row in rows {

@@ -172,7 +172,8 @@ async fn repeat_deploy(conn: &mut Conn, now: i64, id: ScenarioId, generation: Ge
     Ok(true)
 }
 
-/// Never stale: stopping what runs no more does no harm, and the runner may know a worker that the store does not.
+/// Never stale: stopping what runs no more does no harm, and the runner may know a worker that the store does
+/// not.
 async fn stop(conn: &mut Conn, now: i64, id: ScenarioId, generation: Generation, place: Place<'_>) -> Result<bool> {
     let Place { runner_id, incarnation } = place;
     let mark = sqlx::query(ORDER_STOP).bind(key(id.0)).bind(generation).bind(key(incarnation.0)).bind(now);

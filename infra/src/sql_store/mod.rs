@@ -1,14 +1,16 @@
 //! The store in SQL: the statements, and the code that binds and reads them, for every database.
 //!
-//! This folder is compiled once in each adapter, as a module of it, and names no database. Its statements keep to what
-//! both databases take: parameters are numbered (`$1`), and a parameter is compared with a column before it is compared
-//! with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
+//! This folder is compiled once in each adapter, as a module of it, and names no database. Its statements
+//! keep to what both databases take: parameters are numbered (`$1`), and a parameter is compared with a
+//! column before it is compared with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
 //! - `Db`: the database as sqlx calls it.
-//! - `Database`: `reader` is a pool for single statements, `read` and `write` begin a transaction, `transact` and
-//!   `transact_despite_full` run one that may have to run again, `admit` refuses what the disk has no room for.
+//! - `Database`: `reader` is a pool for single statements, `read` and `write` begin a transaction, `transact`
+//!   and `transact_despite_full` run one that may have to run again, `admit` refuses what the disk has no
+//!   room for.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
-//! - `one_artifact_at_a_time`, and the macro `lock`, which must be defined above the `mod` line of this folder.
+//! - `one_artifact_at_a_time`, and the macro `lock`, which must be defined above the `mod` line of this
+//!   folder.
 //! - `heartbeats`, `housekeeping`, `relay`, `rows`: writes that each database does in its own way.
 
 pub(super) mod actions;

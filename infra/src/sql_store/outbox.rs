@@ -1,4 +1,5 @@
-//! The transactional outbox: messages written with the change they tell of. How they are published is `relay`'s business.
+//! The transactional outbox: messages written with the change they tell of. How they are published is
+//! `relay`'s business.
 
 use framehook_core::{
     delivery::OutboxLag,

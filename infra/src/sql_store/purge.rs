@@ -6,8 +6,8 @@ use uuid::Uuid;
 use super::{Conn, Database, actions::HAS_LIVE_WORKER, identity, key, now_us};
 use crate::{row::RowExt as _, store::Result};
 
-/// Rows of one table that one step removes. A long scenario takes several, so that nobody else's write waits long behind
-/// one, and that a full disk has room for its log.
+/// Rows of one table that one step removes. A long scenario takes several, so that nobody else's write waits
+/// long behind one, and that a full disk has room for its log.
 const STEP: u32 = 2_000;
 
 const STATE: &str = concat!("SELECT desired, state FROM scenarios WHERE id = $1 AND purged_at IS NULL", lock!(update));

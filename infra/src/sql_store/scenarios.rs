@@ -122,8 +122,8 @@ pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> 
     created(new.id, now, &spec, &resolved).map(Created::New)
 }
 
-/// What a read of a scenario that was just created gives: from the texts as they were stored, without a secret of
-/// its source.
+/// What a read of a scenario that was just created gives: from the texts as they were stored, without a
+/// secret of its source.
 fn created(id: ScenarioId, now: i64, spec: &str, resolved: &str) -> Result<ScenarioRecord> {
     let at = Timestamp::from_microsecond(now).unwrap_or_default();
     Ok(ScenarioRecord {
@@ -263,8 +263,8 @@ fn worker(row: &Row, generation: Generation) -> Result<WorkerRecord> {
     })
 }
 
-/// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The caller has read
-/// `line.from` in this transaction.
+/// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The
+/// caller has read `line.from` in this transaction.
 pub(super) async fn move_state(conn: &mut Conn, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
     if let Some(from) = line.from {
         from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;

@@ -1,5 +1,5 @@
-//! The store's traits: each method is a function of the module its tables belong to. What gives space back, and what
-//! nobody could give space back without, is `transact_despite_full`.
+//! The store's traits: each method is a function of the module its tables belong to. What gives space back,
+//! and what nobody could give space back without, is `transact_despite_full`.
 
 use std::{sync::Arc, time::Duration};
 

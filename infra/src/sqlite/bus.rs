@@ -1,9 +1,9 @@
 //! The embedded bus: a durable log in the store's database, one partition a topic.
 //!
-//! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a reader is woken
-//! after the commit that it is to read, never before, and nobody polls; results are kept until their reader forgets them, and
-//! the rest, whose readers begin at the end, for a short while (`window`). Which member of a group reads is a matter of this
-//! process alone, because one process alone has the folder open.
+//! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a reader is
+//! woken after the commit that it is to read, never before, and nobody polls; results are kept until their
+//! reader forgets them, and the rest, whose readers begin at the end, for a short while (`window`). Which
+//! member of a group reads is a matter of this process alone, because one process alone has the folder open.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -173,8 +173,8 @@ fn closed() -> BusError {
     BusError::Unavailable("the process is stopping".into())
 }
 
-/// Commits what publishers ask for. What arrives during one commit shares the next: the more there is to do, the fewer
-/// waits for the disk a record costs.
+/// Commits what publishers ask for. What arrives during one commit shares the next: the more there is to do,
+/// the fewer waits for the disk a record costs.
 async fn commit_publications(
     writer: SqlitePool,
     room: Arc<Room>,
@@ -204,7 +204,8 @@ async fn commit_publications(
     }
 }
 
-/// One transaction for all publications, and for what the windows have passed; the new end of each topic that grew.
+/// One transaction for all publications, and for what the windows have passed; the new end of each topic that
+/// grew.
 pub(super) async fn append(
     writer: &SqlitePool,
     batch: &[Publication],
@@ -317,7 +318,8 @@ impl Tail for Cursor {
     }
 }
 
-/// A member of a group. It has the partition from its turn until it is dropped; the next in the queue follows.
+/// A member of a group. It has the partition from its turn until it is dropped; the next in the queue
+/// follows.
 struct Member {
     log: Arc<Log>,
     topic: Topic,

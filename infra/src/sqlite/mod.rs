@@ -1,14 +1,15 @@
 //! The embedded default: store and bus in one SQLite file, `<data>/framehook.db`.
 //!
 //! Invariants:
-//! - One process at a time opens a data folder (a lock file says so): readers of the bus and the relay are woken
-//!   inside the process, and this process's clock is the database's clock.
-//! - One connection writes, in `BEGIN IMMEDIATE` transactions, so that no write ever finds what it has read changed;
-//!   readers have connections of their own and never wait for it (WAL).
+//! - One process at a time opens a data folder (a lock file says so): readers of the bus and the relay are
+//!   woken inside the process, and this process's clock is the database's clock.
+//! - One connection writes, in `BEGIN IMMEDIATE` transactions, so that no write ever finds what it has read
+//!   changed; readers have connections of their own and never wait for it (WAL).
 //! - One file means one history: after a power cut the store and the log are as of the same moment, so that
 //!   a stored offset is never ahead of the log.
 
-/// What a statement locks the rows that it reads with: nothing, because a transaction that writes holds the one lock.
+/// What a statement locks the rows that it reads with: nothing, because a transaction that writes holds the
+/// one lock.
 macro_rules! lock {
     ($($how:tt)*) => {
         ""
@@ -60,9 +61,10 @@ use crate::{
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 
-/// Every commit waits for the disk: an answered request and a published frame survive a power cut. It is affordable:
-/// 77,000 rows a second in batches of 64 and 24,000 records from four publishers (`NORMAL`: 129,000 and 172,000), 0.6 ms
-/// for a publication alone (0.2 ms), on a virtual disk that takes 0.4 ms a flush. Two hundred streams need 5,000.
+/// Every commit waits for the disk: an answered request and a published frame survive a power cut. It is
+/// affordable: 77,000 rows a second in batches of 64 and 24,000 records from four publishers (`NORMAL`:
+/// 129,000 and 172,000), 0.6 ms for a publication alone (0.2 ms), on a virtual disk that takes 0.4 ms a
+/// flush. Two hundred streams need 5,000.
 const SYNCHRONOUS: SqliteSynchronous = SqliteSynchronous::Full;
 
 /// The API's reads are short; more connections than this only wait for the same two or four cores.
@@ -74,7 +76,8 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longer than any transaction here takes: a queue this long means that the disk has stopped answering.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Bytes of WAL kept on the disk after a burst: what the 1,000 pages take after which SQLite writes it back by itself.
+/// Bytes of WAL kept on the disk after a burst: what the 1,000 pages take after which SQLite writes it back
+/// by itself.
 const WAL_LIMIT: &str = "4120032";
 
 #[derive(Debug, thiserror::Error)]
@@ -101,7 +104,8 @@ pub struct Sqlite {
 }
 
 impl Sqlite {
-    /// Opens `<data>/framehook.db`, making the folder and the tables if need be, and uses the disk until it is full.
+    /// Opens `<data>/framehook.db`, making the folder and the tables if need be, and uses the disk until it
+    /// is full.
     pub async fn open(data: &Path) -> Result<Self, OpenError> {
         Self::open_with(data, Reserve::NONE, HISTORY_LINES).await
     }

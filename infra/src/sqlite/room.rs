@@ -1,9 +1,9 @@
 //! Room for the writes that must work on a full disk: deletions, purges, heartbeats, the leader's lease.
 //!
-//! The reserve (`crate::space`) keeps intake from filling the disk; somebody else may fill it all the same. A write that finds
-//! no room gets some in two steps. First the write-ahead log is written back, so that it begins anew in the room it
-//! has. Then a file that only takes room is given up, at that moment and not before: who fills the disk would have
-//! that, too. It is made again once there is room for it.
+//! The reserve (`crate::space`) keeps intake from filling the disk; somebody else may fill it all the same. A
+//! write that finds no room gets some in two steps. First the write-ahead log is written back, so that it
+//! begins anew in the room it has. Then a file that only takes room is given up, at that moment and not
+//! before: who fills the disk would have that, too. It is made again once there is room for it.
 
 use std::{
     fs::{self, File},
@@ -21,8 +21,8 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// Of the file that only takes room, which is no larger than the reserve: several purges, each with its log. To write
-/// the log back, which has 4 MiB, the database may have to grow by as much, and the log begins anew
+/// Of the file that only takes room, which is no larger than the reserve: several purges, each with its log.
+/// To write the log back, which has 4 MiB, the database may have to grow by as much, and the log begins anew
 /// behind it: the least reserve suffices for that.
 const BALLAST: u64 = 16 << 20;
 

@@ -1,8 +1,8 @@
 //! Gives the database's free pages back to the disk.
 //!
-//! Invariants: in small steps, between which everybody else writes; only pages that were free for a while, because what
-//! a running scenario leaves free the next one takes; the file's size is a multiple of [`STEP`] then, so that it does not
-//! change with every row.
+//! Invariants: in small steps, between which everybody else writes; only pages that were free for a while,
+//! because what a running scenario leaves free the next one takes; the file's size is a multiple of [`STEP`]
+//! then, so that it does not change with every row.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Pages given back at a time, at most: a mebibyte, some milliseconds.
 const STEP: i64 = 256;
 
-/// Largest content for which a database of an earlier release is written anew at the start: ten seconds or so.
+/// Largest content for which a database of an earlier release is written anew at the start: ten seconds or
+/// so.
 const CONVERTED_BYTES: i64 = 1 << 30;
 
 /// The copy lies beside the original for a moment, in the write-ahead log and in a temporary file.
@@ -78,7 +79,8 @@ async fn size(conn: &mut SqliteConnection) -> sqlx::Result<(i64, i64)> {
     Ok((pages, free))
 }
 
-/// Makes a database of an earlier release one that gives pages back, if that is quick and there is room for it.
+/// Makes a database of an earlier release one that gives pages back, if that is quick and there is room for
+/// it.
 pub(super) async fn convert(writer: &SqlitePool, room: u64) -> sqlx::Result<()> {
     let mut conn = writer.acquire().await?;
     let mode: i64 = sqlx::query_scalar("PRAGMA auto_vacuum").fetch_one(&mut *conn).await?;

@@ -135,7 +135,8 @@ async fn an_older_database_is_brought_up_to_date() {
     assert_eq!((delivery.decoded, delivery.stored, delivery.skipped), (3, 2, 1));
 }
 
-/// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the connection.
+/// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the
+/// connection.
 async fn fill(sqlite: &Sqlite) {
     sqlx::query("PRAGMA max_page_count = 1").execute(&sqlite.store.0.writer).await.unwrap();
 }
@@ -333,7 +334,8 @@ async fn a_commit_takes_with_it_what_its_readers_have_passed() {
     assert_eq!((logged(&sqlite, Topic::ToDeploy).await, logged(&sqlite, Topic::RunnerStatus).await), (3, 11));
 }
 
-/// The figures beside [`SYNCHRONOUS`]: `cargo test --release -p framehook-infra --lib -- --ignored --nocapture speed`.
+/// The figures beside [`SYNCHRONOUS`]: `cargo test --release -p framehook-infra --lib -- --ignored
+/// --nocapture speed`.
 #[tokio::test]
 #[ignore = "a measurement, not a check"]
 async fn speed() {

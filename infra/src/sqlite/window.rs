@@ -1,14 +1,16 @@
-//! How much of a topic is kept whose readers begin at its end: pure bookkeeping of what was appended and when.
+//! How much of a topic is kept whose readers begin at its end: pure bookkeeping of what was appended and
+//! when.
 //!
-//! Invariants: what is younger than [`READ_BY`] is never dropped; what is older than [`KEPT`] always is, and before that
-//! while the topic holds more than [`BYTES`].
+//! Invariants: what is younger than [`READ_BY`] is never dropped; what is older than [`KEPT`] always is, and
+//! before that while the topic holds more than [`BYTES`].
 
 use std::{
     collections::VecDeque,
     time::{Duration, Instant},
 };
 
-/// All readers are in this process and woken by each commit; one that is this far behind has long been told again.
+/// All readers are in this process and woken by each commit; one that is this far behind has long been told
+/// again.
 const KEPT: Duration = Duration::from_secs(10);
 
 /// Even on a machine that is short of everything a reader was given a processor once in this time.

@@ -52,8 +52,8 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// How long an idempotency key of a deleted scenario stays taken, and it is known that there was one: a client that has had
-/// no answer for a day does not ask for the same again.
+/// How long an idempotency key of a deleted scenario stays taken, and it is known that there was one: a
+/// client that has had no answer for a day does not ask for the same again.
 pub const KEEP_DELETED: Duration = Duration::from_secs(24 * 3600);
 
 /// How old what nobody needs any more may become.
@@ -83,8 +83,8 @@ pub type Result<T, E = StoreError> = std::result::Result<T, E>;
 /// Scenarios, their history and their results, as a user sees them.
 #[async_trait]
 pub trait Scenarios: Send + Sync + 'static {
-    /// One transaction: the scenario, its first line of history, a wake-up in the outbox. With an idempotency key
-    /// that exists already nothing is written, and the answer tells whether the request was the same.
+    /// One transaction: the scenario, its first line of history, a wake-up in the outbox. With an idempotency
+    /// key that exists already nothing is written, and the answer tells whether the request was the same.
     async fn create_scenario(&self, new: NewScenario) -> Result<Created>;
 
     /// What [`Scenarios::create_scenario`] would answer to a repetition; `None` if the key is new.
@@ -101,12 +101,13 @@ pub trait Scenarios: Send + Sync + 'static {
         limit: Limit,
     ) -> Result<Rows<ScenarioRecord>>;
 
-    /// One transaction: what the user desires, a line of history if it changes something, a wake-up in the outbox
-    /// (`framehook_core::writes::set_desired`). `None`: no such scenario (a deleted one is found here until it is
-    /// purged). Never waits for a worker.
+    /// One transaction: what the user desires, a line of history if it changes something, a wake-up in the
+    /// outbox (`framehook_core::writes::set_desired`). `None`: no such scenario (a deleted one is found here
+    /// until it is purged). Never waits for a worker.
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
 
-    /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same as once.
+    /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same
+    /// as once.
     async fn is_purged(&self, id: ScenarioId) -> Result<bool>;
 
     /// Oldest first; `after` is the last sequence number of the page before. A history has at most
@@ -116,7 +117,8 @@ pub trait Scenarios: Send + Sync + 'static {
     /// In the order of `pts_us`. Deleted scenarios are not found.
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>>;
 
-    /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not found.
+    /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not
+    /// found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
 }
 
@@ -144,15 +146,17 @@ pub trait Outbox: Send + Sync + 'static {
     /// Messages not yet published, oldest first.
     async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>>;
 
-    /// The same for a relay, which has them for itself until it marks them or `lease` is over, whichever comes first: several relays
-    /// share the work, and what one takes with it into its grave another publishes.
+    /// The same for a relay, which has them for itself until it marks them or `lease` is over, whichever
+    /// comes first: several relays share the work, and what one takes with it into its grave another
+    /// publishes.
     async fn claim_outbox(&self, limit: u32, lease: Duration) -> Result<Vec<Envelope>>;
 
-    /// Marks messages as published; a worker whose deploy order is among them goes from `pending` to `deployed`.
+    /// Marks messages as published; a worker whose deploy order is among them goes from `pending` to
+    /// `deployed`.
     async fn mark_published(&self, ids: &[Uuid]) -> Result<()>;
 
-    /// Resolves when something was put into the outbox by this process, at once if that happened since the last call;
-    /// a period of the caller finds what other processes put there.
+    /// Resolves when something was put into the outbox by this process, at once if that happened since the
+    /// last call; a period of the caller finds what other processes put there.
     async fn outbox_filled(&self);
 }
 
@@ -163,17 +167,18 @@ pub trait Results: Send + Sync + 'static {
     async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64>;
 
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
-    /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are dropped), moves each
-    /// scenario's stored position, to the frame of a dead letter too, counts its rows, keeps the dead letters.
+    /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are
+    /// dropped), moves each scenario's stored position, to the frame of a dead letter too, counts its rows,
+    /// keeps the dead letters.
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
 }
 
 /// What an orchestrator reads and writes.
 #[async_trait]
 pub trait Orchestration: Send + Sync + 'static {
-    /// Takes or renews the lease called `orchestrator`. The epoch grows when the holder changes, when the lease had expired, and
-    /// with `fresh` (the first call of a process); then all runner leases are extended by `runner_lease_time`, because nobody could
-    /// have renewed them meanwhile. `None`: somebody else leads.
+    /// Takes or renews the lease called `orchestrator`. The epoch grows when the holder changes, when the
+    /// lease had expired, and with `fresh` (the first call of a process); then all runner leases are extended
+    /// by `runner_lease_time`, because nobody could have renewed them meanwhile. `None`: somebody else leads.
     async fn lead(
         &self,
         holder: Uuid,
@@ -205,8 +210,9 @@ pub trait Orchestration: Send + Sync + 'static {
     /// One consistent read of what the planner needs, scenarios oldest first.
     async fn snapshot(&self) -> Result<Snapshot>;
 
-    /// Executes one action in one transaction that checks the epoch and the state the action starts from. `Deploy` and
-    /// `Stop` put their order into the outbox. [`Fenced::Stale`]: the world has moved on, plan again.
+    /// Executes one action in one transaction that checks the epoch and the state the action starts from.
+    /// `Deploy` and `Stop` put their order into the outbox. [`Fenced::Stale`]: the world has moved on, plan
+    /// again.
     async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>>;
 
     /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what
@@ -214,8 +220,8 @@ pub trait Orchestration: Send + Sync + 'static {
     /// readies the store for the results of the next days where that takes something.
     async fn trim(&self, keep: Keep) -> Result<()>;
 
-    /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie in partitions, whole
-    /// ones go, a day late at most.
+    /// Removes predictions captured longer than `age` ago, those of running scenarios too. Where results lie
+    /// in partitions, whole ones go, a day late at most.
     async fn drop_results(&self, age: Duration) -> Result<()>;
 }
 

@@ -246,8 +246,8 @@ pub struct DeadLetter {
     pub key: String,
     pub payload: Vec<u8>,
     pub reason: String,
-    /// Its frame, if it says so: a frame of the scenario that `key` names, which is dropped unless a readable record of
-    /// it comes, too.
+    /// Its frame, if it says so: a frame of the scenario that `key` names, which is dropped unless a readable
+    /// record of it comes, too.
     pub position: Option<Position>,
 }
 

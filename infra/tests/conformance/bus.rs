@@ -212,7 +212,8 @@ impl Ledger {
     }
 }
 
-/// A member of the group that stores what it reads, until it is aborted or fails. `owned` counts its partitions.
+/// A member of the group that stores what it reads, until it is aborted or fails. `owned` counts its
+/// partitions.
 pub(crate) async fn store_all(
     mut member: Box<dyn Subscription>,
     ledger: Ledger,

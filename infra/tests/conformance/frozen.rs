@@ -40,8 +40,8 @@ async fn goes_on(bus: &SharedBus) {
     timeout(DEADLINE, publish).await.expect("a publisher goes on");
 }
 
-/// A broker that was frozen may tell its clients that there are no brokers, and librdkafka believes it for good
-/// (confluentinc/librdkafka#5301): no client of these about every second time, and else all.
+/// A broker that was frozen may tell its clients that there are no brokers, and librdkafka believes it for
+/// good (confluentinc/librdkafka#5301): no client of these about every second time, and else all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_that_forgot_a_frozen_broker_find_it_again() {
     const CLIENTS: u32 = 6;

@@ -1,4 +1,5 @@
-//! Kafka under the bus's conformance suite, on topics of its own for each check; and what only Kafka promises.
+//! Kafka under the bus's conformance suite, on topics of its own for each check; and what only Kafka
+//! promises.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -1,7 +1,7 @@
 //! What every store and every bus must do, run on each adapter there is.
 //!
-//! The suites know the traits only. An adapter takes part with one line for each at the end, and functions that open
-//! it on a fresh database and again on the same one.
+//! The suites know the traits only. An adapter takes part with one line for each at the end, and functions
+//! that open it on a fresh database and again on the same one.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -164,7 +164,8 @@ pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &i
     assert_eq!(row(&here.runner_id).await.unwrap().status.sequence, here.sequence + 3);
     assert_eq!(world.snapshot().await.runners.len(), 3);
 
-    // One that is past takes nothing from the others of its batch, and a life that ended is heard before the next.
+    // One that is past takes nothing from the others of its batch, and a life that ended is heard before the
+    // next.
     let batch = [beat(2, WorkerPhase::Failed), stranger("there", new, 1), stranger("there", old, 8)];
     assert_eq!(world.hear(&batch).await, Fenced::Done(()));
     assert_eq!(phase().await, Some(WorkerPhase::Running));

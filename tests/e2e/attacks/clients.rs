@@ -1,4 +1,5 @@
-//! What a client sends that means no good: pages of other sites, bodies without end, and the same again and again.
+//! What a client sends that means no good: pages of other sites, bodies without end, and the same again and
+//! again.
 
 use std::{
     io::{Read as _, Write as _},
@@ -10,7 +11,8 @@ use serde_json::json;
 
 use super::{SOON, status_kib};
 
-/// Sends a request as it is, and gives the status of the answer; none when the connection is closed without one.
+/// Sends a request as it is, and gives the status of the answer; none when the connection is closed without
+/// one.
 fn status_of(platform: &Platform, request: &[u8]) -> Option<u16> {
     let mut connection = connect(platform);
     // Refused before all of it was sent: the answer may be there nevertheless.

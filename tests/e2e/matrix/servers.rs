@@ -1,4 +1,5 @@
-//! Rows about the servers and the disk: Kafka, PostgreSQL and Redis away, for all and for one; no room for anything.
+//! Rows about the servers and the disk: Kafka, PostgreSQL and Redis away, for all and for one; no room for
+//! anything.
 
 use framehook_tests::{
     asset,

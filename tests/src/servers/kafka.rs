@@ -101,8 +101,8 @@ impl Kafka {
     }
 }
 
-/// The broker that the tests of this process share: that of `KAFKA_BROKERS`, or else one of ours, started by who asks
-/// first. Tests stay apart by prefixes of their own.
+/// The broker that the tests of this process share: that of `KAFKA_BROKERS`, or else one of ours, started by
+/// who asks first. Tests stay apart by prefixes of their own.
 #[must_use]
 pub fn kafka_brokers() -> String {
     static SHARED: LazyLock<Kafka> = LazyLock::new(Kafka::start);

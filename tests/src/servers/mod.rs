@@ -1,6 +1,7 @@
 //! Real servers for tests, each on a port and a folder of its own, on 127.0.0.1.
 //!
-//! Invariant: no server outlives its test process, however that ends; its folder may, and goes when the next one starts.
+//! Invariant: no server outlives its test process, however that ends; its folder may, and goes when the next
+//! one starts.
 
 mod kafka;
 mod postgres;
@@ -59,8 +60,8 @@ pub(crate) fn certify(folder: &Path) {
 
 type Spawn = (Command, mpsc::Sender<io::Result<Child>>);
 
-/// Starts a process that is killed when this one ends. The kernel watches the *thread* that started it, and tests end long before
-/// their servers: so a thread that never ends does it.
+/// Starts a process that is killed when this one ends. The kernel watches the *thread* that started it, and
+/// tests end long before their servers: so a thread that never ends does it.
 pub(crate) fn spawn(mut command: Command) -> io::Result<Child> {
     static KEEPER: LazyLock<mpsc::Sender<Spawn>> = LazyLock::new(|| {
         let (requests, spawns) = mpsc::channel::<Spawn>();

@@ -90,8 +90,8 @@ impl Postgres {
     }
 }
 
-/// The server that the tests of this process share: that of `DATABASE_URL`, or else one of ours, started by who asks
-/// first. Tests stay apart by databases of their own.
+/// The server that the tests of this process share: that of `DATABASE_URL`, or else one of ours, started by
+/// who asks first. Tests stay apart by databases of their own.
 #[must_use]
 pub fn postgres_url() -> String {
     static SHARED: LazyLock<Postgres> = LazyLock::new(Postgres::start);

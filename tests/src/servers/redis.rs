@@ -97,8 +97,8 @@ impl Redis {
     }
 }
 
-/// The server that the tests of this process share: that of `REDIS_URL`, or else one of ours, started by who asks first.
-/// Tests stay apart by the scenarios they ask for.
+/// The server that the tests of this process share: that of `REDIS_URL`, or else one of ours, started by who
+/// asks first. Tests stay apart by the scenarios they ask for.
 #[must_use]
 pub fn redis_url() -> String {
     static SHARED: LazyLock<Redis> = LazyLock::new(Redis::start);

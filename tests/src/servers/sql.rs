@@ -1,5 +1,5 @@
-//! A session with a PostgreSQL server, through `psql`: tests look at tables, and hold locks to stop a process at a
-//! chosen statement.
+//! A session with a PostgreSQL server, through `psql`: tests look at tables, and hold locks to stop a process
+//! at a chosen statement.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -33,7 +33,8 @@ impl Session {
         Self { process, input, output }
     }
 
-    /// The rows of a statement, columns apart by tabs; `None` when it failed or the connection is gone, which ends the session.
+    /// The rows of a statement, columns apart by tabs; `None` when it failed or the connection is gone, which
+    /// ends the session.
     pub fn try_query(&mut self, statement: &str) -> Option<Vec<String>> {
         writeln!(self.input, "{statement};\n\\echo {END}").and_then(|()| self.input.flush()).ok()?;
         let mut rows = Vec::new();

@@ -33,7 +33,8 @@ pub(crate) fn run(attack: &str, inside: &str) {
     let (name, argument) = attack.split_once(' ').unwrap_or((attack, ""));
     let outcome = match name {
         "environment" => std::env::var(SECRET).map(drop).map_err(io::Error::other),
-        // SAFETY: the number is of a descriptor that the parent opened, or of none; nothing else here uses it.
+        // SAFETY: the number is of a descriptor that the parent opened, or of none; nothing else here uses
+        // it.
         "descriptor" => read(unsafe { File::from_raw_fd(argument.parse().unwrap()) }),
         "read" => File::open(argument).and_then(read),
         "write" => OpenOptions::new().write(true).open(argument).and_then(|mut file| file.write_all(b"the secret")),

@@ -1,4 +1,5 @@
-//! A runner with a bus in memory, a worker and a plugin host that are scripts, and the orders a test gives it.
+//! A runner with a bus in memory, a worker and a plugin host that are scripts, and the orders a test gives
+//! it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -215,7 +216,8 @@ impl World {
         let taken_away = [Piece::Limits, Piece::User, Piece::WorkingDirectory];
         config.sandbox = taken_away.into_iter().fold(Sandbox::default(), Sandbox::without);
         config.heartbeat = Duration::from_millis(100);
-        // A pre-warmed worker is ready at once: what shall be seen between two has to outlast a heartbeat's coalescing.
+        // A pre-warmed worker is ready at once: what shall be seen between two has to outlast a heartbeat's
+        // coalescing.
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.backoff = Backoff { quick, base, max_attempts: 3, ..Backoff::default() };
         change(&mut config);

@@ -98,8 +98,8 @@ impl Stage {
         Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the video came to its end")))
     }
 
-    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where not even one
-    /// more frame fits.
+    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where
+    /// not even one more frame fits.
     fn reason(&self, error: &SourceError) -> Reason {
         let reason = error.reason();
         let SourceInfo { width, height, .. } = self.source.info();

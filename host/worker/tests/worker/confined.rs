@@ -15,7 +15,8 @@ use super::process::{Worker, command, job, onnxruntime};
 /// Environment variable of [`loader`]: `confined` or `free`.
 const LOAD: &str = "FRAMEHOOK_TEST_LOAD";
 
-/// Its weights are the file `Cargo.toml` of the working directory, which stands in the default of a function's attribute.
+/// Its weights are the file `Cargo.toml` of the working directory, which stands in the default of a
+/// function's attribute.
 const EXTERNAL: &[u8] = include_bytes!("external.onnx");
 
 /// ONNX Runtime looks a host name up to report to, some way into a run, unless it is told not to.

@@ -99,7 +99,8 @@ impl Worker {
     pub(crate) fn start_by(command: Command, job: &Job) -> Self {
         let mut worker = Self::spawn(command, job);
         let mut stdout = worker.child.stdout.take().unwrap();
-        // As a runner that is slow: what the worker reports does not pile up here before a test has looked at it.
+        // As a runner that is slow: what the worker reports does not pile up here before a test has looked at
+        // it.
         let (sender, reports) = sync_channel(1);
         thread::spawn(move || {
             while let Ok(Some(report)) = read_record(&mut stdout) {

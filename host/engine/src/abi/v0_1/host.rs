@@ -25,11 +25,11 @@ impl HasData for Host {
 
 /// Copied to a guest in one call: a float image of 1,600 x 1,600 pixels.
 const MAX_TRANSFER: usize = 32 << 20;
-/// Pixels of a side that pixels are scaled to: no picture that is decoded has a longer one, and scaling keeps tables of
-/// each column.
+/// Pixels of a side that pixels are scaled to: no picture that is decoded has a longer one, and scaling keeps
+/// tables of each column.
 const MAX_SIDE: u32 = 8_192;
-/// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host keeps 12 bytes
-/// of each.
+/// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host
+/// keeps 12 bytes of each.
 const MAX_ROWS: u32 = 1 << 20;
 const MAX_KEY: usize = 256;
 const MAX_VALUE: usize = 64 << 10;
