@@ -17,11 +17,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    limits::HttpLimits,
-    listen,
-    operation::{READY_LIMIT, answers, healthz, openmetrics},
-    problem::Problem,
-    server::surround,
+    http::limits::HttpLimits,
+    http::listen,
+    http::problem::Problem,
+    http::server::surround,
+    resource::operation::{READY_LIMIT, answers, healthz, openmetrics},
 };
 
 /// What a process cannot do its work without.

@@ -1,48 +1,25 @@
 //! The REST API and the two services that belong to it: the outbox relay and the results inbox.
 //!
 //! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do
-//! (`probe`). It speaks to the orchestrator and the runners only through the store and the bus, and waits for
+//! (`check::probe`). It speaks to the orchestrator and the runners only through the store and the bus, and waits for
 //! neither.
 //!
-//! One file a resource: `scenario`, `prediction`, `artifact`, `runner`, `operation`.
+//! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges what a client
+//! sends before it is taken.
 
 #![allow(
     clippy::result_large_err,
     reason = "a request ends with a problem at most once: moving 176 bytes costs nothing"
 )]
 
-mod artifact;
 mod backoff;
-mod canonical;
-mod connection;
-mod extract;
-mod guard;
+mod check;
 pub mod health;
-mod hooks;
-mod host;
-mod hot;
+mod http;
 pub mod inbox;
-mod limits;
-mod linger;
-mod listen;
 mod metrics;
-mod multipart;
-mod observe;
-mod operation;
-mod page;
-mod prediction;
-mod probe;
-mod problem;
-mod queue;
 pub mod relay;
-mod resolve;
-mod runner;
-mod scenario;
-mod server;
-mod source;
-mod upload;
-mod view;
-mod wishes;
+mod resource;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -52,12 +29,19 @@ use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, sto
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
-pub use host::HostPattern;
-pub use limits::HttpLimits;
-pub use page::Page;
-pub use problem::{FieldError, Problem};
-pub use server::{openapi, router, serve};
-pub use view::{ArtifactItem, ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
+use crate::{
+    check::{hooks::AcceptedConfigs, probe::Probes},
+    resource::{response_cache::ResponseCache, start_rate::StartRate},
+};
+
+pub use http::{
+    host::HostPattern,
+    limits::HttpLimits,
+    page::Page,
+    problem::{FieldError, Problem},
+    server::{openapi, router, serve},
+};
+pub use resource::view::{ArtifactItem, ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
 
 /// What the API needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -186,10 +170,10 @@ pub(crate) struct App {
     pub store: Arc<dyn ApiStore>,
     pub bus: SharedBus,
     pub blobs: Blobs,
-    pub hot: hot::Hot,
-    pub probes: probe::Probes,
-    pub accepted_configs: hooks::AcceptedConfigs,
-    pub wishes: wishes::Wishes,
+    pub response_cache: ResponseCache,
+    pub probes: Probes,
+    pub accepted_configs: AcceptedConfigs,
+    pub start_rate: StartRate,
     /// One a page that is being read: a page of large rows takes some 50 MiB until it is written.
     pub page_turns: tokio::sync::Semaphore,
     /// Held while a blob and its row are written or removed together.
@@ -209,12 +193,24 @@ impl App {
         cache: Option<Cache>,
         draining: CancellationToken,
     ) -> Self {
-        let hot = hot::Hot::new(cache);
-        let probes = probe::Probes::new(&config);
-        let accepted_configs = hooks::AcceptedConfigs::default();
-        let wishes = wishes::Wishes::new(config.limits.starts_a_minute);
+        let response_cache = ResponseCache::new(cache);
+        let probes = Probes::new(&config);
+        let accepted_configs = AcceptedConfigs::default();
+        let start_rate = StartRate::new(config.limits.starts_a_minute);
         let page_turns = tokio::sync::Semaphore::new(config.limits.pages_at_once);
         let artifact_writes = tokio::sync::Mutex::default();
-        Self { config, store, bus, blobs, hot, probes, accepted_configs, wishes, page_turns, artifact_writes, draining }
+        Self {
+            config,
+            store,
+            bus,
+            blobs,
+            response_cache,
+            probes,
+            accepted_configs,
+            start_rate,
+            page_turns,
+            artifact_writes,
+            draining,
+        }
     }
 }

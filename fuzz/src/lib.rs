@@ -5,10 +5,7 @@
 //! guided by coverage.
 
 mod decoder;
-#[path = "../../api/src/page.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the API uses what is not used here")]
-mod page;
-mod problem;
+mod http;
 #[path = "../../host/runner/src/records.rs"]
 mod records;
 
@@ -24,6 +21,7 @@ use framehook_core::{
 };
 use framehook_formats::{isobmff, onnx};
 use futures::stream;
+use http::page;
 use multer::{Constraints, Multipart, SizeLimit};
 use records::RecordReader;
 use serde::de::DeserializeOwned;

@@ -1,4 +1,4 @@
-//! Stands in for the API's problems, which `api/src/page.rs` makes: the rest of the API is not linked here.
+//! Stands in for the API's problems, which `api/src/http/page.rs` makes: the rest of the API is not linked here.
 
 use framehook_core::error_code::ErrorCode;
 

@@ -16,7 +16,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{limits::HttpLimits, metrics};
+use crate::{http::limits::HttpLimits, metrics};
 
 /// Whoever just came is not slow yet: as if this much had been moved already. About one head.
 const CREDIT: u64 = 1024;

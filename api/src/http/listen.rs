@@ -35,10 +35,10 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use crate::{
-    connection::{Connections, Meter, Pace, Place},
-    limits::HttpLimits,
+    http::connection::{Connections, Meter, Pace, Place},
+    http::limits::HttpLimits,
+    http::problem::Problem,
     metrics,
-    problem::Problem,
 };
 
 /// How often a connection's deadlines are looked at: none needs to be kept more exactly.

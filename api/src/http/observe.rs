@@ -15,7 +15,7 @@ use framehook_infra::telemetry;
 use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::{listen::Peer, metrics};
+use crate::{http::listen::Peer, metrics};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer than any tool's own; a UUID has 36.

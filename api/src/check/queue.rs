@@ -16,7 +16,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::limits::HttpLimits;
+use crate::http::limits::HttpLimits;
 
 /// Each loads a whole model or compiles a plugin: memory, not time, is what this bounds.
 const AT_ONCE: usize = 2;

@@ -24,15 +24,18 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
-    ApiConfig, App, SharedApp, artifact,
-    guard::guard,
-    host::HostPattern,
-    linger::linger,
-    listen,
-    observe::observe,
-    operation, prediction,
-    problem::{Problem, shortened},
-    runner, scenario,
+    ApiConfig, App, SharedApp,
+    http::guard::guard,
+    http::host::HostPattern,
+    http::linger::linger,
+    http::listen,
+    http::observe::observe,
+    http::problem::{Problem, shortened},
+    resource::artifact,
+    resource::operation,
+    resource::prediction,
+    resource::runner,
+    resource::scenario,
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::host::HostPattern;
+use crate::http::host::HostPattern;
 
 /// Each is a setting, or as it is by default.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,10 +19,10 @@ use utoipa::IntoParams;
 
 use crate::{
     SharedApp,
-    extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
-    page::{self, Page},
-    problem::Problem,
-    scenario::not_found,
+    http::extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
+    http::page::{self, Page},
+    http::problem::Problem,
+    resource::scenario::not_found,
 };
 
 /// One read: 500 rows of twenty detections are about 2 MB.
@@ -92,7 +92,7 @@ pub(crate) async fn get(
         let _turn = app.page_turns.acquire().await;
         reader.page(limit, room).await
     };
-    app.hot.answer(id, "prediction", &key, read).await
+    app.response_cache.answer(id, "prediction", &key, read).await
 }
 
 /// All predictions that match, one JSON object a line (NDJSON)

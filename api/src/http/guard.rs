@@ -26,9 +26,9 @@ use axum::{
 use framehook_core::error_code::ErrorCode;
 
 use crate::{
-    host::{self, HostPattern},
-    listen::Peer,
-    problem::{Problem, shortened},
+    http::host::{self, HostPattern},
+    http::listen::Peer,
+    http::problem::{Problem, shortened},
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

@@ -22,7 +22,7 @@ use framehook_core::ids::ScenarioId;
 use framehook_infra::cache::{Cache, Cached};
 use jiff::Timestamp;
 
-use crate::{metrics, problem::Problem};
+use crate::{http::problem::Problem, metrics};
 
 /// Short enough for a progress bar; many clients that poll the same scenario still cost one read a second.
 pub(crate) const FRESH: Duration = Duration::from_secs(1);
@@ -34,14 +34,14 @@ const MIN_KEPT: Duration = Duration::from_millis(10);
 const MAX_BODY: usize = 4 << 20;
 
 #[derive(Default)]
-pub(crate) struct Hot {
+pub(crate) struct ResponseCache {
     cache: Option<Cache>,
     /// Scenarios that were changed here within the last [`FRESH`]: what others may have cached of them is
     /// from before.
     changed: Mutex<HashMap<ScenarioId, Instant>>,
 }
 
-impl Hot {
+impl ResponseCache {
     pub(crate) fn new(cache: Option<Cache>) -> Self {
         Self { cache, changed: Mutex::default() }
     }

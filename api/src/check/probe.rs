@@ -24,9 +24,10 @@ use tokio::{
 };
 
 use crate::{
-    ApiConfig, observe,
-    problem::{Problem, is_passing},
-    queue::{Busy, Claim, Queue},
+    ApiConfig,
+    check::queue::{Busy, Claim, Queue},
+    http::observe,
+    http::problem::{Problem, is_passing},
 };
 
 /// A model of a gigabyte takes some ten seconds to load on a slow disk.

@@ -21,9 +21,10 @@ use framehook_infra::store::Artifact;
 use serde_json::Value;
 
 use crate::{
-    App, canonical,
-    problem::{FieldError, Problem},
-    resolve::{Missing, look_up},
+    App,
+    check::canonical,
+    check::resolve::{Missing, look_up},
+    http::problem::{FieldError, Problem},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

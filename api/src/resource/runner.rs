@@ -5,10 +5,10 @@ use framehook_core::{error_code::ErrorCode, ids::RunnerId};
 
 use crate::{
     SharedApp,
-    extract::{Query, RunnerPath},
-    page::{self, Page, PageParameters},
-    problem::Problem,
-    view::RunnerView,
+    http::extract::{Query, RunnerPath},
+    http::page::{self, Page, PageParameters},
+    http::problem::Problem,
+    resource::view::RunnerView,
 };
 
 type RunnerPage = Page<RunnerView>;

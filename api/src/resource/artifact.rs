@@ -22,12 +22,12 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     SharedApp, UploadCaps,
-    extract::{Query, VersionPath},
+    check::upload::{self, Received},
+    http::extract::{Query, VersionPath},
+    http::page::{self, Page},
+    http::problem::{Problem, too_large},
     metrics::{self, UploadLabels},
-    page::{self, Page},
-    problem::{Problem, too_large},
-    upload::{self, Received},
-    view::{ArtifactItem, ArtifactView},
+    resource::view::{ArtifactItem, ArtifactView},
 };
 
 /// How a model or a video is called.

@@ -16,7 +16,7 @@ use utoipa::{
     openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema, schema::SchemaType, schema::Type},
 };
 
-use crate::problem::Problem;
+use crate::http::problem::Problem;
 
 /// Items of a page when the client does not say.
 const DEFAULT_LIMIT: u32 = 100;

@@ -19,7 +19,7 @@ use prometheus_client::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{App, SharedApp, metrics, problem::Problem};
+use crate::{App, SharedApp, http::problem::Problem, metrics};
 
 /// A probe waits about this long.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(2);

@@ -22,10 +22,11 @@ use framehook_infra::{
 use tokio::time::timeout;
 
 use crate::{
-    App, Limits, canonical,
-    hooks::{self, Hook},
-    problem::{FieldError, Problem},
-    source,
+    App, Limits,
+    check::canonical,
+    check::hooks::{self, Hook},
+    check::source,
+    http::problem::{FieldError, Problem},
 };
 
 /// One line on a screen, with room for other scripts.

@@ -7,8 +7,8 @@ use framehook_core::error_code::ErrorCode;
 use framehook_infra::source_file::{self, Refusal};
 
 use crate::{
-    extract::{MISPLACED_URL, looks_like_url},
-    problem::FieldError,
+    http::extract::{MISPLACED_URL, looks_like_url},
+    http::problem::FieldError,
 };
 
 /// Path of the field in a scenario.

@@ -24,13 +24,14 @@ use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    App, SharedApp, canonical,
-    extract::{Body, Query, ScenarioPath, idempotency_key},
-    observe::Traceparent,
-    page::{self, Page, PageParameters},
-    problem::Problem,
-    resolve::{no_key, resolve},
-    view::{HistoryView, ScenarioView},
+    App, SharedApp,
+    check::canonical,
+    check::resolve::{no_key, resolve},
+    http::extract::{Body, Query, ScenarioPath, idempotency_key},
+    http::observe::Traceparent,
+    http::page::{self, Page, PageParameters},
+    http::problem::Problem,
+    resource::view::{HistoryView, ScenarioView},
 };
 
 /// Create a scenario and start it
@@ -165,7 +166,7 @@ pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): Scenario
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
         serde_json::to_vec(&ScenarioView::from(record)).map_err(Problem::internal)
     };
-    app.hot.answer(id, "scenario", "", read).await
+    app.response_cache.answer(id, "scenario", "", read).await
 }
 
 /// Stop a scenario; again does nothing more
@@ -177,7 +178,7 @@ pub(crate) async fn stop(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
 ) -> Result<Json<ScenarioView>, Problem> {
-    wish(&app, id, Desired::Stopped).await
+    set_desired(&app, id, Desired::Stopped).await
 }
 
 /// Start a stopped or failed scenario where it left off; again does nothing more
@@ -189,7 +190,7 @@ pub(crate) async fn start(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
 ) -> Result<Json<ScenarioView>, Problem> {
-    wish(&app, id, Desired::Running).await
+    set_desired(&app, id, Desired::Running).await
 }
 
 /// Delete a scenario and its predictions; again does nothing more
@@ -202,15 +203,15 @@ pub(crate) async fn delete(
     ScenarioPath(id): ScenarioPath,
 ) -> Result<StatusCode, Problem> {
     let deleted = app.store.set_desired(id, Desired::Deleted).await;
-    app.hot.changed(id);
+    app.response_cache.changed(id);
     if deleted?.is_none() && !app.store.is_purged(id).await? {
         return Err(not_found(id));
     }
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
-    app.wishes.admit(id, Instant::now()).map_err(|wait| {
+async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
+    app.start_rate.admit(id, Instant::now()).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let most = app.config.limits.starts_a_minute;
         let detail = format!(
@@ -220,7 +221,7 @@ async fn wish(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<
     })?;
     let is_there = |record: &ScenarioRecord| record.desired != Desired::Deleted;
     let record = app.store.set_desired(id, desired).await;
-    app.hot.changed(id);
+    app.response_cache.changed(id);
     let record = record?.filter(is_there).ok_or_else(|| not_found(id))?;
     Ok(Json(record.into()))
 }

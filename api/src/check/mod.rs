@@ -1,0 +1,9 @@
+//! What a client sends is judged before it is taken: uploads, and scenarios with the configurations in them.
+
+pub(crate) mod canonical;
+pub(crate) mod hooks;
+pub(crate) mod probe;
+pub(crate) mod queue;
+pub(crate) mod resolve;
+pub(crate) mod source;
+pub(crate) mod upload;

@@ -1,0 +1,10 @@
+//! The resources of the API, one file each, and how they are shown.
+
+pub(crate) mod artifact;
+pub(crate) mod operation;
+pub(crate) mod prediction;
+pub(crate) mod response_cache;
+pub(crate) mod runner;
+pub(crate) mod scenario;
+pub(crate) mod start_rate;
+pub(crate) mod view;
