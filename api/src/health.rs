@@ -17,10 +17,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::limits::HttpLimits,
-    http::listen,
-    http::problem::Problem,
-    http::server::surround,
+    http::{limits::HttpLimits, listen, problem::Problem, server::surround},
     resource::operation::{READY_LIMIT, answers, healthz, openmetrics},
 };
 

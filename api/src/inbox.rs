@@ -19,6 +19,7 @@ use framehook_core::{
     text::short_line,
 };
 use framehook_infra::{
+    backoff::Backoff,
     bus::{BusError, Delivered, Fetched, SharedBus, Subscription},
     store::{DeadLetter, ResultBatch, Results, StoreOutcome},
     telemetry,
@@ -26,7 +27,7 @@ use framehook_infra::{
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Span, info_span};
 
-use crate::{backoff::Backoff, metrics};
+use crate::metrics;
 
 /// Group on the bus and consumer in the store.
 pub const CONSUMER: &str = "results-inbox";

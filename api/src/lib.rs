@@ -12,7 +12,6 @@
     reason = "a request ends with a problem at most once: moving 176 bytes costs nothing"
 )]
 
-mod backoff;
 mod check;
 pub mod health;
 mod http;

@@ -9,6 +9,7 @@ use std::{sync::Arc, time::Duration};
 
 use framehook_core::message::{Envelope, Topic};
 use framehook_infra::{
+    backoff::Backoff,
     bus::{Record, SharedBus},
     store::Outbox,
     telemetry,
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display, info_span};
 use uuid::Uuid;
 
-use crate::{backoff::Backoff, metrics};
+use crate::metrics;
 
 /// Finds what other processes put into the outbox; our own wakes us.
 const PERIOD: Duration = Duration::from_secs(1);

@@ -3,6 +3,7 @@
 //! Services know the traits (of [`store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
 //! the store's adapters only.
 
+pub mod backoff;
 pub mod blobs;
 pub mod bus;
 pub mod cache;

@@ -22,8 +22,10 @@ use serde_json::Value;
 
 use crate::{
     App,
-    check::canonical,
-    check::resolve::{Missing, look_up},
+    check::{
+        canonical,
+        resolve::{Missing, look_up},
+    },
     http::problem::{FieldError, Problem},
 };
 

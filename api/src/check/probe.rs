@@ -26,8 +26,10 @@ use tokio::{
 use crate::{
     ApiConfig,
     check::queue::{Busy, Claim, Queue},
-    http::observe,
-    http::problem::{Problem, is_passing},
+    http::{
+        observe,
+        problem::{Problem, is_passing},
+    },
 };
 
 /// A model of a gigabyte takes some ten seconds to load on a slow disk.

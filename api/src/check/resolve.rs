@@ -23,9 +23,11 @@ use tokio::time::timeout;
 
 use crate::{
     App, Limits,
-    check::canonical,
-    check::hooks::{self, Hook},
-    check::source,
+    check::{
+        canonical,
+        hooks::{self, Hook},
+        source,
+    },
     http::problem::{FieldError, Problem},
 };
 

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::source_file::{self, Refusal};
 
-use crate::{
-    http::extract::{MISPLACED_URL, looks_like_url},
-    http::problem::FieldError,
+use crate::http::{
+    extract::{MISPLACED_URL, looks_like_url},
+    problem::FieldError,
 };
 
 /// Path of the field in a scenario.

@@ -14,10 +14,10 @@ use framehook_infra::blobs::{Blobs, Staged, Upload};
 use futures::{Stream, StreamExt};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use crate::{
-    http::guard::is_of_a_page,
-    http::multipart::{InDoses, Progress},
-    http::problem::{Problem, shortened, too_large, too_slow},
+use crate::http::{
+    guard::is_of_a_page,
+    multipart::{InDoses, Progress},
+    problem::{Problem, shortened, too_large, too_slow},
 };
 
 /// Of a `name` or `version` field: more than any valid one, so that the message can show what is wrong with

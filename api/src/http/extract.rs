@@ -17,8 +17,10 @@ use tracing::Span;
 
 use crate::{
     SharedApp,
-    http::page::MAX_LIMIT,
-    http::problem::{Problem, shortened, too_large, too_slow},
+    http::{
+        page::MAX_LIMIT,
+        problem::{Problem, shortened, too_large, too_slow},
+    },
 };
 
 /// `{id}` of a path.

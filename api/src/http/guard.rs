@@ -25,10 +25,10 @@ use axum::{
 };
 use framehook_core::error_code::ErrorCode;
 
-use crate::{
-    http::host::{self, HostPattern},
-    http::listen::Peer,
-    http::problem::{Problem, shortened},
+use crate::http::{
+    host::{self, HostPattern},
+    listen::Peer,
+    problem::{Problem, shortened},
 };
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");

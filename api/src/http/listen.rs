@@ -35,9 +35,11 @@ use tower::Service;
 use tracing::{debug, warn};
 
 use crate::{
-    http::connection::{Connections, Meter, Pace, Place},
-    http::limits::HttpLimits,
-    http::problem::Problem,
+    http::{
+        connection::{Connections, Meter, Pace, Place},
+        limits::HttpLimits,
+        problem::Problem,
+    },
     metrics,
 };
 

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use crate::{http::listen::TooSlow, http::observe::request_id};
+use crate::http::{listen::TooSlow, observe::request_id};
 
 /// Of a text in a problem: a screen full. A list of names that a client sent may have any length.
 const MAX_TEXT: usize = 4 << 10;

@@ -25,17 +25,15 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
     ApiConfig, App, SharedApp,
-    http::guard::guard,
-    http::host::HostPattern,
-    http::linger::linger,
-    http::listen,
-    http::observe::observe,
-    http::problem::{Problem, shortened},
-    resource::artifact,
-    resource::operation,
-    resource::prediction,
-    resource::runner,
-    resource::scenario,
+    http::{
+        guard::guard,
+        host::HostPattern,
+        linger::linger,
+        listen,
+        observe::observe,
+        problem::{Problem, shortened},
+    },
+    resource::{artifact, operation, prediction, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.

@@ -23,9 +23,11 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     SharedApp, UploadCaps,
     check::upload::{self, Received},
-    http::extract::{Query, VersionPath},
-    http::page::{self, Page},
-    http::problem::{Problem, too_large},
+    http::{
+        extract::{Query, VersionPath},
+        page::{self, Page},
+        problem::{Problem, too_large},
+    },
     metrics::{self, UploadLabels},
     resource::view::{ArtifactItem, ArtifactView},
 };

@@ -19,9 +19,11 @@ use utoipa::IntoParams;
 
 use crate::{
     SharedApp,
-    http::extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
-    http::page::{self, Page},
-    http::problem::Problem,
+    http::{
+        extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
+        page::{self, Page},
+        problem::Problem,
+    },
     resource::scenario::not_found,
 };
 

@@ -5,9 +5,11 @@ use framehook_core::{error_code::ErrorCode, ids::RunnerId};
 
 use crate::{
     SharedApp,
-    http::extract::{Query, RunnerPath},
-    http::page::{self, Page, PageParameters},
-    http::problem::Problem,
+    http::{
+        extract::{Query, RunnerPath},
+        page::{self, Page, PageParameters},
+        problem::Problem,
+    },
     resource::view::RunnerView,
 };
 

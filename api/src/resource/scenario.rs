@@ -25,12 +25,16 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     App, SharedApp,
-    check::canonical,
-    check::resolve::{no_key, resolve},
-    http::extract::{Body, Query, ScenarioPath, idempotency_key},
-    http::observe::Traceparent,
-    http::page::{self, Page, PageParameters},
-    http::problem::Problem,
+    check::{
+        canonical,
+        resolve::{no_key, resolve},
+    },
+    http::{
+        extract::{Body, Query, ScenarioPath, idempotency_key},
+        observe::Traceparent,
+        page::{self, Page, PageParameters},
+        problem::Problem,
+    },
     resource::view::{HistoryView, ScenarioView},
 };
 

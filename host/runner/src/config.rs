@@ -20,7 +20,7 @@ use framehook_infra::{
 };
 use ipnet::IpNet;
 
-use crate::backoff::Backoff;
+use crate::restart::RestartSchedule;
 
 /// Settings of a runner.
 #[derive(Clone, Debug)]
@@ -86,7 +86,7 @@ pub struct RunnerConfig {
     pub first_inference: Duration,
     /// Wall time of one compilation.
     pub compile_timeout: Duration,
-    pub backoff: Backoff,
+    pub restarts: RestartSchedule,
     /// A worker that was told to stop is killed after this.
     pub drain_deadline: Duration,
     /// Time between two heartbeats when nothing changes.
@@ -149,7 +149,7 @@ impl RunnerConfig {
             first_inference: Duration::from_secs(30),
             // A component of a script language (18 MB) takes 14 s on a fast core.
             compile_timeout: Duration::from_secs(60),
-            backoff: Backoff::default(),
+            restarts: RestartSchedule::default(),
             drain_deadline: Duration::from_secs(5),
             heartbeat: Duration::from_millis(500),
             // Long enough for an orchestrator to be started again by hand.

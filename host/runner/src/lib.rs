@@ -16,7 +16,6 @@
 
 mod admission;
 mod authentic;
-mod backoff;
 mod compile;
 mod compiled;
 mod config;
@@ -31,6 +30,7 @@ mod prewarmed;
 mod process;
 mod publisher;
 mod records;
+mod restart;
 mod runner;
 mod scenario_log;
 mod session;
@@ -38,6 +38,6 @@ mod status;
 mod supervisor;
 mod tally;
 
-pub use backoff::Backoff;
 pub use config::{RunnerConfig, RunnerError};
+pub use restart::RestartSchedule;
 pub use runner::{LastWord, run};

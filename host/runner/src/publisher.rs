@@ -11,7 +11,10 @@ use framehook_core::{
     message::{Envelope, Message, Topic},
     prediction_record::PredictionRecord,
 };
-use framehook_infra::bus::{Record, SharedBus};
+use framehook_infra::{
+    backoff::Backoff,
+    bus::{Record, SharedBus},
+};
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -27,11 +30,6 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Batches of one worker begin at least this far apart: each is a disk flush somewhere, and nobody sees 20
 /// ms.
 const PACE: Duration = Duration::from_millis(50);
-
-/// Between two tries while the bus is away; doubles up to [`MAX_RETRY`].
-const FIRST_RETRY: Duration = Duration::from_millis(100);
-/// A bus that came back is noticed within this.
-const MAX_RETRY: Duration = Duration::from_secs(5);
 
 pub(crate) struct Publisher {
     bus: SharedBus,
@@ -137,13 +135,12 @@ async fn publish(bus: SharedBus, records: Vec<Record>) {
     if records.is_empty() {
         return;
     }
-    let mut delay = FIRST_RETRY;
+    let mut backoff = Backoff::default();
     while let Err(error) = bus.publish(Topic::Results, records.clone()).await {
-        if delay == FIRST_RETRY {
+        if backoff.is_new() {
             tracing::warn!(%error, frames = records.len(), "frames could not be published; they are kept and tried again");
         }
-        sleep(delay).await;
-        delay = (delay * 2).min(MAX_RETRY);
+        sleep(backoff.next_delay()).await;
     }
 }
 

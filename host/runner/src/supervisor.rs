@@ -230,19 +230,19 @@ impl Deployment {
         });
         // What was read is published before the next worker is told where to go on.
         self.flush().await;
-        let backoff = &self.shared.job_builder.config.backoff;
+        let schedule = &self.shared.job_builder.config.restarts;
         if !counts {
             // Often enough for what others give back at any time, and seldom enough for a log.
-            let cause = self.wait(backoff.base).await?;
+            let cause = self.wait(schedule.base).await?;
             return Some((WorkerPhase::Stopped, cause.reason()));
         }
         metrics::global().restarts.inc();
         self.attempt += 1;
-        let worth = ending::restarts(reason.code, self.last_read.is_some(), backoff.max_attempts);
+        let worth = ending::restarts(reason.code, self.last_read.is_some(), schedule.max_attempts);
         if self.attempt > worth {
             return Some((WorkerPhase::Failed, given_up(reason, worth)));
         }
-        let delay = backoff.delay(self.attempt, fastrand::f64());
+        let delay = schedule.delay(self.attempt, fastrand::f64());
         let cause = self.wait(delay).await?;
         Some((WorkerPhase::Stopped, cause.reason()))
     }

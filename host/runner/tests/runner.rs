@@ -122,7 +122,7 @@ async fn an_ended_worker_is_told_of_until_its_end_is_noted() {
 
 #[tokio::test]
 async fn a_recovering_worker_shows_when_it_comes_back() {
-    let world = World::start(|c| c.backoff.quick = Duration::from_secs(600)).await;
+    let world = World::start(|c| c.restarts.quick = Duration::from_secs(600)).await;
     let clip = world.clip(json!({"frames": 10, "always_crash_at": 2}));
     world.deploy(&clip, 1).await;
     let waiting = world.status(&clip, 1, |s| s.retry_at.is_some()).await;
@@ -149,7 +149,7 @@ async fn a_silent_worker_is_killed_and_started_again() {
 async fn a_worker_that_is_never_ready_fails() {
     let world = World::start(|c| {
         c.start_timeout = Duration::from_millis(200);
-        c.backoff.max_attempts = 1;
+        c.restarts.max_attempts = 1;
     })
     .await;
     let clip = world.clip(json!({"frames": 20, "never_ready": true}));

@@ -38,7 +38,7 @@ fn without_descriptors_it_waits_and_blames_nobody() {
 
 async fn starve() {
     let (world, _script, prewarmed) = with_prewarmed().await;
-    assert!(WAITS > world.config.backoff.max_attempts as usize);
+    assert!(WAITS > world.config.restarts.max_attempts as usize);
     kill_process(Pid::from_raw(prewarmed.cast_signed()).unwrap(), Signal::KILL).unwrap();
     eventually("its end", || is_gone(prewarmed)).await;
     let clip = world.clip(json!({"frames": 20}));

@@ -24,7 +24,7 @@ use framehook_infra::{
     blobs::Blobs,
     bus::{Bus, BusError, Delivered, Ends, Record, Result, Subscription, Tail},
 };
-use framehook_runner::{Backoff, LastWord, RunnerConfig, RunnerError};
+use framehook_runner::{LastWord, RestartSchedule, RunnerConfig, RunnerError};
 use jiff::Timestamp;
 use tokio::{sync::watch, task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -219,7 +219,7 @@ impl World {
         // A pre-warmed worker is ready at once: what shall be seen between two has to outlast a heartbeat's
         // coalescing.
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
-        config.backoff = Backoff { quick, base, max_attempts: 3, ..Backoff::default() };
+        config.restarts = RestartSchedule { quick, base, max_attempts: 3, ..RestartSchedule::default() };
         change(&mut config);
         let blobs = Blobs::open(dir.path()).await.unwrap();
         let (bus, cancel) = (TestBus::new(), CancellationToken::new());

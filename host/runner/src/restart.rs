@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Delays between restarts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Backoff {
+pub struct RestartSchedule {
     /// Before the first restart after progress: most crashes are single ones, and a stream should not wait
     /// for long.
     pub quick: Duration,
@@ -19,7 +19,7 @@ pub struct Backoff {
     pub max_attempts: u32,
 }
 
-impl Default for Backoff {
+impl Default for RestartSchedule {
     fn default() -> Self {
         Self {
             quick: Duration::from_millis(100),
@@ -31,7 +31,7 @@ impl Default for Backoff {
     }
 }
 
-impl Backoff {
+impl RestartSchedule {
     /// The delay before restart number `attempt` (from 1). `random` is in 0..1.
     pub(crate) fn delay(&self, attempt: u32, random: f64) -> Duration {
         let plain = match attempt {
@@ -52,16 +52,16 @@ mod tests {
 
     #[test]
     fn the_schedule_is_quick_then_doubles_up_to_its_cap() {
-        let millis = |attempt| Backoff::default().delay(attempt, 0.5).as_millis();
+        let millis = |attempt| RestartSchedule::default().delay(attempt, 0.5).as_millis();
         assert_eq!([1, 2, 3, 4, 5, 8, 9, 40].map(millis), [100, 500, 1000, 2000, 4000, 30_000, 30_000, 30_000]);
     }
 
     proptest! {
         #[test]
         fn jitter_stays_within_its_share(attempt in 1u32..60, random in 0.0..1.0) {
-            let backoff = Backoff::default();
-            let plain = backoff.delay(attempt, 0.5).as_secs_f64();
-            let delay = backoff.delay(attempt, random).as_secs_f64();
+            let schedule = RestartSchedule::default();
+            let plain = schedule.delay(attempt, 0.5).as_secs_f64();
+            let delay = schedule.delay(attempt, random).as_secs_f64();
             prop_assert!((plain * 0.799..=plain * 1.201).contains(&delay), "{delay} is not {plain} +- 20 %");
         }
     }

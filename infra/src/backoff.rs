@@ -12,22 +12,29 @@ const LONGEST: Duration = Duration::from_secs(5);
 
 /// Attempts that failed in a row.
 #[derive(Debug, Default)]
-pub(crate) struct Backoff {
+pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    pub(crate) fn reset(&mut self) {
+    /// Whether nothing has failed yet.
+    #[must_use]
+    pub fn is_new(&self) -> bool {
+        self.failures == 0
+    }
+
+    pub fn reset(&mut self) {
         self.failures = 0;
     }
 
     /// Waits before the next attempt; `false` if `cancel` came first.
-    pub(crate) async fn wait(&mut self, cancel: &CancellationToken) -> bool {
+    pub async fn wait(&mut self, cancel: &CancellationToken) -> bool {
         let delay = self.next_delay();
         cancel.run_until_cancelled(tokio::time::sleep(delay)).await.is_some()
     }
 
-    fn next_delay(&mut self) -> Duration {
+    /// Before the next attempt.
+    pub fn next_delay(&mut self) -> Duration {
         let whole = FIRST.saturating_mul(1 << self.failures.min(16)).min(LONGEST);
         self.failures = self.failures.saturating_add(1);
         // Half fixed, half random, so that processes that failed together do not come back together.
