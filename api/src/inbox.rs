@@ -85,8 +85,8 @@ struct Inbox<'a> {
     max_prediction: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
-    /// Of each partition of ours the next record to read: the stored offset, or what it becomes by the batch
-    /// under way.
+    /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch in
+    /// flight.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
     under_way: Option<UnderWay>,
@@ -98,7 +98,7 @@ struct UnderWay {
     next: i64,
     predictions: usize,
     dead_letters: usize,
-    /// Of the first results in it, open until it is stored.
+    /// Spans of the first results in it, open until it is stored.
     _first_results: Vec<Span>,
     task: AbortOnDropHandle<Option<StoreOutcome>>,
 }

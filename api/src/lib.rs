@@ -133,12 +133,12 @@ impl Default for Limits {
     }
 }
 
-/// Of a JSON body, beside the configurations: names, labels and paths, and white space anywhere. With the
-/// configurations as they are by default it is a MiB, eight times what a large scenario takes.
+/// What a JSON body holds beside the configurations: names, labels and paths, and white space anywhere. With
+/// the default configurations it is a MiB, eight times what a large scenario takes.
 const BODY_BESIDE_CONFIGS: usize = 768 << 10;
 
 impl Limits {
-    /// Of a JSON body, at most.
+    /// Bytes of a JSON body, at most.
     pub(crate) const fn body_bytes(&self) -> usize {
         self.configs_bytes.saturating_add(BODY_BESIDE_CONFIGS)
     }

@@ -18,7 +18,7 @@ pub struct Fences {
 /// What becomes of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Of an older generation.
+    /// It is of an older generation.
     Outdated,
     /// Heard before: the heartbeat answers it.
     Repeated,

@@ -75,7 +75,7 @@ pub struct HookJob {
     pub identity: PluginIdentity,
     /// A component compiled for exactly this machine and engine.
     pub compiled: PathBuf,
-    /// Of that file, as it was when the runner recognised it as its own.
+    /// The digest of that file, as it was when the runner recognised it as its own.
     pub digest: Digest,
     pub config: serde_json::Value,
 }

@@ -90,7 +90,7 @@ const TEN_MINUTES: Duration = Duration::from_secs(600);
 pub struct Envelope {
     /// UUIDv7; the same in every copy of one message.
     pub id: Uuid,
-    /// Of the form of the messages; another one is not read.
+    /// Version of the form of the messages; another one is not read.
     pub version: u32,
     /// When it was written.
     #[schema(value_type = String, format = DateTime)]
@@ -130,7 +130,7 @@ pub struct DeployOrder {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    /// Of the scenario's settings, from 1.
+    /// Revision of the scenario's settings, from 1.
     pub revision: i64,
     /// Creation time of the scenario.
     #[schema(value_type = String, format = DateTime)]
@@ -250,13 +250,13 @@ pub struct Progress {
     pub published: Option<Position>,
     /// Frames given to the bus by this generation.
     pub frames: u64,
-    /// Of these, skipped by a hook.
+    /// Those of them that a hook skipped.
     pub skipped: u64,
-    /// Of these, with a failed hook.
+    /// Those of them with a failed hook.
     pub hook_failures: u64,
     /// As the container declares it.
     pub frames_total: Option<u64>,
-    /// Of a recording that is still being fetched: no worker runs meanwhile, and no slot is taken.
+    /// How much of a recording is here that is still being fetched: no worker runs meanwhile, and no slot is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
     /// Frames a second, from the first to the last frame of this generation.
@@ -338,7 +338,7 @@ impl Envelope {
     }
 }
 
-/// Of which frame a record is that cannot be read as a whole: written by another release, or with a number
+/// Which frame a record is about that cannot be read as a whole: another release wrote it, or it has a number
 /// that JSON does not have. `None` if it does not say so.
 #[must_use]
 pub fn frame_of(bytes: &[u8]) -> Option<(ScenarioId, Position)> {

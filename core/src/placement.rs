@@ -43,7 +43,7 @@ pub(crate) struct Room<'a>(Vec<Place<'a>>);
 
 struct Place<'a> {
     runner: &'a RunnerFacts,
-    /// Of its slots, and of its memory.
+    /// Slots and memory in use.
     used: u32,
     used_mib: u64,
     fetching: usize,

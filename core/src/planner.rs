@@ -38,7 +38,7 @@ impl Default for Timing {
     }
 }
 
-/// Of the runners; one alone may always expire.
+/// Share of the runners; one alone may always expire.
 const MASS_EXPIRY_SHARE: f64 = 0.3;
 
 /// The state of the world, as one transaction saw it.
@@ -69,7 +69,7 @@ pub struct ScenarioFacts {
     pub memory_mib: u32,
     /// Its recording has to be fetched before a worker can read it. Only asked of one that is to be placed.
     pub is_fetched: bool,
-    /// Of the request that made it; no plan depends on it.
+    /// The trace of the request that made it; no plan depends on it.
     pub traceparent: Option<String>,
 }
 

@@ -17,7 +17,7 @@ const FRAMES: u64 = 5;
 const PICKY: usize = 3;
 const NORTHERN: usize = 1;
 
-/// Of a runner, and of each scenario's worker: two fit, as two slots do.
+/// Memory of a runner, and of each scenario's worker: two fit, as two slots do.
 const MEMORY_MIB: u32 = 1000;
 const NEED_MIB: u32 = 500;
 
@@ -500,7 +500,7 @@ proptest! {
                 Desired::Deleted => scenario.purged,
             };
             prop_assert!(is_settled, "desired {desired}, but {state}");
-            // Of a deleted one nothing is stored any more.
+            // Nothing is stored any more of a deleted one.
             if *state == ScenarioState::Completed && *desired != Desired::Deleted {
                 prop_assert_eq!(stored.map(|s| s.frame), Some(FRAMES - 1), "completed before its last frame was stored");
             }

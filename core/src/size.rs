@@ -11,14 +11,14 @@ use serde::Serialize;
 /// ten keypoints each.
 pub const MAX_PREDICTION: usize = 256 << 10;
 
-/// Of a plugin's message about its failure, in bytes.
+/// Bytes of a plugin's message about its failure.
 pub const MAX_REASON: usize = 1100;
 
 /// What a row has besides detections, events and plugins: identities, times, the model's digest.
 const FIXED: usize = 1 << 10;
 
-/// Of each plugin of the scenario: its identity, and two failures (on the frame, and at the end of
-/// the stream), each with a message of [`MAX_REASON`] bytes that JSON may double.
+/// What a row has for each plugin of the scenario: its identity, and two failures (on the frame, and
+/// at the end of the stream), each with a message of [`MAX_REASON`] bytes that JSON may double.
 const PER_PLUGIN: usize = 6 << 10;
 
 /// Smallest limit that leaves room for something in a scenario of 16 hooks before and 16 behind the

@@ -16,7 +16,7 @@ use redis::{
 };
 use tokio::time::{Instant, timeout};
 
-/// Of one call. Redis answers in less than a millisecond; a database read that it saves takes a few.
+/// Longest call. Redis answers in less than a millisecond; a database read that it saves takes a few.
 const CALL_LIMIT: Duration = Duration::from_millis(20);
 
 /// After a failure nobody asks for this long: a Redis that hangs then costs one call a second.

@@ -11,7 +11,7 @@ pub fn ran_out(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {
         if let Some(error) = cause.downcast_ref::<io::Error>() {
-            // Of this process, or of the whole machine.
+            // This process has none left, or the whole machine.
             if [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error()) {
                 return true;
             }

@@ -13,7 +13,7 @@ pub const HISTORY_LINES: u32 = 600;
 /// Fewer say nothing, and would not hold what is compared to find repetitions.
 pub const LEAST_HISTORY_LINES: u32 = 60;
 
-/// Of a history that is too long, a sixth stays as its beginning, and then two thirds as its end.
+/// A history that is too long keeps a sixth as its beginning, and then two thirds as its end.
 const BEGINNING: i64 = 6;
 const END: (i64, i64) = (2, 3);
 
@@ -35,7 +35,7 @@ const CYCLE: usize = 12;
 /// As many of the newest lines as [`repeated`] wants to see.
 pub(crate) const RECENT: u32 = 3 * CYCLE as u32;
 
-/// Of a history of `lines` that has more than `most`: how many lines to leave out behind how many. Not one at
+/// How many lines to leave out, and behind how many, of a history of `lines` that may have `most`. Not one at
 /// a time.
 pub(crate) fn too_many(lines: i64, most: u32) -> Option<(i64, i64)> {
     let most = i64::from(most);

@@ -42,7 +42,7 @@ fn canonical_folder(folder: &Path) -> Option<PathBuf> {
     folder.canonicalize().inspect_err(|error| tracing::warn!("source folder {}: {error}", folder.display())).ok()
 }
 
-/// Of a path that cannot be resolved: the real path of the deepest folder that can, if what is looked for in
+/// For a path that cannot be resolved: the real path of the deepest folder that can, if what is looked for in
 /// it is not there. `None` where that is something else: a link that leads nowhere, or a way that goes up.
 fn deepest_there(path: &Path) -> Option<PathBuf> {
     if path.components().any(|part| matches!(part, Component::ParentDir)) {

@@ -17,7 +17,7 @@ use rustix::fs::statvfs;
 /// A look at a local file system takes a microsecond, at a shared one perhaps a round trip.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// Of a small disk this share (a twentieth) is kept, of a large one [`MOST`].
+/// This share (a twentieth) of a small disk is kept free, [`MOST`] of a large one.
 const SHARE: u64 = 20;
 
 /// Far more than heartbeats and deletions ever take, and less than anybody would miss.

@@ -86,7 +86,7 @@ pub(crate) fn furthest(batch: &ResultBatch) -> BTreeMap<ScenarioId, Position> {
     furthest
 }
 
-/// Of each incarnation the newest heartbeat, an older incarnation of a runner before a newer one.
+/// The newest heartbeat of each incarnation, an older incarnation of a runner before a newer one.
 pub(crate) fn newest(heartbeats: &[RunnerStatus]) -> Vec<&RunnerStatus> {
     let mut newest = BTreeMap::<Incarnation, &RunnerStatus>::new();
     for heartbeat in heartbeats {

@@ -76,7 +76,7 @@ mod tests {
             let given = format!("00-{trace}-{parent}-{flags}");
             assert_eq!(begin(&Span::none(), Some(&given)), given);
         }
-        // Of a version to come: what is known of it is kept.
+        // A version to come: what is known of it is kept.
         let future = format!("cc-{trace}-{parent}-ff-more");
         assert_eq!(begin(&Span::none(), Some(&future)), format!("00-{trace}-{parent}-01"));
 

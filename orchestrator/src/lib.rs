@@ -232,5 +232,5 @@ impl Lease<'_> {
     }
 }
 
-/// Of one read: they only wake us, however many there are.
+/// Hints of one read: they only wake us, however many there are.
 const HINTS: usize = 1024;

@@ -17,7 +17,7 @@ const TOLD_IN: &[&str] = &[
     "scripts/up_cluster.py",
 ];
 
-/// Of `deploy/haproxy.cfg`, not of an executable.
+/// Variables of `deploy/haproxy.cfg`, not of an executable.
 const OF_THE_BALANCER: [&str; 3] = ["FRAMEHOOK_LISTEN", "FRAMEHOOK_API_1", "FRAMEHOOK_API_2"];
 
 /// Variables of other programs share no prefix with ours, but for these.

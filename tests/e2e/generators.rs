@@ -54,7 +54,7 @@ fn a_generated_client_in_typescript_does_all_that_a_user_does() {
 
 /// The same requests at each run, as long as the description stays as it is.
 const SEED: &str = "10";
-/// Of each operation and way of making them.
+/// Requests to each operation, made in each way.
 const REQUESTS: &str = "15";
 
 #[test]

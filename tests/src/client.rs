@@ -31,14 +31,14 @@ pub struct Answer {
 }
 
 impl Client {
-    /// Of one API: whoever has no other waits for the answer.
+    /// A client of one API: whoever has no other waits for the answer.
     #[must_use]
     pub fn of(url: &str) -> Self {
         Self::new(vec![url.to_owned()], DEADLINE, DEADLINE)
     }
 
-    /// Of several, each with this long for an answer; and this is when a condition has been waited for in
-    /// vain.
+    /// A client of several, each of which has `patience` for an answer; a condition has been waited for in vain
+    /// after `deadline`.
     ///
     /// # Panics
     /// Without a URL.

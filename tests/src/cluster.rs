@@ -35,7 +35,7 @@ pub const APIS: [&str; 2] = ["api-1", "api-2"];
 pub const ORCHESTRATORS: [&str; 2] = ["orchestrator-1", "orchestrator-2"];
 pub const RUNNERS: [&str; 2] = ["runner-1", "runner-2"];
 
-/// Of the demo clip.
+/// Frames of the demo clip.
 pub const FRAMES: u64 = 500;
 
 /// Leases end after 5 and 10 s, a mass expiry is honoured for 30 s, and several of them may follow each other

@@ -3,7 +3,7 @@
 //! A message is the concatenation of its fields, each made by `number` or `bytes`; the numbers are those of
 //! `onnx.proto`.
 
-/// Of a `TensorProto`.
+/// Data types of a `TensorProto`.
 pub const FLOAT: u64 = 1;
 pub const INT64: u64 = 7;
 pub const BOOL: u64 = 9;
@@ -45,7 +45,7 @@ pub fn graph(shape: &[u64], nodes: &[Vec<u8>], more: &[u8]) -> Vec<u8> {
     [body(nodes, &[input], &[output]), more.to_vec()].concat()
 }
 
-/// Of a loop or a branch.
+/// The body of a loop or a branch.
 #[must_use]
 pub fn body(nodes: &[Vec<u8>], inputs: &[Vec<u8>], outputs: &[Vec<u8>]) -> Vec<u8> {
     let all = |field, parts: &[Vec<u8>]| parts.iter().flat_map(|part| bytes(field, part)).collect::<Vec<u8>>();

@@ -30,7 +30,7 @@ pub struct Seen {
 /// Scenarios by name.
 pub type Scenarios = BTreeMap<String, Seen>;
 
-/// Of `framehook up`, or of the cluster.
+/// The fixture of `framehook up`, or of the cluster.
 ///
 /// # Panics
 /// When the fixture is not there.

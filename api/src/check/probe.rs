@@ -36,7 +36,7 @@ use crate::{
 const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
 /// Compiling a plugin takes 0.1 s, a script engine inside one 14 s on a fast core.
 const CONFIG_LIMIT: Duration = Duration::from_secs(60);
-/// Of all its threads; both limits above are of wall time.
+/// All threads of a child together; both limits above are of wall time.
 const CPU_SECONDS: u64 = 120;
 /// What a child may use besides the bytes of a model: compiling a component of 18 MB takes 1.5 GB, and
 /// decoding the largest picture with its references not more.
@@ -55,7 +55,7 @@ pub(crate) struct Probes {
     onnxruntime: PathBuf,
     max_picture_side: u32,
     uploads: Queue,
-    /// Of their own, so that a configuration does not wait behind two large uploads.
+    /// A queue of their own, so that a configuration does not wait behind two large uploads.
     configs: Queue,
 }
 

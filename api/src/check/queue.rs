@@ -20,7 +20,7 @@ use crate::http::limits::HttpLimits;
 
 /// Each loads a whole model or compiles a plugin: memory, not time, is what this bounds.
 const AT_ONCE: usize = 2;
-/// Of those that gave their turn back. Two large models can be judged while small ones pass by.
+/// How many go on that gave their turn back. Two large models can be judged while small ones pass by.
 const SLOW: usize = 2;
 /// Ten times what a usual model, plugin or clip takes.
 const SLICE: Duration = Duration::from_secs(3);

@@ -39,7 +39,7 @@ const MAX_HOOKS: usize = 16;
 const MAX_TENSOR: usize = 256;
 /// `PATH_MAX` of Linux.
 const MAX_PATH: usize = 4096;
-/// Of what exists, in a message.
+/// Names of what exists, in a message.
 const MAX_LISTED: usize = 10;
 
 fn too_slow(limit: Duration) -> Problem {

@@ -20,8 +20,8 @@ use crate::http::{
     problem::{Problem, shortened, too_large, too_slow},
 };
 
-/// Of a `name` or `version` field: more than any valid one, so that the message can show what is wrong with
-/// it.
+/// Bytes of a `name` or `version` field: more than any valid one, so that the message can show what is wrong
+/// with it.
 const MAX_FIELD: usize = 1024;
 /// Boundaries, headers and other fields of a multipart body around its file.
 const MULTIPART_OVERHEAD: u64 = 64 << 10;

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::http::{listen::TooSlow, observe::request_id};
 
-/// Of a text in a problem: a screen full. A list of names that a client sent may have any length.
+/// Bytes of a text in a problem: a screen full. A list of names that a client sent may have any length.
 const MAX_TEXT: usize = 4 << 10;
 /// Whoever has mended these sees the next.
 const MAX_ERRORS: usize = 64;

@@ -232,9 +232,9 @@ async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Resul
 
 /// Every change of a scenario's state, oldest first
 ///
-/// Of changes that come again and again, such as a crash and its restart, the first time and the last one are
-/// listed. A history has at most 600 lines (setting `max_history_lines`): of a longer one the first 100 and
-/// the last 400 or more are kept. The line behind a gap says how many are not kept.
+/// Changes that come again and again, such as a crash and its restart, are listed the first and the last time.
+/// A history has at most 600 lines (setting `max_history_lines`): a longer one keeps its first 100 and its
+/// last 400 or more. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses(

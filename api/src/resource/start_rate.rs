@@ -23,7 +23,7 @@ const MAX_SCENARIOS: usize = 10_000;
 pub(crate) struct StartRate {
     /// One in this time, for as long as somebody likes.
     period: Duration,
-    /// Of each scenario, when all its changes will have had their time.
+    /// For each scenario, when all its changes will have had their time.
     paid: Mutex<HashMap<ScenarioId, Instant>>,
 }
 

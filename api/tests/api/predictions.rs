@@ -115,7 +115,7 @@ async fn events_are_asked_for_by_kind() {
     let crossed: Vec<_> = (0..40).step_by(5).collect();
     assert_eq!(walk(&app, &format!("{uri}?event=line_crossed&limit=3")).await, crossed);
     assert_eq!(walk(&app, &format!("{uri}?event=LINE_CROSSED")).await, Vec::<u64>::new());
-    // Of a frame in the answer nothing else is left out.
+    // Nothing else is left out of a frame in the answer.
     let page = app.get(&format!("{uri}?event=line_crossed&limit=1")).await.ok(200);
     let one: Prediction = serde_json::from_value(page["items"][0].clone()).unwrap();
     assert_eq!(one, row(0));

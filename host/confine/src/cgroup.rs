@@ -16,7 +16,7 @@ use std::{
 
 /// Where the hierarchy is mounted.
 const MOUNT: &str = "/sys/fs/cgroup";
-/// Of the platform's own processes.
+/// The group of the platform's own processes.
 const PLATFORM: &str = "platform";
 /// Before the name of a child's group.
 const CHILD: &str = "child-";

@@ -12,7 +12,7 @@ const DESCRIPTORS: u64 = 256;
 /// The scale ends at 1000: more than any process that nobody told to.
 const SCORE: &str = "900";
 
-/// Of one kind of child.
+/// The limits of one kind of child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory that are its own (`RLIMIT_DATA`). Not the address space: the plugin engine reserves

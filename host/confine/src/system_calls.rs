@@ -142,11 +142,11 @@ const OLD: &[libc::c_long] = &[
 #[cfg(not(target_arch = "x86_64"))]
 const OLD: &[libc::c_long] = &[];
 
-/// Of `ioctl`: is it a terminal and how wide, how much is there to read, and how a descriptor behaves.
+/// Requests of `ioctl`: is it a terminal and how wide, how much is there to read, how a descriptor behaves.
 const REQUESTS: [libc::Ioctl; 6] =
     [libc::TCGETS, libc::TIOCGWINSZ, libc::FIONREAD, libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX];
 
-/// Of `prctl`: names of threads and of memory, and giving up more.
+/// Options of `prctl`: names of threads and of memory, and giving up more.
 const OPTIONS: [libc::c_int; 5] =
     [libc::PR_SET_NAME, libc::PR_GET_NAME, libc::PR_SET_VMA, libc::PR_SET_NO_NEW_PRIVS, libc::PR_CAPBSET_READ];
 

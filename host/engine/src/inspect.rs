@@ -234,7 +234,7 @@ fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     })
 }
 
-/// Of what a plugin says while it is checked: the last line, which tells why it ended if it did. The SDK logs
+/// The last line that a plugin logs while it is checked, which tells why it ended if it did. The SDK logs
 /// panics.
 #[derive(Default)]
 struct LastLine(Arc<Mutex<String>>);

@@ -43,7 +43,7 @@ pub struct FrameMeta {
     /// Number of the frame in its source, from 0.
     pub sequence: u64,
     pub pts_us: i64,
-    /// Of the original frame.
+    /// The size of the original frame.
     pub size: Size,
 }
 
@@ -90,7 +90,7 @@ pub trait FramePixels {
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
     pub meta: FrameMeta,
-    /// Of the model's input.
+    /// The size of the model's input.
     pub input_size: Size,
     pub pixels: &'a dyn FramePixels,
 }
@@ -112,7 +112,7 @@ pub struct Output<'a> {
 #[derive(Clone, Copy)]
 pub struct Inference<'a> {
     pub meta: FrameMeta,
-    /// Of the model's input.
+    /// The size of the model's input.
     pub input_size: Size,
     pub geometry: Geometry,
     pub outputs: &'a [Output<'a>],

@@ -18,7 +18,7 @@ pub(crate) struct Exit {
     /// In words.
     pub(crate) how: String,
     pub(crate) signal: Option<i32>,
-    /// Of its standard error.
+    /// The last lines of its standard error.
     pub(crate) last_lines: String,
 }
 

@@ -37,7 +37,7 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// wait.
 const STDERR_GRACE: Duration = Duration::from_millis(200);
 
-/// Of standard error, for the reason of a crash.
+/// Lines of standard error, for the reason of a crash.
 const LAST_LINES: usize = 3;
 
 /// A longer line is cut: it is for people.

@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(50);
 
 pub(crate) struct Publisher {
     bus: SharedBus,
-    /// Of the frames' trace.
+    /// The trace of the frames.
     traceparent: Option<String>,
     pending: Batch,
     in_flight: Option<InFlight>,

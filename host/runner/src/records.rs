@@ -51,7 +51,7 @@ mod tests {
 
     use super::*;
 
-    /// Of the records below.
+    /// Bytes of the records below.
     const LONGEST: usize = br#"{"type":"stop"}"#.len();
 
     async fn read_all(bytes: &[u8], piece: usize) -> (usize, io::Result<()>) {

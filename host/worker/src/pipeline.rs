@@ -161,7 +161,7 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     stamp: FrameStamp,
-    /// Of the original frame.
+    /// The size of the original frame.
     size: Size,
     /// Kept only for post hooks.
     picture: Option<Mat>,

@@ -149,7 +149,7 @@ pub struct VideoFile {
     capture: VideoCapture,
     info: SourceInfo,
     outline: Option<Outline>,
-    /// Of the longest track, in seconds.
+    /// The length of the longest track, in seconds.
     duration: Option<f64>,
     guard: TimestampGuard,
     /// Frames grabbed so far.

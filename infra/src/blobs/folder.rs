@@ -64,7 +64,7 @@ impl Folder {
         Ok(Self { root, temporary, _lock: lock, known: Mutex::default() })
     }
 
-    /// Of files that are not blobs yet.
+    /// The folder of files that are not blobs yet.
     pub(super) fn temporary(&self) -> &Path {
         &self.temporary
     }

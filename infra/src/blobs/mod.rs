@@ -291,7 +291,7 @@ fn place(digest: &Digest) -> [&str; 3] {
     ["sha256", &hex[..2], hex]
 }
 
-/// Of its file name.
+/// The digest that a blob's file name stands for.
 fn digest_of(name: &str) -> Option<Digest> {
     format!("sha256:{name}").parse().ok()
 }

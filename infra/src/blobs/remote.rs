@@ -56,7 +56,7 @@ const RETRIES: usize = 3;
 #[derive(Clone)]
 pub(super) struct Remote {
     store: Arc<dyn ObjectStore>,
-    /// Of `file://`.
+    /// The folder of `file://`.
     folder: Option<PathBuf>,
     /// The one that this folder lies on. How much room a bucket has nobody can ask.
     disk: Option<Arc<Disk>>,
@@ -202,7 +202,7 @@ fn s3(bucket: &str, environment: Vec<(String, String)>) -> Result<object_store::
     let options = ClientOptions::new()
         .with_connect_timeout(CONNECT)
         .with_read_timeout(SILENCE)
-        // Of a whole request: a large blob may take as long as it needs.
+        // A whole request has no time limit: a large blob may take as long as it needs.
         .with_timeout_disabled();
     let retry = RetryConfig { max_retries: RETRIES, ..RetryConfig::default() };
     let mut builder = AmazonS3Builder::new().with_client_options(options).with_retry(retry);

@@ -24,7 +24,7 @@ pub type Result<T, E = BusError> = std::result::Result<T, E>;
 pub struct Record {
     pub key: String,
     pub payload: Vec<u8>,
-    /// Of the message inside, again, for brokers and tools that do not look inside.
+    /// The trace of the message inside, again, for brokers and tools that do not look inside.
     pub traceparent: Option<String>,
 }
 

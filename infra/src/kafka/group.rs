@@ -26,7 +26,7 @@ const SESSION_TIMEOUT_MS: &str = "15000";
 pub(super) struct Member {
     reader: Reader,
     assigned: BTreeSet<i32>,
-    /// Of another partition than the records before it.
+    /// A record of another partition than those before it.
     held: Option<Delivered>,
 }
 

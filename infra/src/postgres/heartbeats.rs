@@ -33,7 +33,7 @@ const WORKER_STATUSES: &str = "
     WHERE w.scenario_id = t.scenario_id AND w.generation = t.generation AND w.incarnation = t.incarnation
       AND w.status IS DISTINCT FROM t.status";
 
-/// Of each incarnation one heartbeat, an older incarnation of a runner before a newer one.
+/// Expects one heartbeat of each incarnation, an older incarnation of a runner before a newer one.
 pub(super) async fn record(
     conn: &mut PgConnection,
     mut told: Vec<&RunnerStatus>,

@@ -260,7 +260,7 @@ async fn a_claim_keeps_others_away_until_it_ends() {
     fill_outbox(&one, 3).await;
     let claimed = one.store().claim_outbox(2, LONG).await.unwrap();
     assert_eq!(claimed, one.store().outbox(2).await.unwrap());
-    // Of no length: whoever holds it dies at once.
+    // A claim of no length: whoever holds it dies at once.
     assert_eq!(two.store().claim_outbox(9, Duration::ZERO).await.unwrap().len(), 1);
     assert_eq!(two.store().claim_outbox(9, LONG).await.unwrap().len(), 1);
     assert_eq!(two.store().claim_outbox(9, LONG).await.unwrap(), []);

@@ -54,7 +54,7 @@ pub(in super::super) const LIVE_WORKERS: &str = "
 const PRESENT_RUNNERS: &str = "
     SELECT incarnation, runner_id, status, expires_at, arrived_after FROM runners WHERE NOT lost ORDER BY incarnation";
 
-/// Of each runner its newest life.
+/// The newest incarnation of each runner.
 macro_rules! select_runner {
     ($condition:literal) => {
         concat!(

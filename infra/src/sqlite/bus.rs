@@ -52,7 +52,7 @@ const READ: &str = r#"
     WHERE topic = ?1 AND "offset" >= ?2
         AND "offset" <= (SELECT max("offset") FROM sums WHERE total <= ?4 OR total = bytes)
     ORDER BY "offset""#;
-/// Of one read, whatever its records hold; five hundred frames of twenty detections are 2 MB.
+/// Bytes of one read, whatever its records hold; five hundred frames of twenty detections are 2 MB.
 const READ_BYTES: i64 = 16 << 20;
 const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
 

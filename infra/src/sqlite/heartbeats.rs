@@ -25,7 +25,7 @@ const WORKER_STATUS: &str = "
     UPDATE workers SET status = ?1, updated_at = ?2
     WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5 AND status IS NOT ?1";
 
-/// Of each incarnation one heartbeat, an older incarnation of a runner before a newer one.
+/// Expects one heartbeat of each incarnation, an older incarnation of a runner before a newer one.
 pub(super) async fn record(
     conn: &mut SqliteConnection,
     told: Vec<&RunnerStatus>,

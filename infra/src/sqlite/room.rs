@@ -21,7 +21,8 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// Of the file that only takes room, which is no larger than the reserve: several purges, each with its log.
+/// Bytes of the file that only takes room, which is no larger than the reserve: several purges, each with its
+/// log.
 /// To write the log back, which has 4 MiB, the database may have to grow by as much, and the log begins anew
 /// behind it: the least reserve suffices for that.
 const BALLAST: u64 = 16 << 20;

@@ -57,7 +57,7 @@ pub(super) async fn shrink(writer: &SqlitePool, free_before: i64) -> sqlx::Resul
         let vacuum = format!("PRAGMA incremental_vacuum({})", surplus.min(STEP));
         sqlx::query(AssertSqlSafe(vacuum)).execute(&mut *conn).await?;
         if size(&mut conn).await?.0 == pages {
-            // Of an earlier release, which gives nothing back.
+            // A database of an earlier release, which gives nothing back.
             return Ok(free);
         }
         has_shrunk = true;

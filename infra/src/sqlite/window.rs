@@ -16,7 +16,7 @@ const KEPT: Duration = Duration::from_secs(10);
 /// Even on a machine that is short of everything a reader was given a processor once in this time.
 const READ_BY: Duration = Duration::from_secs(5);
 
-/// Of one topic. Heartbeats of a thousand workers in five seconds are half of it.
+/// Bytes of one topic. Heartbeats of a thousand workers in five seconds are half of it.
 const BYTES: usize = 8 << 20;
 
 /// What of one topic lies in the log, oldest first.

@@ -191,7 +191,7 @@ pub trait Orchestration: Send + Sync + 'static {
     async fn resign(&self, holder: Uuid) -> Result<()>;
 
     /// Records heartbeats in one transaction: the runners' leases and the status of their workers.
-    /// Of several of one incarnation the newest counts. An older sequence number than the one
+    /// The newest of several of one incarnation counts. An older sequence number than the one
     /// recorded changes nothing, nor does an incarnation that a newer one of the same runner has
     /// replaced before. One that was only written off, because it was not heard of, is back: its
     /// old workers are strays by then, fenced by their generation, and are stopped. All of them

@@ -196,7 +196,7 @@ pub struct ArtifactSummary {
 /// Which artifacts to list.
 #[derive(Clone, Debug, Default)]
 pub struct ArtifactQuery {
-    /// Of this name only.
+    /// Only artifacts of this name.
     pub name: Option<String>,
     /// Name and sequence of the last one of the page before.
     pub after: Option<(String, i64)>,

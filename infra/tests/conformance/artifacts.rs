@@ -15,7 +15,7 @@ fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact
         _ => Manifest::Model(ModelManifest { inputs: vec![], outputs: vec![] }),
     };
     let (name, version) = (name.into(), version.into());
-    // Of the same moment: the order of uploading decides which one is newest.
+    // All have the same time: the order of uploading decides which one is newest.
     let created_at = Timestamp::from_second(1_700_000_000).unwrap();
     Artifact { kind, name, version, digest: digest(byte), size_bytes: 42, manifest, created_at }
 }

@@ -267,7 +267,7 @@ impl World {
         self.store.snapshot().await.unwrap()
     }
 
-    /// Of a leader that has heard everything.
+    /// The plan of a leader that has heard everything.
     pub(crate) async fn plan(&self) -> Vec<Action> {
         let snapshot = self.snapshot().await;
         plan(&snapshot, &Hearing::since(snapshot.now_us), Timing::default())

@@ -215,7 +215,7 @@ fn kept_and_folded(lines: &[HistoryEntry]) -> u64 {
     lines.len() as u64 + lines.iter().map(|line| line.folded).sum::<u64>()
 }
 
-/// Of three letters, none of which any sequence of them follows that stands before it: nothing repeats.
+/// A sequence of three letters in which no part is followed by itself: nothing repeats.
 fn without_repetition() -> impl Iterator<Item = usize> {
     // Differences of the Thue-Morse sequence.
     let thue_morse = |n: usize| n.count_ones() as usize % 2;

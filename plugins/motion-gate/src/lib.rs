@@ -41,7 +41,7 @@ const THUMBNAIL: Size = Size { width: 64, height: 36 };
 
 struct MotionGate {
     config: Config,
-    /// Of the last frame that passed.
+    /// Pixels of the last frame that passed.
     reference: Vec<u8>,
     skipped: u32,
 }

@@ -20,7 +20,7 @@ struct Config {
     #[serde(default = "default_min_score")]
     #[schemars(range(min = 0.0, max = 1.0))]
     min_score: f64,
-    /// Of two detections of one class that overlap by more than this, the one with the lower score is
+    /// Where two detections of one class overlap by more than this, the one with the lower score is
     /// dropped.
     #[serde(default = "default_iou")]
     #[schemars(range(min = 0.0, max = 1.0))]

@@ -69,7 +69,7 @@ fn layout_row(name: &str, layout: Layout, kinds: &str, content: &str) -> String 
     row(&[name, &layout.partitions.to_string(), &kept, layout.compression, kinds, content])
 }
 
-/// Of each message its type, and the schema of its data.
+/// The type of each message, and the schema of its data.
 fn messages(types: &Map<String, Value>) -> Vec<(String, Value)> {
     let all = types["Message"]["oneOf"].as_array().unwrap();
     let message = |m: &Value| {

@@ -34,7 +34,7 @@ impl Postgres {
         postgres
     }
 
-    /// Of the database that every cluster has.
+    /// The URL of the database that every cluster has.
     #[must_use]
     pub fn url(&self) -> String {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)

@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use super::{folder, spawn};
 use crate::{DEADLINE, process::signal, wait_for};
 
-/// Of a PostgreSQL that was killed: its last processes still hold its memory, and a new one refuses to begin.
+/// What a PostgreSQL says whose predecessor was killed: the last processes of that still hold its memory.
 const NOT_YET: &str = "is still in use";
 
 /// Dropping it ends the process and removes the folder.

@@ -58,7 +58,7 @@ pub(crate) fn job(name: &str, config: Value) -> HookJob {
     HookJob { identity, compiled, digest, config }
 }
 
-/// Of a file.
+/// The digest of a file.
 pub(crate) fn digest_of(path: &Path) -> Digest {
     Digest::from_bytes(&Sha256::digest(std::fs::read(path).unwrap()).into())
 }
@@ -95,7 +95,7 @@ impl FramePixels for Flat {
     }
 }
 
-/// Of the demo: 640x360 letterboxed into 320x192.
+/// The demo's: 640x360 letterboxed into 320x192.
 pub(crate) const INPUT: Size = Size { width: 320, height: 192 };
 pub(crate) const GEOMETRY: Geometry = Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 };
 

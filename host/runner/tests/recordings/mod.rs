@@ -54,7 +54,7 @@ fn online(config: &mut RunnerConfig) {
 struct Site {
     /// The recording: a plan for the worker that is a script.
     plan: String,
-    /// Of the path that leads elsewhere.
+    /// The target of the path that leads elsewhere.
     elsewhere: Mutex<String>,
     served: AtomicUsize,
     asked: AtomicUsize,

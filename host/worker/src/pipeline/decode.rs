@@ -32,7 +32,7 @@ const ALIVE_EVERY: Duration = Duration::from_millis(200);
 /// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
 const FRAME_PIXEL: usize = 6;
 
-/// Of a frame without an inference.
+/// The geometry of a frame without an inference.
 const NO_GEOMETRY: Geometry = Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: 0.0, pad_y: 0.0 };
 
 pub(super) struct Stage {
