@@ -58,7 +58,7 @@ fn whatever_stops_for_a_while_no_healthy_runner_notices() {
     let mut cluster = Cluster::start_with_servers(&[]);
     let fleet = Fleet::start(cluster.brokers(), &cluster.topic(""), RUNNERS, CAPACITY);
     wait_for("the fleet to be heard of", CLUSTER_DEADLINE, || {
-        let runners = cluster.read("/runner")["items"].as_array().cloned().unwrap_or_default();
+        let runners = cluster.read("/runner?limit=1000")["items"].as_array().cloned().unwrap_or_default();
         let is_there = |runner: &&Value| runner["alive"] == true && runner["labels"][LABEL.0] == LABEL.1;
         (runners.iter().filter(is_there).count() == RUNNERS).then_some(())
     });

@@ -215,9 +215,9 @@ impl Database {
         self.room.despite_full(write).await
     }
 
-    /// Refuses what takes room while the disk is short of it.
+    /// Refuses what takes room, which is a byte at least, while the disk is short of it.
     fn admit(&self) -> Result<()> {
-        Ok(self.room.disk.admit(0)?)
+        Ok(self.room.disk.admit(1)?)
     }
 
     async fn ping(&self) -> Result<()> {
