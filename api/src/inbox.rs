@@ -24,6 +24,7 @@ use framehook_infra::{
     store::{DeadLetter, ResultBatch, Results, StoreOutcome},
     telemetry,
 };
+use futures::future::select_all;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Span, info_span};
 
@@ -31,9 +32,12 @@ use crate::metrics;
 
 /// Group on the bus and consumer in the store.
 pub const CONSUMER: &str = "results-inbox";
-/// Records of one transaction. While one commits the next is read, so batches grow with the load by
+/// Records of one transaction. While some commit the next are read, so batches grow with the load by
 /// themselves.
 const BATCH: usize = 500;
+/// Batches on their way into the store, each of another partition: one is written while another waits for the
+/// database's disk.
+const MAX_IN_FLIGHT: usize = 2;
 /// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a
 /// second span.
 const MAX_BEGUN: usize = 10_000;
@@ -72,7 +76,7 @@ async fn consume(
         subscription,
         next: HashMap::new(),
         begun: HashSet::new(),
-        under_way: None,
+        in_flight: Vec::new(),
     };
     let end = inbox.serve(backoff).await;
     // What is on its way arrives before another membership asks for the offsets.
@@ -89,11 +93,11 @@ struct Inbox<'a> {
     /// flight.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
-    under_way: Option<UnderWay>,
+    in_flight: Vec<InFlight>,
 }
 
-/// A batch on its way into the store. One at a time; the next is fetched and read meanwhile.
-struct UnderWay {
+/// A batch on its way into the store. The next is fetched and read meanwhile.
+struct InFlight {
     partition: i32,
     next: i64,
     predictions: usize,
@@ -108,8 +112,8 @@ impl Inbox<'_> {
         loop {
             let fetched = tokio::select! {
                 () = self.cancel.cancelled() => return Ok(()),
-                outcome = outcome(&mut self.under_way) => {
-                    self.settle(outcome).await?;
+                (index, outcome) = first_outcome(&mut self.in_flight) => {
+                    self.settle(index, outcome).await?;
                     continue;
                 }
                 fetched = self.subscription.next(BATCH) => fetched?,
@@ -171,7 +175,9 @@ impl Inbox<'_> {
         let Some(last) = records.last() else { return Ok(()) };
         let next = last.offset + 1;
         let (batch, first_results) = self.read(partition, expected, next, records);
-        self.finish().await?;
+        while self.in_flight.len() == MAX_IN_FLIGHT || self.in_flight.iter().any(|batch| batch.partition == partition) {
+            self.settle_one().await?;
+        }
         if self.next.get(&partition) != Some(&expected) {
             // The batch before was not stored: these records come again behind it.
             return Ok(());
@@ -184,7 +190,7 @@ impl Inbox<'_> {
             let store = &store;
             until_stored(&cancel, || store.store_results(&batch)).await
         });
-        self.under_way = Some(UnderWay {
+        self.in_flight.push(InFlight {
             partition,
             next,
             predictions,
@@ -236,19 +242,21 @@ impl Inbox<'_> {
         Some(span)
     }
 
-    /// Waits for the batch under way, if there is one.
+    /// Waits for every batch in flight.
     async fn finish(&mut self) -> Result<(), BusError> {
-        if self.under_way.is_none() {
-            return Ok(());
+        while !self.in_flight.is_empty() {
+            self.settle_one().await?;
         }
-        let outcome = outcome(&mut self.under_way).await;
-        self.settle(outcome).await
+        Ok(())
     }
 
-    async fn settle(&mut self, outcome: Option<StoreOutcome>) -> Result<(), BusError> {
-        let Some(UnderWay { partition, next, predictions, dead_letters, .. }) = self.under_way.take() else {
-            return Ok(());
-        };
+    async fn settle_one(&mut self) -> Result<(), BusError> {
+        let (index, outcome) = first_outcome(&mut self.in_flight).await;
+        self.settle(index, outcome).await
+    }
+
+    async fn settle(&mut self, index: usize, outcome: Option<StoreOutcome>) -> Result<(), BusError> {
+        let InFlight { partition, next, predictions, dead_letters, .. } = self.in_flight.swap_remove(index);
         let is_ours = self.next.contains_key(&partition);
         if outcome == Some(StoreOutcome::Stored) {
             metrics::global().stored.inc_by(predictions as u64);
@@ -268,14 +276,18 @@ impl Inbox<'_> {
     }
 }
 
-/// What became of the batch under way; for ever if there is none. Cancel-safe.
-async fn outcome(under_way: &mut Option<UnderWay>) -> Option<StoreOutcome> {
-    let Some(batch) = under_way else { return std::future::pending().await };
-    (&mut batch.task).await.unwrap_or_else(|error| match error.try_into_panic() {
+/// The batch that is settled first, and what became of it; for ever if none is in flight. Cancel-safe.
+async fn first_outcome(in_flight: &mut [InFlight]) -> (usize, Option<StoreOutcome>) {
+    if in_flight.is_empty() {
+        return std::future::pending().await;
+    }
+    let (outcome, index, _) = select_all(in_flight.iter_mut().map(|batch| &mut batch.task)).await;
+    let outcome = outcome.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         // The process ends.
         Err(_) => None,
-    })
+    });
+    (index, outcome)
 }
 
 /// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is

@@ -329,7 +329,10 @@ impl Envelope {
             "worker.deploy" => read(data).map(Message::Deploy),
             "worker.stop" => read(data).map(Message::Stop),
             "worker.noted" => read(data).map(Message::Noted),
-            "frame.result" => read(data).map(Message::Result),
+            // Its text is not walked a second time.
+            "frame.result" => {
+                PredictionRecord::read(raw.data.to_owned()).map(Message::Result).map_err(|e| e.to_string())
+            }
             "runner.status" => read(data).map(Message::RunnerStatus),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
