@@ -1,6 +1,6 @@
 //! A scenario's hooks in their order, and its policy when one fails.
 //!
-//! The two chains are separate values because a worker runs them on separate threads.
+//! Each stage has a chain of its own, because a worker runs them on separate threads.
 
 use framehook_core::{
     job::{HookJob, HookLimits},
@@ -11,9 +11,9 @@ use framehook_core::{
 };
 
 use crate::{
-    Engine, LoadError, Log, Plugin,
+    Engine, LoadError, Log,
     hook::Hook,
-    media::{Decision, Frame, Geometry, Inference, Tensor},
+    media::{Decision, Frame, Inference},
 };
 
 /// What both chains need besides their hooks.
@@ -28,8 +28,15 @@ pub struct ChainSettings {
     pub log: Log,
 }
 
-/// The hooks before the inference.
-pub struct PreChain {
+/// Where hooks are called: before the inference, or after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Pre = 0,
+    Post = 1,
+}
+
+/// The hooks of one stage.
+pub struct Chain {
     hooks: Vec<Hook>,
     on_failure: OnPluginFailure,
 }
@@ -37,24 +44,8 @@ pub struct PreChain {
 /// What becomes of a frame after its pre hooks.
 #[derive(Debug)]
 pub struct Before {
-    pub next: Next,
+    pub decision: Decision,
     pub failures: Vec<HookFailure>,
-}
-
-#[derive(Debug, PartialEq)]
-pub enum Next {
-    /// Preprocess natively, then infer.
-    Native,
-    /// Infer with this input.
-    Infer(Tensor, Geometry),
-    /// No inference.
-    Skip(Skipped),
-}
-
-/// The hooks after the inference.
-pub struct PostChain {
-    hooks: Vec<Hook>,
-    on_failure: OnPluginFailure,
 }
 
 /// What the post hooks made of a frame.
@@ -68,34 +59,93 @@ pub struct After {
     pub failures: Vec<HookFailure>,
 }
 
-impl PreChain {
+impl Chain {
     /// Loads and starts the hooks.
     ///
     /// # Errors
     /// When a plugin cannot be loaded or refuses its configuration: no other try will help.
-    pub fn start(engine: &Engine, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
-        Ok(Self { hooks: start(engine, hooks, settings, Plugin::has_pre, "before")?, on_failure: settings.on_failure })
+    pub fn start(engine: &Engine, stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
+        let start = |job: &HookJob| {
+            let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
+            let (fits, place) = match stage {
+                Stage::Pre => (plugin.code.preprocess.is_some(), "before"),
+                Stage::Post => (plugin.code.postprocess.is_some(), "after"),
+            };
+            if !fits {
+                let error = LoadError(format!("the plugin has no hook for {place} the inference"));
+                return Err(error.reason(&job.identity));
+            }
+            Hook::start(&plugin, &job.identity, &job.config, settings)
+        };
+        let hooks = hooks.iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { hooks, on_failure: settings.on_failure })
     }
 
-    /// Calls the hooks on one frame, until one decides.
+    /// Calls pre hooks on one frame, until one decides.
     ///
     /// # Errors
     /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
-    pub fn run(&mut self, frame: &Frame<'_>) -> Result<Before, Reason> {
+    pub fn preprocess(&mut self, frame: &Frame<'_>) -> Result<Before, Reason> {
         let mut failures = Vec::new();
         for hook in &mut self.hooks {
-            let next = match hook.preprocess(frame) {
-                Ok(Decision::Pass) => continue,
-                Ok(Decision::Infer(tensor, geometry)) => Next::Infer(tensor, geometry),
-                Ok(Decision::Skip(reason)) => Next::Skip(Skipped { by: hook.name().to_owned(), reason }),
-                Err(reason) => match fail(self.on_failure, hook, reason, &mut failures)? {
-                    Some(skipped) => Next::Skip(skipped),
-                    None => continue,
-                },
+            let decision = match hook.preprocess(frame) {
+                Ok(decision) => decision,
+                Err(reason) => {
+                    fail(self.on_failure, hook, reason, &mut failures)?.map_or(Decision::Pass, Decision::Skip)
+                }
             };
-            return Ok(Before { next, failures });
+            if !matches!(decision, Decision::Pass) {
+                return Ok(Before { decision, failures });
+            }
         }
-        Ok(Before { next: Next::Native, failures })
+        Ok(Before { decision: Decision::Pass, failures })
+    }
+
+    /// Calls post hooks on the outputs of one frame, each with the detections so far.
+    ///
+    /// # Errors
+    /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
+    pub fn postprocess(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
+        let mut after = After::default();
+        let mut labels: &[String] = &[];
+        let mut taken = 0;
+        for hook in &mut self.hooks {
+            match hook.postprocess(inference, &after.detections, labels, taken) {
+                Ok(outcome) => {
+                    after.detections = outcome.detections;
+                    taken += json_bytes(&outcome.events);
+                    after.events.extend(outcome.events);
+                }
+                Err(reason) => {
+                    if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
+                        return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
+                    }
+                }
+            }
+            if !hook.labels.is_empty() {
+                labels = &hook.labels;
+            }
+        }
+        for detection in &mut after.detections {
+            detection.label = labels.get(detection.class_id as usize).cloned();
+        }
+        Ok(after)
+    }
+
+    /// At the end of the stream: what the hooks still have to say, for the last frame, whose row
+    /// has room for so many bytes. A failure here fails nothing: there is no frame left to skip.
+    pub fn flush(&mut self, mut room: usize) -> (Vec<Event>, Vec<HookFailure>) {
+        let (mut events, mut failures) = (Vec::new(), Vec::new());
+        for hook in &mut self.hooks {
+            match hook.flush(room) {
+                Ok(more) => {
+                    room = room.saturating_sub(json_bytes(&more));
+                    events.extend(more);
+                }
+                Err(reason) => failures.push(HookFailure { plugin: hook.name.clone(), reason }),
+            }
+        }
+        (events, failures)
     }
 
     /// Why the chain is not what the user configured; `None` if it is.
@@ -116,98 +166,6 @@ impl PreChain {
     }
 }
 
-impl PostChain {
-    /// Loads and starts the hooks.
-    ///
-    /// # Errors
-    /// When a plugin cannot be loaded or refuses its configuration: no other try will help.
-    pub fn start(engine: &Engine, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
-        Ok(Self { hooks: start(engine, hooks, settings, Plugin::has_post, "after")?, on_failure: settings.on_failure })
-    }
-
-    /// Calls the hooks on the outputs of one frame, each with the detections so far.
-    ///
-    /// # Errors
-    /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
-    pub fn run(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
-        let mut after = After::default();
-        let mut labels: &[String] = &[];
-        let mut taken = 0;
-        for hook in &mut self.hooks {
-            match hook.postprocess(inference, &after.detections, labels, taken) {
-                Ok(outcome) => {
-                    after.detections = outcome.detections;
-                    taken += json_bytes(&outcome.events);
-                    after.events.extend(outcome.events);
-                }
-                Err(reason) => {
-                    if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
-                        return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
-                    }
-                }
-            }
-            if !hook.labels().is_empty() {
-                labels = hook.labels();
-            }
-        }
-        for detection in &mut after.detections {
-            detection.label = labels.get(detection.class_id as usize).cloned();
-        }
-        Ok(after)
-    }
-
-    /// At the end of the stream: what the hooks still have to say, for the last frame, whose row
-    /// has room for so many bytes. A failure here fails nothing: there is no frame left to skip.
-    pub fn flush(&mut self, mut room: usize) -> (Vec<Event>, Vec<HookFailure>) {
-        let (mut events, mut failures) = (Vec::new(), Vec::new());
-        for hook in &mut self.hooks {
-            match hook.flush(room) {
-                Ok(more) => {
-                    room = room.saturating_sub(json_bytes(&more));
-                    events.extend(more);
-                }
-                Err(reason) => failures.push(HookFailure { plugin: hook.name().to_owned(), reason }),
-            }
-        }
-        (events, failures)
-    }
-
-    /// Why the chain is not what the user configured; `None` if it is.
-    #[must_use]
-    pub fn degraded(&self) -> Option<Reason> {
-        self.hooks.iter().find_map(Hook::degraded)
-    }
-
-    /// No hook at all: the outputs are not read.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.hooks.is_empty()
-    }
-
-    /// Lets the hooks say good-bye.
-    pub fn shutdown(self) {
-        self.hooks.into_iter().for_each(Hook::shutdown);
-    }
-}
-
-fn start(
-    engine: &Engine,
-    hooks: &[HookJob],
-    settings: &ChainSettings,
-    fits: fn(&Plugin) -> bool,
-    place: &str,
-) -> Result<Vec<Hook>, Reason> {
-    let start_one = |job: &HookJob| {
-        let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
-        if !fits(&plugin) {
-            let error = LoadError(format!("the plugin has no hook for {place} the inference"));
-            return Err(error.reason(&job.identity));
-        }
-        Hook::start(&plugin, &job.identity, &job.config, settings)
-    };
-    hooks.iter().map(start_one).collect()
-}
-
 /// Applies the policy: the frame is given up (`Some`), the chain goes on (`None`), or all ends.
 fn fail(
     policy: OnPluginFailure,
@@ -215,7 +173,7 @@ fn fail(
     reason: Reason,
     failures: &mut Vec<HookFailure>,
 ) -> Result<Option<Skipped>, Reason> {
-    let plugin = hook.name().to_owned();
+    let plugin = hook.name.clone();
     let skipped = Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
     match policy {
         // It refuses its configuration, for this model or this video: so it would on every frame.

@@ -125,20 +125,6 @@ impl Engine {
     }
 }
 
-impl Plugin {
-    /// It exports a hook before the inference.
-    #[must_use]
-    pub fn has_pre(&self) -> bool {
-        self.code.preprocess.is_some()
-    }
-
-    /// It exports a hook after the inference.
-    #[must_use]
-    pub fn has_post(&self) -> bool {
-        self.code.postprocess.is_some()
-    }
-}
-
 /// Everything that decides what compiled code looks like.
 fn profile() -> Config {
     let mut config = Config::new();

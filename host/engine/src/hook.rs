@@ -25,7 +25,7 @@ use crate::{
 pub struct Hook {
     plugin: Plugin,
     /// `name@version`.
-    name: String,
+    pub(crate) name: String,
     stream_id: String,
     config: String,
     limits: HookLimits,
@@ -36,7 +36,8 @@ pub struct Hook {
     state: State,
     breaker: Breaker,
     instance: Option<Instance>,
-    labels: Vec<String>,
+    /// Names of the classes, by class id, as the plugin gave them; empty if it has none.
+    pub(crate) labels: Vec<String>,
 }
 
 impl Hook {
@@ -69,18 +70,6 @@ impl Hook {
             Err(reason) if reason.code == ReasonCode::PluginIncompatible => Err(reason),
             _ => Ok(hook),
         }
-    }
-
-    /// `name@version`.
-    #[must_use]
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Names of the classes, by class id, as the plugin gave them; empty if it has none.
-    #[must_use]
-    pub fn labels(&self) -> &[String] {
-        &self.labels
     }
 
     /// # Errors

@@ -46,7 +46,8 @@ impl Log {
 /// The lines of one plugin in one scenario.
 #[derive(Clone)]
 pub(crate) struct Logger {
-    plugin: String,
+    /// `name@version`.
+    pub(crate) plugin: String,
     log: Log,
 }
 
@@ -97,12 +98,8 @@ pub(crate) struct Printed {
 }
 
 impl Printed {
-    pub(crate) fn stdout(logger: Logger) -> Self {
-        Self { logger, level: LogLevel::Info, target: "stdout", partial: Arc::default() }
-    }
-
-    pub(crate) fn stderr(logger: Logger) -> Self {
-        Self { logger, level: LogLevel::Warn, target: "stderr", partial: Arc::default() }
+    pub(crate) fn new(logger: Logger, level: LogLevel, target: &'static str) -> Self {
+        Self { logger, level, target, partial: Arc::default() }
     }
 }
 
@@ -196,7 +193,8 @@ mod tests {
     #[test]
     fn printed_bytes_become_lines() {
         let (lines, sink) = collected();
-        let mut out = Printed::stdout(Logger::new("p@1".into(), Log::new(sink, LogLimits::default())));
+        let mut out =
+            Printed::new(Logger::new("p@1".into(), Log::new(sink, LogLimits::default())), LogLevel::Info, "stdout");
         out.write(Bytes::from_static(b"one\ntw")).unwrap();
         out.write(Bytes::from_static(b"o\nthree")).unwrap();
         let messages: Vec<_> = lines.lock().iter().map(|l| l.message.clone()).collect();

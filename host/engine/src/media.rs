@@ -3,13 +3,9 @@
 //! The engine knows no codec and no image library. The worker implements [`FramePixels`] and lends
 //! its buffers for the duration of one call; nothing is copied unless the plugin asks for bytes.
 
-/// Eight bits a channel, rows without gaps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PixelFormat {
-    Rgb,
-    Bgr,
-    Gray,
-}
+use framehook_core::prediction::{Detection, Event, Position, Skipped};
+
+pub use crate::abi::v0_1::{Geometry, PixelFormat, Rect as Region, Size, TensorDesc};
 
 impl PixelFormat {
     /// Bytes of one pixel.
@@ -20,40 +16,6 @@ impl PixelFormat {
             Self::Gray => 1,
         }
     }
-}
-
-/// Pixels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Size {
-    pub width: u32,
-    pub height: u32,
-}
-
-/// Pixels, inside a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Region {
-    pub x: u32,
-    pub y: u32,
-    pub width: u32,
-    pub height: u32,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameMeta {
-    /// Number of the frame in its source, from 0.
-    pub sequence: u64,
-    pub pts_us: i64,
-    /// The size of the original frame.
-    pub size: Size,
-}
-
-/// From the original frame to the model's input, in pixels: `input = original * scale + pad`.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Geometry {
-    pub scale_x: f32,
-    pub scale_y: f32,
-    pub pad_x: f32,
-    pub pad_y: f32,
 }
 
 /// Row-major; `data.len()` is the product of `shape`.
@@ -89,16 +51,12 @@ pub trait FramePixels {
 /// A frame on its way to the inference.
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
-    pub meta: FrameMeta,
+    pub position: Position,
+    /// The size of the original frame.
+    pub size: Size,
     /// The size of the model's input.
     pub input_size: Size,
     pub pixels: &'a dyn FramePixels,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TensorDesc {
-    pub name: String,
-    pub shape: Vec<u32>,
 }
 
 /// One output of the model. Other element types are converted to `f32` before.
@@ -111,7 +69,9 @@ pub struct Output<'a> {
 /// What the model said about one frame.
 #[derive(Clone, Copy)]
 pub struct Inference<'a> {
-    pub meta: FrameMeta,
+    pub position: Position,
+    /// The size of the original frame.
+    pub size: Size,
     /// The size of the model's input.
     pub input_size: Size,
     pub geometry: Geometry,
@@ -120,20 +80,20 @@ pub struct Inference<'a> {
     pub pixels: Option<&'a dyn FramePixels>,
 }
 
-/// What a pre hook decided about a frame.
-#[derive(Clone, Debug, PartialEq)]
+/// What a pre hook, or all of a chain, decided about a frame.
+#[derive(Clone, Debug)]
 pub enum Decision {
     /// Go on: the next hook, then the native preprocessing.
     Pass,
-    /// No inference, and why.
-    Skip(String),
-    /// The plugin built the model's input.
+    /// No inference.
+    Skip(Skipped),
+    /// This is the model's input; it has the shape that the model takes.
     Infer(Tensor, Geometry),
 }
 
 /// What a post hook made of a frame.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outcome {
-    pub detections: Vec<framehook_core::prediction::Detection>,
-    pub events: Vec<framehook_core::prediction::Event>,
+    pub detections: Vec<Detection>,
+    pub events: Vec<Event>,
 }

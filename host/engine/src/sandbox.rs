@@ -12,6 +12,7 @@ use std::{
 };
 
 use framehook_core::{
+    job::LogLevel,
     reason::{Reason, ReasonCode},
     size::MAX_REASON,
     text::short_line,
@@ -73,9 +74,9 @@ impl Ctx {
         self.lent.as_ref().map(|lent| *unsafe { lent.0.cast::<View<'_>>().as_ref() })
     }
 
-    /// Bytes of tensors the guest may hold at once.
-    pub(crate) fn tensor_quota(&self) -> usize {
-        self.limits.memory_bytes
+    /// Whether the guest may hold a tensor of so many bytes more.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.tensor_bytes.saturating_add(bytes) <= self.limits.memory_bytes
     }
 }
 
@@ -182,8 +183,8 @@ pub(crate) struct Guarded {
 impl Guarded {
     pub(crate) fn new(engine: &wasmtime::Engine, memory_bytes: usize, logger: Logger, state: State) -> Self {
         let wasi = WasiCtx::builder()
-            .stdout(Printed::stdout(logger.clone()))
-            .stderr(Printed::stderr(logger.clone()))
+            .stdout(Printed::new(logger.clone(), LogLevel::Info, "stdout"))
+            .stderr(Printed::new(logger.clone(), LogLevel::Warn, "stderr"))
             .max_random_size(MAX_RANDOM)
             .build();
         let mut table = ResourceTable::new();

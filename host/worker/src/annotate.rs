@@ -11,7 +11,7 @@ use std::{
 
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
-    prediction::{Detection, Event, Prediction},
+    prediction::{Detection, Event, Position, Prediction},
 };
 use opencv::{
     core::{Mat, Point, Rect, Scalar, Size},
@@ -53,23 +53,23 @@ pub fn annotate(
 ) -> Result<u64, AnnotateError> {
     let mut predictions = read_predictions(predictions)?;
     let mut source = VideoFile::open(video, DEFAULT_PICTURE_SIDE)?;
-    let info = source.info();
+    let (fps, declared) = (source.info().fps, source.info().frames);
     let mut picture = Mat::default();
     let mut writer = None;
     let mut captions = Captions::default();
     let mut written = 0;
-    while let Some(stamp) = source.advance()? {
+    while let Some(Position { pts_us, frame }) = source.advance()? {
         source.picture(&mut picture)?;
         let writer = match &mut writer {
             Some(writer) => writer,
-            None => writer.insert(open_writer(out, info.fps, picture.size()?)?),
+            None => writer.insert(open_writer(out, fps, picture.size()?)?),
         };
-        let prediction = predictions.remove(&stamp.number);
+        let prediction = predictions.remove(&frame);
         captions.add(prediction.as_ref());
-        draw(&mut picture, prediction.as_ref(), &captions, stamp.number, stamp.pts_us)?;
+        draw(&mut picture, prediction.as_ref(), &captions, frame, pts_us)?;
         writer.write(&picture)?;
         written += 1;
-        progress(written, info.frames);
+        progress(written, declared);
     }
     Ok(written)
 }

@@ -28,12 +28,12 @@ use std::{
 
 use framehook_core::{
     job::{Job, Outcome},
-    prediction::{FrameTimings, HookFailure, Skipped},
+    prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
 };
 use framehook_engine::{
-    chain::{PostChain, PreChain},
-    media::{FrameMeta, Geometry, Size},
+    chain::Chain,
+    media::{Geometry, Size},
 };
 use opencv::core::Mat;
 use parking_lot::Mutex;
@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 use crate::{
     model::{Model, OutputTensor},
     report::Reporter,
-    source::{FrameSource, FrameStamp},
+    source::FrameSource,
     watch::Watch,
 };
 
@@ -52,8 +52,8 @@ const BETWEEN_STAGES: usize = 2;
 pub struct Parts {
     pub source: Box<dyn FrameSource>,
     pub model: Model,
-    pub pre: PreChain,
-    pub post: PostChain,
+    pub pre: Chain,
+    pub post: Chain,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -89,13 +89,22 @@ pub fn run(
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
     let (to_finish, from_model) = sync_channel(BETWEEN_STAGES);
-    let keeps_outputs = !parts.post.is_empty();
-    let decode = decode::Stage::new(shared.clone(), parts.source, parts.pre, keeps_outputs, stop.clone(), to_model);
-    let infer = infer::Stage::new(shared.clone(), parts.model, keeps_outputs, from_decode, to_finish);
+    let Parts { source, model, pre, post } = parts;
+    let keeps_outputs = !post.is_empty();
+    let decode = decode::Stage {
+        shared: shared.clone(),
+        source,
+        pre,
+        keeps_pictures: keeps_outputs,
+        stop: stop.clone(),
+        out: to_model,
+        preprocessor: None,
+    };
+    let infer = infer::Stage { shared: shared.clone(), model, keeps_outputs, frames: from_decode, out: to_finish };
     // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
     thread::spawn(move || decode.run());
     thread::spawn(move || infer.run());
-    finish::Stage::new(shared.clone(), parts.post, from_model).run();
+    finish::Stage { shared: shared.clone(), post, frames: from_model, last: None }.run();
     shared.verdict.take()
 }
 
@@ -140,13 +149,8 @@ struct Pools {
     outputs: Pool<Vec<OutputTensor>>,
 }
 
+#[derive(Default)]
 struct Pool<T>(Mutex<Vec<T>>);
-
-impl<T> Default for Pool<T> {
-    fn default() -> Self {
-        Self(Mutex::default())
-    }
-}
 
 impl<T: Default> Pool<T> {
     fn take(&self) -> T {
@@ -160,7 +164,7 @@ impl<T: Default> Pool<T> {
 
 /// A frame between two stages.
 struct InFlight {
-    stamp: FrameStamp,
+    position: Position,
     /// The size of the original frame.
     size: Size,
     /// Kept only for post hooks.
@@ -177,12 +181,6 @@ enum Work {
     /// The model's outputs; none if no hook would read them.
     Inferred(Vec<OutputTensor>),
     Skip(Skipped),
-}
-
-impl InFlight {
-    fn meta(&self) -> FrameMeta {
-        FrameMeta { sequence: self.stamp.number, pts_us: self.stamp.pts_us, size: self.size }
-    }
 }
 
 fn input_size(job: &Job) -> Size {

@@ -111,7 +111,8 @@ mod tests {
         let region = Region { x: 320, y: 0, width: 320, height: 192 };
         let (tensor, geometry) = Picture { mat: &mat, spec: &spec }.to_tensor(region).unwrap();
         assert_eq!(tensor.shape, [1, 3, 192, 320]);
-        assert_eq!(geometry, Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: -320.0, pad_y: 0.0 });
+        let Geometry { scale_x, scale_y, pad_x, pad_y } = geometry;
+        assert_eq!([scale_x, scale_y, pad_x, pad_y], [1.0, 1.0, -320.0, 0.0]);
         // Red first, and all of it.
         assert!((tensor.data[0] - 1.0).abs() < 1e-6 && tensor.data[2 * 192 * 320] == 0.0);
     }

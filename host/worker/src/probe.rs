@@ -39,10 +39,8 @@ fn check_inputs(manifest: &ModelManifest) -> Result<(), Finding> {
 /// Opens a video and decodes its first frame.
 #[must_use]
 pub fn video(file: &Path, max_picture_side: u32) -> Verdict<VideoManifest> {
-    match first_frame(file, max_picture_side) {
-        Ok(manifest) => Verdict::Ok(manifest),
-        Err(error) => Verdict::Findings(vec![Finding::new(error.code(), &error.to_string())]),
-    }
+    let refused = |error: SourceError| Verdict::Findings(vec![Finding::new(error.code(), &error.to_string())]);
+    first_frame(file, max_picture_side).map_or_else(refused, Verdict::Ok)
 }
 
 fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, SourceError> {
@@ -53,8 +51,7 @@ fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, Sour
     video.advance()?.ok_or(SourceError::NoFrame)?;
     let mut picture = Mat::default();
     video.picture(&mut picture).map_err(|_| SourceError::NoFrame)?;
-    let info = video.info();
     // The picture is turned as the container asks; the declared size may not be.
     let (width, height) = (picture.cols().cast_unsigned(), picture.rows().cast_unsigned());
-    Ok(VideoManifest { width, height, fps: info.fps, frames: info.frames })
+    Ok(VideoManifest { width, height, ..*video.info() })
 }

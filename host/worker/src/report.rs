@@ -11,10 +11,12 @@ use std::{
 use parking_lot::Mutex;
 
 use framehook_core::{
-    job::{PluginLog, Report, write_record},
+    job::{Report, write_record},
     prediction::Prediction,
     reason::Reason,
 };
+
+use framehook_engine::chain::Stage;
 
 use crate::process;
 
@@ -34,13 +36,6 @@ struct Inner {
     /// Health of the pre and of the post hooks, and what was reported.
     health: [Option<Reason>; 2],
     reported: Option<Reason>,
-}
-
-/// Which chain of hooks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Pre = 0,
-    Post = 1,
 }
 
 impl Reporter {
@@ -76,11 +71,6 @@ impl Reporter {
             inner.write(&Report::Hooks { degraded: now });
             inner.flush();
         }
-    }
-
-    /// Passes on a line that a plugin logged.
-    pub fn log(&self, line: PluginLog) {
-        self.send(&Report::Log(line));
     }
 }
 

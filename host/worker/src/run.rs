@@ -7,21 +7,22 @@ use std::{ffi::CStr, io, path::PathBuf, sync::Arc, thread};
 
 use framehook_confine::{Reach, give_up_capabilities, lower_memory, restrict_files};
 use framehook_core::{
+    artifact::VideoManifest,
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
 };
 use framehook_engine::{
     Engine, Log,
-    chain::{ChainSettings, PostChain, PreChain},
+    chain::{Chain, ChainSettings, Stage},
 };
 
 use crate::{
     model::{self, Model, ModelError},
     pipeline::{self, Parts, StopFlag},
     process,
-    report::{EXIT_ORPHANED, Reporter, Stage},
-    source::{SourceInfo, VideoFile},
+    report::{EXIT_ORPHANED, Reporter},
+    source::VideoFile,
     watch::Watch,
 };
 
@@ -136,21 +137,22 @@ fn load_model(job: &Job, watch: &Watch) -> Result<Model, ModelError> {
     Ok(model)
 }
 
-fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(PreChain, PostChain), Reason> {
+fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Reason> {
     let log = Arc::clone(reporter);
     let settings = ChainSettings {
         stream_id: job.scenario_id.to_string(),
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
-        log: Log::new(Arc::new(move |line| log.log(line)), job.limits.log),
+        log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     };
     let engine = Engine::loader().map_err(|error| {
         Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
     })?;
-    Ok((PreChain::start(&engine, &job.pre, &settings)?, PostChain::start(&engine, &job.post, &settings)?))
+    let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
+    Ok((start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?))
 }
 
-fn ready(info: SourceInfo) -> Ready {
-    Ready { width: info.width, height: info.height, declared_fps: info.fps, declared_frames: info.frames }
+fn ready(&VideoManifest { width, height, fps, frames }: &VideoManifest) -> Ready {
+    Ready { width, height, declared_fps: fps, declared_frames: frames }
 }

@@ -11,7 +11,11 @@ use std::{
     path::Path,
 };
 
-use framehook_core::reason::{Reason, ReasonCode};
+use framehook_core::{
+    artifact::VideoManifest,
+    prediction::Position,
+    reason::{Reason, ReasonCode},
+};
 use framehook_formats::isobmff::{self, Cut, Outline};
 use opencv::{
     core::{CV_8UC3, Mat},
@@ -23,13 +27,14 @@ use crate::{process, timestamps::TimestampGuard};
 
 /// Delivers the frames of one video, one after the other.
 pub trait FrameSource: Send {
-    fn info(&self) -> SourceInfo;
+    /// What the container declares.
+    fn info(&self) -> &VideoManifest;
 
     /// Goes on to the next frame; `None` at the end.
     ///
     /// # Errors
     /// When the source failed.
-    fn advance(&mut self) -> Result<Option<FrameStamp>, SourceError>;
+    fn advance(&mut self) -> Result<Option<Position>, SourceError>;
 
     /// Puts the picture of the frame that [`FrameSource::advance`] went to into `picture`, as
     /// 8-bit BGR. A frame whose picture nobody asks for costs only its decoding.
@@ -43,24 +48,6 @@ pub trait FrameSource: Send {
     /// # Errors
     /// When less came than was declared.
     fn check_end(&self) -> Result<(), SourceError>;
-}
-
-/// What the container declares.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct SourceInfo {
-    pub width: u32,
-    pub height: u32,
-    /// 0 if not declared.
-    pub fps: f64,
-    pub frames: Option<u64>,
-}
-
-/// Which frame it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameStamp {
-    pub pts_us: i64,
-    /// From 0.
-    pub number: u64,
 }
 
 /// Why a source gives no frames, or no more.
@@ -147,7 +134,7 @@ impl SourceError {
 /// A video file, decoded by FFmpeg through OpenCV.
 pub struct VideoFile {
     capture: VideoCapture,
-    info: SourceInfo,
+    info: VideoManifest,
     outline: Option<Outline>,
     /// The length of the longest track, in seconds.
     duration: Option<f64>,
@@ -194,7 +181,7 @@ impl VideoFile {
         // Where no count is declared, OpenCV multiplies duration and rate: this undoes it.
         let estimated = Some(count as f64 / fps).filter(|seconds| seconds.is_finite() && *seconds > 0.0);
         let duration = outline.as_ref().and_then(|outline| outline.duration).or(estimated);
-        let info = SourceInfo { width: w, height: h, fps, frames };
+        let info = VideoManifest { width: w, height: h, fps, frames };
         let guard = TimestampGuard::new(fps);
         Ok(Self { capture, info, outline, duration, guard, count: 0, last_pts_us: 0, size: None, max_side })
     }
@@ -221,19 +208,19 @@ impl VideoFile {
 }
 
 impl FrameSource for VideoFile {
-    fn info(&self) -> SourceInfo {
-        self.info
+    fn info(&self) -> &VideoManifest {
+        &self.info
     }
 
-    fn advance(&mut self) -> Result<Option<FrameStamp>, SourceError> {
+    fn advance(&mut self) -> Result<Option<Position>, SourceError> {
         if !self.capture.grab()? {
             return Ok(None);
         }
         let pts_us = self.guard.next(self.capture.get(videoio::CAP_PROP_POS_MSEC)?);
-        let number = self.count;
+        let frame = self.count;
         self.count += 1;
         self.last_pts_us = pts_us;
-        Ok(Some(FrameStamp { pts_us, number }))
+        Ok(Some(Position { pts_us, frame }))
     }
 
     fn picture(&mut self, picture: &mut Mat) -> Result<(), SourceError> {

@@ -1,7 +1,7 @@
 //! The released versions of the package `framehook:plugin`, one module each.
 //!
-//! Each converts to the engine's own types ([`crate::media`], `framehook_core`), so that the rest
-//! of the engine knows one shape only.
+//! The plain records of the newest one are the engine's own ([`crate::media`]). What `framehook_core` or
+//! another version has in another form is converted, so that the rest of the engine knows one form only.
 
 pub(crate) mod v0_1;
 

@@ -44,6 +44,10 @@ mod handles {
     /// The inference of the running call.
     pub struct InferenceHandle;
 }
+pub use bindings::framehook::plugin::{
+    media::{Geometry, PixelFormat, TensorDesc},
+    types::{Rect, Size},
+};
 use handles::{FrameHandle, InferenceHandle};
 
 /// Everything a plugin may import.

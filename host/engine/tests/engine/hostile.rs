@@ -6,22 +6,23 @@ use framehook_core::{
     spec::OnPluginFailure as Policy,
 };
 use framehook_engine::{
-    chain::{After, Next, PostChain, PreChain},
+    chain::{After, Chain, Stage},
     hook::Hook,
+    media::Decision,
 };
 use serde_json::json;
 
 use crate::support::{ENGINE, Flat, Lines, frame, infer, job, settings};
 
 /// One plugin that goes wrong on every `every`-th call.
-fn chain(mode: &str, every: u64, policy: Policy) -> (PostChain, Lines) {
+fn chain(mode: &str, every: u64, policy: Policy) -> (Chain, Lines) {
     let (settings, lines) = settings(policy);
     let job = job("misbehave", json!({"mode": mode, "every": every}));
-    (PostChain::start(&ENGINE, &[job], &settings).unwrap(), lines)
+    (Chain::start(&ENGINE, Stage::Post, &[job], &settings).unwrap(), lines)
 }
 
-fn call(chain: &mut PostChain, sequence: u64) -> Result<After, Reason> {
-    infer(sequence, &[(&[1, 2], &[0.0, 1.0])], |inference| chain.run(inference))
+fn call(chain: &mut Chain, sequence: u64) -> Result<After, Reason> {
+    infer(sequence, &[(&[1, 2], &[0.0, 1.0])], |inference| chain.postprocess(inference))
 }
 
 #[test]
@@ -87,8 +88,9 @@ fn the_policy_may_be_to_fail() {
 #[test]
 fn a_plugin_that_fails_at_its_start_gives_a_failing_hook_and_a_bad_configuration_none() {
     let (settings, _) = settings(Policy::SkipFrame);
-    let mut trapping = PostChain::start(
+    let mut trapping = Chain::start(
         &ENGINE,
+        Stage::Post,
         &[job("misbehave", json!({"mode": "loop", "at_start": true}))],
         &ChainLimits::short(&settings),
     )
@@ -99,7 +101,7 @@ fn a_plugin_that_fails_at_its_start_gives_a_failing_hook_and_a_bad_configuration
         (json!({"mode": "no-such"}), "/mode: unknown variant"),
         (json!({}), "missing field `mode`"),
     ] {
-        let Err(reason) = PostChain::start(&ENGINE, &[job("misbehave", config)], &settings) else {
+        let Err(reason) = Chain::start(&ENGINE, Stage::Post, &[job("misbehave", config)], &settings) else {
             panic!("started, although {words}")
         };
         assert_eq!(reason.code, C::PluginIncompatible);
@@ -120,7 +122,9 @@ impl ChainLimits {
 #[test]
 fn a_plugin_in_the_wrong_place_is_refused() {
     let (settings, _) = settings(Policy::SkipFrame);
-    let Err(reason) = PreChain::start(&ENGINE, &[job("yolo", json!({}))], &settings) else { panic!("started") };
+    let Err(reason) = Chain::start(&ENGINE, Stage::Pre, &[job("yolo", json!({}))], &settings) else {
+        panic!("started")
+    };
     assert_eq!(reason.code, C::PluginIncompatible);
     assert!(reason.message.contains("no hook for before the inference"), "{reason:?}");
 }
@@ -133,7 +137,7 @@ fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
         let (mut settings, _) = settings(policy);
         settings.limits.call_ms = 5000;
         let jobs = [job("misbehave", json!({"mode": "none"})), job("misbehave", json!({"mode": "large-prediction"}))];
-        let mut chain = PostChain::start(&ENGINE, &jobs, &settings).unwrap();
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap();
         let after = call(&mut chain, 0).unwrap();
         let [failure] = &after.failures[..] else { panic!("{after:?}") };
         assert_eq!(failure.reason.code, C::PluginError);
@@ -150,7 +154,7 @@ fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
         // One detection and its label have 80 bytes, two do not fit.
         settings.room = 100;
         let jobs = [job("misbehave", json!({"mode": "none"})), job("misbehave", json!({"mode": "none"}))];
-        let mut chain = PostChain::start(&ENGINE, &jobs, &settings).unwrap();
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap();
         assert_eq!(call(&mut chain, 0).unwrap().failures.len(), 1);
         assert_eq!(chain.flush(20).1.len(), 2, "and what they say at the end");
     }
@@ -188,15 +192,17 @@ fn pre_hooks_pass_skip_and_build_the_input() {
         ("trap", 1, "fail"),
     ] {
         let job = job("misbehave", json!({"mode": mode, "every": every}));
-        let mut chain = PreChain::start(&ENGINE, &[job], &settings).unwrap();
-        let before = chain.run(&frame(0, &pixels)).unwrap();
-        match (expect, before.next) {
-            ("pass", Next::Native) => {}
-            ("skip", Next::Skip(skipped)) => {
+        let mut chain = Chain::start(&ENGINE, Stage::Pre, &[job], &settings).unwrap();
+        let before = chain.preprocess(&frame(0, &pixels)).unwrap();
+        match (expect, before.decision) {
+            ("pass", Decision::Pass) => {}
+            ("skip", Decision::Skip(skipped)) => {
                 assert_eq!((skipped.by.as_str(), skipped.reason.as_str()), ("misbehave@0.1.0", "because"))
             }
-            ("infer", Next::Infer(tensor, _)) => assert_eq!((tensor.data[0], tensor.data.len()), (7.0, 3 * 320 * 192)),
-            ("fail", Next::Skip(skipped)) => {
+            ("infer", Decision::Infer(tensor, _)) => {
+                assert_eq!((tensor.data[0], tensor.data.len()), (7.0, 3 * 320 * 192))
+            }
+            ("fail", Decision::Skip(skipped)) => {
                 assert!(skipped.reason.starts_with("the plugin failed: "), "{mode}: {skipped:?}");
                 assert_eq!(before.failures.len(), 1);
             }

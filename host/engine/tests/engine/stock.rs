@@ -1,7 +1,10 @@
 //! The stock plugins, through the same chains a worker uses.
 
 use framehook_core::{reason::ReasonCode, spec::OnPluginFailure as Policy};
-use framehook_engine::chain::{After, Next, PostChain, PreChain};
+use framehook_engine::{
+    chain::{After, Chain, Stage},
+    media::Decision,
+};
 use serde_json::json;
 
 use crate::support::{ENGINE, Flat, frame, infer, job, settings};
@@ -27,17 +30,17 @@ fn transposed(columns: &[f32]) -> Vec<f32> {
     (0..columns.len()).map(|i| columns[(i % 7) * BOXES + i / 7]).collect()
 }
 
-fn yolo_and_counter() -> PostChain {
+fn yolo_and_counter() -> Chain {
     let (settings, _) = settings(Policy::FailScenario);
     let jobs = [
         job("yolo", json!({"labels": ["person", "car", "truck"]})),
         job("line-counter", json!({"line": [[0.5, 0.0], [0.5, 1.0]], "labels": ["car"]})),
     ];
-    PostChain::start(&ENGINE, &jobs, &settings).unwrap()
+    Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap()
 }
 
-fn run(chain: &mut PostChain, sequence: u64, shape: &[u32], data: &[f32]) -> After {
-    infer(sequence, &[(shape, data)], |inference| chain.run(inference)).unwrap()
+fn run(chain: &mut Chain, sequence: u64, shape: &[u32], data: &[f32]) -> After {
+    infer(sequence, &[(shape, data)], |inference| chain.postprocess(inference)).unwrap()
 }
 
 #[test]
@@ -75,8 +78,8 @@ fn the_counter_tracks_what_yolo_found_and_tells_of_the_crossing() {
 #[test]
 fn a_model_with_other_outputs_is_explained() {
     let (settings, _) = settings(Policy::SkipFrame);
-    let mut chain = PostChain::start(&ENGINE, &[job("yolo", json!({}))], &settings).unwrap();
-    let reason = infer(0, &[(&[1, 1000], &[0.0; 1000])], |inference| chain.run(inference)).unwrap_err();
+    let mut chain = Chain::start(&ENGINE, Stage::Post, &[job("yolo", json!({}))], &settings).unwrap();
+    let reason = infer(0, &[(&[1, 1000], &[0.0; 1000])], |inference| chain.postprocess(inference)).unwrap_err();
     assert_eq!(reason.code, ReasonCode::PluginIncompatible);
     let message = reason.message;
     assert!(message.contains("no output has the shape") && message.contains("`output0` [1, 1000]"), "{message}");
@@ -85,10 +88,11 @@ fn a_model_with_other_outputs_is_explained() {
 #[test]
 fn the_gate_skips_still_frames() {
     let (settings, _) = settings(Policy::FailScenario);
-    let mut chain = PreChain::start(&ENGINE, &[job("motion-gate", json!({"max_skip": 3}))], &settings).unwrap();
-    let mut passes = |sequence, level| match chain.run(&frame(sequence, &Flat(level))).unwrap().next {
-        Next::Native => true,
-        Next::Skip(skipped) => {
+    let mut chain =
+        Chain::start(&ENGINE, Stage::Pre, &[job("motion-gate", json!({"max_skip": 3}))], &settings).unwrap();
+    let mut passes = |sequence, level| match chain.preprocess(&frame(sequence, &Flat(level))).unwrap().decision {
+        Decision::Pass => true,
+        Decision::Skip(skipped) => {
             assert_eq!((skipped.by.as_str(), skipped.reason.as_str()), ("motion-gate@0.1.0", "nothing moves"));
             false
         }
@@ -101,7 +105,7 @@ fn the_gate_skips_still_frames() {
 #[test]
 fn centerface_reads_its_four_outputs() {
     let (settings, _) = settings(Policy::FailScenario);
-    let mut chain = PostChain::start(&ENGINE, &[job("centerface", json!({}))], &settings).unwrap();
+    let mut chain = Chain::start(&ENGINE, Stage::Post, &[job("centerface", json!({}))], &settings).unwrap();
     let (height, width) = (48usize, 80usize);
     let cells = height * width;
     let cell = 20 * width + 30;
@@ -113,7 +117,7 @@ fn centerface_reads_its_four_outputs() {
     let (offsets, landmarks) = (vec![0.0; 2 * cells], vec![0.5; 10 * cells]);
     let outputs: [(&[u32], &[f32]); 4] =
         [(&shape(1), &heat), (&shape(2), &sizes), (&shape(2), &offsets), (&shape(10), &landmarks)];
-    let after = infer(0, &outputs, |inference| chain.run(inference)).unwrap();
+    let after = infer(0, &outputs, |inference| chain.postprocess(inference)).unwrap();
     let [face] = &after.detections[..] else { panic!("{after:?}") };
     assert_eq!((face.score, face.label.as_deref(), face.keypoints.len()), (0.9, Some("face"), 5));
     // The centre is cell (30.5, 20.5) x 4 pixels of the input.

@@ -10,7 +10,7 @@ use framehook_core::{
     ids::Digest,
     job::{HookJob, HookLimits, PluginLog},
     log_budget::LogLimits,
-    prediction::PluginIdentity,
+    prediction::{PluginIdentity, Position},
     size::{MAX_PREDICTION, room_for_outputs},
     spec::OnPluginFailure,
 };
@@ -19,8 +19,8 @@ use framehook_engine::{
     chain::ChainSettings,
     compile::Compiler,
     media::{
-        Frame, FrameMeta, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size,
-        Tensor, TensorDesc,
+        Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
+        TensorDesc,
     },
 };
 use serde_json::Value;
@@ -99,19 +99,22 @@ impl FramePixels for Flat {
 pub(crate) const INPUT: Size = Size { width: 320, height: 192 };
 pub(crate) const GEOMETRY: Geometry = Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 };
 
-pub(crate) fn meta(sequence: u64) -> FrameMeta {
-    FrameMeta { sequence, pts_us: sequence as i64 * 40_000, size: Size { width: 640, height: 360 } }
+const SIZE: Size = Size { width: 640, height: 360 };
+
+fn position(frame: u64) -> Position {
+    Position { frame, pts_us: frame as i64 * 40_000 }
 }
 
-pub(crate) fn frame(sequence: u64, pixels: &Flat) -> Frame<'_> {
-    Frame { meta: meta(sequence), input_size: INPUT, pixels }
+pub(crate) fn frame(number: u64, pixels: &Flat) -> Frame<'_> {
+    Frame { position: position(number), size: SIZE, input_size: INPUT, pixels }
 }
 
 /// Calls `f` with an inference that has these outputs.
-pub(crate) fn infer<R>(sequence: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(&Inference<'_>) -> R) -> R {
+pub(crate) fn infer<R>(frame: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(&Inference<'_>) -> R) -> R {
     let describe =
         |(i, (shape, _)): (usize, &(&[u32], &[f32]))| TensorDesc { name: format!("output{i}"), shape: shape.to_vec() };
     let descs: Vec<_> = outputs.iter().enumerate().map(describe).collect();
     let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (_, data))| Output { desc, data }).collect();
-    f(&Inference { meta: meta(sequence), input_size: INPUT, geometry: GEOMETRY, outputs: &outputs, pixels: None })
+    let (position, input_size) = (position(frame), INPUT);
+    f(&Inference { position, size: SIZE, input_size, geometry: GEOMETRY, outputs: &outputs, pixels: None })
 }

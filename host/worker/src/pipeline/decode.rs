@@ -6,14 +6,14 @@ use std::{
 };
 
 use framehook_core::{
+    artifact::VideoManifest,
     job::{Outcome, Report},
-    prediction::{FrameTimings, HookFailure, Skipped},
+    prediction::{FrameTimings, Position},
     reason::{Reason, ReasonCode},
-    spec::OnPluginFailure,
 };
 use framehook_engine::{
-    chain::{Before, Next, PreChain},
-    media::{Frame, FrameMeta, Geometry, Size, Tensor},
+    chain::{Before, Chain, Stage as HookStage},
+    media::{Decision, Frame, Geometry, Size},
 };
 use opencv::{core::Mat, prelude::*};
 
@@ -21,8 +21,7 @@ use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
 use crate::{
     pixels::Picture,
     preprocess::Preprocessor,
-    report::Stage as HookStage,
-    source::{FrameSource, FrameStamp, SourceError, SourceInfo},
+    source::{FrameSource, SourceError},
 };
 
 /// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
@@ -36,34 +35,17 @@ const FRAME_PIXEL: usize = 6;
 const NO_GEOMETRY: Geometry = Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: 0.0, pad_y: 0.0 };
 
 pub(super) struct Stage {
-    shared: Shared,
-    source: Box<dyn FrameSource>,
-    pre: PreChain,
-    keeps_pictures: bool,
-    stop: StopFlag,
-    out: SyncSender<InFlight>,
-    preprocessor: Option<Preprocessor>,
-}
-
-/// The work on one frame, before it is known what becomes of it.
-struct Prepared {
-    geometry: Geometry,
-    work: Work,
-    failures: Vec<HookFailure>,
+    pub(super) shared: Shared,
+    pub(super) source: Box<dyn FrameSource>,
+    pub(super) pre: Chain,
+    pub(super) keeps_pictures: bool,
+    pub(super) stop: StopFlag,
+    pub(super) out: SyncSender<InFlight>,
+    /// That of the last frame.
+    pub(super) preprocessor: Option<Preprocessor>,
 }
 
 impl Stage {
-    pub(super) fn new(
-        shared: Shared,
-        source: Box<dyn FrameSource>,
-        pre: PreChain,
-        keeps_pictures: bool,
-        stop: StopFlag,
-        out: SyncSender<InFlight>,
-    ) -> Self {
-        Self { shared, source, pre, keeps_pictures, stop, out, preprocessor: None }
-    }
-
     pub(super) fn run(mut self) {
         match self.deliver() {
             Ok((outcome, reason)) => self.shared.verdict.give(outcome, reason),
@@ -76,14 +58,14 @@ impl Stage {
         let stopped = || (Outcome::Stopped, Reason::new(ReasonCode::StoppedByUser, "stopped"));
         let mut started = Instant::now();
         let mut next = self.first_frame().map_err(|error| self.reason(&error))?;
-        while let Some(stamp) = next {
+        while let Some(position) = next {
             if self.stop.is_raised() {
                 return Ok(stopped());
             }
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
-            let frame = self.prepare(stamp, picture, decode_us)?;
+            let frame = self.prepare(position, picture, decode_us)?;
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
                 return Ok(stopped());
@@ -102,8 +84,8 @@ impl Stage {
     /// not even one more frame fits.
     fn reason(&self, error: &SourceError) -> Reason {
         let reason = error.reason();
-        let SourceInfo { width, height, .. } = self.source.info();
-        let frame = FRAME_PIXEL.saturating_mul(width as usize).saturating_mul(height as usize);
+        let VideoManifest { width, height, .. } = self.source.info();
+        let frame = FRAME_PIXEL.saturating_mul(*width as usize).saturating_mul(*height as usize);
         if reason.code == ReasonCode::DecodeError && Vec::<u8>::new().try_reserve_exact(frame).is_err() {
             return Reason::new(ReasonCode::OutOfMemory, "there is no memory left for the next frame of the video");
         }
@@ -112,12 +94,12 @@ impl Stage {
 
     /// The first frame behind the resume position. Times are compared, because they are the identity of
     /// a row; the frames passed over go through the same guard, so they are what they were.
-    fn first_frame(&mut self) -> Result<Option<FrameStamp>, SourceError> {
+    fn first_frame(&mut self) -> Result<Option<Position>, SourceError> {
         let resume = self.shared.job.resume_after;
         let mut alive = Instant::now();
-        while let Some(stamp) = self.source.advance()? {
-            if resume.is_none_or(|stored| stamp.pts_us > stored.pts_us) {
-                return Ok(Some(stamp));
+        while let Some(position) = self.source.advance()? {
+            if resume.is_none_or(|stored| position.pts_us > stored.pts_us) {
+                return Ok(Some(position));
             }
             if self.stop.is_raised() {
                 return Ok(None);
@@ -130,45 +112,35 @@ impl Stage {
         Ok(None)
     }
 
-    fn prepare(&mut self, stamp: FrameStamp, picture: Mat, decode_us: u32) -> Result<InFlight, Reason> {
+    fn prepare(&mut self, position: Position, picture: Mat, decode_us: u32) -> Result<InFlight, Reason> {
         let started = Instant::now();
         let size = Size { width: picture.cols().cast_unsigned(), height: picture.rows().cast_unsigned() };
-        let prepared = self.make_input(stamp, size, &picture)?;
-        let is_needed = self.keeps_pictures && matches!(prepared.work, Work::Infer(_));
-        let picture = if is_needed {
+        let Before { decision, failures } = self.call_hooks(position, size, &picture)?;
+        let (work, geometry) = match decision {
+            Decision::Pass => {
+                let (input, geometry) = self.native_input(&picture).map_err(|error| error.reason())?;
+                (Work::Infer(input), geometry)
+            }
+            Decision::Infer(tensor, geometry) => (Work::Infer(tensor.data), geometry),
+            Decision::Skip(skipped) => (Work::Skip(skipped), NO_GEOMETRY),
+        };
+        let picture = if self.keeps_pictures && matches!(work, Work::Infer(_)) {
             Some(picture)
         } else {
             self.shared.pools.pictures.give_back(picture);
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        let Prepared { geometry, work, failures } = prepared;
-        Ok(InFlight { stamp, size, picture, geometry, work, failures, timings })
+        Ok(InFlight { position, size, picture, geometry, work, failures, timings })
     }
 
-    fn make_input(&mut self, stamp: FrameStamp, size: Size, picture: &Mat) -> Result<Prepared, Reason> {
-        let Before { next, failures } = self.call_hooks(stamp, size, picture)?;
-        match next {
-            Next::Native => {
-                let (input, geometry) = self.native_input(picture).map_err(|error| error.reason())?;
-                Ok(Prepared { geometry, work: Work::Infer(input), failures })
-            }
-            Next::Infer(tensor, geometry) => self.own_input(tensor, geometry, failures),
-            Next::Skip(skipped) => Ok(Prepared { geometry: NO_GEOMETRY, work: Work::Skip(skipped), failures }),
-        }
-    }
-
-    fn call_hooks(&mut self, stamp: FrameStamp, size: Size, picture: &Mat) -> Result<Before, Reason> {
+    fn call_hooks(&mut self, position: Position, size: Size, picture: &Mat) -> Result<Before, Reason> {
         if self.pre.is_empty() {
-            return Ok(Before { next: Next::Native, failures: Vec::new() });
+            return Ok(Before { decision: Decision::Pass, failures: Vec::new() });
         }
         let job = &self.shared.job;
-        let frame = Frame {
-            meta: FrameMeta { sequence: stamp.number, pts_us: stamp.pts_us, size },
-            input_size: input_size(job),
-            pixels: &Picture { mat: picture, spec: &job.input },
-        };
-        let before = self.pre.run(&frame)?;
+        let pixels = &Picture { mat: picture, spec: &job.input };
+        let before = self.pre.preprocess(&Frame { position, size, input_size: input_size(job), pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
         Ok(before)
     }
@@ -182,32 +154,5 @@ impl Stage {
         let mut input = self.shared.pools.inputs.take();
         preprocessor.fill(picture, &mut input)?;
         Ok((input, preprocessor.geometry()))
-    }
-
-    /// An input that a pre hook built, if it has the shape that the model takes.
-    fn own_input(
-        &self,
-        tensor: Tensor,
-        geometry: Geometry,
-        mut failures: Vec<HookFailure>,
-    ) -> Result<Prepared, Reason> {
-        let spec = &self.shared.job.input;
-        let expected = [1, 3, spec.height, spec.width];
-        if tensor.shape == expected && tensor.data.len() == 3 * spec.width as usize * spec.height as usize {
-            return Ok(Prepared { geometry, work: Work::Infer(tensor.data), failures });
-        }
-        let message = format!(
-            "a pre hook built an input of shape {:?}, but the model takes {expected:?}: use the frame's input size",
-            tensor.shape
-        );
-        let reason = Reason::new(ReasonCode::PluginError, message);
-        if self.shared.job.on_plugin_failure == OnPluginFailure::FailScenario {
-            return Err(reason);
-        }
-        let names = self.shared.job.pre.iter().map(|hook| format!("{}@{}", hook.identity.name, hook.identity.version));
-        let plugin = names.collect::<Vec<_>>().join(", ");
-        let skipped = Skipped { by: plugin.clone(), reason: reason.message.clone() };
-        failures.push(HookFailure { plugin, reason });
-        Ok(Prepared { geometry: NO_GEOMETRY, work: Work::Skip(skipped), failures })
     }
 }

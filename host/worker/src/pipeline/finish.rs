@@ -1,36 +1,30 @@
 //! The last stage: calls the post hooks and reports what they made of a frame.
 
-use std::{
-    sync::mpsc::{Receiver, TryRecvError},
-    time::Instant,
-};
+use std::{sync::mpsc::Receiver, time::Instant};
 
 use framehook_core::{
-    prediction::Prediction,
+    prediction::{Position, Prediction},
     reason::Reason,
     size::{json_bytes, room_for_outputs},
 };
 use framehook_engine::{
-    chain::{After, PostChain},
+    chain::{After, Chain, Stage as HookStage},
     media::{FramePixels, Inference, Output},
 };
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros};
-use crate::{model::OutputTensor, pixels::Picture, report::Stage as HookStage};
+use crate::{model::OutputTensor, pixels::Picture};
 
 pub(super) struct Stage {
-    shared: Shared,
-    post: PostChain,
-    frames: Receiver<InFlight>,
-    last: Option<Prediction>,
+    pub(super) shared: Shared,
+    pub(super) post: Chain,
+    pub(super) frames: Receiver<InFlight>,
+    /// The newest prediction, if hooks may have something to add to the last one.
+    pub(super) last: Option<Prediction>,
 }
 
 impl Stage {
-    pub(super) fn new(shared: Shared, post: PostChain, frames: Receiver<InFlight>) -> Self {
-        Self { shared, post, frames, last: None }
-    }
-
     /// Until the stages before have ended and all their frames are reported.
     pub(super) fn run(mut self) {
         match self.finish_all() {
@@ -44,20 +38,9 @@ impl Stage {
         let mut waiting = self.frames.recv().ok();
         while let Some(frame) = waiting.take() {
             let prediction = self.finish(frame)?;
-            waiting = match self.frames.try_recv() {
-                Ok(next) => {
-                    self.report(prediction, true);
-                    Some(next)
-                }
-                Err(TryRecvError::Empty) => {
-                    self.report(prediction, false);
-                    self.frames.recv().ok()
-                }
-                Err(TryRecvError::Disconnected) => {
-                    self.report(prediction, false);
-                    None
-                }
-            };
+            let next = self.frames.try_recv().ok();
+            self.report(prediction, next.is_some());
+            waiting = next.or_else(|| self.frames.recv().ok());
         }
         Ok(())
     }
@@ -85,12 +68,13 @@ impl Stage {
             self.shared.pools.pictures.give_back(picture);
         }
         let job = &self.shared.job;
-        let since_start = SignedDuration::from_micros(frame.stamp.pts_us);
+        let Position { pts_us, frame: number } = frame.position;
+        let since_start = SignedDuration::from_micros(pts_us);
         Ok(Prediction {
             scenario_id: job.scenario_id,
             generation: job.generation,
-            pts_us: frame.stamp.pts_us,
-            frame: frame.stamp.number,
+            pts_us,
+            frame: number,
             // Out of range only for a video of thousands of years.
             captured_at: job.created_at.checked_add(since_start).unwrap_or(job.created_at),
             detections: after.detections,
@@ -111,13 +95,14 @@ impl Stage {
         let views: Vec<_> = outputs.iter().map(|OutputTensor { desc, data }| Output { desc, data }).collect();
         let picture = frame.picture.as_ref().map(|mat| Picture { mat, spec: &job.input });
         let inference = Inference {
-            meta: frame.meta(),
+            position: frame.position,
+            size: frame.size,
             input_size: input_size(job),
             geometry: frame.geometry,
             outputs: &views,
             pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
         };
-        let after = self.post.run(&inference)?;
+        let after = self.post.postprocess(&inference)?;
         self.shared.reporter.health(HookStage::Post, self.post.degraded());
         Ok(after)
     }

@@ -11,29 +11,19 @@ use super::{InFlight, Shared, Work, micros};
 use crate::model::{Model, ModelError};
 
 pub(super) struct Stage {
-    shared: Shared,
-    model: Model,
+    pub(super) shared: Shared,
+    pub(super) model: Model,
     /// Whether anybody reads the outputs.
-    keeps_outputs: bool,
-    frames: Receiver<InFlight>,
-    out: SyncSender<InFlight>,
+    pub(super) keeps_outputs: bool,
+    pub(super) frames: Receiver<InFlight>,
+    pub(super) out: SyncSender<InFlight>,
 }
 
 impl Stage {
-    pub(super) fn new(
-        shared: Shared,
-        model: Model,
-        keeps_outputs: bool,
-        frames: Receiver<InFlight>,
-        out: SyncSender<InFlight>,
-    ) -> Self {
-        Self { shared, model, keeps_outputs, frames, out }
-    }
-
     pub(super) fn run(mut self) {
         while let Ok(mut frame) = self.frames.recv() {
             if let Err(error) = self.infer(&mut frame) {
-                let message = format!("frame {}: {error}", frame.stamp.number);
+                let message = format!("frame {}: {error}", frame.position.frame);
                 self.shared.verdict.fail(Reason::new(error.reason_code(), message));
                 return;
             }

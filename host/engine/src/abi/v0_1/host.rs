@@ -3,7 +3,7 @@
 //! An `Err(access-error)` is an answer; an outer error ends the guest. Nothing here trusts a number
 //! that the guest gave.
 
-use framehook_core::job::LogLevel;
+use framehook_core::{job::LogLevel, prediction::Position};
 use wasmtime::component::{HasData, Resource};
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
     bindings::framehook::plugin::{clock, log, media, state, types},
 };
 use crate::{
-    media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Region, Size, Tensor},
+    media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Size, Tensor},
     sandbox::{Ctx, View},
     scan,
 };
@@ -57,11 +57,6 @@ impl Ctx {
         Ok(outputs.get(index as usize).map(|o| o.data).ok_or(media::AccessError::OutOfBounds))
     }
 
-    /// Whether the guest may hold a tensor of so many bytes more.
-    fn has_room(&self, bytes: usize) -> bool {
-        self.tensor_bytes.saturating_add(bytes) <= self.tensor_quota()
-    }
-
     fn keep_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Access<Resource<Tensor>>> {
         let bytes = size_of_val(tensor.data.as_slice());
         if !self.has_room(bytes) {
@@ -82,16 +77,10 @@ fn read_pixels(
     pixels: &dyn FramePixels,
     frame: Size,
     region: types::Rect,
-    target: types::Size,
-    format: media::PixelFormat,
+    target: Size,
+    format: PixelFormat,
 ) -> Access<Vec<u8>> {
-    let region = inside(frame, region)?;
-    let format = match format {
-        media::PixelFormat::Rgb => PixelFormat::Rgb,
-        media::PixelFormat::Bgr => PixelFormat::Bgr,
-        media::PixelFormat::Gray => PixelFormat::Gray,
-    };
-    let target = Size { width: target.width, height: target.height };
+    check_region(frame, region)?;
     check_target(target, format)?;
     pixels.read(region, target, format).map_err(|e| ctx.unavailable(&e))
 }
@@ -108,24 +97,14 @@ fn check_target(target: Size, format: PixelFormat) -> Access<()> {
     Ok(())
 }
 
-fn inside(frame: Size, r: types::Rect) -> Access<Region> {
+fn check_region(frame: Size, r: types::Rect) -> Access<()> {
     let fits = |at: u32, len: u32, max: u32| len > 0 && at.checked_add(len).is_some_and(|end| end <= max);
-    if !fits(r.x, r.width, frame.width) || !fits(r.y, r.height, frame.height) {
-        return Err(media::AccessError::OutOfBounds);
-    }
-    Ok(Region { x: r.x, y: r.y, width: r.width, height: r.height })
+    let inside = fits(r.x, r.width, frame.width) && fits(r.y, r.height, frame.height);
+    inside.then_some(()).ok_or(media::AccessError::OutOfBounds)
 }
 
-fn meta(m: own::FrameMeta) -> types::FrameMeta {
-    types::FrameMeta { sequence: m.sequence, pts_us: m.pts_us, size: size(m.size) }
-}
-
-fn size(s: Size) -> types::Size {
-    types::Size { width: s.width, height: s.height }
-}
-
-fn geometry(g: own::Geometry) -> media::Geometry {
-    media::Geometry { scale_x: g.scale_x, scale_y: g.scale_y, pad_x: g.pad_x, pad_y: g.pad_y }
+fn meta(Position { pts_us, frame }: Position, size: Size) -> types::FrameMeta {
+    types::FrameMeta { sequence: frame, pts_us, size }
 }
 
 impl types::Host for Ctx {}
@@ -153,22 +132,23 @@ impl media::HostTensor for Ctx {
 
 impl media::HostFrame for Ctx {
     fn meta(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::FrameMeta> {
-        Ok(meta(self.frame()?.meta))
+        let own::Frame { position, size, .. } = self.frame()?;
+        Ok(meta(position, size))
     }
 
-    fn input_size(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::Size> {
-        Ok(size(self.frame()?.input_size))
+    fn input_size(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<Size> {
+        Ok(self.frame()?.input_size)
     }
 
     fn read(
         &mut self,
         _: Resource<FrameHandle>,
         region: types::Rect,
-        target: types::Size,
-        format: media::PixelFormat,
+        target: Size,
+        format: PixelFormat,
     ) -> wasmtime::Result<Access<Vec<u8>>> {
         let frame = self.frame()?;
-        Ok(read_pixels(self, frame.pixels, frame.meta.size, region, target, format))
+        Ok(read_pixels(self, frame.pixels, frame.size, region, target, format))
     }
 
     fn to_tensor(
@@ -182,13 +162,12 @@ impl media::HostFrame for Ctx {
         if !self.has_room(bytes) {
             return Ok(Err(media::AccessError::TooLarge));
         }
-        let made = inside(frame.meta.size, region)
-            .and_then(|region| frame.pixels.to_tensor(region).map_err(|e| self.unavailable(&e)));
-        let (tensor, mapping) = match made {
-            Ok(made) => made,
-            Err(error) => return Ok(Err(error)),
-        };
-        Ok(self.keep_tensor(tensor)?.map(|tensor| (tensor, geometry(mapping))))
+        let made = check_region(frame.size, region)
+            .and_then(|()| frame.pixels.to_tensor(region).map_err(|e| self.unavailable(&e)));
+        match made {
+            Ok((tensor, geometry)) => Ok(self.keep_tensor(tensor)?.map(|tensor| (tensor, geometry))),
+            Err(error) => Ok(Err(error)),
+        }
     }
 
     fn drop(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<()> {
@@ -198,21 +177,20 @@ impl media::HostFrame for Ctx {
 
 impl media::HostInference for Ctx {
     fn meta(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::FrameMeta> {
-        Ok(meta(self.inference()?.0.meta))
+        let (Inference { position, size, .. }, _) = self.inference()?;
+        Ok(meta(position, size))
     }
 
     fn geometry(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<media::Geometry> {
-        Ok(geometry(self.inference()?.0.geometry))
+        Ok(self.inference()?.0.geometry)
     }
 
-    fn input_size(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::Size> {
-        Ok(size(self.inference()?.0.input_size))
+    fn input_size(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Size> {
+        Ok(self.inference()?.0.input_size)
     }
 
     fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
-        let describe =
-            |o: &own::Output<'_>| media::TensorDesc { name: o.desc.name.clone(), shape: o.desc.shape.clone() };
-        Ok(self.inference()?.0.outputs.iter().map(describe).collect())
+        Ok(self.inference()?.0.outputs.iter().map(|output| output.desc.clone()).collect())
     }
 
     fn labels(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<String>> {
@@ -275,12 +253,12 @@ impl media::HostInference for Ctx {
         &mut self,
         _: Resource<InferenceHandle>,
         region: types::Rect,
-        target: types::Size,
-        format: media::PixelFormat,
+        target: Size,
+        format: PixelFormat,
     ) -> wasmtime::Result<Access<Vec<u8>>> {
         let (inference, _) = self.inference()?;
         let Some(pixels) = inference.pixels else { return Ok(Err(media::AccessError::Unavailable)) };
-        Ok(read_pixels(self, pixels, inference.meta.size, region, target, format))
+        Ok(read_pixels(self, pixels, inference.size, region, target, format))
     }
 
     fn drop(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<()> {

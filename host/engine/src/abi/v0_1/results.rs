@@ -3,7 +3,7 @@
 use framehook_core::{
     artifact::PluginManifest,
     input::{Anchor, Channels, InputOptions, Resize},
-    prediction::{Detection, Event, Severity},
+    prediction::{Detection, Event, Severity, Skipped},
     probe::{ConfigProblem, MAX_FINDINGS},
     reason::ReasonCode,
 };
@@ -11,7 +11,7 @@ use framehook_core::{
 use super::bindings::framehook::plugin::{media, types};
 use crate::{
     abi,
-    media::{Decision, Geometry, Outcome, Size},
+    media::{Decision, Outcome, Size},
     sandbox::{Ctx, Failure},
 };
 
@@ -95,7 +95,9 @@ pub(super) fn labels(ready: types::Ready) -> Result<Vec<String>, Failure> {
 pub(super) fn decision(d: media::Decision, ctx: &mut Ctx, input: Size) -> Result<Decision, Failure> {
     match d {
         media::Decision::Pass => Ok(Decision::Pass),
-        media::Decision::Skip(reason) => Ok(Decision::Skip(sentence(reason))),
+        media::Decision::Skip(reason) => {
+            Ok(Decision::Skip(Skipped { by: ctx.logger.plugin.clone(), reason: sentence(reason) }))
+        }
         media::Decision::Infer(prepared) => {
             let tensor = ctx.table.delete(prepared.tensor).map_err(|e| Failure::unusable_result(e.to_string()))?;
             ctx.tensor_bytes -= size_of_val(tensor.data.as_slice());
@@ -110,7 +112,7 @@ pub(super) fn decision(d: media::Decision, ctx: &mut Ctx, input: Size) -> Result
             if ![g.scale_x, g.scale_y].iter().all(|s| s.is_normal()) || !g.pad_x.is_finite() || !g.pad_y.is_finite() {
                 return Err(Failure::unusable_result("prepared a geometry that maps nothing"));
             }
-            Ok(Decision::Infer(tensor, geometry_from(g)))
+            Ok(Decision::Infer(tensor, g))
         }
     }
 }
@@ -183,10 +185,6 @@ fn from_guest(d: types::Detection) -> Detection {
         track_id: d.track_id,
         keypoints: d.keypoints.into_iter().map(|p| [p.x, p.y]).collect(),
     }
-}
-
-fn geometry_from(g: media::Geometry) -> Geometry {
-    Geometry { scale_x: g.scale_x, scale_y: g.scale_y, pad_x: g.pad_x, pad_y: g.pad_y }
 }
 
 /// A guest's text, short enough for a row and a log.
