@@ -17,6 +17,7 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
+use framehook_engine::command;
 use settings::{Settings, layers};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -141,19 +142,14 @@ fn start() -> anyhow::Result<()> {
 }
 
 fn plugin_host(command: PluginHost) -> anyhow::Result<()> {
-    use framehook_engine::command::{Command, run};
-    let command = match command {
-        PluginHost::Inspect { file } => Command::Inspect { wasm: file },
-        PluginHost::Compile { file } => Command::Compile { wasm: file },
-        PluginHost::ValidateConfig { file } => Command::ValidateConfig { wasm: file },
-        PluginHost::Confinement => {
-            println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?);
-            return Ok(());
-        }
-    };
-    let (Command::Inspect { wasm } | Command::Compile { wasm } | Command::ValidateConfig { wasm }) = &command;
-    framehook_confine::enter(&Reach::reading([wasm]))?;
-    Ok(run(&command)?)
+    let confined = |file: PathBuf| framehook_confine::enter(&Reach::reading([&file])).map(|()| file);
+    match command {
+        PluginHost::Inspect { file } => command::inspect(&confined(file)?)?,
+        PluginHost::Compile { file } => command::compile(&confined(file)?)?,
+        PluginHost::ValidateConfig { file } => command::validate_config(&confined(file)?)?,
+        PluginHost::Confinement => println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?),
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -18,17 +18,6 @@ use crate::compile::Compiler;
 /// A configuration is written by a person.
 const MAX_CONFIG: u64 = 1 << 20;
 
-/// What the child is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
-    /// `inspect FILE`: prints a [`framehook_core::probe::Verdict`].
-    Inspect { wasm: PathBuf },
-    /// `compile FILE`: prints the machine code.
-    Compile { wasm: PathBuf },
-    /// `validate-config FILE`, the configuration on stdin: prints a [`ConfigVerdict`].
-    ValidateConfig { wasm: PathBuf },
-}
-
 /// Why the child could not do what it was asked for.
 #[derive(Debug, thiserror::Error)]
 pub enum CommandError {
@@ -40,33 +29,39 @@ pub enum CommandError {
     Plugin(#[from] crate::LoadError),
 }
 
-/// Runs a command, in a process of its own.
+/// Prints a [`framehook_core::probe::Verdict`] on the plugin in this file.
 ///
 /// # Errors
-/// When a file cannot be read or written, or a plugin that was inspected before does not compile.
-pub fn run(command: &Command) -> Result<(), CommandError> {
-    match command {
-        Command::Inspect { wasm } => {
-            let wasm = read(wasm)?;
-            print(&Compiler::new()?.inspect(&wasm))
-        }
-        Command::Compile { wasm } => {
-            let code = Compiler::new()?.compile(&read(wasm)?)?;
-            let mut out = io::stdout().lock();
-            out.write_all(&code)?;
-            Ok(out.flush()?)
-        }
-        Command::ValidateConfig { wasm } => {
-            let wasm = read(wasm)?;
-            let mut config = String::new();
-            io::stdin().take(MAX_CONFIG).read_to_string(&mut config)?;
-            let verdict = Compiler::new()?.validate_config(&wasm, &config);
-            // A plugin that cannot say what is wrong is what is wrong.
-            let failed = verdict.is_err();
-            let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
-            print(&ConfigVerdict { problems, failed }.bounded())
-        }
-    }
+/// When the file cannot be read or the verdict not be written.
+pub fn inspect(wasm: &Path) -> Result<(), CommandError> {
+    let wasm = read(wasm)?;
+    print(&Compiler::new()?.inspect(&wasm))
+}
+
+/// Prints the machine code of the plugin in this file.
+///
+/// # Errors
+/// As [`inspect`], or when a plugin that was inspected before does not compile.
+pub fn compile(wasm: &Path) -> Result<(), CommandError> {
+    let code = Compiler::new()?.compile(&read(wasm)?)?;
+    let mut out = io::stdout().lock();
+    out.write_all(&code)?;
+    Ok(out.flush()?)
+}
+
+/// Prints a [`ConfigVerdict`] of the plugin in this file on the configuration on stdin.
+///
+/// # Errors
+/// As [`inspect`], or when the configuration cannot be read.
+pub fn validate_config(wasm: &Path) -> Result<(), CommandError> {
+    let wasm = read(wasm)?;
+    let mut config = String::new();
+    io::stdin().take(MAX_CONFIG).read_to_string(&mut config)?;
+    let verdict = Compiler::new()?.validate_config(&wasm, &config);
+    // A plugin that cannot say what is wrong is what is wrong.
+    let failed = verdict.is_err();
+    let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
+    print(&ConfigVerdict { problems, failed }.bounded())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CommandError> {

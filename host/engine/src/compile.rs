@@ -2,19 +2,11 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use framehook_core::{
-    artifact::PluginManifest,
-    probe::{ConfigProblem, Verdict},
-};
+use crate::{Engine, LoadError};
 
-use crate::{
-    engine::{Engine, LoadError},
-    inspect,
-};
-
-/// Compiles components and, to judge them, runs them. Their code is a stranger's: use it in a
+/// Compiles components and, to judge them (`inspect`), runs them. Their code is a stranger's: use it in a
 /// process of its own, as [`crate::command`] does.
-pub struct Compiler(Engine);
+pub struct Compiler(pub(crate) Engine);
 
 impl Compiler {
     /// # Errors
@@ -23,27 +15,12 @@ impl Compiler {
         Engine::compiler().map(Self)
     }
 
-    /// Judges a file that somebody uploaded as a plugin.
-    #[must_use]
-    pub fn inspect(&self, wasm: &[u8]) -> Verdict<PluginManifest> {
-        inspect::inspect(&self.0, wasm)
-    }
-
     /// Machine code for this processor and this engine, to be written where [`Engine::load`] finds it.
     ///
     /// # Errors
     /// When `wasm` is not a component that this engine can compile.
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
         self.0.raw().precompile_component(wasm).map_err(|e| LoadError(format!("the plugin does not compile: {e:#}")))
-    }
-
-    /// What is wrong with a configuration, by the plugin's schema and by the plugin itself; empty if it is
-    /// good.
-    ///
-    /// # Errors
-    /// When the plugin does not load or fails while it checks, or its schema cannot be used.
-    pub fn validate_config(&self, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
-        inspect::validate_config(&self.0, wasm, config).map_err(LoadError)
     }
 }
 

@@ -17,122 +17,74 @@ use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
 use wasmtime::component::Component;
 
 use crate::{
-    Engine, Plugin,
+    Engine, LoadError, Plugin,
     abi::{NEWEST, PACKAGE, v0_1::Instance},
+    compile::Compiler,
     log::{Log, Logger},
     sandbox::{Failure, State},
     schema,
 };
 
-/// Stable, for programs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FindingCode {
-    /// Not WebAssembly at all.
-    NotWasm,
-    /// WebAssembly as text.
-    WasmText,
-    /// A core module instead of a component.
-    CoreModule,
-    /// Machine code.
-    Precompiled,
-    /// A component that is damaged, or uses a proposal that is not allowed.
-    InvalidComponent,
-    /// It wants something that plugins do not get.
-    UnknownImport,
-    /// It was built against a version of the interface that this host does not run.
-    UnknownAbi,
-    /// It is no plugin: it lacks exports, or they have other types.
-    WrongWorld,
-    CompileFailed,
-    /// It does not start, or does not describe itself.
-    DescribeFailed,
-    BadName,
-    BadVersion,
-    BadConfigSchema,
+type Checked<T> = Result<T, Vec<Finding>>;
+
+fn refused<T>(code: &'static str, message: impl AsRef<str>) -> Checked<T> {
+    Err(vec![Finding::new(code, message.as_ref())])
 }
 
-impl FindingCode {
+impl Compiler {
+    /// Judges a file that somebody uploaded as a plugin.
     #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::NotWasm => "not_wasm",
-            Self::WasmText => "wasm_text",
-            Self::CoreModule => "core_module",
-            Self::Precompiled => "precompiled",
-            Self::InvalidComponent => "invalid_component",
-            Self::UnknownImport => "unknown_import",
-            Self::UnknownAbi => "unknown_abi",
-            Self::WrongWorld => "wrong_world",
-            Self::CompileFailed => "compile_failed",
-            Self::DescribeFailed => "describe_failed",
-            Self::BadName => "bad_name",
-            Self::BadVersion => "bad_version",
-            Self::BadConfigSchema => "bad_config_schema",
-        }
+    pub fn inspect(&self, wasm: &[u8]) -> Verdict<PluginManifest> {
+        let manifest = check_kind(wasm)
+            .and_then(|()| check_structure(wasm))
+            .and_then(|()| check_world(wasm))
+            .and_then(|()| load(&self.0, wasm))
+            .and_then(|plugin| check_description(&plugin));
+        manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
+    }
+
+    /// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
+    /// itself; empty if it is good. `wasm` was inspected before, perhaps by an older release.
+    ///
+    /// # Errors
+    /// When the plugin does not load or fails while it checks, or its schema cannot be used.
+    pub fn validate_config(&self, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
+        let say =
+            |findings: Vec<Finding>| LoadError(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "));
+        check_kind(wasm).map_err(say)?;
+        let plugin = load(&self.0, wasm).map_err(say)?;
+        let said = LastLine::default();
+        let silent =
+            |f: Failure| LoadError(format!("the plugin could not check its configuration: {}", said.explain(&f)));
+        let mut instance = start(&plugin, &said).map_err(silent)?;
+        let manifest = instance.describe().map_err(silent)?;
+        let problems = schema::problems(manifest.config_schema, config).map_err(LoadError)?;
+        if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
     }
 }
 
-type Checked<T> = Result<T, Vec<Finding>>;
-
-fn finding(code: FindingCode, message: impl AsRef<str>) -> Vec<Finding> {
-    vec![Finding::new(code.as_str(), message.as_ref())]
-}
-
-/// Everything there is to check about a plugin.
-pub(crate) fn inspect(engine: &Engine, wasm: &[u8]) -> Verdict<PluginManifest> {
-    let manifest = check_kind(wasm)
-        .and_then(|()| check_structure(wasm))
-        .and_then(|()| check_world(wasm))
-        .and_then(|()| load(engine, wasm))
-        .and_then(|plugin| check_description(&plugin));
-    manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
-}
-
-/// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
-/// itself; empty if it is good. `wasm` was inspected before, perhaps by an older release.
-pub(crate) fn validate_config(engine: &Engine, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, String> {
-    let say = |findings: Vec<Finding>| findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; ");
-    check_kind(wasm).map_err(say)?;
-    let plugin = load(engine, wasm).map_err(say)?;
-    let said = LastLine::default();
-    let silent = |f: Failure| format!("the plugin could not check its configuration: {}", said.explain(&f));
-    let mut instance = start(&plugin, &said).map_err(silent)?;
-    let manifest = instance.describe().map_err(silent)?;
-    let problems = schema::problems(manifest.config_schema, config)?;
-    if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
-}
-
 fn check_kind(wasm: &[u8]) -> Checked<()> {
-    use FindingCode as C;
     /// How to make the right thing.
     const BUILD: &str = "build it with `cargo build --release --target wasm32-wasip2`";
     if wasmtime::Engine::detect_precompiled(wasm).is_some() || wasm.starts_with(b"\x7fELF") {
-        return Err(finding(
-            C::Precompiled,
-            "this is compiled machine code, which is never accepted from outside; upload the `.wasm` it was made from",
-        ));
+        let upload = "which is never accepted from outside; upload the `.wasm` it was made from";
+        return refused("precompiled", format!("this is compiled machine code, {upload}"));
     }
     if Parser::is_component(wasm) {
         return Ok(());
     }
     if Parser::is_core_wasm(wasm) {
-        return Err(finding(
-            C::CoreModule,
-            format!("this is a core WebAssembly module, but a plugin is a component; {BUILD}"),
-        ));
+        let message = format!("this is a core WebAssembly module, but a plugin is a component; {BUILD}");
+        return refused("core_module", message);
     }
     let text = wasm.trim_ascii_start();
-    if text.starts_with(b"(module") || text.starts_with(b"(component") || text.starts_with(b";;") {
-        return Err(finding(C::WasmText, format!("this is WebAssembly as text, but a plugin is a binary; {BUILD}")));
+    if [&b"(module"[..], b"(component", b";;"].iter().any(|start| text.starts_with(start)) {
+        return refused("wasm_text", format!("this is WebAssembly as text, but a plugin is a binary; {BUILD}"));
     }
     let start: Vec<_> = wasm.iter().take(8).map(|b| format!("{b:02x}")).collect();
     let found = if start.is_empty() { "nothing".to_owned() } else { start.join(" ") };
-    Err(finding(
-        C::NotWasm,
-        format!(
-            "this is not WebAssembly: it begins with `{found}`, a component with `00 61 73 6d 0d 00 01 00`; {BUILD}"
-        ),
-    ))
+    let wanted = "a component with `00 61 73 6d 0d 00 01 00`";
+    refused("not_wasm", format!("this is not WebAssembly: it begins with `{found}`, {wanted}; {BUILD}"))
 }
 
 fn check_structure(wasm: &[u8]) -> Checked<()> {
@@ -144,7 +96,7 @@ fn check_structure(wasm: &[u8]) -> Checked<()> {
         | WasmFeatures::COMPONENT_MODEL;
     match Validator::new_with_features(allowed).validate_all(wasm) {
         Ok(_) => Ok(()),
-        Err(e) => Err(finding(FindingCode::InvalidComponent, format!("the component is damaged or not allowed: {e}"))),
+        Err(e) => refused("invalid_component", format!("the component is damaged or not allowed: {e}")),
     }
 }
 
@@ -177,60 +129,47 @@ const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/"
 const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
 
 fn check_world(wasm: &[u8]) -> Checked<()> {
-    let (imports, exports) =
-        interface_names(wasm).map_err(|e| finding(FindingCode::InvalidComponent, e.to_string()))?;
+    let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;
     check_abi(imports.iter().chain(&exports))?;
     let ours = |name: &str| format!("{PACKAGE}/{name}@{NEWEST}");
     let allowed = |name: &String| {
         ALLOWED_IMPORTS.iter().any(|i| *name == ours(i))
             || (ALLOWED_WASI.iter().any(|p| name.starts_with(p)) && name.contains("@0.2."))
     };
-    let offenders: Vec<_> = imports.iter().filter(|name| !allowed(name)).flat_map(|name| finding(
-        FindingCode::UnknownImport,
-        format!(
-            "it imports `{name}`, which plugins do not get: there are {PACKAGE}@{NEWEST} and, without files or network, wasi:cli, clocks, filesystem, io and random of WASI 0.2"
-        ),
-    )).collect();
-    if !offenders.is_empty() {
-        return Err(offenders);
+    let offence = |name: &String| {
+        let message = format!(
+            "it imports `{name}`, which plugins do not get: there are {PACKAGE}@{NEWEST} and, without files or network, \
+             wasi:cli, clocks, filesystem, io and random of WASI 0.2"
+        );
+        Finding::new("unknown_import", &message)
+    };
+    let offences: Vec<_> = imports.iter().filter(|name| !allowed(name)).map(offence).collect();
+    if !offences.is_empty() {
+        return Err(offences);
     }
-    let exported = |name: &str| exports.contains(&ours(name));
-    if exported("lifecycle") && (exported("preprocess") || exported("postprocess")) {
+    let [lifecycle, pre, post] = ["lifecycle", "preprocess", "postprocess"].map(ours);
+    if exports.contains(&lifecycle) && (exports.contains(&pre) || exports.contains(&post)) {
         return Ok(());
     }
     let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
-    Err(finding(
-        FindingCode::WrongWorld,
-        format!(
-            "a plugin exports `{}` and one or both of `{}` and `{}`; this component exports {found}",
-            ours("lifecycle"),
-            ours("preprocess"),
-            ours("postprocess")
-        ),
-    ))
+    let wanted = format!("`{lifecycle}` and one or both of `{pre}` and `{post}`");
+    refused("wrong_world", format!("a plugin exports {wanted}; this component exports {found}"))
 }
 
 fn check_abi<'a>(names: impl Iterator<Item = &'a String>) -> Checked<()> {
     let version = |name: &'a String| name.strip_prefix(PACKAGE)?.split_once('@').map(|(_, version)| version);
-    match names.filter_map(version).find(|version| *version != NEWEST) {
-        None => Ok(()),
-        Some(other) => Err(finding(
-            FindingCode::UnknownAbi,
-            format!(
-                "it was built against {PACKAGE}@{other}, but this host runs {PACKAGE}@{NEWEST}; build it with the SDK of this release"
-            ),
-        )),
-    }
+    let Some(other) = names.filter_map(version).find(|version| *version != NEWEST) else { return Ok(()) };
+    let advice = "build it with the SDK of this release";
+    let message = format!("it was built against {PACKAGE}@{other}, but this host runs {PACKAGE}@{NEWEST}; {advice}");
+    refused("unknown_abi", message)
 }
 
 fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     let component = Component::from_binary(engine.raw(), wasm)
-        .map_err(|e| finding(FindingCode::CompileFailed, format!("the component does not compile: {e:#}")))?;
-    engine.link(&component).map_err(|e| {
-        finding(
-            FindingCode::WrongWorld,
-            format!("its imports or exports are not those of {PACKAGE}@{NEWEST}, although the names are: {e}"),
-        )
+        .or_else(|e| refused("compile_failed", format!("the component does not compile: {e:#}")))?;
+    engine.link(&component).or_else(|e| {
+        let what = format!("its imports or exports are not those of {PACKAGE}@{NEWEST}, although the names are");
+        refused("wrong_world", format!("{what}: {e}"))
     })
 }
 
@@ -261,17 +200,17 @@ fn start(plugin: &Plugin, said: &LastLine) -> Result<Instance, Failure> {
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
     let said = LastLine::default();
-    let described = start(plugin, &said).and_then(|mut instance| instance.describe());
-    let manifest = described.map_err(|f| {
-        finding(FindingCode::DescribeFailed, format!("the plugin did not describe itself: {}", said.explain(&f)))
+    let manifest = start(plugin, &said).and_then(|mut instance| instance.describe()).or_else(|failure| {
+        let why = said.explain(&failure);
+        refused("describe_failed", format!("the plugin did not describe itself: {why}"))
     })?;
-    let schema_problem = schema::check(&manifest.config_schema).err();
+    let schema = schema::check(&manifest.config_schema).map_err(|e| format!("`config-schema` {e}"));
     let checks = [
-        (FindingCode::BadName, check_name(&manifest.name).err()),
-        (FindingCode::BadVersion, check_version(&manifest.version).err()),
-        (FindingCode::BadConfigSchema, schema_problem.map(|e| format!("`config-schema` {e}"))),
+        ("bad_name", check_name(&manifest.name)),
+        ("bad_version", check_version(&manifest.version)),
+        ("bad_config_schema", schema),
     ];
     let findings: Vec<_> =
-        checks.into_iter().filter_map(|(code, message)| Some(finding(code, message?))).flatten().collect();
+        checks.into_iter().filter_map(|(code, check)| Some(Finding::new(code, &check.err()?))).collect();
     if findings.is_empty() { Ok(manifest) } else { Err(findings) }
 }
