@@ -10,18 +10,16 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::Arc,
-    time::Duration,
 };
 
-use parking_lot::Mutex;
-
-use framehook_confine::{Limits, Sandbox};
+use framehook_confine::Limits;
 use framehook_core::{
     ids::Digest,
     prediction::PluginIdentity,
     reason::{Reason, ReasonCode},
 };
 use framehook_infra::seal::KeyError;
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tokio::{process::Command, time::timeout};
 
@@ -42,30 +40,19 @@ const MAX_COMPILED: u64 = 1 << 30;
 #[derive(Debug)]
 pub(crate) struct Compiler {
     authority: Arc<Authority>,
-    sandbox: Sandbox,
-    plugin_host: PathBuf,
-    dir: PathBuf,
-    key: String,
-    limit: Duration,
-    /// One lock a plugin, for as long as somebody waits for it.
+    config: Arc<RunnerConfig>,
+    /// One lock a plugin that somebody waits for; the others go when the next one is asked for.
     in_flight: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 impl Compiler {
     /// # Errors
     /// When there is no key to sign with.
-    pub(crate) fn new(config: &RunnerConfig) -> Result<Self, KeyError> {
+    pub(crate) fn new(config: Arc<RunnerConfig>) -> Result<Self, KeyError> {
         compiled::sweep(&config.cache_dir);
-        Ok(Self {
-            // Beside the folder: what lies in it may go at any time.
-            authority: Arc::new(Authority::open(&config.cache_dir.with_extension("key"))?),
-            sandbox: config.sandbox.clone(),
-            plugin_host: config.plugin_host.clone(),
-            dir: config.cache_dir.clone(),
-            key: config.plugin_cache_key.clone(),
-            limit: config.compile_timeout,
-            in_flight: Mutex::default(),
-        })
+        // Beside the folder: what lies in it may go at any time.
+        let authority = Arc::new(Authority::open(&config.cache_dir.with_extension("key"))?);
+        Ok(Self { authority, config, in_flight: Mutex::default() })
     }
 
     /// The compiled form of the plugin in `wasm`, whose digest was verified; and its own digest.
@@ -73,20 +60,19 @@ impl Compiler {
     /// # Errors
     /// Fatal when the plugin is refused; worth a retry when the child could not do its work.
     pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<(PathBuf, Digest), Failure> {
-        let path = self.dir.join(format!("{}-{}.cwasm", plugin.digest.hex(), self.key));
+        let RunnerConfig { cache_dir, plugin_cache_key, .. } = &*self.config;
+        let path = cache_dir.join(format!("{}-{plugin_cache_key}.cwasm", plugin.digest.hex()));
         let lock = self.lock_of(&plugin.digest);
-        let turn = lock.lock().await;
-        let result = match self.recognised(&path).await {
+        let _turn = lock.lock().await;
+        let digest = match self.recognised(&path).await {
             Some(digest) => {
                 // It only goes sooner where that fails.
                 compiled::used(&path).ok();
-                Ok(digest)
+                digest
             }
-            None => self.compile(plugin, wasm, &path).await,
+            None => self.compile(plugin, wasm, &path).await?,
         };
-        drop(turn);
-        self.release(&plugin.digest, lock);
-        result.map(|digest| (path, digest))
+        Ok((path, digest))
     }
 
     /// The digest of a file that this runner wrote.
@@ -105,16 +91,8 @@ impl Compiler {
 
     fn lock_of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
         let mut in_flight = self.in_flight.lock();
+        in_flight.retain(|_, lock| Arc::strong_count(lock) > 1);
         in_flight.entry(digest.clone()).or_default().clone()
-    }
-
-    fn release(&self, digest: &Digest, lock: Arc<tokio::sync::Mutex<()>>) {
-        let mut in_flight = self.in_flight.lock();
-        drop(lock);
-        // The map's own is the only one left.
-        if in_flight.get(digest).is_some_and(|lock| Arc::strong_count(lock) == 1) {
-            in_flight.remove(digest);
-        }
     }
 
     async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<Digest, Failure> {
@@ -127,20 +105,22 @@ impl Compiler {
             let message = format!("plugin {name} could not be compiled: {why}");
             Failure::Fatal(Reason::new(ReasonCode::PluginIncompatible, message))
         };
+        let RunnerConfig { cache_dir, sandbox, plugin_host, compile_timeout, .. } = &*self.config;
         let unfinished = tempfile::Builder::new()
             .suffix(UNFINISHED)
-            .tempfile_in(&self.dir)
+            .tempfile_in(cache_dir)
             .map_err(|e| broken("no file in the cache folder", e))?;
         let out = unfinished.as_file().try_clone().map_err(|e| broken("no file in the cache folder", e))?;
-        let limits = Limits { memory: MEMORY, cpu_seconds: Some(2 * self.limit.as_secs()), file_size: MAX_COMPILED };
-        let mut child = Command::from(self.sandbox.command(&self.plugin_host, limits));
+        let limits =
+            Limits { memory: MEMORY, cpu_seconds: Some(2 * compile_timeout.as_secs()), file_size: MAX_COMPILED };
+        let mut child = Command::from(sandbox.command(plugin_host, limits));
         child.args(["plugin-host", "compile"]).arg(wasm).kill_on_drop(true);
         // The file itself is its output: it needs no folder that it could write to.
         child.stdin(Stdio::null()).stdout(out).stderr(Stdio::piped());
         let child = child.spawn().map_err(|e| broken("the compiler did not start", e))?;
         // When the time is over the future is dropped, and the child killed with it.
-        let output = match timeout(self.limit, child.wait_with_output()).await {
-            Err(_) => return Err(refused(format!("it took longer than {:?}", self.limit))),
+        let output = match timeout(*compile_timeout, child.wait_with_output()).await {
+            Err(_) => return Err(refused(format!("it took longer than {compile_timeout:?}"))),
             Ok(Err(e)) => return Err(broken("the compiler was lost", e)),
             Ok(Ok(output)) => output,
         };

@@ -3,7 +3,7 @@
 //! Invariant: a reason is for whoever posted the scenario. It holds no path of this machine and no place in a
 //! library's source; the log has the whole.
 //!
-//! Everything here is pure but [`OomKills`].
+//! Everything here is pure but [`oom_kills`].
 
 use std::path::Path;
 
@@ -99,25 +99,17 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
 /// Restarts in a row that a worker is worth which went down like this. What one model does without a single
 /// frame, it does again; a source that was silent may have had a bad moment, once. `most` is for whatever may
 /// have been an accident.
-pub(crate) const fn restarts(code: ReasonCode, has_frames: bool, most: u32) -> u32 {
-    let worth = match (code, has_frames) {
+pub(crate) fn restarts(code: ReasonCode, has_frames: bool, most: u32) -> u32 {
+    match (code, has_frames) {
         (ReasonCode::OutOfMemory | ReasonCode::ModelStalled, false) => 0,
-        (ReasonCode::SourceStalled, false) | (ReasonCode::ModelStalled, true) => 1,
+        (ReasonCode::SourceStalled, false) | (ReasonCode::ModelStalled, true) => most.min(1),
         _ => most,
-    };
-    if worth < most { worth } else { most }
+    }
 }
 
-/// How many processes of this machine the kernel has killed for memory.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct OomKills(Option<u64>);
-
-impl OomKills {
-    /// Nothing where the kernel does not count.
-    pub(crate) fn now() -> Self {
-        let counters = std::fs::read_to_string("/proc/vmstat").unwrap_or_default();
-        Self(count_in(&counters))
-    }
+/// How many processes of this machine the kernel has killed for memory; `None` where it does not count.
+pub(crate) fn oom_kills() -> Option<u64> {
+    count_in(&std::fs::read_to_string("/proc/vmstat").unwrap_or_default())
 }
 
 fn count_in(counters: &str) -> Option<u64> {

@@ -11,8 +11,7 @@ use framehook_infra::descriptors;
 pub(crate) enum Failure {
     /// Another try may help.
     Retry(Reason),
-    /// Another try will, once the runner has again what it lacks: the scenario is
-    /// not to blame.
+    /// Another try will, once the runner has again what it lacks: the scenario is not to blame.
     Wait(Reason),
     /// None will.
     Fatal(Reason),
@@ -26,5 +25,14 @@ impl Failure {
         }
         let message = "the runner has no file descriptor left; it goes on as soon as there are some (`ulimit -n`)";
         Self::Wait(Reason::new(ReasonCode::NoCapacity, message))
+    }
+
+    /// The same for another reason.
+    pub(crate) fn map(self, change: impl FnOnce(Reason) -> Reason) -> Self {
+        match self {
+            Self::Retry(reason) => Self::Retry(change(reason)),
+            Self::Wait(reason) => Self::Wait(change(reason)),
+            Self::Fatal(reason) => Self::Fatal(change(reason)),
+        }
     }
 }

@@ -152,6 +152,7 @@ impl Fetch<'_> {
             let message = format!("is larger than the {cap} bytes a video may have (`max_video_mib`)");
             self.fatal(ReasonCode::SourceUnreachable, message)
         };
+        let no_room = |shortage: Shortage| self.retry(ReasonCode::StorageFull, format!("does not fit: {shortage}"));
         let total = response.content_length();
         if total.is_some_and(|size| size > cap) {
             return Err(too_large());
@@ -172,7 +173,7 @@ impl Fetch<'_> {
             if size > cap {
                 return Err(too_large());
             }
-            disk.admit(bytes.len() as u64).map_err(|shortage| self.no_room(shortage))?;
+            disk.admit(bytes.len() as u64).map_err(no_room)?;
             file.write_all(&bytes).await.map_err(|error| self.not_stored(&error))?;
             tell(Fetching { bytes: size, total });
         }
@@ -221,10 +222,6 @@ impl Fetch<'_> {
         Failure::of(error, self.reason(ReasonCode::StorageFull, what))
     }
 
-    fn no_room(&self, shortage: Shortage) -> Failure {
-        self.retry(ReasonCode::StorageFull, format!("does not fit: {shortage}"))
-    }
-
     fn retry(&self, code: ReasonCode, what: impl Display) -> Failure {
         Failure::Retry(self.reason(code, what))
     }
@@ -234,7 +231,7 @@ impl Fetch<'_> {
     }
 
     fn fatal(&self, code: ReasonCode, what: impl Display) -> Failure {
-        Failure::Fatal(Reason::new(code, format!("the source {} {what}", self.address)))
+        Failure::Fatal(self.reason(code, what))
     }
 }
 

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub(crate) fn is_allowed(address: IpAddr, networks: &[IpNet]) -> bool {
-    // An IPv4 address in the clothes of an IPv6 one is the same door.
+    // IPv4-mapped IPv6 addresses lead to the same hosts.
     let address = address.to_canonical();
     is_public(address) || networks.iter().any(|network| network.contains(&address))
 }

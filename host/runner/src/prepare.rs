@@ -1,6 +1,9 @@
 //! From an order to a job: every blob verified, every plugin compiled, the source within its bounds.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use framehook_core::{
     ids::Digest,
@@ -19,7 +22,7 @@ use crate::{compile::Compiler, config::RunnerConfig, failure::Failure};
 
 /// What preparing needs.
 pub(crate) struct JobBuilder {
-    pub(crate) config: RunnerConfig,
+    pub(crate) config: Arc<RunnerConfig>,
     pub(crate) blobs: Blobs,
     pub(crate) compiler: Compiler,
 }

@@ -5,10 +5,9 @@
 //! as every worker does. One that died costs the next worker the time it would have saved, and nothing else:
 //! so nobody watches it, and a worker that cannot even start is tried no more often than it has jobs.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-
 use tokio::{process::Child, sync::Notify, time::sleep};
 
 use crate::{config::RunnerConfig, process};
@@ -19,14 +18,14 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Prewarmed {
-    config: RunnerConfig,
+    config: Arc<RunnerConfig>,
     waiting: Mutex<Option<Child>>,
     taken: Notify,
 }
 
 impl Prewarmed {
-    pub(crate) fn new(config: &RunnerConfig) -> Self {
-        Self { config: config.clone(), waiting: Mutex::default(), taken: Notify::new() }
+    pub(crate) fn new(config: Arc<RunnerConfig>) -> Self {
+        Self { config, waiting: Mutex::default(), taken: Notify::new() }
     }
 
     /// A process for a job: the pre-warmed one if it still lives, or else a new one.
@@ -41,7 +40,7 @@ impl Prewarmed {
         {
             return Ok(child);
         }
-        self.start()
+        process::start(&self.config)
     }
 
     /// Sees to it that there is one, for ever.
@@ -56,12 +55,9 @@ impl Prewarmed {
     fn refill(&self) {
         let mut waiting = self.waiting.lock();
         if waiting.is_none() {
+            let started = process::start(&self.config);
             *waiting =
-                self.start().inspect_err(|error| tracing::warn!(%error, "no pre-warmed worker could be started")).ok();
+                started.inspect_err(|error| tracing::warn!(%error, "no pre-warmed worker could be started")).ok();
         }
-    }
-
-    fn start(&self) -> io::Result<Child> {
-        process::start(&self.config)
     }
 }

@@ -155,8 +155,7 @@ impl LastLines {
     }
 
     fn text(&self) -> String {
-        let lines = self.0.lock();
-        lines.iter().map(String::as_str).collect::<Vec<_>>().join(" | ")
+        self.0.lock().make_contiguous().join(" | ")
     }
 }
 

@@ -29,6 +29,7 @@ use crate::{
     heartbeat, metrics,
     prepare::JobBuilder,
     prewarmed::Prewarmed,
+    session::until,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
 };
@@ -56,16 +57,14 @@ pub async fn run(
     cancel: CancellationToken,
 ) -> Result<LastWord, RunnerError> {
     config.check()?;
-    let compiler = Compiler::new(&config)?;
+    let config = Arc::new(config);
+    let compiler = Compiler::new(config.clone())?;
     let incarnation = Incarnation::generate();
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(LastWord::Heard) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
-    let (id, labels) = (config.runner_id.clone(), config.labels.clone());
     let memory_mib = config.memory_mib.or_else(memory_of_machine);
-    let roster = Roster::new(id, incarnation, config.max_workers, memory_mib, labels, config.keep_ended)
-        .confined_by(config.confinement.clone());
-    let board = Arc::new(Board::new(roster));
+    let board = Arc::new(Board::new(Roster::new(&config, incarnation, memory_mib)));
     metrics::global().slots.set(config.max_workers.into());
     // The first beat announces us: from now on orders may come, and they are being listened to.
     let beats = tokio::spawn(heartbeat::beat(board.clone(), bus.clone(), config.heartbeat));
@@ -73,7 +72,7 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         admission: Admission::new(config.max_workers, memory_mib),
-        prewarmed: Prewarmed::new(&config),
+        prewarmed: Prewarmed::new(config.clone()),
         job_builder: JobBuilder { compiler, config, blobs },
         bus: bus.clone(),
         board: board.clone(),
@@ -301,12 +300,5 @@ impl Runner {
                 status.reason = Some(Reason::new(ReasonCode::WorkerCrash, "internal error of the runner; see its log"));
             });
         }
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

@@ -15,7 +15,7 @@ use framehook_core::{
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::{
-    ending::{self, OomKills},
+    ending,
     process::Worker,
     supervisor::{Deployment, stop_asked},
 };
@@ -26,24 +26,6 @@ const AFTER_KILL: Duration = Duration::from_secs(1);
 
 /// Some sentences of a library about what it could not load.
 const MAX_MESSAGE: usize = 2000;
-
-/// How a session ended.
-#[derive(Debug)]
-pub(crate) enum End {
-    /// The worker said so itself.
-    Reported(Outcome, Reason),
-    /// It died, fell silent or spoke nonsense.
-    Lost(Reason),
-}
-
-impl End {
-    pub(crate) fn map(self, change: impl FnOnce(Reason) -> Reason) -> Self {
-        match self {
-            Self::Reported(outcome, reason) => Self::Reported(outcome, change(reason)),
-            Self::Lost(reason) => Self::Lost(change(reason)),
-        }
-    }
-}
 
 pub(crate) struct Session<'a> {
     deployment: &'a mut Deployment,
@@ -57,7 +39,8 @@ pub(crate) struct Session<'a> {
     kill_at: Option<Instant>,
     /// After it was killed: when we stop waiting for the end of its pipe.
     gone_at: Option<Instant>,
-    end: Option<End>,
+    /// What the worker said of its end, or why it was given up.
+    end: Option<(Outcome, Reason)>,
 }
 
 /// What a session woke up for.
@@ -85,27 +68,23 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs until the process is gone. Frames may still wait in the publisher.
-    pub(crate) async fn run(mut self) -> End {
-        let killed_before = OomKills::now();
-        let mut has_crashed = false;
+    /// Runs until the process is gone, and tells how it ended: one that died, fell silent or spoke nonsense is
+    /// worth another try. Frames may still wait in the publisher.
+    pub(crate) async fn run(mut self) -> (Outcome, Reason) {
+        let killed_before = ending::oom_kills();
         while self.end.is_none() {
             match self.wake().await {
                 Woken::Report(Ok(Some(report))) => self.on_report(report),
-                Woken::Report(Ok(None)) | Woken::Gone => has_crashed = true,
                 Woken::Report(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
-                Woken::Report(Err(_)) => has_crashed = true,
+                Woken::Report(Ok(None) | Err(_)) | Woken::Gone => break,
                 Woken::Acknowledged => {}
                 Woken::Stop => self.on_stop(),
                 Woken::Silent => self.on_silence(),
                 Woken::Overdue => self.kill(),
             }
-            if has_crashed {
-                break;
-            }
         }
         let exit = self.worker.end().await;
-        let crash = || End::Lost(ending::crash(&exit, OomKills::now() != killed_before));
+        let crash = || (Outcome::Retry, ending::crash(&exit, ending::oom_kills() != killed_before));
         self.end.unwrap_or_else(crash)
     }
 
@@ -145,7 +124,7 @@ impl<'a> Session<'a> {
                 self.show_health();
             }
             Report::Log(line) => self.log(&line),
-            Report::Ended { outcome, reason } => self.end = Some(End::Reported(outcome, readable(reason))),
+            Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
         }
     }
 
@@ -209,7 +188,7 @@ impl<'a> Session<'a> {
     /// Gives the worker up: nothing it has to say counts any more.
     fn lose(&mut self, reason: Reason) {
         self.worker.kill();
-        self.end = Some(End::Lost(reason));
+        self.end = Some((Outcome::Retry, reason));
     }
 
     /// Ends a worker that did not stop in time; the frames it had reported still count.
@@ -246,7 +225,8 @@ fn readable(reason: Reason) -> Reason {
     Reason { message: short_line(&reason.message, MAX_MESSAGE), ..reason }
 }
 
-async fn until(at: Option<Instant>) {
+/// Waits for this time; for ever if there is none.
+pub(crate) async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
         None => std::future::pending().await,

@@ -8,14 +8,13 @@ use std::{collections::BTreeMap, time::Duration};
 use parking_lot::Mutex;
 
 use framehook_core::{
-    ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Confinement, Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
-    placement::Labels,
+    ids::{Generation, Incarnation, ScenarioId},
+    message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     reason::Reason,
 };
 use tokio::{sync::Notify, time::Instant};
 
-use crate::metrics;
+use crate::{config::RunnerConfig, metrics};
 
 /// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB.
 const MAX_ENDED: usize = 256;
@@ -35,32 +34,20 @@ struct Entry {
 }
 
 impl Roster {
-    pub(crate) fn new(
-        runner_id: RunnerId,
-        incarnation: Incarnation,
-        capacity: u32,
-        memory_mib: Option<u32>,
-        labels: Labels,
-        keep_ended: Duration,
-    ) -> Self {
+    pub(crate) fn new(config: &RunnerConfig, incarnation: Incarnation, memory_mib: Option<u32>) -> Self {
         let status = RunnerStatus {
-            runner_id,
+            runner_id: config.runner_id.clone(),
             incarnation,
             sequence: 0,
-            capacity,
+            capacity: config.max_workers,
             memory_mib,
             draining: false,
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            labels,
-            confinement: Vec::new(),
+            labels: config.labels.clone(),
+            confinement: config.confinement.clone(),
             workers: Vec::new(),
         };
-        Self { status, entries: BTreeMap::new(), keep_ended }
-    }
-
-    pub(crate) fn confined_by(mut self, confinement: Vec<Confinement>) -> Self {
-        self.status.confinement = confinement;
-        self
+        Self { status, entries: BTreeMap::new(), keep_ended: config.keep_ended }
     }
 
     fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {
@@ -185,12 +172,14 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::{message::Fetching, reason::ReasonCode};
+    use framehook_core::{ids::RunnerId, message::Fetching, reason::ReasonCode};
 
     use super::*;
 
     fn roster() -> Roster {
-        Roster::new(RunnerId("r".into()), Incarnation::generate(), 4, None, Labels::new(), Duration::from_secs(600))
+        let none = std::path::PathBuf::new;
+        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), none());
+        Roster::new(&config, Incarnation::generate(), None)
     }
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {

@@ -21,19 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
-    admission::Admission,
-    config::RunnerConfig,
-    ending,
-    failure::Failure,
-    fetch, metrics,
-    prepare::JobBuilder,
-    prewarmed::Prewarmed,
-    process::Worker,
-    publisher::Publisher,
-    scenario_log::ScenarioLog,
-    session::{End, Session},
-    status::Board,
-    tally::Tally,
+    admission::Admission, config::RunnerConfig, ending, failure::Failure, fetch, metrics, prepare::JobBuilder,
+    prewarmed::Prewarmed, process::Worker, publisher::Publisher, scenario_log::ScenarioLog, session::Session,
+    status::Board, tally::Tally,
 };
 
 /// What all supervisors of a runner share.
@@ -84,13 +74,14 @@ impl StopCause {
             }
         }
     }
+
+    fn end(self) -> Ended {
+        (WorkerPhase::Stopped, self.reason())
+    }
 }
 
-/// What one try came to.
-enum Tried {
-    Ended(WorkerPhase, Reason),
-    Failed(Failure),
-}
+/// How a deployment ended.
+type Ended = (WorkerPhase, Reason);
 
 /// One of the steps that lead to a first frame, as part of the scenario's trace.
 macro_rules! step {
@@ -138,9 +129,9 @@ impl Deployment {
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has
     /// two workers here.
     pub(crate) async fn run(mut self, predecessor: CancellationToken) {
-        let (phase, reason) = match self.fetch().await {
-            Some(end) => end,
-            None => self.work(&predecessor).await,
+        let (Ok((phase, reason)) | Err((phase, reason))) = match self.fetch().await {
+            Ok(()) => self.work(&predecessor).await,
+            Err(ended) => Err(ended),
         };
         tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
         // The disk is free before anybody hears of it, as the slot is.
@@ -155,34 +146,31 @@ impl Deployment {
         predecessor.cancelled().await;
     }
 
-    /// Has the recording here, if the source is one. `None`: it is; else how the deployment ended.
-    async fn fetch(&mut self) -> Option<(WorkerPhase, Reason)> {
-        let ResolvedSource::Url(url) = &self.order.scenario.source else { return None };
+    /// Has the recording here, if the source is one.
+    async fn fetch(&mut self) -> Result<(), Ended> {
+        let ResolvedSource::Url(url) = &self.order.scenario.source else { return Ok(()) };
         let (url, shared) = (url.clone(), self.shared.clone());
         let (scenario, generation) = (self.order.scenario_id, self.order.generation);
         let tell = |fetching| shared.board.update(scenario, generation, |s| s.progress.fetching = fetching);
         loop {
             tell(Some(Fetching::default()));
             let fetched = tokio::select! {
-                cause = stop_asked(&mut self.stop) => return Some((WorkerPhase::Stopped, cause.reason())),
+                cause = stop_asked(&mut self.stop) => return Err(cause.end()),
                 fetched = fetch::fetch(&shared.job_builder.config, scenario, &url, |so_far| tell(Some(so_far))) => fetched,
             };
-            let failure = match fetched {
+            match fetched {
                 Ok(recording) => {
                     self.recording = Some(recording);
                     tell(None);
-                    return None;
+                    return Ok(());
                 }
-                Err(failure) => failure,
-            };
-            if let Some(end) = self.recover(failure).await {
-                return Some(end);
+                Err(failure) => self.recover(failure).await?,
             }
         }
     }
 
-    /// Waits for a place and runs workers there.
-    async fn work(&mut self, predecessor: &CancellationToken) -> (WorkerPhase, Reason) {
+    /// Waits for a place and starts workers there, until one ends for good or a stop is asked for.
+    async fn work(&mut self, predecessor: &CancellationToken) -> Result<Ended, Ended> {
         let shared = self.shared.clone();
         if self.recording.is_some() {
             let reason = shared.waiting_reason(&self.order);
@@ -194,34 +182,29 @@ impl Deployment {
         };
         let mut stop = self.stop.clone();
         let _place = tokio::select! {
-            cause = stop_asked(&mut stop) => return (WorkerPhase::Stopped, cause.reason()),
+            cause = stop_asked(&mut stop) => return Err(cause.end()),
             place = enter => place,
         };
-        self.keep_alive().await
-    }
-
-    /// Starts workers until one ends for good, or a stop is asked for.
-    async fn keep_alive(&mut self) -> (WorkerPhase, Reason) {
         loop {
-            let failure = match self.try_once().await {
-                Tried::Ended(phase, reason) => {
+            match self.try_once().await {
+                Ok(ended) => {
                     self.flush().await;
-                    return (phase, reason);
+                    return Ok(ended);
                 }
-                Tried::Failed(failure) => failure,
-            };
-            if let Some(end) = self.recover(failure).await {
-                return end;
+                Err(failure) => self.recover(failure).await?,
             }
         }
     }
 
-    /// Waits until it is time for another try; gives the end of the deployment if there is none.
-    async fn recover(&mut self, failure: Failure) -> Option<(WorkerPhase, Reason)> {
+    /// Waits until it is time for another try.
+    ///
+    /// # Errors
+    /// With the end of the deployment if there is none.
+    async fn recover(&mut self, failure: Failure) -> Result<(), Ended> {
         let (reason, counts) = match failure {
             Failure::Retry(reason) => (reason, true),
             Failure::Wait(reason) => (reason, false),
-            Failure::Fatal(reason) => return Some((WorkerPhase::Failed, reason)),
+            Failure::Fatal(reason) => return Err((WorkerPhase::Failed, reason)),
         };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
         self.update(|status| {
@@ -230,25 +213,22 @@ impl Deployment {
         });
         // What was read is published before the next worker is told where to go on.
         self.flush().await;
-        let schedule = &self.shared.job_builder.config.restarts;
+        let schedule = self.shared.job_builder.config.restarts;
         if !counts {
             // Often enough for what others give back at any time, and seldom enough for a log.
-            let cause = self.wait(schedule.base).await?;
-            return Some((WorkerPhase::Stopped, cause.reason()));
+            return self.wait(schedule.base).await;
         }
         metrics::global().restarts.inc();
         self.attempt += 1;
         let worth = ending::restarts(reason.code, self.last_read.is_some(), schedule.max_attempts);
         if self.attempt > worth {
-            return Some((WorkerPhase::Failed, given_up(reason, worth)));
+            return Err((WorkerPhase::Failed, given_up(reason, worth)));
         }
-        let delay = schedule.delay(self.attempt, fastrand::f64());
-        let cause = self.wait(delay).await?;
-        Some((WorkerPhase::Stopped, cause.reason()))
+        self.wait(schedule.delay(self.attempt, fastrand::f64())).await
     }
 
-    /// Waits for the time of the next start; gives the cause of a stop that came first.
-    async fn wait(&mut self, delay: Duration) -> Option<StopCause> {
+    /// Waits for the time of the next start, unless a stop comes first.
+    async fn wait(&mut self, delay: Duration) -> Result<(), Ended> {
         let retry_at = Timestamp::now().checked_add(delay).ok();
         let attempt = self.attempt;
         self.update(|status| {
@@ -256,51 +236,42 @@ impl Deployment {
             status.retry_at = retry_at;
         });
         tokio::select! {
-            cause = stop_asked(&mut self.stop) => return Some(cause),
+            cause = stop_asked(&mut self.stop) => return Err(cause.end()),
             () = sleep(delay) => {}
         }
         self.update(|status| status.retry_at = None);
-        None
+        Ok(())
     }
 
     /// Prepares and runs one worker.
-    async fn try_once(&mut self) -> Tried {
+    async fn try_once(&mut self) -> Result<Ended, Failure> {
         let resume_after = self.tally.progress().published.or(self.order.resume_after);
         let shared = self.shared.clone();
         let prepare = step!(self, "prepare");
         let prepared = tokio::select! {
-            cause = stop_asked(&mut self.stop) => return Tried::Ended(WorkerPhase::Stopped, cause.reason()),
+            cause = stop_asked(&mut self.stop) => return Ok(cause.end()),
             prepared = shared.job_builder.job(&self.order, resume_after, self.recording.as_deref()).instrument(prepare) => prepared,
         };
-        let job = match prepared {
-            Ok(job) => job,
-            Err(Failure::Retry(reason)) => return Tried::Failed(Failure::Retry(self.presentable(reason, None))),
-            Err(Failure::Fatal(reason)) => {
-                return Tried::Ended(WorkerPhase::Failed, self.presentable(reason, None));
-            }
-            Err(wait) => return Tried::Failed(wait),
-        };
+        let job = prepared.map_err(|failure| failure.map(|reason| self.presentable(reason, None)))?;
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
         let job = Job { memory_mib: Some(memory_mib), ..job };
-        let worker = match shared.prewarmed.take().and_then(|process| Worker::new(process, &job, self.log.clone())) {
-            Ok(worker) => worker,
-            Err(error) => {
-                let message = format!("the worker process could not be started: {error}");
-                return Tried::Failed(Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message)));
-            }
-        };
-        let end = Session::new(self, worker).run().await;
+        let worker = shared.prewarmed.take().and_then(|process| Worker::new(process, &job, self.log.clone()));
+        let worker = worker.map_err(|error| {
+            let message = format!("the worker process could not be started: {error}");
+            Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message))
+        })?;
+        let (outcome, reason) = Session::new(self, worker).run().await;
         self.step = Span::none();
-        tracing::debug!(?end, "worker ended");
+        tracing::debug!(?outcome, ?reason, "worker ended");
+        let reason = self.presentable(reason, Some(&job));
         let cap = shared.job_builder.config.worker_memory_mib;
-        let tell = |reason| ending::with_limit(self.presentable(reason, Some(&job)), memory_mib, cap);
-        self.classify_end(end.map(tell))
+        self.classify_end(outcome, ending::with_limit(reason, memory_mib, cap))
     }
 
     /// Without the paths of this machine that somebody may have put into it.
     fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
-        let RunnerConfig { cache_dir, recordings_dir, .. } = &self.shared.job_builder.config;
+        let RunnerConfig { cache_dir, recordings_dir, .. } = &*self.shared.job_builder.config;
         let of_job = job.into_iter().flat_map(|job| {
             let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
             [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
@@ -308,17 +279,16 @@ impl Deployment {
         ending::presentable(reason, of_job.chain([cache_dir, recordings_dir]).map(PathBuf::as_path))
     }
 
-    fn classify_end(&self, end: End) -> Tried {
-        let stop = *self.stop.borrow();
-        match (end, stop) {
-            (End::Reported(Outcome::Finished, reason), _) => Tried::Ended(WorkerPhase::Finished, reason),
-            (End::Reported(Outcome::Failed, reason), _) => Tried::Ended(WorkerPhase::Failed, reason),
+    fn classify_end(&self, outcome: Outcome, reason: Reason) -> Result<Ended, Failure> {
+        match (outcome, *self.stop.borrow()) {
+            (Outcome::Finished, _) => Ok((WorkerPhase::Finished, reason)),
+            (Outcome::Failed, _) => Ok((WorkerPhase::Failed, reason)),
             // However it went down: it shall not come back.
-            (_, Some(cause)) => Tried::Ended(WorkerPhase::Stopped, cause.reason()),
-            (End::Reported(Outcome::Retry, reason) | End::Lost(reason), None) => Tried::Failed(Failure::Retry(reason)),
-            (End::Reported(Outcome::Stopped, reason), None) => {
+            (_, Some(cause)) => Ok(cause.end()),
+            (Outcome::Retry, None) => Err(Failure::Retry(reason)),
+            (Outcome::Stopped, None) => {
                 let message = format!("the worker stopped without being asked to: {}", reason.message);
-                Tried::Failed(Failure::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
+                Err(Failure::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
             }
         }
     }

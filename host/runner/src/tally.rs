@@ -29,10 +29,8 @@ impl Sample {
 pub(crate) struct Tally {
     progress: Progress,
     first_at: Option<Instant>,
-    decode_us: u64,
-    pre_us: u64,
-    inference_us: u64,
-    post_us: u64,
+    /// Microseconds of all frames: decode, pre, inference, post.
+    sums: [u64; 4],
 }
 
 impl Tally {
@@ -60,17 +58,13 @@ impl Tally {
         let elapsed = sample.at.duration_since(first_at).as_secs_f64();
         // n frames are n - 1 intervals.
         progress.fps = if elapsed > 0.0 { (progress.frames - 1) as f64 / elapsed } else { 0.0 };
-        self.decode_us += u64::from(sample.timings.decode_us);
-        self.pre_us += u64::from(sample.timings.pre_us);
-        self.inference_us += u64::from(sample.timings.inference_us);
-        self.post_us += u64::from(sample.timings.post_us);
-        let mean = |sum: u64| u32::try_from(sum / progress.frames).unwrap_or(u32::MAX);
-        progress.mean = FrameTimings {
-            decode_us: mean(self.decode_us),
-            pre_us: mean(self.pre_us),
-            inference_us: mean(self.inference_us),
-            post_us: mean(self.post_us),
-        };
+        let FrameTimings { decode_us, pre_us, inference_us, post_us } = sample.timings;
+        for (sum, us) in self.sums.iter_mut().zip([decode_us, pre_us, inference_us, post_us]) {
+            *sum += u64::from(us);
+        }
+        let [decode_us, pre_us, inference_us, post_us] =
+            self.sums.map(|sum| u32::try_from(sum / progress.frames).unwrap_or(u32::MAX));
+        progress.mean = FrameTimings { decode_us, pre_us, inference_us, post_us };
     }
 }
 
