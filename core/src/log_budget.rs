@@ -76,6 +76,16 @@ impl LogBudget {
         Some(self.rest())
     }
 
+    /// What is said of lines that were left out.
+    #[must_use]
+    pub fn left_out(&self, lines: u64) -> String {
+        let LogLimits { lines: per_second, bytes } = self.limits;
+        format!(
+            "{lines} lines were left out: a scenario may log {per_second} lines and {bytes} bytes a second (max_log_lines, \
+             max_log_kib)"
+        )
+    }
+
     /// Lines left out that nobody has been told of, at the end.
     pub fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
@@ -88,16 +98,6 @@ impl LogBudget {
         self.lines = lines.min(self.lines.saturating_add(us.saturating_mul(self.limits.lines.into())));
         self.bytes = bytes.min(self.bytes.saturating_add(us.saturating_mul(self.limits.bytes.into())));
     }
-}
-
-/// What is said of them.
-#[must_use]
-pub fn left_out(lines: u64, limits: LogLimits) -> String {
-    let LogLimits { lines: per_second, bytes } = limits;
-    format!(
-        "{lines} lines were left out: a scenario may log {per_second} lines and {bytes} bytes a second (max_log_lines, \
-         max_log_kib)"
-    )
 }
 
 #[cfg(test)]

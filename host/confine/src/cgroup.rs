@@ -51,10 +51,9 @@ impl Cgroups {
         if let Some(missing) = ["memory", "pids"].iter().find(|name| lacks(name)) {
             return Err(format!("the controller `{missing}` is not in {}", controllers.display()));
         }
-        let parent = own.parent().filter(|_| own.ends_with(PLATFORM));
-        let root = match parent {
-            Some(parent) => parent,
-            None => {
+        let root = match own.parent() {
+            Some(parent) if own.ends_with(PLATFORM) => parent,
+            _ => {
                 let members = own.join("cgroup.procs");
                 let pids = fs::read_to_string(&members).map_err(|e| at(&members, e))?;
                 if pids.trim() != pid.to_string() {

@@ -19,8 +19,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Sandbox {
     /// Or why there is none.
-    user: Result<User, String>,
-    cgroups: Result<Cgroups, String>,
+    pub(crate) user: Result<User, String>,
+    pub(crate) cgroups: Result<Cgroups, String>,
     taken_away: Vec<Piece>,
 }
 
@@ -57,14 +57,6 @@ impl Sandbox {
         Self { cgroups: Cgroups::of_this_process(), ..self }
     }
 
-    pub(crate) fn user(&self) -> Result<User, &str> {
-        self.user.as_ref().copied().map_err(String::as_str)
-    }
-
-    pub(crate) fn cgroups(&self) -> Result<&Cgroups, &str> {
-        self.cgroups.as_ref().map_err(String::as_str)
-    }
-
     /// For tests, which show by it what a piece is there for.
     #[must_use]
     pub fn without(mut self, piece: Piece) -> Self {
@@ -85,8 +77,8 @@ impl Sandbox {
             directory: directory::empty().filter(|_| has(Piece::WorkingDirectory)),
             limits: has(Piece::Limits).then(|| limits.prepare()),
             // What is wrong with a group was said at the start; the other limits hold without.
-            group: self.cgroups().ok().and_then(|groups| groups.group(limits.memory).ok()),
-            user: self.user().ok().filter(|_| has(Piece::User)),
+            group: self.cgroups.as_ref().ok().and_then(|groups| groups.group(limits.memory).ok()),
+            user: self.user.as_ref().ok().copied().filter(|_| has(Piece::User)),
             no_new_privileges: has(Piece::NoNewPrivileges),
             closes_others: has(Piece::Descriptors),
         };

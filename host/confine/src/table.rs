@@ -90,19 +90,18 @@ impl Sandbox {
     }
 
     fn cgroup_row(&self) -> Confinement {
-        let group = self
-            .cgroups()
-            .map_err(str::to_owned)
-            .and_then(|groups| groups.group(LIMITS.memory).map_err(|e| e.to_string()));
-        let why =
-            group.as_ref().err().map_or("memory and threads are counted by the kernel, child by child", String::as_str);
-        Confinement { name: "cgroup".into(), on: group.is_ok(), why: why.to_owned() }
+        let (on, why) = match self.cgroups.as_ref().map(|groups| groups.group(LIMITS.memory)) {
+            Ok(Ok(_)) => (true, "memory and threads are counted by the kernel, child by child".to_owned()),
+            Ok(Err(error)) => (false, error.to_string()),
+            Err(why) => (false, why.clone()),
+        };
+        Confinement { name: "cgroup".into(), on, why }
     }
 
     fn user_row(&self) -> Confinement {
-        let (on, why) = match self.user() {
+        let (on, why) = match &self.user {
             Ok(User(id)) => (true, format!("a child runs as user {id}, and of root's powers may only read")),
-            Err(why) => (false, why.to_owned()),
+            Err(why) => (false, why.clone()),
         };
         Confinement { name: "user".into(), on, why }
     }

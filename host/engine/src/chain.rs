@@ -173,19 +173,13 @@ fn fail(
     reason: Reason,
     failures: &mut Vec<HookFailure>,
 ) -> Result<Option<Skipped>, Reason> {
-    let plugin = hook.name.clone();
-    let skipped = Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
-    match policy {
-        // It refuses its configuration, for this model or this video: so it would on every frame.
-        _ if reason.code == ReasonCode::PluginIncompatible => Err(reason),
-        OnPluginFailure::FailScenario => Err(reason),
-        OnPluginFailure::SkipFrame => {
-            failures.push(HookFailure { plugin, reason });
-            Ok(Some(skipped))
-        }
-        OnPluginFailure::RawOutput => {
-            failures.push(HookFailure { plugin, reason });
-            Ok(None)
-        }
+    // One that refuses its configuration, for this model or this video, would do so on every frame.
+    if policy == OnPluginFailure::FailScenario || reason.code == ReasonCode::PluginIncompatible {
+        return Err(reason);
     }
+    let plugin = hook.name.clone();
+    let skip = || Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
+    let skipped = (policy == OnPluginFailure::SkipFrame).then(skip);
+    failures.push(HookFailure { plugin, reason });
+    Ok(skipped)
 }

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use framehook_core::{
     job::{LogLevel, PluginLog},
-    log_budget::{LogBudget, LogLimits, left_out},
+    log_budget::{LogBudget, LogLimits},
     text::short_line,
 };
 use wasmtime_wasi::{
@@ -32,14 +32,13 @@ pub struct Log(Arc<Mutex<Inner>>);
 
 struct Inner {
     sink: LogSink,
-    limits: LogLimits,
     budget: LogBudget,
 }
 
 impl Log {
     #[must_use]
     pub fn new(sink: LogSink, limits: LogLimits) -> Self {
-        Self(Arc::new(Mutex::new(Inner { sink, limits, budget: LogBudget::new(limits, Instant::now()) })))
+        Self(Arc::new(Mutex::new(Inner { sink, budget: LogBudget::new(limits, Instant::now()) })))
     }
 }
 
@@ -74,7 +73,7 @@ impl Inner {
     fn tell(&self, lines: u64) {
         if lines > 0 {
             let (plugin, target) = ("framehook".to_owned(), "log".to_owned());
-            let message = left_out(lines, self.limits);
+            let message = self.budget.left_out(lines);
             (self.sink)(PluginLog { plugin, level: LogLevel::Warn, target, message });
         }
     }

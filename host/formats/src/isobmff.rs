@@ -120,9 +120,7 @@ impl Outline {
             }
         }
     }
-}
 
-impl Outline {
     /// A table of samples may describe several kinds of picture; the decoder takes its sizes from here.
     fn read_pictures(&mut self, media: &[u8]) {
         let table = child(media, b"minf").and_then(|minf| child(minf, b"stbl")).and_then(|stbl| child(stbl, b"stsd"));

@@ -94,8 +94,7 @@ const ORT_CONFIG: &str = "ort_config";
 /// Protobuf's own limit, to which ONNX Runtime keeps: a deeper model would be refused there.
 const MAX_DEPTH: usize = 100;
 /// ONNX Runtime takes minutes to load a model with 60,000 outputs; a detector whose last layer does not join
-/// them has some
-/// 20. (Inputs are not counted: old exporters list each weight among them.)
+/// them has some 20. (Inputs are not counted: old exporters list each weight among them.)
 const MAX_OUTPUTS: u32 = 256;
 
 /// Checks the bytes of a model.
@@ -256,14 +255,8 @@ impl Refusal {
 
 /// The other file that a tensor names, as far as it can be read.
 fn location(tensor: &[u8]) -> &[u8] {
-    let mut fields = Fields::of(tensor);
-    while let Ok(Some((number, value))) = fields.next() {
-        match value {
-            Value::Bytes(entry) if number == 13 && wire::text(entry, 1) == b"location" => return wire::text(entry, 2),
-            _ => {}
-        }
-    }
-    &[]
+    let entry = wire::bodies(tensor, 13).find(|entry| wire::text(entry, 1) == b"location");
+    entry.map_or(&[], |entry| wire::text(entry, 2))
 }
 
 fn check_operator(node: &[u8], local: &[&[u8]]) -> Result<(), OnnxError> {

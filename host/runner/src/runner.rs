@@ -148,9 +148,7 @@ impl Running {
     fn stop(&self, cause: StopCause) {
         self.stop.send_if_modified(|stop| {
             let is_first = stop.is_none();
-            if is_first {
-                *stop = Some(cause);
-            }
+            stop.get_or_insert(cause);
             is_first
         });
     }

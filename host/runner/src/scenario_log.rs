@@ -5,44 +5,40 @@
 
 use std::{sync::Arc, time::Instant};
 
+use framehook_core::log_budget::{LogBudget, LogLimits};
 use parking_lot::Mutex;
-
-use framehook_core::log_budget::{LogBudget, LogLimits, left_out};
 
 /// Clones share the budget.
 #[derive(Clone)]
-pub(crate) struct ScenarioLog(Arc<Mutex<Inner>>);
+pub(crate) struct ScenarioLog(Arc<Mutex<Budget>>);
 
-struct Inner {
-    limits: LogLimits,
-    budget: LogBudget,
-}
+struct Budget(LogBudget);
 
 impl ScenarioLog {
     pub(crate) fn new(limits: LogLimits) -> Self {
-        Self(Arc::new(Mutex::new(Inner { limits, budget: LogBudget::new(limits, Instant::now()) })))
+        Self(Arc::new(Mutex::new(Budget(LogBudget::new(limits, Instant::now())))))
     }
 
     /// Whether a line of this many bytes may be logged now. Says how many could not, once a second.
     pub(crate) fn admits(&self, bytes: usize) -> bool {
-        let mut inner = self.0.lock();
-        let admitted = inner.budget.admit(bytes, Instant::now());
-        inner.tell(admitted.unwrap_or_default());
+        let mut budget = self.0.lock();
+        let admitted = budget.0.admit(bytes, Instant::now());
+        budget.tell(admitted.unwrap_or_default());
         admitted.is_some()
     }
 }
 
-impl Inner {
+impl Budget {
     fn tell(&self, lines: u64) {
         if lines > 0 {
-            tracing::warn!("{}", left_out(lines, self.limits));
+            tracing::warn!("{}", self.0.left_out(lines));
         }
     }
 }
 
-impl Drop for Inner {
+impl Drop for Budget {
     fn drop(&mut self) {
-        let lines = self.budget.rest();
+        let lines = self.0.rest();
         self.tell(lines);
     }
 }

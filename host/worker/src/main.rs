@@ -66,19 +66,16 @@ enum Command {
         intra_threads: usize,
         /// Size of the input, if the model leaves it open
         #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
-        size: Option<Size>,
+        size: Option<[u32; 2]>,
     },
 }
 
 /// As every program in Rust ends that panics.
 const PANICKED: i32 = 101;
 
-#[derive(Clone, Copy)]
-struct Size([u32; 2]);
-
-fn parse_size(text: &str) -> Result<Size, String> {
-    let sides = text.split_once('x').and_then(|(w, h)| Some(Size([w.parse().ok()?, h.parse().ok()?])));
-    sides.ok_or_else(|| "expected two numbers of pixels, such as 640x480".into())
+fn parse_size(text: &str) -> Result<[u32; 2], &'static str> {
+    let sides = text.split_once('x').and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
+    sides.ok_or("expected two numbers of pixels, such as 640x480")
 }
 
 fn main() {
@@ -117,7 +114,6 @@ impl Command {
             }
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {
-                let size = size.map(|Size(size)| size);
                 enter(&Reach::reading([&model, &onnxruntime]))?;
                 let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, size)?;
                 print(|| figures)

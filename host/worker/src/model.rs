@@ -123,7 +123,8 @@ impl Model {
         let bytes = std::fs::read(file).map_err(ModelError::Unreadable)?;
         onnx::check(&bytes)?;
         let environment = environment(onnxruntime)?;
-        let session = session(&environment, &bytes, intra_threads).map_err(|why| classify(&why, ModelError::Load))?;
+        let session = session(&environment, &bytes, intra_threads);
+        let session = session.map_err(|error| classify(&error.to_string(), ModelError::Load))?;
         check_outlets("inputs", session.inputs())?;
         check_outlets("outputs", session.outputs())?;
         check_output_size(session.outputs().iter().map(|outlet| f32_bytes(outlet.dtype())))?;
@@ -197,16 +198,13 @@ fn environment(library: &Path) -> Result<Environment, ModelError> {
 }
 
 /// The only place that decides how a model runs.
-fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> Result<Session, String> {
-    fn text<E: std::fmt::Display>(error: E) -> String {
-        error.to_string()
-    }
-    let builder = Session::builder(environment).map_err(text)?;
-    let builder = builder.with_optimization_level(GraphOptimizationLevel::All).map_err(text)?;
-    let builder = builder.with_intra_threads(intra_threads.max(1)).map_err(text)?;
-    // A spinning pool takes the core that decodes the next frame.
-    let mut builder = builder.with_intra_op_spinning(false).map_err(text)?;
-    builder.commit_from_memory(bytes).map_err(text)
+fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> ort::Result<Session> {
+    Ok(Session::builder(environment)?
+        .with_optimization_level(GraphOptimizationLevel::All)?
+        .with_intra_threads(intra_threads.max(1))?
+        // A spinning pool takes the core that decodes the next frame.
+        .with_intra_op_spinning(false)?
+        .commit_from_memory(bytes)?)
 }
 
 fn check_outlets(what: &'static str, outlets: &[Outlet]) -> Result<(), ModelError> {

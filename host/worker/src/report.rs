@@ -76,16 +76,12 @@ impl Reporter {
 
 impl Inner {
     fn write(&mut self, report: &Report<&Prediction>) {
-        if let Err(error) = write_record(&mut self.out, report) {
-            give_up(&error);
-        }
+        write_record(&mut self.out, report).unwrap_or_else(|error| give_up(&error));
     }
 
     fn flush(&mut self) {
         self.unflushed = 0;
-        if let Err(error) = self.out.flush() {
-            give_up(&error);
-        }
+        self.out.flush().unwrap_or_else(|error| give_up(&error));
     }
 }
 

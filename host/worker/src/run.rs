@@ -5,7 +5,7 @@
 
 use std::{ffi::CStr, io, path::PathBuf, sync::Arc, thread};
 
-use framehook_confine::{Reach, give_up_capabilities, lower_memory, restrict_files};
+use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory, restrict_files};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Control, Job, Outcome, Ready, Report, read_record},
@@ -75,7 +75,7 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
 fn confine(job: &Job) -> Result<(), Reason> {
     let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
     let reach = Reach::reading([&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled));
-    restrict_files(&reach).map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
+    restrict_files(&reach).map_err(unconfined)
 }
 
 /// From here on it has no more memory than its job says.
@@ -87,7 +87,11 @@ fn limit(job: &Job) -> Result<(), Reason> {
         let message = format!("a worker needs {needed} MiB here before it loads anything");
         return Err(Reason::new(ReasonCode::OutOfMemory, message));
     }
-    lower_memory(u64::from(mib) << 20).map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))
+    lower_memory(u64::from(mib) << 20).map_err(unconfined)
+}
+
+fn unconfined(error: ConfineError) -> Reason {
+    Reason::new(ReasonCode::WorkerCrash, error.to_string())
 }
 
 /// Obeys the runner from a thread of its own, which nothing can block.
@@ -118,7 +122,7 @@ fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts
         let (source, model) = (Box::new(source?), model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
         let (pre, post) = chains?;
         // Everything is open; the threads of the pipeline start without.
-        give_up_capabilities().map_err(|error| Reason::new(ReasonCode::WorkerCrash, error.to_string()))?;
+        give_up_capabilities().map_err(unconfined)?;
         Ok(Parts { source, model, pre, post })
     })
 }

@@ -126,23 +126,21 @@ impl Instance {
 
     /// The plugin's own words about itself, unchecked but for the schema being JSON.
     pub(crate) fn describe(&mut self) -> Result<PluginManifest, Failure> {
-        let (pre, post) = (self.preprocess.is_some(), self.postprocess.is_some());
-        let Self { guarded, lifecycle, limits, .. } = self;
-        let descriptor = guarded.enter(ms(limits.describe_ms), None, |store| lifecycle.call_describe(store))?;
-        results::manifest(descriptor, pre, post)
+        let limit = ms(self.limits.describe_ms);
+        let descriptor = self.guarded.enter(limit, None, |store| self.lifecycle.call_describe(store))?;
+        results::manifest(descriptor, self.preprocess.is_some(), self.postprocess.is_some())
     }
 
     pub(crate) fn validate_config(&mut self, config: &str) -> Result<Vec<ConfigProblem>, Failure> {
-        let Self { guarded, lifecycle, limits, .. } = self;
-        let verdict =
-            guarded.enter(ms(limits.describe_ms), None, |store| lifecycle.call_validate_config(store, config))?;
+        let limit = ms(self.limits.describe_ms);
+        let verdict = self.guarded.enter(limit, None, |store| self.lifecycle.call_validate_config(store, config))?;
         Ok(results::problems(verdict))
     }
 
     /// Gives the names of the classes.
     pub(crate) fn init(&mut self, stream_id: &str, config: &str) -> Result<Vec<String>, Failure> {
-        let Self { guarded, lifecycle, limits, .. } = self;
-        let ready = guarded.enter(ms(limits.init_ms), None, |store| lifecycle.call_init(store, stream_id, config))?;
+        let limit = ms(self.limits.init_ms);
+        let ready = self.guarded.enter(limit, None, |store| self.lifecycle.call_init(store, stream_id, config))?;
         results::labels(ready.map_err(results::plugin_error)?)
     }
 
@@ -184,8 +182,7 @@ impl Instance {
     }
 
     pub(crate) fn shutdown(&mut self) -> Result<(), Failure> {
-        let Self { guarded, lifecycle, limits, .. } = self;
-        guarded.enter(ms(limits.describe_ms), None, |store| lifecycle.call_shutdown(store))
+        self.guarded.enter(ms(self.limits.describe_ms), None, |store| self.lifecycle.call_shutdown(store))
     }
 }
 

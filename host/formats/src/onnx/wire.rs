@@ -69,17 +69,18 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// The last value of a text field of `message`, as far as the message can be read.
-pub(super) fn text(message: &[u8], wanted: u32) -> &[u8] {
+/// The fields of `message` that are bytes and have this number, as far as the message can be read.
+pub(super) fn bodies(message: &[u8], wanted: u32) -> impl Iterator<Item = &[u8]> {
     let mut fields = Fields::of(message);
-    let mut found: &[u8] = &[];
-    while let Ok(Some((number, value))) = fields.next() {
-        match value {
-            Value::Bytes(text) if number == wanted => found = text,
-            _ => {}
-        }
-    }
-    found
+    std::iter::from_fn(move || fields.next().ok().flatten()).filter_map(move |field| match field {
+        (number, Value::Bytes(body)) if number == wanted => Some(body),
+        _ => None,
+    })
+}
+
+/// The last value of a text field.
+pub(super) fn text(message: &[u8], wanted: u32) -> &[u8] {
+    bodies(message, wanted).last().unwrap_or_default()
 }
 
 #[cfg(test)]
