@@ -1,7 +1,6 @@
 //! Lines in the platform's log, with the scenario and the plugin as fields:
 //! `framehook_sdk::info!("{n} objects")`. The host passes on 50 lines a second, and 64 KiB, of all
-//! hooks of a scenario together; a line has up to 1 KiB, and what is no ordinary writing in it is
-//! written out.
+//! hooks of a scenario together. A line has up to 1 KiB; control characters in it are escaped.
 
 pub use crate::bindings::host::framehook::plugin::log::Level;
 

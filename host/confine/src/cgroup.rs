@@ -84,7 +84,7 @@ impl Cgroups {
         make(&group)?;
         put(&group, "memory.max", &memory.saturating_add(SHARED).to_string())?;
         put(&group, "pids.max", &PIDS.to_string())?;
-        // Swap would make a limit of memory one of patience; not every kernel counts it.
+        // With swap, a child at its limit would grow slow instead of ending. Not every kernel counts it.
         put(&group, "memory.swap.max", "0").ok();
         OpenOptions::new().append(true).create(true).open(group.join("cgroup.procs"))
     }
@@ -101,7 +101,7 @@ impl Cgroups {
     }
 }
 
-/// Between fork and exec: the number 0 is whoever writes it.
+/// Between fork and exec: the kernel takes 0 for the process that writes it.
 pub(crate) fn enter(group: &File) -> io::Result<()> {
     rustix::io::write(group, b"0")?;
     Ok(())

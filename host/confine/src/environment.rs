@@ -1,4 +1,4 @@
-//! A child's environment: made from nothing, so that no credential is in it by being forgotten.
+//! A child's environment: made from nothing, so that no credential stays in it by oversight.
 
 use std::ffi::{OsStr, OsString};
 

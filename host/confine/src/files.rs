@@ -13,7 +13,7 @@ use landlock::{
 
 use crate::ConfineError;
 
-/// The newest that the library knows; of it the kernel takes what it has.
+/// The newest that the library knows; a kernel uses the part that it has.
 const NEWEST: ABI = ABI::V10;
 
 /// Where the dynamic linker looks, and the data files of libraries lie.

@@ -9,7 +9,7 @@ use crate::ConfineError;
 /// Libraries, a video, a model, pipes and an event queue come to some 30.
 const DESCRIPTORS: u64 = 256;
 
-/// The scale ends at 1000: more than any process that nobody told to.
+/// The scale ends at 1000; a process whose score nobody has set has 0.
 const SCORE: &str = "900";
 
 /// The limits of one kind of child.

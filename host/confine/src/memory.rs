@@ -1,4 +1,4 @@
-//! What of a process others can look into: nothing.
+//! Keeps other processes from looking into this one.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
 

@@ -1,6 +1,5 @@
-//! What of the confinement holds on this machine: found out by trying it, in a child that is started and
-//! confined like every other. So what is shown is what is, whatever a kernel's version or a container's
-//! profile says.
+//! Which parts of the confinement hold on this machine: found out by trying them, in a child that is started
+//! and confined like every other, whatever a kernel's version or a container's profile says.
 
 use std::{
     io,

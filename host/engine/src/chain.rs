@@ -160,7 +160,7 @@ impl Chain {
         self.hooks.is_empty()
     }
 
-    /// Lets the hooks say good-bye.
+    /// Calls the hooks' `shutdown`.
     pub fn shutdown(self) {
         self.hooks.into_iter().for_each(Hook::shutdown);
     }

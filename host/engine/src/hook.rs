@@ -121,7 +121,7 @@ impl Hook {
         self.breaker.open_reason().cloned()
     }
 
-    /// Lets the plugin say good-bye.
+    /// Calls the plugin's `shutdown`.
     pub fn shutdown(mut self) {
         if let Some(mut instance) = self.instance.take()
             && let Err(failure) = instance.shutdown()

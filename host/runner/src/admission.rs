@@ -41,7 +41,7 @@ impl Admission {
     /// Waits for a place. One that needs more memory than there is gets all of it. Cancel-safe.
     pub(crate) async fn enter(&self, memory_mib: u32) -> Place<'_> {
         const OPEN: &str = "nobody closes these semaphores";
-        // Memory first: who waits for it keeps no slot from others.
+        // Memory first: a deployment that waits for it holds no slot meanwhile.
         let memory = match &self.memory {
             Some((memory, all)) => Some(memory.acquire_many(memory_mib.min(*all)).await.expect(OPEN)),
             None => None,

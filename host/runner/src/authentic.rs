@@ -1,9 +1,9 @@
-//! Compiled plugins, told from what somebody else put in their place.
+//! Tells compiled plugins that this runner wrote from files that somebody else put in their place.
 //!
 //! Invariants: what is loaded as machine code was written by this runner's compiler. A file ends with a MAC
 //! of its name and its code, by a key that no child can read; and a worker loads it only if it has the digest
 //! that was found when the MAC was checked, so that a file that is changed in between is refused. The engine
-//! does not look at what stands behind its code.
+//! ignores the bytes behind the code.
 
 use std::{
     fs::File,

@@ -66,7 +66,7 @@ impl Compiler {
         let _turn = lock.lock().await;
         let digest = match self.recognised(&path).await {
             Some(digest) => {
-                // It only goes sooner where that fails.
+                // If this fails, the file is only swept earlier.
                 compiled::used(&path).ok();
                 digest
             }

@@ -48,7 +48,7 @@ fn sweep_to(dir: &Path, bytes: u64) {
     }
 }
 
-/// Since its last use; of a file.
+/// How long a file was not used, and its length.
 fn age(entry: DirEntry) -> Option<(Duration, u64, DirEntry)> {
     let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
     // A time in the future is not old.

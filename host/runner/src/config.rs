@@ -32,7 +32,7 @@ pub struct RunnerConfig {
     pub memory_mib: Option<u32>,
     /// Most memory of one worker.
     pub worker_memory_mib: u32,
-    /// What it has, for scenarios that ask for it.
+    /// What this runner has, for scenarios whose placement asks for it.
     pub labels: Labels,
     /// The `framehook-worker` executable.
     pub worker: PathBuf,
@@ -48,7 +48,7 @@ pub struct RunnerConfig {
     pub cache_dir: PathBuf,
     /// How children are started.
     pub sandbox: Sandbox,
-    /// What that comes to on this machine, for whoever asks.
+    /// What confines them on this machine, as its heartbeat shows it.
     pub confinement: Vec<Confinement>,
     /// Folders in which a scenario's `file` source may lie; empty allows none.
     pub source_dirs: Vec<PathBuf>,

@@ -22,11 +22,12 @@ pub(crate) struct Exit {
     pub(crate) last_lines: String,
 }
 
-/// SIGKILL and SIGABRT of Linux: who kills for memory, and how a process ends that is refused some.
+/// Linux's SIGKILL, which the kernel sends when memory runs out, and SIGABRT, with which a process ends that
+/// was refused memory.
 const KILLED: i32 = 9;
 const ABORTED: i32 = 6;
 
-/// Longer is no sentence for people.
+/// A sentence for people is shorter.
 const MAX_MESSAGE: usize = 1000;
 
 /// What libraries say when memory is refused: the standard library of Rust, that of C++, ONNX Runtime,
@@ -47,7 +48,7 @@ pub(crate) fn crash(exit: &Exit, killed_for_memory: bool) -> Reason {
     let Exit { how, signal, last_lines } = exit;
     let is_shortage = match *signal {
         Some(KILLED) => killed_for_memory,
-        // Refused some: it aborts, or panics where a thread could not be started.
+        // A process that is refused memory aborts, or panics where a thread could not be started.
         Some(ABORTED) | None => is_shortage(last_lines),
         Some(_) => false,
     };
@@ -96,9 +97,8 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
     Reason::new(code, message)
 }
 
-/// Restarts in a row that a worker is worth which went down like this. What one model does without a single
-/// frame, it does again; a source that was silent may have had a bad moment, once. `most` is for whatever may
-/// have been an accident.
+/// How many restarts in a row are worth trying after such an end, `most` where it may have been an accident. A
+/// model that fails before its first frame fails again; a silent source may have been silent by accident, once.
 pub(crate) fn restarts(code: ReasonCode, has_frames: bool, most: u32) -> u32 {
     match (code, has_frames) {
         (ReasonCode::OutOfMemory | ReasonCode::ModelStalled, false) => 0,

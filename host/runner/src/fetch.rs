@@ -119,7 +119,7 @@ impl Fetch<'_> {
         let to_resolve = url.clone();
         let resolving = task::spawn_blocking(move || to_resolve.socket_addrs(|| None));
         let found = match timeout(self.config.frame_timeout, resolving).await {
-            Ok(found) => found.unwrap_or_else(|panic| Err(io::Error::other(panic))),
+            Ok(found) => found.map_err(io::Error::other).flatten(),
             Err(late) => Err(late.into()),
         };
         let found = found.map_err(|error| {

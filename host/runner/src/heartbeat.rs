@@ -1,4 +1,4 @@
-//! Tells the world how the runner is: every half second, and at once when a worker's phase or reason changes.
+//! Publishes the runner's state: every half second, and at once when a worker's phase or reason changes.
 //!
 //! A heartbeat that cannot be published is not repeated: the next one says more.
 

@@ -1,4 +1,4 @@
-//! Which addresses a source may have: a scenario must not make the runner knock on doors inside its own
+//! Which addresses a source may have: a scenario must not make the runner connect to hosts inside its own
 //! network.
 //!
 //! Public addresses are allowed, all others only by configuration. The lists are those of IANA's registries

@@ -87,10 +87,8 @@ impl JobBuilder {
         // On a thread of its own: a network folder that is away blocks whoever asks for it.
         let checked = tokio::task::spawn_blocking(move || allowed_source(&path, &dirs)).await;
         checked.unwrap_or_else(|error| {
-            Err(Failure::Retry(Reason::new(
-                ReasonCode::SourceUnreachable,
-                format!("the source was not checked: {error}"),
-            )))
+            let message = format!("the source was not checked: {error}");
+            Err(Failure::Retry(Reason::new(ReasonCode::SourceUnreachable, message)))
         })
     }
 
@@ -112,9 +110,8 @@ impl JobBuilder {
 /// The real path of a file source, if it lies in one of `dirs`.
 fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
     source_file::resolve(path, dirs).map_err(|refusal| {
-        let say = |what: &str| {
-            Reason::new(ReasonCode::SourceUnreachable, format!("the source {} {what}", path.display()))
-        };
+        let source = path.display();
+        let say = |what| Reason::new(ReasonCode::SourceUnreachable, format!("the source {source} {what}"));
         match refusal {
             // It may appear yet, such as a disk that is mounted late.
             Refusal::Missing => Failure::Retry(say("is not there")),

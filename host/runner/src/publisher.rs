@@ -1,9 +1,8 @@
 //! Gives frames to the bus in order, in batches, and keeps them until the bus has acknowledged them.
 //!
-//! One batch is under way at a time; what arrives meanwhile forms the next one. A full publisher
-//! ([`Publisher::is_full`]) takes no more: its owner stops reading from the worker. So does one
-//! whose scenario publishes more bytes a second than it may: it becomes slower, and nothing is
-//! lost.
+//! One batch is in flight at a time; what arrives meanwhile forms the next one. While a publisher is full
+//! ([`Publisher::is_full`]), its owner does not read from the worker. A scenario that publishes more bytes a
+//! second than it may is slowed down in this way, and nothing is lost.
 
 use std::{future::Future, pin::Pin, time::Duration};
 

@@ -98,7 +98,7 @@ pub(crate) struct Deployment {
     pub(crate) shared: Arc<Shared>,
     pub(crate) order: DeployOrder,
     traceparent: Option<String>,
-    /// The step that is under way of those that lead to the first frame.
+    /// The current step of those that lead to the first frame.
     step: Span,
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
@@ -134,7 +134,7 @@ impl Deployment {
             Err(ended) => Err(ended),
         };
         tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
-        // The disk is free before anybody hears of it, as the slot is.
+        // The recording's space is free, as the slot is, before anybody hears of the end.
         self.recording = None;
         self.update(|status| {
             status.phase = phase;
@@ -283,7 +283,7 @@ impl Deployment {
         match (outcome, *self.stop.borrow()) {
             (Outcome::Finished, _) => Ok((WorkerPhase::Finished, reason)),
             (Outcome::Failed, _) => Ok((WorkerPhase::Failed, reason)),
-            // However it went down: it shall not come back.
+            // A stop was asked for, so it is not started again.
             (_, Some(cause)) => Ok(cause.end()),
             (Outcome::Retry, None) => Err(Failure::Retry(reason)),
             (Outcome::Stopped, None) => {
@@ -311,7 +311,7 @@ impl Deployment {
         self.update(|status| status.progress = progress);
     }
 
-    /// It ends when the bus has that frame.
+    /// This step ends when the bus has that frame.
     pub(crate) fn expect_first_frame(&mut self) {
         self.step = step!(self, "publish first frame");
     }

@@ -70,7 +70,7 @@ enum Command {
     },
 }
 
-/// As every program in Rust ends that panics.
+/// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
 fn parse_size(text: &str) -> Result<[u32; 2], &'static str> {
@@ -86,7 +86,7 @@ fn main() {
             eprintln!("framehook-worker: {error:#}");
             1
         }
-        // It was told of.
+        // The panic's own message is on standard error.
         Err(_) => PANICKED,
     };
     // Everything was written and flushed; native libraries are not asked to tidy up.

@@ -199,12 +199,12 @@ fn environment(library: &Path) -> Result<Environment, ModelError> {
 
 /// The only place that decides how a model runs.
 fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> ort::Result<Session> {
-    Ok(Session::builder(environment)?
+    Session::builder(environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(intra_threads.max(1))?
         // A spinning pool takes the core that decodes the next frame.
         .with_intra_op_spinning(false)?
-        .commit_from_memory(bytes)?)
+        .commit_from_memory(bytes)
 }
 
 fn check_outlets(what: &'static str, outlets: &[Outlet]) -> Result<(), ModelError> {

@@ -40,7 +40,7 @@ const SPARE_MIB: u64 = 16;
 /// When standard input holds no job; nothing was reported then.
 pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(process::take_stdout()?));
-    // What is wrong with it is told by the job, which loads it too.
+    // An error is reported by the job, which loads the library as well.
     let preload = onnxruntime.map(|library| thread::spawn(move || model::preload(&library).ok()));
     let job: Job = read_record(&mut io::stdin().lock())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before a job came"))?;
@@ -81,7 +81,7 @@ fn confine(job: &Job) -> Result<(), Reason> {
 /// From here on it has no more memory than its job says.
 fn limit(job: &Job) -> Result<(), Reason> {
     let Some(mib) = job.memory_mib else { return Ok(()) };
-    // Who is at the limit already could not even say so.
+    // A process at its limit could not even report it.
     let needed = process::data_mib().unwrap_or_default() + SPARE_MIB;
     if u64::from(mib) < needed {
         let message = format!("a worker needs {needed} MiB here before it loads anything");

@@ -12,26 +12,21 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Config {
     /// Faces with a lower score are dropped.
-    #[serde(default = "default_min_score")]
     #[schemars(range(min = 0.0, max = 1.0))]
     min_score: f64,
     /// Where two faces overlap by more than this, the one with the lower score is dropped.
-    #[serde(default = "default_iou")]
     #[schemars(range(min = 0.0, max = 1.0))]
     iou: f64,
 }
 
-/// The heat map is calibrated: real faces lie well above.
-fn default_min_score() -> f64 {
-    0.35
-}
-
-/// What the authors of the model use.
-fn default_iou() -> f64 {
-    0.3
+impl Default for Config {
+    fn default() -> Self {
+        // The heat map is calibrated: real faces lie well above. The overlap is what the model's authors use.
+        Self { min_score: 0.35, iou: 0.3 }
+    }
 }
 
 /// Pixels of the input a cell of the outputs.
@@ -149,10 +144,8 @@ impl Outputs {
         };
         found().ok_or_else(|| {
             let shapes: Vec<_> = outputs.iter().map(|o| format!("`{}` {:?}", o.name, o.shape)).collect();
-            format!(
-                "expected the outputs of CenterFace, [1, 1, h, w], two of [1, 2, h, w], [1, 10, h, w]; found {}",
-                shapes.join(", ")
-            )
+            let expected = "[1, 1, h, w], two of [1, 2, h, w], [1, 10, h, w]";
+            format!("expected the outputs of CenterFace, {expected}; found {}", shapes.join(", "))
         })
     }
 

@@ -6,34 +6,29 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Config {
     /// The share of the picture that must have changed, 0 to 1.
-    #[serde(default = "default_threshold")]
     #[schemars(range(min = 0.0, max = 1.0))]
     threshold: f64,
     /// How much a pixel must change to count, 1 to 255.
-    #[serde(default = "default_pixel_difference")]
     #[schemars(range(min = 1, max = 255))]
     pixel_difference: u8,
     /// After this many skipped frames one passes in any case.
-    #[serde(default = "default_max_skip")]
     max_skip: u32,
 }
 
-/// 9 of the 2,304 pixels: an object of 2 % of the picture's width and height moving by its own size.
-fn default_threshold() -> f64 {
-    0.004
-}
-
-/// Above the noise of a compressed video, below the contrast of an object.
-fn default_pixel_difference() -> u8 {
-    12
-}
-
-/// A second at 25 frames a second.
-fn default_max_skip() -> u32 {
-    25
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            // 9 of the 2,304 pixels: an object of 2 % of the picture's width and height moving by its own size.
+            threshold: 0.004,
+            // Above the noise of a compressed video, below the contrast of an object.
+            pixel_difference: 12,
+            // A second at 25 frames a second.
+            max_skip: 25,
+        }
+    }
 }
 
 /// Small, so that noise averages out and a comparison costs nothing.

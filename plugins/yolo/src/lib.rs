@@ -4,49 +4,45 @@
 //! A pure function of the output: the same tensor gives the same detections.
 
 use framehook_sdk::{
-    Candidate, ClassScores, Detection, Error, Geometry, Hook, Inference, Outcome, PostHook, Size, TensorDesc,
+    Candidate, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, Outcome, PostHook, Size,
+    TensorDesc,
     geometry::{box_to_frame, nms},
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 struct Config {
     /// Names of the classes, by class id.
-    #[serde(default)]
     labels: Vec<String>,
     /// Detections with a lower score are dropped.
-    #[serde(default = "default_min_score")]
     #[schemars(range(min = 0.0, max = 1.0))]
     min_score: f64,
     /// Where two detections of one class overlap by more than this, the one with the lower score is
     /// dropped.
-    #[serde(default = "default_iou")]
     #[schemars(range(min = 0.0, max = 1.0))]
     iou: f64,
     /// Those with the highest scores are kept.
-    #[serde(default = "default_max_detections")]
     #[schemars(range(min = 1, max = 10_000))]
     max_detections: u32,
     /// Name of the output to read. Needed only if several have the layout.
-    #[serde(default)]
     output: Option<String>,
 }
 
-/// What the family's own tools use.
-fn default_min_score() -> f64 {
-    0.25
-}
-
-/// Tight enough for people side by side, loose enough for one person found twice.
-fn default_iou() -> f64 {
-    0.45
-}
-
-/// More than a person can look at.
-fn default_max_detections() -> u32 {
-    300
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            labels: Vec::new(),
+            // What the family's own tools use.
+            min_score: 0.25,
+            // Tight enough for people side by side, loose enough for one person found twice.
+            iou: 0.45,
+            // More than a person can look at.
+            max_detections: 300,
+            output: None,
+        }
+    }
 }
 
 /// Boxes that go into the suppression, whose cost grows with their square.
@@ -65,17 +61,15 @@ impl Hook for Yolo {
         Ok(Self { config })
     }
 
-    fn check(config: &Config) -> Vec<framehook_sdk::ConfigProblem> {
+    fn check(config: &Config) -> Vec<ConfigProblem> {
         let share = |n: f64| (0.0..=1.0).contains(&n);
         let checks = [
             (share(config.min_score), "/min_score", "must be 0 to 1"),
             (share(config.iou), "/iou", "must be 0 to 1"),
             ((1..=10_000).contains(&config.max_detections), "/max_detections", "must be 1 to 10000"),
         ];
-        let problem = |(_, path, message): (bool, &str, &str)| framehook_sdk::ConfigProblem {
-            path: path.into(),
-            message: message.into(),
-        };
+        let problem =
+            |(_, path, message): (bool, &str, &str)| ConfigProblem { path: path.into(), message: message.into() };
         checks.into_iter().filter(|(good, ..)| !good).map(problem).collect()
     }
 
@@ -140,12 +134,8 @@ fn find_head(outputs: &[TensorDesc], config: &Config) -> Result<(u32, Head), Str
         .next()
         .ok_or_else(|| format!("no output has the shape [1, 4 + classes, boxes] or its transpose: {}", shapes()))?;
     if !fits(&head) {
-        return Err(format!(
-            "the model has {} classes, but /labels names {}: {}",
-            head.classes,
-            config.labels.len(),
-            shapes()
-        ));
+        let (classes, labels) = (head.classes, config.labels.len());
+        return Err(format!("the model has {classes} classes, but /labels names {labels}: {}", shapes()));
     }
     Ok((index, head))
 }
@@ -167,8 +157,7 @@ mod tests {
     use super::*;
 
     fn config(labels: usize) -> Config {
-        let labels = vec![String::new(); labels];
-        Config { labels, min_score: 0.25, iou: 0.45, max_detections: 300, output: None }
+        Config { labels: vec![String::new(); labels], ..Config::default() }
     }
 
     fn output(name: &str, shape: &[u32]) -> TensorDesc {
