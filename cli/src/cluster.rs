@@ -131,7 +131,7 @@ impl Cluster {
     /// Connects, and makes or updates the tables.
     pub(crate) async fn store(&self, history_lines: u32) -> anyhow::Result<SharedStore> {
         let url = self.database_url()?;
-        let postgres = Postgres::connect_with(url, CONNECTIONS, history_lines).await?;
+        let postgres = Postgres::connect(url, CONNECTIONS, history_lines).await?;
         info!("connected to PostgreSQL at {}", without_secrets(url));
         Ok(postgres.store())
     }

@@ -105,7 +105,7 @@ impl Round<'_> {
             let outcome = self.store.apply(self.epoch, &action).instrument(span.clone()).await;
             let _entered = span.entered();
             match outcome {
-                Ok(Fenced::Done(())) => {
+                Ok(Fenced::Done) => {
                     log(&action);
                     done.has_moved |= moves_state(&action);
                     if let Action::Stop { scenario_id, generation, incarnation, .. } = action {

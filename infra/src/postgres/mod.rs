@@ -34,7 +34,6 @@ macro_rules! lock {
 
 mod error;
 mod heartbeats;
-mod housekeeping;
 mod partitions;
 mod relay;
 mod rows;
@@ -57,10 +56,10 @@ use uuid::Uuid;
 
 pub(crate) use error::from_code;
 
-use self::sql_store::SqlStore;
+use self::partitions::{drop_results, make_partitions};
 use crate::{
     row::RowExt as _,
-    store::{HISTORY_LINES, Result, SharedStore, StoreError},
+    store::{Result, SharedStore, StoreError},
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/postgres");
@@ -97,18 +96,14 @@ pub enum OpenError {
 
 /// Connections to one database.
 pub struct Postgres {
-    store: Arc<SqlStore>,
+    store: Arc<Database>,
 }
 
 impl Postgres {
     /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an
     /// advisory lock.
-    pub async fn connect(url: &str, connections: u32) -> Result<Self, OpenError> {
-        Self::connect_with(url, connections, HISTORY_LINES).await
-    }
-
-    /// The same, and a scenario's history has `history_lines` at most.
-    pub async fn connect_with(url: &str, connections: u32, history_lines: u32) -> Result<Self, OpenError> {
+    /// A scenario's history has `history_lines` at most.
+    pub async fn connect(url: &str, connections: u32, history_lines: u32) -> Result<Self, OpenError> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(OpenError::Url);
         }
@@ -128,11 +123,10 @@ impl Postgres {
             MigrateError::VersionMissing(_) => OpenError::Newer { server: server.clone() },
             error => OpenError::Migration { server: server.clone(), why: error.to_string() },
         })?;
-        let database = Arc::new(Database { pool, outbox: Notify::new(), history_lines });
-        let store = Self { store: Arc::new(SqlStore(database)) };
-        let ahead = partitions::ahead(&store.store.0).await;
-        ahead.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
-        Ok(store)
+        let store = Arc::new(Database { pool, outbox: Notify::new(), history_lines });
+        let made = make_partitions(&store).await;
+        made.map_err(|error| OpenError::Migration { server, why: error.to_string() })?;
+        Ok(Self { store })
     }
 
     #[must_use]
@@ -203,7 +197,7 @@ impl Database {
     }
 
     /// A cheap read, and a commit: nothing less shows that the disk still takes one.
-    async fn ping(&self) -> Result<()> {
+    async fn probe(&self) -> Result<()> {
         const WRITE: &str = concat!(
             "INSERT INTO write_check (id, at) VALUES (1, ",
             now!(),

@@ -32,7 +32,7 @@ const LIST: &str = "
 const EMPTY_REST: &str = "DELETE FROM scenario_results_rest WHERE captured_at < $1";
 
 /// Makes the partitions of the next days.
-pub(super) async fn ahead(db: &Database) -> Result<()> {
+pub(super) async fn make_partitions(db: &Database) -> Result<()> {
     let mut tx = db.write().await?;
     sqlx::query(LOCK).execute(&mut *tx).await?;
     let today = now_us(&mut tx).await?.div_euclid(DAY_US);
@@ -58,7 +58,7 @@ async fn make(conn: &mut PgConnection, day: i64) -> Result<()> {
 }
 
 /// Drops the days that ended `age` ago, and deletes what is as old in the rest.
-pub(super) async fn drop_older(db: &Database, age: Duration) -> Result<()> {
+pub(super) async fn drop_results(db: &Database, age: Duration) -> Result<()> {
     let mut tx = db.write().await?;
     sqlx::query(LOCK).execute(&mut *tx).await?;
     let before = now_us(&mut tx).await?.saturating_sub(later(0, age));

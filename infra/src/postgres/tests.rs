@@ -24,7 +24,7 @@ use super::{
     sql_store::{delivery, orchestrator, outbox, results, scenarios},
     *,
 };
-use crate::store::{Fenced, Keep, Limit, PredictionQuery, ResultBatch, StoreOutcome};
+use crate::store::{Fenced, HISTORY_LINES, Keep, Limit, PredictionQuery, ResultBatch, StoreOutcome};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -41,13 +41,13 @@ async fn fresh() -> String {
 }
 
 async fn open(url: &str) -> Postgres {
-    Postgres::connect(url, 8).await.unwrap()
+    Postgres::connect(url, 8, HISTORY_LINES).await.unwrap()
 }
 
 #[tokio::test]
 async fn migrations_may_race() {
     let url = fresh().await;
-    let opened = futures::future::join_all((0..4).map(|_| Postgres::connect(&url, 2))).await;
+    let opened = futures::future::join_all((0..4).map(|_| Postgres::connect(&url, 2, HISTORY_LINES))).await;
     for store in opened {
         store.unwrap().store().ping().await.unwrap();
     }
@@ -59,8 +59,8 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
     let postgres = open(&url).await;
     const FROM_THE_FUTURE: &str = "
         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, '', true, '', 0)";
-    sqlx::query(FROM_THE_FUTURE).execute(&postgres.store.0.pool).await.unwrap();
-    assert!(matches!(Postgres::connect(&url, 1).await, Err(OpenError::Newer { .. })));
+    sqlx::query(FROM_THE_FUTURE).execute(&postgres.store.pool).await.unwrap();
+    assert!(matches!(Postgres::connect(&url, 1, HISTORY_LINES).await, Err(OpenError::Newer { .. })));
 
     let wrong = [
         (url.replace("//postgres@", "//nobody@"), "role \"nobody\" does not exist; check user and password"),
@@ -69,14 +69,14 @@ async fn what_cannot_be_opened_says_why_and_no_password() {
         (format!("{url}?sslmode=require"), "check `sslmode`"),
     ];
     for (url, what) in wrong {
-        let error = Postgres::connect(&url, 1).await.err().unwrap().to_string();
+        let error = Postgres::connect(&url, 1, HISTORY_LINES).await.err().unwrap().to_string();
         assert!(error.contains(what) && !error.contains(" at line "), "{error}");
     }
 
     let port = servers::free_port();
     let nobody = format!("postgres://me:canary@127.0.0.1:{port}/x");
     for url in [nobody.as_str(), "postgres://me:canary@[/x"] {
-        let error = Postgres::connect(url, 1).await.err().unwrap();
+        let error = Postgres::connect(url, 1, HISTORY_LINES).await.err().unwrap();
         assert!(!format!("{error} {error:?}").contains("canary"), "{error:?}");
         assert!(url != nobody || error.to_string().contains(&format!("127.0.0.1:{port}")), "{error}");
     }
@@ -96,7 +96,7 @@ async fn a_connection_may_be_encrypted_and_check_who_answers() {
     // It reads its settings again in its own time.
     let begin = Instant::now();
     let postgres = loop {
-        match Postgres::connect(&trusting, 2).await {
+        match Postgres::connect(&trusting, 2, HISTORY_LINES).await {
             Ok(postgres) => break postgres,
             Err(error) => {
                 assert!(error.to_string().contains("check `sslmode`") && begin.elapsed() < DEADLINE, "{error}");
@@ -105,8 +105,8 @@ async fn a_connection_may_be_encrypted_and_check_who_answers() {
         }
     };
     const IS_ENCRYPTED: &str = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    assert!(sqlx::query_scalar::<_, bool>(IS_ENCRYPTED).fetch_one(&postgres.store.0.pool).await.unwrap());
-    let error = Postgres::connect(&url, 2).await.err().unwrap().to_string();
+    assert!(sqlx::query_scalar::<_, bool>(IS_ENCRYPTED).fetch_one(&postgres.store.pool).await.unwrap());
+    let error = Postgres::connect(&url, 2, HISTORY_LINES).await.err().unwrap().to_string();
     assert!(error.contains("certificate"), "{error}");
 }
 
@@ -128,7 +128,7 @@ async fn checks_allow_exactly_the_states_there_are() {
     ] {
         const CHECK: &str = "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = $1";
         let check = sqlx::query_scalar(CHECK).bind(constraint);
-        let check: String = check.fetch_one(&postgres.store.0.pool).await.unwrap();
+        let check: String = check.fetch_one(&postgres.store.pool).await.unwrap();
         // Every second piece is between quotes.
         let allowed: BTreeSet<_> = check.split('\'').skip(1).step_by(2).map(str::to_owned).collect();
         assert_eq!(&allowed, expected, "{constraint}");
@@ -138,7 +138,7 @@ async fn checks_allow_exactly_the_states_there_are() {
 #[tokio::test]
 async fn hot_statements_use_their_index() {
     let postgres = open(&fresh().await).await;
-    let mut connection = postgres.store.0.pool.acquire().await.unwrap();
+    let mut connection = postgres.store.pool.acquire().await.unwrap();
     // On empty tables a scan is always cheaper; the question is whether the index can serve the statement.
     for setting in ["SET enable_seqscan = off", "SET enable_sort = off", "SET plan_cache_mode = force_generic_plan"] {
         sqlx::query(setting).execute(&mut *connection).await.unwrap();
@@ -170,7 +170,7 @@ const TEN: Limit = Limit { rows: 10, bytes: u64::MAX };
 
 async fn days(postgres: &Postgres) -> i64 {
     const COUNT: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'scenario_results'::regclass";
-    sqlx::query_scalar(COUNT).fetch_one(&postgres.store.0.pool).await.unwrap()
+    sqlx::query_scalar(COUNT).fetch_one(&postgres.store.pool).await.unwrap()
 }
 
 #[tokio::test]
@@ -180,7 +180,7 @@ async fn days_are_made_ahead_and_dropped() {
     const OLD: &str = "
         CREATE TABLE scenario_results_day_20200101 PARTITION OF scenario_results
         FOR VALUES FROM (1577836800000000) TO (1577923200000000)";
-    sqlx::query(OLD).execute(&postgres.store.0.pool).await.unwrap();
+    sqlx::query(OLD).execute(&postgres.store.pool).await.unwrap();
     let id = insert_scenario(&postgres).await;
     let at = |us| Timestamp::from_microsecond(us).unwrap();
     let now = Timestamp::now();
@@ -249,7 +249,7 @@ async fn an_old_epoch_changes_nothing() {
     let action = Action::Stop { scenario_id: id, generation: 1, runner_id, incarnation };
     assert_eq!(one.store().apply(old, &action).await.unwrap(), Fenced::NotLeader);
     assert_eq!(one.store().outbox(9).await.unwrap(), []);
-    assert_eq!(two.store().apply(new, &action).await.unwrap(), Fenced::Done(()));
+    assert_eq!(two.store().apply(new, &action).await.unwrap(), Fenced::Done);
     assert_eq!(one.store().outbox(9).await.unwrap().len(), 1);
 }
 
@@ -316,7 +316,7 @@ async fn speed() {
                 .bind(vec![0_i64; 500])
                 .bind(vec![payload.clone(); 500])
                 .bind(vec![false; 500])
-                .execute(&postgres.store.0.pool)
+                .execute(&postgres.store.pool)
                 .await
                 .unwrap();
         }
@@ -337,7 +337,7 @@ async fn speed() {
 }
 
 async fn fill_outbox(postgres: &Postgres, messages: u32) {
-    let mut tx = postgres.store.0.write().await.unwrap();
+    let mut tx = postgres.store.write().await.unwrap();
     for _ in 0..messages {
         let id = ScenarioId::generate();
         let message = Message::ScenarioChanged { scenario_id: id };
@@ -358,7 +358,7 @@ async fn insert_scenario(postgres: &Postgres) -> ScenarioId {
     const ROW: &str = "
         INSERT INTO scenarios (id, name, spec, resolved, desired, state, created_at, updated_at)
         VALUES ($1, '', '', '', 'running', 'running', 0, 0)";
-    sqlx::query(ROW).bind(id.0).execute(&postgres.store.0.pool).await.unwrap();
+    sqlx::query(ROW).bind(id.0).execute(&postgres.store.pool).await.unwrap();
     id
 }
 

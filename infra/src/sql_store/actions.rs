@@ -44,7 +44,7 @@ const MOVE_WORKER: &str = "
     UPDATE workers SET state = $4, reason = $5, updated_at = $6 WHERE scenario_id = $1 AND generation = $2 AND state = $3";
 const LOSE_RUNNER: &str = "UPDATE runners SET lost = true WHERE incarnation = $1 AND runner_id = $2 AND NOT lost";
 
-pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced<()>> {
+pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Result<Fenced> {
     let mut tx = db.write().await?;
     if !orchestrator::leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
@@ -57,7 +57,7 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
     if matches!(action, Action::Deploy { .. } | Action::RepeatDeploy { .. } | Action::Stop { .. }) {
         db.outbox.notify_one();
     }
-    Ok(Fenced::Done(()))
+    Ok(Fenced::Done)
 }
 
 /// `false`: the state the action starts from is gone, and nothing was written.

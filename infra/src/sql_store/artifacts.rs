@@ -1,5 +1,6 @@
 //! Artifacts: names and versions of blobs.
 
+use async_trait::async_trait;
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef},
     ids::{Digest, ScenarioId},
@@ -9,7 +10,7 @@ use super::{Conn, Database, Row, identity, one_artifact_at_a_time};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
-    store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact, Result},
+    store::{Artifact, ArtifactQuery, ArtifactSummary, Artifacts, DeleteArtifact, PutArtifact, Result},
 };
 
 macro_rules! select_artifact {
@@ -40,7 +41,39 @@ const USED_BY: &str = "
 const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = $1)";
 const LIVE_DIGESTS: &str = "SELECT DISTINCT digest FROM artifacts ORDER BY digest";
 
-pub(super) async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
+#[async_trait]
+impl Artifacts for Database {
+    async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact> {
+        self.transact(|| put(self, &artifact)).await
+    }
+
+    async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
+        let query = match reference {
+            ArtifactRef::Version { name, version } => {
+                sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version)
+            }
+            ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
+            ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
+        };
+        query.fetch_optional(self.reader()).await?.as_ref().map(artifact).transpose()
+    }
+
+    async fn artifacts(&self, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
+        let (after, sequence) = query.after.unzip();
+        let list = sqlx::query(LIST).bind(kind.as_str()).bind(query.name).bind(after).bind(sequence);
+        list.bind(i64::from(query.limit)).fetch_all(self.reader()).await?.iter().map(summary).collect()
+    }
+
+    async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
+        self.transact_despite_full(|| delete(self, kind, name, version)).await
+    }
+
+    async fn live_digests(&self) -> Result<Vec<Digest>> {
+        sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
+    }
+}
+
+async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
     if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
@@ -66,23 +99,7 @@ async fn read(conn: &mut Conn, kind: ArtifactKind, name: &str, version: &str) ->
     query.fetch_optional(conn).await?.as_ref().map(artifact).transpose()
 }
 
-pub(super) async fn find(db: &Database, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
-    let query = match reference {
-        ArtifactRef::Version { name, version } => sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version),
-        ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
-        ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
-    };
-    query.fetch_optional(db.reader()).await?.as_ref().map(artifact).transpose()
-}
-
-pub(super) async fn list(db: &Database, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
-    let (after, sequence) = query.after.unzip();
-    let rows =
-        sqlx::query(LIST).bind(kind.as_str()).bind(query.name).bind(after).bind(sequence).bind(i64::from(query.limit));
-    rows.fetch_all(db.reader()).await?.iter().map(summary).collect()
-}
-
-pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
+async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
     let Some(Artifact { digest, .. }) = read(&mut tx, kind, name, version).await? else {
@@ -96,10 +113,6 @@ pub(super) async fn delete(db: &Database, kind: ArtifactKind, name: &str, versio
     let is_named: bool = sqlx::query_scalar(IS_NAMED).bind(digest.as_str()).fetch_one(&mut *tx).await?;
     tx.commit().await?;
     Ok(DeleteArtifact::Deleted { digest, orphaned: !is_named })
-}
-
-pub(super) async fn live_digests(db: &Database) -> Result<Vec<Digest>> {
-    sqlx::query(LIVE_DIGESTS).fetch_all(db.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
 }
 
 fn artifact(row: &Row) -> Result<Artifact> {

@@ -4,29 +4,30 @@
 //! keep to what both databases take: parameters are numbered (`$1`), and a parameter is compared with a
 //! column before it is compared with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
 //! - `Db`: the database as sqlx calls it.
-//! - `Database`: `reader` is a pool for single statements, `read` and `write` begin a transaction, `transact`
-//!   and `transact_despite_full` run one that may have to run again, `admit` refuses what the disk has no
-//!   room for.
+//! - `Database`, which gets the traits of the store here. `reader` is a pool for single statements, `read` and
+//!   `write` begin a transaction, `transact` and `transact_despite_full` run one that may have to run again
+//!   (the second is for what gives space back, and for what nobody could give space back without), `admit`
+//!   refuses what the disk has no room for, `probe` is a read and a commit.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
-//! - `one_artifact_at_a_time`, and the macro `lock`, which must be defined above the `mod` line of this
+//! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`, and the macro `lock`, which must be defined above the `mod` line of this
 //!   folder.
-//! - `heartbeats`, `housekeeping`, `relay`, `rows`: writes that each database does in its own way.
+//! - `heartbeats`, `relay`, `rows`: writes that each database does in its own way.
 
-pub(super) mod actions;
+mod actions;
 mod artifacts;
 pub(super) mod delivery;
 mod history;
+pub(super) mod housekeeping;
 pub(super) mod orchestrator;
 pub(super) mod outbox;
-pub(super) mod purge;
+mod purge;
 pub(super) mod results;
 pub(super) mod scenarios;
-mod store;
 
-pub(super) use store::SqlStore;
-
-use super::{Database, Db, heartbeats, housekeeping, identity, key, now_us, one_artifact_at_a_time, relay, rows};
+use super::{
+    Database, Db, drop_results, heartbeats, identity, key, make_partitions, now_us, one_artifact_at_a_time, relay, rows,
+};
 
 use crate::{
     row::RowExt as _,

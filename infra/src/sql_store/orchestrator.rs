@@ -2,20 +2,21 @@
 
 use std::time::Duration;
 
+use async_trait::async_trait;
 use framehook_core::{
     evidence::Order,
     ids::{Epoch, Incarnation, RunnerId, ScenarioId},
     message::RunnerStatus,
-    planner::{RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
+    planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
     writes::Lease,
 };
 use uuid::Uuid;
 
-use super::{Conn, Database, Row, heartbeats, identity, key, now_us, outbox};
+use super::{Conn, Database, Row, actions, drop_results, heartbeats, housekeeping, identity, key, now_us, outbox};
 use crate::{
     row::RowExt as _,
     sql::{later, newest},
-    store::{Counts, Fenced, Result, RunnerRecord},
+    store::{Counts, Fenced, Keep, Operation, Orchestration, Result, RunnerRecord},
 };
 
 const LEASE: &str =
@@ -68,7 +69,93 @@ macro_rules! select_runner {
 const RUNNERS: &str = select_runner!("ORDER BY r.runner_id");
 const RUNNER: &str = select_runner!("AND r.runner_id = $1");
 
-pub(super) async fn lead(
+#[async_trait]
+impl Orchestration for Database {
+    async fn lead(
+        &self,
+        holder: Uuid,
+        fresh: bool,
+        lease_time: Duration,
+        runner_lease_time: Duration,
+    ) -> Result<Option<Epoch>> {
+        self.transact_despite_full(|| lead(self, holder, fresh, lease_time, runner_lease_time)).await
+    }
+
+    async fn resign(&self, holder: Uuid) -> Result<()> {
+        let mut tx = self.write().await?;
+        sqlx::query(RESIGN).bind(key(holder)).execute(&mut *tx).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn record_heartbeats(
+        &self,
+        epoch: Epoch,
+        heartbeats: &[RunnerStatus],
+        arrived_after_us: i64,
+        lease_time: Duration,
+    ) -> Result<Fenced> {
+        let record = || record_heartbeats(self, epoch, heartbeats, arrived_after_us, lease_time);
+        self.transact_despite_full(record).await
+    }
+
+    async fn now_us(&self) -> Result<i64> {
+        Ok(now_us(&mut *self.reader().acquire().await?).await?)
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot> {
+        // One read transaction: all three see the same commit.
+        let mut tx = self.read().await?;
+        let scenarios = sqlx::query(UNSETTLED).fetch_all(&mut *tx).await?;
+        let workers = sqlx::query(LIVE_WORKERS).fetch_all(&mut *tx).await?;
+        let runners = sqlx::query(PRESENT_RUNNERS).fetch_all(&mut *tx).await?;
+        let now_us = now_us(&mut tx).await?;
+        tx.commit().await?;
+        Ok(Snapshot {
+            now_us,
+            scenarios: scenarios.iter().map(scenario).collect::<Result<_>>()?,
+            workers: workers.iter().map(worker).collect::<Result<_>>()?,
+            runners: runners.iter().map(runner_facts).collect::<Result<_>>()?,
+        })
+    }
+
+    async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced> {
+        self.transact_despite_full(|| actions::apply(self, epoch, action)).await
+    }
+
+    async fn trim(&self, keep: Keep) -> Result<()> {
+        self.transact_despite_full(|| housekeeping::trim(self, keep)).await
+    }
+
+    async fn drop_results(&self, age: Duration) -> Result<()> {
+        self.transact_despite_full(|| drop_results(self, age)).await
+    }
+}
+
+#[async_trait]
+impl Operation for Database {
+    async fn runners(&self) -> Result<Vec<RunnerRecord>> {
+        sqlx::query(RUNNERS).fetch_all(self.reader()).await?.iter().map(runner_record).collect()
+    }
+
+    async fn runner(&self, id: &RunnerId) -> Result<Option<RunnerRecord>> {
+        sqlx::query(RUNNER).bind(&id.0).fetch_optional(self.reader()).await?.as_ref().map(runner_record).transpose()
+    }
+
+    async fn ping(&self) -> Result<()> {
+        self.probe().await
+    }
+
+    async fn counts(&self) -> Result<Counts> {
+        let mut tx = self.read().await?;
+        let by_state = sqlx::query(UNSETTLED_BY_STATE).fetch_all(&mut *tx).await?;
+        let outbox = outbox::lag(&mut tx, None).await?;
+        tx.commit().await?;
+        let count = |row: &Row| Ok((row.parsed("state")?, row.col("scenarios")?));
+        Ok(Counts { unsettled: by_state.iter().map(count).collect::<Result<_>>()?, outbox })
+    }
+}
+
+async fn lead(
     db: &Database,
     holder: Uuid,
     fresh: bool,
@@ -94,57 +181,26 @@ async fn lease(conn: &mut Conn) -> Result<Lease> {
     Ok(Lease { epoch: row.col("epoch")?, holder: identity(&row, "holder")?, expires_at_us: row.col("expires_at")? })
 }
 
-pub(super) async fn resign(db: &Database, holder: Uuid) -> Result<()> {
-    let mut tx = db.write().await?;
-    sqlx::query(RESIGN).bind(key(holder)).execute(&mut *tx).await?;
-    Ok(tx.commit().await?)
-}
-
 /// Whether `epoch` is in force. It stays so until the commit.
 pub(super) async fn leads(conn: &mut Conn, epoch: Epoch) -> Result<bool> {
     let current: Option<Epoch> = sqlx::query_scalar(EPOCH).fetch_optional(conn).await?;
     Ok(current == Some(epoch))
 }
 
-pub(super) async fn record_heartbeats(
+async fn record_heartbeats(
     db: &Database,
     epoch: Epoch,
     heartbeats: &[RunnerStatus],
     arrived_after_us: i64,
     lease_time: Duration,
-) -> Result<Fenced<()>> {
+) -> Result<Fenced> {
     let mut tx = db.write().await?;
     if !leads(&mut tx, epoch).await? {
         return Ok(Fenced::NotLeader);
     }
     heartbeats::record(&mut tx, newest(heartbeats), arrived_after_us, lease_time).await?;
     tx.commit().await?;
-    Ok(Fenced::Done(()))
-}
-
-pub(super) async fn snapshot(db: &Database) -> Result<Snapshot> {
-    // One read transaction: all three see the same commit.
-    let mut tx = db.read().await?;
-    let scenarios = sqlx::query(UNSETTLED).fetch_all(&mut *tx).await?;
-    let workers = sqlx::query(LIVE_WORKERS).fetch_all(&mut *tx).await?;
-    let runners = sqlx::query(PRESENT_RUNNERS).fetch_all(&mut *tx).await?;
-    let now_us = now_us(&mut tx).await?;
-    tx.commit().await?;
-    Ok(Snapshot {
-        now_us,
-        scenarios: scenarios.iter().map(scenario).collect::<Result<_>>()?,
-        workers: workers.iter().map(worker).collect::<Result<_>>()?,
-        runners: runners.iter().map(runner_facts).collect::<Result<_>>()?,
-    })
-}
-
-pub(super) async fn counts(db: &Database) -> Result<Counts> {
-    let mut tx = db.read().await?;
-    let by_state = sqlx::query(UNSETTLED_BY_STATE).fetch_all(&mut *tx).await?;
-    let outbox = outbox::lag(&mut tx, None).await?;
-    tx.commit().await?;
-    let count = |row: &Row| Ok((row.parsed("state")?, row.col("scenarios")?));
-    Ok(Counts { unsettled: by_state.iter().map(count).collect::<Result<_>>()?, outbox })
+    Ok(Fenced::Done)
 }
 
 fn scenario(row: &Row) -> Result<ScenarioFacts> {
@@ -188,14 +244,6 @@ fn runner_facts(row: &Row) -> Result<RunnerFacts> {
         arrived_after_us: row.col("arrived_after")?,
         workers: status.workers,
     })
-}
-
-pub(super) async fn runners(db: &Database) -> Result<Vec<RunnerRecord>> {
-    sqlx::query(RUNNERS).fetch_all(db.reader()).await?.iter().map(runner_record).collect()
-}
-
-pub(super) async fn runner(db: &Database, id: &RunnerId) -> Result<Option<RunnerRecord>> {
-    sqlx::query(RUNNER).bind(&id.0).fetch_optional(db.reader()).await?.as_ref().map(runner_record).transpose()
 }
 
 fn runner_record(row: &Row) -> Result<RunnerRecord> {

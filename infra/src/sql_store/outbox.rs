@@ -1,18 +1,22 @@
 //! The transactional outbox: messages written with the change they tell of. How they are published is
 //! `relay`'s business.
 
+use std::time::Duration;
+
+use async_trait::async_trait;
 use framehook_core::{
     delivery::OutboxLag,
     ids::ScenarioId,
     message::{Envelope, Message},
 };
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use super::{Conn, Database, key, now_us};
+use super::{Conn, Database, key, now_us, relay};
 use crate::{
     row::RowExt as _,
     sql::{to_json, unsigned},
-    store::Result,
+    store::{Outbox, Result},
 };
 
 const PUT: &str = "
@@ -24,6 +28,26 @@ pub(in super::super) const UNPUBLISHED: &str =
 pub(in super::super) const LAG: &str = "
     SELECT count(*) AS messages, min(created_at) AS oldest FROM outbox_scenario
     WHERE published_at IS NULL AND (scenario_id = $1 OR $1 IS NULL)";
+
+#[async_trait]
+impl Outbox for Database {
+    async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>> {
+        let rows = sqlx::query(UNPUBLISHED).bind(i64::from(limit)).fetch_all(self.reader()).await?;
+        rows.iter().map(|row| row.parsed("envelope")).collect()
+    }
+
+    async fn claim_outbox(&self, limit: u32, lease: Duration) -> Result<Vec<Envelope>> {
+        relay::claim(self, limit, lease).await
+    }
+
+    async fn mark_published(&self, ids: &[Uuid]) -> Result<()> {
+        self.transact_despite_full(|| relay::mark_published(self, ids)).await
+    }
+
+    async fn outbox_filled(&self) {
+        self.outbox.notified().await;
+    }
+}
 
 /// Puts a message about a scenario in. The caller wakes the relay once its transaction is committed.
 pub(in super::super) async fn put(
@@ -43,11 +67,6 @@ pub(in super::super) async fn put(
     let insert = sqlx::query(PUT).bind(key(envelope.id)).bind(to_json(&envelope)?).bind(key(about.0));
     insert.bind(scenario).bind(generation).bind(now).execute(conn).await?;
     Ok(())
-}
-
-pub(in super::super) async fn unpublished(db: &Database, limit: u32) -> Result<Vec<Envelope>> {
-    let rows = sqlx::query(UNPUBLISHED).bind(i64::from(limit)).fetch_all(db.reader()).await?;
-    rows.iter().map(|row| row.parsed("envelope")).collect()
 }
 
 /// What waits to be published: about one scenario, or all there is.

@@ -49,7 +49,7 @@ pub(super) async fn purge(conn: &mut Conn, now: i64, id: ScenarioId) -> Result<b
 }
 
 /// Removes what earlier releases left of purged scenarios.
-pub(in super::super) async fn remove_left_over(db: &Database) -> Result<()> {
+pub(super) async fn remove_left_over(db: &Database) -> Result<()> {
     loop {
         let mut tx = db.write().await?;
         let Some(row) = sqlx::query(PURGED).fetch_optional(&mut *tx).await? else { return Ok(()) };

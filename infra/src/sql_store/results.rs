@@ -1,12 +1,13 @@
 //! Results: the inbox's write and the API's read. How the rows themselves are stored is `rows`' business.
 
+use async_trait::async_trait;
 use framehook_core::ids::ScenarioId;
 use futures::TryStreamExt as _;
 
 use super::{Conn, Database, key, now_us, one_more, rows};
 use crate::{
     row::RowExt as _,
-    store::{DeadLetter, Limit, PredictionQuery, Result, ResultBatch, Rows, StoreOutcome, StoredPrediction},
+    store::{DeadLetter, Limit, PredictionQuery, Result, ResultBatch, Results, Rows, StoreOutcome, StoredPrediction},
 };
 
 const OFFSET: &str =
@@ -29,12 +30,19 @@ pub(in super::super) const RANGE: &str = "
     ORDER BY pts_us LIMIT $4";
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted')";
 
-pub(super) async fn consumer_offset(db: &Database, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
-    let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
-    Ok(query.fetch_optional(db.reader()).await?.unwrap_or_default())
+#[async_trait]
+impl Results for Database {
+    async fn consumer_offset(&self, consumer: &str, topic: &str, partition: i32) -> Result<i64> {
+        let query = sqlx::query_scalar(OFFSET).bind(consumer).bind(topic).bind(partition);
+        Ok(query.fetch_optional(self.reader()).await?.unwrap_or_default())
+    }
+
+    async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome> {
+        self.transact(|| store(self, batch)).await
+    }
 }
 
-pub(super) async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
+async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
     let mut tx = db.write().await?;
     let statement = if batch.expected == 0 { FIRST_OFFSET } else { MOVE_OFFSET };
     let moved = sqlx::query(statement).bind(&batch.consumer).bind(&batch.topic).bind(batch.partition);

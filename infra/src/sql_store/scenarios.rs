@@ -1,6 +1,8 @@
 //! Scenarios as the API sees them: create, read, set what is desired.
 
+use async_trait::async_trait;
 use framehook_core::{
+    delivery::Delivery,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::Message,
     state::{Desired, ScenarioState},
@@ -10,17 +12,17 @@ use jiff::Timestamp;
 use sqlx::QueryBuilder;
 
 use super::{
-    Conn, Database, Db, Row,
+    Conn, Database, Db, Row, delivery,
     history::{self, Line},
-    identity, key, now_us, one_more, outbox, part,
+    identity, key, now_us, one_more, outbox, part, results,
 };
 use crate::{
     history::Moment,
     row::RowExt as _,
     sql::{artifacts, from_json, signed, to_json},
     store::{
-        Created, Idempotency, Limit, NewScenario, Result, Rows, ScenarioFilter, ScenarioRecord, StoreError,
-        WorkerRecord,
+        Created, HistoryEntry, Idempotency, Limit, NewScenario, PredictionQuery, Result, Rows, ScenarioFilter,
+        ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
     },
 };
 
@@ -84,7 +86,60 @@ const INSERT_ARTIFACTS: &str = "INSERT INTO scenario_artifacts (kind, name, vers
 const SET_DESIRED: &str = "UPDATE scenarios SET desired = $2, updated_at = $3 WHERE id = $1";
 const MOVE: &str = "UPDATE scenarios SET state = $2, reason = $3, updated_at = $4 WHERE id = $1";
 
-pub(super) async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
+#[async_trait]
+impl Scenarios for Database {
+    async fn create_scenario(&self, new: NewScenario) -> Result<Created> {
+        self.transact(|| create(self, &new)).await
+    }
+
+    async fn created_before(&self, idempotency: &Idempotency) -> Result<Option<Created>> {
+        let mut conn = self.reader().acquire().await?;
+        created_before(&mut conn, idempotency).await
+    }
+
+    async fn scenario(&self, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+        let row = sqlx::query(VISIBLE_BY_ID).bind(key(id.0)).fetch_optional(self.reader()).await?;
+        row.as_ref().map(record).transpose()
+    }
+
+    async fn scenarios(
+        &self,
+        filter: ScenarioFilter,
+        after: Option<ScenarioId>,
+        limit: Limit,
+    ) -> Result<Rows<ScenarioRecord>> {
+        let query = sqlx::query(if filter.name.is_some() { PAGE_OF_NAME } else { PAGE });
+        let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| key(id.0)));
+        let query = query.bind(one_more(limit)).bind(signed(limit.bytes));
+        let query = match &filter.name {
+            Some(name) => query.bind(name),
+            None => query,
+        };
+        part(&query.fetch_all(self.reader()).await?, limit, record)
+    }
+
+    async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
+        self.transact_despite_full(|| set_desired(self, id, desired)).await
+    }
+
+    async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
+        Ok(sqlx::query_scalar(IS_PURGED).bind(key(id.0)).fetch_one(self.reader()).await?)
+    }
+
+    async fn history(&self, id: ScenarioId, after: Option<i64>, limit: u32) -> Result<Vec<HistoryEntry>> {
+        history::page(self, id, after, limit).await
+    }
+
+    async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>> {
+        results::range(self, id, query).await
+    }
+
+    async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {
+        delivery::read(self, id).await
+    }
+}
+
+async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
     let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
@@ -151,7 +206,7 @@ async fn insert_artifacts(conn: &mut Conn, new: &NewScenario) -> Result<()> {
     Ok(())
 }
 
-pub(super) async fn created_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {
+async fn created_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {
     let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *conn).await?;
     let Some(row) = known else { return purged_before(conn, idempotency).await };
     let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
@@ -166,32 +221,7 @@ async fn purged_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Opt
     Ok(Some(if is_same { Created::Deleted(ScenarioId(identity(&row, "id")?)) } else { Created::KeyReused }))
 }
 
-pub(super) async fn is_purged(db: &Database, id: ScenarioId) -> Result<bool> {
-    Ok(sqlx::query_scalar(IS_PURGED).bind(key(id.0)).fetch_one(db.reader()).await?)
-}
-
-pub(super) async fn find(db: &Database, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
-    let row = sqlx::query(VISIBLE_BY_ID).bind(key(id.0)).fetch_optional(db.reader()).await?;
-    row.as_ref().map(record).transpose()
-}
-
-pub(super) async fn page(
-    db: &Database,
-    filter: ScenarioFilter,
-    after: Option<ScenarioId>,
-    limit: Limit,
-) -> Result<Rows<ScenarioRecord>> {
-    let query = sqlx::query(if filter.name.is_some() { PAGE_OF_NAME } else { PAGE });
-    let query = query.bind(filter.state.map(ScenarioState::as_str)).bind(after.map(|id| key(id.0)));
-    let query = query.bind(one_more(limit)).bind(signed(limit.bytes));
-    let query = match &filter.name {
-        Some(name) => query.bind(name),
-        None => query,
-    };
-    part(&query.fetch_all(db.reader()).await?, limit, record)
-}
-
-pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
+async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
     let mut tx = db.write().await?;
     let Some((before, traceparent)) = lock(&mut tx, id).await? else { return Ok(None) };
     let change = writes::set_desired(before.desired, before.state, desired);

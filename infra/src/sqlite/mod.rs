@@ -19,7 +19,6 @@ macro_rules! lock {
 mod bus;
 mod error;
 mod heartbeats;
-mod housekeeping;
 mod relay;
 mod room;
 mod rows;
@@ -50,7 +49,7 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 pub(crate) use error::from_code;
 
-use self::{room::Room, sql_store::SqlStore};
+use self::{room::Room, sql_store::housekeeping};
 use crate::{
     bus::SharedBus,
     private,
@@ -99,7 +98,7 @@ pub enum OpenError {
 
 /// An open data folder. It is closed when this and all its stores and buses are dropped.
 pub struct Sqlite {
-    store: Arc<SqlStore>,
+    store: Arc<Database>,
     bus: Arc<bus::EmbeddedBus>,
 }
 
@@ -163,7 +162,7 @@ impl Sqlite {
             _lock: lock,
         });
         let bus = bus::EmbeddedBus::open(Arc::clone(&database)).await.map_err(|e| failed(e.into()))?;
-        Ok(Self { store: Arc::new(SqlStore(database)), bus: Arc::new(bus) })
+        Ok(Self { store: database, bus: Arc::new(bus) })
     }
 
     #[must_use]
@@ -220,7 +219,7 @@ impl Database {
         Ok(self.room.disk.admit(1)?)
     }
 
-    async fn ping(&self) -> Result<()> {
+    async fn probe(&self) -> Result<()> {
         let checked = self.check().await.map_err(StoreError::from);
         if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
             // It has the numbers.
@@ -260,6 +259,19 @@ async fn now_us(_: &mut SqliteConnection) -> sqlx::Result<i64> {
 
 /// Nothing to do: a transaction that writes holds the one lock.
 async fn one_artifact_at_a_time(_: &mut SqliteConnection) -> sqlx::Result<()> {
+    Ok(())
+}
+
+/// In steps: the rows were written in the order of their times, nearly.
+async fn drop_results(db: &Database, age: Duration) -> Result<()> {
+    const RESULTS: &str = "
+        DELETE FROM scenario_results WHERE rowid IN
+            (SELECT rowid FROM scenario_results WHERE captured_at < $1 ORDER BY rowid LIMIT $2)";
+    housekeeping::drop_older(db, RESULTS, age).await
+}
+
+/// Nothing to do: results lie in one table.
+async fn make_partitions(_: &Database) -> Result<()> {
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use framehook_core::message::Envelope;
 use uuid::Uuid;
 
-use super::{Database, clock_us, sql_store::outbox};
-use crate::store::Result;
+use super::{Database, clock_us};
+use crate::store::{Outbox as _, Result};
 
 const MARK: &str = "UPDATE outbox_scenario SET published_at = ? WHERE id = ? AND published_at IS NULL";
 const DEPLOYED: &str = "
@@ -17,7 +17,7 @@ const DEPLOYED: &str = "
 const FORGET: &str = "DELETE FROM outbox_scenario WHERE id = ? AND scenario_id IN (SELECT id FROM deleted_scenarios)";
 
 pub(super) async fn claim(db: &Database, limit: u32, _lease: Duration) -> Result<Vec<Envelope>> {
-    outbox::unpublished(db, limit).await
+    db.outbox(limit).await
 }
 
 pub(super) async fn mark_published(db: &Database, ids: &[Uuid]) -> Result<()> {

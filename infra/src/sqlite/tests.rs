@@ -25,7 +25,7 @@ use crate::{
 async fn checked(sqlite: &Sqlite, table: &str, column: &str) -> BTreeSet<String> {
     let sql: String = sqlx::query_scalar("SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?")
         .bind(table)
-        .fetch_one(&sqlite.store.0.reader)
+        .fetch_one(&sqlite.store.reader)
         .await
         .unwrap();
     let check = format!("CHECK ({column} IN (");
@@ -71,7 +71,7 @@ async fn the_snapshot_uses_its_index() {
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     for statement in [orchestrator::UNSETTLED, orchestrator::UNSETTLED_BY_STATE] {
         let statement = format!("EXPLAIN QUERY PLAN {statement}");
-        let plan = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&sqlite.store.0.reader).await.unwrap();
+        let plan = sqlx::query(sqlx::AssertSqlSafe(statement)).fetch_all(&sqlite.store.reader).await.unwrap();
         let plan: Vec<String> = plan.iter().map(|row| sqlx::Row::get(row, "detail")).collect();
         assert!(plan.iter().any(|step| step.contains("scenarios_not_at_rest")), "{plan:?}");
     }
@@ -96,7 +96,7 @@ async fn a_newer_or_foreign_database_is_refused() {
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     const FROM_THE_FUTURE: &str = "
         INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time) VALUES (9999, '', 1, x'00', 0)";
-    sqlx::query(FROM_THE_FUTURE).execute(&sqlite.store.0.writer).await.unwrap();
+    sqlx::query(FROM_THE_FUTURE).execute(&sqlite.store.writer).await.unwrap();
     drop(sqlite);
     assert!(matches!(Sqlite::open(data.path()).await, Err(OpenError::Newer { .. })));
 
@@ -138,7 +138,7 @@ async fn an_older_database_is_brought_up_to_date() {
 /// SQLite reports a database at its page limit as it reports a full disk. The limit is that of the
 /// connection.
 async fn fill(sqlite: &Sqlite) {
-    sqlx::query("PRAGMA max_page_count = 1").execute(&sqlite.store.0.writer).await.unwrap();
+    sqlx::query("PRAGMA max_page_count = 1").execute(&sqlite.store.writer).await.unwrap();
 }
 
 #[tokio::test]
@@ -179,7 +179,7 @@ async fn an_unreadable_row_is_named() {
     let id = insert_scenario(&sqlite).await;
     const ROW: &str = "INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction)
         VALUES (?, 0, 1, 0, 0, '{\"from\": \"another release\"}')";
-    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
+    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.writer).await.unwrap();
     let query = PredictionQuery {
         after_pts_us: None,
         from_pts_us: None,
@@ -193,7 +193,7 @@ async fn an_unreadable_row_is_named() {
 
 async fn pragma(sqlite: &Sqlite, name: &str) -> i64 {
     let query = sqlx::AssertSqlSafe(format!("PRAGMA {name}"));
-    sqlx::query_scalar(query).fetch_one(&sqlite.store.0.writer).await.unwrap()
+    sqlx::query_scalar(query).fetch_one(&sqlite.store.writer).await.unwrap()
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn a_database_of_an_earlier_release_gives_space_back_from_now_on() {
 
     let sqlite = Sqlite::open(data.path()).await.unwrap();
     assert_eq!(pragma(&sqlite, "auto_vacuum").await, 2);
-    let at: i64 = sqlx::query_scalar("SELECT at FROM write_check").fetch_one(&sqlite.store.0.reader).await.unwrap();
+    let at: i64 = sqlx::query_scalar("SELECT at FROM write_check").fetch_one(&sqlite.store.reader).await.unwrap();
     assert_eq!(at, 7);
 }
 
@@ -228,7 +228,7 @@ async fn free_pages_go_back_to_the_disk() {
     let full = size();
     assert!(full > 8 << 20, "{full}");
     sqlite.bus().forget(Topic::Results, 0, 1).await.unwrap();
-    shrink::shrink(&sqlite.store.0.writer, i64::MAX).await.unwrap();
+    shrink::shrink(&sqlite.store.writer, i64::MAX).await.unwrap();
     assert!(size() <= 1 << 20, "{} of {full}", size());
 }
 
@@ -245,7 +245,7 @@ fn deletions_and_heartbeats_need_no_room_on_the_disk() {
         let rows = (0..2_000).map(|n| prediction(ids[0], n)).collect();
         assert_eq!(store.store_results(&batch(0, 1, rows)).await.unwrap(), StoreOutcome::Stored);
         const DELETED: &str = "UPDATE scenarios SET desired = 'deleted', state = 'stopped'";
-        sqlx::query(DELETED).execute(&sqlite.store.0.writer).await.unwrap();
+        sqlx::query(DELETED).execute(&sqlite.store.writer).await.unwrap();
         while !data.join("ballast").exists() {
             tokio::task::yield_now().await;
         }
@@ -275,10 +275,10 @@ fn a_full_disk_is_told_from_a_database_that_is_away() {
         let sqlite = Sqlite::open_with(&disk.folder.join("data"), Reserve::Share, HISTORY_LINES).await.unwrap();
         sqlite.store().ping().await.unwrap();
         // As long as somebody reads from it, the log does not begin anew in the room it has.
-        let mut reader = sqlite.store.0.reader.begin().await.unwrap();
+        let mut reader = sqlite.store.reader.begin().await.unwrap();
         sqlx::query("SELECT * FROM write_check").execute(&mut *reader).await.unwrap();
         disk.fill_but(0);
-        while sqlite.store.0.check().await.is_ok() {}
+        while sqlite.store.check().await.is_ok() {}
         // Until the next look at the disk its numbers are those from before.
         let tell = async {
             while let Err(StoreError::Full(_)) = sqlite.store().ping().await {
@@ -294,7 +294,7 @@ fn a_full_disk_is_told_from_a_database_that_is_away() {
 /// Records of a topic in the log.
 async fn logged(sqlite: &Sqlite, topic: Topic) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM bus_log WHERE topic = ?").bind(topic.name());
-    count.fetch_one(&sqlite.store.0.reader).await.unwrap()
+    count.fetch_one(&sqlite.store.reader).await.unwrap()
 }
 
 #[tokio::test]
@@ -330,7 +330,7 @@ async fn a_commit_takes_with_it_what_its_readers_have_passed() {
     // Heartbeats come twice a second, so whatever topic they are for, none has to wait for its own.
     let (done, _outcome) = tokio::sync::oneshot::channel();
     let heartbeat = bus::Publication { topic: Topic::RunnerStatus, records: vec![record], done };
-    bus::append(&sqlite.store.0.writer, &[heartbeat], &mut windows).await.unwrap();
+    bus::append(&sqlite.store.writer, &[heartbeat], &mut windows).await.unwrap();
     assert_eq!((logged(&sqlite, Topic::ToDeploy).await, logged(&sqlite, Topic::RunnerStatus).await), (3, 11));
 }
 
@@ -382,7 +382,7 @@ async fn insert_scenario(sqlite: &Sqlite) -> ScenarioId {
     const ROW: &str = "
         INSERT INTO scenarios (id, name, spec, resolved, desired, state, created_at, updated_at)
         VALUES (?, '', '', '', 'running', 'running', 0, 0)";
-    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.0.writer).await.unwrap();
+    sqlx::query(ROW).bind(id.to_string()).execute(&sqlite.store.writer).await.unwrap();
     id
 }
 

@@ -202,7 +202,7 @@ pub trait Orchestration: Send + Sync + 'static {
         heartbeats: &[RunnerStatus],
         arrived_after_us: i64,
         lease_time: Duration,
-    ) -> Result<Fenced<()>>;
+    ) -> Result<Fenced>;
 
     /// The clock that all times of leases and orders are of.
     async fn now_us(&self) -> Result<i64>;
@@ -213,7 +213,7 @@ pub trait Orchestration: Send + Sync + 'static {
     /// Executes one action in one transaction that checks the epoch and the state the action starts from.
     /// `Deploy` and `Stop` put their order into the outbox. [`Fenced::Stale`]: the world has moved on, plan
     /// again.
-    async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced<()>>;
+    async fn apply(&self, epoch: Epoch, action: &Action) -> Result<Fenced>;
 
     /// Removes published outbox messages, former lives of runners and dead letters that `keep` does not, what
     /// is left of deleted scenarios after [`KEEP_DELETED`], and what an earlier release left of purged ones;

@@ -260,8 +260,8 @@ pub enum StoreOutcome {
 
 /// The outcome of a write that checks its right to be made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fenced<T> {
-    Done(T),
+pub enum Fenced {
+    Done,
     /// Another epoch is in force: this process does not lead any more.
     NotLeader,
     /// The state the write starts from is gone.

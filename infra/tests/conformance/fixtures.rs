@@ -193,10 +193,10 @@ impl World {
         self.heartbeat.sequence += 1;
         self.heartbeat.workers = workers;
         let recorded = self.hear(std::slice::from_ref(&self.heartbeat)).await;
-        assert_eq!(recorded, Fenced::Done(()));
+        assert_eq!(recorded, Fenced::Done);
     }
 
-    pub(crate) async fn hear(&self, heartbeats: &[RunnerStatus]) -> Fenced<()> {
+    pub(crate) async fn hear(&self, heartbeats: &[RunnerStatus]) -> Fenced {
         self.store.record_heartbeats(self.epoch, heartbeats, ARRIVED_AFTER, LONG).await.unwrap()
     }
 
@@ -211,12 +211,12 @@ impl World {
         }
     }
 
-    pub(crate) async fn apply(&self, action: Action) -> Fenced<()> {
+    pub(crate) async fn apply(&self, action: Action) -> Fenced {
         self.store.apply(self.epoch, &action).await.unwrap()
     }
 
     pub(crate) async fn done(&self, action: Action) {
-        assert_eq!(self.apply(action.clone()).await, Fenced::Done(()), "{action:?}");
+        assert_eq!(self.apply(action.clone()).await, Fenced::Done, "{action:?}");
     }
 
     pub(crate) fn deploy(&self, scenario_id: ScenarioId, from: ScenarioState, generation: Generation) -> Action {

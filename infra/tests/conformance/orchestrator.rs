@@ -87,7 +87,7 @@ pub(crate) async fn every_write_checks_the_epoch(backend: &impl StoreBackend) {
     assert_eq!(format!("{:?}", facts(&world).await), before);
     assert!(world.outbox().await.is_empty());
     for action in &actions {
-        assert_eq!(world.store.apply(real, action).await.unwrap(), Fenced::Done(()), "{action:?}");
+        assert_eq!(world.store.apply(real, action).await.unwrap(), Fenced::Done, "{action:?}");
     }
 }
 
@@ -107,7 +107,7 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
 
     for sequence in [newest.sequence, newest.sequence - 1] {
         let late = RunnerStatus { sequence, workers: vec![status(id, 1, WorkerPhase::Failed)], ..newest.clone() };
-        assert_eq!(world.hear(&[late]).await, Fenced::Done(()));
+        assert_eq!(world.hear(&[late]).await, Fenced::Done);
         assert_eq!(world.store.runner(&newest.runner_id).await.unwrap().unwrap().status, newest);
         assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
     }
@@ -159,7 +159,7 @@ pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &i
         stranger("elsewhere", Incarnation::generate(), 1),
         beat(2, WorkerPhase::Recovering),
     ];
-    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(world.hear(&batch).await, Fenced::Done);
     assert_eq!(phase().await, Some(WorkerPhase::Running));
     assert_eq!(row(&here.runner_id).await.unwrap().status.sequence, here.sequence + 3);
     assert_eq!(world.snapshot().await.runners.len(), 3);
@@ -167,7 +167,7 @@ pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &i
     // One that is past takes nothing from the others of its batch, and a life that ended is heard before the
     // next.
     let batch = [beat(2, WorkerPhase::Failed), stranger("there", new, 1), stranger("there", old, 8)];
-    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(world.hear(&batch).await, Fenced::Done);
     assert_eq!(phase().await, Some(WorkerPhase::Running));
     assert_eq!(row(&RunnerId("there".into())).await.unwrap().incarnation, new);
     let there: Vec<_> = world.snapshot().await.runners.into_iter().filter(|r| r.id.0 == "there").collect();
@@ -176,7 +176,7 @@ pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &i
     // From now on the older one is replaced, in a batch too.
     world.done(Action::LoseRunner { runner_id: RunnerId("there".into()), incarnation: old }).await;
     let batch = [stranger("there", old, 9), beat(4, WorkerPhase::Degraded)];
-    assert_eq!(world.hear(&batch).await, Fenced::Done(()));
+    assert_eq!(world.hear(&batch).await, Fenced::Done);
     assert_eq!(phase().await, Some(WorkerPhase::Degraded));
     assert_eq!(world.snapshot().await.runners.len(), 3);
 }
@@ -238,7 +238,7 @@ pub(crate) async fn a_newer_incarnation_replaces_an_older_one(backend: &impl Sto
     assert_eq!(present, [old.incarnation, world.heartbeat.incarnation]);
     // ... which cannot renew its lease any more.
     let late = RunnerStatus { sequence: 99, draining: true, ..old.clone() };
-    assert_eq!(world.hear(&[late]).await, Fenced::Done(()));
+    assert_eq!(world.hear(&[late]).await, Fenced::Done);
     assert!(world.snapshot().await.runners.iter().all(|r| !r.draining));
     world.done(Action::LoseRunner { runner_id: old.runner_id.clone(), incarnation: old.incarnation }).await;
     let runner = world.store.runner(&old.runner_id).await.unwrap().unwrap();

@@ -29,6 +29,6 @@ impl Database {
 
 impl StoreBackend for Database {
     async fn store_with(&self, history_lines: u32) -> SharedStore {
-        Postgres::connect_with(&self.url, CONNECTIONS, history_lines).await.unwrap().store()
+        Postgres::connect(&self.url, CONNECTIONS, history_lines).await.unwrap().store()
     }
 }
