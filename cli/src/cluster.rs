@@ -163,7 +163,7 @@ impl Cluster {
     pub(crate) async fn blobs(&self, data: &Path, reserve: Reserve) -> anyhow::Result<Blobs> {
         let url = self.blobs_url()?;
         let cache_bytes = u64::from(self.blob_cache_gib) << 30;
-        let blobs = Blobs::open_with(data, Some(Shared { url: url.to_owned(), cache_bytes }), reserve).await?;
+        let blobs = Blobs::open(data, Some(Shared { url: url.to_owned(), cache_bytes }), reserve).await?;
         info!("shares the blobs in {url}");
         Ok(blobs)
     }

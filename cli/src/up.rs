@@ -36,7 +36,7 @@ async fn serve(settings: Settings) -> anyhow::Result<()> {
 async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Services> {
     let sqlite = Sqlite::open_with(&settings.data, settings.disk_reserve(), settings.limits.max_history_lines).await?;
     let (store, bus) = (sqlite.store(), sqlite.bus());
-    let blobs = Blobs::open_with(&settings.data, None, settings.disk_reserve()).await;
+    let blobs = Blobs::open(&settings.data, None, settings.disk_reserve()).await;
     let blobs = blobs.context("cannot open the blob folder")?;
     let key = Key::read_or_make(&settings.data.join("key"))?;
     let confined = confinement::confine(settings)?;

@@ -141,7 +141,7 @@ pub struct DeployOrder {
 }
 
 /// "Stop this generation of the scenario, and any older one."
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 pub struct StopOrder {
     pub scenario_id: ScenarioId,
     #[schema(value_type = i64)]

@@ -14,7 +14,7 @@ use std::{
 use crate::{
     evidence::{Hearing, Order, is_over, micros},
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Progress, WorkerPhase, WorkerStatus},
+    message::{Progress, StopOrder, WorkerPhase, WorkerStatus},
     placement::{Labels, Room},
     prediction::Position,
     reason::{Reason, ReasonCode},
@@ -107,27 +107,15 @@ pub struct RunnerFacts {
 /// One step. Each names the state it starts from, so that an executor can refuse a stale one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
-    /// Create generation `generation` on this runner and tell it.
-    Deploy {
-        scenario_id: ScenarioId,
-        from: ScenarioState,
-        generation: Generation,
-        runner_id: RunnerId,
-        incarnation: Incarnation,
-        resume_after: Option<Position>,
-    },
+    /// Create a generation and tell its runner.
+    Deploy(Deploy),
     /// Tell the runner again to deploy what it was told to.
     RepeatDeploy {
         scenario_id: ScenarioId,
         generation: Generation,
     },
     /// Tell a runner to stop this generation. It need not be one the store knows.
-    Stop {
-        scenario_id: ScenarioId,
-        generation: Generation,
-        runner_id: RunnerId,
-        incarnation: Incarnation,
-    },
+    Stop(StopOrder),
     MoveWorker {
         scenario_id: ScenarioId,
         generation: Generation,
@@ -158,14 +146,25 @@ pub enum Action {
     },
 }
 
+/// A deployment to begin.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Deploy {
+    pub scenario_id: ScenarioId,
+    pub from: ScenarioState,
+    pub generation: Generation,
+    pub runner_id: RunnerId,
+    pub incarnation: Incarnation,
+    pub resume_after: Option<Position>,
+}
+
 impl Action {
     /// The scenario it is about, and of which generation of it, for logs and traces.
     #[must_use]
     pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
         match self {
-            Self::Deploy { scenario_id, generation, .. }
+            Self::Deploy(Deploy { scenario_id, generation, .. })
             | Self::RepeatDeploy { scenario_id, generation }
-            | Self::Stop { scenario_id, generation, .. }
+            | Self::Stop(StopOrder { scenario_id, generation, .. })
             | Self::MoveWorker { scenario_id, generation, .. } => Some((*scenario_id, Some(*generation))),
             Self::MoveScenario { scenario_id, .. }
             | Self::Explain { scenario_id, .. }
@@ -227,13 +226,7 @@ fn expired_runners(snapshot: &Snapshot, hearing: &Hearing, timing: Timing) -> BT
 fn lose_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, actions: &mut Vec<Action>) {
     let message = format!("runner {} is gone: it ended, or was not heard of within its lease", worker.runner_id);
     let reason = Some(Reason::new(ReasonCode::LeaseLost, message));
-    actions.push(Action::MoveWorker {
-        scenario_id: scenario.id,
-        generation: worker.generation,
-        from: worker.state,
-        to: WorkerState::Lost,
-        reason: reason.clone(),
-    });
+    move_worker(worker, WorkerState::Lost, reason.clone(), actions);
     if scenario.state.may_become(ScenarioState::Recovering).is_ok() {
         move_scenario(scenario, ScenarioState::Recovering, reason, actions);
     }
@@ -277,13 +270,7 @@ fn with_worker(
 /// Brings the scenario to the state its running worker reports.
 fn follow(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerStatus, actions: &mut Vec<Action>) {
     if worker.state != WorkerState::Running {
-        actions.push(Action::MoveWorker {
-            scenario_id: scenario.id,
-            generation: worker.generation,
-            from: worker.state,
-            to: WorkerState::Running,
-            reason: None,
-        });
+        move_worker(worker, WorkerState::Running, None, actions);
     }
     let state = match report.phase {
         WorkerPhase::Running => ScenarioState::Running,
@@ -325,13 +312,7 @@ fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerSta
     }
     // The worker first: should the second write fail, the scenario is still looked at, and mended. The other
     // way round it would be at rest, with a worker that takes a place for ever.
-    actions.push(Action::MoveWorker {
-        scenario_id: scenario.id,
-        generation: worker.generation,
-        from: worker.state,
-        to: worker_state,
-        reason: report.reason.clone(),
-    });
+    move_worker(worker, worker_state, report.reason.clone(), actions);
     if !has_arrived {
         move_scenario(scenario, scenario_state, last_words(report), actions);
     }
@@ -371,14 +352,14 @@ fn without_worker(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut V
 fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
     let message = match room.take(&scenario.placement, scenario.memory_mib, scenario.is_fetched) {
         Ok((runner_id, incarnation)) => {
-            return actions.push(Action::Deploy {
+            return actions.push(Action::Deploy(Deploy {
                 scenario_id: scenario.id,
                 from: scenario.state,
                 generation: scenario.generation + 1,
                 runner_id,
                 incarnation,
                 resume_after: scenario.stored,
-            });
+            }));
         }
         Err(message) => message,
     };
@@ -411,24 +392,29 @@ fn stop_strays(
             let told = hearing.order_to((report.scenario_id, report.generation, runner.incarnation));
             let mut orders = owner.map(|w| w.order).into_iter().chain(told);
             if orders.all(|order| order.is_overdue(runner.arrived_after_us, timing.resend_after)) {
-                actions.push(Action::Stop {
+                actions.push(Action::Stop(StopOrder {
                     scenario_id: report.scenario_id,
                     generation: report.generation,
                     runner_id: runner.id.clone(),
                     incarnation: runner.incarnation,
-                });
+                }));
             }
         }
     }
 }
 
 fn stop(worker: &WorkerFacts) -> Action {
-    Action::Stop {
+    Action::Stop(StopOrder {
         scenario_id: worker.scenario_id,
         generation: worker.generation,
         runner_id: worker.runner_id.clone(),
         incarnation: worker.incarnation,
-    }
+    })
+}
+
+fn move_worker(worker: &WorkerFacts, to: WorkerState, reason: Option<Reason>, actions: &mut Vec<Action>) {
+    let &WorkerFacts { scenario_id, generation, state: from, .. } = worker;
+    actions.push(Action::MoveWorker { scenario_id, generation, from, to, reason });
 }
 
 fn move_scenario(scenario: &ScenarioFacts, to: ScenarioState, reason: Option<Reason>, actions: &mut Vec<Action>) {

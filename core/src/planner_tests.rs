@@ -157,7 +157,7 @@ impl World {
     fn apply(&mut self, action: Action) -> bool {
         let now_us = self.now_us;
         match action.clone() {
-            Action::Deploy { scenario_id, from, generation, runner_id, incarnation, .. } => {
+            Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, .. }) => {
                 let scenario = &mut self.scenario(scenario_id).facts;
                 assert_eq!((scenario.state, scenario.generation + 1), (from, generation));
                 assert_eq!(scenario.desired, Desired::Running);
@@ -191,11 +191,18 @@ impl World {
                 let from = ScenarioState::Pending;
                 self.order(
                     incarnation,
-                    Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after: None },
+                    Action::Deploy(Deploy {
+                        scenario_id,
+                        from,
+                        generation,
+                        runner_id,
+                        incarnation,
+                        resume_after: None,
+                    }),
                 );
                 false
             }
-            Action::Stop { scenario_id, generation, incarnation, .. } => {
+            Action::Stop(StopOrder { scenario_id, generation, incarnation, .. }) => {
                 if let Some(worker) = self
                     .workers
                     .iter_mut()
@@ -280,10 +287,10 @@ impl World {
         let process = &mut self.processes[process];
         for order in std::mem::take(&mut process.orders) {
             let (id, generation, verdict) = match order {
-                Action::Deploy { scenario_id, generation, .. } => {
+                Action::Deploy(Deploy { scenario_id, generation, .. }) => {
                     (scenario_id, generation, process.fences.deploy(scenario_id, generation))
                 }
-                Action::Stop { scenario_id, generation, .. } => {
+                Action::Stop(StopOrder { scenario_id, generation, .. }) => {
                     (scenario_id, generation, process.fences.stop(scenario_id, generation))
                 }
                 _ => unreachable!("not an order"),
@@ -649,7 +656,7 @@ fn a_stray_is_stopped_once_and_again_only_if_it_stays() {
         world.catch_up();
         world.heartbeat(0);
         for action in world.plan() {
-            assert!(matches!(action, Action::Stop { .. }));
+            assert!(matches!(action, Action::Stop(_)));
             world.apply(action);
             times.push(second);
         }

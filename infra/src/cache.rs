@@ -7,9 +7,8 @@
 
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use redis::{
     Client, Cmd, FromRedisValue, RedisResult,
     aio::{ConnectionManager, ConnectionManagerConfig},

@@ -4,7 +4,6 @@
 use std::{fmt, sync::LazyLock};
 
 use parking_lot::Mutex;
-
 use prometheus_client::{encoding::text, registry::Registry};
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| Mutex::new(registry()));

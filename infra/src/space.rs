@@ -11,7 +11,6 @@ use std::{
 };
 
 use parking_lot::Mutex;
-
 use rustix::fs::statvfs;
 
 /// A look at a local file system takes a microsecond, at a shared one perhaps a round trip.

@@ -108,8 +108,8 @@ impl Round<'_> {
                 Ok(Fenced::Done) => {
                     log(&action);
                     done.has_moved |= moves_state(&action);
-                    if let Action::Stop { scenario_id, generation, incarnation, .. } = action {
-                        done.stops.push((scenario_id, generation, incarnation));
+                    if let Action::Stop(order) = action {
+                        done.stops.push((order.scenario_id, order.generation, order.incarnation));
                     }
                 }
                 // A user or a heartbeat was faster.
@@ -130,7 +130,7 @@ impl Round<'_> {
 
 /// Orders change nothing until a runner answers them.
 fn moves_state(action: &Action) -> bool {
-    !matches!(action, Action::Stop { .. } | Action::RepeatDeploy { .. })
+    !matches!(action, Action::Stop(_) | Action::RepeatDeploy { .. })
 }
 
 /// Says of every line below it which scenario it is about. Only a deployment is a step of the scenario's
@@ -140,8 +140,8 @@ fn span(action: &Action, snapshot: &Snapshot) -> Span {
     let facts = snapshot.scenarios.iter().find(|scenario| scenario.id == scenario_id);
     let generation = generation.or(facts.map(|facts| facts.generation));
     let span = match action {
-        Action::Deploy { runner_id, .. } => {
-            info_span!("deploy", %scenario_id, generation, runner = %runner_id, trace_id = Empty)
+        Action::Deploy(deploy) => {
+            info_span!("deploy", %scenario_id, generation, runner = %deploy.runner_id, trace_id = Empty)
         }
         _ => debug_span!("action", %scenario_id, generation, trace_id = Empty),
     };
@@ -151,7 +151,7 @@ fn span(action: &Action, snapshot: &Snapshot) -> Span {
 
 fn log(action: &Action) {
     match action {
-        Action::Deploy { runner_id, .. } => info!(runner = %runner_id, "deployed"),
+        Action::Deploy(deploy) => info!(runner = %deploy.runner_id, "deployed"),
         Action::MoveScenario { from, to, reason, .. } => {
             let why = reason.as_ref().map_or("", |r| r.message.as_str());
             info!(%from, %to, why, "scenario");
@@ -159,7 +159,7 @@ fn log(action: &Action) {
         Action::LoseRunner { runner_id, incarnation } => {
             warn!(runner = %runner_id, %incarnation, "runner written off");
         }
-        Action::Stop { runner_id, .. } => info!(runner = %runner_id, "stop ordered"),
+        Action::Stop(order) => info!(runner = %order.runner_id, "stop ordered"),
         Action::RepeatDeploy { .. } | Action::MoveWorker { .. } | Action::Explain { .. } | Action::Purge { .. } => {
             debug!(?action, "done");
         }

@@ -20,6 +20,7 @@ use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
     seal::Key,
+    space::Reserve,
     sqlite::Sqlite,
     store::{ResultBatch, SharedStore, StoreOutcome},
 };
@@ -91,7 +92,7 @@ impl TestApp {
     pub(crate) async fn sharing(shared: Option<Shared>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let sqlite = Sqlite::open(dir.path()).await.unwrap();
-        let blobs = Blobs::open_shared(dir.path(), shared).await.unwrap();
+        let blobs = Blobs::open(dir.path(), shared, Reserve::NONE).await.unwrap();
         let videos = dir.path().join("videos");
         std::fs::create_dir(&videos).unwrap();
         let fake = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/api/fake-probe.sh");

@@ -193,7 +193,7 @@ impl World {
 
     fn apply(&mut self, action: &Action) -> bool {
         match action {
-            Action::Deploy { .. } => {
+            Action::Deploy(_) => {
                 self.worker = Some(Worker { state: WorkerState::Pending, at: self.now, repeats: 0 });
                 (self.state, self.outbox) = (ScenarioState::Deploying, true);
                 true
@@ -224,7 +224,7 @@ impl World {
                 }
                 true
             }
-            Action::Stop { .. } => {
+            Action::Stop(_) => {
                 self.broken.push(Broken::HealthyStopped);
                 false
             }

@@ -8,8 +8,8 @@ use framehook_core::{
     evidence::{self, Hearing},
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     invariants::{every_frame_once, generations, no_row_goes_back, one_live_generation},
-    message::{Progress, WorkerPhase, WorkerStatus},
-    planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
+    message::{Progress, StopOrder, WorkerPhase, WorkerStatus},
+    planner::{Action, Deploy, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
     prediction::{FrameTimings, Position, Prediction, Provenance},
     reason::{Reason, ReasonCode},
     state::{Desired, ScenarioState, WorkerState},
@@ -228,7 +228,7 @@ impl Store {
     fn execute(&mut self, without: Without, action: &Action) -> bool {
         let is_from = |now: ScenarioState, from: ScenarioState| now == from || !without.has(Guard::StateOfAction);
         match action {
-            Action::Deploy { from, generation, incarnation, resume_after, .. } => {
+            Action::Deploy(Deploy { from, generation, incarnation, resume_after, .. }) => {
                 is_from(self.state, *from) && self.deploy(without, *generation, host(*incarnation), *resume_after)
             }
             Action::RepeatDeploy { generation, .. } => {
@@ -240,7 +240,7 @@ impl Store {
                 }
                 true
             }
-            Action::Stop { generation, incarnation, .. } => {
+            Action::Stop(StopOrder { generation, incarnation, .. }) => {
                 self.stop(without, *generation, host(*incarnation));
                 true
             }

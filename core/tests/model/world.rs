@@ -355,7 +355,7 @@ impl World {
         let mut moved = false;
         for action in std::mem::take(&mut self.leaders[leader].plan) {
             match self.store.apply(without, self.leaders[leader].epoch, &action) {
-                Fenced::Done => moved |= !matches!(action, Action::Stop { .. } | Action::RepeatDeploy { .. }),
+                Fenced::Done => moved |= !matches!(action, Action::Stop(_) | Action::RepeatDeploy { .. }),
                 Fenced::Stale => {
                     moved = true;
                     break;

@@ -10,14 +10,13 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, TryLockError},
-    io::{self, Read as _},
+    io::{self, BufReader},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
 use framehook_core::ids::Digest;
+use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::{BlobError, Result, Staged, digest_of, is_older, place};
@@ -89,14 +88,14 @@ impl Folder {
             if hash(&path).map_err(missing)? != *digest {
                 return Err(BlobError::Damaged(digest.clone()));
             }
-            self.known().insert(digest.clone(), Known { verified: Some(found), used: SystemTime::now() });
+            self.known.lock().insert(digest.clone(), Known { verified: Some(found), used: SystemTime::now() });
         }
         Ok(path)
     }
 
     fn use_now(&self, digest: &Digest) -> Option<Stamp> {
         let used = SystemTime::now();
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let known = known.entry(digest.clone()).or_insert(Known { verified: None, used });
         known.used = used;
         known.verified
@@ -109,7 +108,7 @@ impl Folder {
         let folder = target.parent().unwrap_or(&self.root);
         fs::create_dir_all(folder).map_err(BlobError::at(folder))?;
         {
-            let mut known = self.known();
+            let mut known = self.known.lock();
             fs::rename(&staged.path, &target).map_err(BlobError::at(&target))?;
             // The bytes were hashed while they were written.
             let verified = Some(stamp(&target)?);
@@ -127,7 +126,7 @@ impl Folder {
         let mut all = self.list()?;
         let mut total: u64 = all.iter().map(|(_, stamp)| stamp.length).sum();
         if total > bytes {
-            let known = self.known().clone();
+            let known = self.known.lock().clone();
             all.sort_by_key(|(digest, stamp)| last_use(known.get(digest), *stamp));
         }
         for (digest, stamp) in all {
@@ -154,7 +153,7 @@ impl Folder {
     /// Whether it is gone. Under the lock, so that nobody is told of a file that is about to go.
     fn remove_unused(&self, digest: &Digest, age: Duration) -> Result<bool> {
         let path = self.path(digest);
-        let mut known = self.known();
+        let mut known = self.known.lock();
         let Some(stamp) = if_there(stamp(&path))? else { return Ok(true) };
         let is_unused = is_older(last_use(known.get(digest), stamp), age);
         if is_unused {
@@ -167,7 +166,7 @@ impl Folder {
     /// Removes a blob; one that is not there is no error.
     pub(super) fn remove(&self, digest: &Digest) -> Result<()> {
         let path = self.path(digest);
-        let mut known = self.known();
+        let mut known = self.known.lock();
         if_there(fs::remove_file(&path).map_err(BlobError::at(&path)))?;
         known.remove(digest);
         Ok(())
@@ -185,14 +184,10 @@ impl Folder {
         Ok(all)
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Digest, Known>> {
-        self.known.lock()
-    }
-
     /// As if a blob had not been asked for since.
     #[cfg(test)]
     pub(super) fn last_used(&self, digest: &Digest, ago: Duration) {
-        self.known().get_mut(digest).expect("it was used").used = SystemTime::now() - ago;
+        self.known.lock().get_mut(digest).expect("it was used").used = SystemTime::now() - ago;
     }
 }
 
@@ -240,12 +235,8 @@ fn stamp(path: &Path) -> Result<Stamp> {
 }
 
 fn hash(path: &Path) -> Result<Digest> {
-    let mut file = fs::File::open(path).map_err(BlobError::at(path))?;
-    let (mut hash, mut chunk) = (Sha256::new(), vec![0; HASH_CHUNK]);
-    loop {
-        match file.read(&mut chunk).map_err(BlobError::at(path))? {
-            0 => return Ok(Digest::from_bytes(&hash.finalize().into())),
-            read => hash.update(&chunk[..read]),
-        }
-    }
+    let file = fs::File::open(path).map_err(BlobError::at(path))?;
+    let mut hash = Sha256::new();
+    io::copy(&mut BufReader::with_capacity(HASH_CHUNK, file), &mut hash).map_err(BlobError::at(path))?;
+    Ok(Digest::from_bytes(&hash.finalize().into()))
 }

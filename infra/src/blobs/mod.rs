@@ -114,20 +114,10 @@ struct Inner {
 
 impl Blobs {
     /// Opens `<data>/blobs`, making it if need be, and removes what an earlier process left unfinished. One
-    /// process at a time: uploads of another would be removed.
-    pub async fn open(data: &Path) -> Result<Self> {
-        Self::open_shared(data, None).await
-    }
-
-    /// The same as the cache of a store that other processes share. One that lies in `data` itself is not
-    /// shared.
-    pub async fn open_shared(data: &Path, shared: Option<Shared>) -> Result<Self> {
-        Self::open_with(data, shared, Reserve::NONE).await
-    }
-
-    /// The same, and takes nothing in that would not leave `reserve` of the disk of `data`, and of that of a
-    /// shared folder.
-    pub async fn open_with(data: &Path, shared: Option<Shared>, reserve: Reserve) -> Result<Self> {
+    /// process at a time: uploads of another would be removed. With `shared` it is the cache of a store that
+    /// other processes share, unless that lies in `data` itself. Nothing is taken in that would not leave
+    /// `reserve` of the disk of `data`, and of that of a shared folder.
+    pub async fn open(data: &Path, shared: Option<Shared>, reserve: Reserve) -> Result<Self> {
         // What is not UTF-8 is no setting of a store.
         let environment = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
         Self::open_in(data, shared, reserve, environment.collect()).await

@@ -70,7 +70,7 @@ impl World {
 
     async fn open_with(&self, data: &Path, cache_bytes: u64, reserve: Reserve) -> Result<Blobs> {
         let (url, environment) = match &self.shared {
-            None => return Blobs::open_with(data, None, reserve).await,
+            None => return Blobs::open(data, None, reserve).await,
             Some(Kind::Folder) => (format!("file://{}", self.root().display()), vec![]),
             Some(Kind::S3(s3)) => (format!("s3://{}/some/prefix", S3::BUCKET), s3.environment()),
         };
@@ -517,7 +517,7 @@ async fn a_store_in_the_data_folder_itself_is_not_shared() {
     let data = tempfile::tempdir().unwrap();
     for folder in [data.path().to_owned(), data.path().join("blobs")] {
         let shared = Shared { url: format!("file://{}", folder.display()), cache_bytes: 10 };
-        let blobs = Blobs::open_shared(data.path(), Some(shared)).await.unwrap();
+        let blobs = Blobs::open(data.path(), Some(shared), Reserve::NONE).await.unwrap();
         let digest = commit(&blobs, &[1; 1000]).await;
         blobs.inner.folder.last_used(&digest, IN_USE * 2);
         commit(&blobs, &[2; 1000]).await;

@@ -8,7 +8,6 @@
 use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-
 use rdkafka::{
     ClientConfig,
     error::{KafkaError, RDKafkaErrorCode},

@@ -12,9 +12,8 @@ use std::{
     time::Duration,
 };
 
-use parking_lot::Mutex;
-
 use framehook_core::message::Topic;
+use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Instant};
 use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
-    message::Message,
+    message::{Message, StopOrder},
     planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance},
     prediction_record::PredictionRecord,
@@ -246,7 +246,7 @@ async fn an_old_epoch_changes_nothing() {
     let old = one.store().lead(Uuid::now_v7(), true, Duration::ZERO, LONG).await.unwrap().unwrap();
     let new = two.store().lead(Uuid::now_v7(), true, LONG, LONG).await.unwrap().unwrap();
     let (runner_id, incarnation) = (RunnerId("here".into()), Incarnation::generate());
-    let action = Action::Stop { scenario_id: id, generation: 1, runner_id, incarnation };
+    let action = Action::Stop(StopOrder { scenario_id: id, generation: 1, runner_id, incarnation });
     assert_eq!(one.store().apply(old, &action).await.unwrap(), Fenced::NotLeader);
     assert_eq!(one.store().outbox(9).await.unwrap(), []);
     assert_eq!(two.store().apply(new, &action).await.unwrap(), Fenced::Done);

@@ -1,10 +1,9 @@
 //! The planner's actions, each in one transaction that checks the epoch and the state it starts from.
 
 use framehook_core::{
-    ids::{Epoch, Generation, Incarnation, RunnerId, ScenarioId},
+    ids::{Epoch, Generation, ScenarioId},
     message::{DeployOrder, Message, StopOrder},
-    planner::Action,
-    prediction::Position,
+    planner::{Action, Deploy},
     reason::Reason,
     state::{ScenarioState, WorkerState},
     writes::Deployment,
@@ -54,7 +53,7 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
         return Ok(Fenced::Stale);
     }
     tx.commit().await?;
-    if matches!(action, Action::Deploy { .. } | Action::RepeatDeploy { .. } | Action::Stop { .. }) {
+    if matches!(action, Action::Deploy(_) | Action::RepeatDeploy { .. } | Action::Stop(_)) {
         db.outbox.notify_one();
     }
     Ok(Fenced::Done)
@@ -64,15 +63,9 @@ pub(super) async fn apply(db: &Database, epoch: Epoch, action: &Action) -> Resul
 async fn execute(conn: &mut Conn, at: Moment, action: &Action) -> Result<bool> {
     let now = at.now;
     match action {
-        Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after } => {
-            let place = Place { runner_id, incarnation: *incarnation };
-            deploy(conn, at, *scenario_id, *from, *generation, place, *resume_after).await
-        }
+        Action::Deploy(action) => deploy(conn, at, action).await,
         Action::RepeatDeploy { scenario_id, generation } => repeat_deploy(conn, now, *scenario_id, *generation).await,
-        Action::Stop { scenario_id, generation, runner_id, incarnation } => {
-            let place = Place { runner_id, incarnation: *incarnation };
-            stop(conn, now, *scenario_id, *generation, place).await
-        }
+        Action::Stop(order) => stop(conn, now, order).await,
         Action::MoveWorker { scenario_id, generation, from, to, reason } => {
             move_worker(conn, now, (*scenario_id, *generation), *from, *to, reason.as_ref()).await
         }
@@ -110,24 +103,9 @@ fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Rea
     Line { from: Some(scenario.state), to, desired, generation, reason }
 }
 
-/// Where a worker runs.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    runner_id: &'a RunnerId,
-    incarnation: Incarnation,
-}
-
-async fn deploy(
-    conn: &mut Conn,
-    at: Moment,
-    id: ScenarioId,
-    from: ScenarioState,
-    generation: Generation,
-    place: Place<'_>,
-    resume_after: Option<Position>,
-) -> Result<bool> {
+async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
+    let &Deploy { scenario_id: id, from, generation, ref runner_id, incarnation, resume_after } = action;
     let Some(scenario) = in_state(conn, id, from).await? else { return Ok(false) };
-    let Place { runner_id, incarnation } = place;
     let is_present = sqlx::query(IS_PRESENT).bind(key(incarnation.0)).bind(&runner_id.0);
     let now = Deployment {
         desired: scenario.desired,
@@ -174,12 +152,10 @@ async fn repeat_deploy(conn: &mut Conn, now: i64, id: ScenarioId, generation: Ge
 
 /// Never stale: stopping what runs no more does no harm, and the runner may know a worker that the store does
 /// not.
-async fn stop(conn: &mut Conn, now: i64, id: ScenarioId, generation: Generation, place: Place<'_>) -> Result<bool> {
-    let Place { runner_id, incarnation } = place;
-    let mark = sqlx::query(ORDER_STOP).bind(key(id.0)).bind(generation).bind(key(incarnation.0)).bind(now);
-    mark.execute(&mut *conn).await?;
-    let order = StopOrder { scenario_id: id, generation, runner_id: runner_id.clone(), incarnation };
-    send(conn, now, id, Message::Stop(order)).await?;
+async fn stop(conn: &mut Conn, now: i64, order: &StopOrder) -> Result<bool> {
+    let mark = sqlx::query(ORDER_STOP).bind(key(order.scenario_id.0)).bind(order.generation);
+    mark.bind(key(order.incarnation.0)).bind(now).execute(&mut *conn).await?;
+    send(conn, now, order.scenario_id, Message::Stop(order.clone())).await?;
     Ok(true)
 }
 

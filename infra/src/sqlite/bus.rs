@@ -11,10 +11,9 @@ use std::{
     time::Instant,
 };
 
-use parking_lot::Mutex;
-
 use async_trait::async_trait;
 use framehook_core::message::Topic;
+use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 

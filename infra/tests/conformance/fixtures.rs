@@ -7,8 +7,8 @@ use framehook_core::{
     evidence::Hearing,
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     input::{InputOptions, TensorInfo},
-    message::{Envelope, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
-    planner::{Action, Snapshot, Timing, plan},
+    message::{Envelope, Progress, RunnerStatus, StopOrder, WorkerPhase, WorkerStatus},
+    planner::{Action, Deploy, Snapshot, Timing, plan},
     prediction::{Detection, FrameTimings, PluginIdentity, Position, Prediction, Provenance},
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
@@ -222,12 +222,12 @@ impl World {
     pub(crate) fn deploy(&self, scenario_id: ScenarioId, from: ScenarioState, generation: Generation) -> Action {
         let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
         let resume_after = (generation > 1).then_some(Position { pts_us: 40_000, frame: 1 });
-        Action::Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after }
+        Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after })
     }
 
     pub(crate) fn stop(&self, scenario_id: ScenarioId, generation: Generation) -> Action {
         let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
-        Action::Stop { scenario_id, generation, runner_id, incarnation }
+        Action::Stop(StopOrder { scenario_id, generation, runner_id, incarnation })
     }
 
     /// A new scenario in this state, without a live worker where the state can have none.

@@ -23,6 +23,7 @@ use framehook_core::{
 use framehook_infra::{
     blobs::Blobs,
     bus::{Bus, BusError, Delivered, Ends, Record, Result, Subscription, Tail},
+    space::Reserve,
 };
 use framehook_runner::{LastWord, RestartSchedule, RunnerConfig, RunnerError};
 use jiff::Timestamp;
@@ -221,7 +222,7 @@ impl World {
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.restarts = RestartSchedule { quick, base, max_attempts: 3, ..RestartSchedule::default() };
         change(&mut config);
-        let blobs = Blobs::open(dir.path()).await.unwrap();
+        let blobs = Blobs::open(dir.path(), None, Reserve::NONE).await.unwrap();
         let (bus, cancel) = (TestBus::new(), CancellationToken::new());
         let run = framehook_runner::run(config.clone(), bus.clone(), blobs.clone(), cancel.clone());
         let runner = Mutex::new(Some(tokio::spawn(run)));
