@@ -9,41 +9,11 @@ use crate::{
     ids::Digest,
     input::{InputOptions, TensorInfo},
     schemas::{AnyObject, ArtifactName, Version},
+    state::words,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum ArtifactKind {
-    Plugin,
-    Model,
-    Video,
-}
-
-impl ArtifactKind {
-    pub const ALL: [Self; 3] = [Self::Plugin, Self::Model, Self::Video];
-
-    /// As in URLs, SQL and JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Plugin => "plugin",
-            Self::Model => "model",
-            Self::Video => "video",
-        }
-    }
-}
-
-impl fmt::Display for ArtifactKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-impl FromStr for ArtifactKind {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|k| k.as_str() == s).ok_or_else(|| format!("unknown artifact kind `{s}`"))
-    }
+words! {
+    ArtifactKind { Plugin = "plugin", Model = "model", Video = "video" }
 }
 
 /// What was learned about an artifact when it was uploaded.
@@ -150,17 +120,11 @@ impl fmt::Display for ArtifactRef {
 const MAX_NAME: usize = 63;
 
 /// Names are `[a-z0-9][a-z0-9._-]*`, at most 63 characters: safe in URLs, files and SQL.
-///
-/// # Errors
-/// A sentence that says what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     check_word("name", name, |b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// Versions are like names, upper case and `+` allowed: `1`, `0.1.0`, `2.0.0-rc.1+linux`.
-///
-/// # Errors
-/// A sentence that says what is allowed.
 pub fn check_version(version: &str) -> Result<(), String> {
     check_word("version", version, |b| b.is_ascii_alphanumeric() || b == b'+')
 }

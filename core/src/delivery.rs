@@ -50,7 +50,6 @@ pub struct OutboxLag {
 }
 
 impl Drops {
-    #[must_use]
     pub const fn total(self) -> u64 {
         self.unreadable
     }

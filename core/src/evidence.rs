@@ -46,13 +46,11 @@ pub type Stray = (ScenarioId, Generation, Incarnation);
 
 impl Hearing {
     /// A term of leadership begins: every lease was extended at or before this time.
-    #[must_use]
     pub fn since(now_us: i64) -> Self {
         Self { until_us: now_us, strays: HashMap::new() }
     }
 
     /// Every heartbeat that reached the bus before this is in the store.
-    #[must_use]
     pub const fn until_us(&self) -> i64 {
         self.until_us
     }
@@ -62,7 +60,6 @@ impl Hearing {
     /// [`Self::advance`]. It goes by when the bus answered: it may have hung since it was asked. In
     /// the other half of a lease a
     /// runner that is well tells of itself ten times.
-    #[must_use]
     pub fn is_gap(&self, answered_us: i64, runner_lease_time: Duration) -> bool {
         answered_us.saturating_sub(self.until_us) > micros(runner_lease_time / 2)
     }
@@ -82,7 +79,6 @@ impl Hearing {
     }
 
     /// What it was told last, if anything.
-    #[must_use]
     pub fn order_to(&self, stray: Stray) -> Option<Order> {
         self.strays.get(&stray).copied()
     }
@@ -99,7 +95,6 @@ pub struct Order {
 
 impl Order {
     /// Whether a heartbeat that arrived after `arrived_after_us` should show it.
-    #[must_use]
     pub fn is_overdue(self, arrived_after_us: i64, resend_after: Duration) -> bool {
         let patience = micros(resend_after).saturating_mul(1 << self.repeats.min(MAX_DOUBLINGS));
         arrived_after_us >= self.at_us.saturating_add(patience)
@@ -107,7 +102,6 @@ impl Order {
 }
 
 /// Whether a lease ended in a time that was heard through.
-#[must_use]
 pub const fn is_over(expires_at_us: i64, heard_until_us: i64) -> bool {
     expires_at_us <= heard_until_us
 }

@@ -4,7 +4,7 @@
 //! Invariant: generations that a runner starts strictly increase for each scenario, and none is started after
 //! it, or a newer one, was told to stop.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use crate::ids::{Generation, ScenarioId};
 
@@ -33,26 +33,28 @@ pub enum Verdict {
 impl Fences {
     /// What becomes of an order to run `generation`.
     pub fn deploy(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
-        match self.highest.get(&scenario) {
-            Some(&highest) if generation < highest => Verdict::Outdated,
-            Some(&highest) if generation == highest => Verdict::Repeated,
-            _ => {
-                self.highest.insert(scenario, generation);
-                Verdict::Start
-            }
+        match self.hear(scenario, generation) {
+            Ordering::Less => Verdict::Outdated,
+            Ordering::Equal => Verdict::Repeated,
+            Ordering::Greater => Verdict::Start,
         }
     }
 
     /// What becomes of an order to stop `generation` and whatever is older.
     pub fn stop(&mut self, scenario: ScenarioId, generation: Generation) -> Verdict {
-        match self.highest.get(&scenario) {
-            Some(&highest) if generation < highest => Verdict::Outdated,
-            Some(&highest) if generation == highest => Verdict::Stop,
-            _ => {
-                self.highest.insert(scenario, generation);
-                Verdict::StopUnknown
-            }
+        match self.hear(scenario, generation) {
+            Ordering::Less => Verdict::Outdated,
+            Ordering::Equal => Verdict::Stop,
+            Ordering::Greater => Verdict::StopUnknown,
         }
+    }
+
+    /// Compares `generation` with the highest one before, and remembers it if it is higher.
+    fn hear(&mut self, scenario: ScenarioId, generation: Generation) -> Ordering {
+        let highest = self.highest.entry(scenario).or_insert(Generation::MIN);
+        let order = generation.cmp(highest);
+        *highest = generation.max(*highest);
+        order
     }
 }
 

@@ -15,7 +15,6 @@ macro_rules! uuid_id {
 
         impl $name {
             /// A new, time-ordered identity (UUIDv7).
-            #[must_use]
             pub fn generate() -> Self {
                 Self(Uuid::now_v7())
             }
@@ -71,7 +70,6 @@ impl Digest {
     const PREFIX: &str = "sha256:";
 
     /// From the 32 raw bytes of a sha256.
-    #[must_use]
     pub fn from_bytes(bytes: &[u8; 32]) -> Self {
         use fmt::Write as _;
         let mut text = String::from(Self::PREFIX);
@@ -83,12 +81,10 @@ impl Digest {
     }
 
     /// The 64 hexadecimal digits without the prefix: safe as a file name.
-    #[must_use]
     pub fn hex(&self) -> &str {
         &self.0[Self::PREFIX.len()..]
     }
 
-    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -109,6 +109,10 @@ pub struct InputError {
     pub message: String,
 }
 
+fn refused<T>(field: &'static str, message: impl Into<String>) -> Result<T, InputError> {
+    Err(InputError { field, message: message.into() })
+}
+
 impl InputOptions {
     /// `self` where it says something, else `weaker`.
     #[must_use]
@@ -126,32 +130,24 @@ impl InputOptions {
         }
     }
 
-    /// Completes the options for a model with these `inputs`.
-    ///
-    /// # Errors
-    /// When the model has no usable image input, or the options do not fit it.
+    /// Completes the options for a model with these `inputs`, if it has a usable image input that they fit.
     pub fn resolve(self, inputs: &[TensorInfo]) -> Result<InputSpec, InputError> {
         let input = self.choose_tensor(inputs)?;
         let [height, width] = image_shape(input)?;
+        let name = &input.name;
         let side = |model: Option<u32>, wanted: Option<u32>, axis: &str| match (model, wanted) {
-            (Some(model), Some(wanted)) if model != wanted => Err(InputError {
-                field: "input.size",
-                message: format!(
-                    "the {axis} of input `{}` is fixed to {model}, but {wanted} was asked for; leave `input.size` out",
-                    input.name
+            (Some(model), Some(wanted)) if model != wanted => refused(
+                "input.size",
+                format!(
+                    "the {axis} of input `{name}` is fixed to {model}, but {wanted} was asked for; leave `input.size` out"
                 ),
-            }),
+            ),
             (Some(side), _) | (None, Some(side)) if (1..=MAX_SIDE).contains(&side) => Ok(side),
-            (None, None) => Err(InputError {
-                field: "input.size",
-                message: format!(
-                    "input `{}` leaves its {axis} open; give `input.size` as [width, height] in pixels",
-                    input.name
-                ),
-            }),
-            (_, _) => {
-                Err(InputError { field: "input.size", message: format!("the {axis} must be 1 to {MAX_SIDE} pixels") })
-            }
+            (None, None) => refused(
+                "input.size",
+                format!("input `{name}` leaves its {axis} open; give `input.size` as [width, height] in pixels"),
+            ),
+            (_, _) => refused("input.size", format!("the {axis} must be 1 to {MAX_SIDE} pixels")),
         };
         let spec = InputSpec {
             tensor: input.name.clone(),
@@ -168,35 +164,34 @@ impl InputOptions {
         };
         let pixels = u64::from(spec.width) * u64::from(spec.height);
         if pixels > MAX_PIXELS {
-            let message = format!("the input has {pixels} pixels; at most {MAX_PIXELS} are filled");
-            return Err(InputError { field: "input.size", message });
+            return refused("input.size", format!("the input has {pixels} pixels; at most {MAX_PIXELS} are filled"));
         }
         let numbers = [spec.scale].into_iter().chain(spec.mean).chain(spec.std);
         if numbers.clone().any(|n| !n.is_finite()) || spec.std.contains(&0.0) || spec.scale == 0.0 {
-            return Err(InputError {
-                field: "input",
-                message: "`scale` and `std` must be finite and not 0, `mean` must be finite".into(),
-            });
+            return refused("input", "`scale` and `std` must be finite and not 0, `mean` must be finite");
         }
         Ok(spec)
     }
 
     fn choose_tensor<'a>(&self, inputs: &'a [TensorInfo]) -> Result<&'a TensorInfo, InputError> {
         let names = || printable(&inputs.iter().map(|i| format!("`{}`", i.name)).collect::<Vec<_>>().join(", "));
-        let error = |message| InputError { field: "input.tensor", message };
+        let tensor = "input.tensor";
         match (&self.tensor, inputs) {
-            (_, []) => Err(error("the model has no inputs".into())),
+            (_, []) => refused(tensor, "the model has no inputs"),
             (Some(name), _) if inputs.len() == 1 && inputs[0].name == *name => Ok(&inputs[0]),
             (None, [only]) => Ok(only),
             (Some(name), _) if !inputs.iter().any(|i| i.name == *name) => {
-                Err(error(format!("the model has no input `{name}`; its inputs are {}", names())))
+                refused(tensor, format!("the model has no input `{name}`; its inputs are {}", names()))
             }
             // Nothing could fill the others.
-            (_, _) => Err(error(format!(
-                "the model needs {} inputs ({}); Framehook feeds one image, so export it with the others as constants",
-                inputs.len(),
-                names()
-            ))),
+            (_, _) => refused(
+                tensor,
+                format!(
+                    "the model needs {} inputs ({}); Framehook feeds one image, so export it with the others as constants",
+                    inputs.len(),
+                    names()
+                ),
+            ),
         }
     }
 }
@@ -206,10 +201,8 @@ const MAX_SIDE: u32 = 8_192;
 /// A tensor of 4,096 x 4,096 pixels has 192 MiB, and a worker keeps several.
 const MAX_PIXELS: u64 = 1 << 24;
 
-/// `[height, width]` of an image input `[1, 3, height, width]` of `float32`.
-///
-/// # Errors
-/// When `input` is something else; the message says what was found and what to do.
+/// `[height, width]` of an image input `[1, 3, height, width]` of `float32`. Of anything else the error says
+/// what was found and what to do.
 pub fn image_shape(input: &TensorInfo) -> Result<[Option<u32>; 2], InputError> {
     let error = |advice: &str| InputError {
         field: "model",

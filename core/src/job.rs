@@ -191,20 +191,14 @@ pub enum LogLevel {
     Error,
 }
 
-/// Writes one record.
-///
-/// # Errors
-/// When the pipe is closed, or the record is longer than [`MAX_RECORD`].
+/// Writes one record, of at most [`MAX_RECORD`] bytes.
 pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Result<()> {
     let body = serde_json::to_vec(record)?;
     out.write_all(&length_prefix(body.len())?)?;
     out.write_all(&body)
 }
 
-/// Reads one record; `None` at the end of the stream.
-///
-/// # Errors
-/// When the stream ends inside a record, or holds something else.
+/// Reads one record; `None` at the end of the stream, which must not be inside a record.
 pub fn read_record<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
     let mut prefix = [0; 4];
     match input.read_exact(&mut prefix) {

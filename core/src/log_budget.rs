@@ -42,7 +42,6 @@ const MILLION: u64 = 1_000_000;
 
 impl LogBudget {
     /// A full one: it holds a second of each.
-    #[must_use]
     pub fn new(limits: LogLimits, now: Instant) -> Self {
         let mut budget = Self { limits, lines: 0, bytes: 0, at: now, left_out: 0, told_at: now };
         (budget.lines, budget.bytes) = budget.full();

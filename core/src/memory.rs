@@ -58,7 +58,6 @@ const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
 const HOOK: u64 = 16 << 20;
 
 /// Most MiB that a worker with these needs should have; never more than the cap.
-#[must_use]
 pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
     let pixels = |[width, height]: [u32; 2]| u64::from(width).saturating_mul(height.into());
     let bytes = [

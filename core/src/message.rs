@@ -34,7 +34,6 @@ pub enum Topic {
 impl Topic {
     pub const ALL: [Self; 4] = [Self::InitScenario, Self::ToDeploy, Self::Results, Self::RunnerStatus];
 
-    #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::InitScenario => "init_scenario",
@@ -45,26 +44,21 @@ impl Topic {
     }
 
     /// What it is made with, where it is missing.
-    #[must_use]
     pub const fn layout(self) -> Layout {
         match self {
             // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading
             // over brokers alone. Readers begin at the end and are told again, so an hour is for people who
             // look for a cause.
-            Self::InitScenario | Self::ToDeploy => Layout { partitions: 6, retention: HOUR, compression: "producer" },
+            Self::InitScenario | Self::ToDeploy => {
+                Layout { partitions: 6, retention: Duration::from_hours(1), compression: "producer" }
+            }
             // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
-            Self::RunnerStatus => Layout { partitions: 6, retention: TEN_MINUTES, compression: "producer" },
+            Self::RunnerStatus => Layout { partitions: 6, retention: Duration::from_mins(10), compression: "producer" },
             // As many inboxes as can ever share the work: more partitions cannot be had later without moving
             // keys. A week is how long the database may be away before frames are lost. JSON of boxes shrinks
             // to a third by lz4.
-            Self::Results => Layout { partitions: 24, retention: HOUR.saturating_mul(7 * 24), compression: "lz4" },
+            Self::Results => Layout { partitions: 24, retention: Duration::from_hours(7 * 24), compression: "lz4" },
         }
-    }
-
-    /// # Errors
-    /// When no topic has this name.
-    pub fn from_name(name: &str) -> Result<Self, String> {
-        Self::ALL.into_iter().find(|t| t.name() == name).ok_or_else(|| format!("unknown topic `{name}`"))
     }
 }
 
@@ -80,10 +74,7 @@ pub struct Layout {
 /// What could not be read of a topic. Rare, and looked at by people: enough partitions to go to several
 /// brokers, and a month to find the time.
 pub const DEAD_LETTERS: Layout =
-    Layout { partitions: 3, retention: HOUR.saturating_mul(30 * 24), compression: "producer" };
-
-const HOUR: Duration = Duration::from_secs(3600);
-const TEN_MINUTES: Duration = Duration::from_secs(600);
+    Layout { partitions: 3, retention: Duration::from_hours(30 * 24), compression: "producer" };
 
 /// What every message carries. Unknown fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -237,7 +228,6 @@ pub enum WorkerPhase {
 }
 
 impl WorkerPhase {
-    #[must_use]
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Finished | Self::Stopped | Self::Failed)
     }
@@ -274,13 +264,11 @@ pub struct Fetching {
 }
 
 impl Envelope {
-    #[must_use]
     pub fn new(message: Message, time: Timestamp) -> Self {
         Self { id: Uuid::now_v7(), version: VERSION, time, traceparent: None, message }
     }
 
     /// The partition key, so that what belongs together stays in order.
-    #[must_use]
     pub fn key(&self) -> String {
         match &self.message {
             Message::ScenarioChanged { scenario_id } => scenario_id.to_string(),
@@ -292,7 +280,6 @@ impl Envelope {
         }
     }
 
-    #[must_use]
     pub const fn topic(&self) -> Topic {
         match self.message {
             Message::ScenarioChanged { .. } => Topic::InitScenario,
@@ -303,7 +290,6 @@ impl Envelope {
     }
 
     /// The scenario it is about, and of which generation of it, for logs and traces.
-    #[must_use]
     pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
         match &self.message {
             Message::ScenarioChanged { scenario_id } => Some((*scenario_id, None)),
@@ -314,8 +300,7 @@ impl Envelope {
         }
     }
 
-    /// # Errors
-    /// A sentence for the dead-letter topic.
+    /// An error is a sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: RawEnvelope<'_> = serde_json::from_slice(bytes).map_err(|e| format!("not an envelope: {e}"))?;
         if raw.version != VERSION {
@@ -324,7 +309,7 @@ impl Envelope {
         let data = raw.data.get();
         let message = match raw.kind {
             "scenario.changed" => {
-                read(data).map(|ScenarioChanged { scenario_id }| Message::ScenarioChanged { scenario_id })
+                read(data).map(|about: Changed| Message::ScenarioChanged { scenario_id: about.scenario_id })
             }
             "worker.deploy" => read(data).map(Message::Deploy),
             "worker.stop" => read(data).map(Message::Stop),
@@ -343,7 +328,6 @@ impl Envelope {
 
 /// Which frame a record is about that cannot be read as a whole: another release wrote it, or it has a number
 /// that JSON does not have. `None` if it does not say so.
-#[must_use]
 pub fn frame_of(bytes: &[u8]) -> Option<(ScenarioId, Position)> {
     #[derive(Deserialize)]
     struct Outline {
@@ -381,7 +365,7 @@ struct RawEnvelope<'a> {
 }
 
 #[derive(Deserialize)]
-struct ScenarioChanged {
+struct Changed {
     scenario_id: ScenarioId,
 }
 

@@ -15,7 +15,6 @@ use crate::{
 };
 
 /// For each runner that tells of ended workers those that the store has no live row of.
-#[must_use]
 pub fn noted(snapshot: &Snapshot) -> Vec<NotedWorkers> {
     let live: HashSet<_> = snapshot.workers.iter().map(|w| (w.incarnation, w.scenario_id, w.generation)).collect();
     let of_runner = snapshot.runners.iter().map(|runner| {

@@ -22,8 +22,7 @@ pub(crate) const MAX_LABELS: usize = 64;
 pub(crate) const MAX_LABEL: usize = 63;
 pub(crate) const MAX_LABEL_VALUE: usize = 255;
 
-/// # Errors
-/// When there are too many of them, or one cannot be a label.
+/// Refuses too many labels, and what cannot be one.
 pub fn check_labels(labels: &Labels) -> Result<(), String> {
     let count = labels.len();
     if count > MAX_LABELS {
@@ -63,10 +62,8 @@ impl<'a> Room<'a> {
         Self(places)
     }
 
-    /// Takes a place on a runner with all of these labels and this much memory.
-    ///
-    /// # Errors
-    /// Why there is none, in words for the scenario's user.
+    /// Takes a place on a runner with all of these labels and this much memory. The error says why there is
+    /// none, in words for the scenario's user.
     pub(crate) fn take(
         &mut self,
         wanted: &Labels,

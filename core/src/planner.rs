@@ -159,7 +159,6 @@ pub struct Deploy {
 
 impl Action {
     /// The scenario it is about, and of which generation of it, for logs and traces.
-    #[must_use]
     pub const fn subject(&self) -> Option<(ScenarioId, Option<Generation>)> {
         match self {
             Self::Deploy(Deploy { scenario_id, generation, .. })

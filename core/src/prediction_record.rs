@@ -34,13 +34,11 @@ pub struct PredictionRecord {
 
 impl PredictionRecord {
     /// The prediction as it was written.
-    #[must_use]
     pub fn json(&self) -> &str {
         self.json.get()
     }
 
-    /// # Errors
-    /// When `json` is not a prediction.
+    /// Checks that `json` is a prediction.
     pub fn read(json: Box<RawValue>) -> serde_json::Result<Self> {
         let outline: Outline = serde_json::from_str(json.get())?;
         Ok(Self {

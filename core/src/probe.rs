@@ -37,7 +37,6 @@ pub struct Finding {
 }
 
 impl Finding {
-    #[must_use]
     pub fn new(code: &str, message: &str) -> Self {
         Self { code: printable(code), message: printable(message) }
     }
@@ -61,7 +60,6 @@ pub struct ConfigProblem {
 }
 
 impl ConfigProblem {
-    #[must_use]
     pub fn new(path: &str, message: &str) -> Self {
         Self { path: printable(path), message: printable(message) }
     }
@@ -91,7 +89,6 @@ impl ConfigVerdict {
 
 /// `text` with its control characters written out, so that it can forge no line of a log, and cut to
 /// [`MAX_TEXT`].
-#[must_use]
 pub fn printable(text: &str) -> String {
     let mut made = String::new();
     for c in text.chars() {

@@ -96,7 +96,6 @@ pub struct Reason {
 
 impl ReasonCode {
     /// What the first release, which knew no codes but its own, can be told instead.
-    #[must_use]
     const fn first_known(self) -> Self {
         match self {
             Self::ModelStalled => Self::SourceStalled,
@@ -111,7 +110,6 @@ const SOURCES: [&str; 7] = [".cc", ".cpp", ".cxx", ".c", ".h", ".hpp", ".rs"];
 
 /// What a library says, without places in its source code, such as `/build/core/arena.cc:376`: they tell a
 /// user nothing, and others where and how it was built.
-#[must_use]
 pub fn without_source_places(text: &str) -> String {
     let names_source = |word: &str| {
         let file = word.trim_end_matches(|c: char| c.is_ascii_digit() || matches!(c, ':' | ',' | ')'));
@@ -123,7 +121,7 @@ pub fn without_source_places(text: &str) -> String {
 /// A reason in a message between processes that may be of different releases: `code` is one that all of them
 /// know, the code it really is stands in `exact`. A reader to whom that is news keeps `code`.
 pub(crate) mod wire {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer, de::IntoDeserializer as _};
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     use super::{Reason, ReasonCode};
 
@@ -140,7 +138,7 @@ pub(crate) mod wire {
         code: ReasonCode,
         message: String,
         #[serde(default)]
-        exact: Option<String>,
+        exact: serde_json::Value,
     }
 
     pub(crate) fn serialize<S: Serializer>(reason: &Option<Reason>, out: S) -> Result<S::Ok, S::Error> {
@@ -153,15 +151,8 @@ pub(crate) mod wire {
 
     pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Reason>, D::Error> {
         let read = Option::<Read>::deserialize(from)?;
-        Ok(read.map(|Read { code, message, exact }| {
-            let exact = exact.and_then(|word| {
-                ReasonCode::deserialize(
-                    word.as_str().into_deserializer() as serde::de::value::StrDeserializer<'_, serde::de::value::Error>
-                )
-                .ok()
-            });
-            Reason::new(exact.unwrap_or(code), message)
-        }))
+        Ok(read
+            .map(|Read { code, message, exact }| Reason::new(serde_json::from_value(exact).unwrap_or(code), message)))
     }
 }
 

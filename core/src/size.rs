@@ -26,7 +26,6 @@ const PER_PLUGIN: usize = 6 << 10;
 pub const LEAST_PREDICTION: usize = 200 << 10;
 
 /// Bytes of JSON that the detections and events of a frame may take.
-#[must_use]
 pub const fn room_for_outputs(max_prediction: usize, plugins: usize) -> usize {
     max_prediction.saturating_sub(FIXED + plugins * PER_PLUGIN)
 }

@@ -19,20 +19,17 @@ pub struct SourceUrl(Url);
 
 impl SourceUrl {
     /// Scheme, host, port and path: what may be seen.
-    #[must_use]
     pub fn address(&self) -> String {
         let url = &self.0;
         format!("{}{}", &url[..Position::BeforeUsername], &url[Position::BeforeHost..Position::AfterPath])
     }
 
     /// Whether it is more than its address.
-    #[must_use]
     pub fn has_secret(&self) -> bool {
         self.0.as_str() != self.address()
     }
 
     /// All of it, to be sealed or to be fetched.
-    #[must_use]
     pub fn expose(&self) -> &Url {
         &self.0
     }

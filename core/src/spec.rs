@@ -65,7 +65,6 @@ pub enum SourceSpec {
 
 impl SourceSpec {
     /// Whether it holds what only a runner may read.
-    #[must_use]
     pub fn has_secret(&self) -> bool {
         matches!(self, Self::Url(url) if url.has_secret())
     }

@@ -3,34 +3,32 @@
 //! One table each. The code asks [`ScenarioState::may_become`]; the SQL checks and the diagram in
 //! the documentation are generated from, or tested against, the same tables.
 
-use std::{fmt, str::FromStr};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-
+// Enums of plain values, each with the word that stands for it everywhere.
+//
 // `tt` and not `literal`: derive macros see a `literal` wrapped in a group, and utoipa then ignores the
 // rename.
-macro_rules! states {
+macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$vdoc:meta])* $variant:ident = $text:tt),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize, utoipa::ToSchema)]
         pub enum $name { $($(#[$vdoc])* #[serde(rename = $text)] $variant),+ }
 
         impl $name {
             pub const ALL: &[Self] = &[$(Self::$variant),+];
 
             /// As in SQL, JSON and URLs.
-            #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$variant => $text),+ }
             }
         }
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str(self.as_str())
             }
         }
-        impl FromStr for $name {
+        impl std::str::FromStr for $name {
             type Err = String;
             fn from_str(s: &str) -> Result<Self, String> {
                 Self::ALL.iter().copied().find(|v| v.as_str() == s).ok_or_else(|| {
@@ -41,13 +39,14 @@ macro_rules! states {
         }
     };
 }
+pub(crate) use words;
 
-states! {
+words! {
     /// What the user wants.
     Desired { Running = "running", Stopped = "stopped", Deleted = "deleted" }
 }
 
-states! {
+words! {
     /// What a scenario does.
     ScenarioState {
         /// Waits for a runner.
@@ -68,7 +67,7 @@ states! {
     }
 }
 
-states! {
+words! {
     /// One deployment of a scenario: `(scenario_id, generation)`.
     WorkerState {
         /// Decided, the runner not yet told.
@@ -152,53 +151,37 @@ pub struct IllegalTransition {
 }
 
 impl ScenarioState {
-    /// # Errors
-    /// When the transition is not in [`SCENARIO_TRANSITIONS`].
+    /// Whether the transition is in [`SCENARIO_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {
         let legal = SCENARIO_TRANSITIONS.iter().any(|(a, b, _)| (*a, *b) == (self, to));
         legal.then_some(()).ok_or(IllegalTransition { what: "scenario", from: self.as_str(), to: to.as_str() })
     }
 
     /// A worker exists, or should.
-    #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, S::Deploying | S::Running | S::Degraded | S::Recovering | S::Stopping)
     }
 
     /// Nothing happens any more without a user.
-    #[must_use]
     pub const fn is_ended(self) -> bool {
         matches!(self, S::Stopped | S::Completed | S::Failed)
     }
 }
 
 impl WorkerState {
-    /// # Errors
-    /// When the transition is not in [`WORKER_TRANSITIONS`].
+    /// Whether the transition is in [`WORKER_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {
         let legal = WORKER_TRANSITIONS.iter().any(|(a, b, _)| (*a, *b) == (self, to));
         legal.then_some(()).ok_or(IllegalTransition { what: "worker", from: self.as_str(), to: to.as_str() })
     }
 
-    #[must_use]
     pub const fn is_live(self) -> bool {
         matches!(self, W::Pending | W::Deployed | W::Running)
     }
 }
 
-/// The scenario's state machine as a Mermaid diagram, for the documentation.
-#[must_use]
-pub fn scenario_diagram() -> String {
-    diagram(SCENARIO_TRANSITIONS)
-}
-
-/// The worker's, likewise.
-#[must_use]
-pub fn worker_diagram() -> String {
-    diagram(WORKER_TRANSITIONS)
-}
-
-fn diagram<State: fmt::Display>(transitions: &[(State, State, &str)]) -> String {
+/// A state machine as a Mermaid diagram, for the documentation.
+pub fn diagram<State: fmt::Display>(transitions: &[(State, State, &str)]) -> String {
     let mut text = String::from("stateDiagram-v2\n    [*] --> pending\n");
     for (from, to, why) in transitions {
         text += &format!("    {from} --> {to}: {why}\n");

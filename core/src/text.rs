@@ -8,7 +8,6 @@ use std::{borrow::Cow, fmt::Write as _};
 
 /// `text` with its line ends, control characters and marks of writing direction written out, as
 /// `\n` or `\u{202e}`.
-#[must_use]
 pub fn one_line(text: &str) -> Cow<'_, str> {
     if !text.contains(is_unsafe) {
         return Cow::Borrowed(text);
@@ -30,7 +29,6 @@ pub fn one_line(text: &str) -> Cow<'_, str> {
 }
 
 /// The same, and at most `max` bytes of it, cut between characters.
-#[must_use]
 pub fn short_line(text: &str, max: usize) -> String {
     // What is escaped only grows: more of the text than this is never needed.
     let text = &text[..text.floor_char_boundary(max)];

@@ -67,7 +67,6 @@ pub struct Deployment {
 
 impl Deployment {
     /// Whether it may become one of generation `next`.
-    #[must_use]
     pub fn may_begin(self, next: Generation) -> bool {
         self.desired == Desired::Running
             && self.generation + 1 == next
@@ -77,7 +76,6 @@ impl Deployment {
 }
 
 /// Whether the rows of a scenario may be removed.
-#[must_use]
 pub fn may_purge(desired: Desired, state: ScenarioState, has_live_worker: bool) -> bool {
     desired == Desired::Deleted && state.is_ended() && !has_live_worker
 }

@@ -18,7 +18,6 @@ pub struct Backoff {
 
 impl Backoff {
     /// Whether nothing has failed yet.
-    #[must_use]
     pub fn is_new(&self) -> bool {
         self.failures == 0
     }

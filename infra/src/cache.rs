@@ -51,10 +51,8 @@ struct State {
 pub struct Unavailable;
 
 impl Cache {
-    /// Connects when it is first asked: a Redis that is away at the start is as one that goes away later.
-    ///
-    /// # Errors
-    /// When `url` is not one of a Redis; the text does not hold it.
+    /// Connects when it is first asked: a Redis that is away at the start is as one that goes away later. The
+    /// error does not hold `url`, which may have a password.
     pub fn new(url: &str) -> Result<Self, NotAnAddress> {
         let client = Client::open(url).map_err(|error| NotAnAddress(error.category().to_owned()))?;
         let connection = connect(&client).map_err(|error| NotAnAddress(error.category().to_owned()))?;
@@ -62,18 +60,14 @@ impl Cache {
         Ok(Self { client, state: Mutex::new(State { connection, paused_until: None }) })
     }
 
-    /// # Errors
-    /// When there is no answer in time, or was none a moment ago.
+    /// An error: there is no answer in time, or was none a moment ago.
     pub async fn get(&self, key: &str) -> Result<Option<Cached>, Unavailable> {
         let bytes: Option<Vec<u8>> = self.ask(redis::cmd("GET").arg(format!("{PREFIX}{key}"))).await?;
         Ok(bytes.as_deref().and_then(decode))
     }
 
-    /// Keeps it for `time` at most, unless something is kept there already: that is given back. So whoever
-    /// reads a key at the same time reads the same.
-    ///
-    /// # Errors
-    /// As [`Cache::get`]. A Redis before version 7 does not know how.
+    /// Keeps it for `time` at most, unless something is kept there already: that is given back, so that all
+    /// who read a key at the same time read the same. A Redis before version 7 does not know how.
     pub async fn keep(&self, key: &str, value: &Cached, time: Duration) -> Result<Option<Cached>, Unavailable> {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");

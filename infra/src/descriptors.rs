@@ -6,7 +6,6 @@ use std::{error::Error, io};
 use rustix::io::Errno;
 
 /// Whether that is why something failed, itself or any of its causes.
-#[must_use]
 pub fn ran_out(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(cause) = next {

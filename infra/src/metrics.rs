@@ -9,7 +9,6 @@ use prometheus_client::{encoding::text, registry::Registry};
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| Mutex::new(registry()));
 
 /// An empty one, whose metrics are called `framehook_...`.
-#[must_use]
 pub fn registry() -> Registry {
     Registry::with_prefix("framehook")
 }
@@ -21,9 +20,6 @@ pub fn register(add: impl FnOnce(&mut Registry)) {
 
 /// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text
 /// format.
-///
-/// # Errors
-/// When a metric cannot be written as text.
 pub fn encode(now: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
     text::encode_registry(&mut text, &REGISTRY.lock())?;

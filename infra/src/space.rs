@@ -78,7 +78,6 @@ struct Look {
 }
 
 impl Disk {
-    #[must_use]
     pub fn new(folder: &Path, reserve: Reserve) -> Self {
         let look = Look { at: None, free: 0, reserve: 0, is_short: false };
         Self { folder: folder.to_owned(), reserve, look: Mutex::new(look) }
@@ -90,10 +89,7 @@ impl Disk {
         Ok(self.reserve.of(seen.f_blocks.saturating_mul(seen.f_frsize)))
     }
 
-    /// Lets `bytes` in.
-    ///
-    /// # Errors
-    /// When less than the reserve would be left.
+    /// Lets `bytes` in, unless less than the reserve would be left.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         if self.reserve == Reserve::NONE {
             return Ok(());

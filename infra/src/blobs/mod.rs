@@ -178,7 +178,6 @@ impl Blobs {
     }
 
     /// Where a blob lies, if it is here.
-    #[must_use]
     pub fn path(&self, digest: &Digest) -> PathBuf {
         self.inner.folder.path(digest)
     }

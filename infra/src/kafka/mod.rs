@@ -64,7 +64,6 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    #[must_use]
     pub fn new(brokers: impl Into<String>) -> Self {
         let (prefix, protocol) = (String::new(), GroupProtocol::default());
         Self { brokers: brokers.into(), prefix, replication: None, protocol, properties: BTreeMap::new() }

@@ -129,7 +129,6 @@ impl Postgres {
         Ok(Self { store })
     }
 
-    #[must_use]
     pub fn store(&self) -> SharedStore {
         self.store.clone()
     }

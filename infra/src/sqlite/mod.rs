@@ -165,12 +165,10 @@ impl Sqlite {
         Ok(Self { store: database, bus: Arc::new(bus) })
     }
 
-    #[must_use]
     pub fn store(&self) -> SharedStore {
         self.store.clone()
     }
 
-    #[must_use]
     pub fn bus(&self) -> SharedBus {
         self.bus.clone()
     }

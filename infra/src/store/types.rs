@@ -136,8 +136,7 @@ pub struct StoredPrediction {
 }
 
 impl StoredPrediction {
-    /// # Errors
-    /// [`StoreError::Corrupt`](super::StoreError::Corrupt) when another release wrote it in another form.
+    /// [`StoreError::Corrupt`](super::StoreError::Corrupt) if another release wrote it in another form.
     pub fn read(&self) -> Result<Prediction> {
         from_json("prediction", &self.json)
     }

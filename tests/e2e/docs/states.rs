@@ -1,6 +1,6 @@
 //! `docs/states.md`, from the transition tables and the reason codes of core.
 
-use framehook_core::state::{ScenarioState, WorkerState, scenario_diagram, worker_diagram};
+use framehook_core::state::{SCENARIO_TRANSITIONS, ScenarioState, WORKER_TRANSITIONS, WorkerState, diagram};
 
 use super::{head, header, row, source, variants};
 
@@ -17,8 +17,8 @@ pub(super) fn document() -> String {
          there are: the code asks them, the database checks the names, and each transition is a line of history in the \
          same transaction. What the user wants (`running`, `stopped` or `deleted`) is kept apart, as `desired`.\n\n"
             .to_owned(),
-        section("Scenario", &scenario_diagram(), &table(&text, "ScenarioState {", scenario)),
-        section("Worker", &worker_diagram(), &table(&text, "WorkerState {", worker)),
+        section("Scenario", &diagram(SCENARIO_TRANSITIONS), &table(&text, "ScenarioState {", scenario)),
+        section("Worker", &diagram(WORKER_TRANSITIONS), &table(&text, "WorkerState {", worker)),
         "## Reasons\n\nA state comes with a reason, where there is one: a code for programs and a sentence for people.\n\n"
             .to_owned(),
         reasons(),
