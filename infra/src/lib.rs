@@ -1,4 +1,4 @@
-//! Adapters between the pure domain and the world: store, bus, blobs, data folder, traces.
+//! Adapters between the pure domain and the world: store, bus, blobs, cache, keys, traces.
 //!
 //! Services know the traits (of [`store`], [`bus::Bus`]) and never a database or a broker; SQL lives in
 //! the store's adapters only.

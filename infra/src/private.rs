@@ -4,7 +4,7 @@
 //! is not allowed, it stays as it is and the log says that.
 
 use std::{
-    fs::{self, DirBuilder, File, Permissions},
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
     io::{self, ErrorKind},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
@@ -25,6 +25,17 @@ pub fn folder(path: &Path) -> io::Result<()> {
 pub(crate) fn file(path: &Path) -> io::Result<()> {
     File::options().append(true).create(true).mode(FILE).open(path)?;
     close(path)
+}
+
+/// Opens a file and locks it for this process; `None` if another one has it. The kernel lets it go with the
+/// process, however that ends.
+pub(crate) fn lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
 }
 
 /// Closes a file if it is there.

@@ -58,11 +58,9 @@ pub enum SealError {
 
 /// What is stored and sent of a source URL. One without a secret needs no key.
 pub fn seal(key: Option<&Key>, url: &SourceUrl) -> Result<SealedUrl, SealError> {
-    let sealed = match url.has_secret() {
-        true => Some(key.ok_or(SealError::NoKey)?.seal(url.expose().as_str(), &url.address())?),
-        false => None,
-    };
-    Ok(SealedUrl { address: url.address(), sealed })
+    let address = url.address();
+    let whole = || key.ok_or(SealError::NoKey)?.seal(url.expose().as_str(), &address);
+    Ok(SealedUrl { sealed: url.has_secret().then(whole).transpose()?, address })
 }
 
 /// The whole URL again. One that is sealed needs the key it was sealed with.

@@ -9,7 +9,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs::{self, TryLockError},
+    fs,
     io::{self, BufReader},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::{BlobError, Result, Staged, digest_of, is_older, place};
+use crate::private;
 
 /// One read while hashing: large enough that system calls do not count, small enough for the cache.
 const HASH_CHUNK: usize = 256 << 10;
@@ -28,7 +29,6 @@ const HASH_CHUNK: usize = 256 << 10;
 pub(super) struct Folder {
     root: PathBuf,
     temporary: PathBuf,
-    /// Held, not read: the kernel lets it go with the process.
     _lock: fs::File,
     known: Mutex<HashMap<Digest, Known>>,
 }
@@ -55,7 +55,10 @@ impl Folder {
         for folder in [&temporary, &root.join("sha256")] {
             fs::create_dir_all(folder).map_err(BlobError::at(folder))?;
         }
-        let lock = lock(&root)?;
+        // Beside the folder, which holds nothing but blobs.
+        let lock = root.with_extension("lock");
+        let lock = private::lock(&lock).map_err(BlobError::at(&lock))?;
+        let lock = lock.ok_or_else(|| BlobError::InUse { path: root.clone() })?;
         for entry in fs::read_dir(&temporary).map_err(BlobError::at(&temporary))? {
             let path = entry.map_err(BlobError::at(&temporary))?.path();
             fs::remove_file(&path).map_err(BlobError::at(&path))?;
@@ -194,18 +197,6 @@ impl Folder {
 /// What this process never asked for was used when it came, at the latest.
 fn last_use(known: Option<&Known>, stamp: Stamp) -> SystemTime {
     known.map_or(stamp.modified, |known| known.used)
-}
-
-fn lock(root: &Path) -> Result<fs::File> {
-    // Beside the folder, which holds nothing but blobs.
-    let path = root.with_extension("lock");
-    let file =
-        fs::File::options().write(true).create(true).truncate(false).open(&path).map_err(BlobError::at(&path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(BlobError::InUse { path: root.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(BlobError::at(&path)(source)),
-    }
 }
 
 /// What lies two levels below `top`.

@@ -262,22 +262,17 @@ impl Reader {
     }
 
     fn conclude(&mut self, health: Health) -> Result<()> {
-        let has_stalled = match health {
-            Health::Well => false,
+        let stalled = match health {
+            Health::Lost => Some("its client has lost the brokers"),
             // The first time the record may have been on its way.
-            Health::Behind => self.quiet.is_suspect,
-            Health::Lost => true,
+            Health::Behind if self.quiet.is_suspect => Some("there are records that do not come"),
+            Health::Behind | Health::Well => None,
         };
         self.quiet = Quiet { is_suspect: health == Health::Behind, ..Quiet::new() };
-        if has_stalled {
-            let name = &self.name;
-            let message = match health {
-                Health::Lost => format!("reading of {name} has stalled: its client has lost the brokers"),
-                _ => format!("reading of {name} has stalled: there are records that do not come"),
-            };
-            return Err(BusError::Unavailable(message));
+        match stalled {
+            Some(why) => Err(BusError::Unavailable(format!("reading of {} has stalled: {why}", self.name))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 

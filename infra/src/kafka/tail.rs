@@ -16,9 +16,6 @@ use crate::bus::{BusError, Delivered, Ends, Fetched, Result, Tail};
 /// librdkafka wants a name to assign partitions by hand. Brokers hear of it and store nothing.
 const GROUP: &str = "framehook-tail";
 
-/// What a broker calls "the offset the next record gets" when it is asked for a time.
-const AT_END: Offset = Offset::End;
-
 pub(super) struct KafkaTail {
     cluster: Arc<Cluster>,
     topic: Topic,
@@ -30,7 +27,8 @@ pub(super) struct KafkaTail {
 impl KafkaTail {
     pub(super) async fn open(cluster: &Arc<Cluster>, topic: Topic) -> Result<Self> {
         let reader = Reader::open(cluster, reader::config(cluster, GROUP), topic).await?;
-        let places: Vec<_> = (0..cluster.partitions[&topic]).map(|partition| (partition, AT_END)).collect();
+        // Asked for this "time", a broker answers the offset that the next record gets.
+        let places: Vec<_> = (0..cluster.partitions[&topic]).map(|partition| (partition, Offset::End)).collect();
         let places = list(&cluster.config.topic(topic), &places)?;
         let consumer = Arc::clone(reader.consumer());
         let ends = move || {

@@ -209,8 +209,12 @@ async fn insert_artifacts(conn: &mut Conn, new: &NewScenario) -> Result<()> {
 async fn created_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {
     let known = sqlx::query(BY_IDEMPOTENCY_KEY).bind(&idempotency.key).fetch_optional(&mut *conn).await?;
     let Some(row) = known else { return purged_before(conn, idempotency).await };
-    let is_same = row.parsed_opt("idempotency_request")?.as_ref() == Some(&idempotency.request);
-    Ok(Some(if is_same { Created::repeated(record(&row)?) } else { Created::KeyReused }))
+    if row.parsed_opt("idempotency_request")?.as_ref() != Some(&idempotency.request) {
+        return Ok(Some(Created::KeyReused));
+    }
+    let record = record(&row)?;
+    let is_deleted = record.desired == Desired::Deleted;
+    Ok(Some(if is_deleted { Created::Deleted(record.id) } else { Created::Repeated(record) }))
 }
 
 /// The same of a scenario that is purged.

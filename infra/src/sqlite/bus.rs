@@ -17,11 +17,7 @@ use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{
-    Database, clock_us,
-    room::{MEANS, Room},
-    window::Window,
-};
+use super::{Database, clock_us, room::Room, window::Window};
 use crate::{
     bus::{Bus, BusError, Delivered, Ends, Fetched, Record, Result, Subscription, Tail},
     space::Shortage,
@@ -181,16 +177,12 @@ async fn commit_publications(
     mut requests: mpsc::Receiver<Publication>,
 ) {
     let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
-    let mut windows = Windows::new();
+    let windows = Mutex::default();
     while requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT).await > 0 {
-        let mut outcome = append(&writer, &batch, &mut windows).await;
+        let append = || append(&writer, &batch, &windows);
         // Results alone can wait for room.
         let is_pressing = batch.iter().any(|publication| publication.topic != Topic::Results);
-        for means in MEANS {
-            if is_pressing && matches!(outcome, Err(StoreError::Full(_))) && room.make(means).await {
-                outcome = append(&writer, &batch, &mut windows).await;
-            }
-        }
+        let outcome = if is_pressing { room.despite_full(append).await } else { append().await };
         for (topic, end) in outcome.iter().flatten() {
             ends[topic].send_replace(*end);
         }
@@ -208,7 +200,7 @@ async fn commit_publications(
 pub(super) async fn append(
     writer: &SqlitePool,
     batch: &[Publication],
-    windows: &mut Windows,
+    windows: &Mutex<Windows>,
 ) -> Result<Vec<(Topic, i64)>, StoreError> {
     let mut topics = BTreeMap::<_, Vec<&Record>>::new();
     for publication in batch {
@@ -216,7 +208,8 @@ pub(super) async fn append(
     }
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     let (now, at) = (clock_us(), Instant::now());
-    let passed: Vec<_> = windows.iter().filter_map(|(topic, window)| Some((*topic, window.passed(at)?))).collect();
+    let passed: Vec<_> =
+        windows.lock().iter().filter_map(|(topic, window)| Some((*topic, window.passed(at)?))).collect();
     for (topic, offset) in &passed {
         sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&mut *tx).await?;
     }
@@ -233,6 +226,7 @@ pub(super) async fn append(
         }
     }
     tx.commit().await?;
+    let mut windows = windows.lock();
     for (topic, offset) in passed {
         windows.entry(topic).or_default().dropped(offset);
     }

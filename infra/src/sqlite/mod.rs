@@ -29,7 +29,7 @@ mod sql_store;
 mod window;
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
     sync::Arc,
@@ -183,7 +183,6 @@ struct Database {
     history_lines: u32,
     /// They end with this.
     _chores: JoinSet<()>,
-    /// Held, not read: the kernel lets it go with the process, however that ends.
     _lock: File,
 }
 
@@ -301,17 +300,11 @@ fn pool(size: u32) -> SqlitePoolOptions {
 fn lock(data: &Path) -> Result<File, OpenError> {
     let path = data.join("framehook.lock");
     let folder_error = |source| OpenError::Folder { path: data.to_owned(), source };
-    let mut file =
-        File::options().read(true).write(true).create(true).truncate(false).open(&path).map_err(folder_error)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            // Not yet written is not worth waiting for: the name only helps a person.
-            let process = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
-            return Err(OpenError::InUse { path: data.to_owned(), process });
-        }
-        Err(TryLockError::Error(source)) => return Err(folder_error(source)),
-    }
+    let Some(mut file) = private::lock(&path).map_err(folder_error)? else {
+        // Not yet written is not worth waiting for: the name only helps a person.
+        let process = fs::read_to_string(&path).unwrap_or_default().trim().to_owned();
+        return Err(OpenError::InUse { path: data.to_owned(), process });
+    };
     file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).map_err(folder_error)?;
     Ok(file)
 }

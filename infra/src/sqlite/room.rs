@@ -30,15 +30,6 @@ const BALLAST: u64 = 16 << 20;
 /// Between two looks whether the file can be made again.
 const LOOK: Duration = Duration::from_secs(5);
 
-/// What can be done about a full disk, in this order.
-pub(super) const MEANS: [Means; 2] = [Means::WriteBack, Means::GiveUpBallast];
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Means {
-    WriteBack,
-    GiveUpBallast,
-}
-
 pub(super) struct Room {
     pub(super) disk: Disk,
     writer: SqlitePool,
@@ -50,30 +41,26 @@ impl Room {
         Self { disk, writer, data: data.to_owned() }
     }
 
-    /// Whether `means` may have made some.
-    pub(super) async fn make(&self, means: Means) -> bool {
-        match means {
-            Means::WriteBack => self.write_back().await,
-            Means::GiveUpBallast => {
-                let is_given_up = fs::remove_file(self.ballast()).is_ok();
-                if is_given_up {
-                    tracing::warn!("the disk is full: the room that was kept for deletions is given up");
-                    self.write_back().await;
-                }
-                is_given_up
-            }
-        }
-    }
-
     /// Runs a write that must work on a full disk.
     pub(super) async fn despite_full<T, F: Future<Output = Result<T>>>(&self, write: impl Fn() -> F) -> Result<T> {
+        let is_full = |outcome: &Result<T>| matches!(outcome, Err(StoreError::Full(_)));
         let mut outcome = write().await;
-        for means in MEANS {
-            if matches!(outcome, Err(StoreError::Full(_))) && self.make(means).await {
-                outcome = write().await;
-            }
+        if is_full(&outcome) && self.write_back().await {
+            outcome = write().await;
+        }
+        if is_full(&outcome) && self.give_up_ballast().await {
+            outcome = write().await;
         }
         outcome
+    }
+
+    async fn give_up_ballast(&self) -> bool {
+        let is_given_up = fs::remove_file(self.ballast()).is_ok();
+        if is_given_up {
+            tracing::warn!("the disk is full: the room that was kept for deletions is given up");
+            self.write_back().await;
+        }
+        is_given_up
     }
 
     async fn write_back(&self) -> bool {

@@ -330,7 +330,7 @@ async fn a_commit_takes_with_it_what_its_readers_have_passed() {
     // Heartbeats come twice a second, so whatever topic they are for, none has to wait for its own.
     let (done, _outcome) = tokio::sync::oneshot::channel();
     let heartbeat = bus::Publication { topic: Topic::RunnerStatus, records: vec![record], done };
-    bus::append(&sqlite.store.writer, &[heartbeat], &mut windows).await.unwrap();
+    bus::append(&sqlite.store.writer, &[heartbeat], &windows.into()).await.unwrap();
     assert_eq!((logged(&sqlite, Topic::ToDeploy).await, logged(&sqlite, Topic::RunnerStatus).await), (3, 11));
 }
 

@@ -44,13 +44,6 @@ pub enum Created {
     KeyReused,
 }
 
-impl Created {
-    /// To a repetition of the request that made `record`.
-    pub(crate) fn repeated(record: ScenarioRecord) -> Self {
-        if record.desired == Desired::Deleted { Self::Deleted(record.id) } else { Self::Repeated(record) }
-    }
-}
-
 /// A scenario as stored, with what its newest worker last reported.
 #[derive(Clone, Debug)]
 pub struct ScenarioRecord {
