@@ -1,8 +1,8 @@
 //! What a leader may conclude from heartbeats although it reads them late, by any time.
 //!
-//! A heartbeat proves what it says. That none came, or that one does not show an order, proves
-//! something only of the time of which every heartbeat was read. So conclusions from absence go by
-//! two times of the database, never by the present one:
+//! A heartbeat proves what it says. That none came, or that one does not show an order, proves something
+//! only about the time whose heartbeats were all read. So conclusions from absence go by two times of the
+//! database, never by the present one:
 //!
 //! - *Heard until*: every heartbeat that reached the bus before it is in the store. The leader
 //!   reads the clock, then asks the bus where its topic ends, then reads up to there. A lease is
@@ -17,9 +17,8 @@
 //! listen. Heard-until does not move meanwhile, so it shows afterwards as a jump: then all leases
 //! begin anew before it counts ([`Hearing::is_gap`]).
 //!
-//! A runner may be slow as well, and answer behind its time. So each repetition waits twice as long
-//! as the one before: a runner that answers nothing for a minute is told four times more, not
-//! thirty.
+//! A runner may be slow as well, and answer behind its time. So each repetition waits twice as long as the
+//! one before: a runner that answers nothing for a minute is told four times more, not thirty.
 //!
 //! Deliberately absent: the clocks of runners, which need not agree with anybody's.
 //!
@@ -33,8 +32,8 @@ use crate::ids::{Generation, Incarnation, ScenarioId};
 /// within a minute or so, however often it was lost before.
 const MAX_DOUBLINGS: u32 = 5;
 
-/// What a leader knows beside the store: how far it has heard, and what it told those that the
-/// store does not know of.
+/// What a leader knows beside the store: how far it has heard, and its orders to workers that the store does
+/// not know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Hearing {
     until_us: i64,
@@ -55,11 +54,9 @@ impl Hearing {
         self.until_us
     }
 
-    /// Whether nobody may have been heard for a part of a lease that counts: then all leases have
-    /// to begin anew before
-    /// [`Self::advance`]. It goes by when the bus answered: it may have hung since it was asked. In
-    /// the other half of a lease a
-    /// runner that is well tells of itself ten times.
+    /// Whether nobody may have been heard for half a lease: then all leases have to begin anew before
+    /// [`Self::advance`]. The time is that of the bus's answer, because the bus may have hung since it was asked.
+    /// In the other half of a lease a healthy runner sends ten heartbeats.
     pub fn is_gap(&self, answered_us: i64, runner_lease_time: Duration) -> bool {
         answered_us.saturating_sub(self.until_us) > micros(runner_lease_time / 2)
     }

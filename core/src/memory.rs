@@ -33,11 +33,10 @@ impl Default for MemoryCaps {
     }
 }
 
-/// Less than this no worker gets along with: its libraries alone take more.
+/// No worker gets along with less: its libraries alone take more.
 pub const LEAST_MIB: u32 = 64;
 
-/// What a scenario counts as that was made by a release which did not estimate. It is held to the cap all the
-/// same.
+/// For a scenario of a release that did not estimate. Its worker is held to the cap all the same.
 pub const UNKNOWN_MIB: u32 = 512;
 
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
@@ -46,7 +45,7 @@ pub const BASE_MIB: u32 = 256;
 /// A model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7
 /// measured).
 const MODEL_COPIES: u64 = 4;
-/// What lies between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a
+/// Tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a
 /// detector a tenth.
 const INPUT_PIXEL: u64 = 4 << 10;
 /// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references,

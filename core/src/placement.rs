@@ -1,8 +1,8 @@
 //! Which runner takes a scenario: one that has every label the scenario asks for and the memory that its
 //! worker may use, and of those the one with the most room, so that scenarios are spread.
 //!
-//! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory, so
-//! that a slow server keeps nobody waiting but those who want to fetch, too.
+//! A deployment whose recording is still being fetched has no worker: it takes neither a slot nor memory,
+//! so that a slow server delays other fetches only.
 
 use std::{
     cmp::Ordering,

@@ -1,4 +1,4 @@
-//! What the child answers that judges an upload or a configuration: JSON on its standard output.
+//! The answers of the child that judges an upload or a configuration: JSON on its standard output.
 //!
 //! Invariant: an answer is bounded, however hostile the file is. The child keeps to the limits below, and the
 //! reader, which does not trust the child, reads at most [`MAX_ANSWER`] bytes and cuts what is longer.

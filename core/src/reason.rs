@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// Stable codes; adding one is compatible, changing the meaning of one is not.
-// Each says what it means and, behind a blank line, what to do. `docs/errors.md` and `docs/states.md` are made of it.
+// Each says what it means and, behind a blank line, what to do. `docs/errors.md` and `docs/states.md` are
+// made of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {

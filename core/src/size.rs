@@ -21,8 +21,7 @@ const FIXED: usize = 1 << 10;
 /// at the end of the stream), each with a message of [`MAX_REASON`] bytes that JSON may double.
 const PER_PLUGIN: usize = 6 << 10;
 
-/// Smallest limit that leaves room for something in a scenario of 16 hooks before and 16 behind the
-/// model.
+/// Smallest limit that leaves room for something in a scenario of 16 hooks before and 16 behind the model.
 pub const LEAST_PREDICTION: usize = 200 << 10;
 
 /// Bytes of JSON that the detections and events of a frame may take.

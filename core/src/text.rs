@@ -1,8 +1,8 @@
 //! Text that somebody else wrote, such as a plugin's log line, made fit to stand in a line of ours.
 //!
-//! Invariant: what comes out is one line, with no character that a terminal, a log viewer or the
-//! eye takes for anything but itself. Ordinary writing of any language stays as it is, and to do it
-//! twice is to do it once.
+//! Invariant: what comes out is one line, with no character that a terminal, a log viewer or the eye takes
+//! for anything but itself. Ordinary writing of any language stays as it is, and so does what was made fit
+//! before.
 
 use std::{borrow::Cow, fmt::Write as _};
 
@@ -45,9 +45,8 @@ fn is_unsafe(c: char) -> bool {
             '\u{2028}' | '\u{2029}'
             // Marks, embeddings, overrides and isolates of writing direction.
             | '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-            // Without width or meaning: soft hyphen, word joiner and invisible operators, byte
-            // order mark, annotations, tags. The joiners U+200C and U+200D are part of words in
-            // Persian and of emoji.
+            // Without width or meaning: soft hyphen, word joiner and invisible operators, byte order mark,
+            // annotations, tags. The joiners U+200C and U+200D are part of words in Persian and of emoji.
             | '\u{00ad}' | '\u{180e}' | '\u{200b}' | '\u{2060}'..='\u{2064}' | '\u{206a}'..='\u{206f}' | '\u{feff}'
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }

@@ -1,9 +1,9 @@
 //! A cache that all APIs of an installation share, on Redis.
 //!
-//! Invariants: nothing that is decided depends on it; whatever it does (dies, hangs, forgets, comes back with
-//! what it had) costs a caller some milliseconds at most, and soon not even these. A value comes back with
-//! the time at which what it holds was read, so that a write that Redis executes late, or a file that it
-//! restores, makes nothing younger than it is.
+//! Invariants: no decision depends on it; a cache that dies, hangs, forgets or comes back with old values
+//! costs a caller some milliseconds, at most once a second. A value comes back with the time at which what
+//! it holds was read, so that a write that Redis executes late, or a file that it restores, makes nothing
+//! younger than it is.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ struct State {
 pub struct Unavailable;
 
 impl Cache {
-    /// Connects when it is first asked: a Redis that is away at the start is as one that goes away later. The
+    /// Connects when it is first asked: a Redis may be away at the start as at any time. The
     /// error does not hold `url`, which may have a password.
     pub fn new(url: &str) -> Result<Self, NotAnAddress> {
         let client = Client::open(url).map_err(|error| NotAnAddress(error.category().to_owned()))?;
@@ -124,7 +124,7 @@ fn warm_up(connection: &ConnectionManager) {
 }
 
 fn connect(client: &Client) -> RedisResult<ConnectionManager> {
-    // Our own limits are shorter, and who comes after a pause tries again.
+    // Our own limits are shorter, and the first call after a pause tries again.
     let config = ConnectionManagerConfig::new().set_number_of_retries(0).set_connection_timeout(Some(PAUSE));
     ConnectionManager::new_lazy_with_config(client.clone(), config)
 }
@@ -136,7 +136,7 @@ fn encode(value: &Cached) -> Vec<u8> {
     bytes
 }
 
-/// What is not ours is as nothing.
+/// A value that cannot be decoded counts as a miss.
 fn decode(bytes: &[u8]) -> Option<Cached> {
     let (time, body) = bytes.split_first_chunk::<8>()?;
     let read_at = Timestamp::from_microsecond(i64::from_be_bytes(*time)).ok()?;

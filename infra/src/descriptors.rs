@@ -14,7 +14,7 @@ pub fn ran_out(error: &(dyn Error + 'static)) -> bool {
             if [Errno::MFILE, Errno::NFILE].map(Errno::raw_os_error).map(Some).contains(&error.raw_os_error()) {
                 return true;
             }
-            // Its own is none of its causes.
+            // Its `source` passes over the error inside.
             if error.get_ref().is_some_and(|inner| ran_out(inner)) {
                 return true;
             }

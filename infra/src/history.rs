@@ -10,7 +10,7 @@ use crate::store::HistoryEntry;
 /// again would write without end.
 pub const HISTORY_LINES: u32 = 600;
 
-/// Fewer say nothing, and would not hold what is compared to find repetitions.
+/// Fewer would not hold what is compared to find repetitions.
 pub const LEAST_HISTORY_LINES: u32 = 60;
 
 /// A history that is too long keeps a sixth as its beginning, and then two thirds as its end.
@@ -24,8 +24,7 @@ pub(crate) struct Moment {
     pub most: u32,
 }
 
-/// So many are kept in any case: the life of a scenario that nothing happened to has half as many, and costs
-/// no look back.
+/// This many are always kept: an uneventful scenario has half as many, and costs no look back.
 pub(crate) const WHOLE: i64 = 8;
 
 /// Changes of the longest cycle that is looked for: to be stopped, started and to lose two workers takes a

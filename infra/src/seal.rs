@@ -101,7 +101,7 @@ impl Key {
         Digest::from_bytes(&bytes)
     }
 
-    /// A key of its own for each use.
+    /// HKDF subkeys, one for each purpose.
     fn from_bytes(bytes: &[u8; KEY_BYTES]) -> Self {
         const WHY: &str = "one key is never too long to derive";
         let root = hkdf::Salt::new(hkdf::HKDF_SHA256, b"framehook").extract(bytes);
@@ -110,8 +110,7 @@ impl Key {
         Self { seal: LessSafeKey::new(seal), sign }
     }
 
-    /// Base64 of a nonce and what is encrypted with it. A random nonce may come twice only after some billion
-    /// URLs.
+    /// Base64 of a nonce and what is encrypted with it. Random nonces repeat only after some billion URLs.
     fn seal(&self, secret: &str, address: &str) -> Result<String, SealError> {
         let mut nonce = [0; NONCE_LEN];
         SystemRandom::new().fill(&mut nonce).map_err(|_| SealError::Refused)?;
@@ -136,7 +135,7 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whole or not at all: what a process that dies leaves is a file of another name.
+/// Whole or not at all: a process that dies leaves a file of another name.
 fn make(path: &Path) -> io::Result<()> {
     let mut bytes = [0; KEY_BYTES];
     SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random bytes"))?;

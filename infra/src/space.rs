@@ -98,7 +98,7 @@ impl Disk {
         let is_fresh = look.at.is_some_and(|at| at.elapsed() < LOOK);
         let has_room = |look: &Look| look.free >= look.reserve.saturating_add(bytes);
         if !is_fresh || !has_room(&look) {
-            // A file system that does not answer is whoever writes to it's to report.
+            // The writer reports a file system that does not answer.
             let Ok(seen) = statvfs(&self.folder) else { return Ok(()) };
             look.at = Some(Instant::now());
             look.free = seen.f_bavail.saturating_mul(seen.f_frsize);

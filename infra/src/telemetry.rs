@@ -1,9 +1,9 @@
 //! The trace a thing belongs to: from the `traceparent` (W3C) of a request through every message to the spans
 //! of each role.
 //!
-//! Invariants: a `traceparent` that cannot be read is as none, never an error; one that is handed on is
-//! always valid, whether or not this process exports spans. The spans themselves are `tracing`'s: a process
-//! that exports some installs a layer for it, and nobody else needs to know.
+//! Invariants: a `traceparent` that cannot be read counts as none, and is never an error; one that is
+//! handed on is always valid, whether or not this process exports spans. The spans themselves are
+//! `tracing`'s: a process that exports some installs a layer for it, and nobody else needs to know.
 //!
 //! Deliberately absent: `tracestate` and baggage, which nothing here reads.
 

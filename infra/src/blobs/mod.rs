@@ -30,7 +30,7 @@ use self::{folder::Folder, remote::Remote};
 use crate::space::{Disk, Reserve, Shortage};
 
 /// Whoever was told where a blob lies has this long to open it, and longer if it asks again: a runner
-/// prepares a job, which may mean to fetch gigabytes, before it starts the process that opens all of it. From
+/// prepares a job, which may mean fetching gigabytes, before it starts the process that opens all of it. From
 /// then on the kernel keeps the bytes, whatever happens to the name. A lease until then would have to be
 /// carried through runner and worker, for a case in which the job is prepared once more anyway.
 const IN_USE: Duration = Duration::from_secs(600);
@@ -106,7 +106,7 @@ struct Inner {
     disk: Arc<Disk>,
     remote: Option<Remote>,
     cache_bytes: u64,
-    /// Held while fetching: who lacks the same blob meanwhile waits, and finds it.
+    /// Held while fetching: another that lacks the same blob waits, and finds it.
     turns: [Mutex<()>; TURNS],
     #[cfg(test)]
     fetches: std::sync::atomic::AtomicUsize,
@@ -155,7 +155,7 @@ impl Blobs {
     /// Begins a blob of at most `cap_bytes`.
     pub async fn begin(&self, cap_bytes: u64) -> Result<Upload> {
         if let Some(remote) = &self.inner.remote {
-            // Said before the bytes come, rather than behind them.
+            // Refuses before the bytes come rather than after them.
             remote.admit(0)?;
         }
         self.begin_here(cap_bytes).await
@@ -182,8 +182,8 @@ impl Blobs {
         self.inner.folder.path(digest)
     }
 
-    /// The path of a blob whose bytes were checked by this process, and not changed since; fetches it if it
-    /// lacks. It stays for ten minutes from now at least: open it soon, and ask again rather than keep the
+    /// The path of a blob whose bytes this process has checked and nobody changed since; fetches it if it
+    /// is not here. It stays for ten minutes at least: open it soon, and ask again rather than keep the
     /// path.
     pub async fn verified(&self, digest: &Digest) -> Result<PathBuf> {
         let here = self.verified_here(digest).await;

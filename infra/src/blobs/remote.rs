@@ -58,7 +58,7 @@ pub(super) struct Remote {
     store: Arc<dyn ObjectStore>,
     /// The folder of `file://`.
     folder: Option<PathBuf>,
-    /// The one that this folder lies on. How much room a bucket has nobody can ask.
+    /// The one that this folder lies on. Nobody can ask how much room a bucket has.
     disk: Option<Arc<Disk>>,
     /// Without credentials.
     shown: String,
@@ -246,8 +246,7 @@ fn key(digest: &Digest) -> Key {
     Key::from_iter(place(digest))
 }
 
-/// Also for what no retry mends, such as wrong credentials: whoever runs the platform can, without touching
-/// the blobs.
+/// Also for what no retry mends, such as wrong credentials: the operator mends it without touching the blobs.
 fn unavailable(error: impl Error + Send + Sync + 'static) -> BlobError {
     let causes = || {
         std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {

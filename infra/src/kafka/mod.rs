@@ -44,7 +44,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// An election takes some of these.
 const LEADER_RETRY: Duration = Duration::from_millis(25);
 
-/// A health check has to be quicker than whoever asks for it.
+/// A health check has to answer before its caller gives up.
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How to reach a cluster. Not `Debug`: some properties are passwords.
@@ -89,7 +89,7 @@ impl KafkaConfig {
             // after this, and its five minutes are longer than everything here waits; else it never does, and
             // is replaced (`reader::Health::Lost`).
             .set("metadata.recovery.rebootstrap.trigger.ms", "3000")
-            // Brokers close idle connections; that is no news.
+            // Brokers close idle connections: not worth a log line.
             .set("log.connection.close", "false");
         for (key, value) in &self.properties {
             client.set(key, value);
@@ -250,8 +250,7 @@ impl Cluster {
             return Err(BusError::Unavailable(format!("topic {name} has {count} partitions and no {partition}")));
         }
         let (publisher, producer) = (Arc::clone(&self.publisher), self.publisher.producer());
-        // Whoever asks may have given up by the time of the answer: what follows from it happens all the
-        // same.
+        // The caller may have given up by then: a stuck producer is replaced all the same.
         let ask = move || {
             let watermarks = || producer.client().fetch_watermarks(&name, partition, REQUEST_TIMEOUT);
             let answer = when_led(watermarks);
@@ -291,8 +290,8 @@ async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + '
     tokio::task::spawn_blocking(call).await.map_err(|error| BusError::Unavailable(error.to_string()))?
 }
 
-/// A client of librdkafka. Closing one says good-bye to its brokers and waits for them, so whoever drops the
-/// last handle, it happens on a thread that may wait.
+/// A client of librdkafka. Closing one waits for its brokers, so it happens on a thread that may block,
+/// whoever drops the last handle.
 struct Client<T: Send + 'static>(Option<T>);
 
 impl<T: Send> Client<T> {

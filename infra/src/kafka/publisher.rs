@@ -104,7 +104,8 @@ impl Publisher {
                 }
             }
         }
-        // Waits for all, also after a failure: what is still on its way would come after the caller's next try.
+        // Waits for all, also after a failure: what is still on its way would come after the caller's next
+        // try.
         for delivery in deliveries {
             match delivery.await {
                 Ok(Ok(_)) => {}
@@ -118,9 +119,8 @@ impl Publisher {
         })
     }
 
-    /// `error` is what a record or a question of `failed` ended with. Who finds no broker, or not the topic,
-    /// may have forgotten all brokers for good (`reader::Health::Lost`); and another client has met nothing
-    /// of whatever it was.
+    /// `error` is what a record or a question of `failed` ended with. A client that finds no broker, or
+    /// not the topic, may have forgotten all brokers for good (`reader::Health::Lost`); a new one has not.
     pub(super) fn replace_if_stuck(&self, failed: &Producer, error: &KafkaError) {
         use RDKafkaErrorCode as Code;
         let fatal = failed.client().fatal_error();

@@ -35,10 +35,10 @@ pub(super) type Consumer = Arc<Client<BaseConsumer<Changes>>>;
 /// with records behind it. So nobody waits for longer than this.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Who gets nothing for this long is looked after.
+/// A reader that gets nothing for this long is checked.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What was there to get has come by then, unless reading has stalled.
+/// By then all that was available has come, unless reading has stalled.
 const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// Until a partition that was just assigned can be positioned.
@@ -62,7 +62,7 @@ pub(super) fn config(cluster: &Cluster, group: &str) -> ClientConfig {
     config
 }
 
-/// What a group's protocol changed and nobody was told yet.
+/// Changes by the group's protocol that were not reported yet.
 #[derive(Default)]
 pub(super) struct Changes(pub(super) Mutex<VecDeque<Result<Fetched>>>);
 

@@ -13,8 +13,7 @@ use crate::{
 };
 
 const ONE_AT_A_TIME: &str = "SELECT pg_advisory_xact_lock(hashtextextended('heartbeats', 0))";
-/// Without those of an incarnation that has a newer one, or has sent this or a later heartbeat
-/// already.
+/// Without those of an incarnation that has a newer one, or has sent this or a later heartbeat already.
 const HEARTBEATS: &str = "
     INSERT INTO runners (incarnation, runner_id, sequence, status, expires_at, seen_at, arrived_after)
     SELECT t.incarnation, t.runner_id, t.sequence, t.status, $5, $6, $7
@@ -25,7 +24,7 @@ const HEARTBEATS: &str = "
         expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after,
         lost = false
     RETURNING incarnation";
-/// Most of them say what they said before: those cost a look.
+/// Most repeat what they said before: those are compared and not written.
 const WORKER_STATUSES: &str = "
     UPDATE workers w SET status = t.status, updated_at = $5
     FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[])

@@ -101,8 +101,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// Connects, and makes or updates the tables. Several processes may do so at once: migrations hold an
-    /// advisory lock.
-    /// A scenario's history has `history_lines` at most.
+    /// advisory lock. A scenario's history has `history_lines` at most.
     pub async fn connect(url: &str, connections: u32, history_lines: u32) -> Result<Self, OpenError> {
         if !url.starts_with("postgres://") && !url.starts_with("postgresql://") {
             return Err(OpenError::Url);
@@ -111,7 +110,7 @@ impl Postgres {
         let options = options.application_name("framehook").options(LIMITS);
         let server = format!("{}:{}", options.get_host(), options.get_port());
         let unreachable = |error| OpenError::Unreachable { server: server.clone(), why: error::advice(&error) };
-        // A pool would only say that its time is over.
+        // A pool would only report that it timed out.
         first_connection(&options).await.map_err(unreachable)?;
         let pool = PgPoolOptions::new()
             .max_connections(connections)

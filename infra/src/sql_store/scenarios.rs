@@ -39,7 +39,7 @@ macro_rules! whole_scenario {
     };
 }
 
-/// The same, and what is asked of it.
+/// Those that meet a condition.
 macro_rules! select_scenario {
     ($condition:literal) => {
         concat!("SELECT ", whole_scenario!(), $condition)

@@ -116,7 +116,7 @@ impl Bus for EmbeddedBus {
             return Ok(());
         }
         if topic == Topic::Results {
-            // Whoever has them keeps them and tries again. The other topics are what space is given back by.
+            // The publisher keeps them and tries again. The other topics carry what gives space back.
             let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
             self.log.database.room.disk.admit(bytes as u64)?;
         }

@@ -20,7 +20,7 @@ const HEARTBEAT: &str = "
     VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (incarnation) DO UPDATE SET sequence = excluded.sequence, status = excluded.status,
         expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after, lost = 0";
-/// Most of them say what they said before: those cost a look.
+/// Most repeat what they said before: those are compared and not written.
 const WORKER_STATUS: &str = "
     UPDATE workers SET status = ?1, updated_at = ?2
     WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5 AND status IS NOT ?1";

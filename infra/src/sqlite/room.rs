@@ -1,9 +1,10 @@
 //! Room for the writes that must work on a full disk: deletions, purges, heartbeats, the leader's lease.
 //!
-//! The reserve (`crate::space`) keeps intake from filling the disk; somebody else may fill it all the same. A
-//! write that finds no room gets some in two steps. First the write-ahead log is written back, so that it
-//! begins anew in the room it has. Then a file that only takes room is given up, at that moment and not
-//! before: who fills the disk would have that, too. It is made again once there is room for it.
+//! The reserve (`crate::space`) keeps intake from filling the disk; somebody else may fill it all the
+//! same. A write that finds no room gets some in two steps. First the write-ahead log is written back, so
+//! that it begins anew in the room it has. Then a file that only takes room is given up, at that moment
+//! and not before: whatever fills the disk would take that room, too. It is made again once there is room
+//! for it.
 
 use std::{
     fs::{self, File},
@@ -21,10 +22,9 @@ use crate::{
     store::{Result, StoreError},
 };
 
-/// Bytes of the file that only takes room, which is no larger than the reserve: several purges, each with its
-/// log.
-/// To write the log back, which has 4 MiB, the database may have to grow by as much, and the log begins anew
-/// behind it: the least reserve suffices for that.
+/// Bytes of the file that only takes room, which is no larger than the reserve: several purges, each with
+/// its log. To write the log back, which has 4 MiB, the database may have to grow by as much, and the log
+/// begins anew behind it: the least reserve suffices for that.
 const BALLAST: u64 = 16 << 20;
 
 /// Between two looks whether the file can be made again.
@@ -97,7 +97,7 @@ impl Room {
         }
         let made = File::create(&path).and_then(|file| Ok(fallocate(&file, FallocateFlags::empty(), 0, bytes)?));
         if made.is_err() {
-            // Half of it is none.
+            // A part of it is of no use.
             fs::remove_file(path).ok();
         }
         made

@@ -1,4 +1,4 @@
-//! How much of a topic is kept whose readers begin at its end: pure bookkeeping of what was appended and
+//! How much is kept of a topic whose readers begin at its end: pure bookkeeping of what was appended and
 //! when.
 //!
 //! Invariants: what is younger than [`READ_BY`] is never dropped; what is older than [`KEPT`] always is, and
@@ -13,7 +13,7 @@ use std::{
 /// again.
 const KEPT: Duration = Duration::from_secs(10);
 
-/// Even on a machine that is short of everything a reader was given a processor once in this time.
+/// Even an overloaded machine gives a reader a processor once in this time.
 const READ_BY: Duration = Duration::from_secs(5);
 
 /// Bytes of one topic. Heartbeats of a thousand workers in five seconds are half of it.

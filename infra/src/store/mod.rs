@@ -38,13 +38,13 @@ pub enum StoreError {
     /// The disk is full; reads still work.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// Less of the disk is free than stays free; everything but taking in works.
+    /// Less of the disk is free than the reserve: nothing is taken in, and everything else works.
     #[error(transparent)]
     Short(#[from] Shortage),
     /// The database cannot be reached, or is too busy; the same call may succeed later.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// Concurrent writes stood in each other's way again and again; the same call may succeed at once.
+    /// Concurrent writes conflicted again and again; the same call may succeed at once.
     #[error("the database is busy with conflicting writes: {0}")]
     Contended(String),
     /// A row that this release cannot read, or a defect of ours.
@@ -52,8 +52,8 @@ pub enum StoreError {
     Corrupt(String),
 }
 
-/// How long an idempotency key of a deleted scenario stays taken, and it is known that there was one: a
-/// client that has had no answer for a day does not ask for the same again.
+/// How long a deleted scenario is remembered, and its idempotency key stays taken: a client does not
+/// repeat a request after a day without an answer.
 pub const KEEP_DELETED: Duration = Duration::from_secs(24 * 3600);
 
 /// How old what nobody needs any more may become.
@@ -147,8 +147,7 @@ pub trait Outbox: Send + Sync + 'static {
     async fn outbox(&self, limit: u32) -> Result<Vec<Envelope>>;
 
     /// The same for a relay, which has them for itself until it marks them or `lease` is over, whichever
-    /// comes first: several relays share the work, and what one takes with it into its grave another
-    /// publishes.
+    /// comes first: several relays share the work, and another publishes what was claimed by one that died.
     async fn claim_outbox(&self, limit: u32, lease: Duration) -> Result<Vec<Envelope>>;
 
     /// Marks messages as published; a worker whose deploy order is among them goes from `pending` to
@@ -190,12 +189,11 @@ pub trait Orchestration: Send + Sync + 'static {
     /// Gives the lease up, so that another takes over at once.
     async fn resign(&self, holder: Uuid) -> Result<()>;
 
-    /// Records heartbeats in one transaction: the runners' leases and the status of their workers.
-    /// The newest of several of one incarnation counts. An older sequence number than the one
-    /// recorded changes nothing, nor does an incarnation that a newer one of the same runner has
-    /// replaced before. One that was only written off, because it was not heard of, is back: its
-    /// old workers are strays by then, fenced by their generation, and are stopped. All of them
-    /// reached the bus after `arrived_after_us`.
+    /// Records heartbeats in one transaction: the runners' leases and the status of their workers. The
+    /// newest of several of one incarnation counts. An older sequence number than the one recorded changes
+    /// nothing, nor does an incarnation that a newer one of the same runner has replaced before. One that
+    /// was only written off, because it was not heard of, is back: its old workers are strays by then,
+    /// fenced by their generation, and are stopped. All of them reached the bus after `arrived_after_us`.
     async fn record_heartbeats(
         &self,
         epoch: Epoch,

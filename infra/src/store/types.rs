@@ -171,8 +171,7 @@ pub struct Artifact {
     pub created_at: Timestamp,
 }
 
-/// An artifact as a list shows it: without its manifest, of which a thousand would be a hundred
-/// megabytes.
+/// An artifact as a list shows it: without its manifest, of which a thousand would be a hundred megabytes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ArtifactSummary {
     /// Grows with each upload.
