@@ -126,12 +126,9 @@ impl<'a> Place<'a> {
         Self { runner, used, used_mib, fetching: fetching.len() }
     }
 
-    fn fits(&self, memory_mib: u32) -> bool {
-        self.runner.memory_mib.is_none_or(|all| self.used_mib + u64::from(memory_mib) <= u64::from(all))
-    }
-
     fn has_room(&self, memory_mib: u32) -> bool {
-        self.free() > 0 && self.fits(memory_mib)
+        let needed = self.used_mib + u64::from(memory_mib);
+        self.free() > 0 && self.runner.memory_mib.is_none_or(|all| needed <= u64::from(all))
     }
 
     fn has(&self, wanted: &Labels) -> bool {

@@ -212,8 +212,6 @@ fn expired_runners(snapshot: &Snapshot, hearing: &Hearing, timing: Timing) -> BT
     let superseded = |r: &RunnerFacts| newest.get(&r.id) != Some(&r.incarnation);
     let current = snapshot.runners.iter().filter(|r| !superseded(r));
     let expired: Vec<_> = current.clone().filter(|r| is_over(r.expires_at_us, hearing.until_us())).collect();
-    // Precision does not matter for a count of runners.
-    #[allow(clippy::cast_precision_loss)]
     let is_mass = expired.len() > 1 && expired.len() as f64 > MASS_EXPIRY_SHARE * current.count() as f64;
     let grace = if is_mass { micros(timing.mass_expiry_grace) } else { 0 };
     let is_lost = |r: &&RunnerFacts| is_over(r.expires_at_us.saturating_add(grace), hearing.until_us());

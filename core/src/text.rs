@@ -1,8 +1,7 @@
 //! Text that somebody else wrote, such as a plugin's log line, made fit to stand in a line of ours.
 //!
 //! Invariant: what comes out is one line, with no character that a terminal, a log viewer or the eye takes
-//! for anything but itself. Ordinary writing of any language stays as it is, and so does what was made fit
-//! before.
+//! for anything but itself. Ordinary writing of any language stays as it is. Idempotent.
 
 use std::{borrow::Cow, fmt::Write as _};
 

@@ -85,8 +85,7 @@ impl Disk {
 
     /// Bytes that stay free.
     pub(crate) fn reserve(&self) -> io::Result<u64> {
-        let seen = statvfs(&self.folder)?;
-        Ok(self.reserve.of(seen.f_blocks.saturating_mul(seen.f_frsize)))
+        Ok(self.reserve.of(room(&self.folder)?.1))
     }
 
     /// Lets `bytes` in, unless less than the reserve would be left.
@@ -99,10 +98,8 @@ impl Disk {
         let has_room = |look: &Look| look.free >= look.reserve.saturating_add(bytes);
         if !is_fresh || !has_room(&look) {
             // The writer reports a file system that does not answer.
-            let Ok(seen) = statvfs(&self.folder) else { return Ok(()) };
-            look.at = Some(Instant::now());
-            look.free = seen.f_bavail.saturating_mul(seen.f_frsize);
-            look.reserve = self.reserve.of(seen.f_blocks.saturating_mul(seen.f_frsize));
+            let Ok((free, total)) = room(&self.folder) else { return Ok(()) };
+            (look.at, look.free, look.reserve) = (Some(Instant::now()), free, self.reserve.of(total));
         }
         let Look { free, reserve, .. } = *look;
         let is_short = !has_room(&look);
@@ -129,8 +126,13 @@ impl Disk {
 
 /// Bytes that may still be written.
 pub(crate) fn free(folder: &Path) -> io::Result<u64> {
+    Ok(room(folder)?.0)
+}
+
+/// Bytes that may still be written, and bytes in all.
+fn room(folder: &Path) -> io::Result<(u64, u64)> {
     let seen = statvfs(folder)?;
-    Ok(seen.f_bavail.saturating_mul(seen.f_frsize))
+    Ok((seen.f_bavail.saturating_mul(seen.f_frsize), seen.f_blocks.saturating_mul(seen.f_frsize)))
 }
 
 #[cfg(test)]

@@ -28,7 +28,8 @@ const HASH_CHUNK: usize = 256 << 10;
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
-    temporary: PathBuf,
+    /// The folder of files that are not blobs yet.
+    pub(super) temporary: PathBuf,
     _lock: fs::File,
     known: Mutex<HashMap<Digest, Known>>,
 }
@@ -64,11 +65,6 @@ impl Folder {
             fs::remove_file(&path).map_err(BlobError::at(&path))?;
         }
         Ok(Self { root, temporary, _lock: lock, known: Mutex::default() })
-    }
-
-    /// The folder of files that are not blobs yet.
-    pub(super) fn temporary(&self) -> &Path {
-        &self.temporary
     }
 
     pub(super) fn path(&self, digest: &Digest) -> PathBuf {

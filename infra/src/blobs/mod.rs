@@ -162,7 +162,7 @@ impl Blobs {
     }
 
     async fn begin_here(&self, cap_bytes: u64) -> Result<Upload> {
-        Upload::begin(self.inner.folder.temporary(), Arc::clone(&self.inner.disk), cap_bytes).await
+        Upload::begin(&self.inner.folder.temporary, Arc::clone(&self.inner.disk), cap_bytes).await
     }
 
     /// Gives a staged file its place, in the shared store first; it survives a power cut from here on. The

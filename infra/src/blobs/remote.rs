@@ -248,11 +248,8 @@ fn key(digest: &Digest) -> Key {
 
 /// Also for what no retry mends, such as wrong credentials: the operator mends it without touching the blobs.
 fn unavailable(error: impl Error + Send + Sync + 'static) -> BlobError {
-    let causes = || {
-        std::iter::successors(Some(&error as &(dyn Error + 'static)), |error: &&(dyn Error + 'static)| {
-            (*error).source()
-        })
-    };
+    let first: &(dyn Error + 'static) = &error;
+    let causes = || std::iter::successors(Some(first), |&error: &&(dyn Error + 'static)| error.source());
     if causes().any(|cause| cause.downcast_ref::<io::Error>().is_some_and(is_full)) {
         return BlobError::Full;
     }

@@ -180,7 +180,7 @@ async fn read(blobs: &Blobs, digest: &Digest) -> Vec<u8> {
 }
 
 fn leftovers(blobs: &Blobs) -> usize {
-    fs::read_dir(blobs.inner.folder.temporary()).unwrap().count()
+    fs::read_dir(&blobs.inner.folder.temporary).unwrap().count()
 }
 
 fn make_older(path: &Path, by: Duration) {

@@ -41,7 +41,7 @@ impl Member {
                 .set("session.timeout.ms", SESSION_TIMEOUT_MS),
         };
         let reader = Reader::open(cluster, config, topic).await?;
-        let (consumer, topic) = (Arc::clone(reader.consumer()), cluster.config.topic(topic));
+        let (consumer, topic) = (Arc::clone(&reader.consumer), cluster.config.topic(topic));
         blocking(move || Ok(consumer.subscribe(&[&topic])?)).await?;
         Ok(Self { reader, assigned: BTreeSet::new(), held: None })
     }

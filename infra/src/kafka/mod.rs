@@ -71,10 +71,6 @@ impl KafkaConfig {
         format!("{}{}", self.prefix, topic.name())
     }
 
-    fn dead_letters(&self, topic: Topic) -> String {
-        self.topic(topic) + ".dlq"
-    }
-
     /// What every client of ours has in common.
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
@@ -216,7 +212,7 @@ impl Bus for Kafka {
     }
 
     async fn dead_letter(&self, topic: Topic, record: &Delivered, reason: &str) -> Result<()> {
-        let name = self.0.config.dead_letters(topic);
+        let name = self.0.config.topic(topic) + ".dlq";
         let mut made = self.0.dead_letters.lock().await;
         if !made.contains(&topic) {
             let (config, name) = (self.0.config.clone(), name.clone());

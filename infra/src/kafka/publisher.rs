@@ -104,8 +104,7 @@ impl Publisher {
                 }
             }
         }
-        // Waits for all, also after a failure: what is still on its way would come after the caller's next
-        // try.
+        // Waits for all, also after a failure: a late one must not come after the caller's next try.
         for delivery in deliveries {
             match delivery.await {
                 Ok(Ok(_)) => {}

@@ -95,7 +95,7 @@ pub(super) struct Reader {
     cluster: Arc<Cluster>,
     topic: Topic,
     name: String,
-    consumer: Consumer,
+    pub(super) consumer: Consumer,
     filled: Arc<Notify>,
     /// The next record of each partition to give.
     positions: HashMap<i32, i64>,
@@ -150,10 +150,6 @@ impl Reader {
             patience: PATIENCE,
             quiet: Quiet::new(),
         })
-    }
-
-    pub(super) fn consumer(&self) -> &Consumer {
-        &self.consumer
     }
 
     pub(super) fn positions(&self) -> impl Iterator<Item = (i32, i64)> {

@@ -30,7 +30,7 @@ impl KafkaTail {
         // Asked for this "time", a broker answers the offset that the next record gets.
         let places: Vec<_> = (0..cluster.partitions[&topic]).map(|partition| (partition, Offset::End)).collect();
         let places = list(&cluster.config.topic(topic), &places)?;
-        let consumer = Arc::clone(reader.consumer());
+        let consumer = Arc::clone(&reader.consumer);
         let ends = move || {
             let ends = consumer.offsets_for_times(places.clone(), REQUEST_TIMEOUT)?;
             ends.elements().iter().try_for_each(|end| end.error())?;
@@ -52,7 +52,7 @@ impl KafkaTail {
     async fn assign(&mut self, places: Vec<(i32, i64)>) -> Result<()> {
         let offsets: Vec<_> = places.iter().map(|&(partition, next)| (partition, Offset::Offset(next))).collect();
         let list = list(&self.cluster.config.topic(self.topic), &offsets)?;
-        let consumer = Arc::clone(self.reader.consumer());
+        let consumer = Arc::clone(&self.reader.consumer);
         blocking(move || Ok(consumer.assign(&list)?)).await?;
         for (partition, next) in places {
             self.reader.place(partition, next);
@@ -116,7 +116,7 @@ impl Tail for KafkaTail {
 impl KafkaTail {
     /// Lets nothing arrive any more, and has less patience.
     pub(super) fn stall(&mut self, patience: std::time::Duration) {
-        let consumer = self.reader.consumer();
+        let consumer = &self.reader.consumer;
         consumer.pause(&consumer.assignment().unwrap()).unwrap();
         self.reader.be_patient_for(patience);
     }

@@ -10,8 +10,8 @@
 //!   refuses what the disk has no room for, `probe` is a read and a commit.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
-//! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`, and the macro `lock`, which must be defined above the `mod` line of this
-//!   folder.
+//! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`, and the macro `lock`, which must be defined
+//!   above the `mod` line of this folder.
 //! - `heartbeats`, `relay`, `rows`: writes that each database does in its own way.
 
 mod actions;
@@ -45,5 +45,6 @@ fn one_more(limit: Limit) -> i64 {
 /// The rows of a statement that looked for [`one_more`] and has the number it found in each row, as `found`.
 fn part<T>(rows: &[Row], limit: Limit, read: impl Fn(&Row) -> Result<T>) -> Result<Rows<T>> {
     let found = rows.first().map_or(Ok(0), |row| row.col("found"))?;
-    Ok(Rows::cut(rows.iter().map(read).collect::<Result<_>>()?, limit, found))
+    let rows = rows.iter().take(limit.rows as usize).map(read).collect::<Result<Vec<_>>>()?;
+    Ok(Rows { has_more: found > i64::try_from(rows.len()).unwrap_or(i64::MAX), rows })
 }

@@ -159,7 +159,8 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
         .await?;
     if let (Some(idempotency), 0) = (&new.idempotency, inserted.rows_affected()) {
         // The insert has waited for the one before, so it is committed by now.
-        return created_before(&mut tx, idempotency).await?.ok_or_else(|| gone(new.id));
+        let gone = || StoreError::Corrupt(format!("scenario {} vanished within a transaction", new.id));
+        return created_before(&mut tx, idempotency).await?.ok_or_else(gone);
     }
     // After the insert, which has waited for a purge that frees the key and remembers it.
     if let Some(idempotency) = &new.idempotency
@@ -171,7 +172,8 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     insert_artifacts(&mut tx, new).await?;
     let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
     history::add(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
-    outbox::put(&mut tx, new.id, changed(new.id), new.traceparent.clone(), now).await?;
+    outbox::put(&mut tx, new.id, Message::ScenarioChanged { scenario_id: new.id }, new.traceparent.clone(), now)
+        .await?;
     tx.commit().await?;
     db.outbox.notify_one();
     created(new.id, now, &spec, &resolved).map(Created::New)
@@ -244,7 +246,7 @@ async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<
     } else if change.is_new {
         history::add(&mut tx, id, at, line).await?;
     }
-    outbox::put(&mut tx, id, changed(id), traceparent, at.now).await?;
+    outbox::put(&mut tx, id, Message::ScenarioChanged { scenario_id: id }, traceparent, at.now).await?;
     let after = read(&mut tx, id).await?;
     tx.commit().await?;
     db.outbox.notify_one();
@@ -263,10 +265,6 @@ pub(super) async fn lock(conn: &mut Conn, id: ScenarioId) -> Result<Option<(Scen
 async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
     let row = sqlx::query(BY_ID).bind(key(id.0)).fetch_optional(conn).await?;
     row.as_ref().map(record).transpose()
-}
-
-fn changed(scenario_id: ScenarioId) -> Message {
-    Message::ScenarioChanged { scenario_id }
 }
 
 fn record(row: &Row) -> Result<ScenarioRecord> {
@@ -312,8 +310,4 @@ pub(super) async fn set_state(conn: &mut Conn, id: ScenarioId, now: i64, line: L
     let reason = line.reason.map(to_json).transpose()?;
     sqlx::query(MOVE).bind(key(id.0)).bind(line.to.as_str()).bind(reason).bind(now).execute(conn).await?;
     Ok(())
-}
-
-fn gone(id: ScenarioId) -> StoreError {
-    StoreError::Corrupt(format!("scenario {id} vanished within a transaction"))
 }

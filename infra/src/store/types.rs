@@ -112,14 +112,6 @@ pub struct Rows<T> {
     pub has_more: bool,
 }
 
-impl<T> Rows<T> {
-    /// From at most one row more than were asked for, of `found` that one may have.
-    pub(crate) fn cut(mut rows: Vec<T>, limit: Limit, found: i64) -> Self {
-        rows.truncate(limit.rows as usize);
-        Self { has_more: found > i64::try_from(rows.len()).unwrap_or(i64::MAX), rows }
-    }
-}
-
 /// A prediction as it was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredPrediction {
