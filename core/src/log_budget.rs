@@ -1,8 +1,8 @@
 //! How much a scenario may log: lines and bytes a second, all its hooks together, and how many
 //! lines were left out.
 //!
-//! Pure: the time is passed in. In any stretch of time at most a full budget passes, and what is refilled
-//! meanwhile.
+//! Pure: the time is passed in. In any stretch of time at most what the budget holds when it is
+//! full passes, and what comes in during that time.
 
 use std::time::{Duration, Instant};
 
@@ -75,6 +75,16 @@ impl LogBudget {
         Some(self.rest())
     }
 
+    /// What is said of lines that were left out.
+    pub fn left_out(&self, lines: u64) -> String {
+        let LogLimits { lines: per_second, bytes } = self.limits;
+        format!(
+            "{lines} lines were left out: a scenario may log {per_second} lines and {bytes} bytes a second (max_log_lines, \
+             max_log_kib)"
+        )
+    }
+
+    /// Lines left out that nobody has been told of, at the end.
     pub fn rest(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }
