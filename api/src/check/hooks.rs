@@ -23,7 +23,7 @@ use serde_json::Value;
 use crate::{
     App,
     check::{
-        canonical,
+        canonical, probe,
         resolve::{Missing, look_up},
     },
     http::problem::{FieldError, Problem},
@@ -140,7 +140,7 @@ async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<Co
         return Ok(Vec::new());
     }
     let file = app.blobs.verified(plugin).await?;
-    let problems = app.probes.validate_config(&file, config).await?;
+    let problems = probe::validate_config(app, &file, config).await?;
     if problems.is_empty() {
         app.accepted_configs.insert(pair);
     }

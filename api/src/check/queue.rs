@@ -9,8 +9,7 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
-
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, oneshot},
     time::{sleep, timeout},
@@ -104,7 +103,7 @@ impl Queue {
     async fn turn(&self, claim: Claim) -> Result<Turn, Busy> {
         let (turn, coming) = oneshot::channel();
         {
-            let mut state = self.shared.state();
+            let mut state = self.shared.state.lock();
             if state.running.len() < AT_ONCE {
                 state.running.push(claim.clone());
                 return Ok(Turn { claim, shared: Arc::clone(&self.shared) });
@@ -130,17 +129,11 @@ impl Queue {
         sleep(self.slice).await;
         loop {
             let arrival = self.shared.arrival.notified();
-            if self.shared.state().waiting.iter().any(|waiting| !waiting.turn.is_closed()) {
+            if self.shared.state.lock().waiting.iter().any(|waiting| !waiting.turn.is_closed()) {
                 return;
             }
             arrival.await;
         }
-    }
-}
-
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
     }
 }
 
@@ -161,7 +154,7 @@ impl State {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         if let Some(place) = state.running.iter().position(|running| *running == self.claim) {
             state.running.swap_remove(place);
         }
@@ -173,7 +166,7 @@ impl Drop for Turn {
             let given = turn.send(Turn { claim, shared: Arc::clone(&self.shared) });
             drop(state);
             drop(given);
-            state = self.shared.state();
+            state = self.shared.state.lock();
         }
     }
 }
@@ -203,7 +196,7 @@ mod tests {
     async fn until(queue: &Queue, running: usize, waiting: usize) {
         loop {
             let is = {
-                let state = queue.shared.state();
+                let state = queue.shared.state.lock();
                 (state.running.len(), state.waiting.len())
             };
             if is == (running, waiting) {

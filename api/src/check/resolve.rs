@@ -26,7 +26,7 @@ use crate::{
     check::{
         canonical,
         hooks::{self, Hook},
-        source,
+        probe, source,
     },
     http::problem::{FieldError, Problem},
 };
@@ -268,7 +268,7 @@ async fn resolve_source(
             return Ok(None);
         }
     };
-    let picture = match app.probes.inspect(ArtifactKind::Video, &file).await {
+    let picture = match probe::inspect(app, ArtifactKind::Video, &file).await {
         Ok(manifest) => picture(&manifest),
         Err(problem) if problem.code == ErrorCode::InvalidVideo => {
             errors.push(FieldError::new(problem.code, "source.file", problem.detail));

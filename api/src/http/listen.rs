@@ -147,7 +147,8 @@ impl Serving {
         let Self { address, router, limits } = self;
         let peer = Peer { address: address.ip().to_canonical(), local: local.ip().to_canonical() };
         let io = TokioIo::new(Metered { stream, meter: Arc::clone(&place.meter) });
-        let (meter, connections, of_bodies) = (Arc::clone(&place.meter), place.connections(), Arc::clone(&limits));
+        let (meter, connections, of_bodies) =
+            (Arc::clone(&place.meter), Arc::clone(&place.connections), Arc::clone(&limits));
         let service = service_fn(move |request: hyper::Request<Incoming>| {
             meter.began();
             let (meter, connections) = (Arc::clone(&meter), Arc::clone(&connections));

@@ -25,8 +25,8 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(crate) const MAX_LIMIT: u32 = 1000;
 
 /// One page of a list.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Page<T> {
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
     pub items: Vec<T>,
     /// Give it back as `cursor` for the next page; null: this was the last.
     pub next_cursor: Option<String>,

@@ -123,7 +123,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         title = "Framehook",
         description = "Videos in, predictions out. Errors are RFC 9457 problems with a stable `code`."
     ),
-    components(schemas(ErrorCode))
+    components(schemas(ErrorCode, Problem))
 )]
 struct Description;
 

@@ -22,7 +22,7 @@ use crate::{
     http::{
         extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
         page::{self, Page},
-        problem::Problem,
+        problem::{AnyProblem, Problem},
     },
     resource::scenario::not_found,
 };
@@ -75,7 +75,7 @@ type PredictionPage = Page<Prediction>;
     responses(
         (status = 200, description = "A page of predictions", body = PredictionPage,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of a page from the cache: 0 or 1"))),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -105,7 +105,7 @@ pub(crate) async fn get(
     params(("id" = ScenarioId, Path), Parameters),
     responses(
         (status = 200, description = "A `Prediction` a line", body = String, content_type = "application/x-ndjson"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn export(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,

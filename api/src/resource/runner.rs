@@ -8,7 +8,7 @@ use crate::{
     http::{
         extract::{Query, RunnerPath},
         page::{self, Page, PageParameters},
-        problem::Problem,
+        problem::{AnyProblem, Problem},
     },
     resource::view::RunnerView,
 };
@@ -17,9 +17,7 @@ type RunnerPage = Page<RunnerView>;
 
 /// Runners by name, each with its workers as of its last heartbeat
 #[utoipa::path(get, path = "/runner", tag = "/runner", operation_id = "list_runners", params(PageParameters),
-    responses(
-        (status = 200, description = "A page of runners", body = RunnerPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of runners", body = RunnerPage), AnyProblem))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
@@ -34,9 +32,7 @@ pub(crate) async fn list(
 
 /// One runner with its workers, as of its last heartbeat
 #[utoipa::path(get, path = "/runner/{id}", tag = "/runner", operation_id = "get_runner", params(("id" = RunnerId, Path)),
-    responses(
-        (status = 200, description = "The runner", body = RunnerView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The runner", body = RunnerView), AnyProblem))]
 pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> Result<Json<RunnerView>, Problem> {
     let found = app.store.runner(&id).await?;
     found.map(|runner| Json(runner.into())).ok_or_else(|| {

@@ -18,7 +18,9 @@ use framehook_core::{
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Created, Idempotency, Limit, NewScenario, Rows, ScenarioFilter, ScenarioRecord};
+use framehook_infra::store::{
+    Created, HistoryEntry, Idempotency, Limit, NewScenario, Rows, ScenarioFilter, ScenarioRecord,
+};
 use serde::{Deserialize, Serialize};
 use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
@@ -33,9 +35,9 @@ use crate::{
         extract::{Body, Query, ScenarioPath, idempotency_key},
         observe::Traceparent,
         page::{self, Page, PageParameters},
-        problem::Problem,
+        problem::{AnyProblem, Problem},
     },
-    resource::view::{HistoryView, ScenarioView},
+    resource::view::ScenarioView,
 };
 
 /// Create a scenario and start it
@@ -48,7 +50,7 @@ use crate::{
     request_body = ScenarioSpec,
     responses(
         (status = 200, description = "Created, or created before with this key", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn init(
     State(app): State<SharedApp>,
     Extension(Traceparent(traceparent)): Extension<Traceparent>,
@@ -110,15 +112,13 @@ pub(crate) struct Checked {
 /// Check a scenario without creating it
 #[utoipa::path(post, path = "/scenario/check", tag = "/scenario", operation_id = "check_scenario",
     request_body = ScenarioSpec,
-    responses(
-        (status = 200, description = "`POST /scenario/init` would accept it", body = Checked),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "`POST /scenario/init` would accept it", body = Checked), AnyProblem))]
 pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> Result<Json<Checked>, Problem> {
     Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
 }
 
 type ScenarioPage = Page<ScenarioView>;
-type HistoryPage = Page<HistoryView>;
+type HistoryPage = Page<HistoryEntry>;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -139,13 +139,11 @@ pub(crate) struct ListParameters {
 /// A page may have fewer items than `limit`, because their specifications are limited together too
 /// (8 MiB by default); only `next_cursor` says whether there are more.
 #[utoipa::path(get, path = "/scenario", tag = "/scenario", operation_id = "list_scenarios", params(ListParameters),
-    responses(
-        (status = 200, description = "A page of scenarios", body = ScenarioPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of scenarios", body = ScenarioPage), AnyProblem))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(parameters): Query<ListParameters>,
-) -> Result<Json<Page<ScenarioView>>, Problem> {
+) -> Result<Json<ScenarioPage>, Problem> {
     let ListParameters { state, name, cursor, limit } = parameters;
     let limit = page::limit(limit)?;
     let after = page::parse_scenario_cursor(cursor.as_deref())?;
@@ -164,7 +162,7 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The scenario", body = ScenarioView,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
     let read = async {
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
@@ -175,9 +173,7 @@ pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): Scenario
 
 /// Stop a scenario; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/stop", tag = "/scenario", operation_id = "stop_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 200, description = "It stops, or has stopped", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "It stops, or has stopped", body = ScenarioView), AnyProblem))]
 pub(crate) async fn stop(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -187,9 +183,7 @@ pub(crate) async fn stop(
 
 /// Start a stopped or failed scenario where it left off; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/start", tag = "/scenario", operation_id = "start_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 200, description = "It starts, runs, or has completed", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "It starts, runs, or has completed", body = ScenarioView), AnyProblem))]
 pub(crate) async fn start(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -199,9 +193,7 @@ pub(crate) async fn start(
 
 /// Delete a scenario and its predictions; again does nothing more
 #[utoipa::path(delete, path = "/scenario/{id}", tag = "/scenario", operation_id = "delete_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 204, description = "Deleted"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204, description = "Deleted"), AnyProblem))]
 pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -237,20 +229,17 @@ async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Resul
 /// last 400 or more. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
-    responses(
-        (status = 200, description = "A page of changes", body = HistoryPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of changes", body = HistoryPage), AnyProblem))]
 pub(crate) async fn history(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
-) -> Result<Json<Page<HistoryView>>, Problem> {
+) -> Result<Json<HistoryPage>, Problem> {
     let limit = page::limit(limit)?;
     let after = page::parse_history_cursor(cursor.as_deref())?;
     app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
     let entries = app.store.history(id, after, limit + 1).await?;
-    let items = entries.into_iter().map(HistoryView::from).collect();
-    Ok(Json(Page::cut(items, limit, |entry: &HistoryView| page::history_cursor(entry.sequence))))
+    Ok(Json(Page::cut(entries, limit, |entry| page::history_cursor(entry.sequence))))
 }
 
 /// What became of every frame
@@ -268,7 +257,7 @@ pub(crate) async fn history(
         (status = 200, description = "The sum", body = Delivery, example = json!({
             "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn delivery(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
