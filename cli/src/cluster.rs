@@ -170,16 +170,15 @@ impl Cluster {
 
     /// The platform key, if there is one.
     pub(crate) fn key(&self) -> anyhow::Result<Option<Key>> {
-        let key = match (&self.key, &self.key_file) {
+        match (&self.key, &self.key_file) {
             (Some(_), Some(_)) => bail!("there are both a key and a key_file; give one of them"),
-            (Some(key), None) => Key::parse(key).context("FRAMEHOOK_KEY is not usable")?,
-            (None, Some(file)) => Key::read(file)?,
+            (Some(key), None) => Key::parse(key).context("FRAMEHOOK_KEY is not usable").map(Some),
+            (None, Some(file)) => Ok(Some(Key::read(file)?)),
             (None, None) => {
                 info!("has no FRAMEHOOK_KEY: sources with credentials are refused");
-                return Ok(None);
+                Ok(None)
             }
-        };
-        Ok(Some(key))
+        }
     }
 }
 

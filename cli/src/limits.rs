@@ -16,18 +16,19 @@ use crate::settings::{PARENTS, parsers::number};
 #[group(id = "limits")]
 pub(crate) struct Limits {
     /// Most of the items of one page of a list, in MiB; the rest is behind its cursor
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = number::<u64>(1..=MAX_MIB), group = "api")]
+    #[arg(long, value_name = "MIB", group = "api")]
+    #[arg(default_value_t = api().page_bytes >> 20, value_parser = number::<u64>(1..=MAX_MIB))]
     pub(crate) max_page_mib: u64,
 
     /// Largest configuration of one hook, in KiB of JSON
     #[arg(long, value_name = "KIB", group = "api")]
-    #[arg(default_value_t = 64, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
+    #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
     /// Largest configurations of all hooks of a scenario together, in KiB of JSON; a JSON body may
     /// have 768 KiB more
     #[arg(long, value_name = "KIB", group = "api")]
-    #[arg(default_value_t = 256, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
+    #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,
 
     /// Longest that all hooks of a scenario together may take to judge their configurations, in

@@ -19,6 +19,7 @@ use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, health::Needs};
 use framehook_core::ids::RunnerId;
 use framehook_runner::LastWord;
+use futures::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -52,10 +53,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| async move {
-            framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await;
-            Ok(())
-        }
+        |cancel| framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).map(Ok)
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);
@@ -140,7 +138,10 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
 }
 
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::new(settings.cluster.bind, settings.port);
+    bind(SocketAddr::new(settings.cluster.bind, settings.port)).await
+}
+
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let what = match error.kind() {
             ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own with --bind",

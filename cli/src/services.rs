@@ -4,12 +4,13 @@
 //! words of what is drained still have somebody to hear them. A second signal ends the process at once, which
 //! loses nothing either: whatever is not done is done at the next start, or by another process.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use framehook_api::{HttpLimits, health::Needs};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
 use framehook_orchestrator::OrchestratorConfig;
+use futures::FutureExt as _;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -19,8 +20,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of
-/// it.
+/// Longer than a runner takes: it drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What is swept has been garbage for an hour.
@@ -64,26 +64,21 @@ impl Services {
 
     pub(crate) fn relay(&mut self, store: &SharedStore, bus: &SharedBus) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("relay", Stage::Rest, |cancel| async move {
-            framehook_api::relay::run(store, bus, cancel).await;
-            Ok(())
-        });
+        self.start("relay", Stage::Rest, |cancel| framehook_api::relay::run(store, bus, cancel).map(Ok));
     }
 
     /// `max_prediction`: bytes of a row.
     pub(crate) fn inbox(&mut self, store: &SharedStore, bus: &SharedBus, max_prediction: usize) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("inbox", Stage::Rest, |cancel| async move {
-            framehook_api::inbox::run(store, bus, max_prediction, cancel).await;
-            Ok(())
+        self.start("inbox", Stage::Rest, |cancel| {
+            framehook_api::inbox::run(store, bus, max_prediction, cancel).map(Ok)
         });
     }
 
     pub(crate) fn orchestrator(&mut self, config: OrchestratorConfig, store: &SharedStore, bus: &SharedBus) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("orchestrator", Stage::Rest, |cancel| async move {
-            framehook_orchestrator::run(config, store, bus, cancel).await;
-            Ok(())
+        self.start("orchestrator", Stage::Rest, |cancel| {
+            framehook_orchestrator::run(config, store, bus, cancel).map(Ok)
         });
     }
 
@@ -106,16 +101,14 @@ impl Services {
     /// `/healthz`, `/readyz` and `/metrics`, for a process that does not serve the REST API.
     pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs, limits: HttpLimits) {
         let draining = self.draining.clone();
-        self.start("health", Stage::Rest, |cancel| async move {
-            framehook_api::health::serve(listener, needs, limits, draining, cancel).await;
-            Ok(())
-        });
+        let serve = |cancel| framehook_api::health::serve(listener, needs, limits, draining, cancel).map(Ok);
+        self.start("health", Stage::Rest, serve);
     }
 
     /// Runs until a signal, or until a service ends by itself; then stops what is left.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),

@@ -10,17 +10,13 @@ mod file;
 pub(crate) mod layers;
 pub(crate) mod parsers;
 
-use std::{
-    collections::HashSet,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
-    job::DEFAULT_PICTURE_SIDE,
+    job::{DEFAULT_PICTURE_SIDE, HookLimits},
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
 };
@@ -76,12 +72,12 @@ pub(crate) struct Settings {
     pub(crate) intra_threads: usize,
 
     /// Longest a hook may take for one frame, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = positive::<u64>(), group = "runner")]
+    #[arg(long, value_name = "MS", default_value_t = hooks().call_ms, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) hook_call_ms: u64,
 
     /// Most memory of one plugin, in MiB
     #[arg(long, value_name = "MIB", groups = PARENTS)]
-    #[arg(default_value_t = 64, value_parser = number::<usize>(1..=MAX_HOOK_MEMORY_MIB))]
+    #[arg(default_value_t = hooks().memory_bytes >> 20, value_parser = number::<usize>(1..=MAX_HOOK_MEMORY_MIB))]
     pub(crate) hook_memory_mib: usize,
 
     /// Longest a source may deliver no frame, in seconds
@@ -115,6 +111,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "KIB", default_value_t = 16, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) fetch_least_kib_s: u64,
 
+    // The default: a script engine inside a plugin takes some 18 MB.
     /// Largest plugin that can be uploaded, in MiB
     #[arg(long, value_name = "MIB", group = "api")]
     #[arg(default_value_t = 32, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
@@ -126,6 +123,7 @@ pub(crate) struct Settings {
     #[arg(default_value_t = 2048, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
     pub(crate) max_model_mib: u64,
 
+    // The default: a day of 1080p at 6 Mbit/s.
     /// Largest video that can be uploaded or fetched, in MiB
     #[arg(long, value_name = "MIB", groups = PARENTS)]
     #[arg(default_value_t = 65_536, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
@@ -229,11 +227,6 @@ impl Settings {
     pub(crate) fn disk_reserve(&self) -> Reserve {
         self.disk_reserve_mib.map_or(Reserve::Share, |mib| Reserve::Bytes(mib << 20))
     }
-
-    /// There is no authentication, so nobody but this machine may call.
-    pub(crate) fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
 }
 
 /// Width times height times bytes of a pixel must fit the 32-bit sizes of OpenCV and FFmpeg.
@@ -244,6 +237,10 @@ const MAX_HOOK_MEMORY_MIB: u64 = 256;
 
 /// A pebibyte; more is a mistake, and does not fit the arithmetic.
 const MAX_UPLOAD_MIB: u64 = 1 << 30;
+
+fn hooks() -> HookLimits {
+    HookLimits::default()
+}
 
 fn filter(text: &str) -> Result<String, &'static str> {
     let filter = EnvFilter::try_new(text).map(|_| text.to_owned());
