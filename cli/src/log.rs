@@ -1,9 +1,8 @@
 //! The log on stderr and, where a collector is named, the traces.
 //!
-//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a
-//! scenario says so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the
-//! line's own fields, one object a line. As text, whatever a line quotes, it is one line, and
-//! nothing in it moves a cursor.
+//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a scenario
+//! says so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the line's own fields,
+//! one object a line. As text, whatever a line quotes, it is one line, and nothing in it moves a cursor.
 
 use std::{fmt::Debug, io::IsTerminal as _};
 

@@ -1,5 +1,4 @@
-//! What every role of this executable does first and last: its log, the check of its files, its
-//! runtime.
+//! What every role of this executable does first and last: its log, the check of its files, its runtime.
 
 use std::{
     future::Future,
@@ -40,8 +39,7 @@ where
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(role(settings));
-    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the
-    // process.
+    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
     runtime.shutdown_timeout(LEFTOVERS);
     if let Some(traces) = traces {
         traces.end();
@@ -49,8 +47,7 @@ where
     outcome
 }
 
-/// Checks the files that are named, and makes their paths independent of where the process was
-/// started.
+/// Checks the files that are named, and makes their paths independent of where the process was started.
 fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
     if name == "up" || PARENTS.contains(&name) {
         settings.worker = resolve_file(&settings.worker, "the worker executable", "--worker")?;

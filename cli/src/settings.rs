@@ -1,10 +1,9 @@
 //! The settings of `framehook up` and of each role.
 //!
-//! Each is stated once, as a field: its name is also its key in the file, with dashes its flag
-//! (unless `long` says otherwise), in capitals behind `FRAMEHOOK_` its variable (unless `env` says
-//! otherwise); its comment is the help; `group` or `groups` are the roles that have it. `layers`
-//! reads them: flags win over the environment, the environment over the file, the file over the
-//! defaults.
+//! Each is stated once, as a field: its name is also its key in the file, with dashes its flag (unless `long`
+//! says otherwise), in capitals behind `FRAMEHOOK_` its variable (unless `env` says otherwise); its comment
+//! is the help; `group` or `groups` are the roles that have it. `layers` reads them: flags win over the
+//! environment, the environment over the file, the file over the defaults.
 
 mod file;
 pub(crate) mod layers;
@@ -35,8 +34,7 @@ pub(crate) const SERVERS: [&str; 3] = ["api", "orchestrator", "runner"];
 /// Roles that start children.
 pub(crate) const PARENTS: [&str; 2] = ["api", "runner"];
 
-/// The settings in force. They cannot be printed but by `layers::dump`, which leaves out what is
-/// secret.
+/// The settings in force. They cannot be printed but by `layers::dump`, which leaves out what is secret.
 #[derive(Args, Clone)]
 #[command(groups = layers::role_groups())]
 pub(crate) struct Settings {
@@ -89,8 +87,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) first_inference_s: u64,
 
-    /// Most memory of one worker, in MiB, the same for all APIs and runners; a scenario may ask for
-    /// less
+    /// Most memory of one worker, in MiB, the same for all APIs and runners; a scenario may ask for less
     #[arg(long, value_name = "MIB", groups = PARENTS)]
     #[arg(default_value_t = MemoryCaps::default().worker_mib, value_parser = at_least::<u32>(LEAST_MIB.into()))]
     pub(crate) worker_memory_mib: u32,
@@ -100,8 +97,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MIB", value_parser = positive::<u32>(), group = "runner")]
     pub(crate) runner_memory_mib: Option<u32>,
 
-    // The default: an hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half
-    // of it.
+    // The default: an hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half of it.
     /// Longest that a recording may take to be fetched, in seconds
     #[arg(long, value_name = "S", default_value_t = 3600, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) fetch_timeout_s: u64,
@@ -143,8 +139,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "UID", default_value_t = DEFAULT_USER, value_parser = positive::<u32>(), groups = PARENTS)]
     pub(crate) child_user: u32,
 
-    /// Days after which predictions are removed [default: they stay until their scenario is
-    /// deleted]
+    /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, value_name = "DAYS", value_parser = positive::<u32>(), group = "orchestrator")]
     pub(crate) keep_results_days: Option<u32>,
 
@@ -171,8 +166,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FORM", value_enum, default_value_t, groups = ROLES)]
     pub(crate) log_format: LogFormat,
 
-    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default:
-    /// none]
+    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default: none]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL", groups = ROLES)]
     pub(crate) otlp_endpoint: Option<String>,
 

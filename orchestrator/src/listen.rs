@@ -1,10 +1,8 @@
-//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has
-//! heard.
+//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has heard.
 //!
-//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock.
-//! When everything before that is recorded, it is heard until that time
-//! (`framehook_core::evidence`). The question runs beside the reading: a bus that does not answer
-//! keeps nobody from anything else.
+//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock. When
+//! everything before that is recorded, it is heard until that time (`framehook_core::evidence`). The question
+//! runs beside the reading: a bus that does not answer keeps nobody from anything else.
 
 use std::{
     collections::{HashMap, HashSet},

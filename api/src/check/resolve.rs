@@ -173,8 +173,7 @@ pub(crate) struct Missing {
     pub message: String,
 }
 
-/// Looks up an artifact; if there is none, or its version must be named and is not, says what there
-/// is.
+/// Looks up an artifact; if there is none, or its version must be named and is not, says what there is.
 pub(crate) async fn look_up(
     app: &App,
     kind: ArtifactKind,

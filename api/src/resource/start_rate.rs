@@ -1,6 +1,5 @@
-//! How often a scenario may be stopped and started. Each change is a message for the orchestrator
-//! and, if it is new, a line of history and a deployment; a client in a loop would make thousands
-//! in seconds.
+//! How often a scenario may be stopped and started. Each change is a message for the orchestrator and, if it
+//! is new, a line of history and a deployment; a client in a loop would make thousands in seconds.
 //!
 //! Invariant: deleting is never refused. Each API counts for itself, so that several let through
 //! that many times as much.
