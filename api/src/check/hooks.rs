@@ -22,10 +22,7 @@ use serde_json::Value;
 
 use crate::{
     App,
-    check::{
-        canonical, probe,
-        resolve::{Missing, look_up},
-    },
+    check::{canonical, probe, resolve::look_up},
     http::problem::{FieldError, Problem},
 };
 
@@ -52,7 +49,7 @@ pub(crate) async fn resolve(
     let mut plugins = HashMap::new();
     for used in uses {
         if let Entry::Vacant(place) = plugins.entry(used.plugin.to_string()) {
-            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin).await?);
+            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin, "").await?);
         }
     }
     let mut hooks = Vec::with_capacity(uses.len());
@@ -69,7 +66,7 @@ async fn resolve_one(
     hook: Hook,
     index: usize,
     used: &PluginUse,
-    found: &Result<Artifact, Missing>,
+    found: &Result<Artifact, FieldError>,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Resolved>, Problem> {
     let list = if hook == Hook::Pre { "pre" } else { "post" };
@@ -79,8 +76,8 @@ async fn resolve_one(
             (PluginIdentity { name: name.clone(), version: version.clone(), digest: digest.clone() }, manifest)
         }
         Ok(_) => return Ok(None),
-        Err(Missing { code, message }) => {
-            errors.push(FieldError::new(*code, format!("{field}.use"), message));
+        Err(missing) => {
+            errors.push(FieldError { field: format!("{field}.use"), ..missing.clone() });
             return Ok(None);
         }
     };

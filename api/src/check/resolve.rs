@@ -60,8 +60,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         // Looking up a thousand plugins would be the harm these limits prevent.
         return Err(problem);
     }
-    let source = resolve_source(app, &spec.source, &mut errors).await?;
-    let model = find(app, ArtifactKind::Model, &spec.model, "model", &mut errors).await?;
+    let source = resolve_source(app, &spec.source).await?.map_err(|error| errors.push(error)).ok();
+    let model = look_up(app, ArtifactKind::Model, &spec.model, "model").await?;
+    let model = model.map_err(|error| errors.push(error)).ok();
     let hooks = async {
         let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
         Ok::<_, Problem>((pre, hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?))
@@ -166,26 +167,20 @@ fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
     errors
 }
 
-/// Why a reference leads to no artifact, with what there is instead.
-#[derive(Clone)]
-pub(crate) struct Missing {
-    pub code: ErrorCode,
-    pub message: String,
-}
-
 /// Looks up an artifact; if there is none, or its version must be named and is not, says what there is.
 pub(crate) async fn look_up(
     app: &App,
     kind: ArtifactKind,
     reference: &ArtifactRef,
-) -> Result<Result<Artifact, Missing>, Problem> {
+    field: &str,
+) -> Result<Result<Artifact, FieldError>, Problem> {
     if let (ArtifactRef::Newest { name }, true) = (reference, app.config.require_versions) {
         let there_is = what_there_is(app, kind, reference).await?;
         let message = format!(
             "`{name}` names no version, and this installation asks for one (require_versions), so that no later upload \
              takes its place; {there_is}"
         );
-        return Ok(Err(Missing { code: ErrorCode::InvalidScenario, message }));
+        return Ok(Err(FieldError::new(ErrorCode::InvalidScenario, field, message)));
     }
     if let Some(found) = app.store.artifact(kind, reference).await? {
         return Ok(Ok(found));
@@ -196,7 +191,7 @@ pub(crate) async fn look_up(
         ArtifactKind::Video => ErrorCode::UnknownVideo,
     };
     let there_is = what_there_is(app, kind, reference).await?;
-    Ok(Err(Missing { code, message: format!("there is no {kind} `{reference}`; {there_is}") }))
+    Ok(Err(FieldError::new(code, field, format!("there is no {kind} `{reference}`; {there_is}"))))
 }
 
 /// The versions of the name that was asked for, else some of all there are.
@@ -221,29 +216,16 @@ async fn what_there_is(app: &App, kind: ArtifactKind, reference: &ArtifactRef) -
     })
 }
 
-/// The same for one field of a scenario.
-pub(crate) async fn find(
-    app: &App,
-    kind: ArtifactKind,
-    reference: &ArtifactRef,
-    field: &str,
-    errors: &mut Vec<FieldError>,
-) -> Result<Option<Artifact>, Problem> {
-    let found = look_up(app, kind, reference).await?;
-    Ok(found.map_err(|Missing { code, message }| errors.push(FieldError::new(code, field, message))).ok())
-}
-
 /// Sides of a picture, where they are known.
 type Picture = Option<[u32; 2]>;
 
 async fn resolve_source(
     app: &App,
     source: &SourceSpec,
-    errors: &mut Vec<FieldError>,
-) -> Result<Option<(ResolvedSource, Picture)>, Problem> {
+) -> Result<Result<(ResolvedSource, Picture), FieldError>, Problem> {
     let path = match source {
         SourceSpec::Video(reference) => {
-            let video = find(app, ArtifactKind::Video, reference, "source.video", errors).await?;
+            let video = look_up(app, ArtifactKind::Video, reference, "source.video").await?;
             return Ok(video.map(|video| {
                 let picture = picture(&video.manifest);
                 (ResolvedSource::Video(identity(video)), picture)
@@ -251,39 +233,28 @@ async fn resolve_source(
         }
         // Fetched by the runner, from where it is: what this process could reach says nothing.
         SourceSpec::Url(url) => match seal::seal(app.config.key.as_ref(), url) {
-            Ok(sealed) => return Ok(Some((ResolvedSource::Url(sealed), None))),
-            Err(SealError::NoKey) => {
-                errors.push(no_key());
-                return Ok(None);
-            }
+            Ok(sealed) => return Ok(Ok((ResolvedSource::Url(sealed), None))),
+            Err(SealError::NoKey) => return Ok(Err(no_key())),
             Err(error) => return Err(Problem::internal(error)),
         },
         SourceSpec::File(path) => path,
     };
     let file = match source::resolve(path, &app.config.source_dirs).await {
         Ok(file) => file,
-        Err(error) => {
-            errors.push(error);
-            return Ok(None);
-        }
+        Err(error) => return Ok(Err(error)),
     };
     let picture = match probe::inspect(app, ArtifactKind::Video, &file).await {
         Ok(manifest) => picture(&manifest),
-        Err(problem) if problem.code == ErrorCode::InvalidVideo => {
-            errors.push(FieldError::new(problem.code, "source.file", problem.detail));
-            return Ok(None);
+        Err(Problem { code: code @ ErrorCode::InvalidVideo, detail, .. }) => {
+            return Ok(Err(FieldError::new(code, "source.file", detail)));
         }
         Err(problem) => return Err(problem),
     };
     // What is not UTF-8 did not come out of a JSON string, unless a link led to it.
-    match file.into_os_string().into_string() {
-        Ok(path) => Ok(Some((ResolvedSource::File(path), picture))),
-        Err(_) => {
-            let message = "the file behind this link has a name that is not UTF-8";
-            errors.push(FieldError::new(ErrorCode::InvalidScenario, "source.file", message));
-            Ok(None)
-        }
-    }
+    let not_utf8 = "the file behind this link has a name that is not UTF-8";
+    let path = file.into_os_string().into_string();
+    let path = path.map_err(|_| FieldError::new(ErrorCode::InvalidScenario, "source.file", not_utf8));
+    Ok(path.map(|path| (ResolvedSource::File(path), picture)))
 }
 
 pub(crate) fn no_key() -> FieldError {

@@ -90,6 +90,11 @@ impl Problem {
         }
     }
 
+    /// A parameter of a path or a query string, or a header, that cannot be used.
+    pub(crate) fn parameter(field: &str, detail: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidParameter, detail).field(field)
+    }
+
     pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self

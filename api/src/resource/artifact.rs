@@ -97,16 +97,14 @@ impl Naming {
     /// # Errors
     /// When the name or the version cannot be one.
     fn check(&self) -> Result<(), Problem> {
-        let bad = |field: &str, message| Problem::new(ErrorCode::InvalidParameter, message).field(field);
-        self.name.as_deref().map_or(Ok(()), check_name).map_err(|e| bad("name", e))?;
-        self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| bad("version", e))
+        self.name.as_deref().map_or(Ok(()), check_name).map_err(|e| Problem::parameter("name", e))?;
+        self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| Problem::parameter("version", e))
     }
 
     fn complete(self) -> Result<Name, Problem> {
         self.check()?;
-        let name = self.name.ok_or_else(|| {
-            Problem::new(ErrorCode::InvalidParameter, "the upload has no name: add `?name=...`").field("name")
-        })?;
+        let missing = || Problem::parameter("name", "the upload has no name: add `?name=...`");
+        let name = self.name.ok_or_else(missing)?;
         Ok(Name { name, version: self.version.unwrap_or_else(|| "1".into()) })
     }
 }
@@ -187,8 +185,7 @@ fn version_exists(there: &Artifact) -> Problem {
 
 async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) -> Result<Json<ArtifactPage>, Problem> {
     let ListParameters { name, cursor, limit } = parameters;
-    let bad_name = |message| Problem::new(ErrorCode::InvalidParameter, message).field("name");
-    name.as_deref().map_or(Ok(()), check_name).map_err(bad_name)?;
+    name.as_deref().map_or(Ok(()), check_name).map_err(|e| Problem::parameter("name", e))?;
     let limit = page::limit(limit)?;
     let after = page::parse_artifact_cursor(cursor.as_deref())?;
     let found = app.store.artifacts(kind, ArtifactQuery { name, after, limit: limit + 1 }).await?;

@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId, prediction::Prediction};
+use framehook_core::{ids::ScenarioId, prediction::Prediction};
 use framehook_infra::store::{Limit, PredictionQuery, Rows, Scenarios, StoredPrediction};
 use futures::stream;
 use serde::Deserialize;
@@ -189,8 +189,7 @@ impl Reader {
     fn new(store: Arc<dyn Scenarios>, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
         let Parameters { from_us, until_us, label, min_score, event, cursor, limit: _ } = parameters;
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
-            let problem = Problem::new(ErrorCode::InvalidParameter, "`min_score` is not a score");
-            return Err(problem.field("min_score").expected("0 to 1"));
+            return Err(Problem::parameter("min_score", "`min_score` is not a score").expected("0 to 1"));
         }
         let query = PredictionQuery {
             after_pts_us: page::parse_prediction_cursor(id, cursor.as_deref())?,
