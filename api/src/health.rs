@@ -26,42 +26,31 @@ pub struct Needs {
     /// A runner has none.
     pub store: Option<Arc<dyn Operation>>,
     pub bus: SharedBus,
+    /// Once it is cancelled, the process is not ready.
+    pub draining: CancellationToken,
 }
 
-struct Health {
-    needs: Needs,
-    draining: CancellationToken,
-}
-
-/// Answers until `cancel`; from `draining` on it is not ready.
-pub async fn serve(
-    listener: TcpListener,
-    needs: Needs,
-    limits: HttpLimits,
-    draining: CancellationToken,
-    cancel: CancellationToken,
-) {
+/// Answers until `cancel`.
+pub async fn serve(listener: TcpListener, needs: Needs, limits: HttpLimits, cancel: CancellationToken) {
     let routes = Router::new()
         .route("/healthz", get(healthz))
         .route("/readyz", get(readyz))
         .route("/metrics", get(process_metrics))
-        .with_state(Arc::new(Health { needs, draining }));
+        .with_state(Arc::new(needs));
     let router = surround(routes, limits.hosts.clone());
     listen::serve(listener, router, limits, cancel.cancelled_owned()).await;
 }
 
-async fn readyz(State(health): State<Arc<Health>>) -> Result<Response, Problem> {
+async fn readyz(State(needs): State<Arc<Needs>>) -> Result<Response, Problem> {
     let not_ready = |why: String| Problem::new(ErrorCode::Unavailable, why);
-    if health.draining.is_cancelled() {
+    if needs.draining.is_cancelled() {
         return Err(not_ready("this process is stopping".into()));
     }
     let store = async {
-        match &health.needs.store {
-            Some(store) => answers("the database", READY_LIMIT, store.ping()).await,
-            None => Ok(()),
-        }
+        let Some(store) = &needs.store else { return Ok(()) };
+        answers("the database", READY_LIMIT, store.ping()).await
     };
-    let (store, bus) = tokio::join!(store, answers("the message bus", READY_LIMIT, health.needs.bus.ping()));
+    let (store, bus) = tokio::join!(store, answers("the message bus", READY_LIMIT, needs.bus.ping()));
     store.and(bus).map_err(not_ready)?;
     Ok((StatusCode::OK, Json(json!({"status": "ready"}))).into_response())
 }

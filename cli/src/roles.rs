@@ -69,7 +69,8 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() }, process::http_limits(&settings));
+    let needs = Needs { store: Some(store.clone()), bus: bus.clone(), draining: services.draining.clone() };
+    services.health(listener, needs, process::http_limits(&settings));
     services.relay(&store, &bus);
     services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
@@ -89,7 +90,8 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings));
+    let needs = Needs { store: None, bus: bus.clone(), draining: services.draining.clone() };
+    services.health(listener, needs, process::http_limits(&settings));
     let is_heard = Arc::new(AtomicBool::new(true));
     let heard = Arc::clone(&is_heard);
     services.start("runner", Stage::Work, |cancel| async move {

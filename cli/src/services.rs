@@ -41,7 +41,7 @@ pub(crate) enum Stage {
 pub(crate) struct Services {
     all: Vec<Service>,
     /// Cancelled when stopping begins: from then on this process is not ready.
-    draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
 }
 
 struct Service {
@@ -100,9 +100,9 @@ impl Services {
 
     /// `/healthz`, `/readyz` and `/metrics`, for a process that does not serve the REST API.
     pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs, limits: HttpLimits) {
-        let draining = self.draining.clone();
-        let serve = |cancel| framehook_api::health::serve(listener, needs, limits, draining, cancel).map(Ok);
-        self.start("health", Stage::Rest, serve);
+        self.start("health", Stage::Rest, |cancel| {
+            framehook_api::health::serve(listener, needs, limits, cancel).map(Ok)
+        });
     }
 
     /// Runs until a signal, or until a service ends by itself; then stops what is left.
