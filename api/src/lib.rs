@@ -143,27 +143,28 @@ impl UploadCaps {
 }
 
 /// What every handler shares.
-pub(crate) struct App {
-    pub config: ApiConfig,
-    pub store: Arc<dyn ApiStore>,
-    pub bus: SharedBus,
-    pub blobs: Blobs,
-    pub response_cache: ResponseCache,
-    pub probe_queues: ProbeQueues,
-    pub accepted_configs: AcceptedConfigs,
-    pub start_rate: StartRate,
+pub struct App {
+    pub(crate) config: ApiConfig,
+    pub(crate) store: Arc<dyn ApiStore>,
+    pub(crate) bus: SharedBus,
+    pub(crate) blobs: Blobs,
+    pub(crate) response_cache: ResponseCache,
+    pub(crate) probe_queues: ProbeQueues,
+    pub(crate) accepted_configs: AcceptedConfigs,
+    pub(crate) start_rate: StartRate,
     /// One a page that is being read: a page of large rows takes some 50 MiB until it is written.
-    pub page_turns: Semaphore,
+    pub(crate) page_turns: Semaphore,
     /// Held while a blob and its row are written or removed together.
-    pub artifact_writes: Mutex<()>,
-    /// Cancelled once this process is about to stop.
-    pub draining: CancellationToken,
+    pub(crate) artifact_writes: Mutex<()>,
+    pub(crate) draining: CancellationToken,
 }
 
 pub(crate) type SharedApp = Arc<App>;
 
 impl App {
-    fn new(
+    /// `draining`: cancelled once this process is about to stop.
+    #[must_use]
+    pub fn new(
         config: ApiConfig,
         store: Arc<dyn ApiStore>,
         bus: SharedBus,

@@ -91,7 +91,10 @@ pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<K
             video: settings.max_video_mib << 20,
         },
         http: http_limits(settings),
-        memory: memory_caps(settings),
+        memory: MemoryCaps {
+            worker_mib: settings.worker_memory_mib,
+            hook_mib: u32::try_from(settings.hook_memory_mib).unwrap_or(u32::MAX),
+        },
         limits: Limits {
             page_bytes: settings.limits.max_page_mib << 20,
             config_bytes: settings.limits.max_config_kib << 10,
@@ -125,11 +128,6 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!("at most {:?} files may be open, because that limit could not be raised: {error}", limit.current);
     }
-}
-
-fn memory_caps(settings: &Settings) -> MemoryCaps {
-    let hook_mib = u32::try_from(settings.hook_memory_mib).unwrap_or(u32::MAX);
-    MemoryCaps { worker_mib: settings.worker_memory_mib, hook_mib }
 }
 
 pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use framehook_api::{ApiConfig, health::Needs};
+use framehook_api::{ApiConfig, App, health::Needs};
 use framehook_core::ids::RunnerId;
 use framehook_runner::LastWord;
 use futures::FutureExt as _;
@@ -53,7 +53,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).map(Ok)
+        |cancel| framehook_api::serve(App::new(config, store, bus, blobs, cache, cancel), listener).map(Ok)
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);

@@ -5,6 +5,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Context as _;
+use framehook_api::App;
 use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
 use futures::FutureExt as _;
@@ -49,7 +50,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
-        |cancel| framehook_api::serve(api, listener, store, bus, blobs, None, cancel).map(Ok)
+        |cancel| framehook_api::serve(App::new(api, store, bus, blobs, None, cancel), listener).map(Ok)
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();

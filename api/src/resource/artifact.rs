@@ -88,11 +88,6 @@ struct UploadForm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParameters {}
 
-struct Name {
-    name: String,
-    version: String,
-}
-
 impl Naming {
     /// # Errors
     /// When the name or the version cannot be one.
@@ -101,11 +96,12 @@ impl Naming {
         self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| Problem::parameter("version", e))
     }
 
-    fn complete(self) -> Result<Name, Problem> {
+    /// Name and version.
+    fn complete(self) -> Result<(String, String), Problem> {
         self.check()?;
         let missing = || Problem::parameter("name", "the upload has no name: add `?name=...`");
         let name = self.name.ok_or_else(missing)?;
-        Ok(Name { name, version: self.version.unwrap_or_else(|| "1".into()) })
+        Ok((name, self.version.unwrap_or_else(|| "1".into())))
     }
 }
 
@@ -137,7 +133,7 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
     };
-    if let Some(Name { name, version }) = &given {
+    if let Some((name, version)) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
         match app.store.artifact(kind, &reference).await? {
             Some(there) if there.digest == staged.digest => {
@@ -151,9 +147,9 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
         }
     }
     let manifest = probe::inspect(app, kind, &staged.path).await?;
-    let Name { name, version } = match (given, &manifest) {
+    let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
-        (None, Manifest::Plugin(plugin)) => Name { name: plugin.name.clone(), version: plugin.version.clone() },
+        (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
     let (digest, size_bytes) = (staged.digest.clone(), staged.size);
