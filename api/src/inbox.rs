@@ -89,8 +89,8 @@ struct Inbox<'a> {
     max_prediction: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
-    /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch in
-    /// flight.
+    /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch
+    /// in flight.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
     in_flight: Vec<InFlight>,

@@ -1,11 +1,11 @@
 //! The REST API and the two services that belong to it: the outbox relay and the results inbox.
 //!
 //! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do
-//! (`check::probe`). It speaks to the orchestrator and the runners only through the store and the bus, and waits for
-//! neither.
+//! (`check::probe`). It speaks to the orchestrator and the runners only through the store and the bus, and
+//! waits for neither.
 //!
-//! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges what a client
-//! sends before it is taken.
+//! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges
+//! what a client sends before it is taken.
 
 #![allow(
     clippy::result_large_err,

@@ -27,18 +27,12 @@ pub(crate) struct RequestLabels {
     pub status: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct RouteLabels {
-    pub method: &'static str,
-    pub route: String,
-}
-
 /// Two labels with names and values of ours.
 type Labels = [(&'static str, &'static str); 2];
 
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    latency: Family<RouteLabels, Histogram>,
+    latency: Family<[(&'static str, String); 2], Histogram>,
     uploads: Family<Labels, Counter>,
     cached: Family<Labels, Counter>,
     /// To make room for others.
@@ -98,7 +92,9 @@ impl Metrics {
 
     pub(crate) fn observe_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let route = route.to_owned();
-        self.latency.get_or_create(&RouteLabels { method, route: route.clone() }).observe(took.as_secs_f64());
+        self.latency
+            .get_or_create(&[("method", method.to_owned()), ("route", route.clone())])
+            .observe(took.as_secs_f64());
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     }
 

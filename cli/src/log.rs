@@ -69,9 +69,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let spans = filter_fn(is_our_span).with_max_level_hint(LevelFilter::DEBUG);
-    // Asked each time, not once a callsite: a library that asks whether a line would be logged, and then logs
-    // none, as sqlx does through `log`, leaves the answer behind, and who comes next on its thread without
-    // asking takes it for its own.
+    // Asked each time, not once a callsite: sqlx asks through `log` whether a line would be logged and then
+    // logs none, and the next line on that thread would be taken to have its answer.
     log.or(spans).and(dynamic_filter_fn(|_, _| true))
 }
 

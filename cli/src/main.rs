@@ -127,7 +127,7 @@ fn start() -> anyhow::Result<()> {
     let line: Vec<_> = std::env::args_os().collect();
     let matches = layers::read(Cli::command(), &line)?;
     let (role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
-        Command::Up(role) => (role, up::up),
+        Command::Up(role) => (role, |settings| process::run("up", settings, up::up)),
         Command::Api(role) => (role, |settings| process::run("api", settings, roles::api)),
         Command::Orchestrator(role) => (role, |settings| process::run("orchestrator", settings, roles::orchestrator)),
         Command::Runner(Runner { command: Some(RunnerCommand::Drain(role)), .. }) => {

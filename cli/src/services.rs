@@ -1,8 +1,8 @@
 //! The services of a process: started together, watched, and stopped in order.
 //!
 //! On Ctrl-C or SIGTERM intake stops first, then the work is drained, then the rest ends, so that the last
-//! words of what is drained still have somebody to hear them. A second signal ends the process at once, which
-//! loses nothing either: whatever is not done is done at the next start, or by another process.
+//! messages of what is drained are still received. A second signal ends the process at once and loses nothing
+//! either: what is not done is done at the next start, or by another process.
 
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// Longer than a runner takes: it drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat.
+/// Longer than a runner takes: it drains for 5 s, waits 4 s for killed workers and 5 s for its last
+/// heartbeat.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What is swept has been garbage for an hour.
@@ -82,8 +83,7 @@ impl Services {
         });
     }
 
-    /// Removes what uploads and deletions of a process that died left behind: at the start, and from time to
-    /// time.
+    /// Removes, at the start and from time to time, what uploads and deletions of a dead process left behind.
     pub(crate) fn sweeper(&mut self, store: &SharedStore, blobs: &Blobs) {
         let (store, blobs) = (store.clone(), blobs.clone());
         self.start("sweeper", Stage::Rest, |cancel| async move {

@@ -18,11 +18,7 @@ use crate::{
 };
 
 /// Runs until a signal.
-pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
-    process::run("up", settings, serve)
-}
-
-async fn serve(settings: Settings) -> anyhow::Result<()> {
+pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
     // There is no authentication, so nobody but this machine may call.
     let listener = roles::bind((Ipv4Addr::LOCALHOST, settings.port).into()).await?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -6,8 +6,6 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use parking_lot::Mutex;
-
 use framehook_core::{
     artifact::{ArtifactKind, Manifest, PluginManifest},
     error_code::ErrorCode,
@@ -18,6 +16,7 @@ use framehook_core::{
     spec::{PluginUse, ResolvedHook},
 };
 use framehook_infra::store::Artifact;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
@@ -118,10 +117,6 @@ pub(crate) struct AcceptedConfigs(Mutex<HashSet<(Digest, Digest)>>);
 const MAX_REMEMBERED: usize = 4096;
 
 impl AcceptedConfigs {
-    fn contains(&self, pair: &(Digest, Digest)) -> bool {
-        self.0.lock().contains(pair)
-    }
-
     fn insert(&self, pair: (Digest, Digest)) {
         let mut pairs = self.0.lock();
         if pairs.len() >= MAX_REMEMBERED {
@@ -133,7 +128,7 @@ impl AcceptedConfigs {
 
 async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
     let pair = (plugin.clone(), canonical::digest(config));
-    if app.accepted_configs.contains(&pair) {
+    if app.accepted_configs.0.lock().contains(&pair) {
         return Ok(Vec::new());
     }
     let file = app.blobs.verified(plugin).await?;

@@ -1,11 +1,9 @@
 //! Turns for what costs a process: probes of uploads, and checks of configurations.
 //!
-//! Invariants: at most [`AT_ONCE`] have a turn and [`SLOW`] more go on without one; nobody waits longer than
-//! the patience, and nobody waits unseen: whoever cannot wait is told so at once. A client has at most half
-//! of the places. Whoever takes long while others wait gives its turn back, so that what is quick gets
-//! through in seconds, whatever is beside it.
-//!
-//! A client is an address: behind a balancer all are one, and share what one may have.
+//! Invariants: at most [`AT_ONCE`] checks have a turn, and [`SLOW`] more go on without one. None waits longer
+//! than the patience, and one that finds no place is refused at once. A client, which is an address (behind a
+//! balancer all are one), has at most half of the places. A check that takes long while others wait gives its
+//! turn back, so that quick ones are done within seconds.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -138,7 +136,7 @@ impl Queue {
 }
 
 impl State {
-    /// Who is next: of the client with the fewest turns, then of the subject with the fewest, whoever came
+    /// The next: of the client with the fewest turns, then of the subject with the fewest, the one that came
     /// first.
     fn next(&mut self) -> Option<Waiting> {
         self.waiting.retain(|waiting| !waiting.turn.is_closed());

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
+    artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
     input::InputOptions,
     memory::{self, LEAST_MIB, Needs},
@@ -18,7 +18,6 @@ use framehook_infra::{
     seal::{self, SealError},
     store::{Artifact, ArtifactQuery},
 };
-
 use tokio::time::timeout;
 
 use crate::{
@@ -73,23 +72,22 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
     let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
     let options = declared.fold(spec.input.clone(), InputOptions::or);
-    let model_bytes = model.as_ref().map_or(0, |model| model.size_bytes);
-    let model = model.and_then(as_model);
     let input = match &model {
-        Some((_, manifest)) => options
-            .resolve(&manifest.inputs)
-            .map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message)))
-            .ok(),
-        None => None,
+        Some(Artifact { manifest: Manifest::Model(model), .. }) => {
+            let input = options.resolve(&model.inputs);
+            input.map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message))).ok()
+        }
+        _ => None,
     };
     match (Problem::of_all(errors), source, model, input) {
-        (None, Some((source, picture)), Some((model, _)), Some(input)) => {
+        (None, Some((source, picture)), Some(model), Some(input)) => {
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
-            let needs = Needs { model_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
+            let needs =
+                Needs { model_bytes: model.size_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
-                model,
+                model: identity(model),
                 input,
                 pre: pre.into_iter().map(|hook| hook.resolved).collect(),
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
@@ -267,13 +265,6 @@ const fn picture(manifest: &Manifest) -> Picture {
     match manifest {
         Manifest::Video(video) => Some([video.width, video.height]),
         Manifest::Model(_) | Manifest::Plugin(_) => None,
-    }
-}
-
-fn as_model(artifact: Artifact) -> Option<(ResolvedArtifact, ModelManifest)> {
-    match artifact.manifest.clone() {
-        Manifest::Model(manifest) => Some((identity(artifact), manifest)),
-        Manifest::Plugin(_) | Manifest::Video(_) => None,
     }
 }
 

@@ -1,9 +1,9 @@
-//! Who is connected, and who has to go when there is no more room.
+//! Connections, and which one is closed when there is no more room.
 //!
-//! Invariants: never more connections than the limits say. A connection that this side works for is never
-//! closed for another; of those that wait for their peer, the one that moved the fewest bytes in the time it
-//! was waited for goes first. So somebody who holds a thousand connections open and sends a byte now and then
-//! only ever drives out their own, and whoever sends a request at once is served.
+//! Invariants: there are never more connections than the limits say. A connection whose request is being
+//! worked on is never closed for another. Among those that wait for their peer, the slowest in bytes a second
+//! is closed first. So a client that holds a thousand connections open and sends a byte now and then only
+//! loses its own.
 
 use std::{
     collections::HashMap,
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{http::limits::HttpLimits, metrics};
 
-/// Whoever just came is not slow yet: as if this much had been moved already. About one head.
+/// Counts as moved already, so that a new connection is not slow yet: about one head.
 const CREDIT: u64 = 1024;
 /// A client may read slowly, or pause; one that takes nothing for this long is gone. As in
 /// `deploy/haproxy.cfg`.
@@ -34,7 +34,7 @@ const LARGE: u64 = 256 << 10;
 pub(crate) struct Pace {
     waited: Duration,
     since: Option<Instant>,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Pace {
@@ -50,10 +50,6 @@ impl Pace {
         self.waited = self.waited(now);
         self.since = None;
         self.bytes += bytes as u64;
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     pub(crate) fn waited(&self, now: Instant) -> Duration {

@@ -298,7 +298,7 @@ impl HttpBody for Paced {
         if let Poll::Ready(frame) = polled {
             let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref().map(Bytes::len));
             this.pace.moved(now, bytes.unwrap_or_default());
-            if this.pace.bytes() >= this.least {
+            if this.pace.bytes >= this.least {
                 this.pace = Pace::default();
             }
             this.meter.body(this.pace);

@@ -53,6 +53,9 @@ pub(crate) struct Problem {
     pub(crate) retry_after_s: Option<u64>,
 }
 
+/// What a handler gives.
+pub(crate) type JsonResult<T> = Result<axum::Json<T>, Problem>;
+
 /// A problem
 #[derive(IntoResponses)]
 #[response(status = "default", content_type = "application/problem+json")]
@@ -118,6 +121,19 @@ impl Problem {
         tracing::error!(instance, "internal error: {cause}");
         let detail = "the request could not be finished; the service's log has the cause under this `instance`";
         Self { instance: Some(instance), ..Self::new(ErrorCode::Internal, detail) }
+    }
+
+    /// What goes out: bounded, whatever somebody else's text in it is, and with the request's number.
+    fn bounded(mut self) -> Self {
+        let texts = [Some(&mut self.detail), self.field.as_mut(), self.expected.as_mut()];
+        texts.into_iter().flatten().for_each(cut);
+        self.errors.truncate(MAX_ERRORS);
+        for error in &mut self.errors {
+            cut(&mut error.field);
+            cut(&mut error.message);
+        }
+        self.request_id = self.request_id.or_else(request_id);
+        self
     }
 }
 
@@ -193,21 +209,6 @@ pub(crate) fn too_large(cap: u64, setting: Option<&str>) -> Problem {
     let raise = setting.map(|name| format!("; whoever runs the platform can raise that (setting `{name}`)"));
     let detail = format!("at most {cap} bytes are accepted here{}", raise.unwrap_or_default());
     Problem::new(ErrorCode::UploadTooLarge, detail).expected(format!("at most {cap} bytes"))
-}
-
-impl Problem {
-    /// What goes out: bounded, whatever somebody else's text in it is, and with the request's number.
-    fn bounded(mut self) -> Self {
-        let texts = [Some(&mut self.detail), self.field.as_mut(), self.expected.as_mut()];
-        texts.into_iter().flatten().for_each(cut);
-        self.errors.truncate(MAX_ERRORS);
-        for error in &mut self.errors {
-            cut(&mut error.field);
-            cut(&mut error.message);
-        }
-        self.request_id = self.request_id.or_else(request_id);
-        self
-    }
 }
 
 /// To [`MAX_TEXT`] bytes, between two characters.

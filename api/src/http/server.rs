@@ -40,8 +40,8 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Where the description of the API is.
 const DESCRIPTION: &str = "/openapi.json";
 
-/// Serves until the process is draining: then `/readyz` says no for a while, and running requests may finish for
-/// five seconds.
+/// Serves until the process is draining: then `/readyz` says no for a while, and running requests may finish
+/// for five seconds.
 pub async fn serve(app: App, listener: TcpListener) {
     let (lame_duck, limits, draining) = (app.config.lame_duck, app.config.http.clone(), app.draining.clone());
     let after = async |delay: Duration| {

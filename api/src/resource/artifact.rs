@@ -29,7 +29,7 @@ use crate::{
     http::{
         extract::{Query, VersionPath},
         page::{self, Page},
-        problem::{AnyProblem, Problem, too_large},
+        problem::{AnyProblem, JsonResult, Problem, too_large},
     },
     metrics,
 };
@@ -179,7 +179,7 @@ fn version_exists(there: &Artifact) -> Problem {
     Problem::new(ErrorCode::VersionExists, detail).field("version")
 }
 
-async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) -> Result<Json<ArtifactPage>, Problem> {
+async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) -> JsonResult<ArtifactPage> {
     let ListParameters { name, cursor, limit } = parameters;
     name.as_deref().map_or(Ok(()), check_name).map_err(|e| Problem::parameter("name", e))?;
     let limit = page::limit(limit)?;
@@ -188,7 +188,7 @@ async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) ->
     Ok(Json(Page::cut(found, limit, |a| page::artifact_cursor(&a.name, a.sequence))))
 }
 
-async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<Json<Artifact>, Problem> {
+async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> JsonResult<Artifact> {
     let VersionPath { name, version } = path;
     let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
     let found = app.store.artifact(kind, &reference).await?;
@@ -253,7 +253,7 @@ macro_rules! routes_of {
             pub(crate) async fn list(
                 State(app): State<SharedApp>,
                 Query(parameters): Query<ListParameters>,
-            ) -> Result<Json<ArtifactPage>, Problem> {
+            ) -> JsonResult<ArtifactPage> {
                 super::list(app, ArtifactKind::$kind, parameters).await
             }
 
@@ -261,7 +261,7 @@ macro_rules! routes_of {
                 summary = concat!("One ", stringify!($module), " with its manifest"),
                 params(("name" = ArtifactName, Path), ("version" = Version, Path)),
                 responses((status = 200, description = "It, with its manifest", body = Artifact), AnyProblem))]
-            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> Result<Json<Artifact>, Problem> {
+            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> JsonResult<Artifact> {
                 super::get(app, ArtifactKind::$kind, path).await
             }
 
@@ -276,14 +276,6 @@ macro_rules! routes_of {
     };
 }
 
-routes_of!(
-    plugin,
-    Plugin,
-    "/plugin",
-    "/plugin/{name}/{version}",
-    NoParameters,
-    |NoParameters {}| Naming::default(),
-    ()
-);
+routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, |_| Naming::default(), ());
 routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
 routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));

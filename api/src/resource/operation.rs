@@ -19,7 +19,7 @@ use utoipa::ToSchema;
 
 use crate::{
     App, SharedApp,
-    http::problem::{AnyProblem, Problem},
+    http::problem::{AnyProblem, JsonResult, Problem},
     metrics,
 };
 
@@ -59,7 +59,7 @@ pub(crate) struct Readiness {
     responses(
         (status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Not ready", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readiness>, Problem> {
+pub(crate) async fn readyz(State(app): State<SharedApp>) -> JsonResult<Readiness> {
     if app.draining.is_cancelled() {
         return Err(Problem::new(ErrorCode::Unavailable, "this instance is stopping; ask another"));
     }
@@ -102,8 +102,7 @@ pub(crate) async fn answers<T, E: std::fmt::Display>(
         (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
         AnyProblem))]
 pub(crate) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
-    let gauges = gauges(&app).await?;
-    openmetrics(&gauges)
+    openmetrics(&gauges(&app).await?)
 }
 
 /// The metrics of this process and those that were looked up for this answer, as Prometheus reads them.

@@ -8,7 +8,7 @@ use crate::{
     http::{
         extract::{Query, RunnerPath},
         page::{self, Page, PageParameters},
-        problem::{AnyProblem, Problem},
+        problem::{AnyProblem, JsonResult, Problem},
     },
     resource::view::RunnerView,
 };
@@ -21,7 +21,7 @@ type RunnerPage = Page<RunnerView>;
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
-) -> Result<Json<RunnerPage>, Problem> {
+) -> JsonResult<RunnerPage> {
     let limit = page::limit(limit)?;
     let after = page::parse_runner_cursor(cursor.as_deref())?;
     let runners = app.store.runners().await?.into_iter().map(RunnerView::from);
@@ -33,7 +33,7 @@ pub(crate) async fn list(
 /// One runner with its workers, as of its last heartbeat
 #[utoipa::path(get, path = "/runner/{id}", tag = "/runner", operation_id = "get_runner", params(("id" = RunnerId, Path)),
     responses((status = 200, description = "The runner", body = RunnerView), AnyProblem))]
-pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> Result<Json<RunnerView>, Problem> {
+pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> JsonResult<RunnerView> {
     let found = app.store.runner(&id).await?;
     found.map(|runner| Json(runner.into())).ok_or_else(|| {
         let detail = format!("no runner called `{}` was ever heard of; see GET /runner", id.0.escape_debug());

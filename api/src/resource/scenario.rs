@@ -35,7 +35,7 @@ use crate::{
         extract::{Body, Query, ScenarioPath, idempotency_key},
         observe::Traceparent,
         page::{self, Page, PageParameters},
-        problem::{AnyProblem, Problem},
+        problem::{AnyProblem, JsonResult, Problem},
     },
     resource::view::ScenarioView,
 };
@@ -56,7 +56,7 @@ pub(crate) async fn init(
     Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
-) -> Result<Json<ScenarioView>, Problem> {
+) -> JsonResult<ScenarioView> {
     let idempotency = match idempotency_key(&headers)? {
         Some(key) => Some(Idempotency { key, request: request_digest(&app, &body)? }),
         None => None,
@@ -84,7 +84,7 @@ fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Proble
     Ok(key.digest(&canonical::text(&body.json)))
 }
 
-fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
+fn answer(created: Created) -> JsonResult<ScenarioView> {
     match created {
         Created::New(record) | Created::Repeated(record) => {
             Span::current().record("scenario_id", display(record.id));
@@ -113,7 +113,7 @@ pub(crate) struct Checked {
 #[utoipa::path(post, path = "/scenario/check", tag = "/scenario", operation_id = "check_scenario",
     request_body = ScenarioSpec,
     responses((status = 200, description = "`POST /scenario/init` would accept it", body = Checked), AnyProblem))]
-pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> Result<Json<Checked>, Problem> {
+pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> JsonResult<Checked> {
     Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
 }
 
@@ -143,7 +143,7 @@ pub(crate) struct ListParameters {
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(parameters): Query<ListParameters>,
-) -> Result<Json<ScenarioPage>, Problem> {
+) -> JsonResult<ScenarioPage> {
     let ListParameters { state, name, cursor, limit } = parameters;
     let limit = page::limit(limit)?;
     let after = page::parse_scenario_cursor(cursor.as_deref())?;
@@ -174,20 +174,14 @@ pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): Scenario
 /// Stop a scenario; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/stop", tag = "/scenario", operation_id = "stop_scenario", params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "It stops, or has stopped", body = ScenarioView), AnyProblem))]
-pub(crate) async fn stop(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
+pub(crate) async fn stop(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Stopped).await
 }
 
 /// Start a stopped or failed scenario where it left off; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/start", tag = "/scenario", operation_id = "start_scenario", params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "It starts, runs, or has completed", body = ScenarioView), AnyProblem))]
-pub(crate) async fn start(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
+pub(crate) async fn start(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Running).await
 }
 
@@ -206,7 +200,7 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
+async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> JsonResult<ScenarioView> {
     app.start_rate.admit(id, Instant::now()).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let most = app.config.limits.starts_a_minute;
@@ -234,7 +228,7 @@ pub(crate) async fn history(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
-) -> Result<Json<HistoryPage>, Problem> {
+) -> JsonResult<HistoryPage> {
     let limit = page::limit(limit)?;
     let after = page::parse_history_cursor(cursor.as_deref())?;
     app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
@@ -258,10 +252,7 @@ pub(crate) async fn history(
             "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
         AnyProblem))]
-pub(crate) async fn delivery(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<Delivery>, Problem> {
+pub(crate) async fn delivery(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<Delivery> {
     app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
 }
 

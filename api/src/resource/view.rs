@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Confinement, Fetching, Progress, WorkerStatus},
+    message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
     spec::{ResolvedScenario, ScenarioSpec},
@@ -112,13 +112,8 @@ fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressV
         (_, Some(total)) if total > 0 => Some((frames as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0),
         _ => None,
     };
-    ProgressView {
-        frames,
-        frames_total,
-        percent,
-        fetching,
-        published: published.map_or(0, |p| p.frame + 1).max(frames),
-    }
+    let published = published.map_or(0, |p| p.frame + 1).max(frames);
+    ProgressView { frames, frames_total, percent, fetching, published }
 }
 
 /// A host of workers, as of its last heartbeat.
@@ -154,24 +149,26 @@ impl From<RunnerRecord> for RunnerView {
     fn from(record: RunnerRecord) -> Self {
         let alive = record.is_alive();
         let RunnerRecord { id, incarnation, expires_at, seen_at, status, .. } = record;
-        // Who is still fetching its recording takes no slot.
+        let RunnerStatus { version, capacity, memory_mib, draining, labels, confinement, workers, .. } = status;
+        // A worker that is still fetching its recording takes no slot.
         let takes_slot = |w: &&WorkerStatus| !w.phase.is_ended() && w.progress.fetching.is_none();
-        let live = status.workers.iter().filter(takes_slot).count();
-        let free = status.capacity.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
+        let taken = workers.iter().filter(takes_slot).count();
+        let free = capacity.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
+        let free = if alive && !draining { free } else { 0 };
         Self {
             id,
             incarnation,
             alive,
-            free: if alive && !status.draining { free } else { 0 },
-            labels: status.labels,
-            confinement: status.confinement,
             seen_at,
             expires_at,
-            version: status.version,
-            capacity: status.capacity,
-            memory_mib: status.memory_mib,
-            draining: status.draining,
-            workers: status.workers,
+            version,
+            capacity,
+            free,
+            memory_mib,
+            draining,
+            labels,
+            confinement,
+            workers,
         }
     }
 }
