@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json, Router,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-    routing::get,
-};
+use axum::{Json, Router, extract::State, response::Response, routing::get};
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::{bus::SharedBus, store::Operation};
 use prometheus_client::registry::Registry;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{limits::HttpLimits, listen, problem::Problem, server::surround},
+    http::{
+        limits::HttpLimits,
+        listen,
+        problem::{JsonResult, Problem},
+        server::surround,
+    },
     resource::operation::{READY_LIMIT, answers, healthz, openmetrics},
 };
 
@@ -41,7 +40,7 @@ pub async fn serve(listener: TcpListener, needs: Needs, limits: HttpLimits, canc
     listen::serve(listener, router, limits, cancel.cancelled_owned()).await;
 }
 
-async fn readyz(State(needs): State<Arc<Needs>>) -> Result<Response, Problem> {
+async fn readyz(State(needs): State<Arc<Needs>>) -> JsonResult<Value> {
     let not_ready = |why: String| Problem::new(ErrorCode::Unavailable, why);
     if needs.draining.is_cancelled() {
         return Err(not_ready("this process is stopping".into()));
@@ -52,7 +51,7 @@ async fn readyz(State(needs): State<Arc<Needs>>) -> Result<Response, Problem> {
     };
     let (store, bus) = tokio::join!(store, answers("the message bus", READY_LIMIT, needs.bus.ping()));
     store.and(bus).map_err(not_ready)?;
-    Ok((StatusCode::OK, Json(json!({"status": "ready"}))).into_response())
+    Ok(Json(json!({"status": "ready"})))
 }
 
 async fn process_metrics() -> Result<Response, Problem> {

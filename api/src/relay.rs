@@ -14,7 +14,7 @@ use framehook_infra::{
     store::Outbox,
     telemetry,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display, info_span};
 
@@ -46,27 +46,20 @@ pub async fn run(store: Arc<dyn Outbox>, bus: SharedBus, cancel: CancellationTok
     let mut backoff = Backoff::default();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !cancel.is_cancelled() {
         pace.tick().await;
         match forward(&*store, &bus).await {
-            // There may be more where a full batch came from.
-            Ok(published) if published == BATCH as usize => backoff.reset(),
-            Ok(_) => {
+            Ok(published) => {
                 backoff.reset();
-                let woken = tokio::time::timeout(PERIOD, store.outbox_filled());
-                if cancel.run_until_cancelled(woken).await.is_none() {
-                    return;
+                // There may be more where a full batch came from.
+                if published < BATCH as usize {
+                    cancel.run_until_cancelled(timeout(PERIOD, store.outbox_filled())).await;
                 }
             }
             Err(error) => {
                 tracing::warn!("outbox relay: {error}");
-                if !backoff.wait(&cancel).await {
-                    return;
-                }
+                backoff.wait(&cancel).await;
             }
-        }
-        if cancel.is_cancelled() {
-            return;
         }
     }
 }

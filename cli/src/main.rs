@@ -114,10 +114,9 @@ fn main() -> ExitCode {
 fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.is_empty() {
-            told = cause;
-        } else if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+        if !told.contains(&cause) {
+            told += if told.is_empty() { "" } else { ": " };
+            told += &cause;
         }
     }
     told

@@ -13,7 +13,7 @@ use framehook_confine::{Limits, Sandbox};
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     error_code::ErrorCode,
-    probe::{ConfigProblem, ConfigVerdict, MAX_ANSWER, Verdict},
+    probe::{ConfigProblem, ConfigVerdict, Finding, MAX_ANSWER, Verdict},
     reason::without_source_places,
 };
 use serde::de::DeserializeOwned;
@@ -97,9 +97,9 @@ pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Resul
         }
     };
     let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
-    let verdict: Verdict<Value> = verdict(command, &[], UPLOAD_LIMIT, turn).await.map_err(|error| {
-        not_started(&error).unwrap_or_else(|| Problem::new(code, format!("the {kind} could not be read: {error}")))
-    })?;
+    let verdict: Verdict<Value> = verdict(command, &[], UPLOAD_LIMIT, turn)
+        .await
+        .map_err(|error| refusal(code, &format!("the {kind} could not be read"), &error))?;
     let findings = match verdict.bounded() {
         Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
         Verdict::Findings(findings) => findings,
@@ -107,11 +107,8 @@ pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Resul
     if let Some(ours) = findings.iter().find(|finding| finding.code == NO_LIBRARY) {
         return Err(Problem::internal(&ours.message));
     }
-    let findings = findings
-        .iter()
-        .map(|f| format!("{}: {}", f.code, without_source_places(&f.message)))
-        .collect::<Vec<_>>()
-        .join("; ");
+    let said = |finding: &Finding| format!("{}: {}", finding.code, without_source_places(&finding.message));
+    let findings = findings.iter().map(said).collect::<Vec<_>>().join("; ");
     // The child knows the upload by the name of a temporary file, which says nothing to a client.
     Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
 }
@@ -127,19 +124,14 @@ pub(crate) async fn validate_config(app: &App, plugin: &Path, config: &Value) ->
     // Blobs are named by their digests.
     let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let turn = (&app.probe_queues.configs, Claim { client: observe::client(), subject: subject.clone() });
-    match verdict::<ConfigVerdict>(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
-        Ok(verdict) => {
-            let ConfigVerdict { problems, failed } = verdict.bounded();
-            if let (true, Some(problem)) = (failed, problems.first()) {
-                tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
-            }
-            Ok(problems)
-        }
-        Err(error) => Err(not_started(&error).unwrap_or_else(|| {
-            let detail = format!("the plugin could not be asked about its configuration: {error}");
-            Problem::new(ErrorCode::InvalidPluginConfig, detail)
-        })),
+    let verdict: ConfigVerdict = verdict(command, input.as_bytes(), CONFIG_LIMIT, turn).await.map_err(|error| {
+        refusal(ErrorCode::InvalidPluginConfig, "the plugin could not be asked about its configuration", &error)
+    })?;
+    let ConfigVerdict { problems, failed } = verdict.bounded();
+    if let (true, Some(problem)) = (failed, problems.first()) {
+        tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
     }
+    Ok(problems)
 }
 
 fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
@@ -149,17 +141,17 @@ fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, m
     command
 }
 
-/// Where nothing was looked at, it is not the file's fault.
-fn not_started(error: &ProbeError) -> Option<Problem> {
+/// `code` and `what` are for a fault of the file; where nothing was looked at, it has none.
+fn refusal(code: ErrorCode, what: &str, error: &ProbeError) -> Problem {
     match error {
-        ProbeError::Busy(busy) => Some(Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds"))),
+        ProbeError::Busy(busy) => Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds")),
         ProbeError::Start { cause, .. } if is_passing(cause) => {
             tracing::warn!("{error}");
-            Some(Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment"))
+            Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment")
         }
         // Our installation's fault.
-        ProbeError::Start { .. } => Some(Problem::internal(error)),
-        _ => None,
+        ProbeError::Start { .. } => Problem::internal(error),
+        _ => Problem::new(code, format!("{what}: {error}")),
     }
 }
 

@@ -44,8 +44,7 @@ const POLICY_OF_DOCS: HeaderValue = HeaderValue::from_static(
 /// The middleware.
 pub(crate) async fn guard(State(hosts): State<Arc<[HostPattern]>>, request: Request, next: Next) -> Response {
     let of_docs = request.uri().path().starts_with("/docs");
-    let checked = check(&request, &hosts);
-    let mut response = match checked {
+    let mut response = match check(&request, &hosts) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };

@@ -27,7 +27,6 @@ pub(crate) const MAX_LIMIT: u32 = 1000;
 #[derive(Debug, Serialize)]
 pub(crate) struct Page<T> {
     pub items: Vec<T>,
-    /// Give it back as `cursor` for the next page; null: this was the last.
     pub next_cursor: Option<String>,
 }
 

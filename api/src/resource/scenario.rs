@@ -57,10 +57,8 @@ pub(crate) async fn init(
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
 ) -> JsonResult<ScenarioView> {
-    let idempotency = match idempotency_key(&headers)? {
-        Some(key) => Some(Idempotency { key, request: request_digest(&app, &body)? }),
-        None => None,
-    };
+    let idempotent = |key| Ok::<_, Problem>(Idempotency { key, request: request_digest(&app, &body)? });
+    let idempotency = idempotency_key(&headers)?.map(idempotent).transpose()?;
     // Before anything is resolved: the same request has the same answer, whatever became of the model
     // meanwhile.
     if let Some(idempotency) = &idempotency
