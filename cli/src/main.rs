@@ -13,10 +13,7 @@ mod settings;
 mod traces;
 mod up;
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
