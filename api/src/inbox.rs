@@ -89,8 +89,8 @@ struct Inbox<'a> {
     max_prediction: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
-    /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch in
-    /// flight.
+    /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch
+    /// in flight.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
     in_flight: Vec<InFlight>,
@@ -162,9 +162,7 @@ impl Inbox<'_> {
             "the log is another one, and what the old one had and was not stored is lost: reading from its beginning"
         );
         let store = self.store;
-        let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-        let (rows, dead_letters) = (Vec::new(), Vec::new());
-        let back = ResultBatch { consumer, topic, partition, expected, next: begin, rows, dead_letters };
+        let (back, _) = self.read(partition, expected, begin, Vec::new());
         until_stored(self.cancel, || store.store_results(&back)).await;
         self.position(partition).await
     }

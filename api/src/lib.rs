@@ -1,11 +1,11 @@
 //! The REST API and the two services that belong to it: the outbox relay and the results inbox.
 //!
 //! Architecture invariant: the API decodes no video, loads no model and runs no plugin: child processes do
-//! (`check::probe`). It speaks to the orchestrator and the runners only through the store and the bus, and waits for
-//! neither.
+//! (`check::probe`). It speaks to the orchestrator and the runners only through the store and the bus, and
+//! waits for neither.
 //!
-//! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges what a client
-//! sends before it is taken.
+//! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges
+//! what a client sends before it is taken.
 
 #![allow(
     clippy::result_large_err,
@@ -25,22 +25,19 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use framehook_confine::Sandbox;
 use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::ApiStore};
-use serde::{Deserialize, Serialize};
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check::{hooks::AcceptedConfigs, probe::Probes},
+    check::{hooks::AcceptedConfigs, probe::ProbeQueues},
     resource::{response_cache::ResponseCache, start_rate::StartRate},
 };
 
 pub use http::{
     host::HostPattern,
     limits::HttpLimits,
-    page::Page,
-    problem::{FieldError, Problem},
     server::{openapi, router, serve},
 };
-pub use resource::view::{ArtifactItem, ArtifactView, HistoryView, ProgressView, RunnerView, ScenarioView};
 
 /// What the API needs to know of its surroundings.
 #[derive(Clone, Debug)]
@@ -64,34 +61,18 @@ pub struct ApiConfig {
     /// What a worker may have.
     pub memory: MemoryCaps,
     pub limits: Limits,
-    /// Whether a scenario must name the version of each artifact, so that no later upload is taken
-    /// for what it means.
+    /// Whether a scenario must name the version of each artifact, so that no later upload takes its place.
     pub require_versions: bool,
-    /// How long `/readyz` says no before the listener closes, so that a load balancer sends nobody here any
-    /// more.
+    /// How long `/readyz` says no before the listener closes, so that a load balancer stops sending requests.
     pub lame_duck: Duration,
 }
 
 /// Most bytes of an upload, by kind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Copy, Debug)]
 pub struct UploadCaps {
     pub plugin: u64,
     pub model: u64,
     pub video: u64,
-}
-
-impl Default for UploadCaps {
-    fn default() -> Self {
-        Self {
-            // A script engine inside a plugin takes some 18 MB.
-            plugin: 32 << 20,
-            // An ONNX file without external data cannot be larger.
-            model: 2 << 30,
-            // A day of 1080p at 6 Mbit/s.
-            video: 64 << 30,
-        }
-    }
 }
 
 /// How much one client, one scenario or one plugin may make this API carry.
@@ -114,13 +95,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            // Two thousand frames of twenty detections; a client reads it in a second over 100
-            // Mbit/s.
+            // Two thousand frames of twenty detections; a client reads it in a second over 100 Mbit/s.
             page_bytes: 8 << 20,
             // A polygon of a thousand corners takes 40 KiB.
             config_bytes: 64 << 10,
-            // A scenario is in each order to a runner, in each page of a list and in the database
-            // twice.
+            // A scenario is in each order to a runner, in each page of a list, and in the database twice.
             configs_bytes: 256 << 10,
             // As long as one of them may take: thirty-two that are slow on purpose must not hold a request,
             // and a turn, for minutes.
@@ -164,27 +143,28 @@ impl UploadCaps {
 }
 
 /// What every handler shares.
-pub(crate) struct App {
-    pub config: ApiConfig,
-    pub store: Arc<dyn ApiStore>,
-    pub bus: SharedBus,
-    pub blobs: Blobs,
-    pub response_cache: ResponseCache,
-    pub probes: Probes,
-    pub accepted_configs: AcceptedConfigs,
-    pub start_rate: StartRate,
+pub struct App {
+    pub(crate) config: ApiConfig,
+    pub(crate) store: Arc<dyn ApiStore>,
+    pub(crate) bus: SharedBus,
+    pub(crate) blobs: Blobs,
+    pub(crate) response_cache: ResponseCache,
+    pub(crate) probe_queues: ProbeQueues,
+    pub(crate) accepted_configs: AcceptedConfigs,
+    pub(crate) start_rate: StartRate,
     /// One a page that is being read: a page of large rows takes some 50 MiB until it is written.
-    pub page_turns: tokio::sync::Semaphore,
+    pub(crate) page_turns: Semaphore,
     /// Held while a blob and its row are written or removed together.
-    pub artifact_writes: tokio::sync::Mutex<()>,
-    /// Cancelled once this process is about to stop.
-    pub draining: CancellationToken,
+    pub(crate) artifact_writes: Mutex<()>,
+    pub(crate) draining: CancellationToken,
 }
 
 pub(crate) type SharedApp = Arc<App>;
 
 impl App {
-    fn new(
+    /// `draining`: cancelled once this process is about to stop.
+    #[must_use]
+    pub fn new(
         config: ApiConfig,
         store: Arc<dyn ApiStore>,
         bus: SharedBus,
@@ -192,23 +172,17 @@ impl App {
         cache: Option<Cache>,
         draining: CancellationToken,
     ) -> Self {
-        let response_cache = ResponseCache::new(cache);
-        let probes = Probes::new(&config);
-        let accepted_configs = AcceptedConfigs::default();
-        let start_rate = StartRate::new(config.limits.starts_a_minute);
-        let page_turns = tokio::sync::Semaphore::new(config.limits.pages_at_once);
-        let artifact_writes = tokio::sync::Mutex::default();
         Self {
+            response_cache: ResponseCache::new(cache),
+            probe_queues: ProbeQueues::new(&config.http),
+            accepted_configs: AcceptedConfigs::default(),
+            start_rate: StartRate::new(config.limits.starts_a_minute),
+            page_turns: Semaphore::new(config.limits.pages_at_once),
+            artifact_writes: Mutex::default(),
             config,
             store,
             bus,
             blobs,
-            response_cache,
-            probes,
-            accepted_configs,
-            start_rate,
-            page_turns,
-            artifact_writes,
             draining,
         }
     }

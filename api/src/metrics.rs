@@ -6,8 +6,8 @@
 
 use std::{collections::BTreeMap, sync::LazyLock, time::Duration};
 
+use framehook_infra::metrics::{added, register};
 use parking_lot::Mutex;
-
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{
@@ -27,33 +27,15 @@ pub(crate) struct RequestLabels {
     pub status: u16,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct RouteLabels {
-    pub method: &'static str,
-    pub route: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct UploadLabels {
-    pub kind: &'static str,
-    /// `created`, `unchanged`, or a problem's code.
-    pub outcome: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct CacheLabels {
-    /// `scenario` or `prediction`.
-    what: &'static str,
-    /// `hit`, `miss`, or `unavailable`.
-    outcome: &'static str,
-}
+/// Two labels with names and values of ours.
+type Labels = [(&'static str, &'static str); 2];
 
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
-    latency: Family<RouteLabels, Histogram>,
-    pub uploads: Family<UploadLabels, Counter>,
-    cached: Family<CacheLabels, Counter>,
-    /// For another that came.
+    latency: Family<[(&'static str, String); 2], Histogram>,
+    uploads: Family<Labels, Counter>,
+    cached: Family<Labels, Counter>,
+    /// To make room for others.
     pub connections_closed: Counter,
     pub connections_refused: Counter,
     pub relayed: Counter,
@@ -83,43 +65,47 @@ impl Metrics {
         fn histogram() -> Histogram {
             Histogram::new(exponential_buckets(0.0005, 2.0, 15))
         }
-        let metrics = Self {
-            requests: Family::default(),
-            latency: Family::new_with_constructor(histogram as fn() -> Histogram),
-            uploads: Family::default(),
-            cached: Family::default(),
-            connections_closed: Counter::default(),
-            connections_refused: Counter::default(),
-            relayed: Counter::default(),
-            stored: Counter::default(),
-            dead_letters: Counter::default(),
+        register(|r| Self {
+            requests: added(r, "http_requests", "Requests answered", Family::default()),
+            latency: {
+                let latency = Family::new_with_constructor(histogram as fn() -> Histogram);
+                let help = "Time from a request's head to its answer's head";
+                r.register_with_unit("http_request_duration", help, Unit::Seconds, latency.clone());
+                latency
+            },
+            uploads: added(r, "uploads", "Uploads by kind and outcome", Family::default()),
+            cached: added(r, "cache_requests", "Answers asked of the cache, by outcome", Family::default()),
+            connections_closed: {
+                let help = "Slow connections closed because others needed their place";
+                added(r, "http_connections_closed", help, Counter::default())
+            },
+            connections_refused: {
+                let help = "Connections refused because all others were being served";
+                added(r, "http_connections_refused", help, Counter::default())
+            },
+            relayed: added(r, "outbox_published", "Messages taken from the outbox to the bus", Counter::default()),
+            stored: added(r, "inbox_predictions", "Predictions taken from the bus", Counter::default()),
+            dead_letters: added(r, "inbox_dead_letters", "Records that could not be read", Counter::default()),
             inbox: Mutex::default(),
-        };
-        framehook_infra::metrics::register(|registry| {
-            registry.register("http_requests", "Requests answered", metrics.requests.clone());
-            let help = "Time from a request's head to its answer's head";
-            registry.register_with_unit("http_request_duration", help, Unit::Seconds, metrics.latency.clone());
-            registry.register("uploads", "Uploads by kind and outcome", metrics.uploads.clone());
-            registry.register("cache_requests", "Answers asked of the cache, by outcome", metrics.cached.clone());
-            let help = "Slow connections closed because others needed their place";
-            registry.register("http_connections_closed", help, metrics.connections_closed.clone());
-            let help = "Connections refused because all others were being served";
-            registry.register("http_connections_refused", help, metrics.connections_refused.clone());
-            registry.register("outbox_published", "Messages taken from the outbox to the bus", metrics.relayed.clone());
-            registry.register("inbox_predictions", "Predictions taken from the bus", metrics.stored.clone());
-            registry.register("inbox_dead_letters", "Records that could not be read", metrics.dead_letters.clone());
-        });
-        metrics
+        })
     }
 
     pub(crate) fn observe_request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
         let route = route.to_owned();
-        self.latency.get_or_create(&RouteLabels { method, route: route.clone() }).observe(took.as_secs_f64());
+        self.latency
+            .get_or_create(&[("method", method.to_owned()), ("route", route.clone())])
+            .observe(took.as_secs_f64());
         self.requests.get_or_create(&RequestLabels { method, route, status }).inc();
     }
 
+    /// `outcome`: `created`, `unchanged`, or a problem's code.
+    pub(crate) fn uploaded(&self, kind: &'static str, outcome: &'static str) {
+        self.uploads.get_or_create(&[("kind", kind), ("outcome", outcome)]).inc();
+    }
+
+    /// `what`: `scenario` or `prediction`. `outcome`: `hit`, `miss` or `unavailable`.
     pub(crate) fn cached(&self, what: &'static str, outcome: &'static str) {
-        self.cached.get_or_create(&CacheLabels { what, outcome }).inc();
+        self.cached.get_or_create(&[("what", what), ("outcome", outcome)]).inc();
     }
 
     pub(crate) fn inbox_at(&self, partition: i32, next: i64) {

@@ -14,10 +14,9 @@ use framehook_infra::{
     store::Outbox,
     telemetry,
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{Span, field::display, info_span};
-use uuid::Uuid;
 
 use crate::metrics;
 
@@ -29,7 +28,7 @@ const PACE: Duration = Duration::from_millis(5);
 /// Messages of one round: a transaction of some milliseconds.
 const BATCH: u32 = 500;
 
-/// Several times what a round takes. What a relay takes with it into its grave goes out this much later.
+/// Several times what a round takes. What a relay that died had claimed goes out this much later.
 const CLAIM: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -47,27 +46,20 @@ pub async fn run(store: Arc<dyn Outbox>, bus: SharedBus, cancel: CancellationTok
     let mut backoff = Backoff::default();
     let mut pace = interval(PACE);
     pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
+    while !cancel.is_cancelled() {
         pace.tick().await;
         match forward(&*store, &bus).await {
-            // There may be more where a full batch came from.
-            Ok(published) if published == BATCH as usize => backoff.reset(),
-            Ok(_) => {
+            Ok(published) => {
                 backoff.reset();
-                let woken = tokio::time::timeout(PERIOD, store.outbox_filled());
-                if cancel.run_until_cancelled(woken).await.is_none() {
-                    return;
+                // There may be more where a full batch came from.
+                if published < BATCH as usize {
+                    cancel.run_until_cancelled(timeout(PERIOD, store.outbox_filled())).await;
                 }
             }
             Err(error) => {
                 tracing::warn!("outbox relay: {error}");
-                if !backoff.wait(&cancel).await {
-                    return;
-                }
+                backoff.wait(&cancel).await;
             }
-        }
-        if cancel.is_cancelled() {
-            return;
         }
     }
 }
@@ -76,15 +68,16 @@ pub async fn run(store: Arc<dyn Outbox>, bus: SharedBus, cancel: CancellationTok
 async fn forward(store: &dyn Outbox, bus: &SharedBus) -> Result<usize, RelayError> {
     let messages = store.claim_outbox(BATCH, CLAIM).await?;
     for topic in Topic::ALL {
-        let (records, ids) = of_topic(&messages, topic)?;
-        if records.is_empty() {
+        let messages: Vec<_> = messages.iter().filter(|message| message.topic() == topic).collect();
+        if messages.is_empty() {
             continue;
         }
-        let spans: Vec<_> = messages.iter().filter(|m| m.topic() == topic).map(span).collect();
+        let records = messages.iter().map(|message| Record::try_from(*message)).collect::<Result<_, _>>()?;
+        let spans: Vec<_> = messages.iter().map(|message| span(message)).collect();
         bus.publish(topic, records).await?;
         drop(spans);
-        store.mark_published(&ids).await?;
-        metrics::global().relayed.inc_by(ids.len() as u64);
+        store.mark_published(&messages.iter().map(|message| message.id).collect::<Vec<_>>()).await?;
+        metrics::global().relayed.inc_by(messages.len() as u64);
     }
     Ok(messages.len())
 }
@@ -96,14 +89,4 @@ fn span(message: &Envelope) -> Span {
     let span = info_span!("publish", otel.kind = "producer", topic = message.topic().name(), scenario_id, generation);
     telemetry::follow(&span, message.traceparent.as_deref());
     span
-}
-
-fn of_topic(messages: &[Envelope], topic: Topic) -> Result<(Vec<Record>, Vec<Uuid>), serde_json::Error> {
-    let mut records = Vec::new();
-    let mut ids = Vec::new();
-    for message in messages.iter().filter(|m| m.topic() == topic) {
-        records.push(Record::try_from(message)?);
-        ids.push(message.id);
-    }
-    Ok((records, ids))
 }

@@ -1,5 +1,4 @@
-//! Where the parts of a scaled deployment find each other: settings, and connections made from
-//! them.
+//! Where the parts of a scaled deployment find each other: settings, and connections made from them.
 //!
 //! Invariant: no password reaches a log, an error, `--help` or `--dump-config`.
 
@@ -62,8 +61,7 @@ pub(crate) struct Cluster {
     #[arg(hide_env_values = true, value_delimiter = ',', value_parser = pair)]
     kafka_properties: Vec<(String, String)>,
 
-    /// Redis, as redis://HOST:PORT: a cache of what is read again and again; optional, nothing
-    /// depends on it
+    /// Redis, as redis://HOST:PORT: a cache of what is read again and again; optional, nothing depends on it
     #[arg(long, env = "REDIS_URL", hide_env_values = true, value_name = "URL", group = "api")]
     redis_url: Option<String>,
 
@@ -78,9 +76,8 @@ pub(crate) struct Cluster {
     #[arg(long, value_name = "GIB", default_value_t = 20, value_parser = at_least::<u32>(0), groups = PARENTS)]
     blob_cache_gib: u32,
 
-    /// Seals the credentials of sources: 32 bytes as base64, the same for all APIs and runners;
-    /// make one with `openssl rand -base64 32`, and give it rather by environment or file than by
-    /// flag
+    /// Seals the credentials of sources: 32 bytes as base64, the same for all APIs and runners; make one with
+    /// `openssl rand -base64 32`, and give it rather by environment or file than by flag
     #[arg(long, hide_env_values = true, value_name = "KEY", groups = PARENTS)]
     key: Option<String>,
 
@@ -93,8 +90,7 @@ pub(crate) struct Cluster {
     #[arg(default_value_t = Ipv4Addr::LOCALHOST.into(), value_parser = a::<IpAddr>("an IP address"))]
     pub(crate) bind: IpAddr,
 
-    /// Name of a runner, the same at each start and different from every other [default: the host's
-    /// name]
+    /// Name of a runner, the same at each start and different from every other [default: the host's name]
     #[arg(long, value_name = "NAME", group = "runner")]
     runner_id: Option<String>,
 }
@@ -170,16 +166,15 @@ impl Cluster {
 
     /// The platform key, if there is one.
     pub(crate) fn key(&self) -> anyhow::Result<Option<Key>> {
-        let key = match (&self.key, &self.key_file) {
+        match (&self.key, &self.key_file) {
             (Some(_), Some(_)) => bail!("there are both a key and a key_file; give one of them"),
-            (Some(key), None) => Key::parse(key).context("FRAMEHOOK_KEY is not usable")?,
-            (None, Some(file)) => Key::read(file)?,
+            (Some(key), None) => Key::parse(key).context("FRAMEHOOK_KEY is not usable").map(Some),
+            (None, Some(file)) => Ok(Some(Key::read(file)?)),
             (None, None) => {
                 info!("has no FRAMEHOOK_KEY: sources with credentials are refused");
-                return Ok(None);
+                Ok(None)
             }
-        };
-        Ok(Some(key))
+        }
     }
 }
 

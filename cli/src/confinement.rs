@@ -39,15 +39,11 @@ pub(crate) fn confine(settings: &Settings) -> anyhow::Result<Confined> {
 }
 
 fn check(table: &[Confinement]) -> anyhow::Result<()> {
-    let is_on = |name: &&str| table.iter().any(|row| row.on && row.name == **name);
-    let missing: Vec<_> = REQUIRED
-        .iter()
-        .filter(|name| !is_on(name))
-        .map(|name| {
-            let row = table.iter().find(|row| row.name == **name);
-            format!("{name} ({})", row.map_or("not tried", |row| &row.why))
-        })
-        .collect();
+    let missing = |name: &&str| match table.iter().find(|row| row.name == *name) {
+        Some(row) if row.on => None,
+        row => Some(format!("{name} ({})", row.map_or("not tried", |row| &row.why))),
+    };
+    let missing: Vec<_> = REQUIRED.iter().filter_map(missing).collect();
     if !missing.is_empty() {
         bail!("require_sandbox is set, and children would not be confined by {}", missing.join(", "));
     }

@@ -14,9 +14,8 @@ use crate::settings::{
 #[derive(Args, Clone)]
 #[group(id = "http")]
 pub(crate) struct Http {
-    /// Name that clients may call this process by, besides those of this machine:
-    /// framehook.example.org, .example.org for all below it, or * for any; repeat for several
-    /// [default: none]
+    /// Name that clients may call this process by, besides those of this machine: framehook.example.org,
+    /// .example.org for all below it, or * for any; repeat for several [default: none]
     #[arg(long = "host", value_name = "NAME", value_delimiter = ',', groups = SERVERS)]
     hosts: Vec<HostPattern>,
 
@@ -25,8 +24,7 @@ pub(crate) struct Http {
     #[arg(default_value_t = limits().connections, value_parser = positive::<usize>())]
     pub(crate) max_connections: usize,
 
-    /// Most of them from one address but loopback; behind a balancer on another host, as many as in
-    /// all
+    /// Most of them from one address but loopback; behind a balancer on another host, as many as in all
     #[arg(long, value_name = "N", groups = SERVERS)]
     #[arg(default_value_t = limits().connections_per_peer, value_parser = positive::<usize>())]
     pub(crate) max_connections_per_peer: usize,
@@ -51,8 +49,7 @@ pub(crate) struct Http {
     #[arg(default_value_t = limits().keep_alive.as_secs(), value_parser = seconds())]
     keep_alive_s: u64,
 
-    /// Most uploads that wait to be looked at, and most configurations; one client has half of the
-    /// places
+    /// Most uploads that wait to be looked at, and most configurations; one client has half of the places
     #[arg(long, value_name = "N", group = "api")]
     #[arg(default_value_t = limits().waiting_checks, value_parser = positive::<usize>())]
     max_waiting_checks: usize,

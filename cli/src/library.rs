@@ -41,8 +41,7 @@ pub(crate) fn check(settings: &Settings, sandbox: &Sandbox) -> anyhow::Result<()
     let output = output.with_context(|| {
         format!("the worker executable {worker} cannot be started; run `make build`, or say where it is with --worker")
     })?;
-    let verdict = serde_json::from_slice::<Verdict<Value>>(&output.stdout);
-    match verdict {
+    match serde_json::from_slice::<Verdict<Value>>(&output.stdout) {
         Ok(Verdict::Ok(_)) if output.status.success() => Ok(()),
         Ok(Verdict::Findings(findings)) => {
             let said: Vec<_> = findings.into_iter().map(|finding| finding.message).collect();

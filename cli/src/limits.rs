@@ -16,22 +16,22 @@ use crate::settings::{PARENTS, parsers::number};
 #[group(id = "limits")]
 pub(crate) struct Limits {
     /// Most of the items of one page of a list, in MiB; the rest is behind its cursor
-    #[arg(long, value_name = "MIB", default_value_t = 8, value_parser = number::<u64>(1..=MAX_MIB), group = "api")]
+    #[arg(long, value_name = "MIB", group = "api")]
+    #[arg(default_value_t = api().page_bytes >> 20, value_parser = number::<u64>(1..=MAX_MIB))]
     pub(crate) max_page_mib: u64,
 
     /// Largest configuration of one hook, in KiB of JSON
     #[arg(long, value_name = "KIB", group = "api")]
-    #[arg(default_value_t = 64, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
+    #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
     /// Largest configurations of all hooks of a scenario together, in KiB of JSON; a JSON body may
     /// have 768 KiB more
     #[arg(long, value_name = "KIB", group = "api")]
-    #[arg(default_value_t = 256, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
+    #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,
 
-    /// Longest that all hooks of a scenario together may take to judge their configurations, in
-    /// seconds
+    /// Longest that all hooks of a scenario together may take to judge their configurations, in seconds
     #[arg(long, value_name = "S", group = "api")]
     #[arg(default_value_t = api().configs_time.as_secs(), value_parser = number::<u64>(1..=MAX_CONFIGS_S))]
     pub(crate) max_configs_s: u64,
@@ -63,8 +63,7 @@ pub(crate) struct Limits {
     #[arg(value_parser = number::<usize>(LEAST_PREDICTION as u64 >> 10..=MAX_KIB))]
     pub(crate) max_prediction_kib: usize,
 
-    /// Most predictions that a scenario publishes in a second, in MiB; one that makes more becomes
-    /// slower
+    /// Most predictions that a scenario publishes in a second, in MiB; one that makes more becomes slower
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = number::<u64>(1..=MAX_MIB), group = "runner")]
     pub(crate) max_prediction_mib_s: u64,
 
@@ -80,8 +79,7 @@ pub(crate) struct Limits {
     pub(crate) max_log_kib: u32,
 
     // The default: scenarios written for earlier releases name what is newest.
-    /// Refuse a scenario that names an artifact without its version, so that no later upload is
-    /// taken for it
+    /// Refuse a scenario that names an artifact without its version, so that no later upload is taken for it
     #[arg(long, value_name = "BOOL", group = "api")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     pub(crate) require_versions: bool,

@@ -1,9 +1,8 @@
 //! The log on stderr and, where a collector is named, the traces.
 //!
-//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a
-//! scenario says so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the
-//! line's own fields, one object a line. As text, whatever a line quotes, it is one line, and
-//! nothing in it moves a cursor.
+//! Invariant: a line inside a span has the span's fields, whatever level is logged: what concerns a scenario
+//! says so by `scenario_id`, `generation` and `trace_id`. As JSON these stand beside the line's own fields,
+//! one object a line. As text, whatever a line quotes, it is one line, and nothing in it moves a cursor.
 
 use std::{fmt::Debug, io::IsTerminal as _};
 
@@ -70,9 +69,8 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     let spans = filter_fn(is_our_span).with_max_level_hint(LevelFilter::DEBUG);
-    // Asked each time, not once a callsite: a library that asks whether a line would be logged, and then logs
-    // none, as sqlx does through `log`, leaves the answer behind, and who comes next on its thread without
-    // asking takes it for its own.
+    // Asked each time, not once a callsite: sqlx asks through `log` whether a line would be logged and then
+    // logs none, and the next line on that thread would be taken to have its answer.
     log.or(spans).and(dynamic_filter_fn(|_, _| true))
 }
 

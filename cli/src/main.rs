@@ -111,10 +111,9 @@ fn main() -> ExitCode {
 fn told(error: &anyhow::Error) -> String {
     let mut told = String::new();
     for cause in error.chain().map(ToString::to_string) {
-        if told.is_empty() {
-            told = cause;
-        } else if !told.contains(&cause) {
-            told = format!("{told}: {cause}");
+        if !told.contains(&cause) {
+            told += if told.is_empty() { "" } else { ": " };
+            told += &cause;
         }
     }
     told
@@ -124,7 +123,7 @@ fn start() -> anyhow::Result<()> {
     let line: Vec<_> = std::env::args_os().collect();
     let matches = layers::read(Cli::command(), &line)?;
     let (role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
-        Command::Up(role) => (role, up::up),
+        Command::Up(role) => (role, |settings| process::run("up", settings, up::up)),
         Command::Api(role) => (role, |settings| process::run("api", settings, roles::api)),
         Command::Orchestrator(role) => (role, |settings| process::run("orchestrator", settings, roles::orchestrator)),
         Command::Runner(Runner { command: Some(RunnerCommand::Drain(role)), .. }) => {

@@ -1,5 +1,4 @@
-//! What every role of this executable does first and last: its log, the check of its files, its
-//! runtime.
+//! What every role of this executable does first and last: its log, the check of its files, its runtime.
 
 use std::{
     future::Future,
@@ -40,8 +39,7 @@ where
     raise_file_limit();
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(role(settings));
-    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the
-    // process.
+    // What blocks a thread now, such as reading from a disk that has gone away, must not keep the process.
     runtime.shutdown_timeout(LEFTOVERS);
     if let Some(traces) = traces {
         traces.end();
@@ -49,8 +47,7 @@ where
     outcome
 }
 
-/// Checks the files that are named, and makes their paths independent of where the process was
-/// started.
+/// Checks the files that are named, and makes their paths independent of where the process was started.
 fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
     if name == "up" || PARENTS.contains(&name) {
         settings.worker = resolve_file(&settings.worker, "the worker executable", "--worker")?;
@@ -94,7 +91,10 @@ pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<K
             video: settings.max_video_mib << 20,
         },
         http: http_limits(settings),
-        memory: memory_caps(settings),
+        memory: MemoryCaps {
+            worker_mib: settings.worker_memory_mib,
+            hook_mib: u32::try_from(settings.hook_memory_mib).unwrap_or(u32::MAX),
+        },
         limits: Limits {
             page_bytes: settings.limits.max_page_mib << 20,
             config_bytes: settings.limits.max_config_kib << 10,
@@ -128,11 +128,6 @@ fn raise_file_limit() {
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
         warn!("at most {:?} files may be open, because that limit could not be raised: {error}", limit.current);
     }
-}
-
-fn memory_caps(settings: &Settings) -> MemoryCaps {
-    let hook_mib = u32::try_from(settings.hook_memory_mib).unwrap_or(u32::MAX);
-    MemoryCaps { worker_mib: settings.worker_memory_mib, hook_mib }
 }
 
 pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {

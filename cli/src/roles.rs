@@ -16,9 +16,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use framehook_api::{ApiConfig, health::Needs};
+use framehook_api::{ApiConfig, App, health::Needs};
 use framehook_core::ids::RunnerId;
 use framehook_runner::LastWord;
+use futures::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use tokio::net::TcpListener;
 use tracing::info;
@@ -52,10 +53,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
-        |cancel| async move {
-            framehook_api::serve(config, listener, store, bus, blobs, cache, cancel).await;
-            Ok(())
-        }
+        |cancel| framehook_api::serve(App::new(config, store, bus, blobs, cache, cancel), listener).map(Ok)
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);
@@ -71,7 +69,8 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: Some(store.clone()), bus: bus.clone() }, process::http_limits(&settings));
+    let needs = Needs { store: Some(store.clone()), bus: bus.clone(), draining: services.draining.clone() };
+    services.health(listener, needs, process::http_limits(&settings));
     services.relay(&store, &bus);
     services.orchestrator(process::orchestrator_config(&settings), &store, &bus);
     services.run().await
@@ -91,7 +90,8 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
 
     let mut services = Services::default();
-    services.health(listener, Needs { store: None, bus: bus.clone() }, process::http_limits(&settings));
+    let needs = Needs { store: None, bus: bus.clone(), draining: services.draining.clone() };
+    services.health(listener, needs, process::http_limits(&settings));
     let is_heard = Arc::new(AtomicBool::new(true));
     let heard = Arc::clone(&is_heard);
     services.start("runner", Stage::Work, |cancel| async move {
@@ -140,7 +140,10 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
 }
 
 async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    let address = SocketAddr::new(settings.cluster.bind, settings.port);
+    bind(SocketAddr::new(settings.cluster.bind, settings.port)).await
+}
+
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.map_err(|error| {
         let what = match error.kind() {
             ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own with --bind",

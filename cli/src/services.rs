@@ -1,15 +1,16 @@
 //! The services of a process: started together, watched, and stopped in order.
 //!
 //! On Ctrl-C or SIGTERM intake stops first, then the work is drained, then the rest ends, so that the last
-//! words of what is drained still have somebody to hear them. A second signal ends the process at once, which
-//! loses nothing either: whatever is not done is done at the next start, or by another process.
+//! messages of what is drained are still received. A second signal ends the process at once and loses nothing
+//! either: what is not done is done at the next start, or by another process.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use framehook_api::{HttpLimits, health::Needs};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, store::SharedStore};
 use framehook_orchestrator::OrchestratorConfig;
+use futures::FutureExt as _;
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
@@ -19,8 +20,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-/// A runner drains for 5 s, waits 4 s for killed workers and 5 s for its last heartbeat; this is past all of
-/// it.
+/// Longer than a runner takes: it drains for 5 s, waits 4 s for killed workers and 5 s for its last
+/// heartbeat.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
 /// What is swept has been garbage for an hour.
@@ -41,7 +42,7 @@ pub(crate) enum Stage {
 pub(crate) struct Services {
     all: Vec<Service>,
     /// Cancelled when stopping begins: from then on this process is not ready.
-    draining: CancellationToken,
+    pub(crate) draining: CancellationToken,
 }
 
 struct Service {
@@ -64,31 +65,25 @@ impl Services {
 
     pub(crate) fn relay(&mut self, store: &SharedStore, bus: &SharedBus) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("relay", Stage::Rest, |cancel| async move {
-            framehook_api::relay::run(store, bus, cancel).await;
-            Ok(())
-        });
+        self.start("relay", Stage::Rest, |cancel| framehook_api::relay::run(store, bus, cancel).map(Ok));
     }
 
     /// `max_prediction`: bytes of a row.
     pub(crate) fn inbox(&mut self, store: &SharedStore, bus: &SharedBus, max_prediction: usize) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("inbox", Stage::Rest, |cancel| async move {
-            framehook_api::inbox::run(store, bus, max_prediction, cancel).await;
-            Ok(())
+        self.start("inbox", Stage::Rest, |cancel| {
+            framehook_api::inbox::run(store, bus, max_prediction, cancel).map(Ok)
         });
     }
 
     pub(crate) fn orchestrator(&mut self, config: OrchestratorConfig, store: &SharedStore, bus: &SharedBus) {
         let (store, bus) = (store.clone(), bus.clone());
-        self.start("orchestrator", Stage::Rest, |cancel| async move {
-            framehook_orchestrator::run(config, store, bus, cancel).await;
-            Ok(())
+        self.start("orchestrator", Stage::Rest, |cancel| {
+            framehook_orchestrator::run(config, store, bus, cancel).map(Ok)
         });
     }
 
-    /// Removes what uploads and deletions of a process that died left behind: at the start, and from time to
-    /// time.
+    /// Removes, at the start and from time to time, what uploads and deletions of a dead process left behind.
     pub(crate) fn sweeper(&mut self, store: &SharedStore, blobs: &Blobs) {
         let (store, blobs) = (store.clone(), blobs.clone());
         self.start("sweeper", Stage::Rest, |cancel| async move {
@@ -105,17 +100,15 @@ impl Services {
 
     /// `/healthz`, `/readyz` and `/metrics`, for a process that does not serve the REST API.
     pub(crate) fn health(&mut self, listener: TcpListener, needs: Needs, limits: HttpLimits) {
-        let draining = self.draining.clone();
-        self.start("health", Stage::Rest, |cancel| async move {
-            framehook_api::health::serve(listener, needs, limits, draining, cancel).await;
-            Ok(())
+        self.start("health", Stage::Rest, |cancel| {
+            framehook_api::health::serve(listener, needs, limits, cancel).map(Ok)
         });
     }
 
     /// Runs until a signal, or until a service ends by itself; then stops what is left.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for signals")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for signals")?;
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
         let outcome = tokio::select! {
             _ = interrupt.recv() => Ok(()),
             _ = terminate.recv() => Ok(()),

@@ -1,26 +1,21 @@
 //! The settings of `framehook up` and of each role.
 //!
-//! Each is stated once, as a field: its name is also its key in the file, with dashes its flag
-//! (unless `long` says otherwise), in capitals behind `FRAMEHOOK_` its variable (unless `env` says
-//! otherwise); its comment is the help; `group` or `groups` are the roles that have it. `layers`
-//! reads them: flags win over the environment, the environment over the file, the file over the
-//! defaults.
+//! Each is stated once, as a field: its name is also its key in the file, with dashes its flag (unless `long`
+//! says otherwise), in capitals behind `FRAMEHOOK_` its variable (unless `env` says otherwise); its comment
+//! is the help; `group` or `groups` are the roles that have it. `layers` reads them: flags win over the
+//! environment, the environment over the file, the file over the defaults.
 
 mod file;
 pub(crate) mod layers;
 pub(crate) mod parsers;
 
-use std::{
-    collections::HashSet,
-    net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
-};
+use std::{collections::HashSet, path::PathBuf};
 
 use clap::{ArgAction, Args, ValueEnum};
 use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
-    job::DEFAULT_PICTURE_SIDE,
+    job::{DEFAULT_PICTURE_SIDE, HookLimits},
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
 };
@@ -39,8 +34,7 @@ pub(crate) const SERVERS: [&str; 3] = ["api", "orchestrator", "runner"];
 /// Roles that start children.
 pub(crate) const PARENTS: [&str; 2] = ["api", "runner"];
 
-/// The settings in force. They cannot be printed but by `layers::dump`, which leaves out what is
-/// secret.
+/// The settings in force. They cannot be printed but by `layers::dump`, which leaves out what is secret.
 #[derive(Args, Clone)]
 #[command(groups = layers::role_groups())]
 pub(crate) struct Settings {
@@ -76,12 +70,12 @@ pub(crate) struct Settings {
     pub(crate) intra_threads: usize,
 
     /// Longest a hook may take for one frame, in milliseconds
-    #[arg(long, value_name = "MS", default_value_t = 20, value_parser = positive::<u64>(), group = "runner")]
+    #[arg(long, value_name = "MS", default_value_t = hooks().call_ms, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) hook_call_ms: u64,
 
     /// Most memory of one plugin, in MiB
     #[arg(long, value_name = "MIB", groups = PARENTS)]
-    #[arg(default_value_t = 64, value_parser = number::<usize>(1..=MAX_HOOK_MEMORY_MIB))]
+    #[arg(default_value_t = hooks().memory_bytes >> 20, value_parser = number::<usize>(1..=MAX_HOOK_MEMORY_MIB))]
     pub(crate) hook_memory_mib: usize,
 
     /// Longest a source may deliver no frame, in seconds
@@ -93,8 +87,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) first_inference_s: u64,
 
-    /// Most memory of one worker, in MiB, the same for all APIs and runners; a scenario may ask for
-    /// less
+    /// Most memory of one worker, in MiB, the same for all APIs and runners; a scenario may ask for less
     #[arg(long, value_name = "MIB", groups = PARENTS)]
     #[arg(default_value_t = MemoryCaps::default().worker_mib, value_parser = at_least::<u32>(LEAST_MIB.into()))]
     pub(crate) worker_memory_mib: u32,
@@ -104,8 +97,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MIB", value_parser = positive::<u32>(), group = "runner")]
     pub(crate) runner_memory_mib: Option<u32>,
 
-    // The default: an hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half
-    // of it.
+    // The default: an hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half of it.
     /// Longest that a recording may take to be fetched, in seconds
     #[arg(long, value_name = "S", default_value_t = 3600, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) fetch_timeout_s: u64,
@@ -115,6 +107,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "KIB", default_value_t = 16, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) fetch_least_kib_s: u64,
 
+    // The default: a script engine inside a plugin takes some 18 MB.
     /// Largest plugin that can be uploaded, in MiB
     #[arg(long, value_name = "MIB", group = "api")]
     #[arg(default_value_t = 32, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
@@ -126,6 +119,7 @@ pub(crate) struct Settings {
     #[arg(default_value_t = 2048, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
     pub(crate) max_model_mib: u64,
 
+    // The default: a day of 1080p at 6 Mbit/s.
     /// Largest video that can be uploaded or fetched, in MiB
     #[arg(long, value_name = "MIB", groups = PARENTS)]
     #[arg(default_value_t = 65_536, value_parser = number::<u64>(1..=MAX_UPLOAD_MIB))]
@@ -145,8 +139,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "UID", default_value_t = DEFAULT_USER, value_parser = positive::<u32>(), groups = PARENTS)]
     pub(crate) child_user: u32,
 
-    /// Days after which predictions are removed [default: they stay until their scenario is
-    /// deleted]
+    /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, value_name = "DAYS", value_parser = positive::<u32>(), group = "orchestrator")]
     pub(crate) keep_results_days: Option<u32>,
 
@@ -173,8 +166,7 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FORM", value_enum, default_value_t, groups = ROLES)]
     pub(crate) log_format: LogFormat,
 
-    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default:
-    /// none]
+    /// Collector of traces, which speaks OTLP over HTTP, such as http://127.0.0.1:4318 [default: none]
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", hide_env_values = true, value_name = "URL", groups = ROLES)]
     pub(crate) otlp_endpoint: Option<String>,
 
@@ -229,11 +221,6 @@ impl Settings {
     pub(crate) fn disk_reserve(&self) -> Reserve {
         self.disk_reserve_mib.map_or(Reserve::Share, |mib| Reserve::Bytes(mib << 20))
     }
-
-    /// There is no authentication, so nobody but this machine may call.
-    pub(crate) fn address(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.port).into()
-    }
 }
 
 /// Width times height times bytes of a pixel must fit the 32-bit sizes of OpenCV and FFmpeg.
@@ -244,6 +231,10 @@ const MAX_HOOK_MEMORY_MIB: u64 = 256;
 
 /// A pebibyte; more is a mistake, and does not fit the arithmetic.
 const MAX_UPLOAD_MIB: u64 = 1 << 30;
+
+fn hooks() -> HookLimits {
+    HookLimits::default()
+}
 
 fn filter(text: &str) -> Result<String, &'static str> {
     let filter = EnvFilter::try_new(text).map(|_| text.to_owned());

@@ -2,26 +2,25 @@
 //!
 //! The port is bound and the executables are checked before work begins.
 
+use std::net::Ipv4Addr;
+
 use anyhow::Context as _;
+use framehook_api::App;
 use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
+use futures::FutureExt as _;
 use tokio::net::TcpListener;
 
 use crate::{
-    confinement, process,
+    confinement, process, roles,
     services::{Services, Stage},
     settings::Settings,
 };
 
 /// Runs until a signal.
-pub(crate) fn up(settings: Settings) -> anyhow::Result<()> {
-    process::run("up", settings, serve)
-}
-
-async fn serve(settings: Settings) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(settings.address()).await.with_context(|| {
-        format!("cannot listen on {}; choose another port with --port, or --port 0 for a free one", settings.address())
-    })?;
+pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
+    // There is no authentication, so nobody but this machine may call.
+    let listener = roles::bind((Ipv4Addr::LOCALHOST, settings.port).into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let services = start(&settings, listener).await?;
     let address = settings.data.join("url");
@@ -47,10 +46,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.sweeper(&store, &blobs);
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
-        |cancel| async move {
-            framehook_api::serve(api, listener, store, bus, blobs, None, cancel).await;
-            Ok(())
-        }
+        |cancel| framehook_api::serve(App::new(api, store, bus, blobs, None, cancel), listener).map(Ok)
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();

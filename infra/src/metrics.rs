@@ -4,7 +4,11 @@
 use std::{fmt, sync::LazyLock};
 
 use parking_lot::Mutex;
-use prometheus_client::{encoding::text, registry::Registry};
+
+use prometheus_client::{
+    encoding::text,
+    registry::{Metric, Registry},
+};
 
 static REGISTRY: LazyLock<Mutex<Registry>> = LazyLock::new(|| Mutex::new(registry()));
 
@@ -14,8 +18,14 @@ pub fn registry() -> Registry {
 }
 
 /// Adds the metrics of a service, once in the life of the process.
-pub fn register(add: impl FnOnce(&mut Registry)) {
-    add(&mut REGISTRY.lock());
+pub fn register<T>(add: impl FnOnce(&mut Registry) -> T) -> T {
+    add(&mut REGISTRY.lock())
+}
+
+/// A metric that `registry` shows.
+pub fn added<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, metric: M) -> M {
+    registry.register(name, help, metric.clone());
+    metric
 }
 
 /// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text

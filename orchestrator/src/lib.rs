@@ -18,7 +18,7 @@ mod noted;
 mod pace;
 mod reconcile;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use framehook_core::{ids::Epoch, message::Topic, planner::Timing};
 use framehook_infra::{
@@ -27,7 +27,7 @@ use framehook_infra::{
 };
 use tokio::{
     sync::Mutex,
-    time::{Instant, MissedTickBehavior, interval, sleep_until},
+    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
@@ -105,10 +105,7 @@ pub async fn run(config: OrchestratorConfig, store: Arc<dyn Orchestration>, bus:
             Ok(None) => debug!("standing by"),
             Err(error) => warn!("cannot reach the store: {error}"),
         }
-        tokio::select! {
-            () = sleep_until(Instant::now() + retry) => {}
-            () = cancel.cancelled() => {}
-        }
+        cancel.run_until_cancelled(sleep(retry)).await;
     }
     if let Err(error) = orchestrator.store.resign(orchestrator.config.holder).await {
         debug!("could not resign, the lease will run out: {error}");
@@ -122,29 +119,30 @@ struct Orchestrator {
 }
 
 impl Orchestrator {
-    /// Begins a term, and gives a time before which no lease was extended for it. Every term is a
-    /// fresh one: heartbeats were missed since the last, so each runner gets a whole lease.
+    /// Takes or renews the lease; `None`: another leads. With `fresh`, every runner gets a whole lease.
+    async fn lease(&self, fresh: bool) -> Result<Option<Epoch>, StoreError> {
+        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.config;
+        self.store.lead(holder, fresh, lease_time, runner_lease_time).await
+    }
+
+    /// Begins a term, and gives a time before which no lease was extended for it. Every term is a fresh one:
+    /// heartbeats were missed since the last.
     async fn lead(&self) -> Result<Option<(Epoch, i64)>, StoreError> {
         let since_us = self.store.now_us().await?;
-        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.config;
-        let epoch = self.store.lead(holder, true, lease_time, runner_lease_time).await?;
-        Ok(epoch.map(|epoch| (epoch, since_us)))
+        Ok(self.lease(true).await?.map(|epoch| (epoch, since_us)))
     }
 
     /// Leads until something ends it; returns only then.
     async fn serve_term(&self, epoch: Epoch, since_us: i64) -> TermEnd {
         let lease = Lease { orchestrator: self, epoch: Mutex::new(epoch) };
-        let end = tokio::select! {
+        let Err(end) = tokio::select! {
             end = lease.renew() => end,
             end = self.follow(&lease, since_us) => end,
         };
-        match end {
-            Ok(never) => match never {},
-            Err(end) => end,
-        }
+        end
     }
 
-    async fn follow(&self, lease: &Lease<'_>, since_us: i64) -> Result<std::convert::Infallible, TermEnd> {
+    async fn follow(&self, lease: &Lease<'_>, since_us: i64) -> Result<Infallible, TermEnd> {
         let mut answers = noted::Answers::default();
         let mut listener = Listener::open(&self.store, &self.bus, since_us, self.config.runner_lease_time).await?;
         let mut hints = self.bus.tail(Topic::InitScenario).await?;
@@ -209,14 +207,13 @@ impl Lease<'_> {
     }
 
     /// Returns only when the lease is lost.
-    async fn renew(&self) -> Result<std::convert::Infallible, TermEnd> {
-        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.orchestrator.config;
-        let mut ticks = interval(lease_time / 3);
+    async fn renew(&self) -> Result<Infallible, TermEnd> {
+        let mut ticks = interval(self.orchestrator.config.lease_time / 3);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
             let epoch = self.epoch.lock().await;
-            if self.orchestrator.store.lead(holder, false, lease_time, runner_lease_time).await? != Some(*epoch) {
+            if self.orchestrator.lease(false).await? != Some(*epoch) {
                 return Err(TermEnd::Deposed);
             }
         }
@@ -224,10 +221,8 @@ impl Lease<'_> {
 
     /// Every runner gets a whole lease, under a new epoch.
     async fn extend_runners(&self) -> Result<Epoch, TermEnd> {
-        let OrchestratorConfig { holder, lease_time, runner_lease_time, .. } = self.orchestrator.config;
         let mut epoch = self.epoch.lock().await;
-        *epoch =
-            self.orchestrator.store.lead(holder, true, lease_time, runner_lease_time).await?.ok_or(TermEnd::Deposed)?;
+        *epoch = self.orchestrator.lease(true).await?.ok_or(TermEnd::Deposed)?;
         Ok(*epoch)
     }
 }

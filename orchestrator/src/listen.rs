@@ -1,10 +1,8 @@
-//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has
-//! heard.
+//! Hears the runners: reads their heartbeats, records them in batches, and knows how far it has heard.
 //!
-//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock.
-//! When everything before that is recorded, it is heard until that time
-//! (`framehook_core::evidence`). The question runs beside the reading: a bus that does not answer
-//! keeps nobody from anything else.
+//! Once in a while the bus is asked where the heartbeats end, after a look at the database's clock. When
+//! everything before that is recorded, it is heard until that time (`framehook_core::evidence`). The question
+//! runs beside the reading: a bus that does not answer keeps nobody from anything else.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -128,27 +126,21 @@ impl Listener {
 async fn ask(store: Arc<dyn Orchestration>, bus: SharedBus) -> Option<Asked> {
     let at = Instant::now();
     let answer = async {
-        let at_us = store.now_us().await.map_err(|error| error.to_string())?;
-        let ends = bus.ends(Topic::RunnerStatus).await.map_err(|error| error.to_string())?;
-        let answered_us = store.now_us().await.map_err(|error| error.to_string())?;
-        Ok::<_, String>(Asked { at, at_us, answered_us, ends })
+        let at_us = store.now_us().await?;
+        let ends = bus.ends(Topic::RunnerStatus).await?;
+        Ok::<_, TermEnd>(Asked { at, at_us, answered_us: store.now_us().await?, ends })
     };
     answer.await.inspect_err(|error| debug!("it is not known where the heartbeats end: {error}")).ok()
 }
 
 fn heartbeat(record: &Delivered) -> Option<RunnerStatus> {
     match Envelope::parse(&record.payload) {
-        Ok(Envelope { message: Message::RunnerStatus(status), .. }) => Some(status),
-        Ok(other) => {
-            warn!(key = record.key, "ignored on runner_status: {:?}", other.topic());
-            None
-        }
+        Ok(Envelope { message: Message::RunnerStatus(status), .. }) => return Some(status),
+        Ok(other) => warn!(key = record.key, "ignored on runner_status: {:?}", other.topic()),
         // The next heartbeat carries the whole state again, so nothing is lost.
-        Err(error) => {
-            warn!(key = record.key, "ignored on runner_status: {error}");
-            None
-        }
+        Err(error) => warn!(key = record.key, "ignored on runner_status: {error}"),
     }
+    None
 }
 
 /// Notices two runners of one name: of these only the newer gets work, and neither knows.

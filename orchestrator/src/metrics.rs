@@ -5,8 +5,8 @@
 
 use std::{fmt, sync::LazyLock};
 
+use framehook_infra::metrics::{added, register};
 use parking_lot::Mutex;
-
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric as _},
@@ -18,19 +18,17 @@ use tokio::time::Instant;
 /// The one set of this process.
 pub(crate) fn global() -> &'static Metrics {
     static METRICS: LazyLock<Metrics> = LazyLock::new(|| {
-        let metrics = Metrics::default();
-        framehook_infra::metrics::register(|registry| {
-            registry.register("leading", "Whether this orchestrator leads", metrics.leading.clone());
+        register(|registry| {
+            let leading = added(registry, "leading", "Whether this orchestrator leads", Gauge::default());
             registry.register_collector(Box::new(Ages));
-        });
-        metrics
+            Metrics { leading, since: Mutex::default() }
+        })
     });
     &METRICS
 }
 
-#[derive(Default)]
 pub(crate) struct Metrics {
-    pub(crate) leading: Gauge,
+    leading: Gauge,
     since: Mutex<Since>,
 }
 
@@ -46,26 +44,23 @@ impl Metrics {
     pub(crate) fn leads(&self) {
         self.leading.set(1);
         let now = Some(Instant::now());
-        self.set(|since| *since = Since { heard: now, scanned: now });
+        *self.since.lock() = Since { heard: now, scanned: now };
     }
 
     pub(crate) fn stands_by(&self) {
         self.leading.set(0);
-        self.set(|since| *since = Since::default());
+        *self.since.lock() = Since::default();
     }
 
     /// Every heartbeat that was on the bus at this time is recorded.
     pub(crate) fn heard(&self, at: Instant) {
-        self.set(|since| since.heard = since.heard.max(Some(at)));
+        let mut since = self.since.lock();
+        since.heard = since.heard.max(Some(at));
     }
 
     /// What runs was brought to what is desired, as far as it went.
     pub(crate) fn scanned(&self) {
-        self.set(|since| since.scanned = Some(Instant::now()));
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Since)) {
-        change(&mut self.since.lock());
+        self.since.lock().scanned = Some(Instant::now());
     }
 }
 

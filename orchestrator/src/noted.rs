@@ -1,9 +1,8 @@
-//! Answers heartbeats that tell of ended workers: their ends are on record, so they need not be told of
-//! again.
+//! Answers heartbeats that tell of ended workers: their ends are on record and need not be told again.
 //!
-//! Without it every heartbeat carries the ends of the last ten minutes. What to answer is core's
-//! (`core::noted`), from the snapshot that was planned from. Not by the outbox: an answer that is lost is
-//! given again to the next heartbeat, and rows for it would be what it is to spare.
+//! Without an answer every heartbeat carries the ends of the last ten minutes. `core::noted` decides what to
+//! answer, from the snapshot of the plan. The outbox is not used, because its rows would cost more than they
+//! save: an answer that is lost is given again to the next heartbeat.
 
 use std::{
     collections::HashMap,
@@ -21,8 +20,7 @@ use jiff::Timestamp;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::debug;
 
-/// A runner is answered once in this time: two heartbeats, of which the first may have been on its way
-/// already.
+/// A runner is answered once in this time: two heartbeats, of which the first may have been under way.
 const AGAIN: Duration = Duration::from_secs(1);
 
 #[derive(Default)]

@@ -12,27 +12,23 @@ const BREATH: Duration = Duration::from_millis(50);
 #[derive(Default)]
 pub(crate) struct Pace {
     due: Option<Instant>,
-    last: Option<Last>,
-}
-
-struct Last {
-    end: Instant,
-    took: Duration,
+    /// When the last look ended, and how long it took.
+    last: Option<(Instant, Duration)>,
 }
 
 impl Pace {
     /// Heartbeats were recorded, or it is time for a scan.
     pub(crate) fn on_heartbeats(&mut self) {
-        self.at(|last| last.took.max(BREATH));
+        self.at(|took| took.max(BREATH));
     }
 
     /// Somebody waits for a scenario.
     pub(crate) fn on_hint(&mut self) {
-        self.at(|last| last.took);
+        self.at(|took| took);
     }
 
-    fn at(&mut self, pause: impl FnOnce(&Last) -> Duration) {
-        let at = self.last.as_ref().map_or_else(Instant::now, |last| last.end + pause(last));
+    fn at(&mut self, pause: impl FnOnce(Duration) -> Duration) {
+        let at = self.last.map_or_else(Instant::now, |(end, took)| end + pause(took));
         self.due = Some(self.due.map_or(at, |due| due.min(at)));
     }
 
@@ -46,8 +42,7 @@ impl Pace {
 
     /// It looked from `begin` until now, and found an end or goes on in a moment.
     pub(crate) fn ran(&mut self, begin: Instant, is_at_rest: bool) {
-        let end = Instant::now();
-        self.last = Some(Last { end, took: end - begin });
+        self.last = Some((Instant::now(), begin.elapsed()));
         self.due = None;
         if !is_at_rest {
             self.on_hint();
@@ -61,7 +56,7 @@ mod tests {
 
     fn after(took: Duration) -> (Pace, Instant) {
         let end = Instant::now();
-        (Pace { due: None, last: Some(Last { end, took }) }, end)
+        (Pace { due: None, last: Some((end, took)) }, end)
     }
 
     #[test]

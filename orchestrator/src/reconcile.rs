@@ -1,5 +1,4 @@
-//! Executes the planner's actions until the world needs no more of them, or others have waited long
-//! enough.
+//! Executes the planner's actions until the world needs no more of them, or others have waited long enough.
 
 use std::{collections::HashMap, time::Duration};
 

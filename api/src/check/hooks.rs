@@ -6,8 +6,6 @@
 
 use std::collections::{HashMap, HashSet, hash_map::Entry};
 
-use parking_lot::Mutex;
-
 use framehook_core::{
     artifact::{ArtifactKind, Manifest, PluginManifest},
     error_code::ErrorCode,
@@ -18,14 +16,12 @@ use framehook_core::{
     spec::{PluginUse, ResolvedHook},
 };
 use framehook_infra::store::Artifact;
+use parking_lot::Mutex;
 use serde_json::Value;
 
 use crate::{
     App,
-    check::{
-        canonical,
-        resolve::{Missing, look_up},
-    },
+    check::{canonical, probe, resolve::look_up},
     http::problem::{FieldError, Problem},
 };
 
@@ -52,7 +48,7 @@ pub(crate) async fn resolve(
     let mut plugins = HashMap::new();
     for used in uses {
         if let Entry::Vacant(place) = plugins.entry(used.plugin.to_string()) {
-            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin).await?);
+            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin, "").await?);
         }
     }
     let mut hooks = Vec::with_capacity(uses.len());
@@ -69,7 +65,7 @@ async fn resolve_one(
     hook: Hook,
     index: usize,
     used: &PluginUse,
-    found: &Result<Artifact, Missing>,
+    found: &Result<Artifact, FieldError>,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Resolved>, Problem> {
     let list = if hook == Hook::Pre { "pre" } else { "post" };
@@ -79,8 +75,8 @@ async fn resolve_one(
             (PluginIdentity { name: name.clone(), version: version.clone(), digest: digest.clone() }, manifest)
         }
         Ok(_) => return Ok(None),
-        Err(Missing { code, message }) => {
-            errors.push(FieldError::new(*code, format!("{field}.use"), message));
+        Err(missing) => {
+            errors.push(FieldError { field: format!("{field}.use"), ..missing.clone() });
             return Ok(None);
         }
     };
@@ -121,10 +117,6 @@ pub(crate) struct AcceptedConfigs(Mutex<HashSet<(Digest, Digest)>>);
 const MAX_REMEMBERED: usize = 4096;
 
 impl AcceptedConfigs {
-    fn contains(&self, pair: &(Digest, Digest)) -> bool {
-        self.0.lock().contains(pair)
-    }
-
     fn insert(&self, pair: (Digest, Digest)) {
         let mut pairs = self.0.lock();
         if pairs.len() >= MAX_REMEMBERED {
@@ -136,11 +128,11 @@ impl AcceptedConfigs {
 
 async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
     let pair = (plugin.clone(), canonical::digest(config));
-    if app.accepted_configs.contains(&pair) {
+    if app.accepted_configs.0.lock().contains(&pair) {
         return Ok(Vec::new());
     }
     let file = app.blobs.verified(plugin).await?;
-    let problems = app.probes.validate_config(&file, config).await?;
+    let problems = probe::validate_config(app, &file, config).await?;
     if problems.is_empty() {
         app.accepted_configs.insert(pair);
     }

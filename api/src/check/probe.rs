@@ -4,7 +4,7 @@
 //! does, it does to a child that has a time limit, no credentials in its environment, and a bounded output.
 
 use std::{
-    path::{Path, PathBuf},
+    path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
 };
@@ -13,7 +13,7 @@ use framehook_confine::{Limits, Sandbox};
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     error_code::ErrorCode,
-    probe::{ConfigProblem, ConfigVerdict, MAX_ANSWER, Verdict},
+    probe::{ConfigProblem, ConfigVerdict, Finding, MAX_ANSWER, Verdict},
     reason::without_source_places,
 };
 use serde::de::DeserializeOwned;
@@ -24,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    ApiConfig,
+    ApiConfig, App, HttpLimits,
     check::queue::{Busy, Claim, Queue},
     http::{
         observe,
@@ -47,15 +47,9 @@ const COPIES_OF_A_MODEL: u64 = 4;
 /// The code of a finding that says nothing about the file: the worker could not load ONNX Runtime.
 const NO_LIBRARY: &str = "no_onnxruntime";
 
-/// Starts the probes.
-pub(crate) struct Probes {
-    sandbox: Sandbox,
-    worker: PathBuf,
-    plugin_host: PathBuf,
-    onnxruntime: PathBuf,
-    max_picture_side: u32,
+/// Uploads and configurations wait apart, so that a configuration does not wait behind two large uploads.
+pub(crate) struct ProbeQueues {
     uploads: Queue,
-    /// A queue of their own, so that a configuration does not wait behind two large uploads.
     configs: Queue,
 }
 
@@ -73,111 +67,91 @@ enum ProbeError {
     NoVerdict(String),
 }
 
-impl Probes {
-    pub(crate) fn new(config: &ApiConfig) -> Self {
-        Self {
-            sandbox: config.sandbox.clone(),
-            worker: config.worker.clone(),
-            plugin_host: config.plugin_host.clone(),
-            onnxruntime: config.onnxruntime.clone(),
-            max_picture_side: config.max_picture_side,
-            uploads: Queue::new(&config.http),
-            configs: Queue::new(&config.http),
-        }
-    }
-
-    /// What `file` is, if it is a usable one.
-    ///
-    /// # Errors
-    /// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
-    pub(crate) async fn inspect(&self, kind: ArtifactKind, file: &Path) -> Result<Manifest, Problem> {
-        let code = match kind {
-            ArtifactKind::Plugin => ErrorCode::InvalidPlugin,
-            ArtifactKind::Model => ErrorCode::InvalidModel,
-            ArtifactKind::Video => ErrorCode::InvalidVideo,
-        };
-        let command = match kind {
-            ArtifactKind::Plugin => self.command(&self.plugin_host, &["plugin-host", "inspect"], file, MEMORY),
-            ArtifactKind::Video => {
-                let mut command = self.command(&self.worker, &["probe-video"], file, MEMORY);
-                command.arg("--max-picture-side").arg(self.max_picture_side.to_string());
-                command
-            }
-            ArtifactKind::Model => {
-                let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
-                let memory = size.saturating_mul(COPIES_OF_A_MODEL).saturating_add(MEMORY);
-                let mut command = self.command(&self.worker, &["probe-model"], file, memory);
-                command.arg("--onnxruntime").arg(&self.onnxruntime);
-                command
-            }
-        };
-        let turn = (&self.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
-        let verdict = verdict(command, &[], UPLOAD_LIMIT, turn).await;
-        let verdict: Verdict<Value> = verdict.map_err(|e| refusal(code, kind, &e))?;
-        let findings = match verdict.bounded() {
-            Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
-            Verdict::Findings(findings) => findings,
-        };
-        if let Some(ours) = findings.iter().find(|finding| finding.code == NO_LIBRARY) {
-            return Err(Problem::internal(&ours.message));
-        }
-        let findings = findings
-            .iter()
-            .map(|f| format!("{}: {}", f.code, without_source_places(&f.message)))
-            .collect::<Vec<_>>()
-            .join("; ");
-        // The child knows the upload by the name of a temporary file, which says nothing to a client.
-        Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
-    }
-
-    /// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes.
-    ///
-    /// # Errors
-    /// `invalid_plugin_config` when the plugin gives no answer.
-    pub(crate) async fn validate_config(&self, plugin: &Path, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
-        let command = self.command(&self.plugin_host, &["plugin-host", "validate-config"], plugin, MEMORY);
-        let input = config.to_string();
-        // Blobs are named by their digests.
-        let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let turn = (&self.configs, Claim { client: observe::client(), subject: subject.clone() });
-        match verdict::<ConfigVerdict>(command, input.as_bytes(), CONFIG_LIMIT, turn).await {
-            Ok(verdict) => {
-                let ConfigVerdict { problems, failed } = verdict.bounded();
-                if let (true, Some(problem)) = (failed, problems.first()) {
-                    tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
-                }
-                Ok(problems)
-            }
-            Err(error) => Err(not_started(&error).unwrap_or_else(|| {
-                let detail = format!("the plugin could not be asked about its configuration: {error}");
-                Problem::new(ErrorCode::InvalidPluginConfig, detail)
-            })),
-        }
-    }
-
-    fn command(&self, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
-        let limits = Limits { memory, cpu_seconds: Some(CPU_SECONDS), file_size: 0 };
-        let mut command = Command::from(self.sandbox.command(program, limits));
-        command.args(arguments).arg(file);
-        command
+impl ProbeQueues {
+    pub(crate) fn new(limits: &HttpLimits) -> Self {
+        Self { uploads: Queue::new(limits), configs: Queue::new(limits) }
     }
 }
 
-fn refusal(code: ErrorCode, kind: ArtifactKind, error: &ProbeError) -> Problem {
-    not_started(error).unwrap_or_else(|| Problem::new(code, format!("the {kind} could not be read: {error}")))
+/// What `file` is, if it is a usable one.
+///
+/// # Errors
+/// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
+pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Result<Manifest, Problem> {
+    let ApiConfig { worker, plugin_host, onnxruntime, max_picture_side, sandbox, .. } = &app.config;
+    let (code, command) = match kind {
+        ArtifactKind::Plugin => {
+            (ErrorCode::InvalidPlugin, command(sandbox, plugin_host, &["plugin-host", "inspect"], file, MEMORY))
+        }
+        ArtifactKind::Video => {
+            let mut command = command(sandbox, worker, &["probe-video"], file, MEMORY);
+            command.arg("--max-picture-side").arg(max_picture_side.to_string());
+            (ErrorCode::InvalidVideo, command)
+        }
+        ArtifactKind::Model => {
+            let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
+            let memory = size.saturating_mul(COPIES_OF_A_MODEL).saturating_add(MEMORY);
+            let mut command = command(sandbox, worker, &["probe-model"], file, memory);
+            command.arg("--onnxruntime").arg(onnxruntime);
+            (ErrorCode::InvalidModel, command)
+        }
+    };
+    let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
+    let verdict: Verdict<Value> = verdict(command, &[], UPLOAD_LIMIT, turn)
+        .await
+        .map_err(|error| refusal(code, &format!("the {kind} could not be read"), &error))?;
+    let findings = match verdict.bounded() {
+        Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
+        Verdict::Findings(findings) => findings,
+    };
+    if let Some(ours) = findings.iter().find(|finding| finding.code == NO_LIBRARY) {
+        return Err(Problem::internal(&ours.message));
+    }
+    let said = |finding: &Finding| format!("{}: {}", finding.code, without_source_places(&finding.message));
+    let findings = findings.iter().map(said).collect::<Vec<_>>().join("; ");
+    // The child knows the upload by the name of a temporary file, which says nothing to a client.
+    Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
 }
 
-/// Where nothing was looked at, it is not the file's fault.
-fn not_started(error: &ProbeError) -> Option<Problem> {
+/// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes.
+///
+/// # Errors
+/// `invalid_plugin_config` when the plugin gives no answer.
+pub(crate) async fn validate_config(app: &App, plugin: &Path, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
+    let ApiConfig { plugin_host, sandbox, .. } = &app.config;
+    let command = command(sandbox, plugin_host, &["plugin-host", "validate-config"], plugin, MEMORY);
+    let input = config.to_string();
+    // Blobs are named by their digests.
+    let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let turn = (&app.probe_queues.configs, Claim { client: observe::client(), subject: subject.clone() });
+    let verdict: ConfigVerdict = verdict(command, input.as_bytes(), CONFIG_LIMIT, turn).await.map_err(|error| {
+        refusal(ErrorCode::InvalidPluginConfig, "the plugin could not be asked about its configuration", &error)
+    })?;
+    let ConfigVerdict { problems, failed } = verdict.bounded();
+    if let (true, Some(problem)) = (failed, problems.first()) {
+        tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
+    }
+    Ok(problems)
+}
+
+fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
+    let limits = Limits { memory, cpu_seconds: Some(CPU_SECONDS), file_size: 0 };
+    let mut command = Command::from(sandbox.command(program, limits));
+    command.args(arguments).arg(file);
+    command
+}
+
+/// `code` and `what` are for a fault of the file; where nothing was looked at, it has none.
+fn refusal(code: ErrorCode, what: &str, error: &ProbeError) -> Problem {
     match error {
-        ProbeError::Busy(busy) => Some(Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds"))),
+        ProbeError::Busy(busy) => Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds")),
         ProbeError::Start { cause, .. } if is_passing(cause) => {
             tracing::warn!("{error}");
-            Some(Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment"))
+            Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment")
         }
         // Our installation's fault.
-        ProbeError::Start { .. } => Some(Problem::internal(error)),
-        _ => None,
+        ProbeError::Start { .. } => Problem::internal(error),
+        _ => Problem::new(code, format!("{what}: {error}")),
     }
 }
 

@@ -1,16 +1,13 @@
 //! Turns for what costs a process: probes of uploads, and checks of configurations.
 //!
-//! Invariants: at most [`AT_ONCE`] have a turn and [`SLOW`] more go on without one; nobody waits longer than
-//! the patience, and nobody waits unseen: whoever cannot wait is told so at once. A client has at most half
-//! of the places. Whoever takes long while others wait gives its turn back, so that what is quick gets
-//! through in seconds, whatever is beside it.
-//!
-//! A client is an address: behind a balancer all are one, and share what one may have.
+//! Invariants: at most [`AT_ONCE`] checks have a turn, and [`SLOW`] more go on without one. None waits longer
+//! than the patience, and one that finds no place is refused at once. A client, which is an address (behind a
+//! balancer all are one), has at most half of the places. A check that takes long while others wait gives its
+//! turn back, so that quick ones are done within seconds.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use parking_lot::{Mutex, MutexGuard};
-
+use parking_lot::Mutex;
 use tokio::{
     sync::{Notify, Semaphore, oneshot},
     time::{sleep, timeout},
@@ -104,7 +101,7 @@ impl Queue {
     async fn turn(&self, claim: Claim) -> Result<Turn, Busy> {
         let (turn, coming) = oneshot::channel();
         {
-            let mut state = self.shared.state();
+            let mut state = self.shared.state.lock();
             if state.running.len() < AT_ONCE {
                 state.running.push(claim.clone());
                 return Ok(Turn { claim, shared: Arc::clone(&self.shared) });
@@ -130,7 +127,7 @@ impl Queue {
         sleep(self.slice).await;
         loop {
             let arrival = self.shared.arrival.notified();
-            if self.shared.state().waiting.iter().any(|waiting| !waiting.turn.is_closed()) {
+            if self.shared.state.lock().waiting.iter().any(|waiting| !waiting.turn.is_closed()) {
                 return;
             }
             arrival.await;
@@ -138,14 +135,8 @@ impl Queue {
     }
 }
 
-impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock()
-    }
-}
-
 impl State {
-    /// Who is next: of the client with the fewest turns, then of the subject with the fewest, whoever came
+    /// The next: of the client with the fewest turns, then of the subject with the fewest, the one that came
     /// first.
     fn next(&mut self) -> Option<Waiting> {
         self.waiting.retain(|waiting| !waiting.turn.is_closed());
@@ -161,7 +152,7 @@ impl State {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
+        let mut state = self.shared.state.lock();
         if let Some(place) = state.running.iter().position(|running| *running == self.claim) {
             state.running.swap_remove(place);
         }
@@ -173,7 +164,7 @@ impl Drop for Turn {
             let given = turn.send(Turn { claim, shared: Arc::clone(&self.shared) });
             drop(state);
             drop(given);
-            state = self.shared.state();
+            state = self.shared.state.lock();
         }
     }
 }
@@ -203,7 +194,7 @@ mod tests {
     async fn until(queue: &Queue, running: usize, waiting: usize) {
         loop {
             let is = {
-                let state = queue.shared.state();
+                let state = queue.shared.state.lock();
                 (state.running.len(), state.waiting.len())
             };
             if is == (running, waiting) {

@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest},
+    artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
     input::InputOptions,
     memory::{self, LEAST_MIB, Needs},
@@ -18,7 +18,6 @@ use framehook_infra::{
     seal::{self, SealError},
     store::{Artifact, ArtifactQuery},
 };
-
 use tokio::time::timeout;
 
 use crate::{
@@ -26,7 +25,7 @@ use crate::{
     check::{
         canonical,
         hooks::{self, Hook},
-        source,
+        probe, source,
     },
     http::problem::{FieldError, Problem},
 };
@@ -60,8 +59,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         // Looking up a thousand plugins would be the harm these limits prevent.
         return Err(problem);
     }
-    let source = resolve_source(app, &spec.source, &mut errors).await?;
-    let model = find(app, ArtifactKind::Model, &spec.model, "model", &mut errors).await?;
+    let source = resolve_source(app, &spec.source).await?.map_err(|error| errors.push(error)).ok();
+    let model = look_up(app, ArtifactKind::Model, &spec.model, "model").await?;
+    let model = model.map_err(|error| errors.push(error)).ok();
     let hooks = async {
         let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
         Ok::<_, Problem>((pre, hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?))
@@ -72,23 +72,22 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
     let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
     let options = declared.fold(spec.input.clone(), InputOptions::or);
-    let model_bytes = model.as_ref().map_or(0, |model| model.size_bytes);
-    let model = model.and_then(as_model);
     let input = match &model {
-        Some((_, manifest)) => options
-            .resolve(&manifest.inputs)
-            .map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message)))
-            .ok(),
-        None => None,
+        Some(Artifact { manifest: Manifest::Model(model), .. }) => {
+            let input = options.resolve(&model.inputs);
+            input.map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message))).ok()
+        }
+        _ => None,
     };
     match (Problem::of_all(errors), source, model, input) {
-        (None, Some((source, picture)), Some((model, _)), Some(input)) => {
+        (None, Some((source, picture)), Some(model), Some(input)) => {
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
-            let needs = Needs { model_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
+            let needs =
+                Needs { model_bytes: model.size_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
-                model,
+                model: identity(model),
                 input,
                 pre: pre.into_iter().map(|hook| hook.resolved).collect(),
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
@@ -166,27 +165,20 @@ fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
     errors
 }
 
-/// Why a reference leads to no artifact, with what there is instead.
-#[derive(Clone)]
-pub(crate) struct Missing {
-    pub code: ErrorCode,
-    pub message: String,
-}
-
-/// Looks up an artifact; if there is none, or its version must be named and is not, says what there
-/// is.
+/// Looks up an artifact; if there is none, or its version must be named and is not, says what there is.
 pub(crate) async fn look_up(
     app: &App,
     kind: ArtifactKind,
     reference: &ArtifactRef,
-) -> Result<Result<Artifact, Missing>, Problem> {
+    field: &str,
+) -> Result<Result<Artifact, FieldError>, Problem> {
     if let (ArtifactRef::Newest { name }, true) = (reference, app.config.require_versions) {
         let there_is = what_there_is(app, kind, reference).await?;
         let message = format!(
             "`{name}` names no version, and this installation asks for one (require_versions), so that no later upload \
              takes its place; {there_is}"
         );
-        return Ok(Err(Missing { code: ErrorCode::InvalidScenario, message }));
+        return Ok(Err(FieldError::new(ErrorCode::InvalidScenario, field, message)));
     }
     if let Some(found) = app.store.artifact(kind, reference).await? {
         return Ok(Ok(found));
@@ -197,7 +189,7 @@ pub(crate) async fn look_up(
         ArtifactKind::Video => ErrorCode::UnknownVideo,
     };
     let there_is = what_there_is(app, kind, reference).await?;
-    Ok(Err(Missing { code, message: format!("there is no {kind} `{reference}`; {there_is}") }))
+    Ok(Err(FieldError::new(code, field, format!("there is no {kind} `{reference}`; {there_is}"))))
 }
 
 /// The versions of the name that was asked for, else some of all there are.
@@ -222,29 +214,16 @@ async fn what_there_is(app: &App, kind: ArtifactKind, reference: &ArtifactRef) -
     })
 }
 
-/// The same for one field of a scenario.
-pub(crate) async fn find(
-    app: &App,
-    kind: ArtifactKind,
-    reference: &ArtifactRef,
-    field: &str,
-    errors: &mut Vec<FieldError>,
-) -> Result<Option<Artifact>, Problem> {
-    let found = look_up(app, kind, reference).await?;
-    Ok(found.map_err(|Missing { code, message }| errors.push(FieldError::new(code, field, message))).ok())
-}
-
 /// Sides of a picture, where they are known.
 type Picture = Option<[u32; 2]>;
 
 async fn resolve_source(
     app: &App,
     source: &SourceSpec,
-    errors: &mut Vec<FieldError>,
-) -> Result<Option<(ResolvedSource, Picture)>, Problem> {
+) -> Result<Result<(ResolvedSource, Picture), FieldError>, Problem> {
     let path = match source {
         SourceSpec::Video(reference) => {
-            let video = find(app, ArtifactKind::Video, reference, "source.video", errors).await?;
+            let video = look_up(app, ArtifactKind::Video, reference, "source.video").await?;
             return Ok(video.map(|video| {
                 let picture = picture(&video.manifest);
                 (ResolvedSource::Video(identity(video)), picture)
@@ -252,39 +231,28 @@ async fn resolve_source(
         }
         // Fetched by the runner, from where it is: what this process could reach says nothing.
         SourceSpec::Url(url) => match seal::seal(app.config.key.as_ref(), url) {
-            Ok(sealed) => return Ok(Some((ResolvedSource::Url(sealed), None))),
-            Err(SealError::NoKey) => {
-                errors.push(no_key());
-                return Ok(None);
-            }
+            Ok(sealed) => return Ok(Ok((ResolvedSource::Url(sealed), None))),
+            Err(SealError::NoKey) => return Ok(Err(no_key())),
             Err(error) => return Err(Problem::internal(error)),
         },
         SourceSpec::File(path) => path,
     };
     let file = match source::resolve(path, &app.config.source_dirs).await {
         Ok(file) => file,
-        Err(error) => {
-            errors.push(error);
-            return Ok(None);
-        }
+        Err(error) => return Ok(Err(error)),
     };
-    let picture = match app.probes.inspect(ArtifactKind::Video, &file).await {
+    let picture = match probe::inspect(app, ArtifactKind::Video, &file).await {
         Ok(manifest) => picture(&manifest),
-        Err(problem) if problem.code == ErrorCode::InvalidVideo => {
-            errors.push(FieldError::new(problem.code, "source.file", problem.detail));
-            return Ok(None);
+        Err(Problem { code: code @ ErrorCode::InvalidVideo, detail, .. }) => {
+            return Ok(Err(FieldError::new(code, "source.file", detail)));
         }
         Err(problem) => return Err(problem),
     };
     // What is not UTF-8 did not come out of a JSON string, unless a link led to it.
-    match file.into_os_string().into_string() {
-        Ok(path) => Ok(Some((ResolvedSource::File(path), picture))),
-        Err(_) => {
-            let message = "the file behind this link has a name that is not UTF-8";
-            errors.push(FieldError::new(ErrorCode::InvalidScenario, "source.file", message));
-            Ok(None)
-        }
-    }
+    let not_utf8 = "the file behind this link has a name that is not UTF-8";
+    let path = file.into_os_string().into_string();
+    let path = path.map_err(|_| FieldError::new(ErrorCode::InvalidScenario, "source.file", not_utf8));
+    Ok(path.map(|path| (ResolvedSource::File(path), picture)))
 }
 
 pub(crate) fn no_key() -> FieldError {
@@ -297,13 +265,6 @@ const fn picture(manifest: &Manifest) -> Picture {
     match manifest {
         Manifest::Video(video) => Some([video.width, video.height]),
         Manifest::Model(_) | Manifest::Plugin(_) => None,
-    }
-}
-
-fn as_model(artifact: Artifact) -> Option<(ResolvedArtifact, ModelManifest)> {
-    match artifact.manifest.clone() {
-        Manifest::Model(manifest) => Some((identity(artifact), manifest)),
-        Manifest::Plugin(_) | Manifest::Video(_) => None,
     }
 }
 

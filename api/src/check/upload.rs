@@ -63,12 +63,12 @@ pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result
     }
 }
 
-/// The boundary, if it is a form; whether the content type is taken at all.
+/// The boundary, if it is a form; an error if the content type is not taken.
 ///
-/// A browser sends the careless types, and forms, for pages of any site without asking first. Forms and, for
-/// those who write `curl --data-binary` and no header, the careless types are taken all the same: `guard` has
-/// refused writes from pages of other sites by then, and of the careless ones nothing is taken that any page
-/// sent, in case that a browser does not say whose it is.
+/// A browser sends forms and the careless types for pages of any site without asking first. Forms are taken,
+/// because `guard` has refused writes from pages of other sites. The careless types, which `curl
+/// --data-binary` sends, are taken only if no page sent them, in case a browser does not say whose page it
+/// is.
 fn form(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let refused = |detail: String| {
         Problem::new(ErrorCode::UnsupportedMediaType, detail).field("Content-Type").expected(

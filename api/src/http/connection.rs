@@ -1,9 +1,9 @@
-//! Who is connected, and who has to go when there is no more room.
+//! Connections, and which one is closed when there is no more room.
 //!
-//! Invariants: never more connections than the limits say. A connection that this side works for is never
-//! closed for another; of those that wait for their peer, the one that moved the fewest bytes in the time it
-//! was waited for goes first. So somebody who holds a thousand connections open and sends a byte now and then
-//! only ever drives out their own, and whoever sends a request at once is served.
+//! Invariants: there are never more connections than the limits say. A connection whose request is being
+//! worked on is never closed for another. Among those that wait for their peer, the slowest in bytes a second
+//! is closed first. So a client that holds a thousand connections open and sends a byte now and then only
+//! loses its own.
 
 use std::{
     collections::HashMap,
@@ -12,13 +12,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use crate::{http::limits::HttpLimits, metrics};
 
-/// Whoever just came is not slow yet: as if this much had been moved already. About one head.
+/// Counts as moved already, so that a new connection is not slow yet: about one head.
 const CREDIT: u64 = 1024;
 /// A client may read slowly, or pause; one that takes nothing for this long is gone. As in
 /// `deploy/haproxy.cfg`.
@@ -35,7 +34,7 @@ const LARGE: u64 = 256 << 10;
 pub(crate) struct Pace {
     waited: Duration,
     since: Option<Instant>,
-    bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Pace {
@@ -51,10 +50,6 @@ impl Pace {
         self.waited = self.waited(now);
         self.since = None;
         self.bytes += bytes as u64;
-    }
-
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     pub(crate) fn waited(&self, now: Instant) -> Duration {
@@ -98,13 +93,9 @@ impl Meter {
         Self(Mutex::new(State { phase: Phase::Head, sent, taken, answer: 0 }))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock()
-    }
-
     /// Bytes came on the wire. Those of a body are counted where they are asked for.
     pub(crate) fn read(&self, bytes: usize) {
-        let (mut state, now) = (self.state(), Instant::now());
+        let (mut state, now) = (self.0.lock(), Instant::now());
         if state.phase == Phase::Idle {
             state.phase = Phase::Head;
             state.sent = Pace::waiting(now);
@@ -117,33 +108,33 @@ impl Meter {
 
     /// A head is complete, and somebody works on an answer.
     pub(crate) fn began(&self) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         *state = State { phase: Phase::Request, sent: Pace::default(), taken: Pace::default(), answer: 0 };
     }
 
     /// How the body comes in.
     pub(crate) fn body(&self, pace: Pace) {
-        self.state().sent = pace;
+        self.0.lock().sent = pace;
     }
 
     /// The answer is complete, if not written.
     pub(crate) fn answered(&self) {
-        let mut state = self.state();
+        let mut state = self.0.lock();
         (state.phase, state.sent) = (Phase::Idle, Pace::waiting(Instant::now()));
     }
 
     /// The peer has not read enough for us to write on.
     pub(crate) fn write_stalls(&self) {
-        self.state().taken.wait(Instant::now());
+        self.0.lock().taken.wait(Instant::now());
     }
 
     pub(crate) fn wrote(&self, bytes: usize) {
-        self.state().taken.moved(Instant::now(), bytes);
+        self.0.lock().taken.moved(Instant::now(), bytes);
     }
 
     /// Whether the peer had its time.
     pub(crate) fn is_overdue(&self, limits: &HttpLimits) -> bool {
-        let (state, now) = (self.state(), Instant::now());
+        let (state, now) = (self.0.lock(), Instant::now());
         if let Some(since) = state.taken.since {
             return now.duration_since(since) >= READER_SILENCE;
         }
@@ -156,20 +147,20 @@ impl Meter {
 
     /// Whether nothing came since the last answer, and that is all out.
     pub(crate) fn is_idle(&self) -> bool {
-        let state = self.state();
+        let state = self.0.lock();
         let fresh = state.phase == Phase::Idle || (state.phase == Phase::Head && state.sent.bytes == 0);
         fresh && state.taken.since.is_none()
     }
 
     /// What of its answer a peer that does not read keeps in memory.
     fn unread(&self) -> u64 {
-        let state = self.state();
+        let state = self.0.lock();
         if state.taken.since.is_some() { state.answer.saturating_sub(state.taken.bytes) } else { 0 }
     }
 
     /// `None`: we work, and the peer waits.
     fn rate(&self, now: Instant) -> Option<f64> {
-        let state = self.state();
+        let state = self.0.lock();
         state.taken.rate(now).or_else(|| state.sent.rate(now))
     }
 }
@@ -199,21 +190,15 @@ struct Entry {
 #[derive(Debug)]
 pub(crate) struct Place {
     number: u64,
-    connections: Arc<Connections>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) meter: Arc<Meter>,
     /// Cancelled when another needs the place.
     pub(crate) closes: CancellationToken,
 }
 
-impl Place {
-    pub(crate) fn connections(&self) -> Arc<Connections> {
-        Arc::clone(&self.connections)
-    }
-}
-
 impl Drop for Place {
     fn drop(&mut self) {
-        self.connections.all().by_number.remove(&self.number);
+        self.connections.all.lock().by_number.remove(&self.number);
     }
 }
 
@@ -223,15 +208,11 @@ impl Connections {
         Arc::new(Self { most, most_of_peer, all: Mutex::default() })
     }
 
-    fn all(&self) -> MutexGuard<'_, All> {
-        self.all.lock()
-    }
-
     /// A place for a connection from `peer`, if need be that of the slowest; `None`: everybody there is being
     /// served.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let peer = shared_by_one(peer);
-        let mut all = self.all();
+        let mut all = self.all.lock();
         let of_peer = |entry: &Entry| entry.peer == peer;
         let is_full =
             !peer.is_loopback() && all.by_number.values().filter(|entry| of_peer(entry)).count() >= self.most_of_peer;
@@ -248,11 +229,11 @@ impl Connections {
 
     /// An answer of so many bytes is about to be written to a connection.
     pub(crate) fn answers(&self, to: &Meter, bytes: u64) {
-        to.state().answer = bytes;
+        to.0.lock().answer = bytes;
         if bytes < LARGE {
             return;
         }
-        let mut all = self.all();
+        let mut all = self.all.lock();
         while all.by_number.values().map(|entry| entry.meter.unread()).sum::<u64>() + bytes > MAX_UNREAD {
             if all.close_slowest(|entry| entry.meter.unread() > 0).is_none() {
                 return;
@@ -262,7 +243,7 @@ impl Connections {
 
     /// For a descriptor.
     pub(crate) fn close_slowest(&self) -> Option<()> {
-        self.all().close_slowest(|_| true)
+        self.all.lock().close_slowest(|_| true)
     }
 }
 

@@ -2,12 +2,15 @@
 //!
 //! Invariant: an unknown query parameter or field is an error, never ignored.
 
+use std::fmt::Display;
+
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use framehook_core::{
+    artifact::{check_name, check_version},
     error_code::ErrorCode,
     ids::{RunnerId, ScenarioId},
 };
@@ -23,17 +26,25 @@ use crate::{
     },
 };
 
+async fn path<T, S>(parts: &mut Parts, state: &S, field: &str) -> Result<T, Problem>
+where
+    T: DeserializeOwned + Send,
+    S: Send + Sync,
+{
+    let read = Path::<T>::from_request_parts(parts, state).await;
+    read.map(|Path(read)| read).map_err(|error| Problem::parameter(field, error.body_text()))
+}
+
 /// `{id}` of a path.
 pub(crate) struct ScenarioPath(pub ScenarioId);
 
 impl<S: Send + Sync> FromRequestParts<S> for ScenarioPath {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let bad = |detail: String| {
-            Problem::new(ErrorCode::InvalidParameter, detail).field("id").expected("the UUID of a scenario")
-        };
-        let Path(text) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
-        let id = text.parse().map_err(|e| bad(format!("`{}` is not a UUID: {e}", text.escape_debug())))?;
+        let id = path::<String, _>(parts, state, "id").await.and_then(|text| {
+            text.parse().map_err(|e| Problem::parameter("id", format!("`{}` is not a UUID: {e}", text.escape_debug())))
+        });
+        let id = id.map_err(|problem| problem.expected("the UUID of a scenario"))?;
         Span::current().record("scenario_id", tracing::field::display(id));
         Ok(Self(id))
     }
@@ -45,9 +56,7 @@ pub(crate) struct RunnerPath(pub RunnerId);
 impl<S: Send + Sync> FromRequestParts<S> for RunnerPath {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let bad = |detail: String| Problem::new(ErrorCode::InvalidParameter, detail).field("id");
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|e| bad(e.body_text()))?;
-        Ok(Self(RunnerId(id)))
+        path(parts, state, "id").await.map(|id| Self(RunnerId(id)))
     }
 }
 
@@ -60,12 +69,9 @@ pub(crate) struct VersionPath {
 impl<S: Send + Sync> FromRequestParts<S> for VersionPath {
     type Rejection = Problem;
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Path((name, version)) = Path::<(String, String)>::from_request_parts(parts, state)
-            .await
-            .map_err(|e| Problem::new(ErrorCode::InvalidParameter, e.body_text()).field("name"))?;
-        let bad = |field: &str, e: String| Problem::new(ErrorCode::InvalidParameter, e).field(field);
-        framehook_core::artifact::check_name(&name).map_err(|e| bad("name", e))?;
-        framehook_core::artifact::check_version(&version).map_err(|e| bad("version", e))?;
+        let (name, version) = path::<(String, String), _>(parts, state, "name").await?;
+        check_name(&name).map_err(|e| Problem::parameter("name", e))?;
+        check_version(&version).map_err(|e| Problem::parameter("version", e))?;
         Ok(Self { name, version })
     }
 }
@@ -84,10 +90,8 @@ fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
         .map_err(|e| Problem::new(ErrorCode::InvalidParameter, format!("the query string cannot be read: {e}")))?;
     let deserializer = serde::de::value::MapDeserializer::new(pairs.into_iter().map(|(k, v)| (k, Text(v))));
-    serde_path_to_error::deserialize(deserializer).map_err(|e: serde_path_to_error::Error<ParameterError>| {
-        let Located { field, message, expected } = locate(&e.path().to_string(), &e.inner().to_string());
-        Problem { expected, ..Problem::new(ErrorCode::InvalidParameter, message).field(field) }
-    })
+    serde_path_to_error::deserialize(deserializer)
+        .map_err(|e: serde_path_to_error::Error<ParameterError>| misread(ErrorCode::InvalidParameter, &e))
 }
 
 type ParameterError = serde::de::value::Error;
@@ -198,17 +202,8 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
         let problem = Problem::new(ErrorCode::InvalidScenario, "`body`: expected an object").field("body");
         return Err(problem.expected("an object"));
     }
-    let parsed = serde_path_to_error::deserialize(json.clone()).map_err(|e| {
-        let Located { field, message, expected } = locate(&e.path().to_string(), &e.inner().to_string());
-        Problem { expected, ..Problem::new(ErrorCode::InvalidScenario, message).field(field) }
-    })?;
+    let parsed = serde_path_to_error::deserialize(json.clone()).map_err(|e| misread(ErrorCode::InvalidScenario, &e))?;
     Ok(Body { json, parsed })
-}
-
-struct Located {
-    field: String,
-    message: String,
-    expected: Option<String>,
 }
 
 /// A URL in the wrong place may hold a password all the same, so no answer repeats it.
@@ -221,11 +216,12 @@ pub(crate) fn looks_like_url(text: &str) -> bool {
 
 /// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing
 /// field `a``.
-fn locate(path: &str, message: &str) -> Located {
+fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) -> Problem {
+    let (path, message) = (&*error.path().to_string(), error.inner().to_string());
     // The name of a type of ours says nothing to a client.
     let message = &match message.split_once("expected struct ") {
         Some((before, _)) => format!("{before}expected an object"),
-        None => message.to_owned(),
+        None => message,
     };
     let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
     let expected = message.split_once("expected ").map(|(_, what)| what.to_owned());
@@ -251,14 +247,13 @@ fn locate(path: &str, message: &str) -> Located {
         None
     };
     if let Some((field, expected)) = form {
-        let message = format!("`{field}`: expected {expected}");
-        return Located { field: field.into(), message, expected: Some(expected.into()) };
+        return Problem::new(code, format!("`{field}`: expected {expected}")).field(field).expected(expected);
     }
     if looks_like_url(message) || looks_like_url(path) {
         let field = if looks_like_url(&field) { "body".into() } else { field };
-        return Located { message: format!("`{field}`: {MISPLACED_URL}"), field, expected: None };
+        return Problem::new(code, format!("`{field}`: {MISPLACED_URL}")).field(field);
     }
-    Located { message: format!("`{field}`: {message}"), field, expected }
+    Problem { expected, ..Problem::new(code, format!("`{field}`: {message}")).field(field) }
 }
 
 /// The `Idempotency-Key` header.
@@ -270,23 +265,26 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Pro
     let Some(value) = headers.get(NAME) else { return Ok(None) };
     let key = value.to_str().ok().filter(|k| (1..=255).contains(&k.len()) && k.bytes().all(|b| b.is_ascii_graphic()));
     key.map(|k| Some(k.to_owned())).ok_or_else(|| {
-        Problem::new(ErrorCode::InvalidParameter, "the idempotency key cannot be used")
-            .field(NAME)
+        Problem::parameter(NAME, "the idempotency key cannot be used")
             .expected("1 to 255 visible ASCII characters without spaces")
     })
 }
 
+/// The media types that the client takes, without their parameters.
+fn accepted(headers: &HeaderMap) -> impl Iterator<Item = String> {
+    let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    types.filter_map(|t| t.split(';').next()).map(|t| t.trim().to_ascii_lowercase())
+}
+
 /// Whether the client wants one JSON line a prediction.
 pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {
-    let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    types.filter_map(|t| t.split(';').next()).any(|t| t.trim().eq_ignore_ascii_case("application/x-ndjson"))
+    accepted(headers).any(|t| t == "application/x-ndjson")
 }
 
 /// # Errors
 /// When the client takes no JSON.
 pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let mut types = types.filter_map(|t| t.split(';').next()).map(|t| t.trim().to_ascii_lowercase()).peekable();
+    let mut types = accepted(headers).peekable();
     let is_json = |t: String| matches!(&*t, "" | "*/*" | "application/*" | "application/json") || t.ends_with("+json");
     if types.peek().is_none() || types.any(is_json) {
         return Ok(());

@@ -1,12 +1,10 @@
-//! What is looked at before any route is: who calls, under which name, from which page, and with what kind of
-//! body. And what every answer tells a browser.
+//! Refuses requests from pages of other origins, before any route, and adds the security headers to answers.
 //!
-//! Invariants: a page of another origin can read nothing here, and change nothing. It cannot read, because it
-//! must call this service by a name of ours (`host`), and then it is another origin to the browser and no
-//! answer permits it to read. It cannot change anything, because a browser says whose page sends a write
-//! (`Origin`, `Sec-Fetch-Site`), and a write with a foreign one is refused, whatever its content type.
-//! Headers that a proxy adds, such as `X-Forwarded-Host`, are not looked at: whoever calls directly can send
-//! them too.
+//! Invariants: a page of another origin can neither read nor change anything here. It cannot read, because it
+//! must call this service by a name of ours (`host`), which is another origin to the browser, and no answer
+//! permits one. It cannot change anything, because a browser says whose page sends a write (`Origin`,
+//! `Sec-Fetch-Site`), and a foreign one is refused, whatever its content type. Headers that a proxy adds,
+//! such as `X-Forwarded-Host`, are ignored: a direct caller can send them too.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -46,8 +44,7 @@ const POLICY_OF_DOCS: HeaderValue = HeaderValue::from_static(
 /// The middleware.
 pub(crate) async fn guard(State(hosts): State<Arc<[HostPattern]>>, request: Request, next: Next) -> Response {
     let of_docs = request.uri().path().starts_with("/docs");
-    let checked = check(&request, &hosts);
-    let mut response = match checked {
+    let mut response = match check(&request, &hosts) {
         Ok(()) => next.run(request).await,
         Err(problem) => problem.into_response(),
     };

@@ -6,8 +6,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use parking_lot::Mutex;
-
 use axum::{
     body::{Body, BodyDataStream},
     extract::Request,
@@ -16,6 +14,7 @@ use axum::{
     response::Response,
 };
 use futures::{StreamExt, stream};
+use parking_lot::Mutex;
 
 /// Sent within a second on any network that one uploads over; a client with more than this left is cut off.
 const MAX_BYTES: usize = 16 << 20;

@@ -17,6 +17,7 @@ use std::{
 use axum::{Router, body::Body, extract::Request, response::Response};
 use bytes::Bytes;
 use framehook_core::error_code::ErrorCode;
+use futures::FutureExt as _;
 use hyper::{
     body::{Body as HttpBody, Frame, Incoming, SizeHint},
     server::conn::http1,
@@ -101,12 +102,9 @@ pub(crate) async fn serve(
                 starved = false;
                 match connections.admit(address.ip()) {
                     Some(place) => {
-                        let serving = Serving { address, router: router.clone(), limits: Arc::clone(&limits) };
-                        let closing = closing.clone();
-                        running.spawn(async move {
-                            serving.connection(stream, place, closing).await;
-                            drop(permit);
-                        });
+                        let serving =
+                            connection(stream, address, place, router.clone(), limits.clone(), closing.clone());
+                        running.spawn(serving.map(|()| drop(permit)));
                     }
                     None => refuse(stream),
                 }
@@ -135,56 +133,55 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset)
 }
 
-struct Serving {
+async fn connection(
+    stream: TcpStream,
     address: SocketAddr,
+    place: Place,
     router: Router,
     limits: Arc<HttpLimits>,
-}
-
-impl Serving {
-    async fn connection(self, stream: TcpStream, place: Place, closing: CancellationToken) {
-        let Ok(local) = stream.local_addr() else { return };
-        let Self { address, router, limits } = self;
-        let peer = Peer { address: address.ip().to_canonical(), local: local.ip().to_canonical() };
-        let io = TokioIo::new(Metered { stream, meter: Arc::clone(&place.meter) });
-        let (meter, connections, of_bodies) = (Arc::clone(&place.meter), place.connections(), Arc::clone(&limits));
-        let service = service_fn(move |request: hyper::Request<Incoming>| {
-            meter.began();
-            let (meter, connections) = (Arc::clone(&meter), Arc::clone(&connections));
-            let (limits, mut router) = (Arc::clone(&of_bodies), router.clone());
-            async move {
-                let mut request: Request = request.map(|body| Body::new(Paced::new(body, &limits, Arc::clone(&meter))));
-                request.extensions_mut().insert(peer);
-                let response: Response = router.call(request).await?;
-                connections.answers(&meter, response.body().size_hint().lower());
-                Ok::<_, Infallible>(response.map(|body| Answer { body, meter }))
+    closing: CancellationToken,
+) {
+    let Ok(local) = stream.local_addr() else { return };
+    let peer = Peer { address: address.ip().to_canonical(), local: local.ip().to_canonical() };
+    let io = TokioIo::new(Metered { stream, meter: Arc::clone(&place.meter) });
+    let (meter, connections, of_bodies) =
+        (Arc::clone(&place.meter), Arc::clone(&place.connections), Arc::clone(&limits));
+    let service = service_fn(move |request: hyper::Request<Incoming>| {
+        meter.began();
+        let (meter, connections) = (Arc::clone(&meter), Arc::clone(&connections));
+        let (limits, mut router) = (Arc::clone(&of_bodies), router.clone());
+        async move {
+            let mut request: Request = request.map(|body| Body::new(Paced::new(body, &limits, Arc::clone(&meter))));
+            request.extensions_mut().insert(peer);
+            let response: Response = router.call(request).await?;
+            connections.answers(&meter, response.body().size_hint().lower());
+            Ok::<_, Infallible>(response.map(|body| Answer { body, meter }))
+        }
+    });
+    let mut http = http1::Builder::new();
+    // The phases have limits of their own (`Meter::is_overdue`), where hyper has one for idle time and
+    // head together.
+    http.timer(TokioTimer::new()).header_read_timeout(None);
+    http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
+    let mut served = std::pin::pin!(http.serve_connection(io, service));
+    let mut ticks = interval(TICK);
+    let mut is_closing = false;
+    loop {
+        tokio::select! {
+            ended = served.as_mut() => {
+                if let Err(error) = ended {
+                    debug!("a connection ended early: {error}");
+                }
+                return;
             }
-        });
-        let mut http = http1::Builder::new();
-        // The phases have limits of their own (`Meter::is_overdue`), where hyper has one for idle time and
-        // head together.
-        http.timer(TokioTimer::new()).header_read_timeout(None);
-        http.max_header_size(MAX_HEAD).max_buf_size(MAX_BUFFER);
-        let mut served = std::pin::pin!(http.serve_connection(io, service));
-        let mut ticks = interval(TICK);
-        let mut is_closing = false;
-        loop {
-            tokio::select! {
-                ended = served.as_mut() => {
-                    if let Err(error) = ended {
-                        debug!("a connection ended early: {error}");
-                    }
+            () = place.closes.cancelled() => return,
+            () = closing.cancelled(), if !is_closing => {
+                is_closing = true;
+                served.as_mut().graceful_shutdown();
+            }
+            _ = ticks.tick() => {
+                if place.meter.is_overdue(&limits) || (is_closing && place.meter.is_idle()) {
                     return;
-                }
-                () = place.closes.cancelled() => return,
-                () = closing.cancelled(), if !is_closing => {
-                    is_closing = true;
-                    served.as_mut().graceful_shutdown();
-                }
-                _ = ticks.tick() => {
-                    if place.meter.is_overdue(&limits) || (is_closing && place.meter.is_idle()) {
-                        return;
-                    }
                 }
             }
         }
@@ -301,7 +298,7 @@ impl HttpBody for Paced {
         if let Poll::Ready(frame) = polled {
             let bytes = frame.as_ref().and_then(|frame| frame.as_ref().ok()?.data_ref().map(Bytes::len));
             this.pace.moved(now, bytes.unwrap_or_default());
-            if this.pace.bytes() >= this.least {
+            if this.pace.bytes >= this.least {
                 this.pace = Pace::default();
             }
             this.meter.body(this.pace);

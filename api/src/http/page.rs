@@ -7,7 +7,6 @@ use std::borrow::Cow;
 
 use framehook_core::{
     artifact::check_name,
-    error_code::ErrorCode,
     ids::{RunnerId, ScenarioId},
 };
 use serde::{Deserialize, Serialize};
@@ -25,10 +24,9 @@ const DEFAULT_LIMIT: u32 = 100;
 pub(crate) const MAX_LIMIT: u32 = 1000;
 
 /// One page of a list.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Page<T> {
+#[derive(Debug, Serialize)]
+pub(crate) struct Page<T> {
     pub items: Vec<T>,
-    /// Give it back as `cursor` for the next page; null: this was the last.
     pub next_cursor: Option<String>,
 }
 
@@ -90,9 +88,8 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
     if (1..=MAX_LIMIT).contains(&limit) {
         return Ok(limit);
     }
-    Err(Problem::new(ErrorCode::InvalidParameter, format!("`limit` is {limit}; expected 1 to {MAX_LIMIT}"))
-        .field("limit")
-        .expected(format!("1 to {MAX_LIMIT}")))
+    let expected = format!("1 to {MAX_LIMIT}");
+    Err(Problem::parameter("limit", format!("`limit` is {limit}; expected {expected}")).expected(expected))
 }
 
 /// A letter a list, so that a cursor of another list is refused instead of meaning something else.
@@ -164,8 +161,7 @@ fn number(text: &str) -> Option<i64> {
 fn parse<T>(cursor: Option<&str>, list: char, read: impl Fn(&str) -> Option<T>) -> Result<Option<T>, Problem> {
     let Some(cursor) = cursor else { return Ok(None) };
     cursor.strip_prefix(list).and_then(read).map(Some).ok_or_else(|| {
-        Problem::new(ErrorCode::InvalidParameter, "this is no cursor of this list")
-            .field("cursor")
+        Problem::parameter("cursor", "this is no cursor of this list")
             .expected("a `next_cursor` of the page before, unchanged")
     })
 }

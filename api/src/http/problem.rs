@@ -10,8 +10,8 @@ use axum::{
 use framehook_core::error_code::ErrorCode;
 use framehook_infra::{blobs::BlobError, store::StoreError};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use serde::Serialize;
+use utoipa::{IntoResponses, ToSchema};
 use uuid::Uuid;
 
 use crate::http::{listen::TooSlow, observe::request_id};
@@ -22,8 +22,8 @@ const MAX_TEXT: usize = 4 << 10;
 const MAX_ERRORS: usize = 64;
 
 /// An RFC 9457 problem, `application/problem+json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Problem {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Problem {
     /// `urn:framehook:problem:<code>`.
     #[serde(rename = "type")]
     pub kind: String,
@@ -40,35 +40,44 @@ pub struct Problem {
     pub field: Option<String>,
     pub expected: Option<String>,
     /// Everything that is wrong, when that is more than one thing; the first is also in `detail` and `field`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub errors: Vec<FieldError>,
     /// Names this occurrence in the service's log, for defects.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub instance: Option<String>,
     /// Names the request in the service's log; the same as the header `X-Request-Id`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub request_id: Option<String>,
     /// Seconds for the header `Retry-After`, where they are known better than by the status.
     #[serde(skip)]
     pub(crate) retry_after_s: Option<u64>,
 }
 
+/// What a handler gives.
+pub(crate) type JsonResult<T> = Result<axum::Json<T>, Problem>;
+
+/// A problem
+#[derive(IntoResponses)]
+#[response(status = "default", content_type = "application/problem+json")]
+#[expect(dead_code, reason = "what the description says of every route")]
+pub(crate) struct AnyProblem(Problem);
+
 /// One of several things that are wrong with a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FieldError {
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct FieldError {
     pub code: ErrorCode,
     pub field: String,
     pub message: String,
 }
 
 impl FieldError {
-    pub fn new(code: ErrorCode, field: impl Into<String>, message: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ErrorCode, field: impl Into<String>, message: impl Into<String>) -> Self {
         Self { code, field: field.into(), message: message.into() }
     }
 }
 
 impl Problem {
-    pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
+    pub(crate) fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
             kind: format!("urn:framehook:problem:{}", code.as_str()),
             title: code.title().into(),
@@ -84,32 +93,47 @@ impl Problem {
         }
     }
 
-    #[must_use]
-    pub fn field(mut self, field: impl Into<String>) -> Self {
+    /// A parameter of a path or a query string, or a header, that cannot be used.
+    pub(crate) fn parameter(field: &str, detail: impl Into<String>) -> Self {
+        Self::new(ErrorCode::InvalidParameter, detail).field(field)
+    }
+
+    pub(crate) fn field(mut self, field: impl Into<String>) -> Self {
         self.field = Some(field.into());
         self
     }
 
-    #[must_use]
-    pub fn expected(mut self, expected: impl Into<String>) -> Self {
+    pub(crate) fn expected(mut self, expected: impl Into<String>) -> Self {
         self.expected = Some(expected.into());
         self
     }
 
     /// One problem for all that is wrong. The first error gives code, field and detail; `None` if there is
     /// none.
-    #[must_use]
-    pub fn of_all(errors: Vec<FieldError>) -> Option<Self> {
+    pub(crate) fn of_all(errors: Vec<FieldError>) -> Option<Self> {
         let problem = Self::from(errors.first()?.clone());
         Some(if errors.len() > 1 { Self { errors, ..problem } } else { problem })
     }
 
     /// A defect of ours, or of the machine: `cause` goes to the log only.
-    pub fn internal(cause: impl std::fmt::Display) -> Self {
+    pub(crate) fn internal(cause: impl std::fmt::Display) -> Self {
         let instance = format!("urn:uuid:{}", Uuid::now_v7());
         tracing::error!(instance, "internal error: {cause}");
         let detail = "the request could not be finished; the service's log has the cause under this `instance`";
         Self { instance: Some(instance), ..Self::new(ErrorCode::Internal, detail) }
+    }
+
+    /// What goes out: bounded, whatever somebody else's text in it is, and with the request's number.
+    fn bounded(mut self) -> Self {
+        let texts = [Some(&mut self.detail), self.field.as_mut(), self.expected.as_mut()];
+        texts.into_iter().flatten().for_each(cut);
+        self.errors.truncate(MAX_ERRORS);
+        for error in &mut self.errors {
+            cut(&mut error.field);
+            cut(&mut error.message);
+        }
+        self.request_id = self.request_id.or_else(request_id);
+        self
     }
 }
 
@@ -185,21 +209,6 @@ pub(crate) fn too_large(cap: u64, setting: Option<&str>) -> Problem {
     let raise = setting.map(|name| format!("; whoever runs the platform can raise that (setting `{name}`)"));
     let detail = format!("at most {cap} bytes are accepted here{}", raise.unwrap_or_default());
     Problem::new(ErrorCode::UploadTooLarge, detail).expected(format!("at most {cap} bytes"))
-}
-
-impl Problem {
-    /// What goes out: bounded, whatever somebody else's text in it is, and with the request's number.
-    fn bounded(mut self) -> Self {
-        let texts = [Some(&mut self.detail), self.field.as_mut(), self.expected.as_mut()];
-        texts.into_iter().flatten().for_each(cut);
-        self.errors.truncate(MAX_ERRORS);
-        for error in &mut self.errors {
-            cut(&mut error.field);
-            cut(&mut error.message);
-        }
-        self.request_id = self.request_id.or_else(request_id);
-        self
-    }
 }
 
 /// To [`MAX_TEXT`] bytes, between two characters.

@@ -12,9 +12,7 @@ use axum::{
 };
 use bytes::Bytes;
 use framehook_core::error_code::ErrorCode;
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, store::ApiStore};
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::{
     CompressionLevel,
     compression::{CompressionLayer, predicate::SizeAbove},
@@ -24,7 +22,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use crate::{
-    ApiConfig, App, SharedApp,
+    App, SharedApp,
     http::{
         guard::guard,
         host::HostPattern,
@@ -42,48 +40,24 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Where the description of the API is.
 const DESCRIPTION: &str = "/openapi.json";
 
-/// Serves until `cancel`: then `/readyz` says no for a while, and running requests may finish for five
-/// seconds.
-pub async fn serve(
-    config: ApiConfig,
-    listener: TcpListener,
-    store: Arc<dyn ApiStore>,
-    bus: SharedBus,
-    blobs: Blobs,
-    cache: Option<Cache>,
-    cancel: CancellationToken,
-) {
-    let (lame_duck, limits) = (config.lame_duck, config.http.clone());
-    let after = |delay: Duration| {
-        let cancel = cancel.clone();
-        async move {
-            cancel.cancelled().await;
-            tokio::time::sleep(delay).await;
-        }
+/// Serves until the process is draining: then `/readyz` says no for a while, and running requests may finish
+/// for five seconds.
+pub async fn serve(app: App, listener: TcpListener) {
+    let (lame_duck, limits, draining) = (app.config.lame_duck, app.config.http.clone(), app.draining.clone());
+    let after = async |delay: Duration| {
+        draining.cancelled().await;
+        tokio::time::sleep(delay).await;
     };
-    let app = App::new(config, store, bus, blobs, cache, cancel.clone());
-    let server = listen::serve(listener, routes(app), limits, after(lame_duck));
-    let grace_over = after(lame_duck + GRACE);
     tokio::select! {
-        () = server => {}
-        () = grace_over => {
+        () = listen::serve(listener, router(app), limits, after(lame_duck)) => {}
+        () = after(lame_duck + GRACE) => {
             tracing::info!("requests that took longer than {} s after the end were cut off", GRACE.as_secs());
         }
     }
 }
 
 /// Every route, ready to be served.
-pub fn router(
-    config: ApiConfig,
-    store: Arc<dyn ApiStore>,
-    bus: SharedBus,
-    blobs: Blobs,
-    cache: Option<Cache>,
-) -> Router {
-    routes(App::new(config, store, bus, blobs, cache, CancellationToken::new()))
-}
-
-fn routes(app: App) -> Router {
+pub fn router(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
     let hosts = app.config.http.hosts.clone();
     let routes = routes.layer(DefaultBodyLimit::max(app.config.limits.body_bytes()));
@@ -123,7 +97,7 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
         title = "Framehook",
         description = "Videos in, predictions out. Errors are RFC 9457 problems with a stable `code`."
     ),
-    components(schemas(ErrorCode))
+    components(schemas(ErrorCode, Problem))
 )]
 struct Description;
 

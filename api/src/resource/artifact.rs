@@ -15,21 +15,23 @@ use framehook_core::{
     error_code::ErrorCode,
     schemas::{ArtifactName, Version},
 };
-use framehook_infra::store::{Artifact, ArtifactQuery, DeleteArtifact, PutArtifact};
+use framehook_infra::store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact};
 use jiff::Timestamp;
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
     SharedApp, UploadCaps,
-    check::upload::{self, Received},
+    check::{
+        probe,
+        upload::{self, Received},
+    },
     http::{
         extract::{Query, VersionPath},
         page::{self, Page},
-        problem::{Problem, too_large},
+        problem::{AnyProblem, JsonResult, Problem, too_large},
     },
-    metrics::{self, UploadLabels},
-    resource::view::{ArtifactItem, ArtifactView},
+    metrics,
 };
 
 /// How a model or a video is called.
@@ -60,7 +62,7 @@ pub(crate) struct ListParameters {
     limit: Option<u32>,
 }
 
-type ArtifactPage = Page<ArtifactItem>;
+type ArtifactPage = Page<ArtifactSummary>;
 
 /// The bytes of a file, as they are.
 #[derive(ToSchema)]
@@ -86,26 +88,20 @@ struct UploadForm {
 #[serde(deny_unknown_fields)]
 pub(crate) struct NoParameters {}
 
-struct Name {
-    name: String,
-    version: String,
-}
-
 impl Naming {
     /// # Errors
     /// When the name or the version cannot be one.
     fn check(&self) -> Result<(), Problem> {
-        let bad = |field: &str, message| Problem::new(ErrorCode::InvalidParameter, message).field(field);
-        self.name.as_deref().map_or(Ok(()), check_name).map_err(|e| bad("name", e))?;
-        self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| bad("version", e))
+        self.name.as_deref().map_or(Ok(()), check_name).map_err(|e| Problem::parameter("name", e))?;
+        self.version.as_deref().map_or(Ok(()), check_version).map_err(|e| Problem::parameter("version", e))
     }
 
-    fn complete(self) -> Result<Name, Problem> {
+    /// Name and version.
+    fn complete(self) -> Result<(String, String), Problem> {
         self.check()?;
-        let name = self.name.ok_or_else(|| {
-            Problem::new(ErrorCode::InvalidParameter, "the upload has no name: add `?name=...`").field("name")
-        })?;
-        Ok(Name { name, version: self.version.unwrap_or_else(|| "1".into()) })
+        let missing = || Problem::parameter("name", "the upload has no name: add `?name=...`");
+        let name = self.name.ok_or_else(missing)?;
+        Ok((name, self.version.unwrap_or_else(|| "1".into())))
     }
 }
 
@@ -116,11 +112,11 @@ async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Req
         Ok(_) => "unchanged",
         Err(problem) => problem.code.as_str(),
     };
-    metrics::global().uploads.get_or_create(&UploadLabels { kind: kind.as_str(), outcome }).inc();
+    metrics::global().uploaded(kind.as_str(), outcome);
     answer.map(IntoResponse::into_response)
 }
 
-type Answer = (StatusCode, Json<ArtifactView>);
+type Answer = (StatusCode, Json<Artifact>);
 
 async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
     // What can be refused before a gigabyte is sent is.
@@ -137,23 +133,23 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
     };
-    if let Some(Name { name, version }) = &given {
+    if let Some((name, version)) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
         match app.store.artifact(kind, &reference).await? {
             Some(there) if there.digest == staged.digest => {
                 // Kept all the same: it takes the place of a blob that was lost or damaged.
                 let _turn = app.artifact_writes.lock().await;
                 app.blobs.commit(staged).await?;
-                return Ok((StatusCode::OK, Json(there.into())));
+                return Ok((StatusCode::OK, Json(there)));
             }
             Some(there) => return Err(version_exists(&there)),
             None => {}
         }
     }
-    let manifest = app.probes.inspect(kind, &staged.path).await?;
-    let Name { name, version } = match (given, &manifest) {
+    let manifest = probe::inspect(app, kind, &staged.path).await?;
+    let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
-        (None, Manifest::Plugin(plugin)) => Name { name: plugin.name.clone(), version: plugin.version.clone() },
+        (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
     let (digest, size_bytes) = (staged.digest.clone(), staged.size);
@@ -164,8 +160,8 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     let created_at = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).map_err(Problem::internal)?;
     let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at };
     match app.store.put_artifact(artifact.clone()).await? {
-        PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact.into()))),
-        PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there.into()))),
+        PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact))),
+        PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there))),
         PutArtifact::Conflict(there) => {
             if !app.store.live_digests().await?.contains(&artifact.digest) {
                 app.blobs.remove(&artifact.digest).await?;
@@ -183,26 +179,20 @@ fn version_exists(there: &Artifact) -> Problem {
     Problem::new(ErrorCode::VersionExists, detail).field("version")
 }
 
-async fn list(
-    app: SharedApp,
-    kind: ArtifactKind,
-    parameters: ListParameters,
-) -> Result<Json<Page<ArtifactItem>>, Problem> {
+async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) -> JsonResult<ArtifactPage> {
     let ListParameters { name, cursor, limit } = parameters;
-    let bad_name = |message| Problem::new(ErrorCode::InvalidParameter, message).field("name");
-    name.as_deref().map_or(Ok(()), check_name).map_err(bad_name)?;
+    name.as_deref().map_or(Ok(()), check_name).map_err(|e| Problem::parameter("name", e))?;
     let limit = page::limit(limit)?;
     let after = page::parse_artifact_cursor(cursor.as_deref())?;
     let found = app.store.artifacts(kind, ArtifactQuery { name, after, limit: limit + 1 }).await?;
-    let Page { items, next_cursor } = Page::cut(found, limit, |a| page::artifact_cursor(&a.name, a.sequence));
-    Ok(Json(Page { items: items.into_iter().map(ArtifactItem::from).collect(), next_cursor }))
+    Ok(Json(Page::cut(found, limit, |a| page::artifact_cursor(&a.name, a.sequence))))
 }
 
-async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
+async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> JsonResult<Artifact> {
     let VersionPath { name, version } = path;
     let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
     let found = app.store.artifact(kind, &reference).await?;
-    found.map(|a| Json(a.into())).ok_or_else(|| not_found(kind, &name, &version))
+    found.map(Json).ok_or_else(|| not_found(kind, &name, &version))
 }
 
 async fn delete(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<StatusCode, Problem> {
@@ -244,9 +234,9 @@ macro_rules! routes_of {
                 request_body(description = "The file",
                     content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
                 responses(
-                    (status = 201, description = "Stored", body = ArtifactView),
-                    (status = 200, description = "The same content was there already", body = ArtifactView),
-                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+                    (status = 201, description = "Stored", body = Artifact),
+                    (status = 200, description = "The same content was there already", body = Artifact),
+                    AnyProblem))]
             pub(crate) async fn upload(
                 State(app): State<SharedApp>,
                 Query(naming): Query<$naming>,
@@ -259,32 +249,26 @@ macro_rules! routes_of {
             #[utoipa::path(get, path = $path, tag = $path, operation_id = concat!("list_", stringify!($module)),
                 summary = concat!("Every ", stringify!($module), ", by name, newest upload of each first, without manifests"),
                 params(ListParameters),
-                responses(
-                    (status = 200, description = "A page of them", body = ArtifactPage),
-                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+                responses((status = 200, description = "A page of them", body = ArtifactPage), AnyProblem))]
             pub(crate) async fn list(
                 State(app): State<SharedApp>,
                 Query(parameters): Query<ListParameters>,
-            ) -> Result<Json<Page<ArtifactItem>>, Problem> {
+            ) -> JsonResult<ArtifactPage> {
                 super::list(app, ArtifactKind::$kind, parameters).await
             }
 
             #[utoipa::path(get, path = $one, tag = $path, operation_id = concat!("get_", stringify!($module)),
                 summary = concat!("One ", stringify!($module), " with its manifest"),
                 params(("name" = ArtifactName, Path), ("version" = Version, Path)),
-                responses(
-                    (status = 200, description = "It, with its manifest", body = ArtifactView),
-                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> Result<Json<ArtifactView>, Problem> {
+                responses((status = 200, description = "It, with its manifest", body = Artifact), AnyProblem))]
+            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> JsonResult<Artifact> {
                 super::get(app, ArtifactKind::$kind, path).await
             }
 
             #[utoipa::path(delete, path = $one, tag = $path, operation_id = concat!("delete_", stringify!($module)),
                 summary = concat!("Delete a ", stringify!($module), " that no scenario needs"),
                 params(("name" = ArtifactName, Path), ("version" = Version, Path)),
-                responses(
-                    (status = 204, description = "Deleted"),
-                    (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+                responses((status = 204, description = "Deleted"), AnyProblem))]
             pub(crate) async fn delete(State(app): State<SharedApp>, path: VersionPath) -> Result<StatusCode, Problem> {
                 super::delete(app, ArtifactKind::$kind, path).await
             }
@@ -292,14 +276,6 @@ macro_rules! routes_of {
     };
 }
 
-routes_of!(
-    plugin,
-    Plugin,
-    "/plugin",
-    "/plugin/{name}/{version}",
-    NoParameters,
-    |NoParameters {}| Naming::default(),
-    ()
-);
+routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, |_| Naming::default(), ());
 routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
 routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));

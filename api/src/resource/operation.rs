@@ -9,17 +9,19 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, message::Topic, state::ScenarioState};
-use framehook_infra::store::StoreError;
-use jiff::Timestamp;
+use framehook_infra::{metrics::added, store::StoreError};
 use prometheus_client::{
-    encoding::EncodeLabelSet,
     metrics::{family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::{App, SharedApp, http::problem::Problem, metrics};
+use crate::{
+    App, SharedApp,
+    http::problem::{AnyProblem, JsonResult, Problem},
+    metrics,
+};
 
 /// A probe waits about this long.
 pub(crate) const READY_LIMIT: Duration = Duration::from_secs(2);
@@ -57,7 +59,7 @@ pub(crate) struct Readiness {
     responses(
         (status = 200, description = "Ready", body = Readiness),
         (status = 503, description = "Not ready", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readiness>, Problem> {
+pub(crate) async fn readyz(State(app): State<SharedApp>) -> JsonResult<Readiness> {
     if app.draining.is_cancelled() {
         return Err(Problem::new(ErrorCode::Unavailable, "this instance is stopping; ask another"));
     }
@@ -74,8 +76,7 @@ pub(crate) async fn readyz(State(app): State<SharedApp>) -> Result<Json<Readines
     let (store, bus) = tokio::join!(store, answers("the message bus", BUS_LIMIT, app.bus.ping()));
     let (runners, disk) =
         store.map_err(|why| Problem::new(ErrorCode::Unavailable, format!("{why}; retry in a moment")))?;
-    let now = Timestamp::now();
-    let runners_alive = runners.iter().filter(|r| !r.lost && r.expires_at > now).count();
+    let runners_alive = runners.iter().filter(|runner| runner.is_alive()).count();
     Ok(Json(Readiness { status: "ready", runners_alive, bus: bus.err(), disk }))
 }
 
@@ -99,10 +100,9 @@ pub(crate) async fn answers<T, E: std::fmt::Display>(
 #[utoipa::path(get, path = "/metrics", tag = "operation",
     responses(
         (status = 200, description = "The metrics", body = String, content_type = "application/openmetrics-text"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn metrics(State(app): State<SharedApp>) -> Result<Response, Problem> {
-    let gauges = gauges(&app).await?;
-    openmetrics(&gauges)
+    openmetrics(&gauges(&app).await?)
 }
 
 /// The metrics of this process and those that were looked up for this answer, as Prometheus reads them.
@@ -112,55 +112,43 @@ pub(crate) fn openmetrics(now: &Registry) -> Result<Response, Problem> {
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct StateLabel {
-    state: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct PartitionLabel {
-    partition: i32,
-}
-
 /// What the store and the bus know now.
 async fn gauges(app: &App) -> Result<Registry, Problem> {
     let mut registry = framehook_infra::metrics::registry();
 
-    let scenarios = Family::<StateLabel, Gauge>::default();
+    let help = "Scenarios that are not at rest, by state";
+    let scenarios = added(&mut registry, "scenarios", help, Family::<_, Gauge>::default());
     for state in ScenarioState::ALL.iter().filter(|s| !s.is_ended()) {
-        scenarios.get_or_create(&StateLabel { state: state.as_str() }).set(0);
+        scenarios.get_or_create(&[("state", state.as_str())]).set(0);
     }
     let counts = app.store.counts().await?;
     for (state, count) in counts.unsettled {
-        scenarios.get_or_create(&StateLabel { state: state.as_str() }).set(count);
+        scenarios.get_or_create(&[("state", state.as_str())]).set(count);
     }
-    registry.register("scenarios", "Scenarios that are not at rest, by state", scenarios);
 
-    let runners = Family::<StateLabel, Gauge>::default();
-    let now = Timestamp::now();
+    let help = "Runners by whether they are heard of";
+    let runners = added(&mut registry, "runners", help, Family::<_, Gauge>::default());
     for state in ["alive", "lost"] {
-        runners.get_or_create(&StateLabel { state }).set(0);
+        runners.get_or_create(&[("state", state)]).set(0);
     }
     for runner in app.store.runners().await? {
-        let state = if !runner.lost && runner.expires_at > now { "alive" } else { "lost" };
-        runners.get_or_create(&StateLabel { state }).inc();
+        let state = if runner.is_alive() { "alive" } else { "lost" };
+        runners.get_or_create(&[("state", state)]).inc();
     }
-    registry.register("runners", "Runners by whether they are heard of", runners);
 
-    let size: Gauge = Gauge::default();
+    let size: Gauge = added(&mut registry, "outbox_messages", "Messages not yet published", Gauge::default());
     size.set(i64::try_from(counts.outbox.messages).unwrap_or(i64::MAX));
-    registry.register("outbox_messages", "Messages not yet published", size);
     let age: Gauge<f64, std::sync::atomic::AtomicU64> = Gauge::default();
     age.set(Duration::from_millis(counts.outbox.oldest_age_ms.unwrap_or_default()).as_secs_f64());
     registry.register_with_unit("outbox_oldest_age", "Age of the oldest of them", Unit::Seconds, age);
 
-    let lag = Family::<PartitionLabel, Gauge>::default();
+    let lag =
+        added(&mut registry, "inbox_lag", "Records of topic results not yet stored", Family::<_, Gauge>::default());
     for (partition, next) in metrics::global().inbox_positions() {
         // A bus that is away has no lag to show, and whoever scrapes does not wait for it.
         let end = answers("the message bus", BUS_LIMIT, app.bus.end_offset(Topic::Results, partition));
         let Ok(end) = end.await else { break };
-        lag.get_or_create(&PartitionLabel { partition }).set((end - next).max(0));
+        lag.get_or_create(&[("partition", partition)]).set((end - next).max(0));
     }
-    registry.register("inbox_lag", "Records of topic results not yet stored", lag);
     Ok(registry)
 }

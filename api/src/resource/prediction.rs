@@ -11,7 +11,7 @@ use axum::{
     http::{HeaderMap, header},
     response::{IntoResponse, Response},
 };
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId, prediction::Prediction};
+use framehook_core::{ids::ScenarioId, prediction::Prediction};
 use framehook_infra::store::{Limit, PredictionQuery, Rows, Scenarios, StoredPrediction};
 use futures::stream;
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use crate::{
     http::{
         extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
         page::{self, Page},
-        problem::Problem,
+        problem::{AnyProblem, Problem},
     },
     resource::scenario::not_found,
 };
@@ -75,7 +75,7 @@ type PredictionPage = Page<Prediction>;
     responses(
         (status = 200, description = "A page of predictions", body = PredictionPage,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of a page from the cache: 0 or 1"))),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -105,7 +105,7 @@ pub(crate) async fn get(
     params(("id" = ScenarioId, Path), Parameters),
     responses(
         (status = 200, description = "A `Prediction` a line", body = String, content_type = "application/x-ndjson"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn export(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -189,8 +189,7 @@ impl Reader {
     fn new(store: Arc<dyn Scenarios>, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
         let Parameters { from_us, until_us, label, min_score, event, cursor, limit: _ } = parameters;
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
-            let problem = Problem::new(ErrorCode::InvalidParameter, "`min_score` is not a score");
-            return Err(problem.field("min_score").expected("0 to 1"));
+            return Err(Problem::parameter("min_score", "`min_score` is not a score").expected("0 to 1"));
         }
         let query = PredictionQuery {
             after_pts_us: page::parse_prediction_cursor(id, cursor.as_deref())?,

@@ -1,18 +1,14 @@
-//! What is read again and again: the answers of `GET /scenario/{id}` and of a page of `GET /prediction/{id}`,
-//! kept for a second.
+//! Keeps the answers of `GET /scenario/{id}` and of pages of `GET /prediction/{id}` for a second.
 //!
-//! Invariants: an answer is at most [`FRESH`] old, whatever the cache behind it does, and by clocks of
-//! machines that agree that well; who changes a scenario here reads here what it has become. Nothing but
-//! these two answers is ever read from the cache, and without one everything is as it is with one, only
-//! slower.
+//! Invariants: an answer is at most [`FRESH`] old, whatever the cache does, if the machines' clocks agree. A
+//! client that changes a scenario through this process reads the change here. Nothing but these two answers
+//! is read from the cache; without a cache everything is the same, only slower.
 
 use std::{
     collections::HashMap,
     future::Future,
     time::{Duration, Instant},
 };
-
-use parking_lot::Mutex;
 
 use axum::{
     http::header,
@@ -21,6 +17,7 @@ use axum::{
 use framehook_core::ids::ScenarioId;
 use framehook_infra::cache::{Cache, Cached};
 use jiff::Timestamp;
+use parking_lot::Mutex;
 
 use crate::{http::problem::Problem, metrics};
 

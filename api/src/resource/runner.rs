@@ -8,7 +8,7 @@ use crate::{
     http::{
         extract::{Query, RunnerPath},
         page::{self, Page, PageParameters},
-        problem::Problem,
+        problem::{AnyProblem, JsonResult, Problem},
     },
     resource::view::RunnerView,
 };
@@ -17,13 +17,11 @@ type RunnerPage = Page<RunnerView>;
 
 /// Runners by name, each with its workers as of its last heartbeat
 #[utoipa::path(get, path = "/runner", tag = "/runner", operation_id = "list_runners", params(PageParameters),
-    responses(
-        (status = 200, description = "A page of runners", body = RunnerPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of runners", body = RunnerPage), AnyProblem))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
-) -> Result<Json<RunnerPage>, Problem> {
+) -> JsonResult<RunnerPage> {
     let limit = page::limit(limit)?;
     let after = page::parse_runner_cursor(cursor.as_deref())?;
     let runners = app.store.runners().await?.into_iter().map(RunnerView::from);
@@ -34,10 +32,8 @@ pub(crate) async fn list(
 
 /// One runner with its workers, as of its last heartbeat
 #[utoipa::path(get, path = "/runner/{id}", tag = "/runner", operation_id = "get_runner", params(("id" = RunnerId, Path)),
-    responses(
-        (status = 200, description = "The runner", body = RunnerView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> Result<Json<RunnerView>, Problem> {
+    responses((status = 200, description = "The runner", body = RunnerView), AnyProblem))]
+pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> JsonResult<RunnerView> {
     let found = app.store.runner(&id).await?;
     found.map(|runner| Json(runner.into())).ok_or_else(|| {
         let detail = format!("no runner called `{}` was ever heard of; see GET /runner", id.0.escape_debug());

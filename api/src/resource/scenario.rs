@@ -18,7 +18,9 @@ use framehook_core::{
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Created, Idempotency, Limit, NewScenario, Rows, ScenarioFilter, ScenarioRecord};
+use framehook_infra::store::{
+    Created, HistoryEntry, Idempotency, Limit, NewScenario, Rows, ScenarioFilter, ScenarioRecord,
+};
 use serde::{Deserialize, Serialize};
 use tracing::{Span, field::display};
 use utoipa::{IntoParams, ToSchema};
@@ -33,9 +35,9 @@ use crate::{
         extract::{Body, Query, ScenarioPath, idempotency_key},
         observe::Traceparent,
         page::{self, Page, PageParameters},
-        problem::Problem,
+        problem::{AnyProblem, JsonResult, Problem},
     },
-    resource::view::{HistoryView, ScenarioView},
+    resource::view::ScenarioView,
 };
 
 /// Create a scenario and start it
@@ -48,17 +50,15 @@ use crate::{
     request_body = ScenarioSpec,
     responses(
         (status = 200, description = "Created, or created before with this key", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn init(
     State(app): State<SharedApp>,
     Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
     body: Body<ScenarioSpec>,
-) -> Result<Json<ScenarioView>, Problem> {
-    let idempotency = match idempotency_key(&headers)? {
-        Some(key) => Some(Idempotency { key, request: request_digest(&app, &body)? }),
-        None => None,
-    };
+) -> JsonResult<ScenarioView> {
+    let idempotent = |key| Ok::<_, Problem>(Idempotency { key, request: request_digest(&app, &body)? });
+    let idempotency = idempotency_key(&headers)?.map(idempotent).transpose()?;
     // Before anything is resolved: the same request has the same answer, whatever became of the model
     // meanwhile.
     if let Some(idempotency) = &idempotency
@@ -82,7 +82,7 @@ fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Proble
     Ok(key.digest(&canonical::text(&body.json)))
 }
 
-fn answer(created: Created) -> Result<Json<ScenarioView>, Problem> {
+fn answer(created: Created) -> JsonResult<ScenarioView> {
     match created {
         Created::New(record) | Created::Repeated(record) => {
             Span::current().record("scenario_id", display(record.id));
@@ -110,15 +110,13 @@ pub(crate) struct Checked {
 /// Check a scenario without creating it
 #[utoipa::path(post, path = "/scenario/check", tag = "/scenario", operation_id = "check_scenario",
     request_body = ScenarioSpec,
-    responses(
-        (status = 200, description = "`POST /scenario/init` would accept it", body = Checked),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> Result<Json<Checked>, Problem> {
+    responses((status = 200, description = "`POST /scenario/init` would accept it", body = Checked), AnyProblem))]
+pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> JsonResult<Checked> {
     Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
 }
 
 type ScenarioPage = Page<ScenarioView>;
-type HistoryPage = Page<HistoryView>;
+type HistoryPage = Page<HistoryEntry>;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -139,13 +137,11 @@ pub(crate) struct ListParameters {
 /// A page may have fewer items than `limit`, because their specifications are limited together too
 /// (8 MiB by default); only `next_cursor` says whether there are more.
 #[utoipa::path(get, path = "/scenario", tag = "/scenario", operation_id = "list_scenarios", params(ListParameters),
-    responses(
-        (status = 200, description = "A page of scenarios", body = ScenarioPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of scenarios", body = ScenarioPage), AnyProblem))]
 pub(crate) async fn list(
     State(app): State<SharedApp>,
     Query(parameters): Query<ListParameters>,
-) -> Result<Json<Page<ScenarioView>>, Problem> {
+) -> JsonResult<ScenarioPage> {
     let ListParameters { state, name, cursor, limit } = parameters;
     let limit = page::limit(limit)?;
     let after = page::parse_scenario_cursor(cursor.as_deref())?;
@@ -164,7 +160,7 @@ pub(crate) async fn list(
     responses(
         (status = 200, description = "The scenario", body = ScenarioView,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+        AnyProblem))]
 pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
     let read = async {
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
@@ -175,33 +171,21 @@ pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): Scenario
 
 /// Stop a scenario; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/stop", tag = "/scenario", operation_id = "stop_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 200, description = "It stops, or has stopped", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn stop(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
+    responses((status = 200, description = "It stops, or has stopped", body = ScenarioView), AnyProblem))]
+pub(crate) async fn stop(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Stopped).await
 }
 
 /// Start a stopped or failed scenario where it left off; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/start", tag = "/scenario", operation_id = "start_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 200, description = "It starts, runs, or has completed", body = ScenarioView),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn start(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<ScenarioView>, Problem> {
+    responses((status = 200, description = "It starts, runs, or has completed", body = ScenarioView), AnyProblem))]
+pub(crate) async fn start(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Running).await
 }
 
 /// Delete a scenario and its predictions; again does nothing more
 #[utoipa::path(delete, path = "/scenario/{id}", tag = "/scenario", operation_id = "delete_scenario", params(("id" = ScenarioId, Path)),
-    responses(
-        (status = 204, description = "Deleted"),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 204, description = "Deleted"), AnyProblem))]
 pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
@@ -214,7 +198,7 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Result<Json<ScenarioView>, Problem> {
+async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> JsonResult<ScenarioView> {
     app.start_rate.admit(id, Instant::now()).map_err(|wait| {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         let most = app.config.limits.starts_a_minute;
@@ -237,20 +221,17 @@ async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> Resul
 /// last 400 or more. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
-    responses(
-        (status = 200, description = "A page of changes", body = HistoryPage),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "A page of changes", body = HistoryPage), AnyProblem))]
 pub(crate) async fn history(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
     Query(PageParameters { cursor, limit }): Query<PageParameters>,
-) -> Result<Json<Page<HistoryView>>, Problem> {
+) -> JsonResult<HistoryPage> {
     let limit = page::limit(limit)?;
     let after = page::parse_history_cursor(cursor.as_deref())?;
     app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
     let entries = app.store.history(id, after, limit + 1).await?;
-    let items = entries.into_iter().map(HistoryView::from).collect();
-    Ok(Json(Page::cut(items, limit, |entry: &HistoryView| page::history_cursor(entry.sequence))))
+    Ok(Json(Page::cut(entries, limit, |entry| page::history_cursor(entry.sequence))))
 }
 
 /// What became of every frame
@@ -268,11 +249,8 @@ pub(crate) async fn history(
         (status = 200, description = "The sum", body = Delivery, example = json!({
             "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
-        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json")))]
-pub(crate) async fn delivery(
-    State(app): State<SharedApp>,
-    ScenarioPath(id): ScenarioPath,
-) -> Result<Json<Delivery>, Problem> {
+        AnyProblem))]
+pub(crate) async fn delivery(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<Delivery> {
     app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
 }
 

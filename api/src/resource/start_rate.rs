@@ -1,18 +1,15 @@
-//! How often a scenario may be stopped and started. Each change is a message for the orchestrator
-//! and, if it is new, a line of history and a deployment; a client in a loop would make thousands
-//! in seconds.
+//! How often a scenario may be stopped and started. Each change is a message for the orchestrator and, if it
+//! is new, a line of history and a deployment; a client in a loop would make thousands in seconds.
 //!
-//! Invariant: deleting is never refused. Each API counts for itself, so that several let through
-//! that many times as much.
+//! Invariant: deleting is never refused. Each API counts for itself, so N of them allow N times as many.
 
 use std::{
     collections::HashMap,
     time::{Duration, Instant},
 };
 
-use parking_lot::Mutex;
-
 use framehook_core::ids::ScenarioId;
+use parking_lot::Mutex;
 
 /// This share of a minute's changes (a sixth) may come at once: a person who changes their mind, or a client
 /// that repeats what was not answered.

@@ -1,4 +1,5 @@
-//! What the API shows: the store's records in the shape that clients see.
+//! What the API shows of scenarios and runners, in the shape that clients see. Other records of the store go
+//! out as they are.
 //!
 //! Invariant: nothing is computed from anything but one record, so that a view is as consistent as the read
 //! behind it.
@@ -6,23 +7,21 @@
 use std::collections::BTreeMap;
 
 use framehook_core::{
-    artifact::{ArtifactKind, Manifest},
-    ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Confinement, Fetching, Progress, WorkerStatus},
+    ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
-    schemas::{ArtifactName, Version},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
-use framehook_infra::store::{Artifact, ArtifactSummary, HistoryEntry, RunnerRecord, ScenarioRecord};
+use framehook_infra::store::{RunnerRecord, ScenarioRecord};
 use jiff::Timestamp;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 /// A scenario: what was asked for, what it does, and why.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ScenarioView {
+pub(crate) struct ScenarioView {
     pub id: ScenarioId,
     pub name: String,
     #[schema(value_type = String, format = DateTime)]
@@ -60,7 +59,7 @@ pub struct ScenarioView {
 }
 
 #[derive(Debug, Serialize, ToSchema)]
-pub struct ProgressView {
+pub(crate) struct ProgressView {
     /// Frames whose predictions can be read.
     pub frames: u64,
     /// As the container declares it.
@@ -113,92 +112,13 @@ fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressV
         (_, Some(total)) if total > 0 => Some((frames as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0),
         _ => None,
     };
-    ProgressView {
-        frames,
-        frames_total,
-        percent,
-        fetching,
-        published: published.map_or(0, |p| p.frame + 1).max(frames),
-    }
-}
-
-/// One change of a scenario's state or of what is wanted from it.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct HistoryView {
-    pub sequence: i64,
-    #[schema(value_type = String, format = DateTime)]
-    pub at: Timestamp,
-    #[schema(value_type = i64)]
-    pub generation: Generation,
-    /// Null: the scenario was created.
-    pub from: Option<ScenarioState>,
-    pub to: ScenarioState,
-    pub desired: Desired,
-    pub reason: Option<Reason>,
-    /// Lines before this one that are not kept: the same changes as on both sides of the gap, or what was in
-    /// the middle of a history that had become too long; absent: none.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub folded: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
-const fn is_zero(n: &u64) -> bool {
-    *n == 0
-}
-
-impl From<HistoryEntry> for HistoryView {
-    fn from(entry: HistoryEntry) -> Self {
-        let HistoryEntry { sequence, at, generation, from, to, desired, reason, folded } = entry;
-        Self { sequence, at, generation, from, to, desired, reason, folded }
-    }
-}
-
-/// A model, a plugin or a video.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ArtifactView {
-    pub kind: ArtifactKind,
-    #[schema(value_type = ArtifactName)]
-    pub name: String,
-    #[schema(value_type = Version)]
-    pub version: String,
-    pub digest: Digest,
-    pub size_bytes: u64,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-    pub manifest: Manifest,
-}
-
-impl From<Artifact> for ArtifactView {
-    fn from(artifact: Artifact) -> Self {
-        let Artifact { kind, name, version, digest, size_bytes, manifest, created_at } = artifact;
-        Self { kind, name, version, digest, size_bytes, created_at, manifest }
-    }
-}
-
-/// The same in a list: its manifest, which may be long, is at `GET /{kind}/{name}/{version}`.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct ArtifactItem {
-    pub kind: ArtifactKind,
-    #[schema(value_type = ArtifactName)]
-    pub name: String,
-    #[schema(value_type = Version)]
-    pub version: String,
-    pub digest: Digest,
-    pub size_bytes: u64,
-    #[schema(value_type = String, format = DateTime)]
-    pub created_at: Timestamp,
-}
-
-impl From<ArtifactSummary> for ArtifactItem {
-    fn from(summary: ArtifactSummary) -> Self {
-        let ArtifactSummary { sequence: _, kind, name, version, digest, size_bytes, created_at } = summary;
-        Self { kind, name, version, digest, size_bytes, created_at }
-    }
+    let published = published.map_or(0, |p| p.frame + 1).max(frames);
+    ProgressView { frames, frames_total, percent, fetching, published }
 }
 
 /// A host of workers, as of its last heartbeat.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct RunnerView {
+pub(crate) struct RunnerView {
     pub id: RunnerId,
     pub incarnation: Incarnation,
     /// Not written off, and heard of within its lease.
@@ -227,26 +147,28 @@ pub struct RunnerView {
 
 impl From<RunnerRecord> for RunnerView {
     fn from(record: RunnerRecord) -> Self {
-        let RunnerRecord { id, incarnation, lost, expires_at, seen_at, status } = record;
-        let alive = !lost && expires_at > Timestamp::now();
-        // Who is still fetching its recording takes no slot.
+        let alive = record.is_alive();
+        let RunnerRecord { id, incarnation, expires_at, seen_at, status, .. } = record;
+        let RunnerStatus { version, capacity, memory_mib, draining, labels, confinement, workers, .. } = status;
+        // A worker that is still fetching its recording takes no slot.
         let takes_slot = |w: &&WorkerStatus| !w.phase.is_ended() && w.progress.fetching.is_none();
-        let live = status.workers.iter().filter(takes_slot).count();
-        let free = status.capacity.saturating_sub(u32::try_from(live).unwrap_or(u32::MAX));
+        let taken = workers.iter().filter(takes_slot).count();
+        let free = capacity.saturating_sub(u32::try_from(taken).unwrap_or(u32::MAX));
+        let free = if alive && !draining { free } else { 0 };
         Self {
             id,
             incarnation,
             alive,
-            free: if alive && !status.draining { free } else { 0 },
-            labels: status.labels,
-            confinement: status.confinement,
             seen_at,
             expires_at,
-            version: status.version,
-            capacity: status.capacity,
-            memory_mib: status.memory_mib,
-            draining: status.draining,
-            workers: status.workers,
+            version,
+            capacity,
+            free,
+            memory_mib,
+            draining,
+            labels,
+            confinement,
+            workers,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -10,7 +11,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
-use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
+use framehook_api::{ApiConfig, App, HttpLimits, Limits, UploadCaps};
 use framehook_core::{
     ids::{Digest, ScenarioId},
     memory::MemoryCaps,
@@ -19,14 +20,16 @@ use framehook_core::{
 use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
+    cache::Cache,
     seal::Key,
     space::Reserve,
     sqlite::Sqlite,
-    store::{ResultBatch, SharedStore, StoreOutcome},
+    store::{ApiStore, ResultBatch, SharedStore, StoreOutcome},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 pub(crate) struct TestApp {
@@ -74,6 +77,17 @@ impl Answer {
     }
 }
 
+/// The routes of a process that does not stop.
+pub(crate) fn router(
+    config: ApiConfig,
+    store: Arc<dyn ApiStore>,
+    bus: SharedBus,
+    blobs: Blobs,
+    cache: Option<Cache>,
+) -> Router {
+    framehook_api::router(App::new(config, store, bus, blobs, cache, CancellationToken::new()))
+}
+
 impl TestApp {
     pub(crate) async fn new() -> Self {
         Self::sharing(None).await
@@ -84,7 +98,7 @@ impl TestApp {
         let mut config = self.config.clone();
         change(&mut config);
         let (store, bus, blobs) = (self.store.clone(), self.bus.clone(), self.blobs.clone());
-        let router = framehook_api::router(config.clone(), store, bus, blobs, None);
+        let router = router(config.clone(), store, bus, blobs, None);
         Self { router, config, ..self }
     }
 
@@ -112,7 +126,7 @@ impl TestApp {
             lame_duck: Duration::ZERO,
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
-        let router = framehook_api::router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);
+        let router = router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);
         Self { router, store, bus, blobs, config, dir }
     }
 

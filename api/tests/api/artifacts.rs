@@ -215,7 +215,7 @@ async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
 async fn a_missing_probe_is_our_fault_and_not_the_files() {
     let app = TestApp::new().await;
     let config = framehook_api::ApiConfig { worker: "/nonexistent/worker".into(), ..app.config.clone() };
-    let router = framehook_api::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone(), None);
+    let router = crate::app::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     let problem = app.upload("/video?name=v", &video(1)).await.problem(500, "internal");
     assert!(problem["instance"].as_str().unwrap().starts_with("urn:uuid:"));

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use framehook_api::HttpLimits;
+use framehook_api::{App, HttpLimits};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,8 +31,10 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (store, bus, blobs) = (app.store.clone(), app.bus.clone(), app.blobs.clone());
-        let serving =
-            framehook_api::serve(app.config.clone(), listener, store, bus, blobs, None, CancellationToken::new());
+        let serving = framehook_api::serve(
+            App::new(app.config.clone(), store, bus, blobs, None, CancellationToken::new()),
+            listener,
+        );
         Self { address, _running: AbortOnDropHandle::new(tokio::spawn(serving)), app }
     }
 

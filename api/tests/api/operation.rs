@@ -92,15 +92,9 @@ async fn the_server_answers_over_tcp_and_ends_when_told() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let cancel = CancellationToken::new();
-    let server = tokio::spawn(framehook_api::serve(
-        app.config.clone(),
-        listener,
-        app.store.clone(),
-        app.bus.clone(),
-        app.blobs.clone(),
-        None,
-        cancel.clone(),
-    ));
+    let (store, bus, blobs) = (app.store.clone(), app.bus.clone(), app.blobs.clone());
+    let draining = framehook_api::App::new(app.config.clone(), store, bus, blobs, None, cancel.clone());
+    let server = tokio::spawn(framehook_api::serve(draining, listener));
     let mut connection = TcpStream::connect(address).await.unwrap();
     connection.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = String::new();

@@ -24,7 +24,7 @@ async fn two(url: &str) -> (TestApp, axum::Router) {
     let app = TestApp::stocked().await;
     let router = || {
         let cache = Some(Cache::new(url).unwrap());
-        framehook_api::router(app.config.clone(), app.store.clone(), app.bus.clone(), app.blobs.clone(), cache)
+        crate::app::router(app.config.clone(), app.store.clone(), app.bus.clone(), app.blobs.clone(), cache)
     };
     let (one, other) = (router(), router());
     (TestApp { router: one, ..app }, other)

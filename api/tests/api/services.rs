@@ -301,7 +301,7 @@ async fn two_inboxes_share_the_work_and_one_takes_over() {
 async fn a_service_without_its_bus_is_ready_says_so_and_takes_scenarios() {
     let app = TestApp::stocked().await;
     let bus = Arc::new(Doubtful { bus: app.bus.clone(), doubts: AtomicUsize::new(1), dead_letters: Mutex::default() });
-    let router = framehook_api::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone(), None);
+    let router = crate::app::router(app.config.clone(), app.store.clone(), bus.clone(), app.blobs.clone(), None);
     let app = TestApp { router, ..app };
     app.get("/healthz").await.ok(200);
     let ready = app.get("/readyz").await.ok(200);

@@ -79,7 +79,7 @@ async fn a_repetition_is_the_same_secret_too() {
 async fn without_a_key_only_a_url_that_hides_nothing_is_accepted() {
     let mut app = TestApp::stocked().await;
     let config = ApiConfig { key: None, ..app.config.clone() };
-    app.router = framehook_api::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone(), None);
+    app.router = crate::app::router(config, app.store.clone(), app.bus.clone(), app.blobs.clone(), None);
     for url in [WHOLE, "https://s3cret@cameras.example/", "https://cameras.example/?s3cret"] {
         let checked = app.post("/scenario/check", spec(url).to_string()).await;
         for answer in [app.init(&spec(url)).await, init_with_key(&app, "k", &spec(url)).await, checked] {

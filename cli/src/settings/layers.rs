@@ -1,5 +1,4 @@
-//! Lays command line, environment and file over the defaults, and says of a wrong value where it
-//! came from.
+//! Lays command line, environment and file over the defaults, and says of a wrong value where it came from.
 //!
 //! clap reads twice. At first every value is a text, which is never wrong: that tells which file
 //! there is, and where the value of each setting comes from. Then what the file says takes the
@@ -221,8 +220,7 @@ fn refuse_variables(settings: &[Setting]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The nearest of the known names, if there is one near. Names are compared without what they have
-/// in common.
+/// The nearest of the known names, if there is one near. Names are compared without what they have in common.
 pub(super) fn did_you_mean(name: &str, known: impl IntoIterator<Item = String>) -> String {
     let own = |name: &str| name.rsplit('.').next().unwrap_or_default().trim_start_matches(PREFIX).to_owned();
     let alike = |other: String| (strsim::jaro(&own(name), &own(&other)), other);

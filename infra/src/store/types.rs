@@ -8,10 +8,13 @@ use framehook_core::{
     prediction::{Position, Prediction},
     prediction_record::PredictionRecord,
     reason::Reason,
+    schemas::{ArtifactName, Version},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
 };
 use jiff::Timestamp;
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Result;
 use crate::sql::from_json;
@@ -79,20 +82,29 @@ pub struct ScenarioFilter {
     pub name: Option<String>,
 }
 
-/// One line of a scenario's history.
-#[derive(Clone, Debug, PartialEq)]
+/// One change of a scenario's state or of what is wanted from it.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = HistoryView)]
 pub struct HistoryEntry {
     pub sequence: i64,
+    #[schema(value_type = String, format = DateTime)]
     pub at: Timestamp,
+    #[schema(value_type = i64)]
     pub generation: Generation,
-    /// `None`: the scenario was created.
+    /// Null: the scenario was created.
     pub from: Option<ScenarioState>,
     pub to: ScenarioState,
     pub desired: Desired,
     pub reason: Option<Reason>,
-    /// Lines before this one that were folded away: changes that came again and again, or of a history that
-    /// had become too long.
+    /// Lines before this one that are not kept: the same changes as on both sides of the gap, or what was in
+    /// the middle of a history that had become too long; absent: none.
+    #[serde(skip_serializing_if = "is_zero")]
     pub folded: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
+const fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 /// How much of a list to read at a time.
@@ -152,27 +164,38 @@ impl PredictionQuery {
     }
 }
 
-#[derive(Clone, Debug, PartialEq)]
+/// A model, a plugin or a video.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = ArtifactView)]
 pub struct Artifact {
     pub kind: ArtifactKind,
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
     pub size_bytes: u64,
-    pub manifest: Manifest,
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    pub manifest: Manifest,
 }
 
-/// An artifact as a list shows it: without its manifest, of which a thousand would be a hundred megabytes.
-#[derive(Clone, Debug, PartialEq)]
+// A thousand manifests would be a hundred megabytes.
+/// The same in a list: its manifest, which may be long, is at `GET /{kind}/{name}/{version}`.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = ArtifactItem)]
 pub struct ArtifactSummary {
     /// Grows with each upload.
+    #[serde(skip)]
     pub sequence: i64,
     pub kind: ArtifactKind,
+    #[schema(value_type = ArtifactName)]
     pub name: String,
+    #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
     pub size_bytes: u64,
+    #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
 }
 
@@ -268,4 +291,12 @@ pub struct RunnerRecord {
     pub expires_at: Timestamp,
     pub seen_at: Timestamp,
     pub status: RunnerStatus,
+}
+
+impl RunnerRecord {
+    /// Not written off, and heard of within its lease.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        !self.lost && self.expires_at > Timestamp::now()
+    }
 }
