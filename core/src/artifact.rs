@@ -120,11 +120,17 @@ impl fmt::Display for ArtifactRef {
 const MAX_NAME: usize = 63;
 
 /// Names are `[a-z0-9][a-z0-9._-]*`, at most 63 characters: safe in URLs, files and SQL.
+///
+/// # Errors
+/// A sentence that says what is allowed.
 pub fn check_name(name: &str) -> Result<(), String> {
     check_word("name", name, |b| b.is_ascii_lowercase() || b.is_ascii_digit())
 }
 
 /// Versions are like names, upper case and `+` allowed: `1`, `0.1.0`, `2.0.0-rc.1+linux`.
+///
+/// # Errors
+/// A sentence that says what is allowed.
 pub fn check_version(version: &str) -> Result<(), String> {
     check_word("version", version, |b| b.is_ascii_alphanumeric() || b == b'+')
 }

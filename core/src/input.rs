@@ -131,6 +131,9 @@ impl InputOptions {
     }
 
     /// Completes the options for a model with these `inputs`, if it has a usable image input that they fit.
+    ///
+    /// # Errors
+    /// When the model has no usable image input, or the options do not fit it.
     pub fn resolve(self, inputs: &[TensorInfo]) -> Result<InputSpec, InputError> {
         let input = self.choose_tensor(inputs)?;
         let [height, width] = image_shape(input)?;
@@ -203,6 +206,9 @@ const MAX_PIXELS: u64 = 1 << 24;
 
 /// `[height, width]` of an image input `[1, 3, height, width]` of `float32`. Of anything else the error says
 /// what was found and what to do.
+///
+/// # Errors
+/// When `input` is something else; the message says what was found and what to do.
 pub fn image_shape(input: &TensorInfo) -> Result<[Option<u32>; 2], InputError> {
     let error = |advice: &str| InputError {
         field: "model",

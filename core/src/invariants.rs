@@ -13,6 +13,9 @@ use crate::{
 
 /// I3: the generations of a scenario strictly increase in the order of their creation, and at most one
 /// of them is live.
+///
+/// # Errors
+/// Names the scenario and the generation that broke it.
 pub fn one_live_generation(workers: &[(ScenarioId, Generation, WorkerState)]) -> Result<(), String> {
     let mut newest: HashMap<ScenarioId, Generation> = HashMap::new();
     let mut live = HashSet::new();
@@ -28,6 +31,9 @@ pub fn one_live_generation(workers: &[(ScenarioId, Generation, WorkerState)]) ->
 }
 
 /// I6 and I9 for a file: one row a frame, none twice, none missing, in the order of the source.
+///
+/// # Errors
+/// Names the first row that broke it.
 pub fn every_frame_once(rows: &[Prediction], frames: u64) -> Result<(), String> {
     if rows.len() as u64 != frames {
         return Err(format!("{} rows for {frames} frames", rows.len()));
@@ -46,6 +52,9 @@ pub fn every_frame_once(rows: &[Prediction], frames: u64) -> Result<(), String> 
 /// I9: no frame disappears without a row or a counted drop, and none counts twice. Once the scenario is at
 /// rest nothing is under way any more, as soon as the inbox has taken what a runner published before it was
 /// lost.
+///
+/// # Errors
+/// Says what is missing or too much.
 pub fn delivery_balances(delivery: &Delivery, state: ScenarioState) -> Result<(), String> {
     let Delivery { decoded, stored, skipped, dropped, inbox, .. } = *delivery;
     let accounted = stored + skipped + dropped.total() + inbox.frames;
@@ -66,6 +75,9 @@ pub fn generations(rows: &[Prediction]) -> Generations {
 }
 
 /// I5: between two readings of the same rows, no generation decreased and no row vanished.
+///
+/// # Errors
+/// Names the row.
 pub fn no_row_goes_back(before: &Generations, after: &Generations) -> Result<(), String> {
     for ((scenario, pts_us), generation) in before {
         match after.get(&(*scenario, *pts_us)) {

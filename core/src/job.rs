@@ -192,6 +192,9 @@ pub enum LogLevel {
 }
 
 /// Writes one record, of at most [`MAX_RECORD`] bytes.
+///
+/// # Errors
+/// When the pipe is closed, or the record is longer than [`MAX_RECORD`].
 pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Result<()> {
     let body = serde_json::to_vec(record)?;
     out.write_all(&length_prefix(body.len())?)?;
@@ -199,6 +202,9 @@ pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Resul
 }
 
 /// Reads one record; `None` at the end of the stream, which must not be inside a record.
+///
+/// # Errors
+/// When the stream ends inside a record, or holds something else.
 pub fn read_record<T: DeserializeOwned>(input: &mut impl Read) -> io::Result<Option<T>> {
     let mut prefix = [0; 4];
     match input.read_exact(&mut prefix) {

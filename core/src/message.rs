@@ -301,6 +301,9 @@ impl Envelope {
     }
 
     /// An error is a sentence for the dead-letter topic.
+    ///
+    /// # Errors
+    /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let raw: RawEnvelope<'_> = serde_json::from_slice(bytes).map_err(|e| format!("not an envelope: {e}"))?;
         if raw.version != VERSION {

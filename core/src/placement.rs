@@ -23,6 +23,9 @@ pub(crate) const MAX_LABEL: usize = 63;
 pub(crate) const MAX_LABEL_VALUE: usize = 255;
 
 /// Refuses too many labels, and what cannot be one.
+///
+/// # Errors
+/// When there are too many of them, or one cannot be a label.
 pub fn check_labels(labels: &Labels) -> Result<(), String> {
     let count = labels.len();
     if count > MAX_LABELS {
@@ -64,6 +67,9 @@ impl<'a> Room<'a> {
 
     /// Takes a place on a runner with all of these labels and this much memory. The error says why there is
     /// none, in words for the scenario's user.
+    ///
+    /// # Errors
+    /// Why there is none, in words for the scenario's user.
     pub(crate) fn take(
         &mut self,
         wanted: &Labels,

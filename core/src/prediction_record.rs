@@ -39,6 +39,9 @@ impl PredictionRecord {
     }
 
     /// Checks that `json` is a prediction.
+    ///
+    /// # Errors
+    /// When `json` is not a prediction.
     pub fn read(json: Box<RawValue>) -> serde_json::Result<Self> {
         let outline: Outline = serde_json::from_str(json.get())?;
         Ok(Self {

@@ -152,6 +152,9 @@ pub struct IllegalTransition {
 
 impl ScenarioState {
     /// Whether the transition is in [`SCENARIO_TRANSITIONS`].
+    ///
+    /// # Errors
+    /// When the transition is not in [`SCENARIO_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {
         let legal = SCENARIO_TRANSITIONS.iter().any(|(a, b, _)| (*a, *b) == (self, to));
         legal.then_some(()).ok_or(IllegalTransition { what: "scenario", from: self.as_str(), to: to.as_str() })
@@ -170,6 +173,9 @@ impl ScenarioState {
 
 impl WorkerState {
     /// Whether the transition is in [`WORKER_TRANSITIONS`].
+    ///
+    /// # Errors
+    /// When the transition is not in [`WORKER_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {
         let legal = WORKER_TRANSITIONS.iter().any(|(a, b, _)| (*a, *b) == (self, to));
         legal.then_some(()).ok_or(IllegalTransition { what: "worker", from: self.as_str(), to: to.as_str() })

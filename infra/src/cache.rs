@@ -53,6 +53,9 @@ pub struct Unavailable;
 impl Cache {
     /// Connects when it is first asked: a Redis may be away at the start as at any time. The
     /// error does not hold `url`, which may have a password.
+    ///
+    /// # Errors
+    /// When `url` is not one of a Redis; the text does not hold it.
     pub fn new(url: &str) -> Result<Self, NotAnAddress> {
         let client = Client::open(url).map_err(|error| NotAnAddress(error.category().to_owned()))?;
         let connection = connect(&client).map_err(|error| NotAnAddress(error.category().to_owned()))?;
@@ -61,6 +64,9 @@ impl Cache {
     }
 
     /// An error: there is no answer in time, or was none a moment ago.
+    ///
+    /// # Errors
+    /// When there is no answer in time, or was none a moment ago.
     pub async fn get(&self, key: &str) -> Result<Option<Cached>, Unavailable> {
         let bytes: Option<Vec<u8>> = self.ask(redis::cmd("GET").arg(format!("{PREFIX}{key}"))).await?;
         Ok(bytes.as_deref().and_then(decode))
@@ -68,6 +74,9 @@ impl Cache {
 
     /// Keeps it for `time` at most, unless something is kept there already: that is given back, so that all
     /// who read a key at the same time read the same. A Redis before version 7 does not know how.
+    ///
+    /// # Errors
+    /// As [`Cache::get`]. A Redis before version 7 does not know how.
     pub async fn keep(&self, key: &str, value: &Cached, time: Duration) -> Result<Option<Cached>, Unavailable> {
         let ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let mut command = redis::cmd("SET");

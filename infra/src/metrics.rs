@@ -4,7 +4,6 @@
 use std::{fmt, sync::LazyLock};
 
 use parking_lot::Mutex;
-
 use prometheus_client::{
     encoding::text,
     registry::{Metric, Registry},
@@ -30,6 +29,9 @@ pub fn added<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str,
 
 /// Everything that was registered, and `now`, which was looked up for this answer, in the `OpenMetrics` text
 /// format.
+///
+/// # Errors
+/// When a metric cannot be written as text.
 pub fn encode(now: &Registry) -> Result<String, fmt::Error> {
     let mut text = String::new();
     text::encode_registry(&mut text, &REGISTRY.lock())?;

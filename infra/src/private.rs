@@ -16,6 +16,9 @@ const FILE: u32 = 0o600;
 const OTHERS: u32 = 0o077;
 
 /// Makes a folder, or closes the one that is there.
+///
+/// # Errors
+/// When there can be no such folder.
 pub fn folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(path)?;
     close_as(path, FOLDER)

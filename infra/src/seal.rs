@@ -57,6 +57,9 @@ pub enum SealError {
 }
 
 /// What is stored and sent of a source URL. One without a secret needs no key.
+///
+/// # Errors
+/// When there is a secret and no key.
 pub fn seal(key: Option<&Key>, url: &SourceUrl) -> Result<SealedUrl, SealError> {
     let address = url.address();
     let whole = || key.ok_or(SealError::NoKey)?.seal(url.expose().as_str(), &address);
@@ -64,6 +67,9 @@ pub fn seal(key: Option<&Key>, url: &SourceUrl) -> Result<SealedUrl, SealError> 
 }
 
 /// The whole URL again. One that is sealed needs the key it was sealed with.
+///
+/// # Errors
+/// When it is sealed and the key is not there, or not the one.
 pub fn open(key: Option<&Key>, url: &SealedUrl) -> Result<SourceUrl, SealError> {
     let whole = match &url.sealed {
         Some(sealed) => key.ok_or(SealError::NoKey)?.open(sealed, &url.address)?,
@@ -74,6 +80,9 @@ pub fn open(key: Option<&Key>, url: &SealedUrl) -> Result<SourceUrl, SealError> 
 
 impl Key {
     /// From 32 bytes in base64 or hexadecimal digits.
+    ///
+    /// # Errors
+    /// When the text is not 32 bytes in base64 or hexadecimal digits.
     pub fn parse(text: &str) -> Result<Self, KeyError> {
         let text = text.trim();
         let bytes = if text.len() == 2 * KEY_BYTES { from_hex(text) } else { BASE64.decode(text).ok() };
@@ -81,12 +90,17 @@ impl Key {
         Ok(Self::from_bytes(&bytes))
     }
 
+    /// # Errors
+    /// When the file is missing or holds something else.
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let text = fs::read_to_string(path).map_err(|source| KeyError::Read { path: path.into(), source })?;
         Self::parse(&text).map_err(|error| KeyError::File { path: path.into(), source: error.into() })
     }
 
     /// Reads the file, which is made with a new key if there is none.
+    ///
+    /// # Errors
+    /// When neither works.
     pub fn read_or_make(path: &Path) -> Result<Self, KeyError> {
         if !path.exists() {
             make(path).map_err(|source| KeyError::Make { path: path.into(), source })?;

@@ -21,6 +21,9 @@ pub enum Refusal {
 }
 
 /// The canonical form of a file inside one of `allowed`. Blocks for as long as the file system does.
+///
+/// # Errors
+/// Why it may not be read.
 pub fn resolve(path: &Path, allowed: &[PathBuf]) -> Result<PathBuf, Refusal> {
     let folders: Vec<_> = allowed.iter().filter_map(|folder| canonical_folder(folder)).collect();
     let is_inside = |path: &Path| folders.iter().any(|folder| path.starts_with(folder));

@@ -89,6 +89,9 @@ impl Disk {
     }
 
     /// Lets `bytes` in, unless less than the reserve would be left.
+    ///
+    /// # Errors
+    /// When less than the reserve would be left.
     pub fn admit(&self, bytes: u64) -> Result<(), Shortage> {
         if self.reserve == Reserve::NONE {
             return Ok(());

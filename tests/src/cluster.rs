@@ -16,14 +16,14 @@ use framehook_core::{
     message::{Layout, Topic},
     prediction::{Detection, Prediction},
 };
-use parking_lot::MutexGuard;
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
     client::{Client, demo_scenario},
-    executables, platform,
+    executables,
+    platform::Place,
     process::{children_of, is_alive, signal, workers_of},
     release,
     servers::{self, Kafka, Postgres, Session, free_port, kafka_brokers, postgres_url},
@@ -57,7 +57,7 @@ pub struct Cluster {
     prefix: String,
     settings: BTreeMap<String, String>,
     servers: Option<(Postgres, Kafka)>,
-    _alone: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 struct Process {
@@ -128,7 +128,7 @@ impl Cluster {
         parent: &Path,
         settings: &[(&str, &str)],
     ) -> Self {
-        let alone = platform::alone();
+        let place = Place::take();
         let name = format!("framehook_{:016x}", fastrand::u64(..));
         Session::open(&server).query(&format!("CREATE DATABASE {name}"));
         let database_url = format!("{}/{name}", server.rsplit_once('/').expect("a URL names a database").0);
@@ -149,7 +149,7 @@ impl Cluster {
             prefix: format!("{name}-"),
             settings: settings.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
             servers,
-            _alone: alone,
+            _place: place,
         }
     }
 

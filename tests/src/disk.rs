@@ -10,7 +10,7 @@ use std::{
     process::Command,
 };
 
-use crate::platform::alone;
+use crate::platform::Place;
 
 /// Set for the process that has the disk.
 const VARIABLE: &str = "FRAMEHOOK_TEST_SMALL_DISK";
@@ -35,7 +35,7 @@ impl SmallDisk {
         if let Some(folder) = env::var_os(VARIABLE) {
             return Some(Self { folder: folder.into() });
         }
-        let _alone = alone();
+        let _place = Place::take();
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut command = Command::new("unshare");
         command.args(["--map-root-user", "--mount", "sh", "-c", MOUNT, "sh"]);

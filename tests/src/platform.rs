@@ -6,11 +6,11 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    thread,
     time::Duration,
 };
 
-use parking_lot::{Mutex, MutexGuard};
-
+use parking_lot::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -22,14 +22,29 @@ use crate::{
     root, wait_for,
 };
 
-/// One platform at a time: eight workers on two cores would only wait for each other, and a test that
-/// measures promptness would measure its neighbours.
-static ALONE: Mutex<()> = Mutex::new(());
+/// Tests that measure promptness, or need the whole machine: beside others they would measure those.
+const ALONE: [&str; 5] = ["attacks::", "chaos::", "crowd::", "late::", "lifecycle::"];
 
-/// Waits until no other platform of this test process runs.
-pub(crate) fn alone() -> MutexGuard<'static, ()> {
-    // A test that failed while it held this says nothing about the next.
-    ALONE.lock()
+/// Held by a running platform. Others wait for their processes most of the time, so they run side by side, as many
+/// as the test harness has threads.
+static MACHINE: RwLock<()> = RwLock::new(());
+
+#[expect(dead_code, reason = "they are held")]
+pub(crate) enum Place {
+    Shared(RwLockReadGuard<'static, ()>),
+    Alone(RwLockWriteGuard<'static, ()>),
+}
+
+impl Place {
+    /// Waits until the running test, which the harness names its thread after, may start a platform.
+    pub(crate) fn take() -> Self {
+        let is_alone = |name: &str| ALONE.iter().any(|module| name.starts_with(module));
+        if thread::current().name().is_some_and(is_alone) {
+            Self::Alone(MACHINE.write())
+        } else {
+            Self::Shared(MACHINE.read())
+        }
+    }
 }
 
 /// A running platform. Dropping it ends its processes; the folder of its logs goes with it.
@@ -42,7 +57,7 @@ pub struct Platform {
     executable: PathBuf,
     process: Option<Child>,
     client: Client,
-    _alone: MutexGuard<'static, ()>,
+    _place: Place,
 }
 
 impl Platform {
@@ -89,7 +104,7 @@ impl Platform {
         let executable = folder.as_ref().map_or_else(executables, |own| own.path().to_owned()).join("framehook");
         let folder = folder.unwrap_or_else(|| tempfile::tempdir().expect("a temporary folder"));
         let data = data.unwrap_or_else(|| folder.path().join("data"));
-        let alone = alone();
+        let place = Place::take();
         let mut platform = Self {
             folder,
             data,
@@ -98,7 +113,7 @@ impl Platform {
             executable,
             process: None,
             client: Client::of(""),
-            _alone: alone,
+            _place: place,
         };
         lay(&platform.data());
         platform.up();
