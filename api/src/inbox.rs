@@ -25,6 +25,7 @@ use framehook_infra::{
     telemetry,
 };
 use futures::future::select_all;
+use tokio::task::yield_now;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Span, info_span};
 
@@ -196,6 +197,8 @@ impl Inbox<'_> {
             _first_results: first_results,
             task: AbortOnDropHandle::new(task),
         });
+        // The runtime would begin it on this thread, after the next batch is read.
+        yield_now().await;
         Ok(())
     }
 
