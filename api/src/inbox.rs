@@ -24,8 +24,6 @@ use framehook_infra::{
     store::{DeadLetter, ResultBatch, Results, StoreOutcome},
     telemetry,
 };
-use futures::future::select_all;
-use tokio::task::yield_now;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::{Span, info_span};
 
@@ -33,12 +31,9 @@ use crate::metrics;
 
 /// Group on the bus and consumer in the store.
 pub const CONSUMER: &str = "results-inbox";
-/// Records of one transaction. While some commit the next are read, so batches grow with the load by
+/// Records of one transaction. While one commits the next is read, so batches grow with the load by
 /// themselves.
 const BATCH: usize = 500;
-/// Batches on their way into the store, each of another partition: one is written while another waits for the
-/// database's disk.
-const MAX_IN_FLIGHT: usize = 2;
 /// Deployments whose first result was seen. Far more than run at a time; then it begins anew, and some get a
 /// second span.
 const MAX_BEGUN: usize = 10_000;
@@ -77,7 +72,7 @@ async fn consume(
         subscription,
         next: HashMap::new(),
         begun: HashSet::new(),
-        in_flight: Vec::new(),
+        in_flight: None,
     };
     let end = inbox.serve(backoff).await;
     // What is on its way arrives before another membership asks for the offsets.
@@ -94,10 +89,10 @@ struct Inbox<'a> {
     /// in flight.
     next: HashMap<i32, i64>,
     begun: HashSet<(ScenarioId, Generation)>,
-    in_flight: Vec<InFlight>,
+    in_flight: Option<InFlight>,
 }
 
-/// A batch on its way into the store. The next is fetched and read meanwhile.
+/// A batch on its way into the store. One at a time; the next is fetched and read meanwhile.
 struct InFlight {
     partition: i32,
     next: i64,
@@ -113,8 +108,8 @@ impl Inbox<'_> {
         loop {
             let fetched = tokio::select! {
                 () = self.cancel.cancelled() => return Ok(()),
-                (index, outcome) = first_outcome(&mut self.in_flight) => {
-                    self.settle(index, outcome).await?;
+                outcome = outcome(&mut self.in_flight) => {
+                    self.settle(outcome).await?;
                     continue;
                 }
                 fetched = self.subscription.next(BATCH) => fetched?,
@@ -174,9 +169,7 @@ impl Inbox<'_> {
         let Some(last) = records.last() else { return Ok(()) };
         let next = last.offset + 1;
         let (batch, first_results) = self.read(partition, expected, next, records);
-        while self.in_flight.len() == MAX_IN_FLIGHT || self.in_flight.iter().any(|batch| batch.partition == partition) {
-            self.settle_one().await?;
-        }
+        self.finish().await?;
         if self.next.get(&partition) != Some(&expected) {
             // The batch before was not stored: these records come again behind it.
             return Ok(());
@@ -189,7 +182,7 @@ impl Inbox<'_> {
             let store = &store;
             until_stored(&cancel, || store.store_results(&batch)).await
         });
-        self.in_flight.push(InFlight {
+        self.in_flight = Some(InFlight {
             partition,
             next,
             predictions,
@@ -243,21 +236,19 @@ impl Inbox<'_> {
         Some(span)
     }
 
-    /// Waits for every batch in flight.
+    /// Waits for the batch in flight, if there is one.
     async fn finish(&mut self) -> Result<(), BusError> {
-        while !self.in_flight.is_empty() {
-            self.settle_one().await?;
+        if self.in_flight.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let outcome = outcome(&mut self.in_flight).await;
+        self.settle(outcome).await
     }
 
-    async fn settle_one(&mut self) -> Result<(), BusError> {
-        let (index, outcome) = first_outcome(&mut self.in_flight).await;
-        self.settle(index, outcome).await
-    }
-
-    async fn settle(&mut self, index: usize, outcome: Option<StoreOutcome>) -> Result<(), BusError> {
-        let InFlight { partition, next, predictions, dead_letters, .. } = self.in_flight.swap_remove(index);
+    async fn settle(&mut self, outcome: Option<StoreOutcome>) -> Result<(), BusError> {
+        let Some(InFlight { partition, next, predictions, dead_letters, .. }) = self.in_flight.take() else {
+            return Ok(());
+        };
         let is_ours = self.next.contains_key(&partition);
         if outcome == Some(StoreOutcome::Stored) {
             metrics::global().stored.inc_by(predictions as u64);
@@ -277,18 +268,14 @@ impl Inbox<'_> {
     }
 }
 
-/// The batch that is settled first, and what became of it; for ever if none is in flight. Cancel-safe.
-async fn first_outcome(in_flight: &mut [InFlight]) -> (usize, Option<StoreOutcome>) {
-    if in_flight.is_empty() {
-        return std::future::pending().await;
-    }
-    let (outcome, index, _) = select_all(in_flight.iter_mut().map(|batch| &mut batch.task)).await;
-    let outcome = outcome.unwrap_or_else(|error| match error.try_into_panic() {
+/// What became of the batch in flight; for ever if there is none. Cancel-safe.
+async fn outcome(in_flight: &mut Option<InFlight>) -> Option<StoreOutcome> {
+    let Some(batch) = in_flight else { return std::future::pending().await };
+    (&mut batch.task).await.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
         // The process ends.
         Err(_) => None,
-    });
-    (index, outcome)
+    })
 }
 
 /// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is
