@@ -191,7 +191,7 @@ impl Inbox<'_> {
             task: AbortOnDropHandle::new(task),
         });
         // The runtime would begin it on this thread, after the next batch is read.
-        yield_now().await;
+        tokio::task::yield_now().await;
         Ok(())
     }
 
