@@ -59,13 +59,13 @@ up-cluster: setup-tests build ## Run the scaled deployment on this machine, to p
 	@python3 scripts/up_cluster.py
 
 .PHONY: test
-test: setup-tests build ## Run all tests and lints; does its own set-up
-	@echo "==> testing the workspace"
-	@cargo test $(CARGO_FLAGS)
+test: setup-tests formatting build ## Run all tests and lints; does its own set-up
 	@echo "==> testing the plugins' own logic, natively"
 	@$(IN_PLUGINS) cargo test --release --workspace $(LOCKED)
 	@echo "==> testing the parsers with damaged bytes"
 	@$(IN_FUZZ) cargo test --release $(LOCKED)
+	@echo "==> testing the workspace"
+	@cargo test $(CARGO_FLAGS)
 	@echo "==> testing the scripts"
 	@python3 -m unittest discover --start-directory scripts/tests
 	@$(MAKE) --no-print-directory lint
@@ -89,11 +89,7 @@ setup-tests:
 	@scripts/setup.sh --tests
 
 .PHONY: lint
-lint: setup ## Check formatting, clippy's lints, the documentation and the dependencies, warnings being errors
-	@echo "==> checking the formatting"
-	@cargo fmt --all --check
-	@$(IN_PLUGINS) cargo fmt --all --check
-	@$(IN_FUZZ) cargo fmt --all --check
+lint: setup formatting ## Check formatting, clippy's lints, the documentation and the dependencies, warnings being errors
 	@echo "==> linting the workspace"
 	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	@echo "==> linting the plugins"
@@ -101,6 +97,13 @@ lint: setup ## Check formatting, clippy's lints, the documentation and the depen
 	@echo "==> checking the documentation"
 	@RUSTDOCFLAGS="-D warnings" cargo doc $(CARGO_FLAGS) --no-deps
 	@$(MAKE) --no-print-directory deny
+
+.PHONY: formatting
+formatting:
+	@echo "==> checking the formatting"
+	@cargo fmt --all --check
+	@$(IN_PLUGINS) cargo fmt --all --check
+	@$(IN_FUZZ) cargo fmt --all --check
 
 .PHONY: deny
 deny:
