@@ -55,7 +55,7 @@ demo-faces: build ## The same with a real model on real footage, both fetched fr
 	@python3 scripts/demo.py --faces
 
 .PHONY: up-cluster
-up-cluster: setup-tests build ## Run the scaled deployment on this machine, to play with; Ctrl-C ends it
+up-cluster: setup-tests build ## Run a cluster on this machine, to play with; Ctrl-C ends it
 	@python3 scripts/up_cluster.py
 
 .PHONY: test

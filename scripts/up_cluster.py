@@ -1,4 +1,4 @@
-"""The scaled deployment on this machine, to play with: `make up-cluster`.
+"""A cluster on this machine, to play with: `make up-cluster`.
 
 PostgreSQL, Kafka, Redis, two APIs, two orchestrators, two runners and a balancer in front, all on 127.0.0.1. Runs
 until Ctrl-C; what it keeps is in `framehook-cluster/`, and the next start goes on with it. What ends meanwhile is started

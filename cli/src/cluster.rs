@@ -1,4 +1,4 @@
-//! Where the parts of a scaled deployment find each other: settings, and connections made from them.
+//! Where the parts of a cluster find each other: settings, and connections made from them.
 //!
 //! Invariant: no password reaches a log, an error, `--help` or `--dump-config`.
 

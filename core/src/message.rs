@@ -246,7 +246,7 @@ pub struct Progress {
     pub hook_failures: u64,
     /// As the container declares it.
     pub frames_total: Option<u64>,
-    /// How much of a recording is here that is still being fetched: no worker runs meanwhile, and no slot is taken.
+    /// How much is here of a recording that is being fetched: no worker runs meanwhile, and no slot is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
     /// Frames a second, from the first to the last frame of this generation.

@@ -1,4 +1,4 @@
-//! A scaled deployment on this machine: two processes of each role on a real PostgreSQL and a real Kafka.
+//! A cluster on this machine: two processes of each role on a real PostgreSQL and a real Kafka.
 //!
 //! Processes are called by name, keep their port and their folder over restarts, and end with the test.
 

@@ -25,8 +25,8 @@ use crate::{
 /// Tests that measure promptness, or need the whole machine: beside others they would measure those.
 const ALONE: [&str; 4] = ["attacks::", "crowd::", "late::", "lifecycle::"];
 
-/// Held by a running platform. Others wait for their processes most of the time, so they run side by side, as many
-/// as the test harness has threads.
+/// Held by a running platform. Others wait for their processes most of the time, so they run side by side, as
+/// many as the test harness has threads.
 static MACHINE: RwLock<()> = RwLock::new(());
 
 #[expect(dead_code, reason = "they are held")]

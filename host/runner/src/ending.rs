@@ -97,8 +97,8 @@ pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reaso
     Reason::new(code, message)
 }
 
-/// How many restarts in a row are worth trying after such an end, `most` where it may have been an accident. A
-/// model that fails before its first frame fails again; a silent source may have been silent by accident, once.
+/// How many restarts in a row are worth trying after such an end, `most` where it may have been an accident.
+/// A model that fails before its first frame fails again; a source may be silent by accident, once.
 pub(crate) fn restarts(code: ReasonCode, has_frames: bool, most: u32) -> u32 {
     match (code, has_frames) {
         (ReasonCode::OutOfMemory | ReasonCode::ModelStalled, false) => 0,

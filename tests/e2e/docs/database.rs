@@ -89,11 +89,12 @@ pub(super) fn document() -> String {
     let about = |name: &str| comments.get(name).map_or("", String::as_str);
     [
         head("Database", &format!("`{MIGRATIONS}/`, as PostgreSQL understands it")),
-        "The store of a scaled deployment. `framehook up` keeps the same tables in SQLite, without partitions. Times are \
+        "The store of a cluster. `framehook up` keeps the same tables in SQLite, without partitions. Times are \
          microseconds since the Unix epoch by the database's clock; structured values are JSON as text.\n\n```mermaid\n"
             .to_owned(),
         diagram(&tables),
-        "```\n\nResults refer to their scenario without a foreign key: it would be looked up for each frame.\n".to_owned(),
+        "```\n\nResults refer to their scenario without a foreign key: it would be looked up for each frame.\n"
+            .to_owned(),
         tables.iter().map(|table| section(table, about)).collect(),
     ]
     .concat()
