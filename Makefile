@@ -79,6 +79,17 @@ chaos: setup-tests build ## Ten minutes in which anything may happen to anything
 fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
 	@scripts/fuzz.sh $${FUZZ_S:-600}
 
+# What decides who runs what. MUTANTS="--in-diff FILE" tries only what a diff changed, `--file PATTERN` another file.
+MUTANTS ?= $(foreach name,planner fences placement state invariants delivery,--file core/src/$(name).rs)
+
+.PHONY: mutants
+mutants: setup ## Damage the decisions of core, one at a time, and name what no test of core notices (an hour)
+	@scripts/tool.sh mutants
+	@echo "==> damaging core; the report goes to target/mutants.out"
+	@mkdir -p target
+	@env -u CARGO_TARGET_DIR PATH="$(CURDIR)/.cache/mutants/bin:$$PATH" cargo mutants --package framehook-core --profile release --jobs 2 \
+	  --output target $(MUTANTS)
+
 .PHONY: scale
 scale: setup-tests build ## Two hundred simulated runners while orchestrators, PostgreSQL and Kafka stop for 3, 15 and 60 s each
 	@echo "==> everything stops for a while under two hundred runners (3 and 15 s are part of make test)"
