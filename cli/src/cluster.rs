@@ -72,7 +72,7 @@ pub(crate) struct Cluster {
     blobs: Option<String>,
 
     // The default: some hundred clips; what does not fit is fetched again.
-    /// Most of it that a process keeps a copy of in its data folder, in GiB
+    /// Largest cache of uploads in the data folder of one process, in GiB
     #[arg(long, value_name = "GIB", default_value_t = 20, value_parser = at_least::<u32>(0), groups = PARENTS)]
     blob_cache_gib: u32,
 
@@ -81,7 +81,7 @@ pub(crate) struct Cluster {
     #[arg(long, hide_env_values = true, value_name = "KEY", groups = PARENTS)]
     key: Option<String>,
 
-    /// The same, read from a file
+    /// File with the key that seals the credentials of sources
     #[arg(long, value_name = "FILE", groups = PARENTS)]
     key_file: Option<PathBuf>,
 

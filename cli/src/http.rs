@@ -24,7 +24,8 @@ pub(crate) struct Http {
     #[arg(default_value_t = limits().connections, value_parser = positive::<usize>())]
     pub(crate) max_connections: usize,
 
-    /// Most of them from one address but loopback; behind a balancer on another host, as many as in all
+    /// Most connections from one address, loopback excepted; behind a balancer on another host, give as
+    /// many as `max_connections`
     #[arg(long, value_name = "N", groups = SERVERS)]
     #[arg(default_value_t = limits().connections_per_peer, value_parser = positive::<usize>())]
     pub(crate) max_connections_per_peer: usize,
@@ -54,7 +55,7 @@ pub(crate) struct Http {
     #[arg(default_value_t = limits().waiting_checks, value_parser = positive::<usize>())]
     max_waiting_checks: usize,
 
-    /// Longest each of them waits, in seconds
+    /// Longest that an upload or configuration waits to be looked at, in seconds
     #[arg(long, value_name = "S", group = "api")]
     #[arg(default_value_t = limits().check_patience.as_secs(), value_parser = seconds())]
     check_wait_s: u64,

@@ -73,7 +73,7 @@ pub(crate) struct Limits {
     pub(crate) max_log_lines: u32,
 
     // At least 2: a line of its own has up to a KiB.
-    /// The same in KiB
+    /// Most that the hooks of a scenario log in a second, all together, in KiB
     #[arg(long, value_name = "KIB", group = "runner")]
     #[arg(default_value_t = LogLimits::default().bytes >> 10, value_parser = number::<u32>(2..=MAX_KIB))]
     pub(crate) max_log_kib: u32,

@@ -42,7 +42,7 @@ enum Command {
     /// Run scenarios, each in a process of its own; any number of runners may run
     #[command(after_help = ROLE_HELP, args_conflicts_with_subcommands = true)]
     Runner(Runner),
-    /// Make or update the tables of the database, and end (each role does so at its start, too)
+    /// Make or update the tables of the database, and end (so do an API and an orchestrator at their start)
     #[command(after_help = ROLE_HELP)]
     Migrate(Box<Role>),
     /// What the services run in a process of its own, so that no plugin can harm them

@@ -65,7 +65,7 @@ pub(crate) struct Settings {
     #[arg(value_delimiter = ',', value_parser = a::<IpNet>("a network, such as 10.1.0.0/16"))]
     pub(crate) source_networks: Vec<IpNet>,
 
-    /// Threads of one inference; many streams run best with one each
+    /// Threads of one inference; with many scenarios, 1 is best
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive::<usize>(), group = "runner")]
     pub(crate) intra_threads: usize,
 
@@ -78,12 +78,12 @@ pub(crate) struct Settings {
     #[arg(default_value_t = hooks().memory_bytes >> 20, value_parser = number::<usize>(1..=MAX_HOOK_MEMORY_MIB))]
     pub(crate) hook_memory_mib: usize,
 
-    /// Longest a source may deliver no frame, in seconds
+    /// Longest that a source may be without a frame, in seconds
     #[arg(long, value_name = "S", default_value_t = 10, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) frame_timeout_s: u64,
 
-    /// Longest that a model may take for its first inference, in seconds: one that never ends has a
-    /// slot for so long
+    /// Longest that a model may take for its first inference, in seconds; a model that never ends
+    /// keeps its slot for this time
     #[arg(long, value_name = "S", default_value_t = 30, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) first_inference_s: u64,
 

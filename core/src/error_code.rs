@@ -40,7 +40,7 @@ error_codes! {
     InvalidJson = "invalid_json", 400, "The body is not JSON",
         "Mend the JSON at the line and column that `detail` names.";
     InvalidScenario = "invalid_scenario", 422, "The scenario is not valid",
-        "Change the field that `field` names; `errors` lists everything that is wrong. `POST /scenario/check` tries a scenario without creating it.";
+        "Change the field that `field` names; `errors`, where it is there, lists everything that is wrong with a body that could be read. `POST /scenario/check` tries a scenario without creating it.";
     InvalidParameter = "invalid_parameter", 400, "A parameter of the request is not valid",
         "Change the parameter or header that `field` names; `/docs` lists what each may be.";
     UnknownModel = "unknown_model", 422, "No such model was uploaded",

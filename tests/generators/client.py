@@ -26,9 +26,9 @@ def generate(url, folder):
     file = folder / "openapi.json"
     file.write_text(json.dumps(description))
     settings = folder / "settings.json"
-    # It would format its files with a tool of its own choice. JSON lines and metrics are texts.
-    texts = {"application/x-ndjson": "text/plain", "application/openmetrics-text": "text/plain"}
-    settings.write_text(json.dumps({"post_hooks": [], "content_type_overrides": texts}))
+    # As documented; it would format its files with a tool of its own choice.
+    documented = json.loads((ROOT / "docs" / "openapi-python-client.json").read_text())
+    settings.write_text(json.dumps({"post_hooks": []} | documented))
     command = [pathlib.Path(sys.executable).with_name("openapi-python-client"), "generate", "--path", file, "--config", settings,
                "--meta", "none", "--output-path", folder / "framehook_client", "--fail-on-warning"]
     made = subprocess.run(command, capture_output=True, text=True)
