@@ -214,13 +214,27 @@ pub(crate) fn looks_like_url(text: &str) -> bool {
     text.contains("://")
 }
 
+/// How serde's sentences end where an object with exactly one of several keys is expected.
+const ONE_OF_SEVERAL: [&str; 3] =
+    ["map with a single key", "newtype variant", "expected one of `video`, `file`, `url`"];
+
+/// What serde calls by the name of a type, which says nothing to a client.
+fn in_json(expected: &str) -> Option<&'static str> {
+    match expected {
+        "u8" => Some("a whole number from 0 to 255"),
+        "u32" | "u64" | "usize" => Some("a whole number from 0"),
+        "i32" | "i64" => Some("a whole number"),
+        "f32" | "f64" => Some("a number"),
+        _ => expected.starts_with("struct ").then_some("an object"),
+    }
+}
+
 /// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing
 /// field `a``.
 fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) -> Problem {
     let (path, message) = (&*error.path().to_string(), error.inner().to_string());
-    // The name of a type of ours says nothing to a client.
-    let message = &match message.split_once("expected struct ") {
-        Some((before, _)) => format!("{before}expected an object"),
+    let message = &match message.split_once("expected ").and_then(|(before, what)| Some((before, in_json(what)?))) {
+        Some((before, what)) => format!("{before}expected {what}"),
         None => message,
     };
     let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
@@ -241,7 +255,7 @@ fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) ->
     // What serde takes for another form of the same, and says nothing helpful of.
     let form = if path.starts_with("plugins[") {
         Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
-    } else if path == "source" && message.ends_with("map with a single key") {
+    } else if path.starts_with("source") && ONE_OF_SEVERAL.iter().any(|end| message.ends_with(end)) {
         Some(("source", "an object with exactly one of `video`, `file`, `url`"))
     } else {
         None
@@ -337,7 +351,15 @@ mod tests {
                 "plugins.post[0].use",
                 "name@version",
             ),
-            (r#"{"source": {"video": "v"}, "model": "m", "input": {"pad": 300}}"#, "input.pad", "u8"),
+            (r#"{"source": {"video": "v"}, "model": "m", "input": {"pad": 300}}"#, "input.pad", "from 0 to 255"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "input": {"scale": "x"}}"#,
+                "input.scale",
+                "expected a number",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "memory_mib": -1}"#, "memory_mib", "whole number from 0"),
+            (r#"{"source": "street@1", "model": "m"}"#, "source", "an object with exactly one of"),
+            (r#"{"source": "video", "model": "m"}"#, "source", "an object with exactly one of"),
         ] {
             let problem = refused(text);
             assert_eq!(problem.code, ErrorCode::InvalidScenario, "{text}");
