@@ -54,12 +54,12 @@ impl SmallDisk {
         None
     }
 
-    /// Fills the disk, but for `room` bytes.
+    /// Fills the disk, or what has become free of it since, but for `room` bytes.
     ///
     /// # Panics
     /// When it fails otherwise than by being full.
     pub fn fill_but(&self, room: u64) {
-        let mut file = File::create(self.filling()).expect("the disk is ours");
+        let mut file = File::options().create(true).append(true).open(self.filling()).expect("the disk is ours");
         let full = loop {
             if let Err(error) = file.write_all(&[0; 4096]) {
                 break error;

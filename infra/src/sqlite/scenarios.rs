@@ -104,7 +104,7 @@ pub(super) async fn create(db: &Database, new: NewScenario) -> Result<Created> {
     {
         return Ok(created);
     }
-    db.room.disk.admit(0)?;
+    db.room.disk.admit(1)?;
     let now = now_us();
     let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
     sqlx::query(INSERT)
@@ -182,7 +182,7 @@ pub(super) async fn set_desired(db: &Database, id: ScenarioId, desired: Desired)
             desired == Desired::Running && matches!(before.state, ScenarioState::Stopped | ScenarioState::Failed);
         if desired == Desired::Running && (is_new || restarts) {
             // What runs brings results.
-            db.room.disk.admit(0)?;
+            db.room.disk.admit(1)?;
         }
         if is_new {
             sqlx::query(WISH).bind(id.to_string()).bind(desired.as_str()).bind(now).execute(&mut *tx).await?;

@@ -152,7 +152,7 @@ impl Store for SqliteStore {
         let checked = self.0.check().await.map_err(StoreError::from);
         if matches!(checked, Ok(()) | Err(StoreError::Full(_))) {
             // It has the numbers.
-            self.0.room.disk.admit(0)?;
+            self.0.room.disk.admit(1)?;
         }
         checked
     }
