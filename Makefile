@@ -83,7 +83,7 @@ fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
 MUTANTS ?= $(foreach name,planner fences placement state invariants delivery,--file core/src/$(name).rs)
 
 .PHONY: mutants
-mutants: setup ## Damage the decisions of core, one at a time, and name what no test of core notices (an hour)
+mutants: setup ## Damage the decisions of core, one at a time, and name what no test of core notices (two hours)
 	@scripts/tool.sh mutants
 	@echo "==> damaging core; the report goes to target/mutants.out"
 	@mkdir -p target
