@@ -68,7 +68,7 @@ test: setup-tests formatting build ## Run all tests and lints; does its own set-
 	@cargo test $(CARGO_FLAGS)
 	@echo "==> testing the scripts"
 	@python3 -m unittest discover --start-directory scripts/tests
-	@$(MAKE) --no-print-directory lint
+	@$(MAKE) --no-print-directory lints
 
 .PHONY: chaos
 chaos: setup-tests build ## Ten minutes in which anything may happen to anything; prints its seed
@@ -100,7 +100,10 @@ setup-tests:
 	@scripts/setup.sh --tests
 
 .PHONY: lint
-lint: setup formatting ## Check formatting, clippy's lints, the documentation and the dependencies, warnings being errors
+lint: setup formatting lints ## Check formatting, clippy's lints, the documentation and the dependencies, warnings being errors
+
+.PHONY: lints
+lints:
 	@echo "==> linting the workspace"
 	@cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	@echo "==> linting the plugins"

@@ -55,8 +55,8 @@ impl Hearing {
     }
 
     /// Whether nobody may have been heard for half a lease: then all leases have to begin anew before
-    /// [`Self::advance`]. The time is that of the bus's answer, because the bus may have hung since it was asked.
-    /// In the other half of a lease a healthy runner sends ten heartbeats.
+    /// [`Self::advance`]. The time is that of the bus's answer, because the bus may have hung since it was
+    /// asked. In the other half of a lease a healthy runner sends ten heartbeats.
     pub fn is_gap(&self, answered_us: i64, runner_lease_time: Duration) -> bool {
         answered_us.saturating_sub(self.until_us) > micros(runner_lease_time / 2)
     }

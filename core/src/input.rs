@@ -130,7 +130,7 @@ impl InputOptions {
         }
     }
 
-    /// Completes the options for a model with these `inputs`, if it has a usable image input that they fit.
+    /// Completes the options for a model with these `inputs`.
     ///
     /// # Errors
     /// When the model has no usable image input, or the options do not fit it.
@@ -204,8 +204,7 @@ const MAX_SIDE: u32 = 8_192;
 /// A tensor of 4,096 x 4,096 pixels has 192 MiB, and a worker keeps several.
 const MAX_PIXELS: u64 = 1 << 24;
 
-/// `[height, width]` of an image input `[1, 3, height, width]` of `float32`. Of anything else the error says
-/// what was found and what to do.
+/// `[height, width]` of an image input `[1, 3, height, width]` of `float32`.
 ///
 /// # Errors
 /// When `input` is something else; the message says what was found and what to do.

@@ -1,6 +1,5 @@
 //! Predicates that must hold whatever fails: used by the planner's simulation, the store's conformance
-//! suite and the fault tests. Each takes plain facts, so that any of them can gather them, and its error
-//! names what broke it.
+//! suite and the fault tests. Each takes plain facts, so that any of them can gather them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

@@ -191,7 +191,7 @@ pub enum LogLevel {
     Error,
 }
 
-/// Writes one record, of at most [`MAX_RECORD`] bytes.
+/// Writes one record.
 ///
 /// # Errors
 /// When the pipe is closed, or the record is longer than [`MAX_RECORD`].
@@ -201,7 +201,7 @@ pub fn write_record<T: Serialize>(out: &mut impl Write, record: &T) -> io::Resul
     out.write_all(&body)
 }
 
-/// Reads one record; `None` at the end of the stream, which must not be inside a record.
+/// Reads one record; `None` at the end of the stream.
 ///
 /// # Errors
 /// When the stream ends inside a record, or holds something else.

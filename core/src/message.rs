@@ -300,8 +300,6 @@ impl Envelope {
         }
     }
 
-    /// An error is a sentence for the dead-letter topic.
-    ///
     /// # Errors
     /// A sentence for the dead-letter topic.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {

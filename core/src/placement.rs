@@ -22,8 +22,6 @@ pub(crate) const MAX_LABELS: usize = 64;
 pub(crate) const MAX_LABEL: usize = 63;
 pub(crate) const MAX_LABEL_VALUE: usize = 255;
 
-/// Refuses too many labels, and what cannot be one.
-///
 /// # Errors
 /// When there are too many of them, or one cannot be a label.
 pub fn check_labels(labels: &Labels) -> Result<(), String> {
@@ -65,8 +63,7 @@ impl<'a> Room<'a> {
         Self(places)
     }
 
-    /// Takes a place on a runner with all of these labels and this much memory. The error says why there is
-    /// none, in words for the scenario's user.
+    /// Takes a place on a runner with all of these labels and this much memory.
     ///
     /// # Errors
     /// Why there is none, in words for the scenario's user.

@@ -38,8 +38,6 @@ impl PredictionRecord {
         self.json.get()
     }
 
-    /// Checks that `json` is a prediction.
-    ///
     /// # Errors
     /// When `json` is not a prediction.
     pub fn read(json: Box<RawValue>) -> serde_json::Result<Self> {

@@ -151,8 +151,6 @@ pub struct IllegalTransition {
 }
 
 impl ScenarioState {
-    /// Whether the transition is in [`SCENARIO_TRANSITIONS`].
-    ///
     /// # Errors
     /// When the transition is not in [`SCENARIO_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {
@@ -172,8 +170,6 @@ impl ScenarioState {
 }
 
 impl WorkerState {
-    /// Whether the transition is in [`WORKER_TRANSITIONS`].
-    ///
     /// # Errors
     /// When the transition is not in [`WORKER_TRANSITIONS`].
     pub fn may_become(self, to: Self) -> Result<(), IllegalTransition> {

@@ -1,4 +1,5 @@
-//! Stands in for the API's problems, which `api/src/http/page.rs` makes: the rest of the API is not linked here.
+//! Stands in for the API's problems, which `api/src/http/page.rs` makes: the rest of the API is not linked
+//! here.
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Problem;

@@ -51,11 +51,10 @@ struct State {
 pub struct Unavailable;
 
 impl Cache {
-    /// Connects when it is first asked: a Redis may be away at the start as at any time. The
-    /// error does not hold `url`, which may have a password.
+    /// Connects when it is first asked: a Redis may be away at the start as at any time.
     ///
     /// # Errors
-    /// When `url` is not one of a Redis; the text does not hold it.
+    /// When `url` is not one of a Redis; the text does not hold it, because it may have a password.
     pub fn new(url: &str) -> Result<Self, NotAnAddress> {
         let client = Client::open(url).map_err(|error| NotAnAddress(error.category().to_owned()))?;
         let connection = connect(&client).map_err(|error| NotAnAddress(error.category().to_owned()))?;
@@ -63,8 +62,6 @@ impl Cache {
         Ok(Self { client, state: Mutex::new(State { connection, paused_until: None }) })
     }
 
-    /// An error: there is no answer in time, or was none a moment ago.
-    ///
     /// # Errors
     /// When there is no answer in time, or was none a moment ago.
     pub async fn get(&self, key: &str) -> Result<Option<Cached>, Unavailable> {
@@ -73,7 +70,7 @@ impl Cache {
     }
 
     /// Keeps it for `time` at most, unless something is kept there already: that is given back, so that all
-    /// who read a key at the same time read the same. A Redis before version 7 does not know how.
+    /// who read a key at the same time read the same.
     ///
     /// # Errors
     /// As [`Cache::get`]. A Redis before version 7 does not know how.

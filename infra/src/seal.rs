@@ -66,7 +66,7 @@ pub fn seal(key: Option<&Key>, url: &SourceUrl) -> Result<SealedUrl, SealError> 
     Ok(SealedUrl { sealed: url.has_secret().then(whole).transpose()?, address })
 }
 
-/// The whole URL again. One that is sealed needs the key it was sealed with.
+/// The whole URL again.
 ///
 /// # Errors
 /// When it is sealed and the key is not there, or not the one.

@@ -88,7 +88,7 @@ impl Disk {
         Ok(self.reserve.of(room(&self.folder)?.1))
     }
 
-    /// Lets `bytes` in, unless less than the reserve would be left.
+    /// Lets `bytes` in.
     ///
     /// # Errors
     /// When less than the reserve would be left.

@@ -37,8 +37,8 @@ impl Client {
         Self::new(vec![url.to_owned()], DEADLINE, DEADLINE)
     }
 
-    /// A client of several, each of which has `patience` for an answer; a condition has been waited for in vain
-    /// after `deadline`.
+    /// A client of several, each of which has `patience` for an answer; a condition has been waited for in
+    /// vain after `deadline`.
     ///
     /// # Panics
     /// Without a URL.

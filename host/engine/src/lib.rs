@@ -3,8 +3,8 @@
 //! - [`Engine`] and [`Plugin`] load what [`compile`] produced. A worker's engine has no compiler.
 //! - [`hook::Hook`] is one instance of a plugin in one scenario. Whatever its code does (trap, loop,
 //!   allocate, flood) costs it its instance, never the process; the next call gets a new one.
-//! - [`chain::Chain`] runs a scenario's hooks of one stage in order and applies its policy for failures. It is
-//!   all that a worker needs.
+//! - [`chain::Chain`] runs a scenario's hooks of one stage in order and applies its policy for failures. It
+//!   is all that a worker needs.
 //! - [`compile::Compiler`] judges and compiles components from outside, for [`command`]: in a child process
 //!   with limits of its own.
 //!

@@ -68,8 +68,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs until the process is gone, and tells how it ended: one that died, fell silent or spoke nonsense is
-    /// worth another try. Frames may still wait in the publisher.
+    /// Runs until the process is gone, and tells how it ended: one that died, fell silent or spoke nonsense
+    /// is worth another try. Frames may still wait in the publisher.
     pub(crate) async fn run(mut self) -> (Outcome, Reason) {
         let killed_before = ending::oom_kills();
         while self.end.is_none() {

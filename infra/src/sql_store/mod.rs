@@ -4,8 +4,8 @@
 //! keep to what both databases take: parameters are numbered (`$1`), and a parameter is compared with a
 //! column before it is compared with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
 //! - `Db`: the database as sqlx calls it.
-//! - `Database`, which gets the traits of the store here. `reader` is a pool for single statements, `read` and
-//!   `write` begin a transaction, `transact` and `transact_despite_full` run one that may have to run again
+//! - `Database`, which gets the traits of the store here. `reader` is a pool for single statements, `read`
+//!   and `write` begin a transaction, `transact` and `transact_despite_full` run one that may have to run again
 //!   (the second is for what gives space back, and for what nobody could give space back without), `admit`
 //!   refuses what the disk has no room for, `probe` is a read and a commit.
 //! - `key` and `identity`: how an identity is bound and read.

@@ -133,8 +133,6 @@ pub struct StoredPrediction {
 }
 
 impl StoredPrediction {
-    /// [`StoreError::Corrupt`](super::StoreError::Corrupt) if another release wrote it in another form.
-    ///
     /// # Errors
     /// [`StoreError::Corrupt`](super::StoreError::Corrupt) when another release wrote it in another form.
     pub fn read(&self) -> Result<Prediction> {

@@ -21,7 +21,8 @@ struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            // 9 of the 2,304 pixels: an object of 2 % of the picture's width and height moving by its own size.
+            // 9 of the 2,304 pixels: an object of 2 % of the picture's width and height moving by its own
+            // size.
             threshold: 0.004,
             // Above the noise of a compressed video, below the contrast of an object.
             pixel_difference: 12,
