@@ -128,6 +128,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ids_are_shown_as_they_are_written() {
+        assert_eq!(RunnerId("edge-7".into()).to_string(), "edge-7");
+        let id = ScenarioId::generate();
+        assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
     fn digest_round_trips_and_rejects_everything_else() {
         let digest = Digest::from_bytes(&[0xab; 32]);
         assert_eq!(digest.as_str(), format!("sha256:{}", "ab".repeat(32)));

@@ -254,7 +254,16 @@ mod tests {
     fn the_models_own_shape_is_enough() {
         let spec = InputOptions::default().resolve(&[tensor(&[1, 3, 192, 320])]).unwrap();
         assert_eq!((spec.width, spec.height, spec.pad), (320, 192, 114));
-        assert_eq!(spec.tensor, "images");
+        assert_eq!((spec.tensor.as_str(), spec.scale), ("images", 1.0 / 255.0));
+    }
+
+    #[test]
+    fn what_says_the_same_as_the_model_fits() {
+        let named = InputOptions { tensor: Some("images".into()), size: Some([320, 192]), ..Default::default() };
+        let spec = named.resolve(&[tensor(&[1, 3, 192, 320])]).unwrap();
+        assert_eq!((spec.width, spec.height), (320, 192));
+        let largest = InputOptions { size: Some([4096, 4096]), ..Default::default() };
+        assert!(largest.resolve(&[tensor(&[1, 3, -1, -1])]).is_ok());
     }
 
     #[test]
@@ -282,6 +291,7 @@ mod tests {
         for (options, inputs, field, words) in [
             (none(), vec![], "input.tensor", "no inputs"),
             (none(), vec![tensor(&[10, 3, 32, 32])], "model", "batch size 1"),
+            (none(), vec![tensor(&[10, -1, 32, 32])], "model", "is float32 [10, ?, 32, 32]"),
             (none(), vec![tensor(&[1, 192, 320, 3])], "model", "NCHW"),
             (none(), vec![tensor(&[1, 1000])], "model", "4-dimensional"),
             (none(), vec![tensor(&[1, 3, -1, -1])], "input.size", "leaves its width open"),
@@ -296,6 +306,12 @@ mod tests {
                 vec![tensor(&[1, 3, 8, 8])],
                 "input.tensor",
                 "no input `x`",
+            ),
+            (
+                InputOptions { tensor: Some("images".into()), ..none() },
+                vec![tensor(&[1, 3, 8, 8]), tensor(&[1])],
+                "input.tensor",
+                "needs 2 inputs",
             ),
             (InputOptions { std: Some([1.0, 0.0, 1.0]), ..none() }, vec![tensor(&[1, 3, 8, 8])], "input", "not 0"),
         ] {
