@@ -62,7 +62,7 @@ pub struct VideoManifest {
 }
 
 /// How a person names an artifact: `name@version`, `name` (its newest upload) or a digest.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum ArtifactRef {
     Version { name: String, version: String },

@@ -4,7 +4,7 @@
 //! itself. The schema is a stranger's data as well, and a small one can take for ever to evaluate. A plugin's
 //! word about a configuration it accepted is remembered, because neither of the two can change.
 
-use std::collections::{HashMap, HashSet, hash_map::Entry};
+use std::collections::HashSet;
 
 use framehook_core::{
     artifact::{ArtifactKind, Manifest, PluginManifest},
@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     App,
-    check::{canonical, probe, resolve::look_up},
+    check::{canonical, probe, resolve::Found},
     http::problem::{FieldError, Problem},
 };
 
@@ -40,43 +40,37 @@ pub(crate) struct Resolved {
 /// Everything that is wrong goes to `errors`; what is left out of the answer has an error there.
 pub(crate) async fn resolve(
     app: &App,
+    found: &Found,
     hook: Hook,
     uses: &[PluginUse],
     errors: &mut Vec<FieldError>,
 ) -> Result<Vec<Resolved>, Problem> {
-    // Each name once, however often it is written.
-    let mut plugins = HashMap::new();
-    for used in uses {
-        if let Entry::Vacant(place) = plugins.entry(used.plugin.to_string()) {
-            place.insert(look_up(app, ArtifactKind::Plugin, &used.plugin, "").await?);
-        }
-    }
     let mut hooks = Vec::with_capacity(uses.len());
     // One after the other, so that a scenario waits for one turn at a time, as every other does.
     for (index, used) in uses.iter().enumerate() {
-        let found = &plugins[&used.plugin.to_string()];
-        hooks.extend(resolve_one(app, hook, index, used, found, errors).await?);
+        hooks.extend(resolve_one(app, found, hook, index, used, errors).await?);
     }
     Ok(hooks)
 }
 
 async fn resolve_one(
     app: &App,
+    found: &Found,
     hook: Hook,
     index: usize,
     used: &PluginUse,
-    found: &Result<Artifact, FieldError>,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Resolved>, Problem> {
     let list = if hook == Hook::Pre { "pre" } else { "post" };
     let field = format!("plugins.{list}[{index}]");
-    let (identity, manifest) = match found {
+    let plugin = found.look_up(app, ArtifactKind::Plugin, &used.plugin, &format!("{field}.use")).await?;
+    let (identity, manifest) = match plugin {
         Ok(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) => {
             (PluginIdentity { name: name.clone(), version: version.clone(), digest: digest.clone() }, manifest)
         }
         Ok(_) => return Ok(None),
         Err(missing) => {
-            errors.push(FieldError { field: format!("{field}.use"), ..missing.clone() });
+            errors.push(missing);
             return Ok(None);
         }
     };

@@ -4,7 +4,10 @@
 //! accepts the other does. Everything that is wrong is reported at once, in the order of the scenario's
 //! fields.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest},
@@ -59,12 +62,13 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         // Looking up a thousand plugins would be the harm these limits prevent.
         return Err(problem);
     }
-    let source = resolve_source(app, &spec.source).await?.map_err(|error| errors.push(error)).ok();
-    let model = look_up(app, ArtifactKind::Model, &spec.model, "model").await?;
+    let found = Found::of(app, spec).await?;
+    let source = resolve_source(app, &found, &spec.source).await?.map_err(|error| errors.push(error)).ok();
+    let model = found.look_up(app, ArtifactKind::Model, &spec.model, "model").await?;
     let model = model.map_err(|error| errors.push(error)).ok();
     let hooks = async {
-        let pre = hooks::resolve(app, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
-        Ok::<_, Problem>((pre, hooks::resolve(app, Hook::Post, &spec.plugins.post, &mut errors).await?))
+        let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
+        Ok::<_, Problem>((pre, hooks::resolve(app, &found, Hook::Post, &spec.plugins.post, &mut errors).await?))
     };
     let limit = app.config.limits.configs_time;
     let (pre, post) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
@@ -165,31 +169,53 @@ fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
     errors
 }
 
-/// Looks up an artifact; if there is none, or its version must be named and is not, says what there is.
-pub(crate) async fn look_up(
-    app: &App,
-    kind: ArtifactKind,
-    reference: &ArtifactRef,
-    field: &str,
-) -> Result<Result<Artifact, FieldError>, Problem> {
-    if let (ArtifactRef::Newest { name }, true) = (reference, app.config.require_versions) {
+/// The artifacts that a scenario names, as far as there are any.
+pub(crate) struct Found(HashMap<(ArtifactKind, ArtifactRef), Artifact>);
+
+impl Found {
+    /// Asks the store once for all of them.
+    async fn of(app: &App, spec: &ScenarioSpec) -> Result<Self, Problem> {
+        let mut wanted = HashSet::from([(ArtifactKind::Model, spec.model.clone())]);
+        if let SourceSpec::Video(video) = &spec.source {
+            wanted.insert((ArtifactKind::Video, video.clone()));
+        }
+        let hooks = spec.plugins.pre.iter().chain(&spec.plugins.post);
+        wanted.extend(hooks.map(|hook| (ArtifactKind::Plugin, hook.plugin.clone())));
+        let wanted: Vec<_> = wanted.into_iter().collect();
+        let found = app.store.artifacts_of(&wanted).await?;
+        Ok(Self(wanted.into_iter().zip(found).filter_map(|(key, found)| Some((key, found?))).collect()))
+    }
+
+    /// If there is no such artifact, or its version must be named and is not, says what there is.
+    pub(crate) async fn look_up(
+        &self,
+        app: &App,
+        kind: ArtifactKind,
+        reference: &ArtifactRef,
+        field: &str,
+    ) -> Result<Result<&Artifact, FieldError>, Problem> {
+        let (code, message) = match (reference, self.0.get(&(kind, reference.clone()))) {
+            (ArtifactRef::Newest { name }, _) if app.config.require_versions => {
+                let message = format!(
+                    "`{name}` names no version, and this installation asks for one (require_versions), so that no \
+                     later upload takes its place"
+                );
+                (ErrorCode::InvalidScenario, message)
+            }
+            (_, Some(found)) => return Ok(Ok(found)),
+            (_, None) => (unknown(kind), format!("there is no {kind} `{reference}`")),
+        };
         let there_is = what_there_is(app, kind, reference).await?;
-        let message = format!(
-            "`{name}` names no version, and this installation asks for one (require_versions), so that no later upload \
-             takes its place; {there_is}"
-        );
-        return Ok(Err(FieldError::new(ErrorCode::InvalidScenario, field, message)));
+        Ok(Err(FieldError::new(code, field, format!("{message}; {there_is}"))))
     }
-    if let Some(found) = app.store.artifact(kind, reference).await? {
-        return Ok(Ok(found));
-    }
-    let code = match kind {
+}
+
+const fn unknown(kind: ArtifactKind) -> ErrorCode {
+    match kind {
         ArtifactKind::Plugin => ErrorCode::UnknownPlugin,
         ArtifactKind::Model => ErrorCode::UnknownModel,
         ArtifactKind::Video => ErrorCode::UnknownVideo,
-    };
-    let there_is = what_there_is(app, kind, reference).await?;
-    Ok(Err(FieldError::new(code, field, format!("there is no {kind} `{reference}`; {there_is}"))))
+    }
 }
 
 /// The versions of the name that was asked for, else some of all there are.
@@ -219,11 +245,12 @@ type Picture = Option<[u32; 2]>;
 
 async fn resolve_source(
     app: &App,
+    found: &Found,
     source: &SourceSpec,
 ) -> Result<Result<(ResolvedSource, Picture), FieldError>, Problem> {
     let path = match source {
         SourceSpec::Video(reference) => {
-            let video = look_up(app, ArtifactKind::Video, reference, "source.video").await?;
+            let video = found.look_up(app, ArtifactKind::Video, reference, "source.video").await?;
             return Ok(video.map(|video| {
                 let picture = picture(&video.manifest);
                 (ResolvedSource::Video(identity(video)), picture)
@@ -268,7 +295,7 @@ const fn picture(manifest: &Manifest) -> Picture {
     }
 }
 
-fn identity(artifact: Artifact) -> ResolvedArtifact {
-    let Artifact { name, version, digest, .. } = artifact;
+fn identity(artifact: &Artifact) -> ResolvedArtifact {
+    let Artifact { name, version, digest, .. } = artifact.clone();
     ResolvedArtifact { name, version, digest }
 }

@@ -32,6 +32,24 @@ macro_rules! lock {
     };
 }
 
+/// Named statements in one round trip. They share their parameters, and none sees what another writes.
+macro_rules! together {
+    ($first:ident: $statement:expr, $($name:ident: $another:expr,)+) => {
+        concat!(
+            "WITH ", stringify!($first), " AS (", $statement, ")",
+            $(", ", stringify!($name), " AS (", $another, ")",)+
+            " SELECT 1"
+        )
+    };
+}
+
+/// A parameter that is a JSON array, as rows with a column `value`.
+macro_rules! elements {
+    ($parameter:literal) => {
+        concat!("json_array_elements(", $parameter, "::json)")
+    };
+}
+
 mod error;
 mod heartbeats;
 mod partitions;

@@ -48,14 +48,17 @@ impl Artifacts for Database {
     }
 
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
-        let query = match reference {
-            ArtifactRef::Version { name, version } => {
-                sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version)
-            }
-            ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
-            ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
-        };
-        query.fetch_optional(self.reader()).await?.as_ref().map(artifact).transpose()
+        find(&mut *self.reader().acquire().await?, kind, reference).await
+    }
+
+    async fn artifacts_of(&self, wanted: &[(ArtifactKind, ArtifactRef)]) -> Result<Vec<Option<Artifact>>> {
+        // One connection for all: a pool asks the server about each connection that it gets back.
+        let mut conn = self.reader().acquire().await?;
+        let mut found = Vec::with_capacity(wanted.len());
+        for (kind, reference) in wanted {
+            found.push(find(&mut conn, *kind, reference).await?);
+        }
+        Ok(found)
     }
 
     async fn artifacts(&self, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>> {
@@ -94,9 +97,17 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     Ok(PutArtifact::Created)
 }
 
-async fn read(conn: &mut Conn, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
-    let query = sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version);
+async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
+    let query = match reference {
+        ArtifactRef::Version { name, version } => sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version),
+        ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
+        ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
+    };
     query.fetch_optional(conn).await?.as_ref().map(artifact).transpose()
+}
+
+async fn read(conn: &mut Conn, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
+    find(conn, kind, &ArtifactRef::Version { name: name.to_owned(), version: version.to_owned() }).await
 }
 
 async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {

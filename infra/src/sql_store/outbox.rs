@@ -62,11 +62,16 @@ pub(in super::super) async fn put(
         _ => None,
     };
     let (scenario, generation) = deploys.unzip();
-    let time = Timestamp::from_microsecond(now).unwrap_or_default();
-    let envelope = Envelope { traceparent, ..Envelope::new(message, time) };
+    let envelope = envelope(message, traceparent, now);
     let insert = sqlx::query(PUT).bind(key(envelope.id)).bind(to_json(&envelope)?).bind(key(about.0));
     insert.bind(scenario).bind(generation).bind(now).execute(conn).await?;
     Ok(())
+}
+
+/// As it is stored.
+pub(super) fn envelope(message: Message, traceparent: Option<String>, now: i64) -> Envelope {
+    let time = Timestamp::from_microsecond(now).unwrap_or_default();
+    Envelope { traceparent, ..Envelope::new(message, time) }
 }
 
 /// What waits to be published: about one scenario, or all there is.

@@ -9,10 +9,10 @@ use framehook_core::{
     writes::{self, DesiredChange},
 };
 use jiff::Timestamp;
-use sqlx::QueryBuilder;
+use sqlx::error::DatabaseError;
 
 use super::{
-    Conn, Database, Db, Row, delivery,
+    Conn, Database, Row, delivery,
     history::{self, Line},
     identity, key, now_us, one_more, outbox, part, results,
 };
@@ -77,12 +77,21 @@ pub(in super::super) const PAGE_OF_NAME: &str =
     page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL) AND s.name = $5");
 /// Alone: the statement behind it sees what this one has waited for.
 const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", lock!(update));
-const INSERT: &str = "
+/// All rows of a new scenario.
+const INSERT: &str = together!(
+    scenario: "
     INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
                            state, traceparent, created_at, updated_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', 'pending', $9, $10, $10)
-    ON CONFLICT (idempotency_key) DO NOTHING";
-const INSERT_ARTIFACTS: &str = "INSERT INTO scenario_artifacts (kind, name, version, scenario_id) ";
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', 'pending', $9, $10, $10)",
+    artifacts: concat!("
+    INSERT INTO scenario_artifacts (kind, name, version, scenario_id)
+    SELECT DISTINCT value ->> 0, value ->> 1, value ->> 2, $1 FROM ", elements!("$11")),
+    history: "
+    INSERT INTO scenario_history (scenario_id, at, generation, to_state, desired)
+    VALUES ($1, $10, 0, 'pending', 'running')",
+    message: "
+    INSERT INTO outbox_scenario (id, envelope, scenario_id, created_at) VALUES ($12, $13, $1, $10)",
+);
 const SET_DESIRED: &str = "UPDATE scenarios SET desired = $2, updated_at = $3 WHERE id = $1";
 const MOVE: &str = "UPDATE scenarios SET state = $2, reason = $3, updated_at = $4 WHERE id = $1";
 
@@ -144,6 +153,7 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     let now = now_us(&mut tx).await?;
     let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
     let (spec, resolved) = (to_json(&new.spec)?, to_json(&new.resolved)?);
+    let message = outbox::envelope(Message::ScenarioChanged { scenario_id: new.id }, new.traceparent.clone(), now);
     let inserted = sqlx::query(INSERT)
         .bind(key(new.id.0))
         .bind(new.idempotency.as_ref().map(|i| &i.key))
@@ -155,13 +165,20 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
         .bind(new.resolved.memory_mib.map(i64::from))
         .bind(&new.traceparent)
         .bind(now)
+        .bind(to_json(&artifacts(&new.resolved))?)
+        .bind(key(message.id))
+        .bind(to_json(&message)?)
         .execute(&mut *tx)
-        .await?;
-    if let (Some(idempotency), 0) = (&new.idempotency, inserted.rows_affected()) {
+        .await;
+    if let (Some(idempotency), Err(error)) = (&new.idempotency, &inserted)
+        && error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
+    {
         // The insert has waited for the one before, so it is committed by now.
-        let gone = || StoreError::Corrupt(format!("scenario {} vanished within a transaction", new.id));
-        return created_before(&mut tx, idempotency).await?.ok_or_else(gone);
+        tx.rollback().await?;
+        let gone = || StoreError::Corrupt(format!("the scenario before {} vanished", new.id));
+        return db.created_before(idempotency).await?.ok_or_else(gone);
     }
+    inserted?;
     // After the insert, which has waited for a purge that frees the key and remembers it.
     if let Some(idempotency) = &new.idempotency
         && let Some(purged) = purged_before(&mut tx, idempotency).await?
@@ -169,11 +186,6 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
         return Ok(purged);
     }
     db.admit()?;
-    insert_artifacts(&mut tx, new).await?;
-    let first = Line { from: None, to: ScenarioState::Pending, desired: Desired::Running, generation: 0, reason: None };
-    history::add(&mut tx, new.id, Moment { now, most: db.history_lines }, first).await?;
-    outbox::put(&mut tx, new.id, Message::ScenarioChanged { scenario_id: new.id }, new.traceparent.clone(), now)
-        .await?;
     tx.commit().await?;
     db.outbox.notify_one();
     created(new.id, now, &spec, &resolved).map(Created::New)
@@ -197,15 +209,6 @@ fn created(id: ScenarioId, now: i64, spec: &str, resolved: &str) -> Result<Scena
         stored: None,
         worker: None,
     })
-}
-
-async fn insert_artifacts(conn: &mut Conn, new: &NewScenario) -> Result<()> {
-    let mut insert = QueryBuilder::<Db>::new(INSERT_ARTIFACTS);
-    insert.push_values(artifacts(&new.resolved), |mut row, (kind, name, version)| {
-        row.push_bind(kind.as_str()).push_bind(name).push_bind(version).push_bind(key(new.id.0));
-    });
-    insert.push(" ON CONFLICT DO NOTHING").build().execute(conn).await?;
-    Ok(())
 }
 
 async fn created_before(conn: &mut Conn, idempotency: &Idempotency) -> Result<Option<Created>> {

@@ -16,6 +16,20 @@ macro_rules! lock {
     };
 }
 
+/// Named statements in one call, one after the other. They share their parameters.
+macro_rules! together {
+    ($($name:ident: $statement:expr,)+) => {
+        concat!($($statement, ";",)+)
+    };
+}
+
+/// A parameter that is a JSON array, as rows with a column `value`.
+macro_rules! elements {
+    ($parameter:literal) => {
+        concat!("json_each(", $parameter, ")")
+    };
+}
+
 mod bus;
 mod error;
 mod heartbeats;

@@ -130,6 +130,9 @@ pub trait Artifacts: Send + Sync + 'static {
 
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>>;
 
+    /// The same of each, in the same order.
+    async fn artifacts_of(&self, wanted: &[(ArtifactKind, ArtifactRef)]) -> Result<Vec<Option<Artifact>>>;
+
     /// By name, newest upload of each first.
     async fn artifacts(&self, kind: ArtifactKind, query: ArtifactQuery) -> Result<Vec<ArtifactSummary>>;
 
