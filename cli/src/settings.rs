@@ -200,13 +200,17 @@ impl Settings {
         check_labels(&self.labels()).map_err(|why| ("labels", why))?;
         let (one, all) = (self.limits.max_config_kib, self.limits.max_configs_kib);
         if one > all {
-            let why = format!("limits.max_configs_kib is {all}, and one hook may not have more than all of them");
+            let why = format!(
+                "limits.max_configs_kib (--max-configs-kib) is {all}, and one hook may not have more than all of them"
+            );
             return Err(("max_config_kib", why));
         }
         let (one, all) = (self.http.max_connections_per_peer, self.http.max_connections);
         // The default follows: whoever lowers the number of all need not know of the other.
         if one > all && one != HttpLimits::default().connections_per_peer {
-            let why = format!("http.max_connections is {all}, and one address may not have more than all of them");
+            let why = format!(
+                "http.max_connections (--max-connections) is {all}, and one address may not have more than all of them"
+            );
             return Err(("max_connections_per_peer", why));
         }
         Ok(())

@@ -14,7 +14,7 @@ use framehook_core::{
     error_code::ErrorCode,
     ids::{RunnerId, ScenarioId},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 use tracing::Span;
 
@@ -85,6 +85,11 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         parse_query(parts.uri.query().unwrap_or_default()).map(Self)
     }
 }
+
+/// Of a route that has none.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParameters {}
 
 fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
@@ -311,7 +316,6 @@ pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use framehook_core::spec::ScenarioSpec;
-    use serde::Deserialize;
 
     use super::*;
 

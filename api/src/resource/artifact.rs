@@ -27,7 +27,7 @@ use crate::{
         upload::{self, Received},
     },
     http::{
-        extract::{Query, VersionPath},
+        extract::{NoParameters, Query, VersionPath},
         page::{self, Page},
         problem::{AnyProblem, JsonResult, Problem, too_large},
     },
@@ -82,11 +82,6 @@ struct UploadForm {
     #[schema(value_type = Option<Version>, nullable = false)]
     version: Option<String>,
 }
-
-/// A query string without parameters.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoParameters {}
 
 impl Naming {
     /// # Errors
@@ -261,7 +256,11 @@ macro_rules! routes_of {
                 summary = concat!("One ", stringify!($module), " with its manifest"),
                 params(("name" = ArtifactName, Path), ("version" = Version, Path)),
                 responses((status = 200, description = "It, with its manifest", body = Artifact), AnyProblem))]
-            pub(crate) async fn get(State(app): State<SharedApp>, path: VersionPath) -> JsonResult<Artifact> {
+            pub(crate) async fn get(
+                State(app): State<SharedApp>,
+                path: VersionPath,
+                _: Query<NoParameters>,
+            ) -> JsonResult<Artifact> {
                 super::get(app, ArtifactKind::$kind, path).await
             }
 
@@ -269,7 +268,11 @@ macro_rules! routes_of {
                 summary = concat!("Delete a ", stringify!($module), " that no scenario needs"),
                 params(("name" = ArtifactName, Path), ("version" = Version, Path)),
                 responses((status = 204, description = "Deleted"), AnyProblem))]
-            pub(crate) async fn delete(State(app): State<SharedApp>, path: VersionPath) -> Result<StatusCode, Problem> {
+            pub(crate) async fn delete(
+                State(app): State<SharedApp>,
+                path: VersionPath,
+                _: Query<NoParameters>,
+            ) -> Result<StatusCode, Problem> {
                 super::delete(app, ArtifactKind::$kind, path).await
             }
         }

@@ -191,6 +191,12 @@ impl Reader {
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
             return Err(Problem::parameter("min_score", "`min_score` is not a score").expected("0 to 1"));
         }
+        if let (Some(from), Some(until)) = (from_us, until_us)
+            && from > until
+        {
+            let detail = format!("`until_us` is {until}, before `from_us`, which is {from}");
+            return Err(Problem::parameter("until_us", detail).expected("`from_us` or later"));
+        }
         let query = PredictionQuery {
             after_pts_us: page::parse_prediction_cursor(id, cursor.as_deref())?,
             from_pts_us: from_us,

@@ -6,7 +6,7 @@ use framehook_core::{error_code::ErrorCode, ids::RunnerId};
 use crate::{
     SharedApp,
     http::{
-        extract::{Query, RunnerPath},
+        extract::{NoParameters, Query, RunnerPath},
         page::{self, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
@@ -33,7 +33,11 @@ pub(crate) async fn list(
 /// One runner with its workers, as of its last heartbeat
 #[utoipa::path(get, path = "/runner/{id}", tag = "/runner", operation_id = "get_runner", params(("id" = RunnerId, Path)),
     responses((status = 200, description = "The runner", body = RunnerView), AnyProblem))]
-pub(crate) async fn get(State(app): State<SharedApp>, RunnerPath(id): RunnerPath) -> JsonResult<RunnerView> {
+pub(crate) async fn get(
+    State(app): State<SharedApp>,
+    RunnerPath(id): RunnerPath,
+    _: Query<NoParameters>,
+) -> JsonResult<RunnerView> {
     let found = app.store.runner(&id).await?;
     found.map(|runner| Json(runner.into())).ok_or_else(|| {
         let detail = format!("no runner called `{}` was ever heard of; see GET /runner", id.0.escape_debug());

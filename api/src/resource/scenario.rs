@@ -32,7 +32,7 @@ use crate::{
         resolve::{no_key, resolve},
     },
     http::{
-        extract::{Body, Query, ScenarioPath, idempotency_key},
+        extract::{Body, NoParameters, Query, ScenarioPath, idempotency_key},
         observe::Traceparent,
         page::{self, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
@@ -55,6 +55,7 @@ pub(crate) async fn init(
     State(app): State<SharedApp>,
     Extension(Traceparent(traceparent)): Extension<Traceparent>,
     headers: HeaderMap,
+    _: Query<NoParameters>,
     body: Body<ScenarioSpec>,
 ) -> JsonResult<ScenarioView> {
     let idempotent = |key| Ok::<_, Problem>(Idempotency { key, request: request_digest(&app, &body)? });
@@ -111,7 +112,11 @@ pub(crate) struct Checked {
 #[utoipa::path(post, path = "/scenario/check", tag = "/scenario", operation_id = "check_scenario",
     request_body = ScenarioSpec,
     responses((status = 200, description = "`POST /scenario/init` would accept it", body = Checked), AnyProblem))]
-pub(crate) async fn check(State(app): State<SharedApp>, body: Body<ScenarioSpec>) -> JsonResult<Checked> {
+pub(crate) async fn check(
+    State(app): State<SharedApp>,
+    _: Query<NoParameters>,
+    body: Body<ScenarioSpec>,
+) -> JsonResult<Checked> {
     Ok(Json(Checked { resolved: resolve(&app, &body.parsed).await? }))
 }
 
@@ -161,7 +166,11 @@ pub(crate) async fn list(
         (status = 200, description = "The scenario", body = ScenarioView,
             headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         AnyProblem))]
-pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> Result<Response, Problem> {
+pub(crate) async fn get(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
+) -> Result<Response, Problem> {
     let read = async {
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
         serde_json::to_vec(&ScenarioView::from(record)).map_err(Problem::internal)
@@ -172,14 +181,22 @@ pub(crate) async fn get(State(app): State<SharedApp>, ScenarioPath(id): Scenario
 /// Stop a scenario; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/stop", tag = "/scenario", operation_id = "stop_scenario", params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "It stops, or has stopped", body = ScenarioView), AnyProblem))]
-pub(crate) async fn stop(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
+pub(crate) async fn stop(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
+) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Stopped).await
 }
 
 /// Start a stopped or failed scenario where it left off; again does nothing more
 #[utoipa::path(post, path = "/scenario/{id}/start", tag = "/scenario", operation_id = "start_scenario", params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "It starts, runs, or has completed", body = ScenarioView), AnyProblem))]
-pub(crate) async fn start(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<ScenarioView> {
+pub(crate) async fn start(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
+) -> JsonResult<ScenarioView> {
     set_desired(&app, id, Desired::Running).await
 }
 
@@ -189,6 +206,7 @@ pub(crate) async fn start(State(app): State<SharedApp>, ScenarioPath(id): Scenar
 pub(crate) async fn delete(
     State(app): State<SharedApp>,
     ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
 ) -> Result<StatusCode, Problem> {
     let deleted = app.store.set_desired(id, Desired::Deleted).await;
     app.response_cache.changed(id);
@@ -250,7 +268,11 @@ pub(crate) async fn history(
             "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
         AnyProblem))]
-pub(crate) async fn delivery(State(app): State<SharedApp>, ScenarioPath(id): ScenarioPath) -> JsonResult<Delivery> {
+pub(crate) async fn delivery(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
+) -> JsonResult<Delivery> {
     app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
 }
 

@@ -48,6 +48,11 @@ async fn pages_come_in_order_and_miss_nothing() {
     let exact = app.get(&format!("{uri}?from_us=40000&until_us=160000&limit=3")).await.ok(200);
     assert_eq!(frames(&exact), [1, 2, 3]);
     assert_eq!(exact["next_cursor"], Value::Null);
+    assert_eq!(frames(&app.get(&format!("{uri}?from_us=40000&until_us=40000")).await.ok(200)), [0; 0]);
+    for route in [uri.clone(), format!("{uri}/export")] {
+        let problem = app.get(&format!("{route}?from_us=40001&until_us=40000")).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["field"], "until_us", "{problem}");
+    }
     assert_eq!(app.get(&format!("/scenario/{id}")).await.ok(200)["progress"]["frames"], 1203);
 }
 

@@ -91,6 +91,30 @@ async fn a_wrong_body_is_a_clear_problem() {
 }
 
 #[tokio::test]
+async fn a_query_parameter_that_a_route_does_not_have_is_refused() {
+    let app = TestApp::stocked().await;
+    let id = app.post("/scenario/init", smallest().to_string()).await.ok(200)["id"].as_str().unwrap().to_owned();
+    let of_scenario = format!("/scenario/{id}");
+    let part = |part: &str| format!("{of_scenario}/{part}");
+    for (method, path) in [
+        ("POST", "/scenario/init"),
+        ("POST", "/scenario/check"),
+        ("GET", &of_scenario),
+        ("GET", &part("delivery")),
+        ("POST", &part("stop")),
+        ("POST", &part("start")),
+        ("DELETE", &of_scenario),
+        ("GET", "/runner/r"),
+        ("GET", "/model/m/1"),
+        ("DELETE", "/model/m/1"),
+    ] {
+        let problem = app.call(method, &format!("{path}?limit=1")).await.problem(400, "invalid_parameter");
+        assert_eq!(problem["field"], "limit", "{method} {path}: {problem}");
+    }
+    assert_eq!(app.get(&of_scenario).await.ok(200)["desired"], "running");
+}
+
+#[tokio::test]
 async fn where_everything_was_deleted_nothing_is_said_to_have_never_been() {
     let app = TestApp::new().await;
     app.upload("/model?name=m", &model(&[1, 3, 32, 64])).await.ok(201);
