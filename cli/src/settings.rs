@@ -201,7 +201,7 @@ impl Settings {
         let (one, all) = (self.limits.max_config_kib, self.limits.max_configs_kib);
         if one > all {
             let why = format!(
-                "limits.max_configs_kib (--max-configs-kib) is {all}, and one hook may not have more than all of them"
+                "limits.max_configs_kib is {all} (--max-configs-kib), and one hook may not have more than all of them"
             );
             return Err(("max_config_kib", why));
         }
@@ -209,7 +209,7 @@ impl Settings {
         // The default follows: whoever lowers the number of all need not know of the other.
         if one > all && one != HttpLimits::default().connections_per_peer {
             let why = format!(
-                "http.max_connections (--max-connections) is {all}, and one address may not have more than all of them"
+                "http.max_connections is {all} (--max-connections), and one address may not have more than all of them"
             );
             return Err(("max_connections_per_peer", why));
         }

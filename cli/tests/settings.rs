@@ -132,6 +132,8 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         assert_refused(dump("up", text), words);
     }
     assert_refused(framehook("up --config /nowhere.toml", &[]), "/nowhere.toml");
+    let both = "--max-config-kib is 300; limits.max_configs_kib is 256 (--max-configs-kib)";
+    assert_refused(framehook("up --max-config-kib 300", &[]), both);
     assert!(dump("up", "[http]\nmax_connections = 8\nmax_connections_per_peer = 32").is_ok());
 }
 

@@ -32,7 +32,8 @@ macro_rules! lock {
     };
 }
 
-/// Named statements in one round trip. They share their parameters, and none sees what another writes.
+/// Named statements as one, so that they take one round trip. They share their parameters, and none
+/// sees what another writes.
 macro_rules! together {
     ($first:ident: $statement:expr, $($name:ident: $another:expr,)+) => {
         concat!(

@@ -52,7 +52,7 @@ impl Artifacts for Database {
     }
 
     async fn artifacts_of(&self, wanted: &[(ArtifactKind, ArtifactRef)]) -> Result<Vec<Option<Artifact>>> {
-        // One connection for all: a pool asks the server about each connection that it gets back.
+        // One connection for all: the pool pings each connection that it gets back.
         let mut conn = self.reader().acquire().await?;
         let mut found = Vec::with_capacity(wanted.len());
         for (kind, reference) in wanted {

@@ -10,8 +10,9 @@
 //!   refuses what the disk has no room for, `probe` is a read and a commit.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
-//! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`, and the macros `lock`, `together` and `elements`,
-//!   which must be defined above the `mod` line of this folder.
+//! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`.
+//! - The macros `lock`, `together` and `elements`, which must be defined above the `mod` line of this
+//!   folder.
 //! - `heartbeats`, `relay`, `rows`: writes that each database does in its own way.
 
 mod actions;

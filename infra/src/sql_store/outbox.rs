@@ -68,7 +68,7 @@ pub(in super::super) async fn put(
     Ok(())
 }
 
-/// As it is stored.
+/// The envelope of a message about something that happens now.
 pub(super) fn envelope(message: Message, traceparent: Option<String>, now: i64) -> Envelope {
     let time = Timestamp::from_microsecond(now).unwrap_or_default();
     Envelope { traceparent, ..Envelope::new(message, time) }

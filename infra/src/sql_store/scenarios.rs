@@ -77,16 +77,17 @@ pub(in super::super) const PAGE_OF_NAME: &str =
     page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL) AND s.name = $5");
 /// Alone: the statement behind it sees what this one has waited for.
 const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", lock!(update));
-/// All rows of a new scenario.
+/// All rows of a new scenario. `$11` lists the artifacts that it names, each as its kind, name and
+/// version.
 const INSERT: &str = together!(
     scenario: "
     INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
                            state, traceparent, created_at, updated_at)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 'running', 'pending', $9, $10, $10)",
-    artifacts: concat!("
+    names: concat!("
     INSERT INTO scenario_artifacts (kind, name, version, scenario_id)
     SELECT DISTINCT value ->> 0, value ->> 1, value ->> 2, $1 FROM ", elements!("$11")),
-    history: "
+    first_line: "
     INSERT INTO scenario_history (scenario_id, at, generation, to_state, desired)
     VALUES ($1, $10, 0, 'pending', 'running')",
     message: "
@@ -173,7 +174,7 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     if let (Some(idempotency), Err(error)) = (&new.idempotency, &inserted)
         && error.as_database_error().is_some_and(DatabaseError::is_unique_violation)
     {
-        // The insert has waited for the one before, so it is committed by now.
+        // The insert has waited for the scenario that has this key, so that one is committed by now.
         tx.rollback().await?;
         let gone = || StoreError::Corrupt(format!("the scenario before {} vanished", new.id));
         return db.created_before(idempotency).await?.ok_or_else(gone);

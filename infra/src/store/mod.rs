@@ -130,7 +130,7 @@ pub trait Artifacts: Send + Sync + 'static {
 
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>>;
 
-    /// The same of each, in the same order.
+    /// The artifact of each reference, in the order of the references.
     async fn artifacts_of(&self, wanted: &[(ArtifactKind, ArtifactRef)]) -> Result<Vec<Option<Artifact>>>;
 
     /// By name, newest upload of each first.
