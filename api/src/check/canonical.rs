@@ -16,11 +16,39 @@ pub(crate) fn text(value: &Value) -> String {
     sorted.to_string()
 }
 
+/// The value with its whole numbers as integers: `3.0` is one to JSON Schema, and none to serde. A
+/// plugin's configuration is the plugin's to read, and stays as it is.
+pub(crate) fn whole_numbers(mut value: Value) -> Value {
+    match &mut value {
+        Value::Number(number) => {
+            // Up to 2^53 a float holds every whole number.
+            let is_whole = |n: &f64| n.fract() == 0.0 && n.abs() <= 9_007_199_254_740_992.0;
+            if let Some(whole) = number.as_f64().filter(|n| number.is_f64() && is_whole(n)) {
+                *number = (whole as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| *item = whole_numbers(item.take())),
+        Value::Object(fields) => {
+            let fields = fields.iter_mut().filter(|(name, _)| *name != "config");
+            fields.for_each(|(_, field)| *field = whole_numbers(field.take()));
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
+    }
+    value
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn whole_numbers_are_integers_outside_of_configurations() {
+        let value = json!({"a": [3.0, -2.0, 0.5, 1e300], "b": {"config": {"c": 3.0}, "d": 4.0}, "e": u64::MAX});
+        let expected = json!({"a": [3, -2, 0.5, 1e300], "b": {"config": {"c": 3.0}, "d": 4}, "e": u64::MAX});
+        assert_eq!(whole_numbers(value), expected);
+    }
 
     #[test]
     fn order_and_blanks_do_not_matter_and_everything_else_does() {

@@ -14,12 +14,13 @@ use framehook_core::{
     error_code::ErrorCode,
     ids::{RunnerId, ScenarioId},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tracing::Span;
 
 use crate::{
     SharedApp,
+    check::canonical,
     http::{
         page::MAX_LIMIT,
         problem::{Problem, shortened, too_large, too_slow},
@@ -85,11 +86,6 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
         parse_query(parts.uri.query().unwrap_or_default()).map(Self)
     }
 }
-
-/// The query string of a route that takes no parameters.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct NoParameters {}
 
 fn parse_query<T: DeserializeOwned>(query: &str) -> Result<T, Problem> {
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(query)
@@ -207,7 +203,8 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
         let problem = Problem::new(ErrorCode::InvalidScenario, "`body`: expected an object").field("body");
         return Err(problem.expected("an object"));
     }
-    let parsed = serde_path_to_error::deserialize(json.clone()).map_err(|e| misread(ErrorCode::InvalidScenario, &e))?;
+    let parsed = canonical::whole_numbers(json.clone());
+    let parsed = serde_path_to_error::deserialize(parsed).map_err(|e| misread(ErrorCode::InvalidScenario, &e))?;
     Ok(Body { json, parsed })
 }
 
@@ -316,6 +313,7 @@ pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
 #[cfg(test)]
 mod tests {
     use framehook_core::spec::ScenarioSpec;
+    use serde::Deserialize;
 
     use super::*;
 

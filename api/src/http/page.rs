@@ -71,6 +71,11 @@ pub(crate) struct PageParameters {
     pub limit: Option<u32>,
 }
 
+/// The query string of a route that takes no parameters.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NoParameters {}
+
 impl<T> Page<T> {
     /// From one item more than `limit`, where there was one more.
     pub(crate) fn cut(mut items: Vec<T>, limit: u32, cursor: impl Fn(&T) -> String) -> Self {

@@ -27,8 +27,8 @@ use crate::{
         upload::{self, Received},
     },
     http::{
-        extract::{NoParameters, Query, VersionPath},
-        page::{self, Page},
+        extract::{Query, VersionPath},
+        page::{self, NoParameters, Page},
         problem::{AnyProblem, JsonResult, Problem, too_large},
     },
     metrics,

@@ -39,7 +39,7 @@ const MAX_READS: usize = 40;
 pub(crate) struct Parameters {
     /// Only frames at or after this `pts_us`.
     from_us: Option<i64>,
-    /// Only frames before this `pts_us`.
+    /// Only frames before this `pts_us`, which is not before `from_us`.
     until_us: Option<i64>,
     /// Only detections with this label, and frames that have one; a detection without a label is called by
     /// its class id.

@@ -6,8 +6,8 @@ use framehook_core::{error_code::ErrorCode, ids::RunnerId};
 use crate::{
     SharedApp,
     http::{
-        extract::{NoParameters, Query, RunnerPath},
-        page::{self, Page, PageParameters},
+        extract::{Query, RunnerPath},
+        page::{self, NoParameters, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
     resource::view::RunnerView,

@@ -32,9 +32,9 @@ use crate::{
         resolve::{no_key, resolve},
     },
     http::{
-        extract::{Body, NoParameters, Query, ScenarioPath, idempotency_key},
+        extract::{Body, Query, ScenarioPath, idempotency_key},
         observe::Traceparent,
-        page::{self, Page, PageParameters},
+        page::{self, NoParameters, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
     resource::view::ScenarioView,
