@@ -1,6 +1,7 @@
 //! End to end, over HTTP, against real processes. One binary, because linking is what costs.
 //!
-//! Each test has a platform or a cluster of its own. They run side by side, but for those that measure how prompt something is.
+//! Each test has a platform or a cluster of its own. They run side by side, but for those that measure how
+//! prompt something is.
 
 #![allow(clippy::unwrap_used)]
 
