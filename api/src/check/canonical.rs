@@ -1,4 +1,5 @@
-//! One text for each JSON value, whatever the order its keys came in, and the digest of it.
+//! One form for what is the same in JSON: a text of each value, whatever the order its keys came in, with its
+//! digest, and integers for whole numbers.
 
 use framehook_core::ids::Digest;
 use serde_json::Value;
@@ -16,10 +17,10 @@ pub(crate) fn text(value: &Value) -> String {
     sorted.to_string()
 }
 
-/// The value with its whole numbers as integers: `3.0` is one to JSON Schema, and none to serde. A
-/// plugin's configuration is the plugin's to read, and stays as it is.
-pub(crate) fn whole_numbers(mut value: Value) -> Value {
-    match &mut value {
+/// Makes whole numbers integers: `3.0` is one to JSON Schema, and none to serde. A plugin's configuration is
+/// the plugin's to read, and stays as it is.
+pub(crate) fn whole_numbers(value: &mut Value) {
+    match value {
         Value::Number(number) => {
             // Up to 2^53 a float holds every whole number.
             let is_whole = |n: &f64| n.fract() == 0.0 && n.abs() <= 9_007_199_254_740_992.0;
@@ -27,14 +28,13 @@ pub(crate) fn whole_numbers(mut value: Value) -> Value {
                 *number = (whole as i64).into();
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| *item = whole_numbers(item.take())),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
         Value::Object(fields) => {
             let fields = fields.iter_mut().filter(|(name, _)| *name != "config");
-            fields.for_each(|(_, field)| *field = whole_numbers(field.take()));
+            fields.for_each(|(_, field)| whole_numbers(field));
         }
         Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
-    value
 }
 
 #[cfg(test)]
@@ -45,9 +45,10 @@ mod tests {
 
     #[test]
     fn whole_numbers_are_integers_outside_of_configurations() {
-        let value = json!({"a": [3.0, -2.0, 0.5, 1e300], "b": {"config": {"c": 3.0}, "d": 4.0}, "e": u64::MAX});
+        let mut value = json!({"a": [3.0, -2.0, 0.5, 1e300], "b": {"config": {"c": 3.0}, "d": 4.0}, "e": u64::MAX});
         let expected = json!({"a": [3, -2, 0.5, 1e300], "b": {"config": {"c": 3.0}, "d": 4}, "e": u64::MAX});
-        assert_eq!(whole_numbers(value), expected);
+        whole_numbers(&mut value);
+        assert_eq!(value, expected);
     }
 
     #[test]

@@ -63,7 +63,7 @@ async fn resolve_one(
 ) -> Result<Option<Resolved>, Problem> {
     let list = if hook == Hook::Pre { "pre" } else { "post" };
     let field = format!("plugins.{list}[{index}]");
-    let plugin = found.look_up(app, ArtifactKind::Plugin, &used.plugin, &format!("{field}.use")).await?;
+    let plugin = found.look_up(ArtifactKind::Plugin, &used.plugin, &format!("{field}.use"));
     let (identity, manifest) = match plugin {
         Ok(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) => {
             (PluginIdentity { name: name.clone(), version: version.clone(), digest: digest.clone() }, manifest)

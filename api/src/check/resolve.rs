@@ -64,7 +64,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     }
     let found = Found::of(app, spec).await?;
     let source = resolve_source(app, &found, &spec.source).await?.map_err(|error| errors.push(error)).ok();
-    let model = found.look_up(app, ArtifactKind::Model, &spec.model, "model").await?;
+    let model = found.look_up(ArtifactKind::Model, &spec.model, "model");
     let model = model.map_err(|error| errors.push(error)).ok();
     let hooks = async {
         let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
@@ -169,11 +169,11 @@ fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
     errors
 }
 
-/// The artifacts that a scenario names, as far as there are any.
-pub(crate) struct Found(HashMap<(ArtifactKind, ArtifactRef), Artifact>);
+/// The artifacts that a scenario names, or why there is none: each name looked up once, however often it is
+/// written.
+pub(crate) struct Found(HashMap<(ArtifactKind, ArtifactRef), Result<Artifact, FieldError>>);
 
 impl Found {
-    /// Asks the store once for all of them.
     async fn of(app: &App, spec: &ScenarioSpec) -> Result<Self, Problem> {
         let mut wanted = HashSet::from([(ArtifactKind::Model, spec.model.clone())]);
         if let SourceSpec::Video(video) = &spec.source {
@@ -182,32 +182,48 @@ impl Found {
         let hooks = spec.plugins.pre.iter().chain(&spec.plugins.post);
         wanted.extend(hooks.map(|hook| (ArtifactKind::Plugin, hook.plugin.clone())));
         let wanted: Vec<_> = wanted.into_iter().collect();
-        let found = app.store.artifacts_of(&wanted).await?;
-        Ok(Self(wanted.into_iter().zip(found).filter_map(|(key, found)| Some((key, found?))).collect()))
+        let stored = app.store.artifacts_of(&wanted).await?;
+        let mut found = HashMap::new();
+        for ((kind, reference), artifact) in wanted.into_iter().zip(stored) {
+            let judged = judge(app, kind, &reference, artifact).await?;
+            found.insert((kind, reference), judged);
+        }
+        Ok(Self(found))
     }
 
-    /// If there is no such artifact, or its version must be named and is not, says what there is.
-    pub(crate) async fn look_up(
+    /// The artifact that `field` of the scenario names.
+    pub(crate) fn look_up(
         &self,
-        app: &App,
         kind: ArtifactKind,
         reference: &ArtifactRef,
         field: &str,
-    ) -> Result<Result<&Artifact, FieldError>, Problem> {
-        let (code, message) = match (reference, self.0.get(&(kind, reference.clone()))) {
-            (ArtifactRef::Newest { name }, _) if app.config.require_versions => {
-                let message = format!(
-                    "`{name}` names no version, and this installation asks for one (require_versions), so that no \
-                     later upload takes its place"
-                );
-                (ErrorCode::InvalidScenario, message)
-            }
-            (_, Some(found)) => return Ok(Ok(found)),
-            (_, None) => (unknown(kind), format!("there is no {kind} `{reference}`")),
-        };
-        let there_is = what_there_is(app, kind, reference).await?;
-        Ok(Err(FieldError::new(code, field, format!("{message}; {there_is}"))))
+    ) -> Result<&Artifact, FieldError> {
+        let found = self.0[&(kind, reference.clone())].as_ref();
+        found.map_err(|error| FieldError { field: field.to_owned(), ..error.clone() })
     }
+}
+
+/// If there is no such artifact, or its version must be named and is not, says what there is. The field is left
+/// open.
+async fn judge(
+    app: &App,
+    kind: ArtifactKind,
+    reference: &ArtifactRef,
+    artifact: Option<Artifact>,
+) -> Result<Result<Artifact, FieldError>, Problem> {
+    let (code, message) = match (reference, artifact) {
+        (ArtifactRef::Newest { name }, _) if app.config.require_versions => {
+            let message = format!(
+                "`{name}` names no version, and this installation asks for one (require_versions), so that no later \
+                 upload takes its place"
+            );
+            (ErrorCode::InvalidScenario, message)
+        }
+        (_, Some(artifact)) => return Ok(Ok(artifact)),
+        (_, None) => (unknown(kind), format!("there is no {kind} `{reference}`")),
+    };
+    let there_is = what_there_is(app, kind, reference).await?;
+    Ok(Err(FieldError::new(code, "", format!("{message}; {there_is}"))))
 }
 
 const fn unknown(kind: ArtifactKind) -> ErrorCode {
@@ -250,7 +266,7 @@ async fn resolve_source(
 ) -> Result<Result<(ResolvedSource, Picture), FieldError>, Problem> {
     let path = match source {
         SourceSpec::Video(reference) => {
-            let video = found.look_up(app, ArtifactKind::Video, reference, "source.video").await?;
+            let video = found.look_up(ArtifactKind::Video, reference, "source.video");
             return Ok(video.map(|video| {
                 let picture = picture(&video.manifest);
                 (ResolvedSource::Video(identity(video)), picture)
@@ -296,6 +312,6 @@ const fn picture(manifest: &Manifest) -> Picture {
 }
 
 fn identity(artifact: &Artifact) -> ResolvedArtifact {
-    let Artifact { name, version, digest, .. } = artifact.clone();
-    ResolvedArtifact { name, version, digest }
+    let Artifact { name, version, digest, .. } = artifact;
+    ResolvedArtifact { name: name.clone(), version: version.clone(), digest: digest.clone() }
 }

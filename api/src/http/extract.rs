@@ -203,7 +203,8 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
         let problem = Problem::new(ErrorCode::InvalidScenario, "`body`: expected an object").field("body");
         return Err(problem.expected("an object"));
     }
-    let parsed = canonical::whole_numbers(json.clone());
+    let mut parsed = json.clone();
+    canonical::whole_numbers(&mut parsed);
     let parsed = serde_path_to_error::deserialize(parsed).map_err(|e| misread(ErrorCode::InvalidScenario, &e))?;
     Ok(Body { json, parsed })
 }

@@ -100,7 +100,7 @@ async fn in_state(conn: &mut Conn, id: ScenarioId, state: ScenarioState) -> Resu
 
 fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Reason>) -> Line<'a> {
     let ScenarioRecord { desired, generation, .. } = *scenario;
-    Line { from: Some(scenario.state), to, desired, generation, reason }
+    Line { from: scenario.state, to, desired, generation, reason }
 }
 
 async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {

@@ -99,7 +99,7 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
 
 async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
     let query = match reference {
-        ArtifactRef::Version { name, version } => sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version),
+        ArtifactRef::Version { name, version } => return read(conn, kind, name, version).await,
         ArtifactRef::Newest { name } => sqlx::query(NEWEST).bind(kind.as_str()).bind(name),
         ArtifactRef::Digest(digest) => sqlx::query(BY_DIGEST).bind(kind.as_str()).bind(digest.as_str()),
     };
@@ -107,7 +107,8 @@ async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> R
 }
 
 async fn read(conn: &mut Conn, kind: ArtifactKind, name: &str, version: &str) -> Result<Option<Artifact>> {
-    find(conn, kind, &ArtifactRef::Version { name: name.to_owned(), version: version.to_owned() }).await
+    let query = sqlx::query(BY_VERSION).bind(kind.as_str()).bind(name).bind(version);
+    query.fetch_optional(conn).await?.as_ref().map(artifact).transpose()
 }
 
 async fn delete(db: &Database, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact> {

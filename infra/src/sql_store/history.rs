@@ -40,7 +40,7 @@ const PAGE: &str = "
 /// A line of history to be written.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
-    pub(super) from: Option<ScenarioState>,
+    pub(super) from: ScenarioState,
     pub(super) to: ScenarioState,
     pub(super) desired: Desired,
     pub(super) generation: Generation,
@@ -52,7 +52,7 @@ pub(super) async fn add(conn: &mut Conn, id: ScenarioId, at: Moment, line: Line<
         .bind(key(id.0))
         .bind(at.now)
         .bind(line.generation)
-        .bind(line.from.map(ScenarioState::as_str))
+        .bind(line.from.as_str())
         .bind(line.to.as_str())
         .bind(line.desired.as_str())
         .bind(line.reason.map(to_json).transpose()?)

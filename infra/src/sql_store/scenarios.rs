@@ -77,8 +77,8 @@ pub(in super::super) const PAGE_OF_NAME: &str =
     page_of_scenarios!("(s.state = $1 OR $1 IS NULL) AND (s.id < $2 OR $2 IS NULL) AND s.name = $5");
 /// Alone: the statement behind it sees what this one has waited for.
 const LOCK: &str = concat!("SELECT traceparent FROM scenarios WHERE id = $1", lock!(update));
-/// All rows of a new scenario. `$11` lists the artifacts that it names, each as its kind, name and
-/// version.
+/// All rows of a new scenario; what `history` and `outbox` write as well is written here as they do. `$11`
+/// lists the artifacts that it names, each as its kind, name and version.
 const INSERT: &str = together!(
     scenario: "
     INSERT INTO scenarios (id, idempotency_key, idempotency_request, name, spec, resolved, placement, memory_mib, desired,
@@ -244,7 +244,7 @@ async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<
         sqlx::query(SET_DESIRED).bind(key(id.0)).bind(desired.as_str()).bind(at.now).execute(&mut *tx).await?;
     }
     let ScenarioRecord { state, generation, .. } = before;
-    let line = Line { from: Some(state), to: state, desired, generation, reason: None };
+    let line = Line { from: state, to: state, desired, generation, reason: None };
     if change.restarts {
         move_state(&mut tx, id, at, Line { to: ScenarioState::Pending, ..line }).await?;
     } else if change.is_new {
@@ -302,9 +302,7 @@ fn worker(row: &Row, generation: Generation) -> Result<WorkerRecord> {
 /// Takes a scenario from `line.from` to `line.to`, which must be in core's table, and writes the line. The
 /// caller has read `line.from` in this transaction.
 pub(super) async fn move_state(conn: &mut Conn, id: ScenarioId, at: Moment, line: Line<'_>) -> Result<()> {
-    if let Some(from) = line.from {
-        from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
-    }
+    line.from.may_become(line.to).map_err(|e| StoreError::Corrupt(e.to_string()))?;
     set_state(conn, id, at.now, line).await?;
     history::add(conn, id, at, line).await
 }
