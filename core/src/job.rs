@@ -21,7 +21,7 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     size::MAX_PREDICTION,
-    spec::OnPluginFailure,
+    spec::{Decoder, OnPluginFailure},
 };
 
 /// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
@@ -37,6 +37,7 @@ pub struct Job {
     pub created_at: Timestamp,
     /// A video file.
     pub source: PathBuf,
+    pub decoder: Decoder,
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,

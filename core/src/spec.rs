@@ -113,6 +113,18 @@ pub enum OnPluginFailure {
     FailScenario,
 }
 
+/// What decodes a video.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoder {
+    /// FFmpeg's libraries: times, sizes and colours are those of the stream.
+    #[default]
+    Libav,
+    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those that
+    /// it does not know, ends where the picture changes its size, and takes all colours for BT.601.
+    Opencv,
+}
+
 /// A scenario whose names are digests and whose settings are complete: what a runner gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResolvedScenario {

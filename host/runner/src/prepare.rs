@@ -56,6 +56,7 @@ impl JobBuilder {
             generation: order.generation,
             created_at: order.created_at,
             source,
+            decoder: framehook_core::spec::Decoder::default(),
             max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),

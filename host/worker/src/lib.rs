@@ -12,6 +12,7 @@
 
 pub mod annotate;
 pub mod bench;
+pub mod image;
 pub mod model;
 pub mod pipeline;
 pub mod pixels;
@@ -19,7 +20,7 @@ pub mod preprocess;
 pub mod probe;
 pub mod process;
 pub mod report;
+pub mod resize;
 pub mod run;
 pub mod source;
-pub mod timestamps;
 pub mod watch;

@@ -8,12 +8,13 @@ use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
     input::InputOptions,
     probe::{Finding, Verdict},
+    spec::Decoder,
 };
-use opencv::{core::Mat, prelude::*};
 
 use crate::{
+    image::Image,
     model::{Model, ModelError},
-    source::{FrameSource as _, SourceError, VideoFile},
+    source::{self, SourceError},
 };
 
 /// Loads a model and looks at its inputs.
@@ -44,14 +45,14 @@ pub fn video(file: &Path, max_picture_side: u32) -> Verdict<VideoManifest> {
 }
 
 fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, SourceError> {
-    let mut video = VideoFile::open(file, max_picture_side)?;
+    let mut video = source::open(file, Decoder::default(), max_picture_side)?;
     if let Some(cut) = video.cut() {
         return Err(SourceError::Truncated(cut.clone()));
     }
     video.advance()?.ok_or(SourceError::NoFrame)?;
-    let mut picture = Mat::default();
+    let mut picture = Image::default();
     video.picture(&mut picture).map_err(|_| SourceError::NoFrame)?;
     // The picture is turned as the container asks; the declared size may not be.
-    let (width, height) = (picture.cols().cast_unsigned(), picture.rows().cast_unsigned());
+    let (width, height) = (picture.width(), picture.height());
     Ok(VideoManifest { width, height, ..*video.info() })
 }

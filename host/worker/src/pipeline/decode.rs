@@ -1,10 +1,18 @@
 //! The first stage: decodes, calls the pre hooks, makes the model's input.
 
 use std::{
+    cell::RefCell,
     sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
+use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
+use crate::{
+    image::{BgrCache, Image},
+    pixels::Picture,
+    preprocess::Preprocessor,
+    source::{FrameSource, SourceError},
+};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Outcome, Report},
@@ -13,15 +21,7 @@ use framehook_core::{
 };
 use framehook_engine::{
     chain::{Before, Chain, Stage as HookStage},
-    media::{Decision, Frame, Geometry, Size},
-};
-use opencv::{core::Mat, prelude::*};
-
-use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
-use crate::{
-    pixels::Picture,
-    preprocess::Preprocessor,
-    source::{FrameSource, SourceError},
+    media::{Decision, Frame, Geometry, Region, Size},
 };
 
 /// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
@@ -43,6 +43,7 @@ pub(super) struct Stage {
     pub(super) out: SyncSender<InFlight>,
     /// That of the last frame.
     pub(super) preprocessor: Option<Preprocessor>,
+    pub(super) bgr: BgrCache,
 }
 
 impl Stage {
@@ -76,8 +77,12 @@ impl Stage {
         if self.stop.is_raised() {
             return Ok(stopped());
         }
-        self.source.check_end().map_err(|error| self.reason(&error))?;
-        Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the video came to its end")))
+        let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
+        let reason = match missing {
+            None => Reason::new(ReasonCode::EndOfStream, "the video came to its end"),
+            Some(missing) => Reason::new(ReasonCode::SourceIncomplete, missing.to_string()),
+        };
+        Ok((Outcome::Finished, reason))
     }
 
     /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where
@@ -92,33 +97,27 @@ impl Stage {
         reason
     }
 
-    /// The first frame behind the resume position. Times are compared, because they are the identity of
-    /// a row; the frames passed over go through the same guard, so they are what they were.
     fn first_frame(&mut self) -> Result<Option<Position>, SourceError> {
-        let resume = self.shared.job.resume_after;
+        let Some(stored) = self.shared.job.resume_after else { return self.source.advance() };
         let mut alive = Instant::now();
-        while let Some(position) = self.source.advance()? {
-            if resume.is_none_or(|stored| position.pts_us > stored.pts_us) {
-                return Ok(Some(position));
-            }
-            if self.stop.is_raised() {
-                return Ok(None);
-            }
+        let mut go_on = || {
             if alive.elapsed() >= ALIVE_EVERY {
                 self.shared.reporter.send(&Report::Alive);
                 alive = Instant::now();
             }
-        }
-        Ok(None)
+            !self.stop.is_raised()
+        };
+        self.source.resume(stored, &mut go_on)
     }
 
-    fn prepare(&mut self, position: Position, picture: Mat, decode_us: u32) -> Result<InFlight, Reason> {
+    fn prepare(&mut self, position: Position, picture: Image, decode_us: u32) -> Result<InFlight, Reason> {
         let started = Instant::now();
-        let size = Size { width: picture.cols().cast_unsigned(), height: picture.rows().cast_unsigned() };
+        let size = Size { width: picture.width(), height: picture.height() };
+        self.bgr.clear();
         let Before { decision, failures } = self.call_hooks(position, size, &picture)?;
         let (work, geometry) = match decision {
             Decision::Pass => {
-                let (input, geometry) = self.native_input(&picture).map_err(|error| error.reason())?;
+                let (input, geometry) = self.native_input(&picture, position)?;
                 (Work::Infer(input), geometry)
             }
             Decision::Infer(tensor, geometry) => (Work::Infer(tensor.data), geometry),
@@ -134,25 +133,28 @@ impl Stage {
         Ok(InFlight { position, size, picture, geometry, work, failures, timings })
     }
 
-    fn call_hooks(&mut self, position: Position, size: Size, picture: &Mat) -> Result<Before, Reason> {
+    fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {
         if self.pre.is_empty() {
             return Ok(Before { decision: Decision::Pass, failures: Vec::new() });
         }
         let job = &self.shared.job;
-        let pixels = &Picture { mat: picture, spec: &job.input };
+        let pixels = &Picture { image, spec: &job.input, bgr: RefCell::new(&mut self.bgr) };
         let before = self.pre.preprocess(&Frame { position, size, input_size: input_size(job), pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
         Ok(before)
     }
 
-    fn native_input(&mut self, picture: &Mat) -> Result<(Vec<f32>, Geometry), SourceError> {
+    fn native_input(&mut self, image: &Image, at: Position) -> Result<(Vec<f32>, Geometry), Reason> {
+        let (width, height) = (image.width(), image.height());
         let preprocessor = match self.preprocessor.take() {
-            Some(kept) if kept.fits(picture) => kept,
-            _ => Preprocessor::new(&self.shared.job.input, picture.cols(), picture.rows())?,
+            Some(kept) if kept.fits(width, height) => kept,
+            _ => Preprocessor::new(&self.shared.job.input, width, height),
         };
         let preprocessor = self.preprocessor.insert(preprocessor);
         let mut input = self.shared.pools.inputs.take();
-        preprocessor.fill(picture, &mut input)?;
+        let bgr = self.bgr.get(image).map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;
+        let filled = preprocessor.fill(bgr, Region { x: 0, y: 0, width, height }, &mut input);
+        filled.map_err(|error| SourceError::OpenCv(error).reason())?;
         Ok((input, preprocessor.geometry()))
     }
 }

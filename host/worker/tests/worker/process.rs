@@ -16,7 +16,7 @@ use framehook_core::{
     job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
     prediction::{PluginIdentity, Prediction, Provenance},
     reason::Reason,
-    spec::OnPluginFailure,
+    spec::{Decoder, OnPluginFailure},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +60,7 @@ pub(crate) fn job(clip: &str) -> Job {
         generation: 1,
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         source: asset(clip),
+        decoder: Decoder::Libav,
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),

@@ -1,0 +1,93 @@
+//! What a file itself says, before any decoder sees it.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
+
+use framehook_formats::isobmff::{self, Outline};
+
+use super::SourceError;
+
+/// Long enough for every signature, and for telling text from a container.
+const HEAD: u64 = 4096;
+
+/// Looks at the file itself, before any decoder does.
+pub(super) fn inspect(path: &Path) -> Result<Option<Outline>, SourceError> {
+    let mut file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => SourceError::Missing,
+        _ => SourceError::Unreadable(error),
+    })?;
+    let metadata = file.metadata().map_err(SourceError::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(SourceError::NotAFile);
+    }
+    let mut head = Vec::new();
+    file.by_ref().take(HEAD).read_to_end(&mut head).map_err(SourceError::Unreadable)?;
+    if head.is_empty() {
+        return Err(SourceError::Empty);
+    }
+    if let Some(format) = image_format(&head) {
+        return Err(SourceError::Image(format));
+    }
+    if is_text(&head) {
+        return Err(SourceError::Text);
+    }
+    let outline = isobmff::read(&mut file).map_err(SourceError::Unreadable)?;
+    match &outline {
+        Some(o) if !o.has_moov => match o.cut.clone() {
+            // `moov` may lie behind what is missing.
+            Some(cut) => Err(SourceError::Truncated(cut)),
+            None => Err(SourceError::NoMoov),
+        },
+        // A cut `moov` may have lost the track.
+        Some(o) if !o.has_video && o.cut.is_none() => {
+            Err(if o.has_audio { SourceError::AudioOnly } else { SourceError::NoVideoTrack })
+        }
+        _ => Ok(outline),
+    }
+}
+
+/// FFmpeg opens a still image as a video of one frame, which nobody means.
+fn image_format(head: &[u8]) -> Option<&'static str> {
+    const SIGNATURES: [(&[u8], &str); 7] = [
+        (b"\xff\xd8\xff", "JPEG"),
+        (b"\x89PNG\r\n\x1a\n", "PNG"),
+        (b"GIF87a", "GIF"),
+        (b"GIF89a", "GIF"),
+        (b"BM", "BMP"),
+        (b"II*\0", "TIFF"),
+        (b"MM\0*", "TIFF"),
+    ];
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
+        return Some("WebP");
+    }
+    SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
+}
+
+/// A playlist is text too: FFmpeg would follow what it names, so it must never get one.
+fn is_text(head: &[u8]) -> bool {
+    let printable = |b: &u8| matches!(b, b'\t' | b'\n' | b'\r' | 0x20..=0x7e) || *b >= 0x80;
+    // A multi-byte character may be cut at the end of `head`.
+    let utf8 = match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    };
+    utf8 && head.iter().all(printable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_and_images_are_recognised() {
+        assert!(is_text(b"#EXTM3U\nhttp://example.org/a.ts\n") && is_text("grüße".as_bytes()));
+        assert!(is_text(&"ü".as_bytes()[..1]));
+        assert!(!is_text(b"\0\0\0\x20ftypisom") && !is_text(&[0xff, 0xfe, 0x41]));
+        assert_eq!(image_format(b"\xff\xd8\xff\xe0rest"), Some("JPEG"));
+        assert_eq!(image_format(b"RIFF\0\0\0\0WEBPVP8 "), Some("WebP"));
+        assert_eq!(image_format(b"RIFF\0\0\0\0AVI LIST"), None);
+    }
+}
