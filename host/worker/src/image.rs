@@ -191,7 +191,9 @@ impl Converter {
             if range != ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED {
                 full_in = i32::from(range == ffi::AVColorRange::AVCOL_RANGE_JPEG);
             }
-            let matrix = ffi::sws_getCoefficients(space as i32);
+            // Pictures of RGB go by way of the same matrix there and back.
+            let is_rgb = space == ffi::AVColorSpace::AVCOL_SPC_RGB;
+            let matrix = ffi::sws_getCoefficients(if is_rgb { ffi::SWS_CS_DEFAULT } else { space as i32 });
             ffi::sws_setColorspaceDetails(self.0, matrix, full_in, table, full_out, brightness, contrast, saturation);
         }
     }

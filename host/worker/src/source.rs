@@ -17,7 +17,7 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
     spec::Decoder,
 };
-use framehook_formats::isobmff::Cut;
+use framehook_formats::cut::Cut;
 
 use self::{libav::Libav, opencv::OpenCv};
 use crate::image::{Image, ImageError};
@@ -115,7 +115,7 @@ pub enum SourceError {
         "the MP4 file has no `moov` box, so nothing says how to decode it: the recording or the upload was not finished; repair it or upload it again"
     )]
     NoMoov,
-    #[error("the MP4 file is truncated: its `{}` box ends at byte {}, but the file has {} bytes; upload it again", .0.kind, .0.needs, .0.has)]
+    #[error("the file is truncated: its `{}` ends at byte {}, but the file has {} bytes; upload it again", .0.kind, .0.needs, .0.has)]
     Truncated(Cut),
     #[error("the file has sound but no video track; give a file with a video track")]
     AudioOnly,

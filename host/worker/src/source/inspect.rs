@@ -6,15 +6,29 @@ use std::{
     path::Path,
 };
 
-use framehook_formats::isobmff::{self, Outline};
+use framehook_formats::{
+    cut::{self, Cut},
+    isobmff::{self, Outline},
+};
 
 use super::SourceError;
 
 /// Long enough for every signature, and for telling text from a container.
 const HEAD: u64 = 4096;
 
+/// The first word of a video of raw pictures, whose head is a line of text.
+const Y4M: &[u8] = b"YUV4MPEG2 ";
+
+/// What was seen.
+pub(super) struct Inspected {
+    /// Of an MP4 or QuickTime file.
+    pub(super) outline: Option<Outline>,
+    /// Where the file was cut off.
+    pub(super) cut: Option<Cut>,
+}
+
 /// Looks at the file itself, before any decoder does.
-pub(super) fn inspect(path: &Path) -> Result<Option<Outline>, SourceError> {
+pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
     let mut file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => SourceError::Missing,
         _ => SourceError::Unreadable(error),
@@ -31,27 +45,29 @@ pub(super) fn inspect(path: &Path) -> Result<Option<Outline>, SourceError> {
     if let Some(format) = image_format(&head) {
         return Err(SourceError::Image(format));
     }
-    if is_text(&head) {
+    // A short picture of flat colours behind the first line may look like text.
+    if is_text(&head) && !head.starts_with(Y4M) {
         return Err(SourceError::Text);
     }
     let outline = isobmff::read(&mut file).map_err(SourceError::Unreadable)?;
-    match &outline {
-        Some(o) if !o.has_moov => match o.cut.clone() {
-            // `moov` may lie behind what is missing.
-            Some(cut) => Err(SourceError::Truncated(cut)),
-            None => Err(SourceError::NoMoov),
-        },
-        // A cut `moov` may have lost the track.
-        Some(o) if !o.has_video && o.cut.is_none() => {
-            Err(if o.has_audio { SourceError::AudioOnly } else { SourceError::NoVideoTrack })
-        }
-        _ => Ok(outline),
+    let Some(outline) = outline else {
+        return Ok(Inspected { outline: None, cut: cut::read(&mut file).map_err(SourceError::Unreadable)? });
+    };
+    let cut = outline.cut.clone();
+    if !outline.has_moov {
+        // `moov` may lie behind what is missing.
+        return Err(cut.map_or(SourceError::NoMoov, SourceError::Truncated));
     }
+    // A cut `moov` may have lost the track.
+    if !outline.has_video && cut.is_none() {
+        return Err(if outline.has_audio { SourceError::AudioOnly } else { SourceError::NoVideoTrack });
+    }
+    Ok(Inspected { outline: Some(outline), cut })
 }
 
 /// FFmpeg opens a still image as a video of one frame, which nobody means.
 fn image_format(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 7] = [
+    const SIGNATURES: [(&[u8], &str); 14] = [
         (b"\xff\xd8\xff", "JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"GIF87a", "GIF"),
@@ -59,9 +75,33 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
         (b"BM", "BMP"),
         (b"II*\0", "TIFF"),
         (b"MM\0*", "TIFF"),
+        (b"II+\0", "TIFF"),
+        (b"\0\0\0\x0cjP  \r\n", "JPEG 2000"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
+        (b"\xff\x0a", "JPEG XL"),
+        (b"\x76\x2f\x31\x01", "OpenEXR"),
+        (b"8BPS", "Photoshop"),
+        (b"qoif", "QOI"),
+    ];
+    /// Of files with boxes, by the brand that they name first.
+    const BRANDS: [(&[u8], &str); 10] = [
+        (b"avif", "AVIF"),
+        (b"avis", "AVIF"),
+        (b"heic", "HEIC"),
+        (b"heix", "HEIC"),
+        (b"heim", "HEIC"),
+        (b"heis", "HEIC"),
+        (b"hevc", "HEIC"),
+        (b"hevx", "HEIC"),
+        (b"mif1", "HEIF"),
+        (b"msf1", "HEIF"),
     ];
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
         return Some("WebP");
+    }
+    if head.get(4..8) == Some(b"ftyp") {
+        let brand = head.get(8..12)?;
+        return BRANDS.iter().find(|(known, _)| *known == brand).map(|(_, format)| *format);
     }
     SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
 }
@@ -89,5 +129,8 @@ mod tests {
         assert_eq!(image_format(b"\xff\xd8\xff\xe0rest"), Some("JPEG"));
         assert_eq!(image_format(b"RIFF\0\0\0\0WEBPVP8 "), Some("WebP"));
         assert_eq!(image_format(b"RIFF\0\0\0\0AVI LIST"), None);
+        assert_eq!(image_format(b"\0\0\0\x20ftypavif\0\0\0\0"), Some("AVIF"));
+        assert_eq!(image_format(b"\0\0\0\x18ftypheic"), Some("HEIC"));
+        assert_eq!(image_format(b"\0\0\0\x20ftypisom\0\0\0\0avif"), None);
     }
 }

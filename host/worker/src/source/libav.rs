@@ -13,14 +13,17 @@ use std::{collections::VecDeque, mem, path::Path};
 
 use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame};
 use framehook_core::{artifact::VideoManifest, prediction::Position};
-use framehook_formats::isobmff::{Cut, Outline};
+use framehook_formats::{cut::Cut, isobmff::Outline};
 
 use self::{
     orientation::{Orientation, can_turn},
     reader::Reader,
     times::Said,
 };
-use super::{FrameSource, Missing, SourceError, check_size, inspect::inspect};
+use super::{
+    FrameSource, Missing, SourceError, check_size,
+    inspect::{Inspected, inspect},
+};
 use crate::{
     image::{BgrCache, Image},
     process,
@@ -29,7 +32,7 @@ use crate::{
 pub(super) struct Libav {
     reader: Reader,
     info: VideoManifest,
-    outline: Option<Outline>,
+    cut: Option<Cut>,
     /// What the container says for all frames.
     orientation: Orientation,
     /// For how long a frame is shown that does not say so, in microseconds.
@@ -59,15 +62,15 @@ const LATEST_US: i64 = i64::MAX / 10;
 
 impl Libav {
     pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
-        let outline = inspect(path)?;
+        let Inspected { outline, cut } = inspect(path)?;
         // Before FFmpeg, which decodes a picture while it opens the file.
         if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
             check_size(width, height, max_side)?;
         }
         process::limit_ffmpeg(max_side);
-        let reader = Reader::open(path, max_side).map_err(|error| match (error, &outline) {
+        let reader = Reader::open(path, max_side).map_err(|error| match (error, &cut) {
             // What is missing may be what FFmpeg needs to open it.
-            (SourceError::NotAVideo, Some(Outline { cut: Some(cut), .. })) => SourceError::Truncated(cut.clone()),
+            (SourceError::NotAVideo, Some(cut)) => SourceError::Truncated(cut.clone()),
             (error, _) => error,
         })?;
         let video = reader.video();
@@ -82,7 +85,7 @@ impl Libav {
         Ok(Self {
             reader,
             info,
-            outline,
+            cut,
             orientation,
             usual_duration,
             max_side,
@@ -174,7 +177,7 @@ impl FrameSource for Libav {
             return Err(SourceError::NoFrame);
         }
         let came = self.count;
-        Ok(match (self.reader.indexed(), self.cut()) {
+        Ok(match (self.reader.indexed(), &self.cut) {
             (Some((all, _)), _) if self.reader.packets >= all => None,
             (Some((_, declared)), _) => Some(Missing::Frames { came, declared }),
             (None, Some(cut)) => Some(Missing::Bytes { came, cut: cut.clone() }),
@@ -187,7 +190,7 @@ impl FrameSource for Libav {
     }
 
     fn cut(&self) -> Option<&Cut> {
-        self.outline.as_ref()?.cut.as_ref()
+        self.cut.as_ref()
     }
 }
 

@@ -10,14 +10,19 @@ use std::path::Path;
 
 use ffmpeg_next::format::Pixel;
 use framehook_core::{artifact::VideoManifest, prediction::Position};
-use framehook_formats::isobmff::{Cut, Outline};
+use framehook_formats::{cut::Cut, isobmff::Outline};
 use opencv::{
     core::{CV_8UC3, Mat},
     prelude::*,
     videoio::{self, VideoCapture},
 };
 
-use super::{FrameSource, Missing, SourceError, check_size, inspect::inspect, opencv_times::TimestampGuard, positive};
+use super::{
+    FrameSource, Missing, SourceError, check_size,
+    inspect::{Inspected, inspect},
+    opencv_times::TimestampGuard,
+    positive,
+};
 use crate::{
     image::{BGR_PIXEL, Image},
     process,
@@ -28,6 +33,7 @@ pub(super) struct OpenCv {
     capture: VideoCapture,
     info: VideoManifest,
     outline: Option<Outline>,
+    cut: Option<Cut>,
     /// The length of the longest track, in seconds.
     duration: Option<f64>,
     guard: TimestampGuard,
@@ -47,7 +53,7 @@ impl OpenCv {
     /// # Errors
     /// When it is no video. A truncated one is opened: its frames are worth having.
     pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
-        let outline = inspect(path)?;
+        let Inspected { outline, cut } = inspect(path)?;
         // Before FFmpeg, which decodes a picture while it opens the file.
         if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
             check_size(width, height, max_side)?;
@@ -59,7 +65,6 @@ impl OpenCv {
         let capture = VideoCapture::from_file(name, videoio::CAP_FFMPEG)?;
         if !capture.is_opened()? {
             // What is missing may be what FFmpeg needs to open it.
-            let cut = outline.and_then(|outline| outline.cut);
             return Err(cut.map_or(SourceError::NotAVideo, SourceError::Truncated));
         }
         let whole = |property| -> Result<i64, opencv::Error> { Ok(capture.get(property)? as i64) };
@@ -81,6 +86,7 @@ impl OpenCv {
             capture,
             info,
             outline,
+            cut,
             duration,
             guard,
             count: 0,
@@ -138,7 +144,7 @@ impl FrameSource for OpenCv {
     }
 
     fn cut(&self) -> Option<&Cut> {
-        self.outline.as_ref()?.cut.as_ref()
+        self.cut.as_ref()
     }
 
     fn check_end(&self) -> Result<Option<Missing>, SourceError> {
