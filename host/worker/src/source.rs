@@ -61,17 +61,26 @@ pub trait FrameSource: Send {
     /// # Errors
     /// When the source failed.
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
-        while let Some(position) = self.advance()? {
-            // Times are compared, because they are the identity of a row.
-            if position.pts_us > stored.pts_us {
-                return Ok(Some(position));
-            }
-            if !go_on() {
-                break;
-            }
-        }
-        Ok(None)
+        pass_over(self, stored, go_on)
     }
+}
+
+/// Decodes from where `source` is to the first frame behind `stored`.
+fn pass_over<S: FrameSource + ?Sized>(
+    source: &mut S,
+    stored: Position,
+    go_on: &mut dyn FnMut() -> bool,
+) -> Result<Option<Position>, SourceError> {
+    while let Some(position) = source.advance()? {
+        // Times are compared, because they are the identity of a row.
+        if position.pts_us > stored.pts_us {
+            return Ok(Some(position));
+        }
+        if !go_on() {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// Opens a video file whose pictures have sides of at most `max_side` pixels.

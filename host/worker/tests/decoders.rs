@@ -171,6 +171,41 @@ fn opencv_gives_the_same_but_for_what_it_cannot_do() {
     }
 }
 
+/// What comes behind a stored frame, with the first picture.
+fn rest(clip: &str, decoder: Decoder, stored: Position) -> (Vec<Position>, Vec<u8>) {
+    let mut source = source::open(&clips().join(clip), decoder, DEFAULT_PICTURE_SIDE).unwrap();
+    let mut positions: Vec<_> = source.resume(stored, &mut || true).unwrap().into_iter().collect();
+    let (mut image, mut bgr) = (Image::default(), BgrCache::default());
+    let mut picture = Vec::new();
+    if !positions.is_empty() {
+        source.picture(&mut image).unwrap();
+        let pixels = bgr.get(&image).unwrap();
+        pixels.data.chunks(pixels.stride).for_each(|row| picture.extend_from_slice(&row[..pixels.width as usize * 3]));
+    }
+    while let Some(position) = source.advance().unwrap() {
+        positions.push(position);
+    }
+    (positions, picture)
+}
+
+#[test]
+fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
+    for clip in videos() {
+        let whole = decode(&clip, Decoder::Libav).unwrap();
+        let frames = whole.positions.len();
+        let size = whole.pictures.len() / frames;
+        for stored in (0..frames).step_by(frames.div_ceil(12)).chain([frames - 1]) {
+            let (positions, picture) = rest(&clip, Decoder::Libav, whole.positions[stored]);
+            assert_eq!(positions, whole.positions[stored + 1..], "{clip} after frame {stored}");
+            // Where pictures have one size, and are not what a decoder made up for lost data.
+            let next = (stored + 1) * size..(stored + 2) * size;
+            if !clip.starts_with("grows") && !clip.starts_with("shrinks") && stored + 1 < frames {
+                assert!(picture == whole.pictures[next], "{clip}: the picture after frame {stored} is another");
+            }
+        }
+    }
+}
+
 #[test]
 fn damage_is_counted() {
     // Of the frames that come, and of those that do not.

@@ -7,22 +7,28 @@
 
 mod orientation;
 mod reader;
+mod scan;
 mod times;
 
-use std::{collections::VecDeque, mem, path::Path};
+use std::{
+    collections::VecDeque,
+    mem,
+    path::{Path, PathBuf},
+};
 
-use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame};
+use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame, picture};
 use framehook_core::{artifact::VideoManifest, prediction::Position};
 use framehook_formats::{cut::Cut, isobmff::Outline};
 
 use self::{
     orientation::{Orientation, can_turn},
-    reader::Reader,
+    reader::{Reader, is_damaged},
     times::Said,
 };
 use super::{
     FrameSource, Missing, SourceError, check_size,
     inspect::{Inspected, inspect},
+    pass_over,
 };
 use crate::{
     image::{BgrCache, Image},
@@ -30,6 +36,7 @@ use crate::{
 };
 
 pub(super) struct Libav {
+    path: PathBuf,
     reader: Reader,
     info: VideoManifest,
     cut: Option<Cut>,
@@ -83,6 +90,7 @@ impl Libav {
         // A rate beyond 100,000 frames a second is damage, not a rate.
         let usual_duration = if (1e-3..=1e5).contains(&fps) { (1e6 / fps) as i64 } else { DEFAULT_DURATION_US };
         Ok(Self {
+            path: path.to_owned(),
             reader,
             info,
             cut,
@@ -120,6 +128,27 @@ impl Libav {
             self.ready.push_back((frame, time));
         }
         Ok(())
+    }
+
+    /// Goes to the frame that was stored, without decoding what lies before its key frame. False if it cannot
+    /// be found for sure; this is at no certain frame then.
+    fn find(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<bool, SourceError> {
+        let Some(packets) = scan::scan(&mut self.reader, stored.pts_us, go_on) else { return Ok(false) };
+        let base = self.reader.time_base();
+        let key_time = packets.front().and_then(|packet| micros(packet.pts()?, base));
+        self.reader.queue = packets;
+        let mut frame = frame::Video::empty();
+        while self.reader.decode(&mut frame)? && go_on() {
+            let Some(time) = self.said(&frame).time else { return Ok(false) };
+            if Some(time) == key_time && !is_clean_key(&frame) {
+                return Ok(false);
+            }
+            if time >= stored.pts_us {
+                (self.previous, self.count) = (Some(time), stored.frame + 1);
+                return Ok(time == stored.pts_us);
+            }
+        }
+        Ok(false)
     }
 
     fn said(&self, frame: &frame::Video) -> Said {
@@ -163,6 +192,18 @@ impl FrameSource for Libav {
         Ok(Some(position))
     }
 
+    fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
+        let next = if self.find(stored, go_on)? {
+            self.advance()
+        } else {
+            *self = Self::open(&self.path, self.max_side)?;
+            pass_over(self, stored, go_on)
+        };
+        // What was damaged before is in the account of the run that went there.
+        self.reader.damaged = 0;
+        next
+    }
+
     fn picture(&mut self, picture: &mut Image) -> Result<(), SourceError> {
         let orientation = Orientation::of_frame(&self.current.0).unwrap_or(self.orientation);
         if orientation == Orientation::UPRIGHT {
@@ -192,6 +233,12 @@ impl FrameSource for Libav {
     fn cut(&self) -> Option<&Cut> {
         self.cut.as_ref()
     }
+}
+
+/// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after the
+/// other; they call the first of these frames a key frame.
+fn is_clean_key(frame: &frame::Video) -> bool {
+    frame.is_key() && frame.kind() == picture::Type::I && !is_damaged(frame)
 }
 
 fn manifest(

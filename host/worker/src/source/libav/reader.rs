@@ -21,7 +21,6 @@ pub(super) struct Reader {
     input: Input,
     decoder: decoder::Video,
     stream: usize,
-    packet: Packet,
     /// Packets that were read ahead.
     pub(super) queue: VecDeque<Packet>,
     is_drained: bool,
@@ -44,16 +43,8 @@ impl Reader {
         };
         let (stream, time_base) = (video.index(), video.time_base());
         let decoder = open_decoder(video.parameters(), time_base, max_side)?;
-        let mut reader = Self {
-            input,
-            decoder,
-            stream,
-            packet: Packet::empty(),
-            queue: VecDeque::new(),
-            is_drained: false,
-            packets: 0,
-            damaged: 0,
-        };
+        let mut reader =
+            Self { input, decoder, stream, queue: VecDeque::new(), is_drained: false, packets: 0, damaged: 0 };
         reader.discard_others();
         Ok(reader)
     }
@@ -92,12 +83,13 @@ impl Reader {
     }
 
     /// The next packet of the video; `None` at the end of the file, which is also where it cannot be read on.
-    pub(super) fn read(&mut self) -> Option<&Packet> {
+    pub(super) fn read(&mut self) -> Option<Packet> {
+        let mut packet = Packet::empty();
         loop {
-            match self.packet.read(&mut self.input) {
-                Ok(()) if self.packet.stream() == self.stream => {
+            match packet.read(&mut self.input) {
+                Ok(()) if packet.stream() == self.stream => {
                     self.packets += 1;
-                    return Some(&self.packet);
+                    return Some(packet);
                 }
                 Ok(()) => {}
                 Err(_) => return None,
@@ -123,13 +115,12 @@ impl Reader {
 
     /// Gives the decoder one packet, or the word that no more will come.
     fn feed(&mut self) -> Result<(), SourceError> {
-        let sent = if let Some(packet) = self.queue.pop_front() {
-            self.decoder.send_packet(&packet)
-        } else if self.read().is_some() {
-            self.decoder.send_packet(&self.packet)
-        } else {
-            self.is_drained = true;
-            self.decoder.send_eof()
+        let sent = match self.queue.pop_front().or_else(|| self.read()) {
+            Some(packet) => self.decoder.send_packet(&packet),
+            None => {
+                self.is_drained = true;
+                self.decoder.send_eof()
+            }
         };
         sent.or_else(|error| self.note(error))
     }
@@ -156,7 +147,7 @@ impl Reader {
     }
 }
 
-fn is_damaged(frame: &frame::Video) -> bool {
+pub(super) fn is_damaged(frame: &frame::Video) -> bool {
     frame.is_corrupt() || frame.has_decode_errors()
 }
 
