@@ -20,6 +20,9 @@ pub struct Delivery {
     /// Predictions without one: a hook skipped the frame, or failed on it.
     pub skipped: u64,
     pub dropped: Drops,
+    /// Frames of the source that were damaged, as its decoder says; no part of the sum. Those that it could
+    /// not decode at all have no number, and are in no other count.
+    pub damaged: u64,
     pub inbox: InboxLag,
     pub outbox: OutboxLag,
 }
@@ -60,9 +63,13 @@ impl Delivery {
     /// the furthest frame that `arrived`, readable or not.
     #[must_use]
     pub fn witnessed(self, arrived: Option<Position>, reported: impl IntoIterator<Item = Progress>) -> Self {
-        let published = reported.into_iter().filter_map(|progress| progress.published);
-        let decoded = published.chain(arrived).map(|last| last.frame + 1).max().unwrap_or_default();
+        let (mut damaged, mut published) = (0, arrived);
+        for progress in reported {
+            damaged += progress.damaged;
+            published = published.max(progress.published);
+        }
+        let decoded = published.map_or(0, |last| last.frame + 1);
         let frames = decoded.saturating_sub(self.stored + self.skipped + self.dropped.total());
-        Self { decoded, inbox: InboxLag { frames, ..self.inbox }, ..self }
+        Self { decoded, damaged, inbox: InboxLag { frames, ..self.inbox }, ..self }
     }
 }

@@ -139,6 +139,8 @@ pub enum Control {
 pub enum Report<Frame = PredictionRecord> {
     /// The source is open, the model and the plugins are loaded.
     Ready(Ready),
+    /// So many frames of the source were damaged so far.
+    Damaged { frames: u64 },
     /// Nothing new but life: sent while frames before the resume position are passed over.
     Alive,
     /// One frame, in the order of the source.

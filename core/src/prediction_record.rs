@@ -96,6 +96,8 @@ struct Outline {
     generation: Generation,
     pts_us: i64,
     frame: u64,
+    #[serde(rename = "size")]
+    _size: Option<[u32; 2]>,
     captured_at: Timestamp,
     #[serde(rename = "detections")]
     _detections: Each<Detection>,

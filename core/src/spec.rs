@@ -48,6 +48,9 @@ pub struct ScenarioSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 64)]
     pub memory_mib: Option<u32>,
+    /// What decodes the video; if absent, what its runner is set to (`--decoder`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
 }
 
 /// Where the frames come from: exactly one of these.
@@ -137,6 +140,15 @@ pub struct ResolvedScenario {
     /// Memory that its worker may have; absent in what older releases made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Null: what its runner is set to.
+    #[serde(default = "decoder_of_older_releases")]
+    pub decoder: Option<Decoder>,
+}
+
+/// Releases that had no choice decoded by OpenCV. What they have begun goes on with the times that its rows
+/// have.
+const fn decoder_of_older_releases() -> Option<Decoder> {
+    Some(Decoder::Opencv)
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -188,6 +200,20 @@ mod tests {
         assert_eq!(spec.plugins, PluginChain::default());
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ScenarioSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_an_older_release_resolved_goes_on_with_its_decoder() {
+        let hex = "0".repeat(64);
+        let older = serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
+            "model": {"name": "m", "version": "1", "digest": format!("sha256:{hex}")},
+            "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
+                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
+        let mut resolved: ResolvedScenario = serde_json::from_value(older).unwrap();
+        assert_eq!(resolved.decoder, Some(Decoder::Opencv));
+        resolved.decoder = None;
+        let written = serde_json::to_value(&resolved).unwrap();
+        assert_eq!(serde_json::from_value::<ResolvedScenario>(written).unwrap().decoder, None);
     }
 
     #[test]

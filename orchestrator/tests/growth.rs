@@ -148,6 +148,7 @@ fn scenario() -> NewScenario {
             post: vec![],
             on_plugin_failure: OnPluginFailure::SkipFrame,
             memory_mib: None,
+            decoder: None,
         },
         idempotency: Some(Idempotency { key: format!("key of {id}"), request: Digest::from_bytes(&[3; 32]) }),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
@@ -239,12 +240,13 @@ fn prediction(order: &DeployOrder, frame: u64) -> Prediction {
         generation: order.generation,
         pts_us: i64::try_from(frame).unwrap() * 40_000,
         frame,
+        size: None,
         captured_at: Timestamp::now(),
         detections: vec![],
         events: vec![],
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[2; 32]), plugins: vec![], revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[2; 32]), plugins: vec![], revision: 1, decoder: None },
     }
 }

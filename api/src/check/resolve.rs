@@ -97,6 +97,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
                 on_plugin_failure: spec.on_plugin_failure,
                 memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
+                decoder: spec.decoder,
             })
         }
         (Some(problem), ..) => Err(problem),

@@ -51,12 +51,13 @@ impl JobBuilder {
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
         let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
+        let decoder = scenario.decoder.unwrap_or(self.config.decoder);
         Ok(Job {
             scenario_id: order.scenario_id,
             generation: order.generation,
             created_at: order.created_at,
             source,
-            decoder: framehook_core::spec::Decoder::default(),
+            decoder,
             max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),
@@ -67,7 +68,12 @@ impl JobBuilder {
             memory_mib: None,
             patience: self.config.patience(),
             resume_after,
-            provenance: Provenance { model: scenario.model.digest.clone(), plugins, revision: order.revision },
+            provenance: Provenance {
+                model: scenario.model.digest.clone(),
+                plugins,
+                revision: order.revision,
+                decoder: Some(decoder),
+            },
             intra_threads: self.config.intra_threads,
             onnxruntime: self.config.onnxruntime.clone(),
         })

@@ -99,6 +99,7 @@ pub fn run(
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
+        damaged: 0,
         bgr: BgrCache::default(),
     };
     let infer = infer::Stage { shared: shared.clone(), model, keeps_outputs, frames: from_decode, out: to_finish };

@@ -30,6 +30,7 @@ pub(super) async fn read(db: &Database, id: ScenarioId) -> Result<Option<Deliver
     let unreadable = sqlx::query_scalar(UNREADABLE).bind(&letters).fetch_one(&mut *tx).await?;
     let delivery = Delivery {
         decoded: 0,
+        damaged: 0,
         stored: count(counted.col("stored")?),
         skipped: count(counted.col("skipped")?),
         dropped: Drops { unreadable: unsigned(dropped) },

@@ -267,6 +267,7 @@ impl World {
                 post: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
+                decoder: None,
             },
             resume_after: None,
         }

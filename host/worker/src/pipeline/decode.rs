@@ -44,6 +44,8 @@ pub(super) struct Stage {
     /// That of the last frame.
     pub(super) preprocessor: Option<Preprocessor>,
     pub(super) bgr: BgrCache,
+    /// Damaged frames that were reported.
+    pub(super) damaged: u64,
 }
 
 impl Stage {
@@ -71,18 +73,28 @@ impl Stage {
                 // A later stage ended, and has said why.
                 return Ok(stopped());
             }
+            self.report_damage();
             started = Instant::now();
             next = self.source.advance().map_err(|error| self.reason(&error))?;
         }
         if self.stop.is_raised() {
             return Ok(stopped());
         }
+        self.report_damage();
         let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
         let reason = match missing {
             None => Reason::new(ReasonCode::EndOfStream, "the video came to its end"),
             Some(missing) => Reason::new(ReasonCode::SourceIncomplete, missing.to_string()),
         };
         Ok((Outcome::Finished, reason))
+    }
+
+    fn report_damage(&mut self) {
+        let frames = self.source.damaged();
+        if frames > self.damaged {
+            self.damaged = frames;
+            self.shared.reporter.send(&Report::Damaged { frames });
+        }
     }
 
     /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where

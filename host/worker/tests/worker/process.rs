@@ -72,7 +72,7 @@ pub(crate) fn job(clip: &str) -> Job {
         memory_mib: None,
         patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
-        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1, decoder: None },
         intra_threads: 1,
         onnxruntime: onnxruntime(),
     }
