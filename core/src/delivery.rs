@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{message::Progress, prediction::Position};
 
-/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`.
+/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
     /// Frames of the source, from its first on, that were decoded and given to the bus by whatever
@@ -19,6 +19,8 @@ pub struct Delivery {
     pub stored: u64,
     /// Predictions without one: a hook skipped the frame, or failed on it.
     pub skipped: u64,
+    /// Frames of the source that the scenario did not ask for (`frames`, `range`), up to the last prediction.
+    pub left_out: u64,
     pub dropped: Drops,
     /// Frames of the source that were damaged, as its decoder says; no part of the sum. Those that it could
     /// not decode at all have no number, and are in no other count.
@@ -69,7 +71,7 @@ impl Delivery {
             published = published.max(progress.published);
         }
         let decoded = published.map_or(0, |last| last.frame + 1);
-        let frames = decoded.saturating_sub(self.stored + self.skipped + self.dropped.total());
+        let frames = decoded.saturating_sub(self.stored + self.skipped + self.left_out + self.dropped.total());
         Self { decoded, damaged, inbox: InboxLag { frames, ..self.inbox }, ..self }
     }
 }

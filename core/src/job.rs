@@ -21,7 +21,7 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     size::MAX_PREDICTION,
-    spec::{Decoder, OnPluginFailure},
+    spec::{Decoder, OnPluginFailure, Sampling, TimeRange},
 };
 
 /// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
@@ -38,6 +38,9 @@ pub struct Job {
     /// A video file.
     pub source: PathBuf,
     pub decoder: Decoder,
+    /// Which of its frames are worked on.
+    pub frames: Option<Sampling>,
+    pub range: Option<TimeRange>,
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,

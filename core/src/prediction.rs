@@ -25,6 +25,9 @@ pub struct Prediction {
     pub pts_us: i64,
     /// Number of the frame in its source, from 0.
     pub frame: u64,
+    /// Frames of the source directly before this one that the scenario did not ask for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u64,
     /// Width and height of the frame in pixels, as it is shown; absent in what older releases wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
@@ -42,6 +45,11 @@ pub struct Prediction {
     pub hook_failures: Vec<HookFailure>,
     pub timings: FrameTimings,
     pub provenance: Provenance,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(frames: &u64) -> bool {
+    *frames == 0
 }
 
 /// One object found on a frame.

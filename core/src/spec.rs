@@ -51,6 +51,34 @@ pub struct ScenarioSpec {
     /// What decodes the video; if absent, what its runner is set to (`--decoder`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// Which frames are worked on; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Sampling>,
+    /// The part of the source that is worked on; all of it if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<TimeRange>,
+}
+
+/// Which of the frames of a source: one of these. Frames keep the number and the time that they have in it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Those whose number is a multiple of this: 1 is all of them.
+    Every(u32),
+    /// At most so many a second: the first one of each span of 1/fps seconds, counted from time 0.
+    Fps(f64),
+}
+
+/// A part of a source, by the times of its frames in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeRange {
+    /// The first frame is that with this time, or the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// This time and all later ones are no part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_us: Option<i64>,
 }
 
 /// Where the frames come from: exactly one of these.
@@ -143,6 +171,10 @@ pub struct ResolvedScenario {
     /// Null: what its runner is set to.
     #[serde(default = "decoder_of_older_releases")]
     pub decoder: Option<Decoder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Sampling>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<TimeRange>,
 }
 
 /// Releases that had no choice decoded by OpenCV. What they have begun goes on with the times that its rows

@@ -250,6 +250,7 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
         generation: 1,
         pts_us: i64::try_from(frame).unwrap() * 40_000,
         frame,
+        left_out: 0,
         size: None,
         captured_at: Timestamp::UNIX_EPOCH,
         detections,

@@ -448,6 +448,7 @@ fn prediction(frame: u64, generation: Generation) -> Prediction {
         generation,
         pts_us: position(frame).pts_us,
         frame,
+        left_out: 0,
         size: None,
         captured_at: jiff::Timestamp::UNIX_EPOCH,
         detections: vec![],

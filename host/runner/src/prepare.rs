@@ -58,6 +58,8 @@ impl JobBuilder {
             created_at: order.created_at,
             source,
             decoder,
+            frames: scenario.frames,
+            range: scenario.range,
             max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),

@@ -22,5 +22,6 @@ pub mod process;
 pub mod report;
 pub mod resize;
 pub mod run;
+pub mod selection;
 pub mod source;
 pub mod watch;

@@ -41,6 +41,7 @@ use crate::{
     image::{BgrCache, Image},
     model::{Model, OutputTensor},
     report::Reporter,
+    selection::Selection,
     source::FrameSource,
     watch::Watch,
 };
@@ -100,6 +101,7 @@ pub fn run(
         out: to_model,
         preprocessor: None,
         damaged: 0,
+        selection: Selection::new(job.frames, job.range, job.resume_after),
         bgr: BgrCache::default(),
     };
     let infer = infer::Stage { shared: shared.clone(), model, keeps_outputs, frames: from_decode, out: to_finish };
@@ -167,6 +169,7 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     position: Position,
+    left_out: u64,
     /// The size of the original frame.
     size: Size,
     /// Kept only for post hooks.

@@ -372,6 +372,7 @@ fn prediction(scenario_id: ScenarioId, n: i64) -> Prediction {
         generation: 1,
         pts_us: n * 40_000,
         frame: crate::sql::unsigned(n),
+        left_out: 0,
         size: None,
         captured_at: Timestamp::UNIX_EPOCH,
         detections: vec![detection; 4],

@@ -68,6 +68,8 @@ pub(crate) fn resolved() -> ResolvedScenario {
         on_plugin_failure: OnPluginFailure::SkipFrame,
         memory_mib: None,
         decoder: None,
+        frames: None,
+        range: None,
     }
 }
 
@@ -101,6 +103,7 @@ pub(crate) fn prediction(scenario_id: ScenarioId, generation: Generation, frame:
         generation,
         pts_us,
         frame,
+        left_out: 0,
         size: None,
         captured_at: Timestamp::from_microsecond(1_700_000_000_000_000 + pts_us).unwrap(),
         detections: vec![detection],

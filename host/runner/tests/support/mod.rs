@@ -268,6 +268,8 @@ impl World {
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
                 decoder: None,
+                frames: None,
+                range: None,
             },
             resume_after: None,
         }

@@ -11,6 +11,7 @@ use crate::{
     image::{BgrCache, Image},
     pixels::Picture,
     preprocess::Preprocessor,
+    selection::{Choice, Selection},
     source::{FrameSource, SourceError},
 };
 use framehook_core::{
@@ -46,6 +47,7 @@ pub(super) struct Stage {
     pub(super) bgr: BgrCache,
     /// Damaged frames that were reported.
     pub(super) damaged: u64,
+    pub(super) selection: Selection,
 }
 
 impl Stage {
@@ -59,16 +61,26 @@ impl Stage {
 
     fn deliver(&mut self) -> Result<(Outcome, Reason), Reason> {
         let stopped = || (Outcome::Stopped, Reason::new(ReasonCode::StoppedByUser, "stopped"));
-        let mut started = Instant::now();
+        let (mut started, mut alive) = (Instant::now(), Instant::now());
         let mut next = self.first_frame().map_err(|error| self.reason(&error))?;
         while let Some(position) = next {
             if self.stop.is_raised() {
                 return Ok(stopped());
             }
+            let left_out = match self.selection.choose(position) {
+                Choice::Take { left_out } => left_out,
+                Choice::Leave => {
+                    next = self.pass_on(&mut alive)?;
+                    continue;
+                }
+                Choice::End => {
+                    return Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the range came to its end")));
+                }
+            };
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
-            let frame = self.prepare(position, picture, decode_us)?;
+            let frame = InFlight { left_out, ..self.prepare(position, picture, decode_us)? };
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
                 return Ok(stopped());
@@ -87,6 +99,15 @@ impl Stage {
             Some(missing) => Reason::new(ReasonCode::SourceIncomplete, missing.to_string()),
         };
         Ok((Outcome::Finished, reason))
+    }
+
+    /// Goes on from a frame that is not asked for.
+    fn pass_on(&mut self, alive: &mut Instant) -> Result<Option<Position>, Reason> {
+        if alive.elapsed() >= ALIVE_EVERY {
+            self.shared.reporter.send(&Report::Alive);
+            *alive = Instant::now();
+        }
+        self.source.advance().map_err(|error| self.reason(&error))
     }
 
     fn report_damage(&mut self) {
@@ -142,7 +163,7 @@ impl Stage {
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        Ok(InFlight { position, size, picture, geometry, work, failures, timings })
+        Ok(InFlight { position, left_out: 0, size, picture, geometry, work, failures, timings })
     }
 
     fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {

@@ -76,6 +76,7 @@ impl Stage {
             generation: job.generation,
             pts_us,
             frame: number,
+            left_out: frame.left_out,
             size: Some([frame.size.width, frame.size.height]),
             // Out of range only for a video of thousands of years.
             captured_at: job.created_at.checked_add(since_start).unwrap_or(job.created_at),

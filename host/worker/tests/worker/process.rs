@@ -61,6 +61,8 @@ pub(crate) fn job(clip: &str) -> Job {
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         source: asset(clip),
         decoder: Decoder::Libav,
+        frames: None,
+        range: None,
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
