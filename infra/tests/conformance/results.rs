@@ -213,15 +213,16 @@ pub(crate) async fn every_frame_is_accounted_for_once(backend: &impl StoreBacken
     assert_eq!(world.record(id).await.stored, Some(position(11)));
     world.store_with(predictions(id, 2, 13..14), letters(&[Some(12)])).await;
     expect(&world, (14, 11, 1, 2, 0)).await;
-    // Frames that nobody asked for count with the one behind them, and once.
-    for generation in [2, 2, 3, 1] {
-        world.store(vec![Prediction { left_out: 6, ..prediction(id, generation, 20) }]).await;
-        expect(&world, (21, 12, 1, 2, 0)).await;
-        assert_eq!(world.delivery(id).await.left_out, 6);
-    }
     world.store(predictions(id, 2, 11..12)).await;
     expect(&world, (14, 12, 1, 1, 0)).await;
     assert_eq!(world.delivery(id).await.inbox.unreadable, 1);
+
+    // Frames that nobody asked for count with the one behind them, and once.
+    for generation in [2, 2, 3, 1] {
+        world.store(vec![Prediction { left_out: 6, ..prediction(id, generation, 20) }]).await;
+        expect(&world, (21, 13, 1, 1, 0)).await;
+        assert_eq!(world.delivery(id).await.left_out, 6);
+    }
 
     assert_eq!((world.delivery(other).await.decoded, world.delivery(other).await.stored), (3, 3));
     let lag = world.delivery(id).await.outbox;
