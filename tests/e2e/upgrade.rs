@@ -82,7 +82,10 @@ fn goes_on(client: &Client, before: &Scenarios, reference: &[Prediction]) {
         assert!(generations.is_sorted() && generations.first() < generations.last(), "{name} began anew");
         assert!(without_tracks(&rows) == without_tracks(reference), "{name}");
         let decoders: Vec<_> = rows.iter().map(|row| row.provenance.decoder).collect();
-        assert!(decoders.starts_with(&[None]) && decoders.ends_with(&[Some(Decoder::Opencv)]), "{name}: another decoder");
+        assert!(
+            decoders.starts_with(&[None]) && decoders.ends_with(&[Some(Decoder::Opencv)]),
+            "{name}: another decoder"
+        );
         assert!(decoders.iter().all(|decoder| *decoder != Some(Decoder::Libav)), "{name}: another decoder");
     }
 }
