@@ -284,7 +284,7 @@ async fn resolve_source(
         Ok(file) => file,
         Err(error) => return Ok(Err(error)),
     };
-    let picture = match probe::inspect(app, ArtifactKind::Video, &file).await {
+    let picture = match probe::inspect_source(app, &file).await {
         Ok(manifest) => picture(&manifest),
         Err(Problem { code: code @ ErrorCode::InvalidVideo, detail, .. }) => {
             return Ok(Err(FieldError::new(code, "source.file", detail)));

@@ -37,16 +37,16 @@ fn check_inputs(manifest: &ModelManifest) -> Result<(), Finding> {
     }
 }
 
-/// Opens a video and decodes its first frame.
+/// Opens a video and decodes its first frame. One that `may_be_cut` may lack its end.
 #[must_use]
-pub fn video(file: &Path, max_picture_side: u32) -> Verdict<VideoManifest> {
+pub fn video(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Verdict<VideoManifest> {
     let refused = |error: SourceError| Verdict::Findings(vec![Finding::new(error.code(), &error.to_string())]);
-    first_frame(file, max_picture_side).map_or_else(refused, Verdict::Ok)
+    first_frame(file, max_picture_side, may_be_cut).map_or_else(refused, Verdict::Ok)
 }
 
-fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, SourceError> {
+fn first_frame(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Result<VideoManifest, SourceError> {
     let mut video = source::open(file, Decoder::default(), max_picture_side)?;
-    if let Some(cut) = video.cut() {
+    if let Some(cut) = video.cut().filter(|_| !may_be_cut) {
         return Err(SourceError::Truncated(cut.clone()));
     }
     video.advance()?.ok_or(SourceError::NoFrame)?;

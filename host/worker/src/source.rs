@@ -52,7 +52,7 @@ pub trait FrameSource: Send {
         0
     }
 
-    /// Where the file was cut off, if its container says so.
+    /// Where an MP4 file was cut off: what its boxes declare and no upload of a whole file lacks.
     fn cut(&self) -> Option<&Cut>;
 
     /// Goes on to the first frame behind `stored`, as in a run that was not interrupted. Gives up, with
@@ -116,7 +116,7 @@ pub enum SourceError {
     NotAFile,
     #[error("the video file is empty (0 bytes); upload it again")]
     Empty,
-    #[error("the file is a {0} image, not a video; give a video file, such as MP4 with H.264")]
+    #[error("the file is a still {0} image, not a video; give a video file, such as MP4 with H.264")]
     Image(&'static str),
     #[error("the file is text, not a video; give a video file, such as MP4 with H.264")]
     Text,

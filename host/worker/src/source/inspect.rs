@@ -21,9 +21,10 @@ const Y4M: &[u8] = b"YUV4MPEG2 ";
 
 /// What was seen.
 pub(super) struct Inspected {
+    pub(super) file: File,
     /// Of an MP4 or QuickTime file.
     pub(super) outline: Option<Outline>,
-    /// Where the file was cut off.
+    /// Where the file was cut off, whatever it is.
     pub(super) cut: Option<Cut>,
 }
 
@@ -51,7 +52,8 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
     }
     let outline = isobmff::read(&mut file).map_err(SourceError::Unreadable)?;
     let Some(outline) = outline else {
-        return Ok(Inspected { outline: None, cut: cut::read(&mut file).map_err(SourceError::Unreadable)? });
+        let cut = cut::read(&mut file).map_err(SourceError::Unreadable)?;
+        return Ok(Inspected { file, outline: None, cut });
     };
     let cut = outline.cut.clone();
     if !outline.has_moov {
@@ -62,7 +64,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
     if !outline.has_video && cut.is_none() {
         return Err(if outline.has_audio { SourceError::AudioOnly } else { SourceError::NoVideoTrack });
     }
-    Ok(Inspected { outline: Some(outline), cut })
+    Ok(Inspected { file, outline: Some(outline), cut })
 }
 
 /// FFmpeg opens a still image as a video of one frame, which nobody means.

@@ -10,11 +10,7 @@ mod reader;
 mod scan;
 mod times;
 
-use std::{
-    collections::VecDeque,
-    mem,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, fs::File, mem, path::Path};
 
 use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame, picture};
 use framehook_core::{artifact::VideoManifest, prediction::Position};
@@ -36,10 +32,12 @@ use crate::{
 };
 
 pub(super) struct Libav {
-    path: PathBuf,
+    /// Kept, because a file cannot be opened any more once a worker has confined itself.
+    file: File,
     reader: Reader,
     info: VideoManifest,
     cut: Option<Cut>,
+    is_mp4: bool,
     /// What the container says for all frames.
     orientation: Orientation,
     /// For how long a frame is shown that does not say so, in microseconds.
@@ -69,13 +67,13 @@ const LATEST_US: i64 = i64::MAX / 10;
 
 impl Libav {
     pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
-        let Inspected { outline, cut } = inspect(path)?;
+        let Inspected { file, outline, cut } = inspect(path)?;
         // Before FFmpeg, which decodes a picture while it opens the file.
         if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
             check_size(width, height, max_side)?;
         }
         process::limit_ffmpeg(max_side);
-        let reader = Reader::open(path, max_side).map_err(|error| match (error, &cut) {
+        let reader = Reader::open(&file, max_side).map_err(|error| match (error, &cut) {
             // What is missing may be what FFmpeg needs to open it.
             (SourceError::NotAVideo, Some(cut)) => SourceError::Truncated(cut.clone()),
             (error, _) => error,
@@ -90,10 +88,11 @@ impl Libav {
         // A rate beyond 100,000 frames a second is damage, not a rate.
         let usual_duration = if (1e-3..=1e5).contains(&fps) { (1e6 / fps) as i64 } else { DEFAULT_DURATION_US };
         Ok(Self {
-            path: path.to_owned(),
+            file,
             reader,
             info,
             cut,
+            is_mp4: outline.is_some(),
             orientation,
             usual_duration,
             max_side,
@@ -151,6 +150,14 @@ impl Libav {
         Ok(false)
     }
 
+    /// Goes back to before the first frame.
+    fn rewind(&mut self) -> Result<(), SourceError> {
+        self.reader = Reader::open(&self.file, self.max_side)?;
+        self.ready.clear();
+        (self.count, self.previous) = (0, None);
+        Ok(())
+    }
+
     fn said(&self, frame: &frame::Video) -> Said {
         let base = self.reader.time_base();
         let duration = micros(frame.packet().duration, base).filter(|duration| *duration > 0);
@@ -196,7 +203,7 @@ impl FrameSource for Libav {
         let next = if self.find(stored, go_on)? {
             self.advance()
         } else {
-            *self = Self::open(&self.path, self.max_side)?;
+            self.rewind()?;
             pass_over(self, stored, go_on)
         };
         // What was damaged before is in the account of the run that went there.
@@ -231,7 +238,7 @@ impl FrameSource for Libav {
     }
 
     fn cut(&self) -> Option<&Cut> {
-        self.cut.as_ref()
+        self.cut.as_ref().filter(|_| self.is_mp4)
     }
 }
 

@@ -53,7 +53,7 @@ impl OpenCv {
     /// # Errors
     /// When it is no video. A truncated one is opened: its frames are worth having.
     pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
-        let Inspected { outline, cut } = inspect(path)?;
+        let Inspected { outline, cut, .. } = inspect(path)?;
         // Before FFmpeg, which decodes a picture while it opens the file.
         if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
             check_size(width, height, max_side)?;
@@ -144,7 +144,7 @@ impl FrameSource for OpenCv {
     }
 
     fn cut(&self) -> Option<&Cut> {
-        self.cut.as_ref()
+        self.cut.as_ref().filter(|_| self.outline.is_some())
     }
 
     fn check_end(&self) -> Result<Option<Missing>, SourceError> {

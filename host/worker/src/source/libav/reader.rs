@@ -3,11 +3,13 @@
 //! Invariants: damage ends nothing but the packet or frame that it is in. A file is opened as what the head
 //! of the file is, with the demuxers and codecs that `docs/media.md` lists, and never as a list of others.
 
-use std::{collections::VecDeque, path::Path};
+use std::{collections::VecDeque, fs::File, io::Seek as _};
 
 use ffmpeg_next::{
-    self as ffmpeg, Dictionary, Error, Packet, Rational, codec, decoder, ffi, format::context::Input,
-    format::stream::Disposition, frame, media,
+    self as ffmpeg, Dictionary, Error, Packet, Rational, codec, decoder, ffi,
+    format::context::{Input, StreamIo},
+    format::stream::Disposition,
+    frame, media,
 };
 
 use crate::source::SourceError;
@@ -31,8 +33,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
-        let input = open_input(path)?;
+    pub(super) fn open(file: &File, max_side: u32) -> Result<Self, SourceError> {
+        let input = open_input(file)?;
         let video = input.streams().find(|stream| {
             let is_cover = stream.disposition().contains(Disposition::ATTACHED_PIC);
             stream.parameters().medium() == media::Type::Video && !is_cover
@@ -151,16 +153,17 @@ pub(super) fn is_damaged(frame: &frame::Video) -> bool {
     frame.is_corrupt() || frame.has_decode_errors()
 }
 
-fn open_input(path: &Path) -> Result<Input, SourceError> {
+/// FFmpeg is given the bytes of the file, and opens nothing itself.
+fn open_input(file: &File) -> Result<Input, SourceError> {
     // Lines about damage would fill the log; the damage is counted.
     ffmpeg::log::set_level(ffmpeg::log::Level::Fatal);
-    // Absolute and with its protocol, so that FFmpeg cannot read the name as anything else.
-    let path = path.canonicalize().map_err(SourceError::Unreadable)?;
-    let name = path.to_str().ok_or(SourceError::NotAVideo)?;
+    let file = file.try_clone().and_then(|mut file| file.rewind().map(|()| file)).map_err(SourceError::Unreadable)?;
     let mut options = Dictionary::new();
-    options.set("protocol_whitelist", "file");
+    options.set("protocol_whitelist", "none");
     options.set("format_whitelist", CONTAINERS);
-    ffmpeg::format::input_with_dictionary(&format!("file:{name}"), options).map_err(|error| match error {
+    let opened = StreamIo::from_read_seek(file)
+        .and_then(|stream| ffmpeg::format::input_from_stream(stream, None, Some(options)));
+    opened.map_err(|error| match error {
         Error::Other { errno: ffmpeg::error::ENOMEM } => SourceError::NoMemory,
         _ => SourceError::NotAVideo,
     })
