@@ -131,7 +131,11 @@ pub enum SourceError {
     #[error("the file has no video track; give a file with a video track")]
     NoVideoTrack,
     #[error(
-        "the file cannot be opened as a video: it is damaged, has no video track or is in no format that FFmpeg decodes; try converting it to MP4 with H.264"
+        "the file cannot be opened as a video: it is {0}; taken are MP4, QuickTime, Matroska, WebM, AVI, MPEG-TS and others, see docs/media.md"
+    )]
+    Foreign(&'static str),
+    #[error(
+        "the file cannot be opened as a video: it is damaged, has no video track or is in a format that is not taken; taken are MP4, QuickTime, Matroska, WebM, AVI, MPEG-TS and others, see docs/media.md"
     )]
     NotAVideo,
     #[error("the video declares a picture of {width}x{height} pixels; it is damaged")]
@@ -165,7 +169,7 @@ impl SourceError {
             Self::Unreadable(_) | Self::NotAFile => "unreadable",
             Self::Empty => "empty_file",
             Self::Image(_) => "image_not_video",
-            Self::Text | Self::NotAVideo => "not_a_video",
+            Self::Text | Self::Foreign(_) | Self::NotAVideo => "not_a_video",
             Self::NoMoov => "no_moov",
             Self::Truncated(_) => "truncated",
             Self::AudioOnly | Self::NoVideoTrack => "no_video_track",

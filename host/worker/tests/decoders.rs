@@ -5,15 +5,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "decoders/hostile.rs"]
+mod hostile;
 #[path = "decoders/judge.rs"]
 mod judge;
+#[path = "decoders/media.rs"]
+mod media;
 
 use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position, spec::Decoder};
 use framehook_worker::{
     image::{BgrCache, Image},
     source::{self, SourceError},
 };
-use judge::{Judged, clips, judge};
+use judge::{Judged, clips, judge, wrong_time};
 
 /// Clips whose pictures need not be ffmpeg's to the bit: where data is lost, decoders of several threads
 /// conceal it by other means than one thread does, and what is turned as BGR has had its colours scaled
@@ -129,23 +133,6 @@ fn complaint(clip: &str, decoded: &Decoded, right: &Judged, tolerance: f64) -> R
     }
 }
 
-/// Each good time of the stream is that of its frame, and what is missing or repeated lies between.
-fn wrong_time(got: &[i64], said: &[Option<i64>]) -> Option<String> {
-    let increases = got.windows(2).all(|pair| pair[0] < pair[1]);
-    // A time that a later frame has too, or that lies before an earlier one's, belongs to no frame alone.
-    let mut latest = i64::MIN;
-    let good = said.iter().map(|time| {
-        let good = time.filter(|time| *time > latest);
-        latest = latest.max(good.unwrap_or(latest));
-        good
-    });
-    let differs = got.iter().zip(good).position(|(got, good)| good.is_some_and(|good| good != *got));
-    match differs {
-        Some(frame) => Some(format!("frame {frame} is at {} us, not at {:?}", got[frame], said[frame])),
-        None => (!increases).then(|| "times do not increase".to_owned()),
-    }
-}
-
 fn videos() -> impl Iterator<Item = String> {
     judge::names().into_iter().filter(|name| name != "still.avif")
 }
@@ -155,7 +142,8 @@ fn libav_gives_what_ffmpeg_gives() {
     for clip in videos() {
         let tolerance = if APPROXIMATE.iter().any(|name| clip.starts_with(name)) { TOLERANCE } else { 0.0 };
         let decoded = decode(&clip, Decoder::Libav).unwrap_or_else(|error| panic!("{clip}: {error}"));
-        complaint(&clip, &decoded, &judge(&clip), tolerance).unwrap_or_else(|wrong| panic!("{clip}: {wrong}"));
+        complaint(&clip, &decoded, &judge(&clips().join(&clip)), tolerance)
+            .unwrap_or_else(|wrong| panic!("{clip}: {wrong}"));
     }
 }
 
@@ -163,7 +151,7 @@ fn libav_gives_what_ffmpeg_gives() {
 fn opencv_gives_the_same_but_for_what_it_cannot_do() {
     for clip in videos() {
         let decoded = decode(&clip, Decoder::Opencv).map_err(|error| error.to_string());
-        let judged = decoded.and_then(|decoded| complaint(&clip, &decoded, &judge(&clip), TOLERANCE));
+        let judged = decoded.and_then(|decoded| complaint(&clip, &decoded, &judge(&clips().join(&clip)), TOLERANCE));
         match OPENCV_CANNOT.iter().find(|(_, clips)| clips.contains(&clip.as_str())) {
             Some((what, _)) => assert!(judged.is_err(), "{clip}: OpenCV can do it after all ({what})"),
             None => judged.unwrap_or_else(|wrong| panic!("{clip}: {wrong}")),

@@ -46,6 +46,9 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
     if let Some(format) = image_format(&head) {
         return Err(SourceError::Image(format));
     }
+    if let Some(format) = foreign_format(&head) {
+        return Err(SourceError::Foreign(format));
+    }
     // A short picture of flat colours behind the first line may look like text.
     if is_text(&head) && !head.starts_with(Y4M) {
         return Err(SourceError::Text);
@@ -104,6 +107,28 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
     if head.get(4..8) == Some(b"ftyp") {
         let brand = head.get(8..12)?;
         return BRANDS.iter().find(|(known, _)| *known == brand).map(|(_, format)| *format);
+    }
+    SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
+}
+
+/// What people upload by mistake, and containers that are not taken.
+fn foreign_format(head: &[u8]) -> Option<&'static str> {
+    const SIGNATURES: [(&[u8], &str); 12] = [
+        (b"nut/multimedia container\0", "a NUT file"),
+        (b".RMF", "a RealMedia file"),
+        (b"ID3", "an MP3 file, which has no video track"),
+        (b"fLaC", "a FLAC file, which has no video track"),
+        (b"#!AMR", "an AMR file, which has no video track"),
+        (b"MThd", "a MIDI file, which has no video track"),
+        (b"PK\x03\x04", "a ZIP archive; unpack it"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+        (b"Rar!", "a RAR archive; unpack it"),
+        (b"\x1f\x8b", "compressed by gzip; unpack it"),
+        (b"%PDF", "a PDF document"),
+        (b"\x7fELF", "a program"),
+    ];
+    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WAVE") {
+        return Some("a WAV file, which has no video track");
     }
     SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
 }

@@ -36,9 +36,8 @@ pub(crate) fn names() -> Vec<String> {
     names
 }
 
-pub(crate) fn judge(clip: &str) -> Judged {
-    let path = clips().join(clip);
-    let path = path.to_str().unwrap();
+pub(crate) fn judge(clip: &Path) -> Judged {
+    let path = clip.to_str().unwrap();
     let entries = ["-v", "fatal", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time"];
     let printed = output("ffprobe", entries.into_iter().chain(["-of", "csv=p=0", path]));
     let times = String::from_utf8(printed).unwrap();
@@ -49,6 +48,23 @@ pub(crate) fn judge(clip: &str) -> Judged {
     Judged {
         times: times.lines().filter(|line| !line.is_empty()).map(micros).collect(),
         pictures: output("ffmpeg", options.into_iter().chain(raw)),
+    }
+}
+
+/// Each good time of the stream is that of its frame, and what is missing or repeated lies between.
+pub(crate) fn wrong_time(got: &[i64], said: &[Option<i64>]) -> Option<String> {
+    let increases = got.windows(2).all(|pair| pair[0] < pair[1]);
+    // A time that a later frame has too, or that lies before an earlier one's, belongs to no frame alone.
+    let mut latest = i64::MIN;
+    let good = said.iter().map(|time| {
+        let good = time.filter(|time| *time > latest);
+        latest = latest.max(good.unwrap_or(latest));
+        good
+    });
+    let differs = got.iter().zip(good).position(|(got, good)| good.is_some_and(|good| good != *got));
+    match differs {
+        Some(frame) => Some(format!("frame {frame} is at {} us, not at {:?}", got[frame], said[frame])),
+        None => (!increases).then(|| "times do not increase".to_owned()),
     }
 }
 
