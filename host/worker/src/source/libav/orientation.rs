@@ -85,7 +85,7 @@ impl Orientation {
 pub(super) fn can_turn(image: &Image) -> bool {
     let known = match image.0.format() {
         // A sample of colour belongs to two columns and rows, which must stay together.
-        Pixel::YUV420P | Pixel::YUVJ420P => image.width() % 2 == 0 && image.height() % 2 == 0,
+        Pixel::YUV420P | Pixel::YUVJ420P => image.width().is_multiple_of(2) && image.height().is_multiple_of(2),
         format => format == Pixel::BGR24,
     };
     known && image.is_top_down()
