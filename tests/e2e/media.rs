@@ -1,6 +1,6 @@
-//! Clips of the kinds that people have, over HTTP: each frame comes once with the stream's own time, and the
-//! scenario says how it ended. What is right, ffprobe says. Pictures are compared where they are decoded
-//! (`host/worker/tests/decoders.rs`).
+//! Clips of the kinds that people have, over HTTP: each frame comes once with the stream's own
+//! time, and the scenario says how it ended. What is right, ffprobe says. Pictures are compared
+//! where they are decoded (`host/worker/tests/decoders.rs`).
 
 use std::{path::PathBuf, process::Command};
 

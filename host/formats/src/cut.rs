@@ -1,6 +1,7 @@
 //! Where a file would end, as its container declares it: a file that is shorter was cut off.
 //!
-//! Deliberately absent: containers that do not say how long they are, such as MPEG transport streams.
+//! Deliberately absent: containers that do not say how long they are, such as MPEG transport
+//! streams.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
@@ -35,8 +36,8 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Option<Cut>> {
 /// The header before a segment has some forty bytes.
 const HEAD: u64 = 4096;
 
-/// From the header of a Matroska file: behind it comes the segment, which is all the rest. A recorder that
-/// could not go back leaves its size open.
+/// From the header of a Matroska file: behind it comes the segment, which is all the rest. A
+/// recorder that could not go back leaves its size open.
 fn segment_end(head: &[u8]) -> Option<u64> {
     let (header, length) = size(head.get(4..)?)?;
     let at = 4 + length + usize::try_from(header?).ok()?;
@@ -45,8 +46,8 @@ fn segment_end(head: &[u8]) -> Option<u64> {
     (at as u64 + 4 + length as u64).checked_add(body?)
 }
 
-/// A size of EBML and the bytes that it takes: as many as the first one has zeros before its first one. All
-/// ones: unknown.
+/// A size of EBML and the bytes that it takes: as many as the first one has zeros before its first
+/// one. All ones: unknown.
 fn size(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let length = bytes.first()?.leading_zeros() as usize + 1;
     let value = bytes.get(..length)?.iter().fold(0, |value: u64, byte| value << 8 | u64::from(*byte));

@@ -1,15 +1,15 @@
 //! A decoded picture: what decoders give and everything else looks at.
 //!
-//! An [`Image`] keeps the decoder's own pixel format, planes, colour matrix and range, and shares the
-//! decoder's buffer: it is made into BGR only where somebody asks ([`BgrCache`]). A picture is upright: a
-//! source has applied what its container says of orientation.
+//! An [`Image`] keeps the decoder's own pixel format, planes, colour matrix and range, and shares
+//! the decoder's buffer: it is made into BGR only where somebody asks ([`BgrCache`]). A picture is
+//! upright: a source has applied what its container says of orientation.
 //!
-//! Invariant: BGR is what `ffmpeg -pix_fmt bgr24` makes of the same picture, because the same code of
-//! libswscale runs with the same settings.
+//! Invariant: BGR is what `ffmpeg -pix_fmt bgr24` makes of the same picture, because the same code
+//! of libswscale runs with the same settings.
 
 use std::ptr;
 
-use ffmpeg_next::{ffi, format::Pixel, frame};
+use ffmpeg_next::{color::Range, ffi, format::Pixel, frame};
 
 /// Why a picture could not be made or converted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,6 +33,27 @@ pub struct Bgr<'a> {
     pub height: u32,
 }
 
+/// A plane of samples of 8 bits.
+#[derive(Clone, Copy)]
+pub struct Plane<'a> {
+    pub data: &'a [u8],
+    /// Bytes from one row to the next.
+    pub stride: usize,
+}
+
+/// Brightness, and two planes of colour with half the width and height, both rounded up.
+pub struct Yuv420<'a> {
+    pub planes: [Plane<'a>; 3],
+    /// `(brightness - black) * gain` is 0 to 255.
+    pub black: f32,
+    pub gain: f32,
+    /// What a colour less 128 adds to red, green and blue.
+    pub red_v: f32,
+    pub green_u: f32,
+    pub green_v: f32,
+    pub blue_u: f32,
+}
+
 /// Bytes of a BGR pixel.
 pub const BGR_PIXEL: usize = 3;
 
@@ -53,7 +74,8 @@ impl Image {
         self.0.height()
     }
 
-    /// Makes this a picture of this format and size that nobody else holds. What it shows is undefined.
+    /// Makes this a picture of this format and size that nobody else holds. What it shows is
+    /// undefined.
     ///
     /// # Errors
     /// When there is no memory for it.
@@ -68,8 +90,8 @@ impl Image {
         self.0.set_format(format);
         self.0.set_width(width);
         self.0.set_height(height);
-        // SAFETY: format and size are set, and there is no buffer yet. 0: an alignment that suits this
-        // processor.
+        // SAFETY: format and size are set, and there is no buffer yet. 0: an alignment that suits
+        // this processor.
         if unsafe { ffi::av_frame_get_buffer(self.0.as_mut_ptr(), 0) } < 0 { Err(ImageError::NoMemory) } else { Ok(()) }
     }
 
@@ -84,6 +106,20 @@ impl Image {
         })
     }
 
+    /// Its planes, if they are of this kind.
+    #[must_use]
+    pub fn as_yuv420(&self) -> Option<Yuv420<'_>> {
+        let is_planar = matches!(self.0.format(), Pixel::YUV420P | Pixel::YUVJ420P) && self.is_top_down();
+        is_planar.then(|| {
+            let plane = |at| Plane { data: self.0.data(at), stride: self.0.stride(at) };
+            let full = self.0.format() == Pixel::YUVJ420P || self.0.color_range() == Range::JPEG;
+            let (black, gain, depth) = if full { (0.0, 1.0, 224.0 / 255.0) } else { (16.0, 255.0 / 219.0, 1.0) };
+            let [red_v, blue_u, green_u, green_v] = coefficients(&self.0).map(|c| c as f32 / 65_536.0 * depth);
+            let planes = [plane(0), plane(1), plane(2)];
+            Yuv420 { planes, black, gain, red_v, green_u: -green_u, green_v: -green_v, blue_u }
+        })
+    }
+
     /// Some decoders give rows from the lowest up, by steps below zero.
     pub(crate) fn is_top_down(&self) -> bool {
         // SAFETY: the frame is valid.
@@ -92,11 +128,26 @@ impl Image {
     }
 }
 
-/// Makes pictures into BGR with one context of libswscale, which is made anew only when format or size
-/// change.
+/// The matrix of a picture as libswscale has it, in 65,536ths and for a limited range: V of red, U
+/// of blue, U and V of green.
+fn coefficients(frame: &frame::Video) -> [i32; 4] {
+    // SAFETY: the answer is one of its static tables of four numbers.
+    unsafe { *ffi::sws_getCoefficients(matrix(frame)).cast::<[i32; 4]>() }
+}
+
+fn matrix(frame: &frame::Video) -> i32 {
+    // SAFETY: the frame is valid.
+    let space = unsafe { (*frame.as_ptr()).colorspace };
+    // Pictures of RGB go by way of the same matrix there and back.
+    if space == ffi::AVColorSpace::AVCOL_SPC_RGB { ffi::SWS_CS_DEFAULT } else { space as i32 }
+}
+
+/// Makes pictures into BGR with one context of libswscale, which is made anew only when format or
+/// size change.
 pub struct Converter(*mut ffi::SwsContext);
 
-// SAFETY: a context belongs to no thread; it is used by one at a time, because each use borrows it mutably.
+// SAFETY: a context belongs to no thread; it is used by one at a time, because each use borrows it
+// mutably.
 unsafe impl Send for Converter {}
 
 impl Default for Converter {
@@ -120,7 +171,8 @@ impl Converter {
     pub fn to_bgr(&mut self, from: &Image, to: &mut Image) -> Result<(), ImageError> {
         to.reset(Pixel::BGR24, from.width(), from.height())?;
         self.prepare(&from.0)?;
-        // SAFETY: the context is for this format and size, and `to` has just been made for its output.
+        // SAFETY: the context is for this format and size, and `to` has just been made for its
+        // output.
         let rows = unsafe {
             let (source, target) = (&*from.0.as_ptr(), &*to.0.as_mut_ptr());
             ffi::sws_scale(
@@ -141,8 +193,8 @@ impl Converter {
         let (format, bgr) = (from.format().into(), Pixel::BGR24.into());
         // What `ffmpeg` uses: it decides between the kernels of libswscale.
         let flags = ffi::SWS_BICUBIC;
-        // SAFETY: the context is null or ours, and is freed by this call if another is given back. No filter
-        // or parameter is passed.
+        // SAFETY: the context is null or ours, and is freed by this call if another is given back.
+        // No filter or parameter is passed.
         self.0 = unsafe {
             ffi::sws_getCachedContext(
                 self.0,
@@ -168,12 +220,13 @@ impl Converter {
     /// Matrix and range of the picture, where it says them.
     fn set_colours(&mut self, from: &frame::Video) {
         // SAFETY: the frame is valid.
-        let (space, range) = unsafe { ((*from.as_ptr()).colorspace, (*from.as_ptr()).color_range) };
+        let range = unsafe { (*from.as_ptr()).color_range };
         let (mut inverse, mut table) = (ptr::null_mut(), ptr::null_mut());
         let (mut full_in, mut full_out) = (0, 0);
         let (mut brightness, mut contrast, mut saturation) = (0, 0, 0);
-        // SAFETY: all pointers are to numbers here; the tables that come back are static or in the context.
-        // A context for formats without a matrix says so by a negative answer, and is left as it is.
+        // SAFETY: all pointers are to numbers here; the tables that come back are static or in the
+        // context. A context for formats without a matrix says so by a negative answer, and is left
+        // as it is.
         unsafe {
             let known = ffi::sws_getColorspaceDetails(
                 self.0,
@@ -191,9 +244,7 @@ impl Converter {
             if range != ffi::AVColorRange::AVCOL_RANGE_UNSPECIFIED {
                 full_in = i32::from(range == ffi::AVColorRange::AVCOL_RANGE_JPEG);
             }
-            // Pictures of RGB go by way of the same matrix there and back.
-            let is_rgb = space == ffi::AVColorSpace::AVCOL_SPC_RGB;
-            let matrix = ffi::sws_getCoefficients(if is_rgb { ffi::SWS_CS_DEFAULT } else { space as i32 });
+            let matrix = ffi::sws_getCoefficients(matrix(from));
             ffi::sws_setColorspaceDetails(self.0, matrix, full_in, table, full_out, brightness, contrast, saturation);
         }
     }

@@ -16,6 +16,7 @@ pub mod image;
 pub mod model;
 pub mod pipeline;
 pub mod pixels;
+pub mod planar;
 pub mod preprocess;
 pub mod probe;
 pub mod process;

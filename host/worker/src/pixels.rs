@@ -42,7 +42,8 @@ fn unavailable(error: impl std::fmt::Display) -> PixelsUnavailable {
 fn read(from: Bgr<'_>, region: Region, size: Size, format: PixelFormat) -> opencv::Result<Vec<u8>> {
     let stride = size.width as usize * BGR_PIXEL;
     let mut pixels = vec![0; stride * size.height as usize];
-    // Averaging keeps a strongly reduced picture free of aliasing; between pixels, linear is better.
+    // Averaging keeps a strongly reduced picture free of aliasing; between pixels, linear is
+    // better.
     let shrinks = size.width <= region.width && size.height <= region.height;
     let method = if shrinks { Method::Area } else { Method::Linear };
     resize(from, region, Target { data: &mut pixels, stride, size }, method)?;

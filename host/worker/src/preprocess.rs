@@ -8,7 +8,8 @@ use framehook_core::input::{Anchor, Channels, InputSpec, Resize};
 use framehook_engine::media::{Geometry, Region, Size};
 
 use crate::{
-    image::{BGR_PIXEL, Bgr},
+    image::{BGR_PIXEL, Bgr, Yuv420},
+    planar::{Planar, Rgb},
     resize::{Method, Target, resize},
 };
 
@@ -19,19 +20,24 @@ pub struct Preprocessor {
     width: u32,
     region: Region,
     frame: Size,
+    pad: u8,
     normaliser: Normaliser,
+    planar: Planar,
 }
 
 impl Preprocessor {
     /// For frames of `width` x `height` pixels.
     #[must_use]
     pub fn new(spec: &InputSpec, width: u32, height: u32) -> Self {
+        let (frame, region) = (Size { width, height }, region(spec, width, height));
         Self {
             canvas: vec![spec.pad; spec.width as usize * spec.height as usize * BGR_PIXEL],
             width: spec.width,
-            region: region(spec, width, height),
-            frame: Size { width, height },
+            region,
+            frame,
+            pad: spec.pad,
             normaliser: Normaliser::new(spec),
+            planar: Planar::new(frame, Size { width: region.width, height: region.height }),
         }
     }
 
@@ -71,6 +77,38 @@ impl Preprocessor {
         self.normaliser.apply(&self.canvas, input);
         Ok(())
     }
+}
+
+impl Preprocessor {
+    /// The same for the planes of a decoder, in one pass: no picture is made between.
+    pub fn fill_planar(&mut self, from: &Yuv420<'_>, input: &mut Vec<f32>) {
+        input.resize(self.input_len(), 0.0);
+        let (width, Region { x, y, width: inner, height }) = (self.width as usize, self.region);
+        let (left, right) = (x as usize, (x + inner) as usize);
+        let [blue, green, red] = self.normaliser.channels;
+        let scale = [red, green, blue].map(|channel| (channel.factor, channel.offset));
+        let [first, second, third] = planes(input, self.normaliser.plane).map(|plane| plane.chunks_exact_mut(width));
+        let (reds, blues) = if red.plane == 0 { (first, third) } else { (third, first) };
+        for (row, ((red, green), blue)) in reds.zip(second).zip(blues).enumerate() {
+            let inside = (row as u32).checked_sub(y).filter(|row| *row < height);
+            let pad = |row: &mut [f32], (factor, offset): (f32, f32)| row.fill(f32::from(self.pad) * factor + offset);
+            let mut lines = [red, green, blue];
+            for (line, scale) in lines.iter_mut().zip(scale) {
+                let (left, right) = if inside.is_some() { (left, right) } else { (width, width) };
+                pad(&mut line[..left], scale);
+                pad(&mut line[right..], scale);
+            }
+            if let Some(row) = inside {
+                self.planar.row(from, row, Rgb { planes: lines.map(|line| &mut line[left..right]), scale });
+            }
+        }
+    }
+}
+
+fn planes(input: &mut [f32], length: usize) -> [&mut [f32]; 3] {
+    let (first, rest) = input.split_at_mut(length);
+    let (second, third) = rest.split_at_mut(length);
+    [first, second, third]
 }
 
 /// The part of the canvas that the frame fills.
@@ -135,8 +173,7 @@ impl Normaliser {
 
     #[inline(always)]
     fn apply_anywhere(&self, pixels: &[u8], planes: &mut [f32]) {
-        let (first, rest) = planes.split_at_mut(self.plane);
-        let (second, third) = rest.split_at_mut(self.plane);
+        let [first, second, third] = self::planes(planes, self.plane);
         let [blue, green, red] = self.channels;
         // Green is the middle plane in either order.
         let (blues, reds) = if blue.plane == 0 { (first, third) } else { (third, first) };
@@ -153,6 +190,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::image::Plane;
 
     fn numbers(Geometry { scale_x, scale_y, pad_x, pad_y }: Geometry) -> [f32; 4] {
         [scale_x, scale_y, pad_x, pad_y]
@@ -230,6 +268,24 @@ mod tests {
                 prop_assert!((got - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{got} {expected}");
             }
             prop_assert_eq!(input.len(), 3 * (spec.width * spec.height) as usize);
+        }
+
+        #[test]
+        fn planes_lie_where_the_picture_would(spec in spec(), width in 1..90u32, height in 1..90u32, gray in any::<u8>()) {
+            let (pixels, luma) = (vec![gray; (width * height) as usize * BGR_PIXEL], vec![gray; (width * height) as usize]);
+            let colour = vec![128; luma.len()];
+            let planes = [&luma, &colour, &colour].map(|data| Plane { data, stride: width as usize });
+            let yuv =
+                Yuv420 { planes, black: 0.0, gain: 1.0, red_v: 1.4, green_u: -0.3, green_v: -0.7, blue_u: 1.8 };
+            let mut preprocessor = Preprocessor::new(&spec, width, height);
+            // What the buffer held before must not show.
+            let (mut of_planes, mut of_picture) = (vec![9.0; 5], Vec::new());
+            preprocessor.fill_planar(&yuv, &mut of_planes);
+            preprocessor.fill(bgr(&pixels, width, height), Region { x: 0, y: 0, width, height }, &mut of_picture).unwrap();
+            prop_assert_eq!(of_planes.len(), of_picture.len());
+            for (a, b) in of_planes.iter().zip(&of_picture) {
+                prop_assert!((a - b).abs() <= 1e-3 * b.abs().max(1.0), "{a} {b}");
+            }
         }
 
         #[test]

@@ -1,5 +1,5 @@
-//! Resizes BGR pixels, by OpenCV: its vectorised code is faster than libswscale's for small pictures, and
-//! what most models were trained with.
+//! Resizes BGR pixels, by OpenCV: its vectorised code is faster than libswscale's for small
+//! pictures, and what most models were trained with.
 
 use framehook_engine::media::{Region, Size};
 use opencv::{
@@ -14,7 +14,8 @@ use crate::image::{BGR_PIXEL, Bgr};
 pub enum Method {
     /// Between the four nearest.
     Linear,
-    /// The mean of all that a pixel covers, which keeps a strongly reduced picture free of aliasing.
+    /// The mean of all that a pixel covers, which keeps a strongly reduced picture free of
+    /// aliasing.
     Area,
 }
 
@@ -35,7 +36,8 @@ pub fn resize(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> 
     let source = Mat::roi(&source, Rect::new(x, y, width, height))?;
     let size = core::Size::new(to.size.width.cast_signed(), to.size.height.cast_signed());
     assert!(to.data.len() + to.stride >= to.stride * to.size.height as usize + to.size.width as usize * BGR_PIXEL);
-    // SAFETY: `data` is borrowed until after the last use of `target`, and has as many rows of this length.
+    // SAFETY: `data` is borrowed until after the last use of `target`, and has as many rows of this
+    // length.
     let mut target = unsafe {
         Mat::new_rows_cols_with_data_unsafe(size.height, size.width, CV_8UC3, to.data.as_mut_ptr().cast(), to.stride)?
     };
@@ -50,7 +52,8 @@ pub fn resize(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> 
 pub(crate) fn whole(from: Bgr<'_>) -> opencv::Result<Mat> {
     let (width, height) = (from.width as usize, from.height as usize);
     assert!(from.data.len() + from.stride >= from.stride * height + width * BGR_PIXEL);
-    // SAFETY: `data` has as many rows of this length, and a matrix that is only read does not write into them.
+    // SAFETY: `data` has as many rows of this length, and a matrix that is only read does not write
+    // into them.
     unsafe {
         Mat::new_rows_cols_with_data_unsafe(
             from.height.cast_signed(),

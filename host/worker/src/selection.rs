@@ -1,7 +1,7 @@
 //! Which frames of a source a scenario asks for.
 //!
-//! Invariant: whether a frame is taken depends on its own number and time and on the time of the last one
-//! that was taken, so a run that goes on behind a stored frame takes the same ones.
+//! Invariant: whether a frame is taken depends on its own number and time and on the time of the
+//! last one that was taken, so a run that goes on behind a stored frame takes the same ones.
 
 use framehook_core::{
     prediction::Position,

@@ -2,7 +2,8 @@
 //!
 //! Invariants: frames come in the order of presentation, with strictly increasing times that are
 //! the same on every run of the same file. Whatever a file may be, opening it gives a source or a
-//! [`SourceError`] that says what it is instead. What a decoder is and can do is known below here only.
+//! [`SourceError`] that says what it is instead. What a decoder is and can do is known below here
+//! only.
 
 mod inspect;
 mod libav;
@@ -33,8 +34,8 @@ pub trait FrameSource: Send {
     /// When the source failed.
     fn advance(&mut self) -> Result<Option<Position>, SourceError>;
 
-    /// Puts the picture of the frame that [`FrameSource::advance`] went to into `picture`; once a frame. A
-    /// frame whose picture nobody asks for costs only its decoding.
+    /// Puts the picture of the frame that [`FrameSource::advance`] went to into `picture`; once a
+    /// frame. A frame whose picture nobody asks for costs only its decoding.
     ///
     /// # Errors
     /// When the video is damaged, or changes in a way that cannot be followed.
@@ -46,8 +47,8 @@ pub trait FrameSource: Send {
     /// When nothing came.
     fn check_end(&self) -> Result<Option<Missing>, SourceError>;
 
-    /// Frames so far that were damaged: lost, or with a picture that is not what was recorded. A decoder that
-    /// does not say so has none.
+    /// Frames so far that were damaged: lost, or with a picture that is not what was recorded. A
+    /// decoder that does not say so has none.
     fn damaged(&self) -> u64 {
         0
     }
@@ -55,8 +56,8 @@ pub trait FrameSource: Send {
     /// Where an MP4 file was cut off: what its boxes declare and no upload of a whole file lacks.
     fn cut(&self) -> Option<&Cut>;
 
-    /// Goes on to the first frame behind `stored`, as in a run that was not interrupted. Gives up, with
-    /// `None`, once `go_on` answers no; that is asked between frames.
+    /// Goes on to the first frame behind `stored`, as in a run that was not interrupted. Gives up,
+    /// with `None`, once `go_on` answers no; that is asked between frames.
     ///
     /// # Errors
     /// When the source failed.

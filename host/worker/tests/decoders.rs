@@ -1,7 +1,8 @@
 //! One suite for both decoders: clips of the kinds that people have, judged by ffprobe and ffmpeg.
 //!
-//! A clip must give each frame once, with the stream's own time and ffmpeg's own picture. What OpenCV cannot
-//! do stands in [`OPENCV_CANNOT`] by name, and is tried there as well: a line that is no longer true fails.
+//! A clip must give each frame once, with the stream's own time and ffmpeg's own picture. What
+//! OpenCV cannot do stands in [`OPENCV_CANNOT`] by name, and is tried there as well: a line that is
+//! no longer true fails.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -19,9 +20,9 @@ use framehook_worker::{
 };
 use judge::{Judged, clips, judge, wrong_time};
 
-/// Clips whose pictures need not be ffmpeg's to the bit: where data is lost, decoders of several threads
-/// conceal it by other means than one thread does, and what is turned as BGR has had its colours scaled
-/// before.
+/// Clips whose pictures need not be ffmpeg's to the bit: where data is lost, decoders of several
+/// threads conceal it by other means than one thread does, and what is turned as BGR has had its
+/// colours scaled before.
 const APPROXIMATE: [&str; 2] = ["bit_errors.", "rot270_10bit."];
 
 /// In the mean, of 255.

@@ -25,8 +25,8 @@ use framehook_engine::{
     media::{Decision, Frame, Geometry, Region, Size},
 };
 
-/// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
-/// of which the shortest is 1 s.
+/// How often a worker that passes over stored frames says that it lives: well inside any frame
+/// timeout, of which the shortest is 1 s.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
 /// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
@@ -73,9 +73,7 @@ impl Stage {
                     next = self.pass_on(&mut alive)?;
                     continue;
                 }
-                Choice::End => {
-                    return Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the range came to its end")));
-                }
+                Choice::End => return Ok(self.finished("the range came to its end")),
             };
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
@@ -92,13 +90,16 @@ impl Stage {
         if self.stop.is_raised() {
             return Ok(stopped());
         }
-        self.report_damage();
         let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
-        let reason = match missing {
-            None => Reason::new(ReasonCode::EndOfStream, "the video came to its end"),
-            Some(missing) => Reason::new(ReasonCode::SourceIncomplete, missing.to_string()),
-        };
-        Ok((Outcome::Finished, reason))
+        let (outcome, reason) = self.finished("the video came to its end");
+        let incomplete = missing.map(|missing| Reason::new(ReasonCode::SourceIncomplete, missing.to_string()));
+        Ok((outcome, incomplete.unwrap_or(reason)))
+    }
+
+    fn finished(&mut self, why: &str) -> (Outcome, Reason) {
+        // Some of it may lie behind the last frame.
+        self.report_damage();
+        (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
 
     /// Goes on from a frame that is not asked for.
@@ -118,8 +119,8 @@ impl Stage {
         }
     }
 
-    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where
-    /// not even one more frame fits.
+    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged
+    /// video where not even one more frame fits.
     fn reason(&self, error: &SourceError) -> Reason {
         let reason = error.reason();
         let VideoManifest { width, height, .. } = self.source.info();
@@ -130,6 +131,7 @@ impl Stage {
         reason
     }
 
+    /// The first frame behind the resume position.
     fn first_frame(&mut self) -> Result<Option<Position>, SourceError> {
         let Some(stored) = self.shared.job.resume_after else { return self.source.advance() };
         let mut alive = Instant::now();
@@ -185,6 +187,10 @@ impl Stage {
         };
         let preprocessor = self.preprocessor.insert(preprocessor);
         let mut input = self.shared.pools.inputs.take();
+        if let Some(planes) = image.as_yuv420() {
+            preprocessor.fill_planar(&planes, &mut input);
+            return Ok((input, preprocessor.geometry()));
+        }
         let bgr = self.bgr.get(image).map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;
         let filled = preprocessor.fill(bgr, Region { x: 0, y: 0, width, height }, &mut input);
         filled.map_err(|error| SourceError::OpenCv(error).reason())?;

@@ -1,9 +1,9 @@
 //! Decodes by FFmpeg's own libraries: what the stream says is what comes out.
 //!
-//! Invariants: the time of a frame is the stream's (`best_effort_timestamp`), to the microsecond; see
-//! [`times`] for those that are missing. Each picture has its own size, format and colours, and is upright.
-//! Damage ends nothing: decoding goes on at the next frame that can be decoded. One thread decodes, because
-//! that is what most streams together want.
+//! Invariants: the time of a frame is the stream's (`best_effort_timestamp`), to the microsecond;
+//! see [`times`] for those that are missing. Each picture has its own size, format and colours, and
+//! is upright. Damage ends nothing: decoding goes on at the next frame that can be decoded. One
+//! thread decodes, because that is what most streams together want.
 
 mod orientation;
 mod reader;
@@ -45,6 +45,8 @@ pub(super) struct Libav {
     max_side: u32,
     /// Decoded frames with their times, in order.
     ready: VecDeque<(frame::Video, i64)>,
+    /// Decoded frames whose times are not known yet.
+    waiting: Vec<(frame::Video, Said)>,
     /// Frames whose buffers can be used again.
     spare: Vec<frame::Video>,
     current: Image,
@@ -55,8 +57,8 @@ pub(super) struct Libav {
     previous: Option<i64>,
 }
 
-/// How many frames without a good time are decoded to find one that has it. Two parts of a recording that
-/// overlap do so by a few frames; more would be memory.
+/// How many frames without a good time are decoded to find one that has it. Two parts of a
+/// recording that overlap do so by a few frames; more would be memory.
 const LOOK_AHEAD: usize = 8;
 
 /// Used if the container declares no frame rate: 25 frames a second.
@@ -97,6 +99,7 @@ impl Libav {
             usual_duration,
             max_side,
             ready: VecDeque::new(),
+            waiting: Vec::new(),
             spare: Vec::new(),
             current: Image::default(),
             bgr: BgrCache::default(),
@@ -107,30 +110,30 @@ impl Libav {
 
     /// Decodes until at least one frame has a time, or the video ends.
     fn decode_ahead(&mut self) -> Result<(), SourceError> {
-        let (mut frames, mut said) = (Vec::new(), Vec::new());
         let mut next = None;
-        while next.is_none() && frames.len() < LOOK_AHEAD {
+        while next.is_none() && self.waiting.len() < LOOK_AHEAD {
             let mut frame = self.spare.pop().unwrap_or_else(frame::Video::empty);
             if !self.reader.decode(&mut frame)? {
                 break;
             }
-            let says = self.said(&frame);
-            next = says.time.filter(|time| times::follows(*time, self.previous, frames.len()));
-            frames.push(frame);
-            if next.is_none() {
-                said.push(says);
+            let said = self.said(&frame);
+            match said.time.filter(|time| times::follows(*time, self.previous, self.waiting.len())) {
+                Some(time) => next = Some((frame, time)),
+                None => self.waiting.push((frame, said)),
             }
         }
-        let filled = if said.is_empty() { Vec::new() } else { times::fill(self.previous, &said, next) };
-        for (frame, time) in frames.into_iter().zip(filled.into_iter().chain(next)) {
-            self.previous = Some(time);
-            self.ready.push_back((frame, time));
+        if !self.waiting.is_empty() {
+            let said: Vec<_> = self.waiting.iter().map(|(_, said)| *said).collect();
+            let filled = times::fill(self.previous, &said, next.as_ref().map(|(_, time)| *time));
+            self.ready.extend(self.waiting.drain(..).map(|(frame, _)| frame).zip(filled));
         }
+        self.ready.extend(next);
+        self.previous = self.ready.back().map(|(_, time)| *time).or(self.previous);
         Ok(())
     }
 
-    /// Goes to the frame that was stored, without decoding what lies before its key frame. False if it cannot
-    /// be found for sure; this is at no certain frame then.
+    /// Goes to the frame that was stored, without decoding what lies before its key frame. False if
+    /// it cannot be found for sure; this is at no certain frame then.
     fn find(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<bool, SourceError> {
         let Some(packets) = scan::scan(&mut self.reader, stored.pts_us, go_on) else { return Ok(false) };
         let base = self.reader.time_base();
@@ -154,6 +157,7 @@ impl Libav {
     fn rewind(&mut self) -> Result<(), SourceError> {
         self.reader = Reader::open(&self.file, self.max_side)?;
         self.ready.clear();
+        self.waiting.clear();
         (self.count, self.previous) = (0, None);
         Ok(())
     }
@@ -242,8 +246,8 @@ impl FrameSource for Libav {
     }
 }
 
-/// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after the
-/// other; they call the first of these frames a key frame.
+/// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after
+/// the other; they call the first of these frames a key frame.
 fn is_clean_key(frame: &frame::Video) -> bool {
     frame.is_key() && frame.kind() == picture::Type::I && !is_damaged(frame)
 }
@@ -269,8 +273,8 @@ fn manifest(
     Ok(VideoManifest { width, height, fps, frames })
 }
 
-/// From the duration, which is nonsense where the rate is a time base: beyond 240 a second nobody films by
-/// accident.
+/// From the duration, which is nonsense where the rate is a time base: beyond 240 a second nobody
+/// films by accident.
 fn estimated_frames(reader: &Reader, fps: f64) -> Option<u64> {
     let video = reader.video();
     let own = micros(video.duration(), video.time_base()).filter(|duration| *duration > 0);

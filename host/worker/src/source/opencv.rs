@@ -1,10 +1,11 @@
 //! Decodes by FFmpeg through OpenCV 4.6, as releases before libav did.
 //!
-//! Invariants: a file is opened through FFmpeg only: OpenCV would otherwise read what FFmpeg refuses as a
-//! GStreamer pipeline. Pictures are 8-bit BGR.
+//! Invariants: a file is opened through FFmpeg only: OpenCV would otherwise read what FFmpeg
+//! refuses as a GStreamer pipeline. Pictures are 8-bit BGR.
 //!
-//! It cannot say what the stream says: its times have a millisecond and follow a declared rate where frames
-//! are flushed, a picture that changes its size is an error, and colours are those of BT.601.
+//! It cannot say what the stream says: its times have a millisecond and follow a declared rate
+//! where frames are flushed, a picture that changes its size is an error, and colours are those of
+//! BT.601.
 
 use std::path::Path;
 
@@ -155,7 +156,8 @@ impl FrameSource for OpenCv {
         let is_short = |least: f64| self.duration.is_none_or(|duration| came < duration * least);
         let counted = self.outline.as_ref().is_some_and(|outline| !outline.fragmented);
         match (self.info.frames, self.duration) {
-            // An edit list may drop frames that are declared; then the time is full, though the count is not.
+            // An edit list may drop frames that are declared; then the time is full, though the
+            // count is not.
             (Some(declared), _) if counted && self.count < fewest_frames(declared) && is_short(COMPLETE) => {
                 Ok(Some(Missing::Frames { came: self.count, declared }))
             }

@@ -11,7 +11,8 @@ pub(super) struct TimestampGuard {
     delta: i64,
 }
 
-/// Used until two good times were seen, if the container declares no frame rate: 25 frames a second.
+/// Used until two good times were seen, if the container declares no frame rate: 25 frames a
+/// second.
 const DEFAULT_DELTA_US: i64 = 40_000;
 
 impl TimestampGuard {

@@ -1,8 +1,8 @@
-//! Files that somebody or something has damaged: whatever they are, a source ends within its time, with
-//! frames, with a word about what is missing, or with an error that says what is wrong.
+//! Files that somebody or something has damaged: whatever they are, a source ends within its time,
+//! with frames, with a word about what is missing, or with an error that says what is wrong.
 //!
-//! All of it runs in this process, so a crash of a codec fails the test. A worker that crashes is started
-//! again by its runner, and given up; that is tested where runners are.
+//! All of it runs in this process, so a crash of a codec fails the test. A worker that crashes is
+//! started again by its runner, and given up; that is tested where runners are.
 
 use std::{
     fs,
@@ -50,7 +50,8 @@ impl Dice {
     }
 }
 
-/// The damage of file `number`: cut off, bits flipped anywhere, a head of noise, or a part that is zero.
+/// The damage of file `number`: cut off, bits flipped anywhere, a head of noise, or a part that is
+/// zero.
 fn damaged(clip: &[u8], number: usize, dice: &mut Dice) -> Vec<u8> {
     let mut bytes = clip.to_vec();
     match number % 4 {

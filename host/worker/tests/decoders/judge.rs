@@ -54,7 +54,8 @@ pub(crate) fn judge(clip: &Path) -> Judged {
 /// Each good time of the stream is that of its frame, and what is missing or repeated lies between.
 pub(crate) fn wrong_time(got: &[i64], said: &[Option<i64>]) -> Option<String> {
     let increases = got.windows(2).all(|pair| pair[0] < pair[1]);
-    // A time that a later frame has too, or that lies before an earlier one's, belongs to no frame alone.
+    // A time that a later frame has too, or that lies before an earlier one's, belongs to no frame
+    // alone.
     let mut latest = i64::MIN;
     let good = said.iter().map(|time| {
         let good = time.filter(|time| *time > latest);

@@ -1,14 +1,14 @@
 //! Turns and mirrors pictures as their container asks.
 //!
-//! Deliberately absent: turns by anything but quarters. No camera writes them, and no picture of whole
-//! pixels would come out.
+//! Deliberately absent: turns by anything but quarters. No camera writes them, and no picture of
+//! whole pixels would come out.
 
 use ffmpeg_next::{format::Pixel, frame};
 
 use crate::image::{Image, ImageError};
 
-/// A turn by quarters, or a mirror image, or both: the parts of a display matrix that say where a step to
-/// the right and a step down in the coded picture go.
+/// A turn by quarters, or a mirror image, or both: the parts of a display matrix that say where a
+/// step to the right and a step down in the coded picture go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Orientation {
     /// Right in the coded picture, as steps to the right and down in the shown one.
@@ -22,8 +22,8 @@ const MATRIX: usize = 36;
 impl Orientation {
     pub(super) const UPRIGHT: Self = Self { right: [1, 0], down: [0, 1] };
 
-    /// From a display matrix, as FFmpeg keeps it: numbers in the order of this machine, of which 16.16 fixed
-    /// point ones are a step to the right (0, 1) and a step down (3, 4).
+    /// From a display matrix, as FFmpeg keeps it: numbers in the order of this machine, of which
+    /// 16.16 fixed point ones are a step to the right (0, 1) and a step down (3, 4).
     pub(super) fn of_matrix(bytes: &[u8]) -> Self {
         let number = |at: usize| bytes.get(at * 4..at * 4 + 4)?.try_into().ok().map(i32::from_ne_bytes);
         let (Some(a), Some(b), Some(c), Some(d)) = (number(0), number(1), number(3), number(4)) else {
@@ -65,8 +65,8 @@ impl Orientation {
     fn turn(self, from: &Plane<'_>, to: &mut [u8], stride: usize, (width, height): (usize, usize), pixel: usize) {
         let (last_x, last_y) = (from.size.0.saturating_sub(1), from.size.1.saturating_sub(1));
         let [[a, b], [c, d]] = [self.right, self.down];
-        // A matrix of this kind is undone by its mirror image at the diagonal: a step to the right in the
-        // shown picture goes (a, c) in the coded one, a step down (b, d).
+        // A matrix of this kind is undone by its mirror image at the diagonal: a step to the right
+        // in the shown picture goes (a, c) in the coded one, a step down (b, d).
         let start = |right: i32, down: i32, last: usize| if right + down < 0 { last } else { 0 };
         let origin = start(a, b, last_x) * pixel + start(c, d, last_y) * from.stride;
         let step = |x: i32, y: i32| x as isize * pixel as isize + y as isize * from.stride as isize;

@@ -1,7 +1,8 @@
 //! From a file to decoded frames: the only place that calls demuxer and decoder.
 //!
-//! Invariants: damage ends nothing but the packet or frame that it is in. A file is opened as what the head
-//! of the file is, with the demuxers and codecs that `docs/media.md` lists, and never as a list of others.
+//! Invariants: damage ends nothing but the packet or frame that it is in. A file is opened as what
+//! the head of the file is, with the demuxers and codecs that `docs/media.md` lists, and never as a
+//! list of others.
 
 use std::{collections::VecDeque, fs::File, io::Seek as _};
 
@@ -16,13 +17,13 @@ use ffmpeg_next::{
 
 use crate::source::SourceError;
 
-/// Demuxers that FFmpeg may choose from. Missing are those that read other files or the network, and those
-/// that take anything for a video, such as text.
+/// Demuxers that FFmpeg may choose from. Missing are those that read other files or the network,
+/// and those that take anything for a video, such as text.
 const CONTAINERS: &str = "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,asf,ogg,h264,hevc,m4v,\
                           mpegvideo,ivf,mxf,live_flv,yuv4mpegpipe";
 
-/// Codecs that decode videos; those that `docs/media.md` lists. FFmpeg has three hundred more, of games and of the
-/// nineties.
+/// Codecs that decode videos; those that `docs/media.md` lists. FFmpeg has three hundred more, of
+/// games and of the nineties.
 const CODECS: [Id; 37] = [
     Id::H264,
     Id::HEVC,
@@ -109,13 +110,14 @@ impl Reader {
         (duration > 0).then(|| duration as f64 / f64::from(ffi::AV_TIME_BASE))
     }
 
-    /// Samples that the container's own index has of the video, and how many of them it shows; only where it
-    /// has one of all samples.
+    /// Samples that the container's own index has of the video, and how many of them it shows; only
+    /// where it has one of all samples.
     pub(super) fn indexed(&self) -> Option<(u64, u64)> {
         if !self.input.format().name().starts_with("mov,") {
             return None;
         }
-        // SAFETY: the stream belongs to the open input; an entry is read before the next is asked for.
+        // SAFETY: the stream belongs to the open input; an entry is read before the next is asked
+        // for.
         unsafe {
             let stream = self.video().as_ptr().cast_mut();
             let count = ffi::avformat_index_get_entries_count(stream);
@@ -128,7 +130,8 @@ impl Reader {
         }
     }
 
-    /// The next packet of the video; `None` at the end of the file, which is also where it cannot be read on.
+    /// The next packet of the video; `None` at the end of the file, which is also where it cannot
+    /// be read on.
     pub(super) fn read(&mut self) -> Option<Packet> {
         let mut packet = Packet::empty();
         loop {

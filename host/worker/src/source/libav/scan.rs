@@ -1,13 +1,13 @@
 //! Finds where to begin to decode so that a stored frame comes out again.
 //!
-//! Packets are read from the front, which costs a small part of decoding, and those since the last key frame
-//! are kept. A seek would be quicker still, but it cannot tell whether what it finds is the frame that was
-//! stored: times repeat in joined recordings, and what a decoder makes of a time may depend on the times
-//! before.
+//! Packets are read from the front, which costs a small part of decoding, and those since the last
+//! key frame are kept. A seek would be quicker still, but it cannot tell whether what it finds is
+//! the frame that was stored: times repeat in joined recordings, and what a decoder makes of a time
+//! may depend on the times before.
 //!
-//! Invariant: packets are given only if nothing in the part before could have changed what comes behind:
-//! each packet has a presentation time of its own, and decoding times increase. Otherwise the video must be
-//! decoded from the front.
+//! Invariant: packets are given only if nothing in the part before could have changed what comes
+//! behind: each packet has a presentation time of its own, and decoding times increase. Otherwise
+//! the video must be decoded from the front.
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::VecDeque};
 
@@ -21,8 +21,8 @@ const REORDERED: usize = 64;
 /// Bytes of packets between two key frames. Beyond it they are decoded as they are read.
 const MOST_KEPT: usize = 64 << 20;
 
-/// Packets that begin with the last key frame which is shown no later than `stored_us`, and reach behind it.
-/// `None` if there are none that are sure to give the same frames.
+/// Packets that begin with the last key frame which is shown no later than `stored_us`, and reach
+/// behind it. `None` if there are none that are sure to give the same frames.
 pub(super) fn scan(reader: &mut Reader, stored_us: i64, go_on: &mut dyn FnMut() -> bool) -> Option<VecDeque<Packet>> {
     let base = reader.time_base();
     let (mut order, mut kept, mut bytes) = (Order::default(), VecDeque::new(), 0);

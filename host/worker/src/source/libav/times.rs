@@ -1,8 +1,8 @@
 //! Presentation times that can identify a frame, from what a stream says.
 //!
-//! Invariants: times are strictly increasing. A time that the stream gives and that comes after the one
-//! before is taken as it is, so an error of one frame never moves the frames behind it. Times that are
-//! missing or repeated lie between their neighbours.
+//! Invariants: times are strictly increasing. A time that the stream gives and that comes after the
+//! one before is taken as it is, so an error of one frame never moves the frames behind it. Times
+//! that are missing or repeated lie between their neighbours.
 
 /// What a stream says about a frame, in microseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
