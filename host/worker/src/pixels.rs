@@ -8,7 +8,7 @@ use framehook_core::input::InputSpec;
 use framehook_engine::media::{FramePixels, Geometry, PixelFormat, PixelsUnavailable, Region, Size, Tensor};
 
 use crate::{
-    image::{BGR_PIXEL, Bgr, BgrCache, Image},
+    image::{BGR_PIXEL, Bgr, BgrCache, Image, ImageError},
     preprocess::Preprocessor,
     resize::{Method, Target, resize},
 };
@@ -30,16 +30,15 @@ impl FramePixels for Picture<'_> {
 
     fn to_tensor(&self, region: Region) -> Result<(Tensor, Geometry), PixelsUnavailable> {
         let mut cache = self.bgr.borrow_mut();
-        let bgr = cache.get(self.image).map_err(unavailable)?;
-        to_tensor(bgr, self.spec, region).map_err(unavailable)
+        to_tensor(self.image, &mut cache, self.spec, region).map_err(unavailable)
     }
 }
 
-fn unavailable(error: impl std::fmt::Display) -> PixelsUnavailable {
+fn unavailable(error: ImageError) -> PixelsUnavailable {
     PixelsUnavailable(format!("the pixels could not be converted: {error}"))
 }
 
-fn read(from: Bgr<'_>, region: Region, size: Size, format: PixelFormat) -> opencv::Result<Vec<u8>> {
+fn read(from: Bgr<'_>, region: Region, size: Size, format: PixelFormat) -> Result<Vec<u8>, ImageError> {
     let stride = size.width as usize * BGR_PIXEL;
     let mut pixels = vec![0; stride * size.height as usize];
     // Averaging keeps a strongly reduced picture free of aliasing; between pixels, linear is
@@ -63,10 +62,20 @@ fn gray(pixel: &[u8]) -> u8 {
     ((1_868 * blue + 9_617 * green + 4_899 * red + 8_192) >> 14) as u8
 }
 
-fn to_tensor(from: Bgr<'_>, spec: &InputSpec, region: Region) -> opencv::Result<(Tensor, Geometry)> {
+fn to_tensor(
+    image: &Image,
+    bgr: &mut BgrCache,
+    spec: &InputSpec,
+    region: Region,
+) -> Result<(Tensor, Geometry), ImageError> {
     let mut preprocessor = Preprocessor::new(spec, region.width, region.height);
     let mut data = Vec::new();
-    preprocessor.fill(from, region, &mut data)?;
+    // The whole is what the model gets where no hook makes its input.
+    if (region.width, region.height) == (image.width(), image.height()) {
+        preprocessor.fill_whole(image, bgr, &mut data)?;
+    } else {
+        preprocessor.fill(bgr.get(image)?, region, &mut data)?;
+    }
     let of_part = preprocessor.geometry();
     // `input = (frame - corner) * scale + pad`
     let geometry = Geometry {

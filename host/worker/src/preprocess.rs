@@ -8,7 +8,7 @@ use framehook_core::input::{Anchor, Channels, InputSpec, Resize};
 use framehook_engine::media::{Geometry, Region, Size};
 
 use crate::{
-    image::{BGR_PIXEL, Bgr, Yuv420},
+    image::{BGR_PIXEL, Bgr, BgrCache, Image, ImageError, Yuv420},
     planar::{Planar, Rgb},
     resize::{Method, Target, resize},
 };
@@ -68,7 +68,7 @@ impl Preprocessor {
     ///
     /// # Errors
     /// When OpenCV cannot resize `picture`.
-    pub fn fill(&mut self, picture: Bgr<'_>, part: Region, input: &mut Vec<f32>) -> opencv::Result<()> {
+    pub fn fill(&mut self, picture: Bgr<'_>, part: Region, input: &mut Vec<f32>) -> Result<(), ImageError> {
         let stride = self.width as usize * BGR_PIXEL;
         let Region { x, y, width, height } = self.region;
         let data = &mut self.canvas[y as usize * stride + x as usize * BGR_PIXEL..];
@@ -80,6 +80,19 @@ impl Preprocessor {
 }
 
 impl Preprocessor {
+    /// The same for a whole image, whatever its format; `bgr` is its own.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub fn fill_whole(&mut self, image: &Image, bgr: &mut BgrCache, input: &mut Vec<f32>) -> Result<(), ImageError> {
+        if let Some(planes) = image.as_yuv420() {
+            self.fill_planar(&planes, input);
+            return Ok(());
+        }
+        let whole = Region { x: 0, y: 0, width: image.width(), height: image.height() };
+        self.fill(bgr.get(image)?, whole, input)
+    }
+
     /// The same for the planes of a decoder, in one pass: no picture is made between.
     pub fn fill_planar(&mut self, from: &Yuv420<'_>, input: &mut Vec<f32>) {
         input.resize(self.input_len(), 0.0);

@@ -7,7 +7,7 @@ use opencv::{
     imgproc,
 };
 
-use crate::image::{BGR_PIXEL, Bgr};
+use crate::image::{BGR_PIXEL, Bgr, ImageError};
 
 /// How pixels between or under those of the target are found.
 #[derive(Clone, Copy)]
@@ -30,7 +30,12 @@ pub struct Target<'a> {
 ///
 /// # Errors
 /// When OpenCV has no memory.
-pub fn resize(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> opencv::Result<()> {
+pub fn resize(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> Result<(), ImageError> {
+    // Sizes fit, so nothing else can be wrong.
+    by_opencv(from, region, to, method).map_err(|_| ImageError::NoMemory)
+}
+
+fn by_opencv(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> opencv::Result<()> {
     let [x, y, width, height] = [region.x, region.y, region.width, region.height].map(u32::cast_signed);
     let source = whole(from)?;
     let source = Mat::roi(&source, Rect::new(x, y, width, height))?;

@@ -191,7 +191,7 @@ impl SourceError {
     pub fn reason(&self) -> Reason {
         let code = match self {
             Self::Missing | Self::Unreadable(_) | Self::NotAFile => ReasonCode::SourceUnreachable,
-            Self::NoMemory => ReasonCode::OutOfMemory,
+            Self::NoMemory | Self::Unshown { why: ImageError::NoMemory, .. } => ReasonCode::OutOfMemory,
             _ => ReasonCode::DecodeError,
         };
         Reason::new(code, self.to_string())

@@ -22,7 +22,7 @@ use framehook_core::{
 };
 use framehook_engine::{
     chain::{Before, Chain, Stage as HookStage},
-    media::{Decision, Frame, Geometry, Region, Size},
+    media::{Decision, Frame, Geometry, Size},
 };
 
 /// How often a worker that passes over stored frames says that it lives: well inside any frame
@@ -187,13 +187,8 @@ impl Stage {
         };
         let preprocessor = self.preprocessor.insert(preprocessor);
         let mut input = self.shared.pools.inputs.take();
-        if let Some(planes) = image.as_yuv420() {
-            preprocessor.fill_planar(&planes, &mut input);
-            return Ok((input, preprocessor.geometry()));
-        }
-        let bgr = self.bgr.get(image).map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;
-        let filled = preprocessor.fill(bgr, Region { x: 0, y: 0, width, height }, &mut input);
-        filled.map_err(|error| SourceError::OpenCv(error).reason())?;
+        let filled = preprocessor.fill_whole(image, &mut self.bgr, &mut input);
+        filled.map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;
         Ok((input, preprocessor.geometry()))
     }
 }
