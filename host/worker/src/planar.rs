@@ -176,7 +176,7 @@ fn blend(upper: &[u8], lower: &[u8], weight: i16, row: &mut [i16]) {
     for ((value, upper), lower) in row.iter_mut().zip(upper).zip(lower) {
         let (upper, lower) = (i16::from(*upper) * SCALE, i16::from(*lower) * SCALE);
         // One instruction of a processor: the product of two fractions, rounded.
-        let part = ((i32::from(lower - upper) * i32::from(weight) >> (ROW_BITS - 1)) + 1) >> 1;
+        let part = (((i32::from(lower - upper) * i32::from(weight)) >> (ROW_BITS - 1)) + 1) >> 1;
         *value = upper + part as i16;
     }
 }

@@ -2,8 +2,6 @@
 //!
 //! Counted is what Rust code allocates; FFmpeg's buffers come from a pool of its own.
 
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     path::Path,
