@@ -14,6 +14,8 @@ cd "$(dirname "$0")/.."
 # OpenCV without its 500 MB of unneeded parts, and clang for its bindings: the library is not enough.
 packages="libopencv-core-dev libopencv-imgproc-dev libopencv-imgcodecs-dev libopencv-videoio-dev
           libclang-14-dev clang g++ pkg-config"
+# FFmpeg's libraries, which decode videos.
+packages="$packages libavcodec-dev libavformat-dev libavutil-dev libswscale-dev"
 # librdkafka, which the `framehook` executable is linked with, is built from source: Debian's is too old.
 # Its TLS and that of connections to an S3 store is the system's OpenSSL.
 packages="$packages cmake libssl-dev"
@@ -24,9 +26,9 @@ packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
     --tests | --bench)
-        # curl follows the guides; openssl makes a certificate; util-linux runs PostgreSQL as a user that is not root; what an
-        # old release wrote is packed with xz.
-        packages="$packages curl haproxy openssl postgresql-15 redis-server util-linux xz-utils"
+        # curl follows the guides; ffmpeg makes clips and judges what is decoded; openssl makes a certificate; util-linux runs
+        # PostgreSQL as a user that is not root; what an old release wrote is packed with xz.
+        packages="$packages curl ffmpeg haproxy openssl postgresql-15 redis-server util-linux xz-utils"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

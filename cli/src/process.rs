@@ -166,6 +166,7 @@ pub(crate) fn runner_config(
         source_networks: settings.source_networks.clone(),
         key,
         intra_threads: settings.intra_threads,
+        decoder: settings.decoder.into(),
         max_picture_side: settings.max_picture_side,
         plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         frame_timeout: Duration::from_secs(settings.frame_timeout_s),

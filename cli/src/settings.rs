@@ -18,6 +18,7 @@ use framehook_core::{
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
+    spec::Decoder,
 };
 use framehook_infra::space::{LEAST, Reserve};
 use ipnet::IpNet;
@@ -68,6 +69,10 @@ pub(crate) struct Settings {
     /// Threads of one inference; with many scenarios, 1 is best
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = positive::<usize>(), group = "runner")]
     pub(crate) intra_threads: usize,
+
+    /// What decodes the video of a scenario that does not say so itself
+    #[arg(long, value_name = "DECODER", value_enum, default_value_t, group = "runner")]
+    pub(crate) decoder: DecoderName,
 
     /// Longest a hook may take for one frame, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = hooks().call_ms, value_parser = positive::<u64>(), group = "runner")]
@@ -185,6 +190,23 @@ pub(crate) enum LogFormat {
     #[default]
     Text,
     Json,
+}
+
+/// A [`Decoder`], as a setting.
+#[derive(Clone, Copy, Default, ValueEnum)]
+pub(crate) enum DecoderName {
+    #[default]
+    Libav,
+    Opencv,
+}
+
+impl From<DecoderName> for Decoder {
+    fn from(name: DecoderName) -> Self {
+        match name {
+            DecoderName::Libav => Self::Libav,
+            DecoderName::Opencv => Self::Opencv,
+        }
+    }
 }
 
 impl Settings {

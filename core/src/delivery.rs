@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 
 use crate::{message::Progress, prediction::Position};
 
-/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`.
+/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Delivery {
     /// Frames of the source, from its first on, that were decoded and given to the bus by whatever
@@ -19,7 +19,12 @@ pub struct Delivery {
     pub stored: u64,
     /// Predictions without one: a hook skipped the frame, or failed on it.
     pub skipped: u64,
+    /// Frames of the source that the scenario did not ask for (`frames`, `range`), up to the last prediction.
+    pub left_out: u64,
     pub dropped: Drops,
+    /// Frames of the source that were damaged, as its decoder says; no part of the sum. Those that it could
+    /// not decode at all have no number, and are in no other count.
+    pub damaged: u64,
     pub inbox: InboxLag,
     pub outbox: OutboxLag,
 }
@@ -60,9 +65,13 @@ impl Delivery {
     /// the furthest frame that `arrived`, readable or not.
     #[must_use]
     pub fn witnessed(self, arrived: Option<Position>, reported: impl IntoIterator<Item = Progress>) -> Self {
-        let published = reported.into_iter().filter_map(|progress| progress.published);
-        let decoded = published.chain(arrived).map(|last| last.frame + 1).max().unwrap_or_default();
-        let frames = decoded.saturating_sub(self.stored + self.skipped + self.dropped.total());
-        Self { decoded, inbox: InboxLag { frames, ..self.inbox }, ..self }
+        let (mut damaged, mut published) = (0, arrived);
+        for progress in reported {
+            damaged += progress.damaged;
+            published = published.max(progress.published);
+        }
+        let decoded = published.map_or(0, |last| last.frame + 1);
+        let frames = decoded.saturating_sub(self.stored + self.skipped + self.left_out + self.dropped.total());
+        Self { decoded, damaged, inbox: InboxLag { frames, ..self.inbox }, ..self }
     }
 }

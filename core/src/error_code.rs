@@ -64,7 +64,7 @@ error_codes! {
     InvalidModel = "invalid_model", 422, "The upload is not a usable model",
         "Export the model as one self-contained ONNX file; `detail` says what is wrong.";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video",
-        "Convert the video to one that FFmpeg decodes, such as H.264 in MP4; `detail` says what is wrong.";
+        "Convert the video to one of docs/media.md, such as H.264 in MP4; `detail` says what is wrong.";
     RequestTimeout = "request_timeout", 408, "The request came too slowly",
         "Send the request again over a faster connection, or have the setting raised that `detail` names.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not one that is taken here",

@@ -55,8 +55,8 @@ pub fn every_frame_once(rows: &[Prediction], frames: u64) -> Result<(), String> 
 /// # Errors
 /// Says what is missing or too much.
 pub fn delivery_balances(delivery: &Delivery, state: ScenarioState) -> Result<(), String> {
-    let Delivery { decoded, stored, skipped, dropped, inbox, .. } = *delivery;
-    let accounted = stored + skipped + dropped.total() + inbox.frames;
+    let Delivery { decoded, stored, skipped, left_out, dropped, inbox, .. } = *delivery;
+    let accounted = stored + skipped + left_out + dropped.total() + inbox.frames;
     if accounted != decoded {
         return Err(format!("{decoded} frames were decoded, but {accounted} are accounted for: {delivery:?}"));
     }

@@ -21,7 +21,7 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     size::MAX_PREDICTION,
-    spec::OnPluginFailure,
+    spec::{Decoder, OnPluginFailure, Sampling, TimeRange},
 };
 
 /// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
@@ -37,6 +37,10 @@ pub struct Job {
     pub created_at: Timestamp,
     /// A video file.
     pub source: PathBuf,
+    pub decoder: Decoder,
+    /// Which of its frames are worked on.
+    pub frames: Option<Sampling>,
+    pub range: Option<TimeRange>,
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,
@@ -138,6 +142,8 @@ pub enum Control {
 pub enum Report<Frame = PredictionRecord> {
     /// The source is open, the model and the plugins are loaded.
     Ready(Ready),
+    /// So many frames of the source were damaged so far.
+    Damaged { frames: u64 },
     /// Nothing new but life: sent while frames before the resume position are passed over.
     Alive,
     /// One frame, in the order of the source.

@@ -13,7 +13,7 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
-    spec::ResolvedScenario,
+    spec::{Decoder, ResolvedScenario},
 };
 
 /// The only version there is; another major version goes to the dead-letter topic.
@@ -244,6 +244,12 @@ pub struct Progress {
     pub skipped: u64,
     /// Those of them with a failed hook.
     pub hook_failures: u64,
+    /// Frames of the source that were damaged: lost, or with a picture that is not what was recorded.
+    #[serde(default)]
+    pub damaged: u64,
+    /// What decodes the source, once a worker has opened it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
     /// As the container declares it.
     pub frames_total: Option<u64>,
     /// How much is here of a recording that is being fetched: no worker runs meanwhile, and no slot is taken.

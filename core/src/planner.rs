@@ -315,10 +315,13 @@ fn end_worker(scenario: &ScenarioFacts, worker: &WorkerFacts, report: &WorkerSta
     }
 }
 
-/// Why it ended; a video that was read to its end may still lack what hooks failed on.
+/// Why it ended; a video that was read to its end may still be damaged, and lack what hooks failed on.
 fn last_words(report: &WorkerStatus) -> Option<Reason> {
-    let Progress { frames, hook_failures, .. } = report.progress;
+    let Progress { frames, hook_failures, damaged, .. } = report.progress;
     let mut reason = report.reason.clone()?;
+    if report.phase == WorkerPhase::Finished && damaged > 0 {
+        reason.message += &format!("; {damaged} frames were damaged");
+    }
     if report.phase == WorkerPhase::Finished && hook_failures > 0 {
         reason.message += &format!("; hooks failed on {hook_failures} of {frames} frames");
     }

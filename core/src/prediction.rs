@@ -11,6 +11,7 @@ use crate::{
     ids::{Digest, Generation, ScenarioId},
     reason::Reason,
     schemas::{ArtifactName, Point, Version},
+    spec::Decoder,
 };
 
 /// Everything known about one frame: also the row stored for it.
@@ -24,6 +25,13 @@ pub struct Prediction {
     pub pts_us: i64,
     /// Number of the frame in its source, from 0.
     pub frame: u64,
+    /// Frames of the source directly before this one that the scenario did not ask for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub left_out: u64,
+    /// Width and height of the frame in pixels, as it is shown; absent in what older releases wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_items = 2, max_items = 2)]
+    pub size: Option<[u32; 2]>,
     /// A pure function of the identity: the scenario's creation time + `pts_us` for a file.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
@@ -37,6 +45,11 @@ pub struct Prediction {
     pub hook_failures: Vec<HookFailure>,
     pub timings: FrameTimings,
     pub provenance: Provenance,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_none(frames: &u64) -> bool {
+    *frames == 0
 }
 
 /// One object found on a frame.
@@ -116,6 +129,9 @@ pub struct Provenance {
     pub plugins: Vec<PluginIdentity>,
     /// Revision of the scenario's settings, from 1.
     pub revision: i64,
+    /// What decoded the frame; absent in what older releases wrote, which had OpenCV.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

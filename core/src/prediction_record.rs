@@ -24,6 +24,7 @@ pub struct PredictionRecord {
     pub scenario_id: ScenarioId,
     pub generation: Generation,
     pub position: Position,
+    pub left_out: u64,
     pub captured_at: Timestamp,
     /// There was no inference, or its result was dropped.
     pub is_skipped: bool,
@@ -46,6 +47,7 @@ impl PredictionRecord {
             scenario_id: outline.scenario_id,
             generation: outline.generation,
             position: Position { pts_us: outline.pts_us, frame: outline.frame },
+            left_out: outline.left_out,
             captured_at: outline.captured_at,
             is_skipped: outline.skipped.is_some(),
             has_hook_failure: outline.hook_failures.count > 0,
@@ -69,11 +71,12 @@ impl<'de> Deserialize<'de> for PredictionRecord {
 
 impl From<&Prediction> for PredictionRecord {
     fn from(prediction: &Prediction) -> Self {
-        let &Prediction { scenario_id, generation, pts_us, frame, captured_at, timings, .. } = prediction;
+        let &Prediction { scenario_id, generation, pts_us, frame, left_out, captured_at, timings, .. } = prediction;
         Self {
             scenario_id,
             generation,
             position: Position { pts_us, frame },
+            left_out,
             captured_at,
             is_skipped: prediction.skipped.is_some(),
             has_hook_failure: !prediction.hook_failures.is_empty(),
@@ -96,6 +99,10 @@ struct Outline {
     generation: Generation,
     pts_us: i64,
     frame: u64,
+    #[serde(default)]
+    left_out: u64,
+    #[serde(rename = "size")]
+    _size: Option<[u32; 2]>,
     captured_at: Timestamp,
     #[serde(rename = "detections")]
     _detections: Each<Detection>,

@@ -81,6 +81,10 @@ pub enum ReasonCode {
     ///
     /// Nothing; start it again with `POST /scenario/{id}/start`.
     StoppedByUser,
+    /// The file came to its end, and its container declares more than came.
+    ///
+    /// Nothing, if what came is enough: its predictions can be read. Else upload the whole file.
+    SourceIncomplete,
     /// The file came to its end.
     ///
     /// Nothing: all predictions can be read.
@@ -101,6 +105,7 @@ impl ReasonCode {
         match self {
             Self::ModelStalled => Self::SourceStalled,
             Self::OutOfMemory => Self::WorkerCrash,
+            Self::SourceIncomplete => Self::EndOfStream,
             older => older,
         }
     }

@@ -48,6 +48,37 @@ pub struct ScenarioSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 64)]
     pub memory_mib: Option<u32>,
+    /// What decodes the video; if absent, what its runner is set to (`--decoder`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decoder: Option<Decoder>,
+    /// Which frames are worked on; all if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Sampling>,
+    /// The part of the source that is worked on; all of it if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<TimeRange>,
+}
+
+/// Which of the frames of a source: one of these. Frames keep the number and the time that they have in it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampling {
+    /// Those whose number is a multiple of this: 1 is all of them.
+    Every(u32),
+    /// At most so many a second: the first one of each span of 1/fps seconds, counted from time 0.
+    Fps(f64),
+}
+
+/// A part of a source, by the times of its frames in microseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TimeRange {
+    /// The first frame is that with this time, or the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_us: Option<i64>,
+    /// This time and all later ones are no part of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_us: Option<i64>,
 }
 
 /// Where the frames come from: exactly one of these.
@@ -113,6 +144,18 @@ pub enum OnPluginFailure {
     FailScenario,
 }
 
+/// What decodes a video.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Decoder {
+    /// FFmpeg's libraries: times, sizes and colours are those of the stream.
+    #[default]
+    Libav,
+    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those that
+    /// it does not know, ends where the picture changes its size, and takes all colours for BT.601.
+    Opencv,
+}
+
 /// A scenario whose names are digests and whose settings are complete: what a runner gets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResolvedScenario {
@@ -125,6 +168,19 @@ pub struct ResolvedScenario {
     /// Memory that its worker may have; absent in what older releases made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
+    /// Null: what its runner is set to.
+    #[serde(default = "decoder_of_older_releases")]
+    pub decoder: Option<Decoder>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<Sampling>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<TimeRange>,
+}
+
+/// Releases that had no choice decoded by OpenCV. What they have begun goes on with the times that its rows
+/// have.
+const fn decoder_of_older_releases() -> Option<Decoder> {
+    Some(Decoder::Opencv)
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -176,6 +232,20 @@ mod tests {
         assert_eq!(spec.plugins, PluginChain::default());
         let text = serde_json::to_string(&spec).unwrap();
         assert_eq!(serde_json::from_str::<ScenarioSpec>(&text).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_an_older_release_resolved_goes_on_with_its_decoder() {
+        let hex = "0".repeat(64);
+        let older = serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
+            "model": {"name": "m", "version": "1", "digest": format!("sha256:{hex}")},
+            "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
+                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
+        let mut resolved: ResolvedScenario = serde_json::from_value(older).unwrap();
+        assert_eq!(resolved.decoder, Some(Decoder::Opencv));
+        resolved.decoder = None;
+        let written = serde_json::to_value(&resolved).unwrap();
+        assert_eq!(serde_json::from_value::<ResolvedScenario>(written).unwrap().decoder, None);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use framehook_core::{
     message::{Envelope, frame_of},
     probe::{ConfigVerdict, MAX_FINDINGS, MAX_TEXT, Verdict},
 };
-use framehook_formats::{isobmff, onnx};
+use framehook_formats::{cut, isobmff, onnx};
 use futures::stream;
 use http::page;
 use multer::{Constraints, Multipart, SizeLimit};
@@ -108,10 +108,11 @@ pub fn cursor(data: &[u8]) {
     }
 }
 
-/// A file that is cut says so truly.
+/// A file that is cut says so truly, whatever its container.
 pub fn mp4(data: &[u8]) {
     let outline = isobmff::read(&mut Cursor::new(data)).expect("memory can be read");
-    if let Some(cut) = outline.and_then(|outline| outline.cut) {
+    let other = cut::read(&mut Cursor::new(data)).expect("memory can be read");
+    for cut in outline.and_then(|outline| outline.cut).into_iter().chain(other) {
         assert_eq!(cut.has, data.len() as u64);
         assert!(cut.needs > cut.has);
     }

@@ -22,6 +22,7 @@ mod lacking;
 mod late;
 mod lifecycle;
 mod matrix;
+mod media;
 mod owners;
 mod secrets;
 mod space;

@@ -1,6 +1,9 @@
 //! What release 0.1.0 left behind goes on under today's executables: databases, records, plugins.
 
-use framehook_core::prediction::Prediction;
+use framehook_core::{
+    prediction::{Prediction, Provenance},
+    spec::Decoder,
+};
 use framehook_tests::{
     client::Client,
     cluster::{Cluster, FRAMES},
@@ -78,6 +81,12 @@ fn goes_on(client: &Client, before: &Scenarios, reference: &[Prediction]) {
         let generations: Vec<_> = rows.iter().map(|row| row.generation).collect();
         assert!(generations.is_sorted() && generations.first() < generations.last(), "{name} began anew");
         assert!(without_tracks(&rows) == without_tracks(reference), "{name}");
+        let decoders: Vec<_> = rows.iter().map(|row| row.provenance.decoder).collect();
+        assert!(
+            decoders.starts_with(&[None]) && decoders.ends_with(&[Some(Decoder::Opencv)]),
+            "{name}: another decoder"
+        );
+        assert!(decoders.iter().all(|decoder| *decoder != Some(Decoder::Libav)), "{name}: another decoder");
     }
 }
 
@@ -85,13 +94,18 @@ fn goes_on(client: &Client, before: &Scenarios, reference: &[Prediction]) {
 fn again(client: &Client, seen: &Seen) -> Vec<Prediction> {
     let mut scenario = seen.scenario["spec"].clone();
     scenario["name"] = json!("again");
+    // What that release decoded with: another decoder's numbers are near, and not the same.
+    scenario["decoder"] = json!("opencv");
     let id = client.post_scenario(&scenario);
     client.completed(&id, FRAMES)
 }
 
-/// Everything but when it was, and how long it took.
+/// Everything but when it was, how long it took, and what only newer releases say: the decoder.
 fn found(rows: &[Prediction]) -> Vec<Value> {
-    let content = |row: &Prediction| json!([row.pts_us, row.detections, row.events, row.provenance]);
+    let content = |row: &Prediction| {
+        let provenance = Provenance { decoder: None, ..row.provenance.clone() };
+        json!([row.pts_us, row.detections, row.events, provenance])
+    };
     rows.iter().map(content).collect()
 }
 

@@ -78,16 +78,12 @@ impl ProbeQueues {
 /// # Errors
 /// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
 pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Result<Manifest, Problem> {
-    let ApiConfig { worker, plugin_host, onnxruntime, max_picture_side, sandbox, .. } = &app.config;
+    let ApiConfig { worker, plugin_host, onnxruntime, sandbox, .. } = &app.config;
     let (code, command) = match kind {
         ArtifactKind::Plugin => {
             (ErrorCode::InvalidPlugin, command(sandbox, plugin_host, &["plugin-host", "inspect"], file, MEMORY))
         }
-        ArtifactKind::Video => {
-            let mut command = command(sandbox, worker, &["probe-video"], file, MEMORY);
-            command.arg("--max-picture-side").arg(max_picture_side.to_string());
-            (ErrorCode::InvalidVideo, command)
-        }
+        ArtifactKind::Video => (ErrorCode::InvalidVideo, video(app, file)),
         ArtifactKind::Model => {
             let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
             let memory = size.saturating_mul(COPIES_OF_A_MODEL).saturating_add(MEMORY);
@@ -96,6 +92,33 @@ pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Resul
             (ErrorCode::InvalidModel, command)
         }
     };
+    judge(app, kind, code, command, file).await
+}
+
+/// The same for a video that is no upload: it may lack its end, because a camera or a copy was interrupted.
+///
+/// # Errors
+/// `invalid_video` with what is wrong.
+pub(crate) async fn inspect_source(app: &App, file: &Path) -> Result<Manifest, Problem> {
+    let mut command = video(app, file);
+    command.arg("--may-be-cut");
+    judge(app, ArtifactKind::Video, ErrorCode::InvalidVideo, command, file).await
+}
+
+fn video(app: &App, file: &Path) -> Command {
+    let ApiConfig { worker, max_picture_side, sandbox, .. } = &app.config;
+    let mut command = command(sandbox, worker, &["probe-video"], file, MEMORY);
+    command.arg("--max-picture-side").arg(max_picture_side.to_string());
+    command
+}
+
+async fn judge(
+    app: &App,
+    kind: ArtifactKind,
+    code: ErrorCode,
+    command: Command,
+    file: &Path,
+) -> Result<Manifest, Problem> {
     let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
     let verdict: Verdict<Value> = verdict(command, &[], UPLOAD_LIMIT, turn)
         .await

@@ -15,7 +15,9 @@ use framehook_core::{
     input::InputOptions,
     memory::{self, LEAST_MIB, Needs},
     placement::check_labels,
-    spec::{PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, ScenarioSpec, SourceSpec},
+    spec::{
+        PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling, ScenarioSpec, SourceSpec, TimeRange,
+    },
 };
 use framehook_infra::{
     seal::{self, SealError},
@@ -39,6 +41,8 @@ const MAX_NAME: usize = 200;
 const MAX_HOOKS: usize = 16;
 /// Longer than any that a converter writes.
 const MAX_TENSOR: usize = 256;
+/// More than any camera gives.
+const MAX_FPS: f64 = 1000.0;
 /// `PATH_MAX` of Linux.
 const MAX_PATH: usize = 4096;
 /// Names of what exists, in a message.
@@ -97,6 +101,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
                 on_plugin_failure: spec.on_plugin_failure,
                 memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
+                decoder: spec.decoder,
+                frames: spec.frames,
+                range: spec.range,
             })
         }
         (Some(problem), ..) => Err(problem),
@@ -121,6 +128,15 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
     for (field, hooks) in [("plugins.pre", &spec.plugins.pre), ("plugins.post", &spec.plugins.post)] {
         let count = hooks.len();
         check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
+    }
+    let (field, is_off, expected) = match spec.frames {
+        Some(Sampling::Every(n)) => ("frames.every", n == 0, "1 or more"),
+        Some(Sampling::Fps(fps)) => ("frames.fps", !(fps > 0.0 && fps <= MAX_FPS), "above 0 and at most 1000"),
+        None => ("frames", false, ""),
+    };
+    check(is_off, field, format!("`{field}` must be {expected}"));
+    if let Some(TimeRange { from_us: Some(from), until_us: Some(until) }) = spec.range {
+        check(from >= until, "range.until_us", format!("the range from {from} us until {until} us has no frame in it"));
     }
     let mib = spec.memory_mib.unwrap_or(LEAST_MIB);
     let range = format!("`memory_mib` is {mib}; a worker has {LEAST_MIB} to {most_mib} MiB here (`worker_memory_mib`)");
@@ -284,7 +300,7 @@ async fn resolve_source(
         Ok(file) => file,
         Err(error) => return Ok(Err(error)),
     };
-    let picture = match probe::inspect(app, ArtifactKind::Video, &file).await {
+    let picture = match probe::inspect_source(app, &file).await {
         Ok(manifest) => picture(&manifest),
         Err(Problem { code: code @ ErrorCode::InvalidVideo, detail, .. }) => {
             return Ok(Err(FieldError::new(code, "source.file", detail)));

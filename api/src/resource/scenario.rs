@@ -265,7 +265,7 @@ pub(crate) async fn history(
     params(("id" = ScenarioId, Path)),
     responses(
         (status = 200, description = "The sum", body = Delivery, example = json!({
-            "decoded": 500, "stored": 478, "skipped": 19, "dropped": {"unreadable": 1},
+            "decoded": 500, "stored": 478, "skipped": 19, "left_out": 0, "damaged": 0, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
         AnyProblem))]
 pub(crate) async fn delivery(

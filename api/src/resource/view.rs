@@ -11,7 +11,7 @@ use framehook_core::{
     message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
     prediction::FrameTimings,
     reason::Reason,
-    spec::{ResolvedScenario, ScenarioSpec},
+    spec::{Decoder, ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState},
 };
 use framehook_infra::store::{RunnerRecord, ScenarioRecord};
@@ -56,6 +56,8 @@ pub(crate) struct ScenarioView {
     pub skipped: u64,
     /// Frames of the current deployment on which a hook failed.
     pub hook_failures: u64,
+    /// What decodes its video in the current deployment.
+    pub decoder: Option<Decoder>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -95,6 +97,7 @@ impl From<ScenarioRecord> for ScenarioView {
             timings: measured.map(|p| p.mean),
             skipped: measured.map_or(0, |p| p.skipped),
             hook_failures: measured.map_or(0, |p| p.hook_failures),
+            decoder: current.and_then(|s| s.progress.decoder),
             reason: record.reason,
             spec: record.spec,
             resolved: record.resolved,

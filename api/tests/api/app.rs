@@ -250,13 +250,15 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
         generation: 1,
         pts_us: i64::try_from(frame).unwrap() * 40_000,
         frame,
+        left_out: 0,
+        size: None,
         captured_at: Timestamp::UNIX_EPOCH,
         detections,
         events: vec![Event { kind: "seen".into(), severity: Severity::Info, subjects, attributes: Default::default() }],
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[1; 32]), plugins: vec![], revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[1; 32]), plugins: vec![], revision: 1, decoder: None },
     }
 }
 

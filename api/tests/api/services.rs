@@ -148,7 +148,7 @@ async fn results_become_rows_and_poison_does_not_stop_them() {
     eventually("the end of the topic", async || (offset(&app).await == count).then_some(())).await;
     assert_eq!(stored(&app, id).await, (0..700).collect::<Vec<_>>());
     let delivery = app.get(&format!("/scenario/{id}/delivery")).await.ok(200);
-    let expected = json!({"decoded": 700, "stored": 700, "skipped": 0, "dropped": {"unreadable": 0},
+    let expected = json!({"decoded": 700, "stored": 700, "skipped": 0, "left_out": 0, "damaged": 0, "dropped": {"unreadable": 0},
         "inbox": {"frames": 0, "unreadable": 4}, "outbox": delivery["outbox"]});
     assert_eq!(delivery, expected);
     let metrics = app.get("/metrics").await;

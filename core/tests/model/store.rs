@@ -448,12 +448,14 @@ fn prediction(frame: u64, generation: Generation) -> Prediction {
         generation,
         pts_us: position(frame).pts_us,
         frame,
+        left_out: 0,
+        size: None,
         captured_at: jiff::Timestamp::UNIX_EPOCH,
         detections: vec![],
         events: vec![],
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1, decoder: None },
     }
 }

@@ -5,6 +5,8 @@
 
 use std::io::{self, Read, Seek, SeekFrom};
 
+use crate::cut::Cut;
+
 /// What the boxes of a file say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Outline {
@@ -22,19 +24,17 @@ pub struct Outline {
     pub cut: Option<Cut>,
 }
 
-/// A box that is longer than what is left of the file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cut {
-    pub kind: String,
-    /// Where the file would end if the box were whole.
-    pub needs: u64,
-    pub has: u64,
-}
-
 /// A box is never shorter than its size and type.
 const HEADER: u64 = 8;
 /// `moov` holds tables of a few bytes a sample: 64 MiB is several days of video.
 const MAX_MOOV: u64 = 64 << 20;
+
+/// Boxes of the top level. What is none of them behind the last is what a vendor put there, text often, and
+/// not a box that was cut off.
+const KNOWN: [&[u8; 4]; 16] = [
+    b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"styp", b"sidx", b"mfra", b"meta", b"uuid",
+    b"udta", b"pnot", b"pdin", b"emsg",
+];
 
 /// Reads the outline; `None` if `file` does not begin like an MP4 or QuickTime file.
 ///
@@ -51,7 +51,7 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Option<Outline>> {
             return Ok(None);
         }
         let end = at.saturating_add(header.size);
-        if end > length {
+        if end > length && KNOWN.contains(&&header.kind) {
             outline.cut = Some(Cut { kind: header.kind.escape_ascii().to_string(), needs: end, has: length });
         }
         match &header.kind {
@@ -207,6 +207,13 @@ mod tests {
             let expected = Cut { kind: "mdat".into(), needs: file.len() as u64, has: has as u64 };
             assert_eq!(cut, Some(expected), "{has}");
         }
+    }
+
+    #[test]
+    fn what_a_vendor_wrote_behind_the_last_box_is_no_cut() {
+        let file = [boxed(b"ftyp", b"isom"), movie(b"vide"), boxed(b"mdat", &[0; 500])].concat();
+        let trailed = [&file[..], b"GPSINFO v2 lat=0.0000 lon=0.0000 speed=0\n"].concat();
+        assert_eq!(outline(&trailed), outline(&file));
     }
 
     #[test]

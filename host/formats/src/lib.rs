@@ -4,5 +4,6 @@
 //! quotes; time and memory are linear in the length of the input. No codec, no runtime and no other
 //! crate of ours: so the fuzz targets need nothing native.
 
+pub mod cut;
 pub mod isobmff;
 pub mod onnx;

@@ -13,6 +13,7 @@ use framehook_core::{
     memory::MemoryCaps,
     message::Confinement,
     placement::Labels,
+    spec::Decoder,
 };
 use framehook_infra::{
     seal::{Key, KeyError},
@@ -72,6 +73,8 @@ pub struct RunnerConfig {
     pub prediction_bytes_per_s: u64,
     /// Threads of one inference.
     pub intra_threads: usize,
+    /// What decodes the video of a scenario that does not say so.
+    pub decoder: Decoder,
     /// Pixels of a side of a video's pictures, at most.
     pub max_picture_side: u32,
     pub hook_limits: HookLimits,
@@ -137,6 +140,7 @@ impl RunnerConfig {
             prediction_bytes_per_s: 4 << 20,
             // Fastest for several streams: more threads on one inference cost more than they give.
             intra_threads: 1,
+            decoder: Decoder::default(),
             max_picture_side: DEFAULT_PICTURE_SIDE,
             hook_limits: HookLimits::default(),
             // Ten times the longest pause between key frames one meets.

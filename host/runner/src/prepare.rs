@@ -51,11 +51,15 @@ impl JobBuilder {
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
         let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
+        let decoder = scenario.decoder.unwrap_or(self.config.decoder);
         Ok(Job {
             scenario_id: order.scenario_id,
             generation: order.generation,
             created_at: order.created_at,
             source,
+            decoder,
+            frames: scenario.frames,
+            range: scenario.range,
             max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),
@@ -66,7 +70,12 @@ impl JobBuilder {
             memory_mib: None,
             patience: self.config.patience(),
             resume_after,
-            provenance: Provenance { model: scenario.model.digest.clone(), plugins, revision: order.revision },
+            provenance: Provenance {
+                model: scenario.model.digest.clone(),
+                plugins,
+                revision: order.revision,
+                decoder: Some(decoder),
+            },
             intra_threads: self.config.intra_threads,
             onnxruntime: self.config.onnxruntime.clone(),
         })

@@ -117,6 +117,10 @@ impl<'a> Session<'a> {
                 self.deployment.expect_first_frame();
                 self.show_health();
             }
+            Report::Damaged { frames } => {
+                self.deployment.tally.damage(frames);
+                self.deployment.show_progress();
+            }
             Report::Alive => {}
             Report::Frame(frame) => self.on_frame(frame),
             Report::Hooks { degraded } => {

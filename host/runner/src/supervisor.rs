@@ -257,6 +257,7 @@ impl Deployment {
         let memory_mib = shared.limit_mib(&self.order);
         let job = Job { memory_mib: Some(memory_mib), ..job };
         let worker = shared.prewarmed.take().and_then(|process| Worker::new(process, &job, self.log.clone()));
+        self.tally.begin(job.decoder);
         let worker = worker.map_err(|error| {
             let message = format!("the worker process could not be started: {error}");
             Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message))
@@ -307,6 +308,10 @@ impl Deployment {
             metrics::global().frames.inc();
             self.step = Span::none();
         }
+        self.show_progress();
+    }
+
+    pub(crate) fn show_progress(&self) {
         let progress = self.tally.progress();
         self.update(|status| status.progress = progress);
     }

@@ -4,6 +4,7 @@ use framehook_core::{
     message::Progress,
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
+    spec::Decoder,
 };
 use tokio::time::Instant;
 
@@ -31,6 +32,8 @@ pub(crate) struct Tally {
     first_at: Option<Instant>,
     /// Microseconds of all frames: decode, pre, inference, post.
     sums: [u64; 4],
+    /// Frames that workers before the current one said were damaged.
+    damaged_before: u64,
 }
 
 impl Tally {
@@ -40,6 +43,16 @@ impl Tally {
 
     pub(crate) fn declare_frames(&mut self, total: Option<u64>) {
         self.progress.frames_total = total;
+    }
+
+    /// For one more worker, which counts damage anew.
+    pub(crate) const fn begin(&mut self, decoder: Decoder) {
+        self.progress.decoder = Some(decoder);
+        self.damaged_before = self.progress.damaged;
+    }
+
+    pub(crate) const fn damage(&mut self, frames: u64) {
+        self.progress.damaged = self.damaged_before.saturating_add(frames);
     }
 
     // Counts of frames and sums of microseconds are far below 2^52.

@@ -12,6 +12,7 @@ use std::{
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
     prediction::{Detection, Event, Position, Prediction},
+    spec::Decoder,
 };
 use opencv::{
     core::{Mat, Point, Rect, Scalar, Size},
@@ -20,7 +21,11 @@ use opencv::{
     videoio::{self, VideoWriter},
 };
 
-use crate::source::{FrameSource as _, SourceError, VideoFile};
+use crate::{
+    image::{BgrCache, Image, ImageError},
+    resize,
+    source::{self, SourceError},
+};
 
 /// Why no annotated video could be made.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +42,8 @@ pub enum AnnotateError {
         "the annotated video cannot be written to `{0}`: the folder must exist, and FFmpeg must have an H.264 or MPEG-4 encoder"
     )]
     NotWritable(String),
+    #[error("a frame cannot be shown: {0}")]
+    Image(#[from] ImageError),
     #[error("OpenCV failed: {0}")]
     OpenCv(#[from] opencv::Error),
 }
@@ -52,14 +59,16 @@ pub fn annotate(
     mut progress: impl FnMut(u64, Option<u64>),
 ) -> Result<u64, AnnotateError> {
     let mut predictions = read_predictions(predictions)?;
-    let mut source = VideoFile::open(video, DEFAULT_PICTURE_SIDE)?;
+    let mut source = source::open(video, Decoder::default(), DEFAULT_PICTURE_SIDE)?;
     let (fps, declared) = (source.info().fps, source.info().frames);
-    let mut picture = Mat::default();
+    let (mut image, mut bgr) = (Image::default(), BgrCache::default());
     let mut writer = None;
     let mut captions = Captions::default();
     let mut written = 0;
     while let Some(Position { pts_us, frame }) = source.advance()? {
-        source.picture(&mut picture)?;
+        source.picture(&mut image)?;
+        bgr.clear();
+        let mut picture = resize::whole(bgr.get(&image)?)?.try_clone()?;
         let writer = match &mut writer {
             Some(writer) => writer,
             None => writer.insert(open_writer(out, fps, picture.size()?)?),

@@ -12,14 +12,17 @@
 
 pub mod annotate;
 pub mod bench;
+pub mod image;
 pub mod model;
 pub mod pipeline;
 pub mod pixels;
+pub mod planar;
 pub mod preprocess;
 pub mod probe;
 pub mod process;
 pub mod report;
+pub mod resize;
 pub mod run;
+pub mod selection;
 pub mod source;
-pub mod timestamps;
 pub mod watch;

@@ -44,6 +44,9 @@ enum Command {
         /// The most pixels of a side of its pictures
         #[arg(long, value_name = "PIXELS", default_value_t = DEFAULT_PICTURE_SIDE)]
         max_picture_side: u32,
+        /// Take a file that lacks its end: what is there can be worked on
+        #[arg(long)]
+        may_be_cut: bool,
     },
     /// Draw predictions on their video
     Annotate {
@@ -108,9 +111,9 @@ impl Command {
                 enter(&Reach::reading([&file, &onnxruntime]))?;
                 print(|| probe::model(&file, &onnxruntime))
             }
-            Self::ProbeVideo { file, max_picture_side } => {
+            Self::ProbeVideo { file, max_picture_side, may_be_cut } => {
                 enter(&Reach::reading([&file]))?;
-                print(|| probe::video(&file, max_picture_side))
+                print(|| probe::video(&file, max_picture_side, may_be_cut))
             }
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {

@@ -35,12 +35,13 @@ use framehook_engine::{
     chain::Chain,
     media::{Geometry, Size},
 };
-use opencv::core::Mat;
 use parking_lot::Mutex;
 
 use crate::{
+    image::{BgrCache, Image},
     model::{Model, OutputTensor},
     report::Reporter,
+    selection::Selection,
     source::FrameSource,
     watch::Watch,
 };
@@ -99,12 +100,15 @@ pub fn run(
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
+        damaged: 0,
+        selection: Selection::new(job.frames, job.range, job.resume_after),
+        bgr: BgrCache::default(),
     };
     let infer = infer::Stage { shared: shared.clone(), model, keeps_outputs, frames: from_decode, out: to_finish };
     // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
     thread::spawn(move || decode.run());
     thread::spawn(move || infer.run());
-    finish::Stage { shared: shared.clone(), post, frames: from_model, last: None }.run();
+    finish::Stage { shared: shared.clone(), post, frames: from_model, last: None, bgr: BgrCache::default() }.run();
     shared.verdict.take()
 }
 
@@ -144,7 +148,7 @@ impl Verdict {
 /// Buffers for the next frames, so that none is allocated while the pipeline runs.
 #[derive(Default)]
 struct Pools {
-    pictures: Pool<Mat>,
+    pictures: Pool<Image>,
     inputs: Pool<Vec<f32>>,
     outputs: Pool<Vec<OutputTensor>>,
 }
@@ -165,10 +169,11 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     position: Position,
+    left_out: u64,
     /// The size of the original frame.
     size: Size,
     /// Kept only for post hooks.
-    picture: Option<Mat>,
+    picture: Option<Image>,
     geometry: Geometry,
     work: Work,
     failures: Vec<HookFailure>,

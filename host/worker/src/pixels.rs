@@ -2,65 +2,80 @@
 //!
 //! Invariant: nothing here runs unless a hook asks, and a frame stays where it was decoded.
 
+use std::cell::RefCell;
+
 use framehook_core::input::InputSpec;
 use framehook_engine::media::{FramePixels, Geometry, PixelFormat, PixelsUnavailable, Region, Size, Tensor};
-use opencv::{
-    core::{self, Mat, Rect},
-    imgproc,
-    prelude::*,
-};
 
-use crate::preprocess::Preprocessor;
+use crate::{
+    image::{BGR_PIXEL, Bgr, BgrCache, Image, ImageError},
+    preprocess::Preprocessor,
+    resize::{Method, Target, resize},
+};
 
 /// A decoded picture, lent to hooks.
 pub struct Picture<'a> {
-    /// 8-bit BGR.
-    pub mat: &'a Mat,
+    pub image: &'a Image,
     pub spec: &'a InputSpec,
+    /// Of this image alone.
+    pub bgr: RefCell<&'a mut BgrCache>,
 }
 
 impl FramePixels for Picture<'_> {
     fn read(&self, region: Region, target: Size, format: PixelFormat) -> Result<Vec<u8>, PixelsUnavailable> {
-        read(self.mat, region, target, format).map_err(unavailable)
+        let mut cache = self.bgr.borrow_mut();
+        let bgr = cache.get(self.image).map_err(unavailable)?;
+        read(bgr, region, target, format).map_err(unavailable)
     }
 
     fn to_tensor(&self, region: Region) -> Result<(Tensor, Geometry), PixelsUnavailable> {
-        to_tensor(self.mat, self.spec, region).map_err(unavailable)
+        let mut cache = self.bgr.borrow_mut();
+        to_tensor(self.image, &mut cache, self.spec, region).map_err(unavailable)
     }
 }
 
-fn unavailable(error: opencv::Error) -> PixelsUnavailable {
-    PixelsUnavailable(format!("OpenCV could not convert the pixels: {error}"))
+fn unavailable(error: ImageError) -> PixelsUnavailable {
+    PixelsUnavailable(format!("the pixels could not be converted: {error}"))
 }
 
-fn rect(region: Region) -> Rect {
-    let [x, y, width, height] = [region.x, region.y, region.width, region.height].map(u32::cast_signed);
-    Rect::new(x, y, width, height)
+fn read(from: Bgr<'_>, region: Region, size: Size, format: PixelFormat) -> Result<Vec<u8>, ImageError> {
+    let stride = size.width as usize * BGR_PIXEL;
+    let mut pixels = vec![0; stride * size.height as usize];
+    // Averaging keeps a strongly reduced picture free of aliasing; between pixels, linear is
+    // better.
+    let shrinks = size.width <= region.width && size.height <= region.height;
+    let method = if shrinks { Method::Area } else { Method::Linear };
+    resize(from, region, Target { data: &mut pixels, stride, size }, method)?;
+    Ok(match format {
+        PixelFormat::Bgr => pixels,
+        PixelFormat::Rgb => {
+            pixels.chunks_exact_mut(BGR_PIXEL).for_each(<[u8]>::reverse);
+            pixels
+        }
+        PixelFormat::Gray => pixels.chunks_exact(BGR_PIXEL).map(gray).collect(),
+    })
 }
 
-fn read(mat: &Mat, region: Region, target: Size, format: PixelFormat) -> opencv::Result<Vec<u8>> {
-    let source = Mat::roi(mat, rect(region))?;
-    let size = core::Size::new(target.width.cast_signed(), target.height.cast_signed());
-    // Averaging keeps a strongly reduced picture free of aliasing; between pixels, linear is better.
-    let shrinks = target.width <= region.width && target.height <= region.height;
-    let method = if shrinks { imgproc::INTER_AREA } else { imgproc::INTER_LINEAR };
-    let mut scaled = Mat::default();
-    imgproc::resize(&source, &mut scaled, size, 0.0, 0.0, method)?;
-    let code = match format {
-        PixelFormat::Bgr => return Ok(scaled.data_bytes()?.to_vec()),
-        PixelFormat::Rgb => imgproc::COLOR_BGR2RGB,
-        PixelFormat::Gray => imgproc::COLOR_BGR2GRAY,
-    };
-    let mut converted = Mat::default();
-    imgproc::cvt_color_def(&scaled, &mut converted, code)?;
-    Ok(converted.data_bytes()?.to_vec())
+/// Brightness after ITU-R BT.601, with weights in 16,384ths.
+fn gray(pixel: &[u8]) -> u8 {
+    let [blue, green, red] = [pixel[0], pixel[1], pixel[2]].map(u32::from);
+    ((1_868 * blue + 9_617 * green + 4_899 * red + 8_192) >> 14) as u8
 }
 
-fn to_tensor(mat: &Mat, spec: &InputSpec, region: Region) -> opencv::Result<(Tensor, Geometry)> {
-    let part = Mat::roi(mat, rect(region))?.try_clone()?;
-    let mut preprocessor = Preprocessor::new(spec, part.cols(), part.rows())?;
+fn to_tensor(
+    image: &Image,
+    bgr: &mut BgrCache,
+    spec: &InputSpec,
+    region: Region,
+) -> Result<(Tensor, Geometry), ImageError> {
+    let mut preprocessor = Preprocessor::new(spec, region.width, region.height);
     let mut data = Vec::new();
-    preprocessor.fill(&part, &mut data)?;
+    // The whole is what the model gets where no hook makes its input.
+    if (region.width, region.height) == (image.width(), image.height()) {
+        preprocessor.fill_whole(image, bgr, &mut data)?;
+    } else {
+        preprocessor.fill(bgr.get(image)?, region, &mut data)?;
+    }
     let of_part = preprocessor.geometry();
     // `input = (frame - corner) * scale + pad`
     let geometry = Geometry {
@@ -73,8 +88,8 @@ fn to_tensor(mat: &Mat, spec: &InputSpec, region: Region) -> opencv::Result<(Ten
 
 #[cfg(test)]
 mod tests {
+    use ffmpeg_next::format::Pixel;
     use framehook_core::input::{InputOptions, TensorInfo};
-    use opencv::core::{CV_8UC3, Scalar};
 
     use super::*;
 
@@ -85,18 +100,22 @@ mod tests {
     }
 
     /// Blue on the left half, red on the right.
-    fn two_colours() -> Mat {
-        let mut mat = Mat::new_rows_cols_with_default(360, 640, CV_8UC3, Scalar::new(255.0, 0.0, 0.0, 0.0)).unwrap();
-        let mut right = Mat::roi_mut(&mut mat, Rect::new(320, 0, 320, 360)).unwrap();
-        right.set_to_def(&Scalar::new(0.0, 0.0, 255.0, 0.0)).unwrap();
-        drop(right);
-        mat
+    fn two_colours() -> Image {
+        let mut image = Image::default();
+        image.reset(Pixel::BGR24, 640, 360).unwrap();
+        let stride = image.0.stride(0);
+        for row in image.0.data_mut(0).chunks_mut(stride) {
+            for (x, pixel) in row[..640 * BGR_PIXEL].chunks_exact_mut(BGR_PIXEL).enumerate() {
+                pixel.copy_from_slice(if x < 320 { &[255, 0, 0] } else { &[0, 0, 255] });
+            }
+        }
+        image
     }
 
     #[test]
     fn a_region_comes_in_the_format_asked_for() {
-        let (mat, spec) = (two_colours(), spec());
-        let picture = Picture { mat: &mat, spec: &spec };
+        let (image, spec, mut cache) = (two_colours(), spec(), BgrCache::default());
+        let picture = Picture { image: &image, spec: &spec, bgr: RefCell::new(&mut cache) };
         let right = Region { x: 400, y: 10, width: 100, height: 50 };
         let target = Size { width: 2, height: 1 };
         assert_eq!(picture.read(right, target, PixelFormat::Rgb).unwrap(), [255, 0, 0, 255, 0, 0]);
@@ -107,9 +126,10 @@ mod tests {
 
     #[test]
     fn the_geometry_of_a_region_maps_the_whole_frame() {
-        let (mat, spec) = (two_colours(), spec());
+        let (image, spec, mut cache) = (two_colours(), spec(), BgrCache::default());
         let region = Region { x: 320, y: 0, width: 320, height: 192 };
-        let (tensor, geometry) = Picture { mat: &mat, spec: &spec }.to_tensor(region).unwrap();
+        let picture = Picture { image: &image, spec: &spec, bgr: RefCell::new(&mut cache) };
+        let (tensor, geometry) = picture.to_tensor(region).unwrap();
         assert_eq!(tensor.shape, [1, 3, 192, 320]);
         let Geometry { scale_x, scale_y, pad_x, pad_y } = geometry;
         assert_eq!([scale_x, scale_y, pad_x, pad_y], [1.0, 1.0, -320.0, 0.0]);

@@ -5,35 +5,40 @@
 //! and padded picture, in the model's channel order. Nothing is allocated a frame.
 
 use framehook_core::input::{Anchor, Channels, InputSpec, Resize};
-use framehook_engine::media::Geometry;
-use opencv::{
-    core::{CV_8UC3, Mat, Rect, Scalar, Size},
-    imgproc,
-    prelude::*,
+use framehook_engine::media::{Geometry, Region, Size};
+
+use crate::{
+    image::{BGR_PIXEL, Bgr, BgrCache, Image, ImageError, Yuv420},
+    planar::{Planar, Rgb},
+    resize::{Method, Target, resize},
 };
 
 /// Fills input tensors from frames of one size.
 pub struct Preprocessor {
-    canvas: Mat,
-    region: Rect,
+    /// BGR, with the padding around the region.
+    canvas: Vec<u8>,
+    width: u32,
+    region: Region,
     frame: Size,
+    pad: u8,
     normaliser: Normaliser,
+    planar: Planar,
 }
 
 impl Preprocessor {
     /// For frames of `width` x `height` pixels.
-    ///
-    /// # Errors
-    /// When OpenCV cannot allocate the canvas.
-    pub fn new(spec: &InputSpec, width: i32, height: i32) -> opencv::Result<Self> {
-        let (canvas_width, canvas_height) = (spec.width.cast_signed(), spec.height.cast_signed());
-        let pad = Scalar::all(f64::from(spec.pad));
-        Ok(Self {
-            canvas: Mat::new_rows_cols_with_default(canvas_height, canvas_width, CV_8UC3, pad)?,
-            region: region(spec, width, height),
-            frame: Size::new(width, height),
+    #[must_use]
+    pub fn new(spec: &InputSpec, width: u32, height: u32) -> Self {
+        let (frame, region) = (Size { width, height }, region(spec, width, height));
+        Self {
+            canvas: vec![spec.pad; spec.width as usize * spec.height as usize * BGR_PIXEL],
+            width: spec.width,
+            region,
+            frame,
+            pad: spec.pad,
             normaliser: Normaliser::new(spec),
-        })
+            planar: Planar::new(frame, Size { width: region.width, height: region.height }),
+        }
     }
 
     /// Values in the tensor: three planes.
@@ -43,8 +48,8 @@ impl Preprocessor {
     }
 
     #[must_use]
-    pub fn fits(&self, picture: &Mat) -> bool {
-        (picture.cols(), picture.rows()) == (self.frame.width, self.frame.height)
+    pub fn fits(&self, width: u32, height: u32) -> bool {
+        (width, height) == (self.frame.width, self.frame.height)
     }
 
     /// Where the frame lies in the model's input.
@@ -58,35 +63,81 @@ impl Preprocessor {
         }
     }
 
-    /// Fills `input` (`[3, height, width]`) from `picture`; it is resized to what is needed.
+    /// Fills `input` (`[3, height, width]`) from `part` of `picture`, which has the size of a frame; it is
+    /// resized to what is needed.
     ///
     /// # Errors
     /// When OpenCV cannot resize `picture`.
-    pub fn fill(&mut self, picture: &Mat, input: &mut Vec<f32>) -> opencv::Result<()> {
-        let mut region = Mat::roi_mut(&mut self.canvas, self.region)?;
-        imgproc::resize(picture, &mut region, self.region.size(), 0.0, 0.0, imgproc::INTER_LINEAR)?;
-        drop(region);
+    pub fn fill(&mut self, picture: Bgr<'_>, part: Region, input: &mut Vec<f32>) -> Result<(), ImageError> {
+        let stride = self.width as usize * BGR_PIXEL;
+        let Region { x, y, width, height } = self.region;
+        let data = &mut self.canvas[y as usize * stride + x as usize * BGR_PIXEL..];
+        resize(picture, part, Target { data, stride, size: Size { width, height } }, Method::Linear)?;
         input.resize(self.input_len(), 0.0);
-        self.normaliser.apply(self.canvas.data_bytes()?, input);
+        self.normaliser.apply(&self.canvas, input);
         Ok(())
     }
 }
 
-/// The part of the canvas that the frame fills.
-fn region(spec: &InputSpec, width: i32, height: i32) -> Rect {
-    let (canvas_width, canvas_height) = (spec.width.cast_signed(), spec.height.cast_signed());
-    if spec.resize == Resize::Stretch {
-        return Rect::new(0, 0, canvas_width, canvas_height);
+impl Preprocessor {
+    /// The same for a whole image, whatever its format; `bgr` is its own.
+    ///
+    /// # Errors
+    /// When it cannot be converted.
+    pub fn fill_whole(&mut self, image: &Image, bgr: &mut BgrCache, input: &mut Vec<f32>) -> Result<(), ImageError> {
+        if let Some(planes) = image.as_yuv420() {
+            self.fill_planar(&planes, input);
+            return Ok(());
+        }
+        let whole = Region { x: 0, y: 0, width: image.width(), height: image.height() };
+        self.fill(bgr.get(image)?, whole, input)
     }
-    let scale = (f64::from(canvas_width) / f64::from(width)).min(f64::from(canvas_height) / f64::from(height));
+
+    /// The same for the planes of a decoder, in one pass: no picture is made between.
+    pub fn fill_planar(&mut self, from: &Yuv420<'_>, input: &mut Vec<f32>) {
+        input.resize(self.input_len(), 0.0);
+        let (width, Region { x, y, width: inner, height }) = (self.width as usize, self.region);
+        let (left, right) = (x as usize, (x + inner) as usize);
+        let [blue, green, red] = self.normaliser.channels;
+        let scale = [red, green, blue].map(|channel| (channel.factor, channel.offset));
+        let [first, second, third] = planes(input, self.normaliser.plane).map(|plane| plane.chunks_exact_mut(width));
+        let (reds, blues) = if red.plane == 0 { (first, third) } else { (third, first) };
+        for (row, ((red, green), blue)) in reds.zip(second).zip(blues).enumerate() {
+            let inside = (row as u32).checked_sub(y).filter(|row| *row < height);
+            let pad = |row: &mut [f32], (factor, offset): (f32, f32)| row.fill(f32::from(self.pad) * factor + offset);
+            let mut lines = [red, green, blue];
+            for (line, scale) in lines.iter_mut().zip(scale) {
+                let (left, right) = if inside.is_some() { (left, right) } else { (width, width) };
+                pad(&mut line[..left], scale);
+                pad(&mut line[right..], scale);
+            }
+            if let Some(row) = inside {
+                self.planar.row(from, row, Rgb { planes: lines.map(|line| &mut line[left..right]), scale });
+            }
+        }
+    }
+}
+
+fn planes(input: &mut [f32], length: usize) -> [&mut [f32]; 3] {
+    let (first, rest) = input.split_at_mut(length);
+    let (second, third) = rest.split_at_mut(length);
+    [first, second, third]
+}
+
+/// The part of the canvas that the frame fills.
+fn region(spec: &InputSpec, width: u32, height: u32) -> Region {
+    if spec.resize == Resize::Stretch {
+        return Region { x: 0, y: 0, width: spec.width, height: spec.height };
+    }
+    let scale = (f64::from(spec.width) / f64::from(width)).min(f64::from(spec.height) / f64::from(height));
     // A very flat frame keeps at least one row.
-    let side = |frame: i32, canvas: i32| ((f64::from(frame) * scale).round() as i32).clamp(1, canvas);
-    let (w, h) = (side(width, canvas_width), side(height, canvas_height));
+    let side = |frame: u32, canvas: u32| ((f64::from(frame) * scale).round() as u32).clamp(1, canvas);
+    let (width, height) = (side(width, spec.width), side(height, spec.height));
     let (x, y) = match spec.anchor {
-        Anchor::Center => ((canvas_width - w) / 2, (canvas_height - h) / 2),
+        Anchor::Center => ((spec.width - width) / 2, (spec.height - height) / 2),
         Anchor::TopLeft => (0, 0),
     };
-    Rect::new(x, y, w, h)
+    Region { x, y, width, height }
 }
 
 /// Interleaved BGR bytes to planes of floats.
@@ -135,8 +186,7 @@ impl Normaliser {
 
     #[inline(always)]
     fn apply_anywhere(&self, pixels: &[u8], planes: &mut [f32]) {
-        let (first, rest) = planes.split_at_mut(self.plane);
-        let (second, third) = rest.split_at_mut(self.plane);
+        let [first, second, third] = self::planes(planes, self.plane);
         let [blue, green, red] = self.channels;
         // Green is the middle plane in either order.
         let (blues, reds) = if blue.plane == 0 { (first, third) } else { (third, first) };
@@ -153,6 +203,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::image::Plane;
 
     fn numbers(Geometry { scale_x, scale_y, pad_x, pad_y }: Geometry) -> [f32; 4] {
         [scale_x, scale_y, pad_x, pad_y]
@@ -179,27 +230,33 @@ mod tests {
         )
     }
 
-    fn frame(width: i32, height: i32, seed: u8) -> Mat {
-        let mut mat = Mat::new_rows_cols_with_default(height, width, CV_8UC3, Scalar::all(0.0)).unwrap();
-        for (i, byte) in mat.data_bytes_mut().unwrap().iter_mut().enumerate() {
-            *byte = (i as u8).wrapping_mul(31).wrapping_add(seed);
-        }
-        mat
+    /// Pixels without gaps between rows.
+    fn frame(width: u32, height: u32, seed: u8) -> Vec<u8> {
+        let bytes = width as usize * height as usize * BGR_PIXEL;
+        (0..bytes).map(|i| (i as u8).wrapping_mul(31).wrapping_add(seed)).collect()
+    }
+
+    fn bgr(data: &[u8], width: u32, height: u32) -> Bgr<'_> {
+        Bgr { data, stride: width as usize * BGR_PIXEL, width, height }
     }
 
     /// Straight from the definition: pad a resized picture, then one value after the other.
-    fn naive(spec: &InputSpec, picture: &Mat) -> Vec<f32> {
-        let region = region(spec, picture.cols(), picture.rows());
-        let mut small = Mat::default();
-        imgproc::resize(picture, &mut small, region.size(), 0.0, 0.0, imgproc::INTER_LINEAR).unwrap();
+    fn naive(spec: &InputSpec, picture: Bgr<'_>) -> Vec<f32> {
+        let Bgr { width, height, .. } = picture;
+        let region = region(spec, width, height);
+        let size = Size { width: region.width, height: region.height };
+        let stride = size.width as usize * BGR_PIXEL;
+        let mut small = vec![0; stride * size.height as usize];
+        let target = Target { data: &mut small, stride, size };
+        resize(picture, Region { x: 0, y: 0, width, height }, target, Method::Linear).unwrap();
         let mut out = Vec::new();
         for channel in 0..3 {
             let bgr = if spec.channels == Channels::Rgb { 2 - channel } else { channel };
-            for y in 0..spec.height.cast_signed() {
-                for x in 0..spec.width.cast_signed() {
-                    let inside = region.contains(opencv::core::Point::new(x, y));
-                    let value = if inside {
-                        small.at_2d::<opencv::core::Vec3b>(y - region.y, x - region.x).unwrap()[bgr]
+            for y in 0..spec.height {
+                for x in 0..spec.width {
+                    let (column, row) = (x.wrapping_sub(region.x), y.wrapping_sub(region.y));
+                    let value = if column < region.width && row < region.height {
+                        small[row as usize * stride + column as usize * BGR_PIXEL + bgr]
                     } else {
                         spec.pad
                     };
@@ -212,26 +269,45 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_the_naive_definition(spec in spec(), width in 1..90i32, height in 1..90i32, seed in any::<u8>()) {
-            let picture = frame(width, height, seed);
-            let mut preprocessor = Preprocessor::new(&spec, width, height).unwrap();
+        fn equals_the_naive_definition(spec in spec(), width in 1..90u32, height in 1..90u32, seed in any::<u8>()) {
+            let (before, pixels) = (frame(width, height, seed.wrapping_add(7)), frame(width, height, seed));
+            let whole = Region { x: 0, y: 0, width, height };
+            let mut preprocessor = Preprocessor::new(&spec, width, height);
             let mut input = Vec::new();
             // Twice: nothing of the first frame may stay in the second.
-            preprocessor.fill(&frame(width, height, seed.wrapping_add(7)), &mut input).unwrap();
-            preprocessor.fill(&picture, &mut input).unwrap();
-            for (got, expected) in input.iter().zip(naive(&spec, &picture)) {
+            preprocessor.fill(bgr(&before, width, height), whole, &mut input).unwrap();
+            preprocessor.fill(bgr(&pixels, width, height), whole, &mut input).unwrap();
+            for (got, expected) in input.iter().zip(naive(&spec, bgr(&pixels, width, height))) {
                 prop_assert!((got - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{got} {expected}");
             }
             prop_assert_eq!(input.len(), 3 * (spec.width * spec.height) as usize);
         }
 
         #[test]
+        fn planes_lie_where_the_picture_would(spec in spec(), width in 1..90u32, height in 1..90u32, gray in any::<u8>()) {
+            let (pixels, luma) = (vec![gray; (width * height) as usize * BGR_PIXEL], vec![gray; (width * height) as usize]);
+            let colour = vec![128; luma.len()];
+            let planes = [&luma, &colour, &colour].map(|data| Plane { data, stride: width as usize });
+            let yuv =
+                Yuv420 { planes, black: 0.0, gain: 1.0, red_v: 1.4, green_u: -0.3, green_v: -0.7, blue_u: 1.8 };
+            let mut preprocessor = Preprocessor::new(&spec, width, height);
+            // What the buffer held before must not show.
+            let (mut of_planes, mut of_picture) = (vec![9.0; 5], Vec::new());
+            preprocessor.fill_planar(&yuv, &mut of_planes);
+            preprocessor.fill(bgr(&pixels, width, height), Region { x: 0, y: 0, width, height }, &mut of_picture).unwrap();
+            prop_assert_eq!(of_planes.len(), of_picture.len());
+            for (a, b) in of_planes.iter().zip(&of_picture) {
+                prop_assert!((a - b).abs() <= 1e-3 * b.abs().max(1.0), "{a} {b}");
+            }
+        }
+
+        #[test]
         fn the_portable_code_agrees_with_the_fast_one(spec in spec(), seed in any::<u8>()) {
-            let picture = frame(spec.width.cast_signed(), spec.height.cast_signed(), seed);
+            let picture = frame(spec.width, spec.height, seed);
             let normaliser = Normaliser::new(&spec);
             let (mut fast, mut portable) = (vec![0.0; normaliser.plane * 3], vec![0.0; normaliser.plane * 3]);
-            normaliser.apply(picture.data_bytes().unwrap(), &mut fast);
-            normaliser.apply_anywhere(picture.data_bytes().unwrap(), &mut portable);
+            normaliser.apply(&picture, &mut fast);
+            normaliser.apply_anywhere(&picture, &mut portable);
             for (a, b) in fast.iter().zip(&portable) {
                 prop_assert!((a - b).abs() <= 1e-5 * b.abs().max(1.0));
             }
@@ -252,12 +328,12 @@ mod tests {
             mean: [0.0; 3],
             std: [1.0; 3],
         };
-        let geometry = Preprocessor::new(&spec, 640, 360).unwrap().geometry();
+        let geometry = Preprocessor::new(&spec, 640, 360).geometry();
         assert_eq!(numbers(geometry), [0.5, 0.5, 0.0, 6.0]);
         let stretched = InputSpec { resize: Resize::Stretch, ..spec.clone() };
-        let geometry = Preprocessor::new(&stretched, 640, 384).unwrap().geometry();
+        let geometry = Preprocessor::new(&stretched, 640, 384).geometry();
         assert_eq!(numbers(geometry), [0.5, 0.5, 0.0, 0.0]);
         let corner = InputSpec { anchor: Anchor::TopLeft, ..spec };
-        assert_eq!(Preprocessor::new(&corner, 176, 144).unwrap().geometry().pad_x, 0.0);
+        assert_eq!(Preprocessor::new(&corner, 176, 144).geometry().pad_x, 0.0);
     }
 }

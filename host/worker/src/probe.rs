@@ -8,12 +8,13 @@ use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
     input::InputOptions,
     probe::{Finding, Verdict},
+    spec::Decoder,
 };
-use opencv::{core::Mat, prelude::*};
 
 use crate::{
+    image::Image,
     model::{Model, ModelError},
-    source::{FrameSource as _, SourceError, VideoFile},
+    source::{self, SourceError},
 };
 
 /// Loads a model and looks at its inputs.
@@ -36,22 +37,22 @@ fn check_inputs(manifest: &ModelManifest) -> Result<(), Finding> {
     }
 }
 
-/// Opens a video and decodes its first frame.
+/// Opens a video and decodes its first frame. One that `may_be_cut` may lack its end.
 #[must_use]
-pub fn video(file: &Path, max_picture_side: u32) -> Verdict<VideoManifest> {
+pub fn video(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Verdict<VideoManifest> {
     let refused = |error: SourceError| Verdict::Findings(vec![Finding::new(error.code(), &error.to_string())]);
-    first_frame(file, max_picture_side).map_or_else(refused, Verdict::Ok)
+    first_frame(file, max_picture_side, may_be_cut).map_or_else(refused, Verdict::Ok)
 }
 
-fn first_frame(file: &Path, max_picture_side: u32) -> Result<VideoManifest, SourceError> {
-    let mut video = VideoFile::open(file, max_picture_side)?;
-    if let Some(cut) = video.cut() {
+fn first_frame(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Result<VideoManifest, SourceError> {
+    let mut video = source::open(file, Decoder::default(), max_picture_side)?;
+    if let Some(cut) = video.cut().filter(|_| !may_be_cut) {
         return Err(SourceError::Truncated(cut.clone()));
     }
     video.advance()?.ok_or(SourceError::NoFrame)?;
-    let mut picture = Mat::default();
+    let mut picture = Image::default();
     video.picture(&mut picture).map_err(|_| SourceError::NoFrame)?;
     // The picture is turned as the container asks; the declared size may not be.
-    let (width, height) = (picture.cols().cast_unsigned(), picture.rows().cast_unsigned());
+    let (width, height) = (picture.width(), picture.height());
     Ok(VideoManifest { width, height, ..*video.info() })
 }

@@ -62,15 +62,8 @@ pub fn limit_ffmpeg(max_side: u32) {
     /// Decoders align rows and columns and read some bytes too far.
     const ALIGNMENT: usize = 128;
     let side = max_side as usize + ALIGNMENT;
-    // SAFETY: the name ends with a zero.
-    let symbol = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"av_max_alloc".as_ptr()) };
-    if !symbol.is_null() {
-        // SAFETY: in each release of libavutil this function takes a size and returns nothing. It sets one
-        // number.
-        let set = unsafe { std::mem::transmute::<*mut libc::c_void, unsafe extern "C" fn(usize)>(symbol) };
-        // SAFETY: the number is read at the next allocation, and each value is a valid one.
-        unsafe { set(side.saturating_mul(side).saturating_mul(BYTES_OF_A_PIXEL)) };
-    }
+    // SAFETY: one number is set, which is read at the next allocation; each value is a valid one.
+    unsafe { ffmpeg_next::ffi::av_max_alloc(side.saturating_mul(side).saturating_mul(BYTES_OF_A_PIXEL)) };
 }
 
 /// Memory of this process alone so far, as `RLIMIT_DATA` counts it; `None` where there is no `/proc`.

@@ -22,7 +22,7 @@ use crate::{
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
-    source::VideoFile,
+    source,
     watch::Watch,
 };
 
@@ -114,12 +114,12 @@ fn listen(stop: StopFlag) {
 fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
     thread::scope(|scope| {
         let model = scope.spawn(|| load_model(job, watch));
-        let source = VideoFile::open(&job.source, job.max_picture_side).map_err(|error| error.reason());
+        let source = source::open(&job.source, job.decoder, job.max_picture_side).map_err(|error| error.reason());
         let chains = start_hooks(job, reporter);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let model = model.join().map_err(panicked)?;
-        let (source, model) = (Box::new(source?), model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
+        let (source, model) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
         let (pre, post) = chains?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;

@@ -16,28 +16,30 @@ use crate::{
 /// once. Frames are numbered in the order of their times.
 const STORE: &str = "
     WITH accepted AS (
-        SELECT id FROM scenarios WHERE id = ANY($8) AND desired <> 'deleted' ORDER BY id FOR SHARE),
+        SELECT id FROM scenarios WHERE id = ANY($9) AND desired <> 'deleted' ORDER BY id FOR SHARE),
     written AS (
-        INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped)
-        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[])
+        INSERT INTO scenario_results (scenario_id, pts_us, generation, frame, captured_at, prediction, skipped, left_out)
+        SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::boolean[],
+                $8::bigint[])
             AS row (scenario_id)
         WHERE scenario_id IN (SELECT id FROM accepted)
         ON CONFLICT (scenario_id, pts_us, captured_at) DO UPDATE SET generation = excluded.generation,
             frame = excluded.frame, prediction = excluded.prediction, skipped = excluded.skipped,
-            skipped_before = scenario_results.skipped
+            left_out = excluded.left_out, skipped_before = scenario_results.skipped
         WHERE excluded.generation >= scenario_results.generation
-        RETURNING scenario_id, skipped, skipped_before),
+        RETURNING scenario_id, skipped, skipped_before, left_out),
     counted AS (
         SELECT scenario_id, count(*) FILTER (WHERE NOT skipped) - count(*) FILTER (WHERE NOT skipped_before) AS stored,
-            count(*) FILTER (WHERE skipped) - count(*) FILTER (WHERE skipped_before) AS skipped
+            count(*) FILTER (WHERE skipped) - count(*) FILTER (WHERE skipped_before) AS skipped,
+            sum(left_out) FILTER (WHERE skipped_before IS NULL) AS left_out
         FROM written GROUP BY scenario_id)
-    INSERT INTO scenario_progress AS p (scenario_id, pts_us, frame, stored, skipped)
-    SELECT id, pts_us, frame, coalesce(stored, 0), coalesce(skipped, 0)
-    FROM unnest($8::uuid[], $9::bigint[], $10::bigint[]) AS furthest (id, pts_us, frame)
+    INSERT INTO scenario_progress AS p (scenario_id, pts_us, frame, stored, skipped, left_out)
+    SELECT id, pts_us, frame, coalesce(stored, 0), coalesce(skipped, 0), coalesce(left_out, 0)
+    FROM unnest($9::uuid[], $10::bigint[], $11::bigint[]) AS furthest (id, pts_us, frame)
         JOIN accepted USING (id) LEFT JOIN counted ON scenario_id = id
     ON CONFLICT (scenario_id) DO UPDATE SET pts_us = greatest(p.pts_us, excluded.pts_us),
         frame = greatest(p.frame, excluded.frame), stored = p.stored + excluded.stored,
-        skipped = p.skipped + excluded.skipped";
+        skipped = p.skipped + excluded.skipped, left_out = p.left_out + excluded.left_out";
 
 /// Stores the rows, and how far each scenario has come by them.
 pub(super) async fn store(conn: &mut PgConnection, batch: &ResultBatch) -> Result<()> {
@@ -54,6 +56,7 @@ pub(super) async fn store(conn: &mut PgConnection, batch: &ResultBatch) -> Resul
         .bind(rows.iter().map(|row| row.captured_at.as_microsecond()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.json()).collect::<Vec<_>>())
         .bind(rows.iter().map(|row| row.is_skipped).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| signed(row.left_out)).collect::<Vec<_>>())
         .bind(furthest.keys().map(|id| id.0).collect::<Vec<_>>())
         .bind(furthest.values().map(|position| position.pts_us).collect::<Vec<_>>())
         .bind(furthest.values().map(|position| signed(position.frame)).collect::<Vec<_>>())

@@ -372,12 +372,14 @@ fn prediction(scenario_id: ScenarioId, n: i64) -> Prediction {
         generation: 1,
         pts_us: n * 40_000,
         frame: crate::sql::unsigned(n),
+        left_out: 0,
+        size: None,
         captured_at: Timestamp::UNIX_EPOCH,
         detections: vec![detection; 4],
         events: vec![],
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings { decode_us: 1000, pre_us: 1000, inference_us: 10_000, post_us: 1000 },
-        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1, decoder: None },
     }
 }

@@ -10,7 +10,7 @@ use super::{Database, key, outbox};
 use crate::{row::RowExt as _, sql::unsigned, store::Result};
 
 const COUNTED: &str = "
-    SELECT p.stored, p.skipped, p.pts_us AS stored_pts_us, p.frame AS stored_frame
+    SELECT p.stored, p.skipped, p.left_out, p.pts_us AS stored_pts_us, p.frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id
     WHERE s.id = $1 AND s.desired <> 'deleted'";
 /// One row a deployment.
@@ -30,8 +30,10 @@ pub(super) async fn read(db: &Database, id: ScenarioId) -> Result<Option<Deliver
     let unreadable = sqlx::query_scalar(UNREADABLE).bind(&letters).fetch_one(&mut *tx).await?;
     let delivery = Delivery {
         decoded: 0,
+        damaged: 0,
         stored: count(counted.col("stored")?),
         skipped: count(counted.col("skipped")?),
+        left_out: count(counted.col("left_out")?),
         dropped: Drops { unreadable: unsigned(dropped) },
         inbox: InboxLag { frames: 0, unreadable: unsigned(unreadable) },
         outbox: outbox::lag(&mut tx, Some(id)).await?,

@@ -67,6 +67,9 @@ pub(crate) fn resolved() -> ResolvedScenario {
         post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
         on_plugin_failure: OnPluginFailure::SkipFrame,
         memory_mib: None,
+        decoder: None,
+        frames: None,
+        range: None,
     }
 }
 
@@ -100,13 +103,15 @@ pub(crate) fn prediction(scenario_id: ScenarioId, generation: Generation, frame:
         generation,
         pts_us,
         frame,
+        left_out: 0,
+        size: None,
         captured_at: Timestamp::from_microsecond(1_700_000_000_000_000 + pts_us).unwrap(),
         detections: vec![detection],
         events: vec![],
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings { decode_us: 1, pre_us: 2, inference_us: 3, post_us: 4 },
-        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1 },
+        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1, decoder: None },
     }
 }
 

@@ -217,6 +217,13 @@ pub(crate) async fn every_frame_is_accounted_for_once(backend: &impl StoreBacken
     expect(&world, (14, 12, 1, 1, 0)).await;
     assert_eq!(world.delivery(id).await.inbox.unreadable, 1);
 
+    // Frames that nobody asked for count with the one behind them, and once.
+    for generation in [2, 2, 3, 1] {
+        world.store(vec![Prediction { left_out: 6, ..prediction(id, generation, 20) }]).await;
+        expect(&world, (21, 13, 1, 1, 0)).await;
+        assert_eq!(world.delivery(id).await.left_out, 6);
+    }
+
     assert_eq!((world.delivery(other).await.decoded, world.delivery(other).await.stored), (3, 3));
     let lag = world.delivery(id).await.outbox;
     assert_eq!((lag.messages, lag.oldest_age_ms.is_some()), (2, true), "the wake-up and the order");

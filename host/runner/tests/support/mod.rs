@@ -267,6 +267,9 @@ impl World {
                 post: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
+                decoder: None,
+                frames: None,
+                range: None,
             },
             resume_after: None,
         }

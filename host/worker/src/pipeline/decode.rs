@@ -1,10 +1,19 @@
 //! The first stage: decodes, calls the pre hooks, makes the model's input.
 
 use std::{
+    cell::RefCell,
     sync::mpsc::SyncSender,
     time::{Duration, Instant},
 };
 
+use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
+use crate::{
+    image::{BgrCache, Image},
+    pixels::Picture,
+    preprocess::Preprocessor,
+    selection::{Choice, Selection},
+    source::{FrameSource, SourceError},
+};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Outcome, Report},
@@ -15,17 +24,9 @@ use framehook_engine::{
     chain::{Before, Chain, Stage as HookStage},
     media::{Decision, Frame, Geometry, Size},
 };
-use opencv::{core::Mat, prelude::*};
 
-use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
-use crate::{
-    pixels::Picture,
-    preprocess::Preprocessor,
-    source::{FrameSource, SourceError},
-};
-
-/// How often a worker that passes over stored frames says that it lives: well inside any frame timeout,
-/// of which the shortest is 1 s.
+/// How often a worker that passes over stored frames says that it lives: well inside any frame
+/// timeout, of which the shortest is 1 s.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
 /// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
@@ -43,6 +44,10 @@ pub(super) struct Stage {
     pub(super) out: SyncSender<InFlight>,
     /// That of the last frame.
     pub(super) preprocessor: Option<Preprocessor>,
+    pub(super) bgr: BgrCache,
+    /// Damaged frames that were reported.
+    pub(super) damaged: u64,
+    pub(super) selection: Selection,
 }
 
 impl Stage {
@@ -56,32 +61,66 @@ impl Stage {
 
     fn deliver(&mut self) -> Result<(Outcome, Reason), Reason> {
         let stopped = || (Outcome::Stopped, Reason::new(ReasonCode::StoppedByUser, "stopped"));
-        let mut started = Instant::now();
+        let (mut started, mut alive) = (Instant::now(), Instant::now());
         let mut next = self.first_frame().map_err(|error| self.reason(&error))?;
         while let Some(position) = next {
             if self.stop.is_raised() {
                 return Ok(stopped());
             }
+            let left_out = match self.selection.choose(position) {
+                Choice::Take { left_out } => left_out,
+                Choice::Leave => {
+                    next = self.pass_on(&mut alive)?;
+                    continue;
+                }
+                Choice::End => return Ok(self.finished("the range came to its end")),
+            };
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
-            let frame = self.prepare(position, picture, decode_us)?;
+            let frame = InFlight { left_out, ..self.prepare(position, picture, decode_us)? };
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
                 return Ok(stopped());
             }
+            self.report_damage();
             started = Instant::now();
             next = self.source.advance().map_err(|error| self.reason(&error))?;
         }
         if self.stop.is_raised() {
             return Ok(stopped());
         }
-        self.source.check_end().map_err(|error| self.reason(&error))?;
-        Ok((Outcome::Finished, Reason::new(ReasonCode::EndOfStream, "the video came to its end")))
+        let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
+        let (outcome, reason) = self.finished("the video came to its end");
+        let incomplete = missing.map(|missing| Reason::new(ReasonCode::SourceIncomplete, missing.to_string()));
+        Ok((outcome, incomplete.unwrap_or(reason)))
     }
 
-    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged video where
-    /// not even one more frame fits.
+    fn finished(&mut self, why: &str) -> (Outcome, Reason) {
+        // Some of it may lie behind the last frame.
+        self.report_damage();
+        (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
+    }
+
+    /// Goes on from a frame that is not asked for.
+    fn pass_on(&mut self, alive: &mut Instant) -> Result<Option<Position>, Reason> {
+        if alive.elapsed() >= ALIVE_EVERY {
+            self.shared.reporter.send(&Report::Alive);
+            *alive = Instant::now();
+        }
+        self.source.advance().map_err(|error| self.reason(&error))
+    }
+
+    fn report_damage(&mut self) {
+        let frames = self.source.damaged();
+        if frames > self.damaged {
+            self.damaged = frames;
+            self.shared.reporter.send(&Report::Damaged { frames });
+        }
+    }
+
+    /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged
+    /// video where not even one more frame fits.
     fn reason(&self, error: &SourceError) -> Reason {
         let reason = error.reason();
         let VideoManifest { width, height, .. } = self.source.info();
@@ -92,33 +131,28 @@ impl Stage {
         reason
     }
 
-    /// The first frame behind the resume position. Times are compared, because they are the identity of
-    /// a row; the frames passed over go through the same guard, so they are what they were.
+    /// The first frame behind the resume position.
     fn first_frame(&mut self) -> Result<Option<Position>, SourceError> {
-        let resume = self.shared.job.resume_after;
+        let Some(stored) = self.shared.job.resume_after else { return self.source.advance() };
         let mut alive = Instant::now();
-        while let Some(position) = self.source.advance()? {
-            if resume.is_none_or(|stored| position.pts_us > stored.pts_us) {
-                return Ok(Some(position));
-            }
-            if self.stop.is_raised() {
-                return Ok(None);
-            }
+        let mut go_on = || {
             if alive.elapsed() >= ALIVE_EVERY {
                 self.shared.reporter.send(&Report::Alive);
                 alive = Instant::now();
             }
-        }
-        Ok(None)
+            !self.stop.is_raised()
+        };
+        self.source.resume(stored, &mut go_on)
     }
 
-    fn prepare(&mut self, position: Position, picture: Mat, decode_us: u32) -> Result<InFlight, Reason> {
+    fn prepare(&mut self, position: Position, picture: Image, decode_us: u32) -> Result<InFlight, Reason> {
         let started = Instant::now();
-        let size = Size { width: picture.cols().cast_unsigned(), height: picture.rows().cast_unsigned() };
+        let size = Size { width: picture.width(), height: picture.height() };
+        self.bgr.clear();
         let Before { decision, failures } = self.call_hooks(position, size, &picture)?;
         let (work, geometry) = match decision {
             Decision::Pass => {
-                let (input, geometry) = self.native_input(&picture).map_err(|error| error.reason())?;
+                let (input, geometry) = self.native_input(&picture, position)?;
                 (Work::Infer(input), geometry)
             }
             Decision::Infer(tensor, geometry) => (Work::Infer(tensor.data), geometry),
@@ -131,28 +165,30 @@ impl Stage {
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        Ok(InFlight { position, size, picture, geometry, work, failures, timings })
+        Ok(InFlight { position, left_out: 0, size, picture, geometry, work, failures, timings })
     }
 
-    fn call_hooks(&mut self, position: Position, size: Size, picture: &Mat) -> Result<Before, Reason> {
+    fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {
         if self.pre.is_empty() {
             return Ok(Before { decision: Decision::Pass, failures: Vec::new() });
         }
         let job = &self.shared.job;
-        let pixels = &Picture { mat: picture, spec: &job.input };
+        let pixels = &Picture { image, spec: &job.input, bgr: RefCell::new(&mut self.bgr) };
         let before = self.pre.preprocess(&Frame { position, size, input_size: input_size(job), pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
         Ok(before)
     }
 
-    fn native_input(&mut self, picture: &Mat) -> Result<(Vec<f32>, Geometry), SourceError> {
+    fn native_input(&mut self, image: &Image, at: Position) -> Result<(Vec<f32>, Geometry), Reason> {
+        let (width, height) = (image.width(), image.height());
         let preprocessor = match self.preprocessor.take() {
-            Some(kept) if kept.fits(picture) => kept,
-            _ => Preprocessor::new(&self.shared.job.input, picture.cols(), picture.rows())?,
+            Some(kept) if kept.fits(width, height) => kept,
+            _ => Preprocessor::new(&self.shared.job.input, width, height),
         };
         let preprocessor = self.preprocessor.insert(preprocessor);
         let mut input = self.shared.pools.inputs.take();
-        preprocessor.fill(picture, &mut input)?;
+        let filled = preprocessor.fill_whole(image, &mut self.bgr, &mut input);
+        filled.map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;
         Ok((input, preprocessor.geometry()))
     }
 }

@@ -1,6 +1,6 @@
 //! The last stage: calls the post hooks and reports what they made of a frame.
 
-use std::{sync::mpsc::Receiver, time::Instant};
+use std::{cell::RefCell, sync::mpsc::Receiver, time::Instant};
 
 use framehook_core::{
     prediction::{Position, Prediction},
@@ -14,7 +14,7 @@ use framehook_engine::{
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros};
-use crate::{model::OutputTensor, pixels::Picture};
+use crate::{image::BgrCache, model::OutputTensor, pixels::Picture};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -22,6 +22,7 @@ pub(super) struct Stage {
     pub(super) frames: Receiver<InFlight>,
     /// The newest prediction, if hooks may have something to add to the last one.
     pub(super) last: Option<Prediction>,
+    pub(super) bgr: BgrCache,
 }
 
 impl Stage {
@@ -75,6 +76,8 @@ impl Stage {
             generation: job.generation,
             pts_us,
             frame: number,
+            left_out: frame.left_out,
+            size: Some([frame.size.width, frame.size.height]),
             // Out of range only for a video of thousands of years.
             captured_at: job.created_at.checked_add(since_start).unwrap_or(job.created_at),
             detections: after.detections,
@@ -93,7 +96,9 @@ impl Stage {
         }
         let job = &self.shared.job;
         let views: Vec<_> = outputs.iter().map(|OutputTensor { desc, data }| Output { desc, data }).collect();
-        let picture = frame.picture.as_ref().map(|mat| Picture { mat, spec: &job.input });
+        self.bgr.clear();
+        let bgr = RefCell::new(&mut self.bgr);
+        let picture = frame.picture.as_ref().map(|image| Picture { image, spec: &job.input, bgr });
         let inference = Inference {
             position: frame.position,
             size: frame.size,

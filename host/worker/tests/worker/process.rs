@@ -16,7 +16,7 @@ use framehook_core::{
     job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
     prediction::{PluginIdentity, Prediction, Provenance},
     reason::Reason,
-    spec::OnPluginFailure,
+    spec::{Decoder, OnPluginFailure},
 };
 use sha2::{Digest as _, Sha256};
 
@@ -60,6 +60,9 @@ pub(crate) fn job(clip: &str) -> Job {
         generation: 1,
         created_at: "2026-01-01T00:00:00Z".parse().unwrap(),
         source: asset(clip),
+        decoder: Decoder::Libav,
+        frames: None,
+        range: None,
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
@@ -71,7 +74,7 @@ pub(crate) fn job(clip: &str) -> Job {
         memory_mib: None,
         patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
-        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1 },
+        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1, decoder: None },
         intra_threads: 1,
         onnxruntime: onnxruntime(),
     }

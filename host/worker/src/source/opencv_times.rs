@@ -6,18 +6,19 @@
 
 /// Turns what the decoder says into strictly increasing microseconds.
 #[derive(Clone, Debug)]
-pub struct TimestampGuard {
+pub(super) struct TimestampGuard {
     previous: Option<i64>,
     delta: i64,
 }
 
-/// Used until two good times were seen, if the container declares no frame rate: 25 frames a second.
+/// Used until two good times were seen, if the container declares no frame rate: 25 frames a
+/// second.
 const DEFAULT_DELTA_US: i64 = 40_000;
 
 impl TimestampGuard {
     /// `declared_fps` is what the container says; 0 if it says nothing.
     #[must_use]
-    pub fn new(declared_fps: f64) -> Self {
+    pub(super) fn new(declared_fps: f64) -> Self {
         let declared = 1e6 / declared_fps;
         // A rate beyond 100,000 frames a second is damage, not a rate.
         let delta = if declared.is_finite() && declared >= 10.0 { declared.round() as i64 } else { DEFAULT_DELTA_US };
@@ -27,7 +28,7 @@ impl TimestampGuard {
     /// The time of the next frame, for which the decoder said `milliseconds`. What is not finite or
     /// not after the previous frame is replaced by the previous time plus the last good distance:
     /// FFmpeg says 0 for the frames that a decoder flushes at the end of a file.
-    pub fn next(&mut self, milliseconds: f64) -> i64 {
+    pub(super) fn next(&mut self, milliseconds: f64) -> i64 {
         let said = milliseconds.is_finite().then(|| (milliseconds * 1e3).round() as i64);
         let pts_us = match (said, self.previous) {
             (Some(said), None) => said.max(0),

@@ -1,0 +1,295 @@
+//! Decodes by FFmpeg's own libraries: what the stream says is what comes out.
+//!
+//! Invariants: the time of a frame is the stream's (`best_effort_timestamp`), to the microsecond;
+//! see [`times`] for those that are missing. Each picture has its own size, format and colours, and
+//! is upright. Damage ends nothing: decoding goes on at the next frame that can be decoded. One
+//! thread decodes, because that is what most streams together want.
+
+mod orientation;
+mod reader;
+mod scan;
+mod times;
+
+use std::{collections::VecDeque, fs::File, mem, path::Path};
+
+use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame, picture};
+use framehook_core::{artifact::VideoManifest, prediction::Position};
+use framehook_formats::{cut::Cut, isobmff::Outline};
+
+use self::{
+    orientation::{Orientation, can_turn},
+    reader::{Reader, is_damaged},
+    times::Said,
+};
+use super::{
+    FrameSource, Missing, SourceError, check_size,
+    inspect::{Inspected, inspect},
+    pass_over,
+};
+use crate::{
+    image::{BgrCache, Image},
+    process,
+};
+
+pub(super) struct Libav {
+    /// Kept, because a file cannot be opened any more once a worker has confined itself.
+    file: File,
+    reader: Reader,
+    info: VideoManifest,
+    cut: Option<Cut>,
+    is_mp4: bool,
+    /// What the container says for all frames.
+    orientation: Orientation,
+    /// For how long a frame is shown that does not say so, in microseconds.
+    usual_duration: i64,
+    max_side: u32,
+    /// Decoded frames with their times, in order.
+    ready: VecDeque<(frame::Video, i64)>,
+    /// Decoded frames whose times are not known yet.
+    waiting: Vec<(frame::Video, Said)>,
+    /// Frames whose buffers can be used again.
+    spare: Vec<frame::Video>,
+    current: Image,
+    /// For pictures that must be converted before they are turned.
+    bgr: BgrCache,
+    /// Frames that [`FrameSource::advance`] went to.
+    count: u64,
+    previous: Option<i64>,
+}
+
+/// How many frames without a good time are decoded to find one that has it. Two parts of a
+/// recording that overlap do so by a few frames; more would be memory.
+const LOOK_AHEAD: usize = 8;
+
+/// Used if the container declares no frame rate: 25 frames a second.
+const DEFAULT_DURATION_US: i64 = 40_000;
+
+/// Further from zero are no times: 29,000 years.
+const LATEST_US: i64 = i64::MAX / 10;
+
+impl Libav {
+    pub(super) fn open(path: &Path, max_side: u32) -> Result<Self, SourceError> {
+        let Inspected { file, outline, cut } = inspect(path)?;
+        // Before FFmpeg, which decodes a picture while it opens the file.
+        if let Some([width, height]) = outline.as_ref().and_then(|outline| outline.picture) {
+            check_size(width, height, max_side)?;
+        }
+        process::limit_ffmpeg(max_side);
+        let reader = Reader::open(&file, max_side).map_err(|error| match (error, &cut) {
+            // What is missing may be what FFmpeg needs to open it.
+            (SourceError::NotAVideo, Some(cut)) => SourceError::Truncated(cut.clone()),
+            (error, _) => error,
+        })?;
+        let video = reader.video();
+        let matrix = video.side_data().find(|data| data.kind() == Type::DisplayMatrix);
+        let orientation = matrix.map_or(Orientation::UPRIGHT, |data| Orientation::of_matrix(data.data()));
+        let fps = f64::from(video.avg_frame_rate());
+        let fps = if fps.is_finite() && fps > 0.0 { fps } else { 0.0 };
+        let info = manifest(&reader, outline.as_ref(), orientation, fps)?;
+        check_size(info.width, info.height, max_side)?;
+        // A rate beyond 100,000 frames a second is damage, not a rate.
+        let usual_duration = if (1e-3..=1e5).contains(&fps) { (1e6 / fps) as i64 } else { DEFAULT_DURATION_US };
+        Ok(Self {
+            file,
+            reader,
+            info,
+            cut,
+            is_mp4: outline.is_some(),
+            orientation,
+            usual_duration,
+            max_side,
+            ready: VecDeque::new(),
+            waiting: Vec::new(),
+            spare: Vec::new(),
+            current: Image::default(),
+            bgr: BgrCache::default(),
+            count: 0,
+            previous: None,
+        })
+    }
+
+    /// Decodes until at least one frame has a time, or the video ends.
+    fn decode_ahead(&mut self) -> Result<(), SourceError> {
+        let mut next = None;
+        while next.is_none() && self.waiting.len() < LOOK_AHEAD {
+            let mut frame = self.spare.pop().unwrap_or_else(frame::Video::empty);
+            if !self.reader.decode(&mut frame)? {
+                break;
+            }
+            let said = self.said(&frame);
+            match said.time.filter(|time| times::follows(*time, self.previous, self.waiting.len())) {
+                Some(time) => next = Some((frame, time)),
+                None => self.waiting.push((frame, said)),
+            }
+        }
+        if !self.waiting.is_empty() {
+            let said: Vec<_> = self.waiting.iter().map(|(_, said)| *said).collect();
+            let filled = times::fill(self.previous, &said, next.as_ref().map(|(_, time)| *time));
+            self.ready.extend(self.waiting.drain(..).map(|(frame, _)| frame).zip(filled));
+        }
+        self.ready.extend(next);
+        self.previous = self.ready.back().map(|(_, time)| *time).or(self.previous);
+        Ok(())
+    }
+
+    /// Goes to the frame that was stored, without decoding what lies before its key frame. False if
+    /// it cannot be found for sure; this is at no certain frame then.
+    fn find(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<bool, SourceError> {
+        let Some(packets) = scan::scan(&mut self.reader, stored.pts_us, go_on) else { return Ok(false) };
+        let base = self.reader.time_base();
+        let key_time = packets.front().and_then(|packet| micros(packet.pts()?, base));
+        self.reader.queue = packets;
+        let mut frame = frame::Video::empty();
+        while self.reader.decode(&mut frame)? && go_on() {
+            let Some(time) = self.said(&frame).time else { return Ok(false) };
+            if Some(time) == key_time && !is_clean_key(&frame) {
+                return Ok(false);
+            }
+            if time >= stored.pts_us {
+                (self.previous, self.count) = (Some(time), stored.frame + 1);
+                return Ok(time == stored.pts_us);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Goes back to before the first frame.
+    fn rewind(&mut self) -> Result<(), SourceError> {
+        self.reader = Reader::open(&self.file, self.max_side)?;
+        self.ready.clear();
+        self.waiting.clear();
+        (self.count, self.previous) = (0, None);
+        Ok(())
+    }
+
+    fn said(&self, frame: &frame::Video) -> Said {
+        let base = self.reader.time_base();
+        let duration = micros(frame.packet().duration, base).filter(|duration| *duration > 0);
+        Said {
+            time: frame.timestamp().and_then(|time| micros(time, base)),
+            duration: duration.unwrap_or(self.usual_duration).max(1),
+        }
+    }
+
+    fn turn(&mut self, orientation: Orientation, picture: &mut Image) -> Result<(), SourceError> {
+        let turned = if can_turn(&self.current) {
+            orientation.apply(&self.current, picture)
+        } else {
+            self.bgr.clear();
+            self.bgr.image(&self.current).and_then(|bgr| orientation.apply(bgr, picture))
+        };
+        turned.map_err(|why| self.unshown(why))
+    }
+
+    fn unshown(&self, why: crate::image::ImageError) -> SourceError {
+        SourceError::Unshown { frame: self.count.saturating_sub(1), why }
+    }
+}
+
+impl FrameSource for Libav {
+    fn info(&self) -> &VideoManifest {
+        &self.info
+    }
+
+    fn advance(&mut self) -> Result<Option<Position>, SourceError> {
+        if self.ready.is_empty() {
+            self.decode_ahead()?;
+        }
+        let Some((frame, pts_us)) = self.ready.pop_front() else { return Ok(None) };
+        self.spare.push(mem::replace(&mut self.current.0, frame));
+        check_size(self.current.width(), self.current.height(), self.max_side)?;
+        let position = Position { pts_us, frame: self.count };
+        self.count += 1;
+        Ok(Some(position))
+    }
+
+    fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
+        let next = if self.find(stored, go_on)? {
+            self.advance()
+        } else {
+            self.rewind()?;
+            pass_over(self, stored, go_on)
+        };
+        // What was damaged before is in the account of the run that went there.
+        self.reader.damaged = 0;
+        next
+    }
+
+    fn picture(&mut self, picture: &mut Image) -> Result<(), SourceError> {
+        let orientation = Orientation::of_frame(&self.current.0).unwrap_or(self.orientation);
+        if orientation == Orientation::UPRIGHT {
+            mem::swap(picture, &mut self.current);
+            return Ok(());
+        }
+        self.turn(orientation, picture)
+    }
+
+    fn check_end(&self) -> Result<Option<Missing>, SourceError> {
+        if self.count == 0 {
+            return Err(SourceError::NoFrame);
+        }
+        let came = self.count;
+        Ok(match (self.reader.indexed(), &self.cut) {
+            (Some((all, _)), _) if self.reader.packets >= all => None,
+            (Some((_, declared)), _) => Some(Missing::Frames { came, declared }),
+            (None, Some(cut)) => Some(Missing::Bytes { came, cut: cut.clone() }),
+            (None, None) => None,
+        })
+    }
+
+    fn damaged(&self) -> u64 {
+        self.reader.damaged
+    }
+
+    fn cut(&self) -> Option<&Cut> {
+        self.cut.as_ref().filter(|_| self.is_mp4)
+    }
+}
+
+/// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after
+/// the other; they call the first of these frames a key frame.
+fn is_clean_key(frame: &frame::Video) -> bool {
+    frame.is_key() && frame.kind() == picture::Type::I && !is_damaged(frame)
+}
+
+fn manifest(
+    reader: &Reader,
+    outline: Option<&Outline>,
+    orientation: Orientation,
+    fps: f64,
+) -> Result<VideoManifest, SourceError> {
+    let video = reader.video();
+    // SAFETY: the parameters belong to the open input.
+    let (width, height) = unsafe {
+        let parameters = video.parameters().as_ptr();
+        (i64::from((*parameters).width), i64::from((*parameters).height))
+    };
+    let (Some(w), Some(h)) = (super::positive(width), super::positive(height)) else {
+        return Err(SourceError::NoSize { width, height });
+    };
+    let is_whole = outline.is_some_and(|outline| !outline.fragmented);
+    let frames = if is_whole { reader.indexed().map(|(_, shown)| shown) } else { estimated_frames(reader, fps) };
+    let (width, height) = orientation.size(w, h);
+    Ok(VideoManifest { width, height, fps, frames })
+}
+
+/// From the duration, which is nonsense where the rate is a time base: beyond 240 a second nobody
+/// films by accident.
+fn estimated_frames(reader: &Reader, fps: f64) -> Option<u64> {
+    let video = reader.video();
+    let own = micros(video.duration(), video.time_base()).filter(|duration| *duration > 0);
+    let seconds = own.map(|duration| duration as f64 / 1e6).or_else(|| reader.declared_seconds())?;
+    let frames = (seconds * fps).round();
+    (fps <= 240.0 && frames >= 1.0).then_some(frames as u64)
+}
+
+/// A time in units of `base`, in microseconds, rounded to the nearest.
+fn micros(time: i64, base: Rational) -> Option<i64> {
+    let (numerator, denominator) = (i128::from(base.numerator()), i128::from(base.denominator()));
+    if numerator <= 0 || denominator <= 0 || time == i64::MIN {
+        return None;
+    }
+    let scaled = i128::from(time) * numerator * 1_000_000;
+    let rounded = (2 * scaled + denominator).div_euclid(2 * denominator);
+    i64::try_from(rounded).ok().filter(|micros| micros.abs() < LATEST_US)
+}

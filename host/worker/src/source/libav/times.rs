@@ -1,0 +1,89 @@
+//! Presentation times that can identify a frame, from what a stream says.
+//!
+//! Invariants: times are strictly increasing. A time that the stream gives and that comes after the
+//! one before is taken as it is, so an error of one frame never moves the frames behind it. Times
+//! that are missing or repeated lie between their neighbours.
+
+/// What a stream says about a frame, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Said {
+    pub(super) time: Option<i64>,
+    /// For how long it is shown, at least one.
+    pub(super) duration: i64,
+}
+
+/// Whether a frame that says `time` can have it, `skipped` frames without a time behind `previous`.
+pub(super) fn follows(time: i64, previous: Option<i64>, skipped: usize) -> bool {
+    // A microsecond is left to each frame between.
+    previous.is_none_or(|previous| time > previous.saturating_add(skipped as i64))
+}
+
+/// Times for `frames` which have none that follows `previous`, before `next`.
+pub(super) fn fill(previous: Option<i64>, frames: &[Said], next: Option<i64>) -> Vec<i64> {
+    let spans = frames.iter().map(|frame| frame.duration);
+    let total = spans.clone().fold(0, i64::saturating_add);
+    let sums = spans.scan(0, |sum: &mut i64, span| {
+        let before = *sum;
+        *sum = sum.saturating_add(span);
+        Some((before, *sum))
+    });
+    match (previous, next) {
+        // Too little room for their durations.
+        (Some(previous), Some(next)) if previous.saturating_add(total) >= next => {
+            let (room, parts) = (i128::from(next) - i128::from(previous), frames.len() as i128 + 1);
+            (1..parts).map(|part| previous + (room * part / parts) as i64).collect()
+        }
+        (Some(previous), _) => sums.map(|(_, end)| previous.saturating_add(end)).collect(),
+        (None, Some(next)) => sums.map(|(start, _)| next.saturating_sub(total).saturating_add(start)).collect(),
+        (None, None) => sums.map(|(start, _)| start).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn frames(count: usize) -> Vec<Said> {
+        vec![Said { time: None, duration: 40 }; count]
+    }
+
+    #[test]
+    fn durations_count_where_there_is_room_for_them() {
+        assert_eq!(fill(Some(100), &frames(2), Some(221)), [140, 180]);
+        assert_eq!(fill(Some(100), &frames(2), None), [140, 180]);
+        assert_eq!(fill(None, &frames(2), Some(100)), [20, 60]);
+        assert_eq!(fill(None, &frames(2), None), [0, 40]);
+    }
+
+    #[test]
+    fn neighbours_count_where_there_is_none() {
+        assert_eq!(fill(Some(2_240_000), &frames(3), Some(2_240_100)), [2_240_025, 2_240_050, 2_240_075]);
+        assert_eq!(fill(Some(100), &frames(1), Some(140)), [120]);
+        assert_eq!(fill(Some(0), &frames(2), Some(3)), [1, 2]);
+    }
+
+    #[test]
+    fn each_frame_between_needs_a_time() {
+        assert!(follows(1, Some(0), 0) && !follows(0, Some(0), 0));
+        assert!(follows(3, Some(0), 2) && !follows(2, Some(0), 2));
+        assert!(follows(-5, None, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_filled_increases(
+            previous in -1_000..1_000i64,
+            room in 1..200i64,
+            durations in proptest::collection::vec(1..60i64, 1..9),
+        ) {
+            let next = previous + room + durations.len() as i64;
+            prop_assert!(follows(next, Some(previous), durations.len()));
+            let frames: Vec<_> = durations.into_iter().map(|duration| Said { time: None, duration }).collect();
+            let times = fill(Some(previous), &frames, Some(next));
+            let all = [&[previous], &*times, &[next]].concat();
+            prop_assert!(all.windows(2).all(|w| w[0] < w[1]), "{all:?}");
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! One suite for both decoders: clips of the kinds that people have, judged by ffprobe and ffmpeg.
+//!
+//! A clip must give each frame once, with the stream's own time and ffmpeg's own picture. What
+//! OpenCV cannot do stands in [`OPENCV_CANNOT`] by name, and is tried there as well: a line that is
+//! no longer true fails.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "decoders/hostile.rs"]
+mod hostile;
+#[path = "decoders/judge.rs"]
+mod judge;
+#[path = "decoders/media.rs"]
+mod media;
+
+use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position, spec::Decoder};
+use framehook_worker::{
+    image::{BgrCache, Image},
+    source::{self, SourceError},
+};
+use judge::{Judged, clips, judge, wrong_time};
+
+/// Clips whose pictures need not be ffmpeg's to the bit: where data is lost, decoders of several
+/// threads conceal it by other means than one thread does, and what is turned as BGR has had its
+/// colours scaled before.
+const APPROXIMATE: [&str; 2] = ["bit_errors.", "rot270_10bit."];
+
+/// In the mean, of 255.
+const TOLERANCE: f64 = 3.0;
+
+/// What less of a video came than its container declares.
+const INCOMPLETE: [(&str, &str); 6] = [
+    ("cut_bframes.mkv", "its `Segment` ends at byte"),
+    ("cut_frag.mp4", "after 27 of 30 frames"),
+    ("cut_front.mp4", "after 21 of 60 frames"),
+    ("cut_h264.avi", "its `RIFF` ends at byte"),
+    // These containers do not say how long they are, and neither does what is left of the file.
+    ("cut_h264.flv", ""),
+    ("cut_longaudio.ts", ""),
+];
+
+/// What OpenCV 4.6 gets wrong.
+const OPENCV_CANNOT: [(&str, &[&str]); 8] = [
+    (
+        "a video's own beginning: it says 0",
+        &[
+            "frag.mp4",
+            "h264.flv",
+            "h264.mpg",
+            "interlaced.mpg",
+            "interlaced.ts",
+            "latevideo.mkv",
+            "longaudio.mkv",
+            "longaudio.ts",
+        ],
+    ),
+    ("microseconds", &["fast.mp4", "ntsc.mp4", "vfr.mp4"]),
+    ("times that a rate does not foretell", &["gapdup.mkv", "gapend.mp4", "recorder.webm"]),
+    (
+        "orientation",
+        &["flip.mp4", "mirror.mp4", "rot270.mp4", "rot270_10bit.mov", "rot90.mp4", "rot90_odd.mp4", "transpose.mp4"],
+    ),
+    ("a picture that changes", &["changes_format.avi", "grows.mpg", "grows.ts", "shrinks.ts"]),
+    ("colours that are not BT.601's", &["bt2020.mkv", "bt709.mp4", "bt709_720p.mkv", "hevc10.mp4"]),
+    (
+        "the end of the video, rather than of the file",
+        &["elst.mp4", "frag_unknown_duration.mp4", "slow.mkv", "sparse_audio.mp4"],
+    ),
+    (
+        "damage: it ends there, or a few frames before",
+        &[
+            "bit_errors.mkv",
+            "bit_errors.mp4",
+            "bit_errors.ts",
+            "cut_bframes.mkv",
+            "cut_frag.mp4",
+            "cut_front.mp4",
+            "cut_h264.avi",
+            "cut_h264.flv",
+            "cut_longaudio.ts",
+        ],
+    ),
+];
+
+/// What a decoder made of a clip.
+struct Decoded {
+    positions: Vec<Position>,
+    /// All pictures as BGR, one behind the other.
+    pictures: Vec<u8>,
+    damaged: u64,
+    missing: Option<String>,
+}
+
+fn decode(clip: &str, decoder: Decoder) -> Result<Decoded, SourceError> {
+    let mut source = source::open(&clips().join(clip), decoder, DEFAULT_PICTURE_SIDE)?;
+    let (mut image, mut bgr) = (Image::default(), BgrCache::default());
+    let (mut positions, mut pictures) = (Vec::new(), Vec::new());
+    while let Some(position) = source.advance()? {
+        source.picture(&mut image)?;
+        bgr.clear();
+        let pixels = bgr.get(&image).unwrap();
+        for row in pixels.data.chunks(pixels.stride).take(pixels.height as usize) {
+            pictures.extend_from_slice(&row[..pixels.width as usize * 3]);
+        }
+        positions.push(position);
+    }
+    let missing = source.check_end()?.map(|missing| missing.to_string());
+    Ok(Decoded { positions, pictures, damaged: source.damaged(), missing })
+}
+
+/// Why what was decoded is not right, if so.
+fn complaint(clip: &str, decoded: &Decoded, right: &Judged, tolerance: f64) -> Result<(), String> {
+    let numbers = decoded.positions.iter().map(|position| position.frame);
+    if !numbers.eq(0..right.times.len() as u64) {
+        return Err(format!("{} frames of {}", decoded.positions.len(), right.times.len()));
+    }
+    let times: Vec<_> = decoded.positions.iter().map(|position| position.pts_us).collect();
+    if let Some(wrong) = wrong_time(&times, &right.times) {
+        return Err(wrong);
+    }
+    if decoded.pictures.len() != right.pictures.len() {
+        return Err(format!("{} bytes of pictures, not {}", decoded.pictures.len(), right.pictures.len()));
+    }
+    let differences = decoded.pictures.iter().zip(&right.pictures).map(|(a, b)| u64::from(a.abs_diff(*b)));
+    let mean = differences.sum::<u64>() as f64 / right.pictures.len() as f64;
+    if mean > tolerance {
+        return Err(format!("pictures differ by {mean:.3} of 255 in the mean"));
+    }
+    let expected = INCOMPLETE.iter().find(|(name, _)| *name == clip).map_or("", |(_, words)| words);
+    match &decoded.missing {
+        None if expected.is_empty() => Ok(()),
+        Some(said) if !expected.is_empty() && said.contains(expected) => Ok(()),
+        said => Err(format!("at the end it says {said:?}, not `{expected}`")),
+    }
+}
+
+fn videos() -> impl Iterator<Item = String> {
+    judge::names().into_iter().filter(|name| name != "still.avif")
+}
+
+#[test]
+fn libav_gives_what_ffmpeg_gives() {
+    for clip in videos() {
+        let tolerance = if APPROXIMATE.iter().any(|name| clip.starts_with(name)) { TOLERANCE } else { 0.0 };
+        let decoded = decode(&clip, Decoder::Libav).unwrap_or_else(|error| panic!("{clip}: {error}"));
+        complaint(&clip, &decoded, &judge(&clips().join(&clip)), tolerance)
+            .unwrap_or_else(|wrong| panic!("{clip}: {wrong}"));
+    }
+}
+
+#[test]
+fn opencv_gives_the_same_but_for_what_it_cannot_do() {
+    for clip in videos() {
+        let decoded = decode(&clip, Decoder::Opencv).map_err(|error| error.to_string());
+        let judged = decoded.and_then(|decoded| complaint(&clip, &decoded, &judge(&clips().join(&clip)), TOLERANCE));
+        match OPENCV_CANNOT.iter().find(|(_, clips)| clips.contains(&clip.as_str())) {
+            Some((what, _)) => assert!(judged.is_err(), "{clip}: OpenCV can do it after all ({what})"),
+            None => judged.unwrap_or_else(|wrong| panic!("{clip}: {wrong}")),
+        }
+    }
+}
+
+/// What comes behind a stored frame, with the first picture.
+fn rest(clip: &str, decoder: Decoder, stored: Position) -> (Vec<Position>, Vec<u8>) {
+    let mut source = source::open(&clips().join(clip), decoder, DEFAULT_PICTURE_SIDE).unwrap();
+    let mut positions: Vec<_> = source.resume(stored, &mut || true).unwrap().into_iter().collect();
+    let (mut image, mut bgr) = (Image::default(), BgrCache::default());
+    let mut picture = Vec::new();
+    if !positions.is_empty() {
+        source.picture(&mut image).unwrap();
+        let pixels = bgr.get(&image).unwrap();
+        pixels.data.chunks(pixels.stride).for_each(|row| picture.extend_from_slice(&row[..pixels.width as usize * 3]));
+    }
+    while let Some(position) = source.advance().unwrap() {
+        positions.push(position);
+    }
+    (positions, picture)
+}
+
+#[test]
+fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
+    for clip in videos() {
+        let whole = decode(&clip, Decoder::Libav).unwrap();
+        let frames = whole.positions.len();
+        let size = whole.pictures.len() / frames;
+        for stored in (0..frames).step_by(frames.div_ceil(12)).chain([frames - 1]) {
+            let (positions, picture) = rest(&clip, Decoder::Libav, whole.positions[stored]);
+            assert_eq!(positions, whole.positions[stored + 1..], "{clip} after frame {stored}");
+            // Where pictures have one size, and are not what a decoder made up for lost data.
+            let next = (stored + 1) * size..(stored + 2) * size;
+            if !clip.starts_with("grows") && !clip.starts_with("shrinks") && stored + 1 < frames {
+                assert!(picture == whole.pictures[next], "{clip}: the picture after frame {stored} is another");
+            }
+        }
+    }
+}
+
+#[test]
+fn damage_is_counted() {
+    // Of the frames that come, and of those that do not.
+    let damaged = |clip| decode(clip, Decoder::Libav).unwrap().damaged;
+    assert_eq!(damaged("bframes.mp4"), 0);
+    assert!((2..20).contains(&damaged("bit_errors.mp4")), "{}", damaged("bit_errors.mp4"));
+    assert_eq!(damaged("cut_front.mp4"), 1);
+}
