@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import pathlib
+import random
 import secrets
 import shlex
 import shutil
@@ -28,6 +29,8 @@ import urllib.request
 from framehook import EXECUTABLES, ROOT, Failure, shown
 
 DEFAULT_PORT = 8080
+# Below those that Linux gives to outgoing connections: while a server is down, nobody's connection takes its port.
+SERVER_PORTS = range(16384, 32768)
 # The first start makes a database and a log; a busy machine takes some times as long as an idle one.
 START_SECONDS = 90
 # A runner drains its workers for some seconds; Kafka closes its log.
@@ -310,10 +313,14 @@ def balancer_port(wanted):
 def free_ports(count):
     """Different ports that nobody listened on a moment ago."""
     with contextlib.ExitStack() as sockets:
-        probes = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
+        ports = []
+        for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+            with contextlib.suppress(OSError):
+                sockets.enter_context(socket.create_server(("127.0.0.1", port)))
+                ports.append(port)
+            if len(ports) == count:
+                return ports
+    raise Failure(f"no {count} ports from {SERVER_PORTS[0]} to {SERVER_PORTS[-1]} are free")
 
 
 def last_lines(log, count=15):

@@ -13,7 +13,7 @@ use crate::{
     artifact::{ArtifactRef, Manifest, ModelManifest, PluginManifest, VideoManifest},
     placement::{MAX_LABEL, MAX_LABEL_VALUE, MAX_LABELS},
     source_url::{MAX_LENGTH, SourceUrl},
-    spec::SourceSpec,
+    spec::{MAX_FPS, Sampling, SourceSpec},
 };
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -110,6 +110,31 @@ impl ToSchema for SourceSpec {
         schemas.push((SourceUrl::name().into(), SourceUrl::schema()));
     }
 }
+
+/// By hand, since a derive gives the value of a variant no limits.
+impl PartialSchema for Sampling {
+    fn schema() -> RefOr<Schema> {
+        let every = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(u32::MAX))
+            .description(Some("Those whose number is a multiple of this: 1 is all of them."));
+        let fps = ObjectBuilder::new()
+            .schema_type(Type::Number)
+            .exclusive_minimum(Some(0))
+            .maximum(Some(MAX_FPS))
+            .description(Some(
+                "At most so many a second: the first one of each span of 1/fps seconds, counted from time 0.",
+            ));
+        OneOfBuilder::new()
+            .item(only("EveryNthFrame", "every", Schema::from(every).into()))
+            .item(only("FramesPerSecond", "fps", Schema::from(fps).into()))
+            .description(Some("Which of the frames of a source: one of these. Frames keep the number and the time that they have in it."))
+            .into()
+    }
+}
+
+impl ToSchema for Sampling {}
 
 /// The schema of a manifest with the field that tells its kind.
 fn of_kind(kind: &str, manifest: RefOr<Schema>) -> RefOr<Schema> {

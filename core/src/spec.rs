@@ -59,8 +59,11 @@ pub struct ScenarioSpec {
     pub range: Option<TimeRange>,
 }
 
+/// More than any camera gives.
+pub const MAX_FPS: f64 = 1000.0;
+
 /// Which of the frames of a source: one of these. Frames keep the number and the time that they have in it.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Sampling {
     /// Those whose number is a multiple of this: 1 is all of them.

@@ -16,7 +16,8 @@ use framehook_core::{
     memory::{self, LEAST_MIB, Needs},
     placement::check_labels,
     spec::{
-        PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling, ScenarioSpec, SourceSpec, TimeRange,
+        MAX_FPS, PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling, ScenarioSpec, SourceSpec,
+        TimeRange,
     },
 };
 use framehook_infra::{
@@ -41,8 +42,6 @@ const MAX_NAME: usize = 200;
 const MAX_HOOKS: usize = 16;
 /// Longer than any that a converter writes.
 const MAX_TENSOR: usize = 256;
-/// More than any camera gives.
-const MAX_FPS: f64 = 1000.0;
 /// `PATH_MAX` of Linux.
 const MAX_PATH: usize = 4096;
 /// Names of what exists, in a message.

@@ -39,14 +39,25 @@ pub use self::{
 };
 use crate::executables;
 
-/// A port that nobody listened on a moment ago.
+/// Below the ports that Linux gives to outgoing connections (`ip_local_port_range`, from 32768): while a server
+/// is down, nobody's connection sits on its port.
+const FIRST_PORT: u32 = 16_384;
+const PORTS: u32 = 16_384;
+
+/// A port that nobody listened on a moment ago. No other test of this process gets it, so that a server can be
+/// started on it again.
 ///
 /// # Panics
 /// When the machine has none.
 #[must_use]
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("a bound socket has an address").port()
+    // Test processes that run at the same time begin apart; one takes some dozens.
+    static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(std::process::id().wrapping_mul(101)));
+    (0..PORTS)
+        .map(|_| FIRST_PORT + NEXT.fetch_add(1, Ordering::Relaxed) % PORTS)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port")
 }
 
 /// Puts `server.key` and `server.crt` into a folder: a certificate of its own for 127.0.0.1.
