@@ -35,7 +35,7 @@ build: setup executables plugins ## Build everything in release mode
 
 .PHONY: executables
 executables:
-	@echo "==> building framehook and framehook-worker (release; the first time takes about ten minutes on two cores)"
+	@echo "==> building framehook and its workers (release; the first time takes about ten minutes on two cores)"
 	@cargo build $(CARGO_FLAGS)
 	@ln -sfn ../../.cache/onnxruntime/libonnxruntime.so target/release/libonnxruntime.so
 

@@ -124,7 +124,7 @@ class Cluster:
     """Everything; leaving the `with` block stops it."""
 
     def __init__(self, folder, port):
-        for executable in (EXECUTABLES / "framehook", EXECUTABLES / "framehook-worker"):
+        for executable in (EXECUTABLES / name for name in ("framehook", "framehook-worker", "framehook-worker-opencv")):
             if not executable.exists():
                 raise Failure(f"{shown(executable)} is missing; run `make build` first")
         haproxy = shutil.which("haproxy", path=os.environ.get("PATH", "") + ":/usr/sbin")

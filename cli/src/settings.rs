@@ -153,7 +153,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MIB", value_parser = reserve, groups = PARENTS)]
     disk_reserve_mib: Option<u64>,
 
-    /// The worker executable [default: framehook-worker beside this one]
+    /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name [default:
+    /// framehook-worker beside this one]
     #[arg(long, value_name = "FILE", groups = PARENTS)]
     #[arg(default_value_os_t = beside("framehook-worker"), hide_default_value = true)]
     pub(crate) worker: PathBuf,

@@ -244,7 +244,7 @@ pub fn refusal_lacking(lacking: &[&str], arguments: &[&str]) -> String {
 /// others.
 fn open_to_everybody() -> TempDir {
     let folder = tempfile::tempdir().expect("a temporary folder");
-    for name in ["framehook", "framehook-worker", "libonnxruntime.so"] {
+    for name in ["framehook", "framehook-worker", "framehook-worker-opencv", "libonnxruntime.so"] {
         fs::copy(executables().join(name), folder.path().join(name)).expect("run `make build`");
     }
     fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o777)).expect("a folder of ours");

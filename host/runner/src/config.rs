@@ -35,7 +35,7 @@ pub struct RunnerConfig {
     pub worker_memory_mib: u32,
     /// What this runner has, for scenarios whose placement asks for it.
     pub labels: Labels,
-    /// The `framehook-worker` executable.
+    /// The `framehook-worker` executable. That for OpenCV's decoder is beside it, with `-opencv` behind the name.
     pub worker: PathBuf,
     /// The `framehook` executable, called as `plugin-host compile FILE`.
     pub plugin_host: PathBuf,
@@ -172,6 +172,15 @@ impl RunnerConfig {
         }
     }
 
+    /// The worker executable that has this decoder.
+    pub(crate) fn worker_with(&self, decoder: Decoder) -> PathBuf {
+        let mut path = self.worker.clone().into_os_string();
+        if decoder == Decoder::Opencv {
+            path.push("-opencv");
+        }
+        path.into()
+    }
+
     /// Refuses what can never work, before anything is announced; makes the folders.
     pub(crate) fn check(&self) -> Result<(), RunnerError> {
         if self.max_workers == 0 {
@@ -182,6 +191,7 @@ impl RunnerConfig {
             return Err(RunnerError::CacheKey(self.plugin_cache_key.clone()));
         }
         must_be_file("framehook-worker executable", &self.worker)?;
+        must_be_file("framehook-worker-opencv executable", &self.worker_with(Decoder::Opencv))?;
         must_be_file("framehook executable", &self.plugin_host)?;
         must_be_file("ONNX Runtime library", &self.onnxruntime)?;
         std::fs::create_dir_all(&self.cache_dir)
@@ -229,7 +239,9 @@ mod tests {
     fn what_can_never_work_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
+        let opencv = dir.path().join("file-opencv");
         std::fs::write(&file, "").unwrap();
+        std::fs::write(&opencv, "").unwrap();
         let (cache, recordings) = (dir.path().join("cache"), dir.path().join("recordings"));
         let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file.clone(), file, cache, recordings);
         good.check().unwrap();
@@ -243,6 +255,7 @@ mod tests {
         for (bad, words) in [
             (RunnerConfig { max_workers: 0, ..good.clone() }, "max_workers"),
             (RunnerConfig { worker: missing.clone(), ..good.clone() }, "framehook-worker executable is not at"),
+            (RunnerConfig { worker: opencv, ..good.clone() }, "framehook-worker-opencv executable is not at"),
             (RunnerConfig { plugin_host: missing.clone(), ..good.clone() }, "framehook executable is not at"),
             (RunnerConfig { onnxruntime: missing, ..good.clone() }, "ONNX Runtime library is not at"),
             (RunnerConfig { plugin_cache_key: "../x".into(), ..good.clone() }, "`../x`"),

@@ -1,5 +1,5 @@
-//! One worker process ahead of its job: until a worker can read one it has loaded some hundred libraries,
-//! which takes longer than anything else between an order and its first frame.
+//! One worker process ahead of its job, with the runner's own decoder: until a worker can read one it has loaded
+//! some hundred libraries, which takes longer than anything else between an order and its first frame.
 //!
 //! Invariants: a pre-warmed worker has no job and takes no slot, so nobody counts it; it goes with the runner
 //! as every worker does. One that died costs the next worker the time it would have saved, and nothing else:
@@ -7,6 +7,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use framehook_core::spec::Decoder;
 use parking_lot::Mutex;
 use tokio::{process::Child, sync::Notify, time::sleep};
 
@@ -28,11 +29,14 @@ impl Prewarmed {
         Self { config, waiting: Mutex::default(), taken: Notify::new() }
     }
 
-    /// A process for a job: the pre-warmed one if it still lives, or else a new one.
+    /// A process for a job with this decoder: the pre-warmed one if it has it and still lives, or else a new one.
     ///
     /// # Errors
     /// When a process cannot be started.
-    pub(crate) fn take(&self) -> io::Result<Child> {
+    pub(crate) fn take(&self, decoder: Decoder) -> io::Result<Child> {
+        if decoder != self.config.decoder {
+            return process::start(&self.config, decoder);
+        }
         let prewarmed = self.waiting.lock().take();
         self.taken.notify_one();
         if let Some(mut child) = prewarmed
@@ -40,7 +44,7 @@ impl Prewarmed {
         {
             return Ok(child);
         }
-        process::start(&self.config)
+        process::start(&self.config, decoder)
     }
 
     /// Sees to it that there is one, for ever.
@@ -55,7 +59,7 @@ impl Prewarmed {
     fn refill(&self) {
         let mut waiting = self.waiting.lock();
         if waiting.is_none() {
-            let started = process::start(&self.config);
+            let started = process::start(&self.config, self.config.decoder);
             *waiting =
                 started.inspect_err(|error| tracing::warn!(%error, "no pre-warmed worker could be started")).ok();
         }

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use framehook_confine::Limits;
 use framehook_core::{
     job::{Control, Job, Report, write_record},
+    spec::Decoder,
     text::short_line,
 };
 use serde::Serialize;
@@ -47,10 +48,10 @@ const MAX_LINE: usize = 500;
 ///
 /// # Errors
 /// When the process cannot be started.
-pub(crate) fn start(config: &RunnerConfig) -> io::Result<Child> {
+pub(crate) fn start(config: &RunnerConfig, decoder: Decoder) -> io::Result<Child> {
     // Its job tells it a lower one. It runs as long as its video does, and writes into its pipes alone.
     let limits = Limits { memory: u64::from(config.worker_memory_mib) << 20, cpu_seconds: None, file_size: 0 };
-    let mut command = Command::from(config.sandbox.command(&config.worker, limits));
+    let mut command = Command::from(config.sandbox.command(&config.worker_with(decoder), limits));
     command.arg("run").arg("--onnxruntime").arg(&config.onnxruntime).kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }

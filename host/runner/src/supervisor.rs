@@ -256,7 +256,8 @@ impl Deployment {
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
         let job = Job { memory_mib: Some(memory_mib), ..job };
-        let worker = shared.prewarmed.take().and_then(|process| Worker::new(process, &job, self.log.clone()));
+        let worker =
+            shared.prewarmed.take(job.decoder).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder);
         let worker = worker.map_err(|error| {
             let message = format!("the worker process could not be started: {error}");

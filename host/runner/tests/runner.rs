@@ -523,7 +523,9 @@ async fn with_prewarmed() -> (World, PathBuf, u32) {
     let mut script = PathBuf::new();
     let world = World::start(|config| {
         script = config.cache_dir.with_file_name("worker.py");
-        std::os::unix::fs::symlink(&config.worker, &script).unwrap();
+        for name in ["worker.py", "worker.py-opencv"] {
+            std::os::unix::fs::symlink(&config.worker, script.with_file_name(name)).unwrap();
+        }
         config.worker.clone_from(&script);
     })
     .await;

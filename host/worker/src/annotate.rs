@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fs::File,
     io::BufRead,
     path::Path,
 };
@@ -12,19 +13,18 @@ use std::{
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
     prediction::{Detection, Event, Position, Prediction},
-    spec::Decoder,
 };
 use opencv::{
-    core::{Mat, Point, Rect, Scalar, Size},
+    core::{Point, Rect, Scalar},
     imgproc,
     prelude::*,
-    videoio::{self, VideoWriter},
 };
 
 use crate::{
-    image::{BgrCache, Image, ImageError},
-    resize,
+    image::{Converter, Image, ImageError},
+    resize::{self, Canvas},
     source::{self, SourceError},
+    video_writer::VideoWriter,
 };
 
 /// Why no annotated video could be made.
@@ -39,47 +39,48 @@ pub enum AnnotateError {
     )]
     NotAPrediction { line: usize, why: serde_json::Error },
     #[error(
-        "the annotated video cannot be written to `{0}`: the folder must exist, and FFmpeg must have an H.264 or MPEG-4 encoder"
+        "the annotated video cannot be written: {0}; its disk must have room, and FFmpeg an H.264 or MPEG-4 encoder"
     )]
-    NotWritable(String),
+    NotWritable(#[from] ffmpeg_next::Error),
     #[error("a frame cannot be shown: {0}")]
     Image(#[from] ImageError),
     #[error("OpenCV failed: {0}")]
     OpenCv(#[from] opencv::Error),
 }
 
-/// Writes `out` (MP4), calling `progress` with the frames written and declared.
+/// Writes an MP4 video into `out`, an empty file, calling `progress` with the frames written and declared.
+/// Its frames have the times of those in `video`; it has the size of the first.
 ///
 /// # Errors
 /// When one of the three files cannot be used.
 pub fn annotate(
     video: &Path,
     predictions: impl BufRead,
-    out: &Path,
+    out: File,
     mut progress: impl FnMut(u64, Option<u64>),
 ) -> Result<u64, AnnotateError> {
     let mut predictions = read_predictions(predictions)?;
-    let mut source = source::open(video, Decoder::default(), DEFAULT_PICTURE_SIDE)?;
+    let mut source = source::open(video, DEFAULT_PICTURE_SIDE)?;
     let (fps, declared) = (source.info().fps, source.info().frames);
-    let (mut image, mut bgr) = (Image::default(), BgrCache::default());
+    let (mut image, mut converter, mut picture) = (Image::default(), Converter::default(), Image::default());
     let mut writer = None;
     let mut captions = Captions::default();
     let mut written = 0;
     while let Some(Position { pts_us, frame }) = source.advance()? {
         source.picture(&mut image)?;
-        bgr.clear();
-        let mut picture = resize::whole(bgr.get(&image)?)?.try_clone()?;
-        let writer = match &mut writer {
-            Some(writer) => writer,
-            None => writer.insert(open_writer(out, fps, picture.size()?)?),
-        };
+        converter.to_bgr(&image, &mut picture)?;
         let prediction = predictions.remove(&frame);
         captions.add(prediction.as_ref());
-        draw(&mut picture, prediction.as_ref(), &captions, frame, pts_us)?;
-        writer.write(&picture)?;
+        draw(&mut resize::drawable(&mut picture)?, prediction.as_ref(), &captions, frame, pts_us)?;
+        let writer = match &mut writer {
+            Some(writer) => writer,
+            None => writer.insert(VideoWriter::new(&out, picture.width(), picture.height(), fps)?),
+        };
+        writer.write(&picture, pts_us)?;
         written += 1;
         progress(written, declared);
     }
+    writer.map_or(Ok(()), VideoWriter::finish)?;
     Ok(written)
 }
 
@@ -95,22 +96,6 @@ fn read_predictions(lines: impl BufRead) -> Result<BTreeMap<u64, Prediction>, An
         predictions.insert(prediction.frame, prediction);
     }
     Ok(predictions)
-}
-
-/// H.264 plays everywhere; MPEG-4 part 2 is what every FFmpeg has.
-fn open_writer(out: &Path, fps: f64, size: Size) -> Result<VideoWriter, AnnotateError> {
-    let not_writable = || AnnotateError::NotWritable(out.display().to_string());
-    let name = out.to_str().ok_or_else(not_writable)?;
-    // 25 is as good as any where the container declares nothing.
-    let fps = if fps > 0.0 { fps } else { 25.0 };
-    for [a, b, c, d] in [['a', 'v', 'c', '1'], ['m', 'p', '4', 'v']] {
-        let codec = VideoWriter::fourcc(a, b, c, d)?;
-        let writer = VideoWriter::new_with_backend(name, videoio::CAP_FFMPEG, codec, fps, size, true)?;
-        if writer.is_opened()? {
-            return Ok(writer);
-        }
-    }
-    Err(not_writable())
 }
 
 /// Events stay readable for a second at 25 frames a second.
@@ -152,7 +137,7 @@ fn title(detection: &Detection) -> String {
 }
 
 fn draw(
-    picture: &mut Mat,
+    picture: &mut Canvas<'_>,
     prediction: Option<&Prediction>,
     captions: &Captions,
     frame: u64,
@@ -172,7 +157,7 @@ fn draw(
     Ok(())
 }
 
-fn draw_detection(picture: &mut Mat, detection: &Detection) -> opencv::Result<()> {
+fn draw_detection(picture: &mut Canvas<'_>, detection: &Detection) -> opencv::Result<()> {
     let (width, height) = (picture.cols() as f32, picture.rows() as f32);
     let [x, y, w, h] = detection.bbox;
     let pixel = |v: f32, side: f32| (v * side).round() as i32;
@@ -193,7 +178,7 @@ fn draw_detection(picture: &mut Mat, detection: &Detection) -> opencv::Result<()
 const LONGEST_TEXT: usize = 1_200;
 
 /// Small text with a dark rim, readable on any ground. Hershey fonts have ASCII only.
-fn write(picture: &mut Mat, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
+fn write(picture: &mut Canvas<'_>, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
     // Letters beside the picture take time as well.
     let text: String = text.chars().take(LONGEST_TEXT).map(|c| if c.is_ascii() { c } else { '?' }).collect();
     for (colour, thickness) in [(BLACK, 3), (colour, 1)] {

@@ -12,6 +12,7 @@
 
 pub mod annotate;
 pub mod bench;
+pub mod cli;
 pub mod image;
 pub mod model;
 pub mod pipeline;
@@ -25,4 +26,5 @@ pub mod resize;
 pub mod run;
 pub mod selection;
 pub mod source;
+mod video_writer;
 pub mod watch;

@@ -8,7 +8,6 @@ use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
     input::InputOptions,
     probe::{Finding, Verdict},
-    spec::Decoder,
 };
 
 use crate::{
@@ -45,7 +44,7 @@ pub fn video(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Verdict<Vi
 }
 
 fn first_frame(file: &Path, max_picture_side: u32, may_be_cut: bool) -> Result<VideoManifest, SourceError> {
-    let mut video = source::open(file, Decoder::default(), max_picture_side)?;
+    let mut video = source::open(file, max_picture_side)?;
     if let Some(cut) = video.cut().filter(|_| !may_be_cut) {
         return Err(SourceError::Truncated(cut.clone()));
     }

@@ -3,11 +3,12 @@
 
 use framehook_engine::media::{Region, Size};
 use opencv::{
+    boxed_ref::BoxedRefMut,
     core::{self, CV_8UC3, Mat, Rect},
     imgproc,
 };
 
-use crate::image::{BGR_PIXEL, Bgr, ImageError};
+use crate::image::{BGR_PIXEL, Bgr, Image, ImageError};
 
 /// How pixels between or under those of the target are found.
 #[derive(Clone, Copy)]
@@ -37,7 +38,7 @@ pub fn resize(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> 
 
 fn by_opencv(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> opencv::Result<()> {
     let [x, y, width, height] = [region.x, region.y, region.width, region.height].map(u32::cast_signed);
-    let source = whole(from)?;
+    let source = readable(from)?;
     let source = Mat::roi(&source, Rect::new(x, y, width, height))?;
     let size = core::Size::new(to.size.width.cast_signed(), to.size.height.cast_signed());
     assert!(to.data.len() + to.stride >= to.stride * to.size.height as usize + to.size.width as usize * BGR_PIXEL);
@@ -54,7 +55,7 @@ fn by_opencv(from: Bgr<'_>, region: Region, to: Target<'_>, method: Method) -> o
 }
 
 /// The same pixels as a matrix of OpenCV, which must not outlive them.
-pub(crate) fn whole(from: Bgr<'_>) -> opencv::Result<Mat> {
+fn readable(from: Bgr<'_>) -> opencv::Result<Mat> {
     let (width, height) = (from.width as usize, from.height as usize);
     assert!(from.data.len() + from.stride >= from.stride * height + width * BGR_PIXEL);
     // SAFETY: `data` has as many rows of this length, and a matrix that is only read does not write
@@ -68,4 +69,18 @@ pub(crate) fn whole(from: Bgr<'_>) -> opencv::Result<Mat> {
             from.stride,
         )
     }
+}
+
+/// Pixels that OpenCV draws on.
+pub(crate) type Canvas<'a> = BoxedRefMut<'a, Mat>;
+
+/// A picture of 8-bit BGR, to draw on.
+pub(crate) fn drawable(picture: &mut Image) -> opencv::Result<Canvas<'_>> {
+    let size = [picture.height(), picture.width()].map(u32::cast_signed);
+    let (stride, data) = (picture.0.stride(0), picture.0.data_mut(0));
+    // SAFETY: the borrow of `picture` lasts as long as the matrix, and its plane has as many rows of this
+    // length.
+    let matrix =
+        unsafe { Mat::new_rows_cols_with_data_unsafe(size[0], size[1], CV_8UC3, data.as_mut_ptr().cast(), stride)? };
+    Ok(BoxedRefMut::from(matrix))
 }

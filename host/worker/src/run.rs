@@ -11,6 +11,7 @@ use framehook_core::{
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
+    spec::Decoder,
 };
 use framehook_engine::{
     Engine, Log,
@@ -22,7 +23,7 @@ use crate::{
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
-    source,
+    source::{self, FrameSource, Open},
     watch::Watch,
 };
 
@@ -34,11 +35,11 @@ const BUSY: &CStr = c"framehook-job";
 const SPARE_MIB: u64 = 16;
 
 /// Runs the job that comes in on standard input. It may be long in coming: what needs no job is loaded
-/// meanwhile.
+/// meanwhile. `opencv` is the second decoder, if this executable has it.
 ///
 /// # Errors
 /// When standard input holds no job; nothing was reported then.
-pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
+pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(process::take_stdout()?));
     // An error is reported by the job, which loads the library as well.
     let preload = onnxruntime.map(|library| thread::spawn(move || model::preload(&library).ok()));
@@ -57,7 +58,7 @@ pub fn run(onnxruntime: Option<PathBuf>) -> io::Result<()> {
     listen(stop.clone());
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));
-    let (outcome, reason) = match limited.and_then(|()| load(&job, &reporter, &watch)) {
+    let (outcome, reason) = match limited.and_then(|()| load(&job, opencv, &reporter, &watch)) {
         Ok(parts) => {
             reporter.send(&Report::Ready(ready(parts.source.info())));
             // A hook may be failing from the start, without being hopeless.
@@ -111,10 +112,10 @@ fn listen(stop: StopFlag) {
 }
 
 /// Opens and loads everything; the model on a thread of its own, since it takes longest.
-fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
+fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
     thread::scope(|scope| {
         let model = scope.spawn(|| load_model(job, watch));
-        let source = source::open(&job.source, job.decoder, job.max_picture_side).map_err(|error| error.reason());
+        let source = open_source(job, opencv);
         let chains = start_hooks(job, reporter);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
@@ -125,6 +126,16 @@ fn load(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts
         give_up_capabilities().map_err(unconfined)?;
         Ok(Parts { source, model, pre, post })
     })
+}
+
+fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, Reason> {
+    let open = match job.decoder {
+        Decoder::Libav => source::open,
+        Decoder::Opencv => opencv.ok_or_else(|| {
+            Reason::new(ReasonCode::DecodeError, "this worker has no OpenCV decoder; framehook-worker-opencv has")
+        })?,
+    };
+    open(&job.source, job.max_picture_side).map_err(|error| error.reason())
 }
 
 fn load_model(job: &Job, watch: &Watch) -> Result<Model, ModelError> {

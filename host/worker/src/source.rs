@@ -16,7 +16,6 @@ use framehook_core::{
     artifact::VideoManifest,
     prediction::Position,
     reason::{Reason, ReasonCode},
-    spec::Decoder,
 };
 use framehook_formats::cut::Cut;
 
@@ -84,15 +83,23 @@ fn pass_over<S: FrameSource + ?Sized>(
     Ok(None)
 }
 
-/// Opens a video file whose pictures have sides of at most `max_side` pixels.
+/// Opens a video file whose pictures have sides of at most so many pixels.
+pub type Open = fn(&Path, u32) -> Result<Box<dyn FrameSource>, SourceError>;
+
+/// With libav.
 ///
 /// # Errors
 /// When it is no video. A truncated one is opened: its frames are worth having.
-pub fn open(path: &Path, decoder: Decoder, max_side: u32) -> Result<Box<dyn FrameSource>, SourceError> {
-    Ok(match decoder {
-        Decoder::Libav => Box::new(Libav::open(path, max_side)?),
-        Decoder::Opencv => Box::new(OpenCv::open(path, max_side)?),
-    })
+pub fn open(path: &Path, max_side: u32) -> Result<Box<dyn FrameSource>, SourceError> {
+    Ok(Box::new(Libav::open(path, max_side)?))
+}
+
+/// With OpenCV. Only what names this function is linked with the libraries of its decoder.
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with_opencv(path: &Path, max_side: u32) -> Result<Box<dyn FrameSource>, SourceError> {
+    Ok(Box::new(OpenCv::open(path, max_side)?))
 }
 
 /// By how much less came than the container declares.

@@ -11,7 +11,6 @@ use std::{
 use framehook_core::{
     input::{InputOptions, TensorInfo},
     job::DEFAULT_PICTURE_SIDE,
-    spec::Decoder,
 };
 use framehook_worker::{image::Image, preprocess::Preprocessor, source};
 
@@ -45,7 +44,7 @@ fn a_frame_allocates_nothing() {
     let shape = [1, 3, 192, 320].map(Some).to_vec();
     let input = TensorInfo { name: "images".into(), element: "float32".into(), shape };
     let spec = InputOptions::default().resolve(&[input]).unwrap();
-    let mut source = source::open(&clip, Decoder::Libav, DEFAULT_PICTURE_SIDE).unwrap();
+    let mut source = source::open(&clip, DEFAULT_PICTURE_SIDE).unwrap();
     let mut preprocessor = Preprocessor::new(&spec, source.info().width, source.info().height);
     let (mut image, mut tensor, mut before) = (Image::default(), Vec::new(), 0);
     while let Some(position) = source.advance().unwrap() {

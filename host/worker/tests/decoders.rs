@@ -13,10 +13,10 @@ mod judge;
 #[path = "decoders/media.rs"]
 mod media;
 
-use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position, spec::Decoder};
+use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position};
 use framehook_worker::{
     image::{BgrCache, Image},
-    source::{self, SourceError},
+    source::{self, Open, SourceError},
 };
 use judge::{Judged, clips, judge, wrong_time};
 
@@ -91,8 +91,8 @@ struct Decoded {
     missing: Option<String>,
 }
 
-fn decode(clip: &str, decoder: Decoder) -> Result<Decoded, SourceError> {
-    let mut source = source::open(&clips().join(clip), decoder, DEFAULT_PICTURE_SIDE)?;
+fn decode(clip: &str, open: Open) -> Result<Decoded, SourceError> {
+    let mut source = open(&clips().join(clip), DEFAULT_PICTURE_SIDE)?;
     let (mut image, mut bgr) = (Image::default(), BgrCache::default());
     let (mut positions, mut pictures) = (Vec::new(), Vec::new());
     while let Some(position) = source.advance()? {
@@ -142,7 +142,7 @@ fn videos() -> impl Iterator<Item = String> {
 fn libav_gives_what_ffmpeg_gives() {
     for clip in videos() {
         let tolerance = if APPROXIMATE.iter().any(|name| clip.starts_with(name)) { TOLERANCE } else { 0.0 };
-        let decoded = decode(&clip, Decoder::Libav).unwrap_or_else(|error| panic!("{clip}: {error}"));
+        let decoded = decode(&clip, source::open).unwrap_or_else(|error| panic!("{clip}: {error}"));
         complaint(&clip, &decoded, &judge(&clips().join(&clip)), tolerance)
             .unwrap_or_else(|wrong| panic!("{clip}: {wrong}"));
     }
@@ -151,7 +151,7 @@ fn libav_gives_what_ffmpeg_gives() {
 #[test]
 fn opencv_gives_the_same_but_for_what_it_cannot_do() {
     for clip in videos() {
-        let decoded = decode(&clip, Decoder::Opencv).map_err(|error| error.to_string());
+        let decoded = decode(&clip, source::open_with_opencv).map_err(|error| error.to_string());
         let judged = decoded.and_then(|decoded| complaint(&clip, &decoded, &judge(&clips().join(&clip)), TOLERANCE));
         match OPENCV_CANNOT.iter().find(|(_, clips)| clips.contains(&clip.as_str())) {
             Some((what, _)) => assert!(judged.is_err(), "{clip}: OpenCV can do it after all ({what})"),
@@ -161,8 +161,8 @@ fn opencv_gives_the_same_but_for_what_it_cannot_do() {
 }
 
 /// What comes behind a stored frame, with the first picture.
-fn rest(clip: &str, decoder: Decoder, stored: Position) -> (Vec<Position>, Vec<u8>) {
-    let mut source = source::open(&clips().join(clip), decoder, DEFAULT_PICTURE_SIDE).unwrap();
+fn rest(clip: &str, open: Open, stored: Position) -> (Vec<Position>, Vec<u8>) {
+    let mut source = open(&clips().join(clip), DEFAULT_PICTURE_SIDE).unwrap();
     let mut positions: Vec<_> = source.resume(stored, &mut || true).unwrap().into_iter().collect();
     let (mut image, mut bgr) = (Image::default(), BgrCache::default());
     let mut picture = Vec::new();
@@ -180,11 +180,11 @@ fn rest(clip: &str, decoder: Decoder, stored: Position) -> (Vec<Position>, Vec<u
 #[test]
 fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
     for clip in videos() {
-        let whole = decode(&clip, Decoder::Libav).unwrap();
+        let whole = decode(&clip, source::open).unwrap();
         let frames = whole.positions.len();
         let size = whole.pictures.len() / frames;
         for stored in (0..frames).step_by(frames.div_ceil(12)).chain([frames - 1]) {
-            let (positions, picture) = rest(&clip, Decoder::Libav, whole.positions[stored]);
+            let (positions, picture) = rest(&clip, source::open, whole.positions[stored]);
             assert_eq!(positions, whole.positions[stored + 1..], "{clip} after frame {stored}");
             // Where pictures have one size, and are not what a decoder made up for lost data.
             let next = (stored + 1) * size..(stored + 2) * size;
@@ -198,7 +198,7 @@ fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
 #[test]
 fn damage_is_counted() {
     // Of the frames that come, and of those that do not.
-    let damaged = |clip| decode(clip, Decoder::Libav).unwrap().damaged;
+    let damaged = |clip| decode(clip, source::open).unwrap().damaged;
     assert_eq!(damaged("bframes.mp4"), 0);
     assert!((2..20).contains(&damaged("bit_errors.mp4")), "{}", damaged("bit_errors.mp4"));
     assert_eq!(damaged("cut_front.mp4"), 1);

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_core::{job::DEFAULT_PICTURE_SIDE, spec::Decoder};
+use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::{image::Image, source};
 
 use crate::judge::clips;
@@ -75,7 +75,7 @@ fn damaged(clip: &[u8], number: usize, dice: &mut Dice) -> Vec<u8> {
 
 /// What came of a file: frames, or a sentence.
 fn outcome(file: &Path) -> Result<u64, String> {
-    let mut source = source::open(file, Decoder::Libav, DEFAULT_PICTURE_SIDE).map_err(|error| error.to_string())?;
+    let mut source = source::open(file, DEFAULT_PICTURE_SIDE).map_err(|error| error.to_string())?;
     let (mut image, mut frames) = (Image::default(), 0);
     while let Some(position) = source.advance().map_err(|error| error.to_string())? {
         assert_eq!(position.frame, frames);

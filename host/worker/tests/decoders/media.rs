@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path, process::Command};
 
-use framehook_core::{job::DEFAULT_PICTURE_SIDE, spec::Decoder};
+use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::{
     image::{BgrCache, Image},
     source::{self, SourceError},
@@ -32,8 +32,7 @@ fn make(folder: &Path, options: &str) -> std::path::PathBuf {
 
 fn check(entry: &str, file: &Path) {
     let right = judge::judge(file);
-    let mut source =
-        source::open(file, Decoder::Libav, DEFAULT_PICTURE_SIDE).unwrap_or_else(|e| panic!("{entry}: {e}"));
+    let mut source = source::open(file, DEFAULT_PICTURE_SIDE).unwrap_or_else(|e| panic!("{entry}: {e}"));
     let (mut image, mut bgr, mut pictures) = (Image::default(), BgrCache::default(), Vec::new());
     let mut times = Vec::new();
     while let Some(position) = source.advance().unwrap() {
@@ -73,7 +72,7 @@ fn what_is_not_on_the_list_is_told_by_name() {
         ("-c:v libwebp -frames:v 1 -f webp", "WebP image"),
         ("-c:v libx264 -f hls -hls_flags single_file", "text"),
     ] {
-        let refused = source::open(&make(folder.path(), options), Decoder::Libav, DEFAULT_PICTURE_SIDE);
+        let refused = source::open(&make(folder.path(), options), DEFAULT_PICTURE_SIDE);
         let message = refused.err().as_ref().map(SourceError::to_string).unwrap_or_default();
         assert!(message.contains(words), "{options}: {message}");
     }

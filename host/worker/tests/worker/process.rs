@@ -95,8 +95,13 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// The executable that has the job's decoder.
     pub(crate) fn start(job: &Job) -> Self {
-        Self::start_by(command(), job)
+        let executable = match job.decoder {
+            Decoder::Libav => env!("CARGO_BIN_EXE_framehook-worker"),
+            Decoder::Opencv => env!("CARGO_BIN_EXE_framehook-worker-opencv"),
+        };
+        Self::start_by(Command::new(executable), job)
     }
 
     pub(crate) fn start_by(command: Command, job: &Job) -> Self {
