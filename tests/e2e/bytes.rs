@@ -3,14 +3,14 @@
 use std::time::Instant;
 
 use framehook_tests::{
-    client::{Client, demo_scenario},
+    client::{Client, light_scenario},
     platform::{Platform, patient},
 };
 use serde_json::{Value, json};
 
 /// The demo with this many misbehaving hooks behind its own.
 fn with_misbehave(mode: &str, hooks: usize, on_failure: &str) -> Value {
-    let mut scenario = demo_scenario();
+    let mut scenario = light_scenario();
     scenario["on_plugin_failure"] = json!(on_failure);
     let post = scenario["plugins"]["post"].as_array_mut().unwrap();
     post.extend((0..hooks).map(|_| json!({"use": "misbehave", "config": {"mode": mode}})));
@@ -23,7 +23,7 @@ fn predictions_that_are_too_large_cost_their_hook_the_frame_and_no_more() {
     let platform = Platform::with_demo(&patient(&[]));
     for (on_failure, keeps) in [("skip_frame", false), ("raw_output", true)] {
         let id = platform.post_scenario(&with_misbehave("large-prediction", 1, on_failure));
-        let neighbour = platform.post_scenario(&demo_scenario());
+        let neighbour = platform.post_scenario(&light_scenario());
         let rows = platform.completed(&id, 500);
         for row in &rows {
             // With the last frame comes what the hook could not say at the end.
@@ -46,7 +46,7 @@ fn sixteen_hooks_log_as_much_as_one() {
     let platform = Platform::with_demo(&patient(&[]));
     let began = Instant::now();
     // The demo has hooks of its own.
-    let own = demo_scenario()["plugins"]["post"].as_array().unwrap().len();
+    let own = light_scenario()["plugins"]["post"].as_array().unwrap().len();
     let id = platform.post_scenario(&with_misbehave("flood-log", 16 - own, "skip_frame"));
     platform.completed(&id, 500);
     // A full budget and what came in, in the worker and again, at worst, in the runner.
@@ -72,7 +72,7 @@ fn a_plugin_forges_no_line() {
 #[test]
 fn pages_of_large_scenarios_are_cut() {
     let platform = Platform::with_demo(&["--max-page-mib", "1", "--max-config-kib", "128"]);
-    let mut scenario = demo_scenario();
+    let mut scenario = light_scenario();
     scenario["plugins"]["post"][0]["config"]["labels"] = json!(["x".repeat(100 << 10)]);
     let posted: Vec<_> = (0..8).map(|_| init(&platform, &scenario)).collect();
     let (mut seen, mut uri) = (Vec::new(), "/scenario?limit=1000".to_owned());

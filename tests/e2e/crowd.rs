@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_tests::{client::demo_scenario, platform::Platform};
+use framehook_tests::{client::light_scenario, platform::Platform};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Too few for the connections that come, and enough for what works inside.
@@ -60,7 +60,7 @@ fn scenarios_run_while_more_connections_are_open_than_files_may_be() {
             scope.spawn(|| crowd(&address, beginning, &over));
             let _over = Over(&over);
             for _ in 0..3 {
-                let id = platform.post_scenario(&demo_scenario());
+                let id = platform.post_scenario(&light_scenario());
                 platform.completed(&id, 500);
             }
         });

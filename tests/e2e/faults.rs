@@ -3,7 +3,7 @@
 
 use framehook_core::prediction::{Detection, Prediction};
 use framehook_tests::{
-    client::{demo_scenario, slow_scenario},
+    client::{light_scenario, slow_scenario},
     platform::{Platform, patient},
     seed,
 };
@@ -28,7 +28,7 @@ fn moments() -> Vec<u64> {
 /// there are moments; each must end as the undisturbed one did.
 fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
     let mut platform = Platform::with_demo(&patient(&[]));
-    let reference = platform.post_scenario(&demo_scenario());
+    let reference = platform.post_scenario(&light_scenario());
     let reference = platform.completed(&reference, FRAMES);
     let (moments, mut hits) = (moments(), 0);
     for round in 0..3 * MOMENTS {
@@ -62,7 +62,7 @@ fn killing_everything_at_any_moment_loses_nothing_and_doubles_nothing() {
 #[test]
 fn a_worker_that_is_killed_again_and_again_still_gets_there() {
     let platform = Platform::with_demo(&patient(&[]));
-    let reference = platform.post_scenario(&demo_scenario());
+    let reference = platform.post_scenario(&light_scenario());
     let reference = platform.completed(&reference, FRAMES);
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     for step in 1..=5 {

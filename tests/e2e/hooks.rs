@@ -1,7 +1,7 @@
 //! Plugins that misbehave: the scenario says so, others go on, nothing dies.
 
 use framehook_tests::{
-    client::{demo_scenario, slow_scenario},
+    client::{light_scenario, slow_scenario},
     platform::Platform,
 };
 use serde_json::{Value, json};
@@ -26,7 +26,7 @@ fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
     for (mode, code) in MODES {
         let pid = platform.pid();
         let bad = platform.post_scenario(&with_misbehave(&json!({"mode": mode}), "skip_frame"));
-        let good = platform.post_scenario(&demo_scenario());
+        let good = platform.post_scenario(&light_scenario());
         let good_rows = platform.completed(&good, 500);
         assert!(good_rows.iter().all(|r| r.hook_failures.is_empty()));
         let bad_rows = platform.completed(&bad, 500);

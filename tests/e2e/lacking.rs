@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, fs, os::unix::fs::PermissionsExt as _, time::Duration};
 
 use framehook_tests::{
-    client::demo_scenario,
+    client::light_scenario,
     platform::{Platform, patient, refusal_lacking},
     wait_for,
 };
@@ -33,7 +33,7 @@ fn off(platform: &Platform) -> BTreeSet<String> {
 fn runs_lacking(lacking: &[&str], here: &BTreeSet<String>) -> Vec<String> {
     let platform = Platform::start_lacking(lacking, &patient(&[]));
     platform.upload_demo();
-    let id = platform.post_scenario(&demo_scenario());
+    let id = platform.post_scenario(&light_scenario());
     platform.completed(&id, FRAMES);
     off(&platform).difference(here).cloned().collect()
 }

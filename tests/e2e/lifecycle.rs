@@ -7,7 +7,7 @@ use std::{
 
 use framehook_tests::{
     DEADLINE, asset,
-    client::{Answer, demo_scenario, slow_scenario},
+    client::{Answer, light_scenario, slow_scenario},
     platform::{PROMPT, Platform, patient},
     process::is_alive,
     wait_for,
@@ -53,7 +53,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_a_worker_is_busy() {
 
     // Running, and a second one that waits.
     let busy = platform.post_scenario(&slow_scenario(FRAME_MS));
-    let waiting = platform.post_scenario(&demo_scenario());
+    let waiting = platform.post_scenario(&light_scenario());
     platform.wait_for_state(&busy, &["running"]);
     platform.wait_for_scenario(&waiting, "waiting", |s| s["reason"]["code"] == "no_capacity");
     stop(&platform, &waiting);
@@ -75,14 +75,14 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_a_worker_is_busy() {
     // Deleting a completed, a running and a pending one.
     delete(&platform, &busy);
     let running = platform.post_scenario(&slow_scenario(FRAME_MS));
-    let pending = platform.post_scenario(&demo_scenario());
+    let pending = platform.post_scenario(&light_scenario());
     platform.wait_for_state(&running, &["running"]);
     delete(&platform, &pending);
     delete(&platform, &running);
     wait_for("the worker of a deleted scenario to end", DEADLINE, || platform.workers().is_empty().then_some(()));
     delete(&platform, &waiting);
     // The place of the deleted one is free again.
-    let next = platform.post_scenario(&demo_scenario());
+    let next = platform.post_scenario(&light_scenario());
     platform.completed(&next, 500);
     delete(&platform, &next);
     assert_eq!(platform.get("/scenario").body["items"].as_array().unwrap().len(), 0);
@@ -151,7 +151,7 @@ fn stop_start_and_delete_are_prompt_and_idempotent_while_things_go_wrong() {
 #[test]
 fn a_stopped_scenario_goes_on_where_it_was() {
     let platform = Platform::with_demo(&patient(&[]));
-    let reference = platform.post_scenario(&demo_scenario());
+    let reference = platform.post_scenario(&light_scenario());
     let reference = platform.completed(&reference, 500);
     let id = platform.post_scenario(&slow_scenario(FRAME_MS));
     platform.wait_for_row(&id, 20);

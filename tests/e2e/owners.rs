@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use framehook_core::state::ScenarioState;
 use framehook_tests::{
-    client::demo_scenario,
+    client::light_scenario,
     platform::{Platform, patient},
     root, wait_for,
 };
@@ -39,7 +39,7 @@ fn models_without_end_give_their_slots_back() {
     let endless = hostile(&platform, "loop");
     let ids: Vec<_> = (0..2).map(|_| platform.post_scenario(&endless)).collect();
     wait_for("all slots to be taken", Duration::from_secs(60), || (platform.workers().len() == 2).then_some(()));
-    let neighbour = platform.post_scenario(&demo_scenario());
+    let neighbour = platform.post_scenario(&light_scenario());
     platform.completed(&neighbour, FRAMES);
     for id in &ids {
         failed(&platform, id, "model_stalled", "first inference took longer than 3.0 s");
@@ -54,13 +54,13 @@ fn models_without_end_give_their_slots_back() {
 #[test]
 fn a_model_that_takes_memory_without_end_fails_once_and_says_why() {
     let platform = Platform::with_demo(&patient(&["--worker-memory-mib", "1024", "--runner-memory-mib", "2000"]));
-    let mut too_much = demo_scenario();
+    let mut too_much = light_scenario();
     too_much["memory_mib"] = json!(1025);
     let answer = platform.post_json("/scenario/check", &too_much);
     assert_eq!((answer.status, answer.body["code"].as_str()), (422, Some("invalid_scenario")));
     assert!(answer.body.to_string().contains("64 to 1024 MiB"), "{answer:?}");
 
-    let neighbour = platform.post_scenario(&demo_scenario());
+    let neighbour = platform.post_scenario(&light_scenario());
     let id = platform.post_scenario(&hostile(&platform, "loop_grow"));
     failed(&platform, &id, "out_of_memory", "`memory_mib`, at most 1024 here");
     assert_eq!(tries(&platform, &id), 1);
@@ -72,12 +72,12 @@ fn a_model_that_takes_memory_without_end_fails_once_and_says_why() {
 fn workers_with_next_to_no_memory_fail_at_once_and_keep_nobody_waiting() {
     let platform = Platform::with_demo(&patient(&[]));
     let scarce = |mib: u32| {
-        let mut scenario = demo_scenario();
+        let mut scenario = light_scenario();
         scenario["memory_mib"] = json!(mib);
         platform.post_scenario(&scenario)
     };
     let ids: Vec<_> = (64..160).step_by(6).map(scarce).collect();
-    let neighbour = platform.post_scenario(&demo_scenario());
+    let neighbour = platform.post_scenario(&light_scenario());
     platform.completed(&neighbour, FRAMES);
     for id in &ids {
         let ended = platform.wait_for_scenario(id, "at rest", |s| s["state"] == "failed" || s["state"] == "completed");
@@ -94,12 +94,12 @@ fn workers_with_next_to_no_memory_fail_at_once_and_keep_nobody_waiting() {
 fn a_scenario_that_fits_no_runner_waits_and_says_what_it_needs() {
     let platform = Platform::with_demo(&patient(&["--runner-memory-mib", "300"]));
     assert_eq!(platform.get("/runner").body["items"][0]["memory_mib"], 300);
-    let id = platform.post_scenario(&demo_scenario());
+    let id = platform.post_scenario(&light_scenario());
     let scenario = platform.wait_for_scenario(&id, "waiting", |s| s["reason"]["code"] == "no_capacity");
     let needed = scenario["resolved"]["memory_mib"].as_u64().unwrap();
     let message = scenario["reason"]["message"].as_str().unwrap();
     assert!(message.contains(&format!("needs {needed} MiB")) && message.contains("has 300 MiB"), "{message}");
-    let mut modest = demo_scenario();
+    let mut modest = light_scenario();
     modest["memory_mib"] = json!(300);
     let id = platform.post_scenario(&modest);
     platform.completed(&id, FRAMES);

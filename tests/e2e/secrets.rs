@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use framehook_tests::{asset, client::demo_scenario, cluster::Cluster, platform::Platform, servers::topics};
+use framehook_tests::{asset, client::light_scenario, cluster::Cluster, platform::Platform, servers::topics};
 use serde_json::{Value, json};
 
 const PASSWORD: &str = "canary-7Qx2-password";
@@ -39,7 +39,7 @@ fn answer(mut connection: TcpStream, clip: &[u8]) {
 }
 
 fn scenario(url: &str) -> Value {
-    let mut scenario = demo_scenario();
+    let mut scenario = light_scenario();
     scenario["source"] = json!({"url": url});
     scenario
 }
@@ -58,7 +58,7 @@ fn credentials_of_a_source_are_used_and_found_nowhere() {
     assert!(answers.iter().all(|a| a.status == 200), "{answers:?}");
     let refused = platform.post_json("/scenario/init", &scenario(&url.replace("clip.mp4", "closed.mp4")));
     let closed = refused.body["id"].as_str().unwrap_or_else(|| panic!("{refused:?}")).to_owned();
-    let mut misplaced = demo_scenario();
+    let mut misplaced = light_scenario();
     misplaced["source"] = json!({"video": url});
     let live = scenario(&url.replace("http:", "rtsp:"));
     for wrong in [misplaced, live, json!({"source": url, "model": "street@1"})] {

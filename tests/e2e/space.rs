@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, path::Path, time::Duration};
 
 use framehook_tests::{
     DEADLINE, asset,
-    client::{Answer, demo_scenario, slow_scenario},
+    client::{Answer, light_scenario, slow_scenario},
     disk::SmallDisk,
     platform::{Platform, patient},
     wait_for,
@@ -73,7 +73,7 @@ fn a_disk_full_of_uploads_is_left_by_deleting_one() {
         small += 1;
     }
     disk.fill_but(1 << 20);
-    assert_short(&platform.post_json("/scenario/init", &demo_scenario()));
+    assert_short(&platform.post_json("/scenario/init", &light_scenario()));
     is_well(&platform);
     disk.empty();
 
@@ -81,7 +81,7 @@ fn a_disk_full_of_uploads_is_left_by_deleting_one() {
         assert_eq!(platform.delete(&format!("/video/{name}/1")).status, 204);
     }
     let id = wait_for("a scenario to be taken again, without a restart", DEADLINE, || {
-        let answer = platform.post_json("/scenario/init", &demo_scenario());
+        let answer = platform.post_json("/scenario/init", &light_scenario());
         (answer.status == 200).then(|| answer.body["id"].as_str().unwrap().to_owned())
     });
     platform.completed(&id, FRAMES);
@@ -114,7 +114,7 @@ fn a_disk_without_a_byte_left_is_left_through_the_api() {
     let Some(disk) = SmallDisk::of(name, DISK, &[]) else { return };
     let platform = Platform::on(&disk.folder.join("data"), &patient(&[]));
     platform.upload_demo();
-    let done = platform.post_scenario(&demo_scenario());
+    let done = platform.post_scenario(&light_scenario());
     platform.completed(&done, FRAMES);
     assert_eq!(upload_video(&platform, "spare", &padded_clip(16)).status, 201);
     wait_for("room to be kept for deletions", DEADLINE, || platform.data().join("ballast").exists().then_some(()));
@@ -136,10 +136,10 @@ fn a_disk_without_a_byte_left_is_left_through_the_api() {
     }
     wait_for("the worker to end", DEADLINE, || platform.workers().is_empty().then_some(()));
     // What the deletions live on is not for anything new.
-    assert_short(&platform.post_json("/scenario/init", &demo_scenario()));
+    assert_short(&platform.post_json("/scenario/init", &light_scenario()));
     assert_eq!(platform.delete("/video/spare/1").status, 204);
     let id = wait_for("a scenario to be taken again", DEADLINE, || {
-        let answer = platform.post_json("/scenario/init", &demo_scenario());
+        let answer = platform.post_json("/scenario/init", &light_scenario());
         (answer.status == 200).then(|| answer.body["id"].as_str().unwrap().to_owned())
     });
     platform.completed(&id, FRAMES);
@@ -152,7 +152,7 @@ fn what_is_deleted_is_given_back_to_the_disk() {
     let platform = Platform::with_demo(&[]);
     let file = platform.data().join("framehook.db");
     let size = || fs::metadata(&file).unwrap().len();
-    let ids: Vec<_> = (0..16).map(|_| platform.post_scenario(&demo_scenario())).collect();
+    let ids: Vec<_> = (0..16).map(|_| platform.post_scenario(&light_scenario())).collect();
     for id in &ids {
         platform.completed(id, FRAMES);
     }

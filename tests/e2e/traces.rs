@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::mpsc, thread, time::Duration};
 use axum::{Router, body::Bytes, routing::post};
 use framehook_tests::{
     DEADLINE,
-    client::demo_scenario,
+    client::light_scenario,
     cluster::{APIS, Cluster, ORCHESTRATORS, RUNNERS},
     platform::Platform,
     servers::free_port,
@@ -81,7 +81,7 @@ fn hex(bytes: &[u8]) -> String {
 fn post_traced(api: &str, traceparent: &str) -> String {
     let request = ureq::post(format!("{api}/scenario/init")).header("traceparent", traceparent);
     let request = request.content_type("application/json");
-    let answer = request.send(demo_scenario().to_string()).unwrap().into_body().read_to_string().unwrap();
+    let answer = request.send(light_scenario().to_string()).unwrap().into_body().read_to_string().unwrap();
     serde_json::from_str::<Value>(&answer).unwrap()["id"].as_str().unwrap().to_owned()
 }
 
@@ -166,7 +166,7 @@ fn a_dead_collector_costs_one_line_of_the_log() {
     let mut platform = Platform::with_demo(&["--otlp-endpoint", &nobody]);
     let lost = |platform: &Platform| platform.log().matches("spans do not reach the collector").count();
     wait_for("the first batch to be lost", DEADLINE, || (lost(&platform) > 0).then_some(()));
-    let id = platform.post_scenario(&demo_scenario());
+    let id = platform.post_scenario(&light_scenario());
     platform.completed(&id, FRAMES);
     let start = std::time::Instant::now();
     assert_eq!(platform.interrupt(), Some(0), "{}", platform.log());

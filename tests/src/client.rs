@@ -14,7 +14,7 @@ use framehook_core::{delivery::Delivery, invariants, prediction::Prediction, sta
 use serde_json::{Value, json};
 use ureq::{Agent, Body, http::Response};
 
-use crate::{DEADLINE, asset, plugin, wait_for};
+use crate::{DEADLINE, asset, onnx, plugin, wait_for};
 
 pub struct Client {
     urls: Vec<String>,
@@ -90,15 +90,21 @@ impl Client {
     /// # Panics
     /// When it is not.
     pub fn upload(&self, path: &str, file: &Path) -> Value {
-        let bytes = fs::read(file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display()));
-        let answer = self.post(path, "application/octet-stream", &bytes);
-        assert!(matches!(answer.status, 200 | 201), "{}: {answer:?}", file.display());
+        self.upload_bytes(path, &fs::read(file).unwrap_or_else(|e| panic!("cannot read {}: {e}", file.display())))
+    }
+
+    /// # Panics
+    /// When it is refused.
+    pub fn upload_bytes(&self, path: &str, bytes: &[u8]) -> Value {
+        let answer = self.post(path, "application/octet-stream", bytes);
+        assert!(matches!(answer.status, 200 | 201), "{path}: {answer:?}");
         answer.body
     }
 
-    /// Uploads the demo model, the clip and the plugins.
+    /// Uploads the demo model, the light one, the clip and the plugins.
     pub fn upload_demo(&self) {
         self.upload("/model?name=street&version=1", &asset("street.onnx"));
+        self.upload_bytes("/model?name=mosaic&version=1", &onnx::mosaic());
         self.upload("/video?name=street&version=1", &asset("demo1.mp4"));
         for name in ["yolo", "line-counter", "motion-gate", "misbehave"] {
             self.upload("/plugin", &plugin(name));
@@ -262,11 +268,19 @@ pub fn demo_scenario() -> Value {
     })
 }
 
-/// The demo scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what
+/// The same with a model that takes next to no time, for all that is not about a model.
+#[must_use]
+pub fn light_scenario() -> Value {
+    let mut scenario = demo_scenario();
+    scenario["model"] = "mosaic@1".into();
+    scenario
+}
+
+/// The light scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what
 /// has to be seen while it runs could be over before a busy machine looks. What is found is the same.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
-    let mut scenario = demo_scenario();
+    let mut scenario = light_scenario();
     scenario["plugins"]["pre"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": frame_ms}}]);
     scenario
 }

@@ -21,7 +21,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::{
-    client::{Client, demo_scenario},
+    client::{Client, light_scenario},
     executables,
     platform::Place,
     process::{children_of, is_alive, signal, workers_of},
@@ -115,7 +115,7 @@ impl Cluster {
         cluster.all_up();
         cluster.witness = Witness::start(&cluster.database_url);
         cluster.upload_demo();
-        let undisturbed = cluster.post_scenario(&demo_scenario());
+        let undisturbed = cluster.post_scenario(&light_scenario());
         cluster.reference = found(&cluster.completed(&undisturbed, FRAMES));
         cluster
     }

@@ -3,10 +3,16 @@
 //! A message is the concatenation of its fields, each made by `number` or `bytes`; the numbers are those of
 //! `onnx.proto`.
 
+use std::iter;
+
 /// Data types of a `TensorProto`.
 pub const FLOAT: u64 = 1;
 pub const INT64: u64 = 7;
 pub const BOOL: u64 = 9;
+
+/// Types of an attribute.
+const INT: u64 = 2;
+const INTS: u64 = 7;
 
 /// What the demo model takes.
 pub const PICTURE: [u64; 4] = [1, 3, 192, 320];
@@ -76,9 +82,18 @@ pub fn attribute(name: &str, kind: u64, content: &[u8]) -> Vec<u8> {
 /// A tensor of 64-bit numbers.
 #[must_use]
 pub fn integers(name: &str, dims: &[u64], values: &[i64]) -> Vec<u8> {
+    tensor(name, INT64, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+/// A tensor of 32-bit numbers.
+#[must_use]
+pub fn floats(name: &str, dims: &[u64], values: &[f32]) -> Vec<u8> {
+    tensor(name, FLOAT, dims, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+}
+
+fn tensor(name: &str, kind: u64, dims: &[u64], raw: Vec<u8>) -> Vec<u8> {
     let dims: Vec<u8> = dims.iter().flat_map(|d| number(1, *d)).collect();
-    let raw: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-    [dims, number(2, INT64), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
+    [dims, number(2, kind), bytes(8, name.as_bytes()), bytes(9, &raw)].concat()
 }
 
 /// A tensor that lies in another file.
@@ -98,4 +113,32 @@ pub fn external_data(name: &str) -> Vec<u8> {
 #[must_use]
 pub fn identity(shape: &[u64]) -> Vec<u8> {
     model(&graph(shape, &[node("Identity", &["x"], &["y"], &[])], &[]), &[])
+}
+
+/// The side of a cell of [`mosaic`], in pixels.
+const CELL: u64 = 64;
+
+/// A detector in the form of YOLOv8 that takes next to no time: each cell of the demo model's picture is a box,
+/// and its mean red, green and blue are the scores of three classes.
+#[must_use]
+pub fn mosaic() -> Vec<u8> {
+    let [_, colours, height, width] = PICTURE;
+    let (rows, columns) = (height / CELL, width / CELL);
+    let cells = rows * columns;
+    let centres =
+        |along: fn(u64, u64) -> u64| (0..cells).map(move |cell| (along(cell, columns) * CELL + CELL / 2) as f32);
+    let sides = iter::repeat_n(CELL as f32, 2 * cells as usize);
+    let boxes: Vec<f32> = centres(|cell, of| cell % of).chain(centres(|cell, of| cell / of)).chain(sides).collect();
+    let pair = |name| attribute(name, INTS, &[number(8, CELL), number(8, CELL)].concat());
+    let nodes = [
+        node("AveragePool", &["x"], &["means"], &[pair("kernel_shape"), pair("strides")]),
+        node("Reshape", &["means", "to"], &["scores"], &[]),
+        node("Concat", &["boxes", "scores"], &["y"], &[attribute("axis", INT, &number(3, 1))]),
+    ];
+    let constants = [
+        floats("boxes", &[1, 4, cells], &boxes),
+        integers("to", &[3], &[1, colours.cast_signed(), cells.cast_signed()]),
+    ];
+    let constants: Vec<u8> = constants.iter().flat_map(|tensor| bytes(5, tensor)).collect();
+    model(&graph(&PICTURE, &nodes, &constants), &[])
 }

@@ -6,7 +6,7 @@ use std::{
     net::TcpStream,
 };
 
-use framehook_tests::{client::demo_scenario, platform::Platform};
+use framehook_tests::{client::light_scenario, platform::Platform};
 use serde_json::json;
 
 use super::{SOON, status_kib};
@@ -73,7 +73,7 @@ pub(super) fn no_page_of_another_site_reads_or_writes(platform: &Platform) {
         assert!(refuses(status), "{target} {headers:?} is answered with {status:?}");
     }
 
-    let mut scenario = demo_scenario();
+    let mut scenario = light_scenario();
     scenario["name"] = json!("forged");
     let body = scenario.to_string();
     let (other_port, own_origin) = ("http://127.0.0.1:1", format!("http://{own}"));
@@ -159,7 +159,7 @@ pub(super) fn no_method_leaves_a_trace(platform: &Platform) {
 pub(super) fn no_answer_tells_which_files_exist(platform: &Platform) {
     for pair in [["/etc/passwd", "/etc/passwx"], ["/root", "/roox"], ["/proc/self/environ", "/proc/self/environx"]] {
         let answers = pair.map(|file| {
-            let mut scenario = demo_scenario();
+            let mut scenario = light_scenario();
             scenario["source"] = json!({"file": file});
             let answer = platform.post_json("/scenario/check", &scenario);
             assert_eq!(answer.status, 422, "{answer:?}");

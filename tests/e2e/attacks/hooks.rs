@@ -3,7 +3,7 @@
 use std::{fs, thread, time::Instant};
 
 use framehook_tests::{
-    client::demo_scenario,
+    client::light_scenario,
     cluster::{FRAMES, found},
     platform::{PROMPT, Platform},
 };
@@ -13,7 +13,7 @@ use serde_json::json;
 pub(super) fn configurations_that_take_for_ever_hold_nobody_up(platform: &Platform) {
     let bomb = json!({"use": "misbehave", "config": {"mode": "none", "bomb": true}});
     let with = |pre: usize, post: usize| {
-        let mut scenario = demo_scenario();
+        let mut scenario = light_scenario();
         scenario["plugins"] = json!({"pre": vec![&bomb; pre], "post": vec![&bomb; post]});
         scenario
     };
@@ -43,7 +43,7 @@ pub(super) fn configurations_that_take_for_ever_hold_nobody_up(platform: &Platfo
 
 /// Whoever can write beside a runner puts another plugin's compiled code under the name of `yolo`'s.
 pub(super) fn compiled_code_of_another_plugin_is_not_run(platform: &Platform) {
-    let mut gated = demo_scenario();
+    let mut gated = light_scenario();
     gated["plugins"]["pre"] = json!([{"use": "motion-gate", "config": {"threshold": 0.0}}]);
     let reference = platform.completed(&platform.post_scenario(&gated), FRAMES);
     let compiled: Vec<_> =

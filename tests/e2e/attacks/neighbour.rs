@@ -10,7 +10,7 @@ use std::{
 };
 
 use framehook_tests::{
-    client::{Client, demo_scenario},
+    client::{Client, light_scenario},
     cluster::{FRAMES, found},
 };
 
@@ -26,7 +26,7 @@ impl Neighbour {
     /// Its first run, with nobody beside it, is what all others are compared with.
     pub(super) fn moves_in(url: &str) -> Self {
         let client = Client::new(vec![url.to_owned()], PATIENCE, PATIENCE);
-        let run = move || found(&client.completed(&client.post_scenario(&demo_scenario()), FRAMES));
+        let run = move || found(&client.completed(&client.post_scenario(&light_scenario()), FRAMES));
         let undisturbed = run();
         let leaves = Arc::new(AtomicBool::new(false));
         let thread = thread::spawn({

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_tests::{DEADLINE, client::demo_scenario, cluster::FRAMES, platform::Platform, wait_for};
+use framehook_tests::{DEADLINE, client::light_scenario, cluster::FRAMES, platform::Platform, wait_for};
 use serde_json::json;
 
 /// How a server answers, until it is told to stop.
@@ -62,7 +62,7 @@ pub(super) fn a_source_that_trickles_takes_no_slot(platform: &Platform) {
     let ids: Vec<_> = (0..SLOW)
         .map(|n| {
             let port = ports[n % ANSWERS.len()];
-            let mut scenario = demo_scenario();
+            let mut scenario = light_scenario();
             scenario["source"] = json!({"url": format!("http://127.0.0.1:{port}/clip-{n}.mp4")});
             platform.post_scenario(&scenario)
         })
@@ -73,7 +73,7 @@ pub(super) fn a_source_that_trickles_takes_no_slot(platform: &Platform) {
     };
     wait_for("some to wait for others to be fetched", DEADLINE, || ids.iter().any(waits).then_some(()));
     // Whoever comes behind them finds room.
-    platform.completed(&platform.post_scenario(&demo_scenario()), FRAMES);
+    platform.completed(&platform.post_scenario(&light_scenario()), FRAMES);
     assert!(ids.iter().any(waits), "it waited for them");
     for id in &ids {
         assert_eq!(platform.delete(&format!("/scenario/{id}")).status, 204);
