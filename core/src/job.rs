@@ -247,5 +247,24 @@ mod tests {
         assert_eq!(read_record::<Report<()>>(&mut input).unwrap(), None);
         assert!(read_record::<Report>(&mut &pipe[..pipe.len() - 1][..7]).is_err());
         assert!(read_record::<Report>(&mut &[0xff; 8][..]).is_err());
+        let length = u32::try_from(MAX_RECORD + 1).unwrap();
+        let too_long = read_record::<Report>(&mut &length.to_le_bytes()[..]).unwrap_err();
+        assert!(too_long.to_string().contains("over the limit"), "{too_long}");
+    }
+
+    #[test]
+    fn a_pipe_that_fails_is_no_end() {
+        struct Failing;
+        impl Read for Failing {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::PermissionDenied.into())
+            }
+        }
+        assert_eq!(read_record::<Control>(&mut Failing).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn runners_that_name_no_side_mean_the_default() {
+        assert_eq!(default_picture_side(), DEFAULT_PICTURE_SIDE);
     }
 }
