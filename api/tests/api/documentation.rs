@@ -1,6 +1,6 @@
 use std::{collections::BTreeSet, fs};
 
-use framehook_core::{delivery::Delivery, error_code::ErrorCode, invariants, state::ScenarioState};
+use framehook_core::{delivery::Delivery, error_code::ErrorCode, ids::ScenarioId, invariants, state::ScenarioState};
 use framehook_tests::root;
 use serde_json::Value;
 
@@ -56,6 +56,24 @@ async fn every_route_is_documented_and_every_documented_route_is_there() {
         let path = path.replace("{id}", "x").replace("{name}", "x").replace("{version}", "x");
         let answer = app.call(&method.to_uppercase(), &path).await;
         assert!(!answer.text().contains("route_not_found") && answer.status != 405, "{route}: {}", answer.text());
+    }
+}
+
+/// A parameter that a route does not have is a mistake of its client, and no route keeps it to itself.
+#[tokio::test]
+async fn every_route_refuses_a_parameter_that_it_does_not_have() {
+    let app = TestApp::new().await;
+    let document = app.get("/openapi.json").await.ok(200);
+    let id = ScenarioId::generate().to_string();
+    let operation = ["/healthz", "/readyz", "/metrics"];
+    for route in routes(&document) {
+        let (method, path) = route.split_once(' ').unwrap();
+        if operation.contains(&path) {
+            continue;
+        }
+        let path = path.replace("{id}", &id).replace("{name}", "x").replace("{version}", "1");
+        let answer = app.call(&method.to_uppercase(), &format!("{path}?colour=red")).await;
+        assert!(answer.status == 400 && answer.text().contains("colour"), "{route}: {}", answer.text());
     }
 }
 
