@@ -150,7 +150,7 @@ impl Cluster {
     /// `None`: there shall be none. It connects when it is first asked.
     pub(crate) fn cache(&self) -> anyhow::Result<Option<Cache>> {
         let Some(url) = &self.redis_url else { return Ok(None) };
-        let cache = Cache::new(url).context("redis_url")?;
+        let cache = Cache::new(url)?;
         info!("caches in Redis at {}", without_secrets(url));
         Ok(Some(cache))
     }

@@ -38,18 +38,21 @@ pub(crate) fn check(settings: &Settings, sandbox: &Sandbox) -> anyhow::Result<()
     let output = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).output();
     std::fs::remove_file(&model).ok();
     let (worker, library) = (settings.worker.display(), settings.onnxruntime.display());
+    let [worker_by, library_by] = ["worker", "onnxruntime"].map(|id| settings.origins.of(id));
     let output = output.with_context(|| {
-        format!("the worker executable {worker} cannot be started; run `make build`, or say where it is with --worker")
+        format!(
+            "the worker executable {worker} cannot be started; run `make build`, or say where it is with {worker_by}"
+        )
     })?;
     match serde_json::from_slice::<Verdict<Value>>(&output.stdout) {
         Ok(Verdict::Ok(_)) if output.status.success() => Ok(()),
         Ok(Verdict::Findings(findings)) => {
             let said: Vec<_> = findings.into_iter().map(|finding| finding.message).collect();
-            bail!("ONNX Runtime at {library} cannot be used (--onnxruntime): {}", said.join("; "))
+            bail!("ONNX Runtime at {library} cannot be used ({library_by}): {}", said.join("; "))
         }
         _ => bail!(
             "the worker executable {worker} could not load a model with ONNX Runtime at {library} and gave no verdict \
-             ({}): {}; run `make build`, or say where they are with --worker and --onnxruntime",
+             ({}): {}; run `make build`, or say where they are with {worker_by} and {library_by}",
             output.status,
             String::from_utf8_lossy(&output.stderr).trim()
         ),

@@ -32,7 +32,8 @@ use crate::{
 /// Gives the traces, whose last ones are sent when the process has ended its work.
 pub(crate) fn start(role: &str, settings: &Settings) -> anyhow::Result<Option<Traces>> {
     let filter = with_our_spans(EnvFilter::try_new(&settings.log)?);
-    let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(role, endpoint)).transpose()?;
+    let traces = settings.otlp_endpoint.as_deref().map(|endpoint| Traces::new(role, endpoint)).transpose();
+    let traces = settings.blame("otlp_endpoint", traces)?;
     let export = traces.as_ref().map(|traces| {
         let is_step = |metadata: &Metadata<'_>| is_our_span(metadata) && *metadata.level() <= Level::INFO;
         traces.layer().with_filter(filter_fn(is_step).with_max_level_hint(LevelFilter::INFO))

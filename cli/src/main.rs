@@ -121,8 +121,8 @@ fn told(error: &anyhow::Error) -> String {
 
 fn start() -> anyhow::Result<()> {
     let line: Vec<_> = std::env::args_os().collect();
-    let matches = layers::read(Cli::command(), &line)?;
-    let (role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
+    let (matches, origins) = layers::read(Cli::command(), &line)?;
+    let (mut role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
         Command::Up(role) => (role, |settings| process::run("up", settings, up::up)),
         Command::Api(role) => (role, |settings| process::run("api", settings, roles::api)),
         Command::Orchestrator(role) => (role, |settings| process::run("orchestrator", settings, roles::orchestrator)),
@@ -137,6 +137,7 @@ fn start() -> anyhow::Result<()> {
         print!("{}", layers::dump(&matches));
         return Ok(());
     }
+    role.settings.origins = origins;
     run(role.settings)
 }
 

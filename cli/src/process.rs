@@ -50,20 +50,22 @@ where
 /// Checks the files that are named, and makes their paths independent of where the process was started.
 fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
     if name == "up" || PARENTS.contains(&name) {
-        settings.worker = resolve_file(&settings.worker, "the worker executable", "--worker")?;
-        settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", "--onnxruntime")?;
-        let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir));
-        settings.source_dirs = dirs.collect::<anyhow::Result<_>>()?;
+        let origin = |id| settings.origins.of(id);
+        settings.worker = resolve_file(&settings.worker, "the worker executable", origin("worker"))?;
+        settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", origin("onnxruntime"))?;
+        let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect();
+        settings.source_dirs = settings.blame("source_dirs", dirs)?;
     }
-    private::folder(&settings.data)
-        .with_context(|| format!("cannot make the data folder {}", settings.data.display()))?;
+    let made = private::folder(&settings.data);
+    let made = made.with_context(|| format!("cannot make the data folder {}", settings.data.display()));
+    settings.blame("data", made)?;
     settings.data = settings.data.canonicalize().context("cannot resolve the data folder")?;
     Ok(settings)
 }
 
-fn resolve_file(path: &Path, what: &str, flag: &str) -> anyhow::Result<PathBuf> {
+fn resolve_file(path: &Path, what: &str, origin: &str) -> anyhow::Result<PathBuf> {
     if !path.is_file() {
-        bail!("{what} is not at {}; run `make build`, or say where it is with {flag}", path.display());
+        bail!("{what} is not at {}; run `make build`, or say where it is with {origin}", path.display());
     }
     path.canonicalize().with_context(|| format!("cannot resolve {what}"))
 }

@@ -6,7 +6,7 @@
 
 use std::{
     io::ErrorKind,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::Path,
     sync::{
         Arc,
@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, App, health::Needs};
 use framehook_core::ids::RunnerId;
+use framehook_infra::{bus::SharedBus, store::SharedStore};
 use framehook_runner::LastWord;
 use futures::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -44,9 +45,9 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let config =
         ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, &confine(&settings)?, cluster.key()?)? };
     let listener = listen(&settings).await?;
-    let (store, bus) = (cluster.store(settings.limits.max_history_lines).await?, cluster.bus().await?);
-    let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
-    let cache = cluster.cache()?;
+    let (store, bus) = connect(&settings).await?;
+    let blobs = settings.blame("blobs", cluster.blobs(&settings.data, settings.disk_reserve()).await)?;
+    let cache = settings.blame("redis_url", cluster.cache())?;
     announce("api", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -65,7 +66,7 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.database_url().and(cluster.brokers())?;
     let listener = listen(&settings).await?;
-    let (store, bus) = (cluster.store(settings.limits.max_history_lines).await?, cluster.bus().await?);
+    let (store, bus) = connect(&settings).await?;
     announce("orchestrator", &listener, &settings)?;
 
     let mut services = Services::default();
@@ -83,8 +84,8 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let config =
         process::runner_config(&settings, confine(&settings)?, RunnerId(cluster.runner_id()?), cluster.key()?)?;
     let listener = listen(&settings).await?;
-    let bus = cluster.bus().await?;
-    let blobs = cluster.blobs(&settings.data, settings.disk_reserve()).await?;
+    let bus = settings.blame("kafka_brokers", cluster.bus().await)?;
+    let blobs = settings.blame("blobs", cluster.blobs(&settings.data, settings.disk_reserve()).await)?;
     announce("runner", &listener, &settings)?;
     let pid_file = settings.data.join(PID_FILE);
     std::fs::write(&pid_file, std::process::id().to_string()).context("cannot write to the data folder")?;
@@ -108,7 +109,8 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
 
 /// Makes or updates the tables, and ends.
 pub(crate) async fn migrate(settings: Settings) -> anyhow::Result<()> {
-    settings.cluster.store(settings.limits.max_history_lines).await?;
+    settings.cluster.database_url()?;
+    store(&settings).await?;
     println!("the tables are those of framehook {}", env!("CARGO_PKG_VERSION"));
     Ok(())
 }
@@ -139,15 +141,27 @@ pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
-    bind(SocketAddr::new(settings.cluster.bind, settings.port)).await
+async fn store(settings: &Settings) -> anyhow::Result<SharedStore> {
+    settings.blame("database_url", settings.cluster.store(settings.limits.max_history_lines).await)
 }
 
-pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+async fn connect(settings: &Settings) -> anyhow::Result<(SharedStore, SharedBus)> {
+    Ok((store(settings).await?, settings.blame("kafka_brokers", settings.cluster.bus().await)?))
+}
+
+async fn listen(settings: &Settings) -> anyhow::Result<TcpListener> {
+    bind(settings, settings.cluster.bind).await
+}
+
+pub(crate) async fn bind(settings: &Settings, ip: IpAddr) -> anyhow::Result<TcpListener> {
+    let address = SocketAddr::new(ip, settings.port);
     TcpListener::bind(address).await.map_err(|error| {
+        let [bind, port] = ["bind", "port"].map(|id| settings.origins.of(id));
         let what = match error.kind() {
-            ErrorKind::AddrNotAvailable => "this machine has no such address; choose one of its own with --bind",
-            _ => "choose another port with --port, or --port 0 for a free one",
+            ErrorKind::AddrNotAvailable => {
+                format!("this machine has no such address; choose one of its own with {bind}")
+            }
+            _ => format!("choose another port with {port}, or 0 for a free one"),
         };
         anyhow::Error::new(error).context(format!("cannot listen on {address}; {what}"))
     })

@@ -11,6 +11,7 @@ pub(crate) mod parsers;
 
 use std::{collections::HashSet, path::PathBuf};
 
+use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
@@ -25,6 +26,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::{cluster::Cluster, http::Http, limits::Limits};
+use layers::Origins;
 use parsers::{a, at_least, number, pair, positive};
 
 /// The roles that a setting may name. `framehook up` has all settings but those of the cluster; what
@@ -184,6 +186,9 @@ pub(crate) struct Settings {
 
     #[command(flatten)]
     pub(crate) cluster: Cluster,
+
+    #[arg(skip)]
+    pub(crate) origins: Origins,
 }
 
 #[derive(Clone, Copy, Default, ValueEnum)]
@@ -237,6 +242,14 @@ impl Settings {
             return Err(("max_connections_per_peer", why));
         }
         Ok(())
+    }
+
+    /// Names the setting without which `outcome` might have been better.
+    pub(crate) fn blame<T, E>(&self, id: &str, outcome: Result<T, E>) -> anyhow::Result<T>
+    where
+        Result<T, E>: Context<T, E>,
+    {
+        outcome.with_context(|| format!("{} cannot be used", self.origins.of(id)))
     }
 
     /// The runner's labels, each key once.

@@ -33,8 +33,7 @@ impl Traces {
         let url = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let builder = opentelemetry_otlp::SpanExporter::builder().with_http();
         let exporter = builder.with_protocol(Protocol::HttpBinary).with_endpoint(url).build();
-        let exporter =
-            exporter.context("otlp_endpoint cannot be used; expected a URL such as http://127.0.0.1:4318")?;
+        let exporter = exporter.context("expected a URL such as http://127.0.0.1:4318")?;
         let mut resource = Resource::builder();
         if std::env::var_os("OTEL_SERVICE_NAME").is_none() {
             resource = resource.with_service_name(format!("framehook-{role}"));

@@ -20,7 +20,7 @@ use crate::{
 /// Runs until a signal.
 pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
     // There is no authentication, so nobody but this machine may call.
-    let listener = roles::bind((Ipv4Addr::LOCALHOST, settings.port).into()).await?;
+    let listener = roles::bind(&settings, Ipv4Addr::LOCALHOST.into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
     let services = start(&settings, listener).await?;
     let address = settings.data.join("url");

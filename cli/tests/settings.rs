@@ -223,3 +223,32 @@ fn nothing_that_is_shown_holds_a_secret() {
         assert!(!text.contains("s3c"), "{text}");
     }
 }
+
+#[test]
+fn what_cannot_be_used_is_called_what_it_was_set_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data").display().to_string();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let file = written("worker = \"/nowhere\"\nsource_dirs = [\"/nowhere\"]\n");
+    let in_file = |line| format!("{}:{line}: ", file.display());
+
+    let config = format!("--config {}", file.display());
+    let refused = |line: &str, environment: &[(&str, &str)], words: &str| {
+        let environment = [&[("FRAMEHOOK_DATA", &*data)], environment].concat();
+        assert_refused(framehook(line, &environment), words);
+    };
+    refused(&format!("up {config}"), &[], &format!("say where it is with {}worker", in_file(1)));
+    let executable = env!("CARGO_BIN_EXE_framehook");
+    let up = format!("up --worker {executable} --onnxruntime {executable}");
+    let dirs = format!("{}source_dirs cannot be used: cannot read the source folder /nowhere", in_file(2));
+    refused(&format!("{up} {config}"), &[], &dirs);
+    refused("up", &[("FRAMEHOOK_WORKER", "/nowhere")], "say where it is with FRAMEHOOK_WORKER");
+    refused(&up, &[("FRAMEHOOK_PORT", &port)], "choose another port with FRAMEHOOK_PORT");
+    refused(&format!("{up} --port {port}"), &[], "choose another port with --port");
+    let collector = "OTEL_EXPORTER_OTLP_ENDPOINT";
+    refused(&up, &[(collector, "nowhere:x")], &format!("{collector} cannot be used"));
+    refused(&format!("{up} --data /proc/nowhere"), &[], "--data cannot be used: cannot make the data folder");
+    refused("migrate", &[("DATABASE_URL", "mysql://nowhere/x")], "DATABASE_URL cannot be used");
+    refused("migrate", &[], "framehook: no database is named");
+}

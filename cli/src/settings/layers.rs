@@ -8,7 +8,7 @@
 //! Invariant: what is secret is neither dumped nor in an error. Secret is what the help does not
 //! show of the environment.
 
-use std::{any::TypeId, env, ffi::OsString, path::PathBuf};
+use std::{any::TypeId, collections::BTreeMap, env, ffi::OsString, path::PathBuf};
 
 use anyhow::{anyhow, bail};
 use clap::{
@@ -87,6 +87,17 @@ impl Setting {
     }
 }
 
+/// What an error calls each setting: the flag, the variable or the place in the file that it was set with.
+#[derive(Clone, Default)]
+pub(crate) struct Origins(BTreeMap<String, String>);
+
+impl Origins {
+    /// The flag of one that was not set.
+    pub(crate) fn of<'a>(&'a self, id: &'a str) -> &'a str {
+        self.0.get(id).map_or(id, String::as_str)
+    }
+}
+
 /// All settings, those of tables last.
 pub(super) fn definitions() -> Vec<Setting> {
     let mut command = Settings::augment_args(Command::new("settings").disable_help_flag(true)).mut_args(with_variable);
@@ -114,10 +125,10 @@ fn with_variable(arg: Arg) -> Arg {
 
 /// Reads the command line of `command` and, if it runs a role, the settings. Ends the process where
 /// clap does: after the help, and when the command line cannot be read.
-pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<ArgMatches> {
+pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMatches, Origins)> {
     // Children have no settings, and one is started for each configuration that is checked.
     if line.get(1).and_then(|name| command.find_subcommand(name)).is_some_and(Command::is_hide_set) {
-        return Ok(command.get_matches_from(line));
+        return Ok((command.get_matches_from(line), Origins::default()));
     }
     let settings = definitions();
     let command = each(command, &|role, arg| match find(&settings, arg.get_id().as_str()) {
@@ -128,7 +139,9 @@ pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<ArgMat
         Some(_) => arg.value_parser(ValueParser::os_string()),
         None => arg,
     });
-    let Ok(given) = as_text.try_get_matches_from(line) else { return Ok(command.get_matches_from(line)) };
+    let Ok(given) = as_text.try_get_matches_from(line) else {
+        return Ok((command.get_matches_from(line), Origins::default()));
+    };
     let (role, given) = leaf(&given);
     refuse_variables(&settings)?;
     let config = given.get_one::<PathBuf>("config");
@@ -138,7 +151,8 @@ pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<ArgMat
     let command = each(command, &|_, arg| layers.with_file(arg));
     let matches = command.try_get_matches_from(line).map_err(|error| layers.explain(error))?;
     layers.check(leaf(&matches).1)?;
-    Ok(matches)
+    let origins = settings.iter().map(|setting| (setting.id().to_owned(), layers.origin(setting)));
+    Ok((matches, Origins(origins.collect())))
 }
 
 fn find<'a>(settings: &'a [Setting], id: &str) -> Option<&'a Setting> {
@@ -198,13 +212,15 @@ impl Layers<'_> {
     }
 
     fn wrong(&self, setting: &Setting, value: &str, why: &str) -> anyhow::Error {
-        let name = match (self.source(setting), self.file.get(&setting.key())) {
-            (Some(ValueSource::CommandLine), _) => setting.flag(),
+        anyhow!("{} is {}; {why}", self.origin(setting), setting.shown(value))
+    }
+
+    fn origin(&self, setting: &Setting) -> String {
+        match (self.source(setting), self.file.get(&setting.key())) {
+            (Some(ValueSource::CommandLine), _) | (None, None) => setting.flag(),
             (Some(_), _) => setting.variable(),
             (None, Some(entry)) => format!("{}: {}", entry.place, setting.key()),
-            (None, None) => setting.key(),
-        };
-        anyhow!("{name} is {}; {why}", setting.shown(value))
+        }
     }
 }
 
