@@ -3,7 +3,7 @@
 //! ONNX Runtime would follow references to other files and its messages name C++ sources; the
 //! checks here refuse both with a sentence.
 //!
-//! Invariant: the walk visits every field of every message, driven by a table of the format
+//! Invariant: the walk of an ONNX file visits every field of every message, driven by a table of the format
 //! (`schema`), and what the table does not have is refused. So no tensor can lie in a place that
 //! nobody thought of. The bytes are read where they lie: weights are never copied.
 
@@ -24,10 +24,6 @@ pub enum OnnxError {
         "the file is not an ONNX model; export the model to ONNX (in PyTorch: `torch.onnx.export`) and upload the .onnx file"
     )]
     NotOnnx,
-    #[error(
-        "the file is a model in ONNX Runtime's own ORT format, which is not accepted from outside; upload the .onnx file it was made from"
-    )]
-    OrtFormat,
     #[error(
         "the ONNX file is truncated: field `{field}` ends at byte {needs}, but the file has {has} bytes; upload it again"
     )]
@@ -57,6 +53,10 @@ pub enum OnnxError {
     )]
     CustomOperator { node: String, operator: String, domain: String },
     #[error(
+        "the ORT file has `{text}` in it, which stands for code that was compiled for one accelerator, or for settings of ONNX Runtime; upload the .onnx file it was made from"
+    )]
+    OrtText { text: &'static str },
+    #[error(
         "node `{node}` uses operator `{operator}`, which stands for code that was compiled for one accelerator; export the model without it"
     )]
     CompiledOperator { node: String, operator: String },
@@ -72,21 +72,23 @@ impl OnnxError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Empty => "empty_file",
-            Self::NotOnnx | Self::OrtFormat => "not_onnx",
+            Self::NotOnnx => "not_onnx",
             Self::Truncated { .. } | Self::NoGraph => "truncated",
             Self::Damaged { .. } => "damaged",
             Self::UnknownField { .. } => "unknown_field",
             Self::TooDeep => "too_deep",
             Self::TooManyOutputs => "unsuitable_tensors",
             Self::ExternalData { .. } => "external_data",
-            Self::CustomOperator { .. } | Self::CompiledOperator { .. } => "custom_operator",
+            Self::CustomOperator { .. } | Self::CompiledOperator { .. } | Self::OrtText { .. } => "custom_operator",
             Self::Settings => "runtime_settings",
         }
     }
 }
 
-/// Operators that the stock build of ONNX Runtime brings.
-const DOMAINS: [&str; 4] = ["", "ai.onnx", "ai.onnx.ml", "com.microsoft"];
+/// Operators that the stock build of ONNX Runtime brings. The last two are those into which it optimises a model
+/// that it saves.
+const DOMAINS: [&str; 6] =
+    ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"];
 /// Those of them that carry, or name, compiled code.
 const COMPILED: [&str; 2] = ["EPContext", "Snpe"];
 /// The key under which ONNX Runtime looks for settings in a model.
@@ -107,10 +109,24 @@ pub fn check(bytes: &[u8]) -> Result<(), OnnxError> {
     }
     // ONNX Runtime looks here first, so a file could be an ONNX model for us and something else there.
     if bytes.get(4..8) == Some(b"ORTM") {
-        return Err(OnnxError::OrtFormat);
+        return check_ort(bytes);
     }
     let domains = outline(bytes)?;
     walk(bytes, &domains)
+}
+
+/// A model in ONNX Runtime's own ORT format, a `FlatBuffer`: ONNX Runtime verifies its structure, and a worker is
+/// confined to it. Texts lie in it with their length before and a zero behind them.
+fn check_ort(bytes: &[u8]) -> Result<(), OnnxError> {
+    let [first, second] = COMPILED;
+    for text in [first, second, ORT_CONFIG] {
+        let length = u32::try_from(text.len()).unwrap_or_default().to_le_bytes();
+        let stored = [&length[..], text.as_bytes(), b"\0"].concat();
+        if bytes.windows(stored.len()).any(|window| window == stored) {
+            return Err(OnnxError::OrtText { text });
+        }
+    }
+    Ok(())
 }
 
 /// Reads the outermost message, to tell a truncated model from something else. Gives the domains of

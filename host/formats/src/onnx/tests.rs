@@ -62,9 +62,11 @@ fn what_is_no_model_is_named() {
 }
 
 #[test]
-fn a_model_that_onnx_runtime_would_read_as_its_own_format_is_none() {
+fn a_file_that_onnx_runtime_reads_as_its_own_format_is_checked_as_such() {
     let producer = [&[0x08, 0x08, 0x12, 0x04][..], b"ORTM"].concat();
-    assert_eq!(check(&[producer, bytes(7, &node("", "Op", &[]))].concat()), Err(OnnxError::OrtFormat));
+    let names_code = [producer, bytes(7, &node("", "Op", &[])), b"\x09\0\0\0EPContext\0".to_vec()].concat();
+    assert_eq!(check(&names_code), Err(OnnxError::OrtText { text: "EPContext" }));
+    assert_eq!(check(b"\x20\0\0\0ORTM\x04\0\0\0Relu\0"), Ok(()));
 }
 
 #[test]
