@@ -49,6 +49,9 @@ pub struct PluginManifest {
 pub struct ModelManifest {
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
+    /// What to know before it is used: what a scenario has to say, and what no hook will see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -33,6 +33,11 @@ pub struct Version(String);
 #[schema(min_items = 2, max_items = 2)]
 pub struct Point([f32; 2]);
 
+/// The values of an input that are always the same, in row-major order.
+#[derive(ToSchema)]
+#[schema(max_items = 4096)]
+pub struct Numbers(Vec<f64>);
+
 /// Names with a value each.
 pub struct Labels;
 

@@ -89,8 +89,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     match (Problem::of_all(errors), source, model, input) {
         (None, Some((source, picture)), Some(model), Some(input)) => {
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
-            let needs =
-                Needs { model_bytes: model.size_bytes, input: [input.width, input.height], picture, hooks, hook_bytes };
+            // Each row of a batch has an image of its own.
+            let image = [input.width, input.height.saturating_mul(input.batch)];
+            let needs = Needs { model_bytes: model.size_bytes, input: image, picture, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
@@ -146,6 +147,9 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         "input.tensor",
         format!("the name has {tensor} bytes; at most {MAX_TENSOR} are allowed"),
     );
+    let longest = spec.input.inputs.keys().map(String::len).max().unwrap_or_default();
+    let field = "input.inputs";
+    check(longest > MAX_TENSOR, field, format!("a name has {longest} bytes; at most {MAX_TENSOR} are allowed"));
     if let SourceSpec::File(path) = &spec.source {
         let length = path.len();
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));

@@ -3,6 +3,8 @@
 //! The engine knows no codec and no image library. The worker implements [`FramePixels`] and lends
 //! its buffers for the duration of one call; nothing is copied unless the plugin asks for bytes.
 
+use std::{borrow::Cow, ops::Range};
+
 use framehook_core::prediction::{Detection, Event, Position, Skipped};
 
 pub use crate::abi::v0_1::{Geometry, PixelFormat, Rect as Region, Size, TensorDesc};
@@ -56,14 +58,54 @@ pub struct Frame<'a> {
     pub size: Size,
     /// The size of the model's input.
     pub input_size: Size,
+    /// Its channels.
+    pub input_planes: u32,
     pub pixels: &'a dyn FramePixels,
 }
 
-/// One output of the model. Other element types are converted to `f32` before.
+/// One output of the model.
 #[derive(Clone, Copy, Debug)]
 pub struct Output<'a> {
     pub desc: &'a TensorDesc,
-    pub data: &'a [f32],
+    pub data: Values<'a>,
+}
+
+/// Elements of a tensor, each exactly as the model gave it: types of up to 16 bits fit into `f32`, the others
+/// into the widest of their kind. Reading them as `f32` may round what has more than 24 bits.
+#[derive(Clone, Copy, Debug)]
+pub enum Values<'a> {
+    F32(&'a [f32]),
+    F64(&'a [f64]),
+    I64(&'a [i64]),
+    U64(&'a [u64]),
+}
+
+impl<'a> Values<'a> {
+    /// The elements in `range`, if they are all there.
+    #[must_use]
+    pub fn read(self, range: Range<usize>) -> Option<Cow<'a, [f32]>> {
+        Some(match self {
+            Self::F32(all) => Cow::Borrowed(all.get(range)?),
+            Self::F64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
+            Self::I64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
+            Self::U64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
+        })
+    }
+
+    #[must_use]
+    pub const fn len(self) -> usize {
+        match self {
+            Self::F32(all) => all.len(),
+            Self::F64(all) => all.len(),
+            Self::I64(all) => all.len(),
+            Self::U64(all) => all.len(),
+        }
+    }
+
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What the model said about one frame.
@@ -96,4 +138,21 @@ pub enum Decision {
 pub struct Outcome {
     pub detections: Vec<Detection>,
     pub events: Vec<Event>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_are_rounded_only_where_they_are_read_as_floats() {
+        let all = [20_000_001, -3, i64::MAX];
+        let values = Values::I64(&all);
+        assert_eq!(values.read(0..2).unwrap()[..], [20_000_000.0, -3.0]);
+        assert!(matches!(values, Values::I64([20_000_001, ..])));
+        assert_eq!((values.len(), values.read(2..4)), (3, None));
+        assert_eq!(Values::U64(&[u64::MAX]).read(0..1).unwrap()[..], [18_446_744_073_709_551_615.0]);
+        assert_eq!(Values::F64(&[0.1, f64::INFINITY]).read(0..2).unwrap()[..], [0.1, f32::INFINITY]);
+        assert!(matches!(Values::F32(&[0.5]).read(0..1), Some(Cow::Borrowed([0.5]))));
+    }
 }

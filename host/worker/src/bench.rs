@@ -8,6 +8,7 @@ use framehook_core::input::{InputError, InputOptions};
 use serde::Serialize;
 
 use crate::{
+    feed::FrameInput,
     model::{Model, ModelError},
     process,
 };
@@ -50,17 +51,18 @@ pub fn inference(
     if frames == 0 {
         return Err(BenchError::NoFrames);
     }
-    let mut model = Model::load(file, onnxruntime, intra_threads)?;
+    let model = Model::load(file, onnxruntime, intra_threads)?;
     let options = InputOptions { size, ..InputOptions::default() };
     let spec = options.resolve(&model.manifest().inputs)?;
-    let shape = [1, 3, spec.height as usize, spec.width as usize];
-    let image = noise(shape.iter().product());
+    let mut model = model.bind(&spec)?;
+    let image = noise(spec.frame_len());
+    let frame = FrameInput::of_input_size(&spec, &image);
     for _ in 0..WARM_UP {
-        model.run(&spec.tensor, shape, &image, None)?;
+        model.run(&frame, None)?;
     }
     let (started, cpu_before) = (Instant::now(), process::cpu_ms());
     for _ in 0..frames {
-        model.run(&spec.tensor, shape, &image, None)?;
+        model.run(&frame, None)?;
     }
     let seconds = started.elapsed().as_secs_f64();
     Ok(InferenceFigures {

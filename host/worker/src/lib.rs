@@ -13,8 +13,10 @@
 pub mod annotate;
 pub mod bench;
 pub mod cli;
+pub mod feed;
 pub mod image;
 pub mod model;
+pub mod outputs;
 pub mod pipeline;
 pub mod pixels;
 pub mod planar;

@@ -2,8 +2,7 @@
 //!
 //! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no
 //! other file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
-//! also in benchmarks. Outputs reach the hooks as `f32`, whatever the model gives; their size is checked
-//! before they are copied.
+//! also in benchmarks. The size of outputs is checked before they are copied.
 
 use std::path::Path;
 
@@ -11,16 +10,20 @@ use parking_lot::Mutex;
 
 use framehook_core::{
     artifact::ModelManifest,
-    input::TensorInfo,
+    input::{InputSpec, TensorInfo},
     probe::{MAX_TENSOR_NAME, MAX_TENSORS, printable},
     reason::ReasonCode,
 };
-use framehook_engine::media::TensorDesc;
 use framehook_formats::onnx::{self, OnnxError};
 use ort::{
     environment::Environment,
     session::{Session, builder::GraphOptimizationLevel},
-    value::{DynValue, Outlet, TensorElementType, TensorRef, ValueType},
+    value::{Outlet, TensorElementType, ValueType},
+};
+
+use crate::{
+    feed::{Feeder, FrameInput},
+    outputs::{self, MAX_OUTPUT_BYTES, OutputReader, OutputTensor, f32_bytes},
 };
 
 /// Why a model cannot be loaded or run.
@@ -42,10 +45,6 @@ pub enum ModelError {
     NoSuchInput { wanted: String, inputs: String },
     #[error("the model failed: {0}")]
     Run(String),
-    #[error(
-        "output `{name}` has elements of type {element}, which no hook can read; export the model with numeric outputs"
-    )]
-    Output { name: String, element: String },
     #[error(
         "the model has {count} {what}, but at most {MAX_TENSORS} are read; export it with fewer, joined in its last layer"
     )]
@@ -73,7 +72,7 @@ impl ModelError {
             Self::Onnx(error) => error.code(),
             Self::Load(_) | Self::Run(_) => "model_load",
             Self::NoSuchInput { .. } => "unsuitable_input",
-            Self::Output { .. } | Self::OutputSize { .. } => "unsuitable_output",
+            Self::OutputSize { .. } => "unsuitable_output",
             Self::Count { .. } | Self::Name { .. } => "unsuitable_tensors",
             Self::OutOfMemory(_) => "out_of_memory",
         }
@@ -89,10 +88,6 @@ impl ModelError {
     }
 }
 
-/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152
-/// MiB, a detector at 1,280 x 1,280 pixels 16 MiB.
-const MAX_OUTPUT_BYTES: u64 = 256 << 20;
-
 /// What ONNX Runtime says, as an error: that there is no memory is not the fault of the model's form.
 fn classify(message: &str, otherwise: fn(String) -> ModelError) -> ModelError {
     const NO_MEMORY: [&str; 3] = ["bad_alloc", "bad allocation", "Failed to allocate memory"];
@@ -102,16 +97,16 @@ fn classify(message: &str, otherwise: fn(String) -> ModelError) -> ModelError {
     if no_memory { ModelError::OutOfMemory(message) } else { otherwise(message) }
 }
 
-/// One output of one run; kept and filled again.
-#[derive(Debug)]
-pub struct OutputTensor {
-    pub desc: TensorDesc,
-    pub data: Vec<f32>,
-}
-
 /// A loaded model.
 pub struct Model {
     session: Session,
+}
+
+/// A model that knows what its inputs are made of.
+pub struct BoundModel {
+    session: Session,
+    feeder: Feeder,
+    reader: OutputReader,
 }
 
 impl Model {
@@ -127,7 +122,7 @@ impl Model {
         let session = session.map_err(|error| classify(&error.to_string(), ModelError::Load))?;
         check_outlets("inputs", session.inputs())?;
         check_outlets("outputs", session.outputs())?;
-        check_output_size(session.outputs().iter().map(|outlet| f32_bytes(outlet.dtype())))?;
+        outputs::check_size(session.outputs().iter().map(|outlet| f32_bytes(outlet.dtype())))?;
         Ok(Self { session })
     }
 
@@ -137,42 +132,54 @@ impl Model {
         ModelManifest {
             inputs: self.session.inputs().iter().map(tensor_info).collect(),
             outputs: self.session.outputs().iter().map(tensor_info).collect(),
+            warnings: Vec::new(),
         }
     }
 
-    /// # Errors
-    /// When the model has no input of that name.
-    pub fn check_input(&self, wanted: &str) -> Result<(), ModelError> {
-        let names: Vec<_> = self.session.inputs().iter().map(Outlet::name).collect();
-        if names.contains(&wanted) {
-            return Ok(());
-        }
-        Err(ModelError::NoSuchInput { wanted: wanted.into(), inputs: printable(&names.join(", ")) })
+    /// A sentence about each output that no hook is shown.
+    pub fn left_out(&self) -> impl Iterator<Item = String> {
+        let outputs = self.session.outputs().iter().filter(|outlet| !outputs::has_numbers(outlet.dtype()));
+        outputs.map(|outlet| {
+            let TensorInfo { name, element, .. } = tensor_info(outlet);
+            format!("output `{name}` is {element}, not numbers: no hook sees it")
+        })
     }
 
-    /// Runs the model on one image of `shape`. Outputs are copied into `outputs`, if given: the
-    /// session keeps its own.
+    /// Makes it ready for frames that become its input as `spec` says.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the input or fails, or the outputs are too large or cannot be read as `f32`.
-    pub fn run(
-        &mut self,
-        tensor: &str,
-        shape: [usize; 4],
-        image: &[f32],
-        outputs: Option<&mut Vec<OutputTensor>>,
-    ) -> Result<(), ModelError> {
-        let failed = |error: ort::Error| classify(&error.to_string(), ModelError::Run);
-        let image = TensorRef::from_array_view((shape, image)).map_err(failed)?;
-        let values = self.session.run(ort::inputs![tensor => image]).map_err(failed)?;
-        check_output_size(values.values().map(|value| f32_bytes(value.dtype())))?;
-        let Some(outputs) = outputs else { return Ok(()) };
-        let empty = || OutputTensor { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Vec::new() };
-        outputs.resize_with(values.len(), empty);
-        for ((name, value), output) in values.iter().zip(outputs) {
-            copy_output(name, &value, output)?;
+    /// When the model has no input of that name.
+    pub fn bind(self, spec: &InputSpec) -> Result<BoundModel, ModelError> {
+        let Self { session } = self;
+        let names: Vec<_> = session.inputs().iter().map(Outlet::name).collect();
+        if !names.contains(&spec.tensor.as_str()) {
+            return Err(ModelError::NoSuchInput { wanted: spec.tensor.clone(), inputs: printable(&names.join(", ")) });
         }
-        Ok(())
+        let reader = OutputReader::new(session.outputs(), spec.batch);
+        Ok(BoundModel { session, feeder: Feeder::new(spec), reader })
+    }
+}
+
+impl BoundModel {
+    /// Runs the model on one frame. Outputs are copied into `outputs`, if given: the session keeps its own.
+    ///
+    /// # Errors
+    /// When ONNX Runtime refuses the input or fails, or the outputs are too large.
+    pub fn run(&mut self, frame: &FrameInput<'_>, outputs: Option<&mut Vec<OutputTensor>>) -> Result<(), ModelError> {
+        let failed = |error: ort::Error| classify(&error.to_string(), ModelError::Run);
+        let inputs = self.feeder.feed(frame).map_err(failed)?;
+        let values = self.session.run(inputs).map_err(failed)?;
+        outputs::check_size(values.values().map(|value| f32_bytes(value.dtype())))?;
+        outputs.map_or(Ok(()), |outputs| self.reader.read(&values, outputs).map_err(failed))
+    }
+
+    /// The same on a picture of zeros.
+    ///
+    /// # Errors
+    /// As [`BoundModel::run`].
+    pub fn run_empty(&mut self, spec: &InputSpec) -> Result<(), ModelError> {
+        let zeros = vec![0.0; spec.frame_len()];
+        self.run(&FrameInput::of_input_size(spec, &zeros), None)
     }
 }
 
@@ -218,18 +225,6 @@ fn check_outlets(what: &'static str, outlets: &[Outlet]) -> Result<(), ModelErro
     }
 }
 
-/// What a value takes as `f32`. Sides that are not known yet count as one; they are checked when they are.
-fn f32_bytes(ty: &ValueType) -> u64 {
-    let ValueType::Tensor { shape, .. } = ty else { return 0 };
-    let sides = shape.iter().map(|side| u64::try_from(*side).unwrap_or(1));
-    sides.fold(size_of::<f32>() as u64, u64::saturating_mul)
-}
-
-fn check_output_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelError> {
-    let total = bytes.fold(0, u64::saturating_add);
-    if total > MAX_OUTPUT_BYTES { Err(ModelError::OutputSize { mib: total >> 20 }) } else { Ok(()) }
-}
-
 fn tensor_info(outlet: &Outlet) -> TensorInfo {
     let (element, shape) = match outlet.dtype() {
         ValueType::Tensor { ty, shape, .. } => {
@@ -251,44 +246,4 @@ fn element_name(ty: TensorElementType) -> String {
         TensorElementType::Bfloat16 => "bfloat16".into(),
         other => format!("{other:?}").to_lowercase(),
     }
-}
-
-fn copy_output(name: &str, value: &DynValue, output: &mut OutputTensor) -> Result<(), ModelError> {
-    let failed = |element: String| ModelError::Output { name: name.into(), element };
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else {
-        return Err(failed("sequence or map".into()));
-    };
-    if output.desc.name != name {
-        name.clone_into(&mut output.desc.name);
-    }
-    output.desc.shape.clear();
-    output.desc.shape.extend(shape.iter().map(|side| u32::try_from(*side).unwrap_or_default()));
-    output.data.clear();
-    // An empty tensor may have no memory behind it.
-    if output.desc.shape.contains(&0) {
-        return Ok(());
-    }
-    macro_rules! copy {
-        ($element:ty, $convert:expr) => {{
-            let (_, data) = value.try_extract_tensor::<$element>().map_err(|e| ModelError::Run(e.to_string()))?;
-            output.data.extend(data.iter().map($convert));
-        }};
-    }
-    match ty {
-        TensorElementType::Float32 => copy!(f32, |v| *v),
-        TensorElementType::Float16 => copy!(half::f16, |v| v.to_f32()),
-        TensorElementType::Bfloat16 => copy!(half::bf16, |v| v.to_f32()),
-        TensorElementType::Float64 => copy!(f64, |v| *v as f32),
-        TensorElementType::Int64 => copy!(i64, |v| *v as f32),
-        TensorElementType::Int32 => copy!(i32, |v| *v as f32),
-        TensorElementType::Int16 => copy!(i16, |v| f32::from(*v)),
-        TensorElementType::Int8 => copy!(i8, |v| f32::from(*v)),
-        TensorElementType::Uint64 => copy!(u64, |v| *v as f32),
-        TensorElementType::Uint32 => copy!(u32, |v| *v as f32),
-        TensorElementType::Uint16 => copy!(u16, |v| f32::from(*v)),
-        TensorElementType::Uint8 => copy!(u8, |v| f32::from(*v)),
-        TensorElementType::Bool => copy!(bool, |v| f32::from(u8::from(*v))),
-        other => return Err(failed(element_name(*other))),
-    }
-    Ok(())
 }

@@ -39,7 +39,8 @@ use parking_lot::Mutex;
 
 use crate::{
     image::{BgrCache, Image},
-    model::{Model, OutputTensor},
+    model::BoundModel,
+    outputs::OutputTensor,
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -52,7 +53,7 @@ const BETWEEN_STAGES: usize = 2;
 /// Everything that was loaded for a job.
 pub struct Parts {
     pub source: Box<dyn FrameSource>,
-    pub model: Model,
+    pub model: BoundModel,
     pub pre: Chain,
     pub post: Chain,
 }
@@ -181,7 +182,7 @@ struct InFlight {
 }
 
 enum Work {
-    /// The model's input.
+    /// The image for the model.
     Infer(Vec<f32>),
     /// The model's outputs; none if no hook would read them.
     Inferred(Vec<OutputTensor>),

@@ -83,7 +83,7 @@ fn to_tensor(
         pad_y: of_part.pad_y - region.y as f32 * of_part.scale_y,
         ..of_part
     };
-    Ok((Tensor { shape: vec![1, 3, spec.height, spec.width], data }, geometry))
+    Ok((Tensor { shape: vec![1, spec.planes, spec.height, spec.width], data }, geometry))
 }
 
 #[cfg(test)]

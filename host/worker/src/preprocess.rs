@@ -23,7 +23,47 @@ pub struct Preprocessor {
     pad: u8,
     normaliser: Normaliser,
     planar: Planar,
+    channels: Depth,
 }
+
+/// Which channels the model has, beside those of a picture.
+enum Depth {
+    /// The parts of the first, second and third that grey is made of.
+    Grey([f32; 3]),
+    Colour,
+    /// With the value of one that is opaque.
+    Opaque(f32),
+}
+
+impl Depth {
+    fn new(spec: &InputSpec) -> Self {
+        match (spec.planes, spec.channels) {
+            (1, Channels::Rgb) => Self::Grey(GREY),
+            (1, Channels::Bgr) => Self::Grey([GREY[2], GREY[1], GREY[0]]),
+            (4, _) => Self::Opaque(255.0 * spec.scale),
+            _ => Self::Colour,
+        }
+    }
+
+    /// `input` has three planes of colours.
+    fn apply(&self, input: &mut Vec<f32>) {
+        let plane = input.len() / 3;
+        match self {
+            Self::Colour => {}
+            Self::Opaque(value) => input.resize(4 * plane, *value),
+            Self::Grey([a, b, c]) => {
+                let [first, second, third] = planes(input, plane);
+                for ((first, second), third) in first.iter_mut().zip(second).zip(third) {
+                    *first = *first * a + *second * b + *third * c;
+                }
+                input.truncate(plane);
+            }
+        }
+    }
+}
+
+/// What red, green and blue weigh in grey, after ITU-R BT.601 as everywhere in OpenCV.
+const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl Preprocessor {
     /// For frames of `width` x `height` pixels.
@@ -38,12 +78,12 @@ impl Preprocessor {
             pad: spec.pad,
             normaliser: Normaliser::new(spec),
             planar: Planar::new(frame, Size { width: region.width, height: region.height }),
+            channels: Depth::new(spec),
         }
     }
 
-    /// Values in the tensor: three planes.
-    #[must_use]
-    pub fn input_len(&self) -> usize {
+    /// Values of three planes of colours.
+    fn colours_len(&self) -> usize {
         self.normaliser.plane * 3
     }
 
@@ -63,7 +103,7 @@ impl Preprocessor {
         }
     }
 
-    /// Fills `input` (`[3, height, width]`) from `part` of `picture`, which has the size of a frame; it is
+    /// Fills `input` (`[planes, height, width]`) from `part` of `picture`, which has the size of a frame; it is
     /// resized to what is needed.
     ///
     /// # Errors
@@ -73,8 +113,9 @@ impl Preprocessor {
         let Region { x, y, width, height } = self.region;
         let data = &mut self.canvas[y as usize * stride + x as usize * BGR_PIXEL..];
         resize(picture, part, Target { data, stride, size: Size { width, height } }, Method::Linear)?;
-        input.resize(self.input_len(), 0.0);
+        input.resize(self.colours_len(), 0.0);
         self.normaliser.apply(&self.canvas, input);
+        self.channels.apply(input);
         Ok(())
     }
 }
@@ -95,7 +136,7 @@ impl Preprocessor {
 
     /// The same for the planes of a decoder, in one pass: no picture is made between.
     pub fn fill_planar(&mut self, from: &Yuv420<'_>, input: &mut Vec<f32>) {
-        input.resize(self.input_len(), 0.0);
+        input.resize(self.colours_len(), 0.0);
         let (width, Region { x, y, width: inner, height }) = (self.width as usize, self.region);
         let (left, right) = (x as usize, (x + inner) as usize);
         let [blue, green, red] = self.normaliser.channels;
@@ -115,6 +156,7 @@ impl Preprocessor {
                 self.planar.row(from, row, Rgb { planes: lines.map(|line| &mut line[left..right]), scale });
             }
         }
+        self.channels.apply(input);
     }
 }
 
@@ -161,7 +203,9 @@ impl Normaliser {
                 Channels::Bgr => bgr,
                 Channels::Rgb => 2 - bgr,
             };
-            let (mean, std) = (spec.mean[plane], spec.std[plane]);
+            // Grey is the same mixture before and after, if its colours are treated alike.
+            let at = if spec.planes == 1 { 0 } else { plane };
+            let (mean, std) = (spec.mean[at], spec.std[at]);
             Channel { plane, factor: spec.scale / std, offset: -mean / std }
         };
         Self { plane: spec.width as usize * spec.height as usize, channels: [0, 1, 2].map(channel) }
@@ -200,6 +244,7 @@ impl Normaliser {
 
 #[cfg(test)]
 mod tests {
+    use framehook_core::input::{Element, Layout};
     use proptest::prelude::*;
 
     use super::*;
@@ -214,8 +259,8 @@ mod tests {
         let std = || prop_oneof![0.1..3.0f32, Just(1.0f32)];
         let modes = (prop::bool::ANY, prop::bool::ANY, prop::bool::ANY, any::<u8>());
         let numbers = (0.001..1.0f32, [number(), number(), number()], [std(), std(), std()]);
-        (1..70u32, 1..70u32, modes, numbers).prop_map(
-            |(width, height, (stretch, top_left, bgr, pad), (scale, mean, std))| InputSpec {
+        (1..70u32, 1..70u32, prop_oneof![Just(1u32), Just(3), Just(4)], modes, numbers).prop_map(
+            |(width, height, planes, (stretch, top_left, bgr, pad), (scale, mean, std))| InputSpec {
                 tensor: "images".into(),
                 width,
                 height,
@@ -226,6 +271,11 @@ mod tests {
                 scale,
                 mean,
                 std,
+                layout: Layout::Nchw,
+                element: Element::Float32,
+                planes,
+                batch: 1,
+                inputs: Vec::new(),
             },
         )
     }
@@ -260,11 +310,24 @@ mod tests {
                     } else {
                         spec.pad
                     };
-                    out.push((f32::from(value) * spec.scale - spec.mean[channel]) / spec.std[channel]);
+                    let at = if spec.planes == 1 { 0 } else { channel };
+                    out.push((f32::from(value) * spec.scale - spec.mean[at]) / spec.std[at]);
                 }
             }
         }
-        out
+        let plane = out.len() / 3;
+        match spec.planes {
+            1 => {
+                let red = if spec.channels == Channels::Rgb { 0 } else { 2 };
+                let grey = |at: usize| {
+                    let colour = |channel: usize| out[channel * plane + at];
+                    0.299 * colour(red) + 0.587 * colour(1) + 0.114 * colour(2 - red)
+                };
+                (0..plane).map(grey).collect()
+            }
+            4 => out.into_iter().chain(vec![255.0 * spec.scale; plane]).collect(),
+            _ => out,
+        }
     }
 
     proptest! {
@@ -280,7 +343,7 @@ mod tests {
             for (got, expected) in input.iter().zip(naive(&spec, bgr(&pixels, width, height))) {
                 prop_assert!((got - expected).abs() <= 1e-4 * expected.abs().max(1.0), "{got} {expected}");
             }
-            prop_assert_eq!(input.len(), 3 * (spec.width * spec.height) as usize);
+            prop_assert_eq!(input.len(), spec.frame_len());
         }
 
         #[test]
@@ -327,6 +390,11 @@ mod tests {
             scale: 1.0 / 255.0,
             mean: [0.0; 3],
             std: [1.0; 3],
+            layout: Layout::Nchw,
+            element: Element::Float32,
+            planes: 3,
+            batch: 1,
+            inputs: Vec::new(),
         };
         let geometry = Preprocessor::new(&spec, 640, 360).geometry();
         assert_eq!(numbers(geometry), [0.5, 0.5, 0.0, 6.0]);

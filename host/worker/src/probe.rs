@@ -7,7 +7,7 @@ use std::path::Path;
 use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
     input::InputOptions,
-    probe::{Finding, Verdict},
+    probe::{Finding, Verdict, printable},
 };
 
 use crate::{
@@ -16,23 +16,32 @@ use crate::{
     source::{self, SourceError},
 };
 
-/// Loads a model and looks at its inputs.
+/// Loads a model and looks at its inputs and outputs.
 #[must_use]
 pub fn model(file: &Path, onnxruntime: &Path) -> Verdict<ModelManifest> {
     let refused = |error: ModelError| Finding::new(error.code(), &error.to_string());
     let checked = Model::load(file, onnxruntime, 1).map_err(refused).and_then(|model| {
         let manifest = model.manifest();
-        check_inputs(&manifest)?;
-        Ok(manifest)
+        let warnings = check_inputs(&manifest)?.into_iter().chain(model.left_out()).collect();
+        Ok(ModelManifest { warnings, ..manifest })
     });
     checked.map_or_else(|finding| Verdict::Findings(vec![finding]), Verdict::Ok)
 }
 
-/// A size that the model leaves open is for the scenario to give; anything else never fits.
-fn check_inputs(manifest: &ModelManifest) -> Result<(), Finding> {
+/// What a scenario has to say, or might want to know; a finding if nothing that it says would help.
+fn check_inputs(manifest: &ModelManifest) -> Result<Option<String>, Finding> {
+    let batched = |batch| {
+        format!(
+            "its batch is fixed to {batch}: a frame is the first row, and the others, which are zeros, cost as much; export it \
+             with batch size 1"
+        )
+    };
     match InputOptions::default().resolve(&manifest.inputs) {
-        Err(error) if error.field != "input.size" => Err(Finding::new("unsuitable_input", &error.message)),
-        _ => Ok(()),
+        Ok(spec) => Ok((spec.batch > 1).then(|| batched(spec.batch))),
+        Err(error) if error.field == "model" || manifest.inputs.is_empty() => {
+            Err(Finding::new("unsuitable_input", &error.message))
+        }
+        Err(error) => Ok(Some(format!("a scenario has to say `{}`: {}", error.field, printable(&error.message)))),
     }
 }
 

@@ -19,7 +19,7 @@ use framehook_engine::{
 };
 
 use crate::{
-    model::{self, Model, ModelError},
+    model::{self, BoundModel, Model, ModelError},
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
@@ -138,17 +138,13 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
     open(&job.source, job.max_picture_side).map_err(|error| error.reason())
 }
 
-fn load_model(job: &Job, watch: &Watch) -> Result<Model, ModelError> {
+fn load_model(job: &Job, watch: &Watch) -> Result<BoundModel, ModelError> {
     let (input, patience) = (&job.input, job.patience);
     let load = || Model::load(&job.model, &job.onnxruntime, job.intra_threads);
-    let mut model = watch.during("loading the model", patience.load_ms, load)?;
-    model.check_input(&input.tensor)?;
+    let mut model = watch.during("loading the model", patience.load_ms, load)?.bind(input)?;
     // The first run allocates what later ones keep, three times their time; and a model that cannot run at
     // all says so before the scenario is called running.
-    let shape = [1, 3, input.height as usize, input.width as usize];
-    let black = vec![0.0; shape.iter().product()];
-    let first = || model.run(&input.tensor, shape, &black, None);
-    watch.during("the model's first inference", patience.first_ms, first)?;
+    watch.during("the model's first inference", patience.first_ms, || model.run_empty(input))?;
     Ok(model)
 }
 

@@ -152,7 +152,7 @@ impl Instance {
         let decision = guarded.enter(ms(limits.call_ms), Some(&view), |store| {
             hook.call_preprocess(store, Resource::new_borrow(THE_ONE))
         })?;
-        results::decision(decision.map_err(results::plugin_error)?, guarded.ctx(), frame.input_size)
+        results::decision(decision.map_err(results::plugin_error)?, guarded.ctx(), frame)
     }
 
     pub(crate) fn postprocess(

@@ -20,7 +20,7 @@ use framehook_engine::{
     compile::Compiler,
     media::{
         Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
-        TensorDesc,
+        TensorDesc, Values,
     },
 };
 use serde_json::Value;
@@ -106,7 +106,7 @@ fn position(frame: u64) -> Position {
 }
 
 pub(crate) fn frame(number: u64, pixels: &Flat) -> Frame<'_> {
-    Frame { position: position(number), size: SIZE, input_size: INPUT, pixels }
+    Frame { position: position(number), size: SIZE, input_size: INPUT, input_planes: 3, pixels }
 }
 
 /// Calls `f` with an inference that has these outputs.
@@ -114,7 +114,8 @@ pub(crate) fn infer<R>(frame: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(
     let describe =
         |(i, (shape, _)): (usize, &(&[u32], &[f32]))| TensorDesc { name: format!("output{i}"), shape: shape.to_vec() };
     let descs: Vec<_> = outputs.iter().enumerate().map(describe).collect();
-    let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (_, data))| Output { desc, data }).collect();
+    let outputs: Vec<_> =
+        descs.iter().zip(outputs).map(|(desc, (_, data))| Output { desc, data: Values::F32(data) }).collect();
     let (position, input_size) = (position(frame), INPUT);
     f(&Inference { position, size: SIZE, input_size, geometry: GEOMETRY, outputs: &outputs, pixels: None })
 }

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use framehook_confine::{Piece, Sandbox};
 use framehook_core::{
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
-    input::{Anchor, Channels, InputSpec, Resize},
+    input::{Anchor, Channels, Element, InputSpec, Layout, Resize},
     message::{
         DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, Topic, WorkerKey, WorkerPhase,
         WorkerStatus,
@@ -251,6 +251,11 @@ impl World {
             scale: 1.0,
             mean: [0.0; 3],
             std: [1.0; 3],
+            layout: Layout::Nchw,
+            element: Element::Float32,
+            planes: 3,
+            batch: 1,
+            inputs: Vec::new(),
         };
         DeployOrder {
             scenario_id: clip.id,

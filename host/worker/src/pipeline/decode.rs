@@ -174,7 +174,9 @@ impl Stage {
         }
         let job = &self.shared.job;
         let pixels = &Picture { image, spec: &job.input, bgr: RefCell::new(&mut self.bgr) };
-        let before = self.pre.preprocess(&Frame { position, size, input_size: input_size(job), pixels })?;
+        let input_planes = job.input.planes;
+        let before =
+            self.pre.preprocess(&Frame { position, size, input_size: input_size(job), input_planes, pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
         Ok(before)
     }

@@ -9,12 +9,12 @@ use framehook_core::{
 };
 use framehook_engine::{
     chain::{After, Chain, Stage as HookStage},
-    media::{FramePixels, Inference, Output},
+    media::{FramePixels, Inference},
 };
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros};
-use crate::{image::BgrCache, model::OutputTensor, pixels::Picture};
+use crate::{image::BgrCache, outputs::OutputTensor, pixels::Picture};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -95,7 +95,7 @@ impl Stage {
             return Ok(After::default());
         }
         let job = &self.shared.job;
-        let views: Vec<_> = outputs.iter().map(|OutputTensor { desc, data }| Output { desc, data }).collect();
+        let views: Vec<_> = outputs.iter().map(OutputTensor::view).collect();
         self.bgr.clear();
         let bgr = RefCell::new(&mut self.bgr);
         let picture = frame.picture.as_ref().map(|image| Picture { image, spec: &job.input, bgr });

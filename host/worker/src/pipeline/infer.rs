@@ -8,11 +8,14 @@ use std::{
 use framehook_core::reason::Reason;
 
 use super::{InFlight, Shared, Work, micros};
-use crate::model::{Model, ModelError};
+use crate::{
+    feed::FrameInput,
+    model::{BoundModel, ModelError},
+};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
-    pub(super) model: Model,
+    pub(super) model: BoundModel,
     /// Whether anybody reads the outputs.
     pub(super) keeps_outputs: bool,
     pub(super) frames: Receiver<InFlight>,
@@ -36,11 +39,10 @@ impl Stage {
     fn infer(&mut self, frame: &mut InFlight) -> Result<(), ModelError> {
         let Work::Infer(input) = &mut frame.work else { return Ok(()) };
         let started = Instant::now();
-        let spec = &self.shared.job.input;
-        let shape = [1, 3, spec.height as usize, spec.width as usize];
         let mut outputs = self.shared.pools.outputs.take();
         let wanted = self.keeps_outputs.then_some(&mut outputs);
-        let run = || self.model.run(&spec.tensor, shape, input, wanted);
+        let image = FrameInput { image: &*input, size: frame.size, geometry: frame.geometry };
+        let run = || self.model.run(&image, wanted);
         self.shared.watch.during("an inference", self.shared.job.patience.frame_ms, run)?;
         self.shared.pools.inputs.give_back(std::mem::take(input));
         frame.work = Work::Inferred(outputs);

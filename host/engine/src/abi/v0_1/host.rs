@@ -3,6 +3,8 @@
 //! An `Err(access-error)` is an answer; an outer error ends the guest. Nothing here trusts a number
 //! that the guest gave.
 
+use std::borrow::Cow;
+
 use framehook_core::{job::LogLevel, prediction::Position};
 use wasmtime::component::{HasData, Resource};
 
@@ -11,7 +13,7 @@ use super::{
     bindings::framehook::plugin::{clock, log, media, state, types},
 };
 use crate::{
-    media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Size, Tensor},
+    media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Size, Tensor, Values},
     sandbox::{Ctx, View},
     scan,
 };
@@ -52,7 +54,7 @@ impl Ctx {
         }
     }
 
-    fn output(&self, index: u32) -> wasmtime::Result<Access<&[f32]>> {
+    fn output(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
         let outputs = self.inference()?.0.outputs;
         Ok(outputs.get(index as usize).map(|o| o.data).ok_or(media::AccessError::OutOfBounds))
     }
@@ -158,7 +160,8 @@ impl media::HostFrame for Ctx {
     ) -> wasmtime::Result<Access<(Resource<Tensor>, media::Geometry)>> {
         let frame = self.frame()?;
         let Size { width, height } = frame.input_size;
-        let bytes = (width as usize).saturating_mul(height as usize).saturating_mul(3 * size_of::<f32>());
+        let pixel = frame.input_planes as usize * size_of::<f32>();
+        let bytes = (width as usize).saturating_mul(height as usize).saturating_mul(pixel);
         if !self.has_room(bytes) {
             return Ok(Err(media::AccessError::TooLarge));
         }
@@ -208,7 +211,7 @@ impl media::HostInference for Ctx {
             return Ok(Err(media::AccessError::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        let read = |data: &[f32]| data.get(range).map(<[f32]>::to_vec).ok_or(media::AccessError::OutOfBounds);
+        let read = |data: Values<'_>| data.read(range).map(Cow::into_owned).ok_or(media::AccessError::OutOfBounds);
         Ok(self.output(output)?.and_then(read))
     }
 
@@ -219,8 +222,8 @@ impl media::HostInference for Ctx {
         elements: Vec<u32>,
     ) -> wasmtime::Result<Access<Vec<f32>>> {
         Ok(self.output(output)?.and_then(|data| {
-            let pick = |i: &u32| data.get(*i as usize).copied().ok_or(media::AccessError::OutOfBounds);
-            elements.iter().map(pick).collect()
+            let one = |at: usize| data.read(at..at + 1)?.first().copied();
+            elements.iter().map(|at| one(*at as usize).ok_or(media::AccessError::OutOfBounds)).collect()
         }))
     }
 
@@ -244,7 +247,8 @@ impl media::HostInference for Ctx {
         };
         let convert = |c: scan::Candidate| media::Candidate { row: c.row, class_id: c.class_id, score: c.score };
         Ok(self.output(output)?.and_then(|data| {
-            let found = scan::argmax_rows(data, &layout, threshold, limit as usize);
+            let data = data.read(0..data.len()).unwrap_or_default();
+            let found = scan::argmax_rows(&data, &layout, threshold, limit as usize);
             Ok(found.ok_or(media::AccessError::OutOfBounds)?.into_iter().map(convert).collect())
         }))
     }

@@ -11,7 +11,7 @@ use framehook_core::{
 use super::bindings::framehook::plugin::{media, types};
 use crate::{
     abi,
-    media::{Decision, Outcome, Size},
+    media::{Decision, Frame, Outcome},
     sandbox::{Ctx, Failure},
 };
 
@@ -65,6 +65,7 @@ pub(super) fn manifest(d: types::Descriptor, pre: bool, post: bool) -> Result<Pl
         scale: i.scale,
         mean: i.mean.map(triple),
         std: i.std.map(triple),
+        ..InputOptions::default()
     };
     let numbers =
         input.scale.into_iter().chain(input.mean.into_iter().flatten()).chain(input.std.into_iter().flatten());
@@ -92,7 +93,7 @@ pub(super) fn labels(ready: types::Ready) -> Result<Vec<String>, Failure> {
     Ok(ready.labels)
 }
 
-pub(super) fn decision(d: media::Decision, ctx: &mut Ctx, input: Size) -> Result<Decision, Failure> {
+pub(super) fn decision(d: media::Decision, ctx: &mut Ctx, frame: &Frame<'_>) -> Result<Decision, Failure> {
     match d {
         media::Decision::Pass => Ok(Decision::Pass),
         media::Decision::Skip(reason) => {
@@ -101,7 +102,7 @@ pub(super) fn decision(d: media::Decision, ctx: &mut Ctx, input: Size) -> Result
         media::Decision::Infer(prepared) => {
             let tensor = ctx.table.delete(prepared.tensor).map_err(|e| Failure::unusable_result(e.to_string()))?;
             ctx.tensor_bytes -= size_of_val(tensor.data.as_slice());
-            let wanted = [1, 3, input.height, input.width];
+            let wanted = [1, frame.input_planes, frame.input_size.height, frame.input_size.width];
             if tensor.shape != wanted {
                 return Err(Failure::unusable_result(format!(
                     "prepared a tensor of shape {:?}, but the model's input is {wanted:?}",

@@ -1,0 +1,81 @@
+//! What the type and the shape of a model's input say about the image that it takes.
+//!
+//! Invariant: which dimension has the channels is certain, or somebody has said it: a guess would
+//! feed a model with a picture of three columns.
+
+use super::{Element, InputError, Layout, TensorInfo, refused, shape_text};
+
+pub(super) struct Image {
+    pub(super) layout: Layout,
+    pub(super) element: Element,
+    pub(super) planes: u32,
+    pub(super) batch: u32,
+    pub(super) height: Option<u32>,
+    pub(super) width: Option<u32>,
+}
+
+/// Grey, colours, colours with transparency.
+const CHANNELS: [u32; 3] = [1, 3, 4];
+/// Where the model leaves the number of channels open.
+const USUAL_CHANNELS: u32 = 3;
+
+fn element(input: &TensorInfo) -> Option<Element> {
+    Some(match input.element.as_str() {
+        "float32" => Element::Float32,
+        "float16" => Element::Float16,
+        "uint8" => Element::Uint8,
+        "int8" => Element::Int8,
+        _ => return None,
+    })
+}
+
+/// Whether an image could be fed to it.
+pub(super) fn is_image(input: &TensorInfo) -> bool {
+    element(input).is_some() && input.shape.len() == 4
+}
+
+/// What `input` takes; its `layout`, if somebody says it.
+///
+/// # Errors
+/// When it takes no image, or its layout is not certain.
+pub(super) fn image(input: &TensorInfo, layout: Option<Layout>) -> Result<Image, InputError> {
+    let found = || format!("input `{}` is {} {}", input.name, input.element, shape_text(&input.shape));
+    let unfit = |advice: &str| {
+        let taken = "Framehook feeds one frame as float32, float16, uint8 or int8, of 4 dimensions";
+        refused("model", format!("{}, but {taken}: {advice}", found()))
+    };
+    let Some(element) = element(input) else { return unfit("export the model with an input of one of these types") };
+    let [batch, second, third, fourth] = input.shape[..] else {
+        return unfit("export the model with one 4-dimensional image input");
+    };
+    let Some(batch @ 1..) = batch.or(Some(1)) else { return unfit("export the model with batch size 1") };
+    let may_be = |side: Option<u32>| side.is_none_or(|side| CHANNELS.contains(&side));
+    let layout = match (layout, second, fourth) {
+        (Some(layout), ..) => layout,
+        (None, ..) if !may_be(second) && !may_be(fourth) => {
+            return unfit("export the model with 1, 3 or 4 channels, second (NCHW) or last (NHWC)");
+        }
+        (None, Some(_), None) if may_be(second) => Layout::Nchw,
+        (None, None, Some(_)) if may_be(fourth) => Layout::Nhwc,
+        (None, ..) if !may_be(fourth) => Layout::Nchw,
+        (None, ..) if !may_be(second) => Layout::Nhwc,
+        (None, ..) => {
+            let advice = "say which with `input.layout`: \"nchw\" or \"nhwc\"";
+            return refused(
+                "input.layout",
+                format!("{}: its second or its last dimension may be the channels; {advice}", found()),
+            );
+        }
+    };
+    let (channels, height, width) = match layout {
+        Layout::Nchw => (second, third, fourth),
+        Layout::Nhwc => (fourth, second, third),
+    };
+    if !may_be(channels) {
+        return refused(
+            "input.layout",
+            format!("{}, which has no 1, 3 or 4 channels there; leave `input.layout` out", found()),
+        );
+    }
+    Ok(Image { layout, element, planes: channels.unwrap_or(USUAL_CHANNELS), batch, height, width })
+}

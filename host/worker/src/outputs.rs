@@ -1,0 +1,165 @@
+//! What a model gave for one frame: copied out of the session, each number exactly as it was.
+//!
+//! Invariant: an output that holds no numbers (text, a sequence, a map) is left out, and fails
+//! nothing: a hook that looks for it finds it missing.
+
+use framehook_engine::media::{Output, TensorDesc, Values};
+use ort::{
+    session::SessionOutputs,
+    value::{DynValue, Outlet, TensorElementType, ValueType},
+};
+
+use crate::model::ModelError;
+
+/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152
+/// MiB, a detector at 1,280 x 1,280 pixels 16 MiB. Numbers of 64 bits take twice that.
+pub(crate) const MAX_OUTPUT_BYTES: u64 = 256 << 20;
+
+/// One output of one run; kept and filled again.
+#[derive(Debug)]
+pub struct OutputTensor {
+    pub desc: TensorDesc,
+    pub data: Numbers,
+}
+
+/// The owner of [`Values`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Numbers {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    U64(Vec<u64>),
+}
+
+impl OutputTensor {
+    fn empty() -> Self {
+        Self { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Numbers::F32(Vec::new()) }
+    }
+
+    /// As hooks are shown it.
+    #[must_use]
+    pub fn view(&self) -> Output<'_> {
+        let data = match &self.data {
+            Numbers::F32(all) => Values::F32(all),
+            Numbers::F64(all) => Values::F64(all),
+            Numbers::I64(all) => Values::I64(all),
+            Numbers::U64(all) => Values::U64(all),
+        };
+        Output { desc: &self.desc, data }
+    }
+}
+
+/// Whether an output has numbers, so that hooks can be shown it.
+pub(crate) fn has_numbers(ty: &ValueType) -> bool {
+    use TensorElementType as E;
+    let ValueType::Tensor { ty, .. } = ty else { return false };
+    matches!(
+        ty,
+        E::Float32
+            | E::Float16
+            | E::Bfloat16
+            | E::Float64
+            | E::Int64
+            | E::Int32
+            | E::Int16
+            | E::Int8
+            | E::Uint64
+            | E::Uint32
+            | E::Uint16
+            | E::Uint8
+            | E::Bool
+    )
+}
+
+/// What a value takes as `f32`. Sides that are not known yet count as one; they are checked when they are.
+pub(crate) fn f32_bytes(ty: &ValueType) -> u64 {
+    let ValueType::Tensor { shape, .. } = ty else { return 0 };
+    let sides = shape.iter().map(|side| u64::try_from(*side).unwrap_or(1));
+    sides.fold(size_of::<f32>() as u64, u64::saturating_mul)
+}
+
+/// # Errors
+/// When outputs that take so much each are too large together.
+pub(crate) fn check_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelError> {
+    let total = bytes.fold(0, u64::saturating_add);
+    if total > MAX_OUTPUT_BYTES { Err(ModelError::OutputSize { mib: total >> 20 }) } else { Ok(()) }
+}
+
+/// Copies the outputs of a model.
+pub(crate) struct OutputReader {
+    /// Of each output: into how many parts, of which the first is the frame's, its elements fall.
+    rows: Vec<u32>,
+}
+
+impl OutputReader {
+    pub(crate) fn new(outlets: &[Outlet], batch: u32) -> Self {
+        let rows = |outlet: &Outlet| match outlet.dtype() {
+            ValueType::Tensor { shape, .. } if shape.first() == Some(&i64::from(batch)) => batch,
+            _ => 1,
+        };
+        Self { rows: outlets.iter().map(rows).collect() }
+    }
+
+    /// Fills `outputs` with what has numbers.
+    pub(crate) fn read(&self, values: &SessionOutputs<'_>, outputs: &mut Vec<OutputTensor>) -> ort::Result<()> {
+        let mut filled = 0;
+        for ((name, value), rows) in values.iter().zip(&self.rows) {
+            if !has_numbers(value.dtype()) {
+                continue;
+            }
+            if filled == outputs.len() {
+                outputs.push(OutputTensor::empty());
+            }
+            copy(name, &value, *rows, &mut outputs[filled])?;
+            filled += 1;
+        }
+        outputs.truncate(filled);
+        Ok(())
+    }
+}
+
+fn copy(name: &str, value: &DynValue, rows: u32, output: &mut OutputTensor) -> ort::Result<()> {
+    use TensorElementType as E;
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(()) };
+    let OutputTensor { desc, data } = output;
+    if desc.name != name {
+        name.clone_into(&mut desc.name);
+    }
+    desc.shape.clear();
+    desc.shape.extend(shape.iter().map(|side| u32::try_from(*side).unwrap_or_default()));
+    if let Some(first) = desc.shape.first_mut().filter(|_| rows > 1) {
+        *first /= rows;
+    }
+    // An empty tensor may have no memory behind it.
+    let count = if shape.contains(&0) { 0 } else { desc.shape.iter().map(|side| *side as usize).product() };
+    macro_rules! copy {
+        ($kind:ident, $element:ty, $convert:expr) => {{
+            if !matches!(data, Numbers::$kind(_)) {
+                *data = Numbers::$kind(Vec::new());
+            }
+            if let Numbers::$kind(kept) = data {
+                kept.clear();
+                if count > 0 {
+                    let (_, elements) = value.try_extract_tensor::<$element>()?;
+                    kept.extend(elements.iter().take(count).map($convert));
+                }
+            }
+        }};
+    }
+    match ty {
+        E::Float16 => copy!(F32, half::f16, |v| v.to_f32()),
+        E::Bfloat16 => copy!(F32, half::bf16, |v| v.to_f32()),
+        E::Int16 => copy!(F32, i16, |v| f32::from(*v)),
+        E::Int8 => copy!(F32, i8, |v| f32::from(*v)),
+        E::Uint16 => copy!(F32, u16, |v| f32::from(*v)),
+        E::Uint8 => copy!(F32, u8, |v| f32::from(*v)),
+        E::Bool => copy!(F32, bool, |v| f32::from(u8::from(*v))),
+        E::Float64 => copy!(F64, f64, |v| *v),
+        E::Int64 => copy!(I64, i64, |v| *v),
+        E::Int32 => copy!(I64, i32, |v| i64::from(*v)),
+        E::Uint64 => copy!(U64, u64, |v| *v),
+        E::Uint32 => copy!(U64, u32, |v| u64::from(*v)),
+        _ => copy!(F32, f32, |v| *v),
+    }
+    Ok(())
+}

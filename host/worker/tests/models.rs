@@ -1,0 +1,250 @@
+//! Models of the kinds that people export, each on a frame of the demo clip. What they give is
+//! compared with what Python's binding of ONNX Runtime makes of the same pixels (`tests/models.py`).
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use framehook_core::{
+    artifact::ModelManifest,
+    input::{InputOptions, InputSpec},
+    job::DEFAULT_PICTURE_SIDE,
+    probe::Verdict,
+};
+use framehook_engine::media::Region;
+use framehook_worker::{
+    feed::FrameInput,
+    image::{BGR_PIXEL, BgrCache, Image},
+    model::Model,
+    outputs::{Numbers, OutputTensor},
+    preprocess::Preprocessor,
+    probe, source,
+};
+use serde_json::{Value, json};
+
+/// Of 255, between our conversion of a frame's planes and libswscale's.
+const CONVERSION: f64 = 3.0;
+/// Of 255, where both begin with the same pixels.
+const SAME_PIXELS: f64 = 1.0;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn onnxruntime() -> PathBuf {
+    std::env::var_os("FRAMEHOOK_ONNXRUNTIME")
+        .map_or_else(|| root().join(".cache/onnxruntime/libonnxruntime.so"), PathBuf::from)
+}
+
+fn script() -> Command {
+    let mut command = Command::new("python3");
+    command.arg(root().join("tests/models.py")).stderr(Stdio::inherit());
+    command
+}
+
+/// The folder of the models.
+fn models() -> PathBuf {
+    let made = script().output().unwrap();
+    assert!(made.status.success());
+    String::from_utf8(made.stdout).unwrap().trim().into()
+}
+
+/// The first frame of the demo clip.
+fn first_frame() -> Image {
+    let clip = root().join("assets/demo1.mp4");
+    let mut video = source::open(&clip, DEFAULT_PICTURE_SIDE).unwrap();
+    video.advance().unwrap().unwrap();
+    let mut image = Image::default();
+    video.picture(&mut image).unwrap();
+    image
+}
+
+/// A model, how it is said to be, and what it is to be fed with.
+struct Case {
+    model: &'static str,
+    options: Value,
+    layout: &'static str,
+    feeds: Value,
+}
+
+fn case(model: &'static str, options: Value, layout: &'static str) -> Case {
+    Case { model, options, layout, feeds: json!({}) }
+}
+
+fn cases() -> Vec<Case> {
+    let (none, open) = (|| json!({}), || json!({"size": [640, 360]}));
+    let mut cases = vec![
+        case("nhwc_dyn", open(), "nhwc"),
+        case("nhwc_u8", none(), "nhwc"),
+        case("nhwc_f32", none(), "nhwc"),
+        case("nhwc_f16", none(), "nhwc"),
+        case("nchw_u8", none(), "nchw"),
+        case("nchw_f16", none(), "nchw"),
+        case("nchw_i8", none(), "nchw"),
+        case("grey_f32", none(), "nchw"),
+        case("grey_i8", json!({"channels": "bgr"}), "nhwc"),
+        case("rgba_u8", none(), "nhwc"),
+        case("rgba_f32", none(), "nchw"),
+        case("open", json!({"size": [640, 360], "layout": "nchw"}), "nchw"),
+        case("batch4", none(), "nchw"),
+        case("batch4_nhwc_u8", none(), "nhwc"),
+        case("corner_nhwc_u8", none(), "nhwc"),
+        case("corner_nhwc_f16", none(), "nhwc"),
+        case("corner_i8", none(), "nchw"),
+        case("int64_big", none(), "nchw"),
+        case("int32_big", none(), "nchw"),
+        case("uint64_big", none(), "nchw"),
+        case("double_big", none(), "nchw"),
+        case("nan_inf", none(), "nchw"),
+        case("string_and_float", none(), "nchw"),
+        case("sequence_and_float", none(), "nchw"),
+        case("ort_basic.onnx", none(), "nchw"),
+        case("ort_all.onnx", none(), "nchw"),
+        case("convolution.ort", none(), "nchw"),
+    ];
+    let fed = |model, inputs, feeds| Case { feeds, ..case(model, json!({"inputs": inputs}), "nchw") };
+    cases.push(fed("rtdetr", json!({"orig_target_sizes": "frame_size"}), json!({"orig_target_sizes": [640, 360]})));
+    cases.push(fed(
+        "paddle",
+        json!({"im_shape": "input_size", "scale_factor": "scale"}),
+        json!({"im_shape": [360, 640], "scale_factor": [1, 1]}),
+    ));
+    cases.push(fed("threshold", json!({"threshold": [0.25]}), json!({"threshold": [0.25]})));
+    cases
+}
+
+fn bound(file: &Path, options: &Value) -> (framehook_worker::model::BoundModel, InputSpec) {
+    let model = Model::load(file, &onnxruntime(), 1).unwrap();
+    let options: InputOptions = serde_json::from_value(options.clone()).unwrap();
+    let spec = options.resolve(&model.manifest().inputs).unwrap();
+    (model.bind(&spec).unwrap(), spec)
+}
+
+/// What the model gives for the frame, made into its input by `fill`.
+fn run(file: &Path, options: &Value, fill: impl Fn(&mut Preprocessor, &mut Vec<f32>)) -> Vec<OutputTensor> {
+    let (mut model, spec) = bound(file, options);
+    let mut preprocessor = Preprocessor::new(&spec, 640, 360);
+    let (mut image, mut outputs) = (Vec::new(), Vec::new());
+    // Twice: nothing of the first run may stay in the second.
+    for _ in 0..2 {
+        fill(&mut preprocessor, &mut image);
+        let frame = FrameInput { geometry: preprocessor.geometry(), ..FrameInput::of_input_size(&spec, &image) };
+        model.run(&frame, Some(&mut outputs)).unwrap();
+    }
+    outputs
+}
+
+fn check(model: &str, made: &[OutputTensor], right: &Value, tolerance: f64) {
+    let right = right.as_array().unwrap();
+    assert_eq!(made.len(), right.len(), "{model}: {made:?}");
+    for (made, right) in made.iter().zip(right) {
+        assert_eq!(
+            (json!(made.desc.name), json!(made.desc.shape)),
+            (right["name"].clone(), right["shape"].clone()),
+            "{model}"
+        );
+        let right: Vec<_> = right["numbers"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
+        let exact = |texts: Vec<String>| assert_eq!(texts, right, "{model}");
+        match &made.data {
+            Numbers::I64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            Numbers::U64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            Numbers::F64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            Numbers::F32(all) => {
+                assert_eq!(all.len(), right.len(), "{model}");
+                for (made, right) in all.iter().zip(right) {
+                    let (made, right) = (f64::from(*made), right.parse::<f64>().unwrap());
+                    let near = made == right
+                        || (made.is_nan() && right.is_nan())
+                        || (made - right).abs() <= tolerance * right.abs().max(1.0);
+                    assert!(near, "{model}: {made} is not {right}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn models_give_what_they_give_in_python() {
+    let (folder, frame) = (models(), first_frame());
+    let mut cache = BgrCache::default();
+    let bgr = cache.get(&frame).unwrap();
+    let rows = bgr.data.chunks(bgr.stride).take(360).flat_map(|row| row[..640 * BGR_PIXEL].chunks_exact(BGR_PIXEL));
+    let rgb: Vec<u8> = rows.flat_map(|pixel| pixel.iter().rev().copied()).collect();
+    let scratch = tempfile::tempdir().unwrap();
+    let (pixels, asked) = (scratch.path().join("rgb"), scratch.path().join("cases"));
+    fs::write(&pixels, rgb).unwrap();
+    let cases = cases();
+    let list: Vec<_> = cases.iter().map(|c| json!({"model": c.model, "layout": c.layout, "feeds": c.feeds})).collect();
+    fs::write(&asked, serde_json::to_vec(&list).unwrap()).unwrap();
+    let judged = script().arg(&pixels).stdin(fs::File::open(&asked).unwrap()).output().unwrap();
+    assert!(judged.status.success());
+    let judged: Vec<Value> = serde_json::from_slice(&judged.stdout).unwrap();
+    for (Case { model, options, .. }, right) in cases.iter().zip(&judged) {
+        let unit = if model.contains("u8") || model.contains("i8") { 1.0 } else { 1.0 / 255.0 };
+        let file = folder.join(model);
+        let planes = frame.as_yuv420().unwrap();
+        check(model, &run(&file, options, |p, image| p.fill_planar(&planes, image)), right, CONVERSION * unit);
+        let whole = Region { x: 0, y: 0, width: 640, height: 360 };
+        check(model, &run(&file, options, |p, image| p.fill(bgr, whole, image).unwrap()), right, SAME_PIXELS * unit);
+    }
+}
+
+fn probed(model: &Path) -> Verdict<ModelManifest> {
+    probe::model(model, &onnxruntime())
+}
+
+#[test]
+fn an_upload_is_warned_about_what_a_scenario_has_to_know() {
+    let folder = models();
+    for (model, words) in [
+        ("nhwc_dyn", Some("a scenario has to say `input.size`")),
+        ("open", Some("a scenario has to say `input.layout`")),
+        (
+            "rtdetr",
+            Some(
+                "a scenario has to say `input.inputs`: the model needs 2 inputs; say in `input.inputs` what feeds `orig_target_sizes` (int64 [?, 2])",
+            ),
+        ),
+        ("paddle", Some("`im_shape` (float32 [1, 2]), `scale_factor` (float32 [1, 2])")),
+        ("string_and_float", Some("output `label` is string, not numbers: no hook sees it")),
+        ("sequence_and_float", Some("output `list` is sequence, not numbers")),
+        ("batch4", Some("its batch is fixed to 4")),
+        ("nhwc_u8", None),
+        ("ort_all.onnx", None),
+        ("convolution.ort", None),
+    ] {
+        let Verdict::Ok(manifest) = probed(&folder.join(model)) else {
+            panic!("{model}: {:?}", probed(&folder.join(model)))
+        };
+        match words {
+            Some(words) => {
+                assert!(manifest.warnings.iter().any(|w| w.contains(words)), "{model}: {:?}", manifest.warnings)
+            }
+            None => assert!(manifest.warnings.is_empty(), "{model}: {:?}", manifest.warnings),
+        }
+    }
+}
+
+#[test]
+fn models_of_every_version_are_taken_and_others_told_the_newest() {
+    let folder = models();
+    for (kind, oldest, newest) in [("opset", 7, 26), ("ir", 3, 13)] {
+        for version in oldest..=newest {
+            let verdict = probed(&folder.join(format!("{kind}{version}")));
+            assert!(
+                matches!(&verdict, Verdict::Ok(manifest) if manifest.warnings.is_empty()),
+                "{kind}{version}: {verdict:?}"
+            );
+        }
+    }
+    for (model, words) in
+        [("opset99", "support for domain ai.onnx is till opset"), ("ir99", "max supported IR version")]
+    {
+        let Verdict::Findings(findings) = probed(&folder.join(model)) else { panic!("{model} is taken") };
+        assert!(findings[0].message.contains(words), "{findings:?}");
+    }
+}
