@@ -23,6 +23,7 @@ mod late;
 mod lifecycle;
 mod matrix;
 mod media;
+mod models;
 mod owners;
 mod secrets;
 mod space;

@@ -76,6 +76,8 @@ enum Mode {
     InvalidConfig,
     Skip,
     Infer,
+    /// Says what it is shown of the model's outputs: an event for each.
+    Tell,
 }
 
 struct Misbehave(Config);
@@ -168,6 +170,11 @@ impl PostHook for Misbehave {
                 }),
                 Mode::OutOfBounds => drop(inference.read_f32(0, u32::MAX, 2)?),
                 Mode::None => detections.push(one),
+                Mode::Tell => {
+                    for (output, at) in inference.outputs().iter().zip(0..) {
+                        events.push(tell(inference, &output.name, &output.shape, at)?);
+                    }
+                }
                 mode => misbehave(mode)?,
             }
         }
@@ -178,6 +185,19 @@ impl PostHook for Misbehave {
         let attributes = vec![("now_us".into(), clock::now_us().to_string())];
         Ok(vec![Event { kind: "flushed".into(), severity: Severity::Warning, subjects: Vec::new(), attributes }])
     }
+}
+
+/// An output with its first numbers.
+fn tell(inference: &Inference, name: &str, shape: &[u32], at: u32) -> Result<Event, Error> {
+    const MOST: u32 = 64;
+    let count = shape.iter().product::<u32>().min(MOST);
+    let numbers = inference.read_f32(at, 0, count)?;
+    let attributes = vec![
+        ("name".into(), name.to_owned()),
+        ("shape".into(), format!("{shape:?}")),
+        ("numbers".into(), format!("{numbers:?}")),
+    ];
+    Ok(Event { kind: "output".into(), severity: Severity::Info, subjects: Vec::new(), attributes })
 }
 
 fn misbehave(mode: Mode) -> Result<(), Error> {

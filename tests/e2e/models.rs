@@ -1,0 +1,158 @@
+//! Models of the kinds that people export, over HTTP: what their outputs are for a frame is what
+//! Python's ONNX Runtime makes of the frame as `ffmpeg` decodes it (`tests/models.py`). Every type and
+//! layout is compared where the model runs (`host/worker/tests/models.rs`).
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use framehook_tests::{
+    asset,
+    platform::{Platform, patient},
+    root,
+};
+use serde_json::{Value, json};
+
+/// Of 255, between our conversion of a frame and ffmpeg's.
+const CONVERSION: f64 = 3.0;
+
+fn script() -> Command {
+    let mut command = Command::new("python3");
+    command.arg(root().join("tests/models.py")).stderr(Stdio::inherit());
+    command
+}
+
+/// The folder of the models.
+fn models() -> PathBuf {
+    let made = script().output().unwrap();
+    assert!(made.status.success());
+    String::from_utf8(made.stdout).unwrap().trim().into()
+}
+
+/// What each model gives for the first frame of the demo clip, in Python.
+fn judge(cases: &[Case], folder: &Path) -> Vec<Value> {
+    let (pixels, asked) = (folder.join("rgb"), folder.join("cases"));
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "fatal", "-i"]).arg(asset("demo1.mp4"));
+    ffmpeg.args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24"]).arg(&pixels);
+    assert!(ffmpeg.status().unwrap().success());
+    let list: Vec<_> = cases.iter().map(|c| json!({"model": c.model, "layout": c.layout, "feeds": c.feeds})).collect();
+    fs::write(&asked, serde_json::to_vec(&list).unwrap()).unwrap();
+    let judged = script().arg(&pixels).stdin(fs::File::open(&asked).unwrap()).output().unwrap();
+    assert!(judged.status.success());
+    serde_json::from_slice(&judged.stdout).unwrap()
+}
+
+/// A model, the `input` of its scenario, and what is right for it.
+struct Case {
+    model: &'static str,
+    input: Value,
+    layout: &'static str,
+    feeds: Value,
+}
+
+fn cases() -> Vec<Case> {
+    let case = |model, layout, input| Case { model, input, layout, feeds: json!({}) };
+    vec![
+        case("nhwc_dyn", "nhwc", json!({"size": [640, 360]})),
+        case("nhwc_u8", "nhwc", json!({})),
+        case("nchw_f16", "nchw", json!({})),
+        case("grey_f32", "nchw", json!({})),
+        case("batch4", "nchw", json!({})),
+        case("int64_big", "nchw", json!({})),
+        case("nan_inf", "nchw", json!({})),
+        case("string_and_float", "nchw", json!({})),
+        case("ort_all.onnx", "nchw", json!({})),
+        case("convolution.ort", "nchw", json!({})),
+        Case {
+            feeds: json!({"orig_target_sizes": [640, 360]}),
+            ..case("rtdetr", "nchw", json!({"inputs": {"orig_target_sizes": "frame_size"}}))
+        },
+        Case {
+            feeds: json!({"im_shape": [360, 640], "scale_factor": [1, 1]}),
+            ..case("paddle", "nchw", json!({"inputs": {"im_shape": "input_size", "scale_factor": "scale"}}))
+        },
+    ]
+}
+
+fn upload(platform: &Platform, folder: &Path, model: &str) -> Value {
+    let name = model.replace(['.', '_'], "-");
+    platform.upload(&format!("/model?name={name}&version=1"), &folder.join(model));
+    platform.read(&format!("/model/{name}/1"))
+}
+
+/// Of the first frame of the demo clip, with a plugin that says what it is shown.
+fn scenario(model: &Value, input: &Value) -> Value {
+    json!({"source": {"video": "street@1"}, "model": model["name"], "input": input, "range": {"until_us": 20_000},
+        "plugins": {"post": [{"use": "misbehave", "config": {"mode": "tell"}}]}})
+}
+
+fn check(model: &str, told: &[Value], right: &[Value]) {
+    assert_eq!(told.len(), right.len(), "{model}: {told:?}");
+    for (told, right) in told.iter().zip(right) {
+        let text = |key: &str| told["attributes"][key].as_str().unwrap();
+        assert_eq!((text("name"), text("shape")), (right["name"].as_str().unwrap(), &*format!("{:?}", shape(right))));
+        let numbers = text("numbers").trim_matches(['[', ']']).split(", ").map(|n| n.parse::<f64>().unwrap());
+        let unit = if model.contains("u8") { 1.0 } else { 1.0 / 255.0 };
+        for (told, right) in numbers.zip(right["numbers"].as_array().unwrap()) {
+            let right: f64 = right.as_str().unwrap().parse().unwrap();
+            let near = (told - right).abs() <= CONVERSION * unit * right.abs().max(1.0);
+            assert!(told == right || near || (told.is_nan() && right.is_nan()), "{model}: {told} is not {right}");
+        }
+    }
+}
+
+fn shape(right: &Value) -> Vec<u64> {
+    right["shape"].as_array().unwrap().iter().map(|side| side.as_u64().unwrap()).collect()
+}
+
+#[test]
+fn models_of_many_kinds_give_hooks_what_they_give_in_python() {
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    let scratch = tempfile::tempdir().unwrap();
+    let cases = cases();
+    for (case, right) in cases.iter().zip(judge(&cases, scratch.path())) {
+        let model = upload(&platform, &folder, case.model);
+        let id = platform.post_scenario(&scenario(&model, &case.input));
+        let ended = platform.wait_for_state(&id, &["completed", "failed"]);
+        assert_eq!(ended["state"], "completed", "{}: {ended:#}", case.model);
+        let rows = platform.predictions(&id);
+        assert!(rows[0].skipped.is_none() && rows[0].hook_failures.is_empty(), "{}: {:?}", case.model, rows[0]);
+        let events = serde_json::to_value(&rows[0].events).unwrap();
+        let outputs: Vec<_> = events.as_array().unwrap().iter().filter(|e| e["kind"] == "output").cloned().collect();
+        check(case.model, &outputs, right.as_array().unwrap());
+    }
+}
+
+#[test]
+fn a_model_says_what_it_takes_and_what_a_scenario_has_to_say() {
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    for (name, element, words, field) in [
+        ("nhwc_dyn", "float32", "has to say `input.size`", Some("input.size")),
+        ("open", "float32", "has to say `input.layout`", Some("input.layout")),
+        ("rtdetr", "float32", "what feeds `orig_target_sizes` (int64 [?, 2])", Some("input.inputs")),
+        ("batch4_nhwc_u8", "uint8", "its batch is fixed to 4", None),
+        ("string_and_float", "float32", "output `label` is string, not numbers: no hook sees it", None),
+    ] {
+        let model = upload(&platform, &folder, name);
+        let manifest = &model["manifest"];
+        assert_eq!(manifest["inputs"][0]["element"], element, "{model:#}");
+        assert!(manifest["warnings"][0].as_str().unwrap().contains(words), "{model:#}");
+        let answer = platform.post_json("/scenario/check", &scenario(&model, &json!({})));
+        let got = (answer.status != 200).then(|| answer.body["field"].as_str().unwrap());
+        assert_eq!(got, field, "{name}: {:#}", answer.body);
+    }
+    let refused = platform.post(
+        "/model?name=newer&version=1",
+        "application/octet-stream",
+        &fs::read(folder.join("opset99")).unwrap(),
+    );
+    assert_eq!((refused.status, &refused.body["code"]), (422, &json!("invalid_model")), "{:#}", refused.body);
+    let detail = refused.body["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("support for domain ai.onnx is till opset") && !detail.contains("/onnxruntime_src"),
+        "{detail}"
+    );
+}
