@@ -139,7 +139,7 @@ fn an_upload_that_is_not_what_it_should_be() {
         (b"model: street".to_vec(), "not_onnx"),
         (model[..model.len() / 2].to_vec(), "truncated"),
         (onnx::model(&onnx::graph(&onnx::PICTURE, &[], &onnx::bytes(5, &onnx::external("w"))), &[]), "external_data"),
-        (onnx::identity(&[10, 3, 32, 32]), "batch size 1"),
+        (onnx::identity(&[1, 2, 32, 32]), "1, 3 or 4 channels"),
         (onnx::identity(&[1, 1000]), "4-dimensional"),
     ];
     for (bytes, words) in models {

@@ -4,6 +4,8 @@
 //! The image comes as planes of floats, in the model's order of channels: from a frame or from a
 //! hook alike. For a model that takes just that they are passed on as they lie.
 
+use std::array;
+
 use framehook_core::input::{Element, ExtraInput, Feed, FrameValue, InputSpec, Layout};
 use framehook_engine::media::{Geometry, Size};
 use half::{f16, slice::HalfFloatSliceExt};
@@ -95,11 +97,10 @@ impl Packed {
             Self::F32(rows) if rows.is_empty() => {}
             Self::F32(rows) => rows[..row.len()].copy_from_slice(row),
             Self::F16(rows) => rows[..row.len()].convert_from_f32_slice(row),
-            // A conversion cuts off what is behind the point and keeps to the range.
-            Self::U8(rows) => rows.iter_mut().zip(row).for_each(|(byte, value)| *byte = (value + 0.5) as u8),
+            Self::U8(rows) => rows.iter_mut().zip(row).for_each(|(to, value)| *to = byte(*value)),
+            // The same bits but for the sign.
             Self::I8(rows) => {
-                let convert = |value: f32| ((value + 128.5) as u8 ^ 0x80).cast_signed();
-                rows.iter_mut().zip(row).for_each(|(byte, value)| *byte = convert(*value));
+                rows.iter_mut().zip(row).for_each(|(to, value)| *to = (byte(value + 128.0) ^ 0x80).cast_signed());
             }
         }
     }
@@ -115,12 +116,27 @@ impl Packed {
     }
 }
 
-fn interleave<'a>(image: &[f32], planes: u32, pixels: &'a mut Vec<f32>) -> &'a [f32] {
-    let plane = image.len() / planes as usize;
+/// The nearest of 0 to 255. Where a float has no bits left for fractions, adding
+/// rounds, and the processor does several at once.
+fn byte(value: f32) -> u8 {
+    const NO_FRACTIONS: f32 = (1 << (f32::MANTISSA_DIGITS - 1)) as f32;
+    (value.clamp(0.0, 255.0) + NO_FRACTIONS).to_bits() as u8
+}
+
+fn interleave<'a>(image: &'a [f32], planes: u32, pixels: &'a mut Vec<f32>) -> &'a [f32] {
+    match planes {
+        3 => side_by_side::<3>(image, pixels),
+        4 => side_by_side::<4>(image, pixels),
+        _ => image,
+    }
+}
+
+fn side_by_side<'a, const PLANES: usize>(image: &[f32], pixels: &'a mut Vec<f32>) -> &'a [f32] {
+    let plane = image.len() / PLANES;
+    let planes: [_; PLANES] = array::from_fn(|at| &image[at * plane..][..plane]);
     pixels.resize(image.len(), 0.0);
-    for (channel, values) in image.chunks_exact(plane.max(1)).enumerate() {
-        let channels = pixels[channel..].iter_mut().step_by(planes as usize);
-        channels.zip(values).for_each(|(to, from)| *to = *from);
+    for (at, pixel) in pixels.as_chunks_mut::<PLANES>().0.iter_mut().enumerate() {
+        *pixel = planes.map(|plane| plane[at]);
     }
     pixels
 }
