@@ -142,4 +142,6 @@ if [ -n "${1-}" ]; then
     say "the S3 server is in .cache/s3/bin"
     scripts/generators.sh
     say "generators of clients are in .cache/generators"
+    scripts/venv.sh assets assets/make/requirements.txt >/dev/null
+    say "Python packages that make and judge models are in .cache/venv-assets"
 fi

@@ -43,8 +43,8 @@ pub struct InputSpec {
     pub layout: Layout,
     #[serde(default, skip_serializing_if = "is_default")]
     pub element: Element,
-    /// 1: grey, by the weights of ITU-R BT.601, with the first of mean and std. 3: red, green and blue. 4: and
-    /// one that is opaque, `255 * scale`.
+    /// 1: grey, by the weights of ITU-R BT.601, with the first of mean and std. 3: red, green and
+    /// blue. 4: and one that is opaque, `255 * scale`.
     #[serde(default = "colours", skip_serializing_if = "are_colours")]
     #[schema(minimum = 1, maximum = 4, default = 3)]
     pub planes: u32,
@@ -226,8 +226,8 @@ impl InputOptions {
     /// Completes the options for a model with these `inputs`.
     ///
     /// # Errors
-    /// When the model has no usable image input, or the options do not fit it. If the field is `model`, no
-    /// options would.
+    /// When the model has no usable image input, or the options do not fit it. If the field is
+    /// `model`, no options would.
     pub fn resolve(self, inputs: &[TensorInfo]) -> Result<InputSpec, InputError> {
         let input = self.choose_tensor(inputs)?;
         let image = shape::image(input, self.layout)?;

@@ -1,6 +1,6 @@
 //! Models of the kinds that people export, over HTTP: what their outputs are for a frame is what
-//! Python's ONNX Runtime makes of the frame as `ffmpeg` decodes it (`tests/models.py`). Every type and
-//! layout is compared where the model runs (`host/worker/tests/models.rs`).
+//! Python's ONNX Runtime makes of the frame as `ffmpeg` decodes it (`tests/models.py`). Every type
+//! and layout is compared where the model runs (`host/worker/tests/models.rs`).
 
 use std::{
     fs,

@@ -17,9 +17,10 @@ pub enum Feed {
     Constant(Vec<f64>),
 }
 
-/// Two numbers that follow from the size of a frame and of the model's image. The order is that of the exports
-/// which have such inputs: RT-DETR asks for the size of the frame with its width first, PaddleDetection for the
-/// others with the height first. A word with the order at its end is for models that want the other one.
+/// Two numbers that follow from the size of a frame and of the model's image. The order is that of
+/// the exports which have such inputs: RT-DETR asks for the size of the frame with its width first,
+/// PaddleDetection for the others with the height first. A word with the order at its end is for
+/// models that want the other one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum FrameValue {

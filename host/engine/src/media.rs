@@ -70,8 +70,9 @@ pub struct Output<'a> {
     pub data: Values<'a>,
 }
 
-/// Elements of a tensor, each exactly as the model gave it: types of up to 16 bits fit into `f32`, the others
-/// into the widest of their kind. Reading them as `f32` may round what has more than 24 bits.
+/// Elements of a tensor, each exactly as the model gave it: types of up to 16 bits fit into `f32`,
+/// the others into the widest of their kind. Reading them as `f32` may round what has more than 24
+/// bits.
 #[derive(Clone, Copy, Debug)]
 pub enum Values<'a> {
     F32(&'a [f32]),

@@ -3,9 +3,9 @@
 //! ONNX Runtime would follow references to other files and its messages name C++ sources; the
 //! checks here refuse both with a sentence.
 //!
-//! Invariant: the walk of an ONNX file visits every field of every message, driven by a table of the format
-//! (`schema`), and what the table does not have is refused. So no tensor can lie in a place that
-//! nobody thought of. The bytes are read where they lie: weights are never copied.
+//! Invariant: the walk of an ONNX file visits every field of every message, driven by a table of
+//! the format (`schema`), and what the table does not have is refused. So no tensor can lie in a
+//! place that nobody thought of. The bytes are read where they lie: weights are never copied.
 
 mod schema;
 #[cfg(test)]
@@ -85,8 +85,8 @@ impl OnnxError {
     }
 }
 
-/// Operators that the stock build of ONNX Runtime brings. The last two are those into which it optimises a model
-/// that it saves.
+/// Operators that the stock build of ONNX Runtime brings. The last two are those into which it
+/// optimises a model that it saves.
 const DOMAINS: [&str; 6] =
     ["", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc", "com.ms.internal.nhwc"];
 /// Those of them that carry, or name, compiled code.
@@ -108,15 +108,21 @@ pub fn check(bytes: &[u8]) -> Result<(), OnnxError> {
         return Err(OnnxError::Empty);
     }
     // ONNX Runtime looks here first, so a file could be an ONNX model for us and something else there.
-    if bytes.get(4..8) == Some(b"ORTM") {
+    if is_ort(bytes) {
         return check_ort(bytes);
     }
     let domains = outline(bytes)?;
     walk(bytes, &domains)
 }
 
-/// A model in ONNX Runtime's own ORT format, a `FlatBuffer`: ONNX Runtime verifies its structure, and a worker is
-/// confined to it. Texts lie in it with their length before and a zero behind them.
+/// Whether ONNX Runtime takes these bytes for its own ORT format.
+#[must_use]
+pub fn is_ort(bytes: &[u8]) -> bool {
+    bytes.get(4..8) == Some(b"ORTM")
+}
+
+/// A model in ONNX Runtime's own ORT format, a `FlatBuffer`: ONNX Runtime verifies its structure,
+/// and a worker is confined to it. Texts lie in it with their length before and a zero behind them.
 fn check_ort(bytes: &[u8]) -> Result<(), OnnxError> {
     let [first, second] = COMPILED;
     for text in [first, second, ORT_CONFIG] {

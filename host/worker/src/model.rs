@@ -161,7 +161,8 @@ impl Model {
 }
 
 impl BoundModel {
-    /// Runs the model on one frame. Outputs are copied into `outputs`, if given: the session keeps its own.
+    /// Runs the model on one frame. Outputs are copied into `outputs`, if given: the session keeps
+    /// its own.
     ///
     /// # Errors
     /// When ONNX Runtime refuses the input or fails, or the outputs are too large.

@@ -11,8 +11,9 @@ use ort::{
 
 use crate::model::ModelError;
 
-/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19 classes has 152
-/// MiB, a detector at 1,280 x 1,280 pixels 16 MiB. Numbers of 64 bits take twice that.
+/// The outputs of one run together, as `f32`: a segmentation of 2,048 x 1,024 pixels into 19
+/// classes has 152 MiB, a detector at 1,280 x 1,280 pixels 16 MiB. Numbers of 64 bits take twice
+/// that.
 pub(crate) const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 
 /// One output of one run; kept and filled again.
@@ -71,7 +72,8 @@ pub(crate) fn has_numbers(ty: &ValueType) -> bool {
     )
 }
 
-/// What a value takes as `f32`. Sides that are not known yet count as one; they are checked when they are.
+/// What a value takes as `f32`. Sides that are not known yet count as one; they are checked when
+/// they are.
 pub(crate) fn f32_bytes(ty: &ValueType) -> u64 {
     let ValueType::Tensor { shape, .. } = ty else { return 0 };
     let sides = shape.iter().map(|side| u64::try_from(*side).unwrap_or(1));

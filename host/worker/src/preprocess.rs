@@ -103,8 +103,8 @@ impl Preprocessor {
         }
     }
 
-    /// Fills `input` (`[planes, height, width]`) from `part` of `picture`, which has the size of a frame; it is
-    /// resized to what is needed.
+    /// Fills `input` (`[planes, height, width]`) from `part` of `picture`, which has the size of a
+    /// frame; it is resized to what is needed.
     ///
     /// # Errors
     /// When OpenCV cannot resize `picture`.

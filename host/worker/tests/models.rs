@@ -1,5 +1,6 @@
 //! Models of the kinds that people export, each on a frame of the demo clip. What they give is
-//! compared with what Python's binding of ONNX Runtime makes of the same pixels (`tests/models.py`).
+//! compared with what Python's binding of ONNX Runtime makes of the same pixels
+//! (`tests/models.py`).
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -246,5 +247,26 @@ fn models_of_every_version_are_taken_and_others_told_the_newest() {
     {
         let Verdict::Findings(findings) = probed(&folder.join(model)) else { panic!("{model} is taken") };
         assert!(findings[0].message.contains(words), "{findings:?}");
+    }
+}
+
+#[test]
+fn a_damaged_ort_file_gets_a_verdict() {
+    let whole = fs::read(models().join("convolution.ort")).unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let file = scratch.path().join("damaged.ort");
+    let verdict = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        let mut probe = Command::new(env!("CARGO_BIN_EXE_framehook-worker"));
+        let judged = probe.arg("probe-model").arg(&file).arg("--onnxruntime").arg(onnxruntime()).output().unwrap();
+        assert!(judged.status.success(), "{:?}: {}", judged.status, String::from_utf8_lossy(&judged.stderr));
+        serde_json::from_slice::<Value>(&judged.stdout).unwrap()
+    };
+    assert!(verdict(&whole)["ok"].is_object());
+    for at in (8..whole.len()).step_by(499) {
+        assert!(verdict(&whole[..at])["findings"].is_array(), "cut at {at}");
+        let mut flipped = whole.clone();
+        flipped[at] ^= 0x55;
+        verdict(&flipped);
     }
 }
