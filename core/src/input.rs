@@ -256,37 +256,34 @@ impl InputOptions {
 
     /// The input that takes the image: the one that is named, else the only one that can.
     fn choose_tensor<'a>(&self, inputs: &'a [TensorInfo]) -> Result<&'a TensorInfo, InputError> {
-        let names = |inputs: &[&TensorInfo]| {
-            printable(&inputs.iter().map(|i| format!("`{}`", i.name)).collect::<Vec<_>>().join(", "))
-        };
         let tensor = "input.tensor";
+        if inputs.is_empty() {
+            return refused(tensor, "the model has no inputs");
+        }
         if let Some(name) = &self.tensor {
-            let all = || names(&inputs.iter().collect::<Vec<_>>());
-            let missing = || format!("the model has no input `{name}`; its inputs are {}", all());
+            let missing = || format!("the model has no input `{name}`; its inputs are {}", names(inputs));
             return inputs.iter().find(|i| i.name == *name).map_or_else(|| refused(tensor, missing()), Ok);
         }
         let free: Vec<_> = inputs.iter().filter(|input| !self.inputs.contains_key(&input.name)).collect();
         let images: Vec<_> = free.iter().copied().filter(|input| shape::is_image(input)).collect();
         match (&images[..], &free[..]) {
             ([only], _) | ([], [only]) => Ok(only),
-            (_, []) if inputs.is_empty() => refused(tensor, "the model has no inputs"),
             (_, []) => refused(tensor, "`input.inputs` feeds every input of the model, and none is left for the image"),
-            ([], _) => refused(
-                "model",
-                format!(
-                    "none of the model's inputs ({}) is an image of 4 dimensions; export it with one",
-                    names(&free)
-                ),
-            ),
-            _ => refused(
-                tensor,
-                format!(
-                    "several inputs of the model could take the image ({}); name the one that does in `input.tensor`",
-                    names(&images)
-                ),
-            ),
+            ([], _) => {
+                let advice = "is an image of 4 dimensions; export it with one";
+                refused("model", format!("none of the model's inputs ({}) {advice}", names(free)))
+            }
+            _ => {
+                let advice = "name the one that does in `input.tensor`";
+                refused(tensor, format!("several inputs could take the image ({}); {advice}", names(images)))
+            }
         }
     }
+}
+
+fn names<'a>(inputs: impl IntoIterator<Item = &'a TensorInfo>) -> String {
+    let names: Vec<_> = inputs.into_iter().map(|input| format!("`{}`", input.name)).collect();
+    printable(&names.join(", "))
 }
 
 /// One side of the input, where the model and the options agree on it.

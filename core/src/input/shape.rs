@@ -49,33 +49,39 @@ pub(super) fn image(input: &TensorInfo, layout: Option<Layout>) -> Result<Image,
         return unfit("export the model with one 4-dimensional image input");
     };
     let Some(batch @ 1..) = batch.or(Some(1)) else { return unfit("export the model with batch size 1") };
-    let may_be = |side: Option<u32>| side.is_none_or(|side| CHANNELS.contains(&side));
-    let layout = match (layout, second, fourth) {
-        (Some(layout), ..) => layout,
-        (None, ..) if !may_be(second) && !may_be(fourth) => {
-            return unfit("export the model with 1, 3 or 4 channels, second (NCHW) or last (NHWC)");
-        }
-        (None, Some(_), None) if may_be(second) => Layout::Nchw,
-        (None, None, Some(_)) if may_be(fourth) => Layout::Nhwc,
-        (None, ..) if !may_be(fourth) => Layout::Nchw,
-        (None, ..) if !may_be(second) => Layout::Nhwc,
-        (None, ..) => {
-            let advice = "say which with `input.layout`: \"nchw\" or \"nhwc\"";
-            return refused(
-                "input.layout",
-                format!("{}: its second or its last dimension may be the channels; {advice}", found()),
-            );
-        }
+    if !may_be_channels(second) && !may_be_channels(fourth) {
+        return unfit("export the model with 1, 3 or 4 channels, second (NCHW) or last (NHWC)");
+    }
+    let Some(layout) = layout.or_else(|| certain_layout(second, fourth)) else {
+        let advice = "may be the channels; say which with `input.layout`: \"nchw\" or \"nhwc\"";
+        return refused("input.layout", format!("{}: its second or its last dimension {advice}", found()));
     };
     let (channels, height, width) = match layout {
         Layout::Nchw => (second, third, fourth),
         Layout::Nhwc => (fourth, second, third),
     };
-    if !may_be(channels) {
-        return refused(
-            "input.layout",
-            format!("{}, which has no 1, 3 or 4 channels there; leave `input.layout` out", found()),
-        );
+    if !may_be_channels(channels) {
+        let advice = "leave `input.layout` out";
+        return refused("input.layout", format!("{}, which has no 1, 3 or 4 channels there; {advice}", found()));
     }
     Ok(Image { layout, element, planes: channels.unwrap_or(USUAL_CHANNELS), batch, height, width })
+}
+
+fn may_be_channels(side: Option<u32>) -> bool {
+    side.is_none_or(|side| CHANNELS.contains(&side))
+}
+
+/// The only one that the second and the last dimension allow.
+fn certain_layout(second: Option<u32>, fourth: Option<u32>) -> Option<Layout> {
+    let is_fixed = |side: Option<u32>| side.is_some() && may_be_channels(side);
+    match (is_fixed(second), is_fixed(fourth)) {
+        (true, true) => None,
+        (true, false) => Some(Layout::Nchw),
+        (false, true) => Some(Layout::Nhwc),
+        (false, false) => match (second, fourth) {
+            (None, Some(_)) => Some(Layout::Nchw),
+            (Some(_), None) => Some(Layout::Nhwc),
+            _ => None,
+        },
+    }
 }
