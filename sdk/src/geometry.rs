@@ -39,14 +39,25 @@ pub fn iou(a: &Bbox, b: &Bbox) -> f32 {
 /// overlaps it by more than `max_iou` goes. By falling score; at most `max` remain. Equal scores
 /// keep their order, so the result depends on the input only.
 #[must_use]
-pub fn nms(mut detections: Vec<Detection>, max_iou: f32, max: usize) -> Vec<Detection> {
+pub fn nms(detections: Vec<Detection>, max_iou: f32, max: usize) -> Vec<Detection> {
+    nms_by(detections, max_iou, max, |a, b| iou(&a.bbox, &b.bbox))
+}
+
+/// The same with another measure of overlap, 0 to 1, such as that of rotated boxes.
+#[must_use]
+pub fn nms_by(
+    mut detections: Vec<Detection>,
+    max_overlap: f32,
+    max: usize,
+    overlap: impl Fn(&Detection, &Detection) -> f32,
+) -> Vec<Detection> {
     detections.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut kept: Vec<Detection> = Vec::new();
     for detection in detections {
         if kept.len() == max {
             break;
         }
-        let duplicate = |k: &Detection| k.class_id == detection.class_id && iou(&k.bbox, &detection.bbox) > max_iou;
+        let duplicate = |k: &Detection| k.class_id == detection.class_id && overlap(k, &detection) > max_overlap;
         if !kept.iter().any(duplicate) {
             kept.push(detection);
         }

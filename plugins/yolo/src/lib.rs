@@ -1,26 +1,50 @@
-//! Detections from a head in the layout of YOLOv8: centre x, centre y, width and height in pixels of
-//! the model's input, then one score a class, as `[1, 4 + classes, n]` or `[1, n, 4 + classes]`.
+//! Detections from the heads of the YOLO family: one output `[1, numbers, boxes]` or
+//! `[1, boxes, numbers]`, whose boxes are in pixels of the model's input.
 //!
-//! A pure function of the output: the same tensor gives the same detections.
+//! The head is as configured, or it is recognised from shape and values of the first frame on which
+//! something is found, and then stays. Keypoints of a pose are those of its detection, without their
+//! visibilities. A rotated box is the upright box around it, with its four corners as keypoints;
+//! suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin: such boxes,
+//! and those with NaN or infinite values, are dropped and counted in the log.
+
+mod decode;
+mod head;
+mod judge;
+mod rotated;
+mod sample;
 
 use framehook_sdk::{
-    Candidate, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, Outcome, PostHook, Size,
-    TensorDesc,
-    geometry::{box_to_frame, nms},
+    ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, TensorDesc,
+    geometry::{nms, nms_by},
+};
+use model_outputs::{
+    Dropped, Outputs,
+    boxes::highest,
+    config::{count, problems, share},
+    described, described_all, named,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-#[derive(Debug, Deserialize, JsonSchema)]
+use crate::{
+    decode::decode,
+    head::{BOX, Grid, Head, Kind},
+    judge::{Known, Verdict, judge},
+    sample::Sample,
+};
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Config {
     /// Names of the classes, by class id.
     labels: Vec<String>,
+    /// How the output is read. Left out, it is recognised from shape and values.
+    head: Option<Kind>,
     /// Detections with a lower score are dropped.
     #[schemars(range(min = 0.0, max = 1.0))]
     min_score: f64,
     /// Where two detections of one class overlap by more than this, the one with the lower score is
-    /// dropped.
+    /// dropped. Not for `end2end`.
     #[schemars(range(min = 0.0, max = 1.0))]
     iou: f64,
     /// Those with the highest scores are kept.
@@ -34,6 +58,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             labels: Vec::new(),
+            head: None,
             // What the family's own tools use.
             min_score: 0.25,
             // Tight enough for people side by side, loose enough for one person found twice.
@@ -45,32 +70,26 @@ impl Default for Config {
     }
 }
 
-/// Boxes that go into the suppression, whose cost grows with their square.
-const MAX_CANDIDATES: u32 = 3_000;
-/// Numbers of a box, before the class scores.
-const BOX: u32 = 4;
-
 struct Yolo {
     config: Config,
+    /// Once recognised, with the number of its output.
+    head: Option<(u32, Head)>,
+    dropped: Dropped,
 }
 
 impl Hook for Yolo {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config })
+        Ok(Self { config, head: None, dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
-        let share = |n: f64| (0.0..=1.0).contains(&n);
-        let checks = [
-            (share(config.min_score), "/min_score", "must be 0 to 1"),
-            (share(config.iou), "/iou", "must be 0 to 1"),
-            ((1..=10_000).contains(&config.max_detections), "/max_detections", "must be 1 to 10000"),
-        ];
-        let problem =
-            |(_, path, message): (bool, &str, &str)| ConfigProblem { path: path.into(), message: message.into() };
-        checks.into_iter().filter(|(good, ..)| !good).map(problem).collect()
+        problems(&[
+            share(config.min_score, "/min_score"),
+            share(config.iou, "/iou"),
+            count(config.max_detections, "/max_detections"),
+        ])
     }
 
     fn labels(&self) -> Vec<String> {
@@ -80,127 +99,118 @@ impl Hook for Yolo {
 
 impl PostHook for Yolo {
     fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
-        let outputs = inference.outputs();
-        let (index, head) = find_head(&outputs, &self.config).map_err(Error::InvalidConfig)?;
-        let candidates = inference.argmax_rows(index, head.scores(), self.config.min_score as f32, MAX_CANDIDATES)?;
-        let boxes = inference.gather_f32(index, &head.box_elements(&candidates))?;
-        let found = decode(&candidates, &boxes, &inference.geometry(), inference.meta().size);
-        detections.extend(nms(found, self.config.iou as f32, self.config.max_detections as usize));
+        detections.extend(self.find(inference)?);
         Ok(Outcome { detections, events: Vec::new() })
     }
-}
 
-/// How the numbers of `n` boxes lie in the tensor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Head {
-    boxes: u32,
-    classes: u32,
-    /// The boxes are the last dimension.
-    columns: bool,
-}
-
-impl Head {
-    /// There are always more boxes than numbers a box.
-    fn new(shape: &[u32]) -> Option<Self> {
-        let &[1, a, b] = shape else { return None };
-        let (width, boxes, columns) = if a <= b { (a, b, true) } else { (b, a, false) };
-        (width > BOX).then(|| Self { boxes, classes: width - BOX, columns })
-    }
-
-    fn scores(self) -> ClassScores {
-        let (row_stride, class_stride) = self.strides();
-        ClassScores { rows: self.boxes, classes: self.classes, offset: BOX * class_stride, row_stride, class_stride }
-    }
-
-    /// From one box to the next, and from one of its numbers to the next.
-    fn strides(self) -> (u32, u32) {
-        if self.columns { (1, self.boxes) } else { (BOX + self.classes, 1) }
-    }
-
-    fn box_elements(self, candidates: &[Candidate]) -> Vec<u32> {
-        let (row_stride, number_stride) = self.strides();
-        candidates.iter().flat_map(|c| (0..BOX).map(move |n| c.row * row_stride + n * number_stride)).collect()
+    fn flush(&mut self) -> Result<Vec<Event>, Error> {
+        self.dropped.report();
+        Ok(Vec::new())
     }
 }
 
-fn find_head(outputs: &[TensorDesc], config: &Config) -> Result<(u32, Head), String> {
-    let named = |o: &TensorDesc| config.output.as_ref().is_none_or(|name| *name == o.name);
-    // With labels given, their number is the number of classes.
-    let fits = |h: &Head| config.labels.is_empty() || config.labels.len() == h.classes as usize;
-    let mut heads =
-        (0..).zip(outputs).filter(|(_, o)| named(o)).filter_map(|(i, o)| Head::new(&o.shape).map(|h| (i, h)));
-    let shapes = || outputs.iter().map(|o| format!("`{}` {:?}", o.name, o.shape)).collect::<Vec<_>>().join(", ");
-    let (index, head) = heads
-        .next()
-        .ok_or_else(|| format!("no output has the shape [1, 4 + classes, boxes] or its transpose: {}", shapes()))?;
-    if !fits(&head) {
-        let (classes, labels) = (head.classes, config.labels.len());
-        return Err(format!("the model has {classes} classes, but /labels names {labels}: {}", shapes()));
+impl Yolo {
+    fn find(&mut self, outputs: &impl Outputs) -> Result<Vec<Detection>, Error> {
+        let list = outputs.list();
+        let (output, head) = match self.head {
+            Some((output, head)) => (output, refit(head, list.get(output as usize))?),
+            None => {
+                let output = find_output(&list, &self.config)?;
+                let Some(head) = self.recognise(outputs, output, &list)? else { return Ok(Vec::new()) };
+                (output, head)
+            }
+        };
+        let found = decode(outputs, output, head, self.config.min_score as f32)?;
+        self.dropped.add(found.unusable);
+        let (iou, max) = (self.config.iou as f32, self.config.max_detections as usize);
+        Ok(match head.kind {
+            Kind::End2End => highest(found.detections, max),
+            Kind::Obb => nms_by(found.detections, iou, max, rotated::iou),
+            _ => nms(found.detections, iou, max),
+        })
     }
-    Ok((index, head))
+
+    /// The head, which stays if something was found. `None` while several fit and none finds anything.
+    fn recognise(&mut self, outputs: &impl Outputs, output: u32, list: &[TensorDesc]) -> Result<Option<Head>, Error> {
+        let desc = &list[output as usize];
+        let known = Known {
+            kind: self.config.head,
+            classes: Some(self.config.labels.len() as u32).filter(|n| *n > 0),
+            masks: list.iter().any(|o| matches!(o.shape[..], [1, 32, _, _])),
+        };
+        let judge_grid = |grid| Sample::take(outputs, output, grid).map(|sample| judge(grid, &sample, known));
+        let verdicts = Grid::both(&desc.shape).into_iter().map(judge_grid).collect::<Result<Vec<_>, _>>()?;
+        // A score of 0 is no sign of anything, whatever the threshold.
+        let threshold = (self.config.min_score as f32).max(f32::MIN_POSITIVE);
+        let fits: Vec<_> = verdicts.iter().flat_map(|verdict| &verdict.fits).collect();
+        let finds: Vec<_> = fits.iter().copied().filter(|fit| fit.highest >= threshold).collect();
+        match (&fits[..], &finds[..]) {
+            ([], _) if verdicts.iter().all(|verdict| verdict.is_blank) => Ok(None),
+            ([], _) => Err(Error::InvalidConfig(fits_nothing(desc, known, &verdicts))),
+            (_, [a, b, ..]) => Err(Error::InvalidConfig(fits_two(desc, a.head, b.head))),
+            (_, [fit]) | ([fit], []) => {
+                self.head = (fit.highest > 0.0).then_some((output, fit.head));
+                Ok(Some(fit.head))
+            }
+            (_, []) => Ok(None),
+        }
+    }
 }
 
-fn decode(candidates: &[Candidate], boxes: &[f32], geometry: &Geometry, frame: Size) -> Vec<Detection> {
-    let detection = |(c, b): (&Candidate, &[f32])| {
-        let (cx, cy, half_width, half_height) = (b[0], b[1], b[2] / 2.0, b[3] / 2.0);
-        let corners = [cx - half_width, cy - half_height, cx + half_width, cy + half_height];
-        let bbox = box_to_frame(geometry, frame, corners)?;
-        Some(Detection { class_id: c.class_id, score: c.score, bbox, track_id: None, keypoints: Vec::new() })
-    };
-    candidates.iter().zip(boxes.chunks_exact(BOX as usize)).filter_map(detection).collect()
+/// The same head on this frame's output, whose number of boxes may be another.
+fn refit(head: Head, output: Option<&TensorDesc>) -> Result<Head, Error> {
+    output.and_then(|o| head.refit(&o.shape)).ok_or_else(|| {
+        let now = output.map_or("nothing".into(), described);
+        Error::InvalidConfig(format!("the output was {} and is now {now}", described_head(head)))
+    })
+}
+
+fn find_output(outputs: &[TensorDesc], config: &Config) -> Result<u32, Error> {
+    if let Some(output) = named(outputs, "/output", config.output.as_deref())? {
+        return Ok(output);
+    }
+    // With up to four boxes it could be an output of boxes. Without any, nothing was found.
+    let is_head =
+        |o: &TensorDesc| matches!(o.shape[..], [1, a, b] if a.min(b) > BOX || (a.min(b) == 0 && a.max(b) > BOX));
+    (0u32..).zip(outputs).find(|(_, o)| is_head(o)).map(|(index, _)| index).ok_or_else(|| {
+        let there = described_all(outputs);
+        Error::InvalidConfig(format!("no output has the shape [1, 4 + classes, boxes] or its transpose: {there}"))
+    })
+}
+
+fn fits_two(desc: &TensorDesc, a: Head, b: Head) -> String {
+    let heads = format!("both {} and {}", described_head(a), described_head(b));
+    let set = if a.kind == b.kind { "/labels" } else { "/head" };
+    format!("{} fits {heads}: set {set}", described(desc))
+}
+
+fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict]) -> String {
+    let against = verdicts.iter().flat_map(|verdict| &verdict.against);
+    let mut reasons: Vec<_> = against.map(|(head, reason)| format!("{}: {reason}", described_head(*head))).collect();
+    if let Some(labels) = known.classes {
+        reasons.extend(other_classes(desc, known.kind.unwrap_or(Kind::V8), labels));
+    }
+    let head = known.kind.map_or("no head".into(), |kind| format!("/head `{}` does not", kind.name()));
+    let verb = if known.kind.is_some() { "fit" } else { "fits" };
+    format!("{head} {verb} {}: {}", described(desc), reasons.join("; "))
+}
+
+/// How many classes there would be, where labels say another number.
+fn other_classes(desc: &TensorDesc, kind: Kind, labels: u32) -> Option<String> {
+    let usual = Grid::both(&desc.shape).into_iter().max_by_key(|grid| grid.boxes)?;
+    let head = Head::new(kind, usual, None, 0, 0).filter(|head| head.classes != labels)?;
+    Some(format!("as `{}` it has {} classes, but /labels names {labels}", kind.name(), head.classes))
+}
+
+fn described_head(head: Head) -> String {
+    let name = head.kind.name();
+    match head.classes {
+        0 => format!("`{name}` with {} boxes", head.boxes),
+        classes => format!("`{name}` with {classes} classes and {} boxes", head.boxes),
+    }
 }
 
 framehook_sdk::export!(post: Yolo);
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn config(labels: usize) -> Config {
-        Config { labels: vec![String::new(); labels], ..Config::default() }
-    }
-
-    fn output(name: &str, shape: &[u32]) -> TensorDesc {
-        TensorDesc { name: name.into(), shape: shape.to_vec() }
-    }
-
-    #[test]
-    fn both_layouts_are_recognised() {
-        let columns = Head { boxes: 960, classes: 3, columns: true };
-        assert_eq!(Head::new(&[1, 7, 960]), Some(columns));
-        assert_eq!(Head::new(&[1, 960, 7]), Some(Head { columns: false, ..columns }));
-        for other in [&[1, 4, 960][..], &[2, 7, 960], &[1, 1, 7, 960], &[1000]] {
-            assert_eq!(Head::new(other), None, "{other:?}");
-        }
-    }
-
-    #[test]
-    fn elements_of_a_box_follow_the_layout() {
-        let candidate = [Candidate { row: 5, class_id: 0, score: 1.0 }];
-        let columns = Head { boxes: 960, classes: 3, columns: true };
-        assert_eq!(columns.box_elements(&candidate), [5, 965, 1925, 2885]);
-        assert_eq!((columns.scores().offset, columns.scores().class_stride), (3840, 960));
-        let rows = Head { columns: false, ..columns };
-        assert_eq!(rows.box_elements(&candidate), [35, 36, 37, 38]);
-        assert_eq!((rows.scores().offset, rows.scores().row_stride), (4, 7));
-    }
-
-    #[test]
-    fn the_head_is_found_among_other_outputs_or_by_name() {
-        let outputs = [output("proto", &[1, 32, 160, 160]), output("a", &[1, 7, 960]), output("b", &[1, 84, 8400])];
-        assert_eq!(find_head(&outputs, &config(3)).unwrap().0, 1);
-        let named = Config { output: Some("b".into()), ..config(0) };
-        assert_eq!(find_head(&outputs, &named).unwrap().0, 2);
-        assert!(find_head(&outputs, &config(80)).unwrap_err().contains("3 classes, but /labels names 80"));
-        assert!(find_head(&outputs[..1], &config(0)).unwrap_err().contains("`proto` [1, 32, 160, 160]"));
-    }
-
-    #[test]
-    fn a_box_is_centre_and_size_in_input_pixels() {
-        let geometry = Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 };
-        let candidates = [Candidate { row: 0, class_id: 2, score: 0.5 }];
-        let found = decode(&candidates, &[120.0, 96.0, 80.0, 90.0], &geometry, Size { width: 640, height: 360 });
-        let b = found[0].bbox;
-        assert_eq!((b.x, b.y, b.width, b.height, found[0].class_id), (0.25, 0.25, 0.25, 0.5, 2));
-    }
-}
+mod tests;

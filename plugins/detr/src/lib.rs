@@ -1,0 +1,197 @@
+//! Detections from the outputs of the DETR family, without suppression, in one of three forms:
+//! - logits or scores `[1, n, classes]` and boxes `[1, n, 4]` (DETR, Deformable DETR, RT-DETR and its
+//!   successors without their last step);
+//! - both in one output `[1, n, 4 + classes]` (RT-DETR as Ultralytics exports it);
+//! - class ids `[1, n]`, boxes `[1, n, 4]` and scores `[1, n]` (RT-DETR, D-FINE, DEIM with their last
+//!   step, which are given the frame's size).
+//!
+//! Each box counts with its best class. What makes scores of the numbers is as configured, or it is
+//! recognised on the first frame, and then stays. No score outside of 0 to 1 leaves this plugin: such
+//! boxes, and those with NaN or infinite values, are dropped and counted in the log.
+
+mod activation;
+mod outputs;
+
+use framehook_sdk::{
+    Candidate, ConfigProblem, Detection, Error, Event, Hook, Inference, InputOptions, Outcome, PostHook, Resize,
+    default_input,
+};
+use model_outputs::{
+    Dropped, Outputs,
+    boxes::{self, Format, Units, detection, highest},
+    classes::{Activation, Matrix, Scored, best_classes},
+    config::{count, problems, share},
+    scores::score,
+};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::{
+    activation::{Rule, recognise},
+    outputs::{Form, Numbers},
+};
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+struct Config {
+    /// Names of the classes, by class id, without the one for no object.
+    labels: Vec<String>,
+    /// Detections with a lower score are dropped.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    min_score: f64,
+    /// Those with the highest scores are kept.
+    #[schemars(range(min = 1, max = 10_000))]
+    max_detections: u32,
+    /// What makes scores of the numbers: `softmax`, where the last class is no object, `sigmoid`, or
+    /// `none`. Left out, it is recognised from the number of labels and from the values.
+    activation: Option<Activation>,
+    /// What the four numbers of a box are. Left out: `cxcywh`, and with class ids `xyxy`.
+    format: Option<Format>,
+    /// What boxes are measured in. Left out: `normalised`, and with class ids `frame`.
+    units: Option<Units>,
+    /// Name of the output with the boxes.
+    boxes: Option<String>,
+    /// Name of the output with the logits or scores.
+    scores: Option<String>,
+    /// Name of the output with the class ids.
+    classes: Option<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            labels: Vec::new(),
+            // Without suppression, what is below is mostly second guesses.
+            min_score: 0.5,
+            // As many as the largest of these models give.
+            max_detections: 300,
+            activation: None,
+            format: None,
+            units: None,
+            boxes: None,
+            scores: None,
+            classes: None,
+        }
+    }
+}
+
+/// Boxes that are looked at; these models give 100 to 1,000.
+const MAX_CANDIDATES: u32 = 10_000;
+
+struct Detr {
+    config: Config,
+    /// Once known.
+    rule: Option<Rule>,
+    /// Something was found, and nothing contradicted the configuration.
+    checked: bool,
+    dropped: Dropped,
+}
+
+impl Hook for Detr {
+    type Config = Config;
+
+    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+        Ok(Self { config, rule: None, checked: false, dropped: Dropped::default() })
+    }
+
+    fn check(config: &Config) -> Vec<ConfigProblem> {
+        problems(&[share(config.min_score, "/min_score"), count(config.max_detections, "/max_detections")])
+    }
+
+    /// As most of the family is trained.
+    fn input() -> InputOptions {
+        InputOptions { resize: Some(Resize::Stretch), ..default_input() }
+    }
+
+    fn labels(&self) -> Vec<String> {
+        self.config.labels.clone()
+    }
+}
+
+impl PostHook for Detr {
+    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
+        detections.extend(self.find(inference)?);
+        Ok(Outcome { detections, events: Vec::new() })
+    }
+
+    fn flush(&mut self) -> Result<Vec<Event>, Error> {
+        self.dropped.report();
+        Ok(Vec::new())
+    }
+}
+
+impl Detr {
+    fn find(&mut self, outputs: &impl Outputs) -> Result<Vec<Detection>, Error> {
+        let list = outputs.list();
+        let Form { boxes, numbers } = outputs::find(&list, &self.config)?;
+        let (scored, format, units) = match numbers {
+            Numbers::Classes(scores) => (self.best(outputs, scores)?, Format::Cxcywh, Units::Normalised),
+            Numbers::Ids { ids, scores } => {
+                (by_ids(outputs, ids, scores, self.config.min_score as f32)?, Format::Xyxy, Units::Frame)
+            }
+        };
+        let (format, units) = (self.config.format.unwrap_or(format), self.config.units.unwrap_or(units));
+        let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
+        if !self.checked {
+            if let Some(outside) = scored.outside {
+                return Err(Error::InvalidConfig(format!("{outside} stands where scores are: see /activation")));
+            }
+            boxes::check(format, units, &numbers)?;
+            self.checked = !scored.candidates.is_empty();
+        }
+        let view = outputs.view();
+        let (mut found, mut unusable) = (Vec::new(), scored.unusable);
+        for (candidate, b) in scored.candidates.iter().zip(numbers.chunks_exact(4)) {
+            if !b.iter().all(|n| n.is_finite()) {
+                unusable += 1;
+                continue;
+            }
+            let bbox = view.bbox(units, format.corners([b[0], b[1], b[2], b[3]]));
+            found.extend(bbox.map(|bbox| detection(candidate.class_id, candidate.score, bbox)));
+        }
+        self.dropped.add(unusable);
+        Ok(highest(found, self.config.max_detections as usize))
+    }
+
+    fn best(&mut self, outputs: &impl Outputs, scores: Matrix) -> Result<Scored, Error> {
+        let desc = &outputs.list()[scores.output as usize];
+        let rule = match self.rule {
+            Some(rule) if rule.width == scores.width => rule,
+            _ => {
+                let labels = Some(self.config.labels.len() as u32).filter(|n| *n > 0);
+                let numbers = scores.whole(outputs, desc)?;
+                let Some(rule) = recognise(&numbers, scores.width, self.config.activation, labels)? else {
+                    return Ok(Scored::default());
+                };
+                *self.rule.insert(rule)
+            }
+        };
+        let min_score = self.config.min_score as f32;
+        best_classes(outputs, desc, (scores, 0..rule.classes), rule.activation, min_score, MAX_CANDIDATES)
+    }
+}
+
+fn by_ids(outputs: &impl Outputs, ids: Matrix, scores: Matrix, min_score: f32) -> Result<Scored, Error> {
+    let (ids, scores) = (ids.gather(outputs, 0..ids.rows)?, scores.gather(outputs, 0..scores.rows)?);
+    let mut found = Scored::default();
+    for (row, (id, value)) in (0u32..).zip(ids.into_iter().zip(scores)) {
+        let is_id = id >= 0.0 && id.fract() == 0.0 && id < u32::MAX as f32;
+        match score(value) {
+            Some(score) if is_id && score >= min_score => {
+                found.candidates.push(Candidate { row, class_id: id as u32, score });
+            }
+            Some(_) if is_id => {}
+            none => {
+                found.unusable += 1;
+                let outside = if none.is_none() { value } else { id };
+                found.outside = found.outside.or(Some(outside).filter(|n| n.is_finite()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+framehook_sdk::export!(post: Detr);
+
+#[cfg(test)]
+mod tests;

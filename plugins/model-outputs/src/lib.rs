@@ -1,0 +1,112 @@
+//! What the stock plugins that read a model's outputs share: the outputs behind a trait, so that
+//! whole plugins are tested natively; scores that are never outside of 0 to 1; a count of what was
+//! dropped.
+//!
+//! No plugin of its own.
+
+pub mod boxes;
+pub mod classes;
+pub mod config;
+mod dropped;
+pub mod memory;
+pub mod scores;
+
+pub use dropped::Dropped;
+use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Inference, Size, TensorDesc};
+
+/// Elements of an output that is read as a whole: half of what the host copies in one call.
+pub const MAX_WHOLE: usize = 4 << 20;
+
+/// How the model's input lies on the frame.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    pub geometry: Geometry,
+    /// The size of the original frame.
+    pub frame: Size,
+    /// The size of the model's input.
+    pub input: Size,
+}
+
+/// The outputs of a model for one frame. [`Inference`] has them from the host, [`memory::Memory`]
+/// from a test.
+pub trait Outputs {
+    fn list(&self) -> Vec<TensorDesc>;
+    fn view(&self) -> View;
+
+    /// # Errors
+    /// When an element lies outside of the output.
+    fn gather(&self, output: u32, elements: &[u32]) -> Result<Vec<f32>, Error>;
+
+    /// # Errors
+    /// When the scores lie outside of the output.
+    fn argmax_rows(
+        &self,
+        output: u32,
+        scores: ClassScores,
+        threshold: f32,
+        limit: u32,
+    ) -> Result<Vec<Candidate>, Error>;
+}
+
+impl Outputs for Inference {
+    fn list(&self) -> Vec<TensorDesc> {
+        self.outputs()
+    }
+
+    fn view(&self) -> View {
+        View { geometry: self.geometry(), frame: self.meta().size, input: self.input_size() }
+    }
+
+    fn gather(&self, output: u32, elements: &[u32]) -> Result<Vec<f32>, Error> {
+        Ok(self.gather_f32(output, elements)?)
+    }
+
+    fn argmax_rows(
+        &self,
+        output: u32,
+        scores: ClassScores,
+        threshold: f32,
+        limit: u32,
+    ) -> Result<Vec<Candidate>, Error> {
+        Ok(Inference::argmax_rows(self, output, scores, threshold, limit)?)
+    }
+}
+
+/// An output as messages name it.
+#[must_use]
+pub fn described(output: &TensorDesc) -> String {
+    format!("`{}` {:?}", output.name, output.shape)
+}
+
+/// All outputs as messages name them.
+#[must_use]
+pub fn described_all(outputs: &[TensorDesc]) -> String {
+    outputs.iter().map(described).collect::<Vec<_>>().join(", ")
+}
+
+/// The output that the setting `field` names, if it is set.
+///
+/// # Errors
+/// When the model has no such output: which there are.
+pub fn named(outputs: &[TensorDesc], field: &str, name: Option<&str>) -> Result<Option<u32>, Error> {
+    let Some(name) = name else { return Ok(None) };
+    let found = (0u32..).zip(outputs).find(|(_, o)| o.name == name).map(|(index, _)| index);
+    found.map(Some).ok_or_else(|| {
+        let there = described_all(outputs);
+        Error::InvalidConfig(format!("{field}: the model has no output `{name}`; its outputs are {there}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_missing_is_named_with_those_that_there_are() {
+        let outputs = [TensorDesc { name: "a".into(), shape: vec![1, 7] }];
+        assert_eq!(named(&outputs, "/output", None).unwrap(), None);
+        assert_eq!(named(&outputs, "/output", Some("a")).unwrap(), Some(0));
+        let Error::InvalidConfig(message) = named(&outputs, "/output", Some("b")).unwrap_err() else { panic!() };
+        assert_eq!(message, "/output: the model has no output `b`; its outputs are `a` [1, 7]");
+    }
+}

@@ -1,0 +1,193 @@
+//! Which head an output is: by its shape, by the number of labels, and by the values of the first
+//! frame on which something is found. What fits two heads is an error that names both.
+
+use model_outputs::{boxes::look_normalised, scores::is_score};
+
+use crate::{
+    head::{BOX, Grid, Head, Kind},
+    sample::{NOTICED, Sample},
+};
+
+/// What is known beside the values.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    /// As configured; `None` has every head tried.
+    pub(crate) kind: Option<Kind>,
+    /// The number of labels, if there are any.
+    pub(crate) classes: Option<u32>,
+    /// Another output has the shape of mask prototypes.
+    pub(crate) masks: bool,
+}
+
+/// The heads that an output can be, and why it is not one of the others.
+#[derive(Debug, Default)]
+pub(crate) struct Verdict {
+    pub(crate) fits: Vec<Fit>,
+    pub(crate) against: Vec<(Head, String)>,
+    /// There is nothing but zeros.
+    pub(crate) is_blank: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Fit {
+    pub(crate) head: Head,
+    /// The highest score that it finds.
+    pub(crate) highest: f32,
+}
+
+/// More classes than any model has.
+const MOST_CLASSES: u32 = 100_000;
+/// More boxes than an end-to-end head gives; a grid has more.
+const MOST_END2END: u32 = 1_000;
+/// Scores that fall from the first box to the last are a sorted list from this many on.
+const SORTED: usize = 8;
+/// A keypoint lies somewhere in the picture, in pixels; coefficients of masks are smaller numbers.
+const FAR: f32 = 16.0;
+/// One box of so many is never an object.
+const MANY: usize = 4;
+/// A score that leaves little doubt; or an angle, if all that is certain has one.
+const SURE: f32 = 0.25;
+
+/// Judges an output that is seen in one of the two ways.
+pub(crate) fn judge(grid: Grid, sample: &Sample, known: Known) -> Verdict {
+    let mut verdict = Verdict { is_blank: sample.is_blank(), ..Verdict::default() };
+    for head in heads(grid, sample, known) {
+        let unlikely = || if known.kind.is_none() { unlikely(head, sample, known) } else { None };
+        match refuted(head, sample, known).or_else(unlikely) {
+            Some(reason) => verdict.against.push((head, reason)),
+            None => verdict.fits.push(Fit { head, highest: sample.highest(head) }),
+        }
+    }
+    let is_end2end = |fit: &Fit| fit.head.kind == Kind::End2End;
+    if is_sorted(sample) && verdict.fits.iter().any(is_end2end) {
+        verdict.fits.retain(is_end2end);
+    }
+    verdict
+}
+
+/// Those whose shape fits. A keypoint is x, y and visibility where it can be.
+fn heads(grid: Grid, sample: &Sample, known: Known) -> Vec<Head> {
+    let scores = sample.leading_scores();
+    let head = |kind: Kind| {
+        let points: &[u32] = match kind {
+            Kind::Pose => &[3, 2],
+            Kind::End2End => &[0, 3],
+            _ => &[0],
+        };
+        let mut heads: Vec<_> =
+            points.iter().filter_map(|point| Head::new(kind, grid, known.classes, scores, *point)).collect();
+        heads.sort_by_key(|head| refuted(*head, sample, known).is_some());
+        heads.first().copied()
+    };
+    Kind::ALL.into_iter().filter(|kind| known.kind.is_none_or(|set| set == *kind)).filter_map(head).collect()
+}
+
+/// Why a tensor with these values cannot be this head, whoever says so.
+fn refuted(head: Head, sample: &Sample, known: Known) -> Option<String> {
+    let tail = head.tail()..head.width;
+    if let Some(other) = sample.columns(head.scores()).find(|n| !is_score(*n)) {
+        return Some(format!("{other} stands where scores are"));
+    }
+    if look_normalised(sample.columns(0..BOX)) == Some(true) {
+        return Some("its boxes are shares of 0 to 1, which `detr` and `boxes-scores` read".into());
+    }
+    let visibilities = tail.clone().skip(2).step_by(3).take_while(|_| head.point == 3);
+    if let Some(other) = visibilities.flat_map(|n| sample.column(n)).find(|n| !is_score(*n)) {
+        return Some(format!("{other} stands where visibilities of keypoints are"));
+    }
+    match head.kind {
+        Kind::Obb => {
+            let other = sample.columns(tail).find(|n| n.abs() > std::f32::consts::PI + 0.01)?;
+            Some(format!("{other} stands where angles are"))
+        }
+        Kind::End2End => no_end2end(sample, known.classes.unwrap_or(MOST_CLASSES)),
+        _ => None,
+    }
+}
+
+fn no_end2end(sample: &Sample, classes: u32) -> Option<String> {
+    let is_class_id = |n: f32| n >= 0.0 && n.fract() == 0.0 && n < classes as f32;
+    if let Some(other) = sample.column(BOX + 1).find(|n| !is_class_id(*n)) {
+        return Some(format!("{other} stands where ids of {classes} classes are"));
+    }
+    let inside_out = |row: &[f32]| row[BOX as usize] >= NOTICED && (row[2] < row[0] || row[3] < row[1]);
+    sample.rows().any(inside_out).then(|| "right lies left of left, or bottom above top".into())
+}
+
+/// Why a tensor that can be this head is likely another: what is known of how models are exported.
+fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
+    let labelled = known.classes.is_some();
+    let far = || sample.columns(head.tail()..head.width).any(|n| n.abs() > FAR);
+    let reason = match head.kind {
+        Kind::V5 if !labelled && head.columns => "a v5 has its boxes first",
+        Kind::V5 if !labelled && !Pairs::count(sample).may_be_v5() => "no box has an objectness and a class",
+        Kind::V8 if !labelled && !head.columns && !Pairs::count(sample).may_be_v8() => "boxes have two classes",
+        Kind::Obb if !has_angles(head, sample) => "no angle is outside of 0 to 1",
+        Kind::Seg if !known.masks => "no output has the prototypes of masks",
+        Kind::Pose if known.masks => "there is an output with the prototypes of masks",
+        Kind::Pose | Kind::End2End if head.point > 0 && !far() => "no keypoint lies in the picture",
+        Kind::End2End if head.point == 0 && head.width > head.tail() && !known.masks => {
+            "no output has the prototypes of masks"
+        }
+        Kind::End2End if head.boxes > MOST_END2END => "there are more than 1000 boxes",
+        _ => return None,
+    };
+    Some(reason.into())
+}
+
+/// Whether the last number of the boxes looks like an angle. Real ones fill -pi/4 to 3 pi/4. Where
+/// boxes are the last dimension, as usual, one beside every score is enough to doubt that it is a score.
+fn has_angles(head: Head, sample: &Sample) -> bool {
+    let last = head.tail() as usize;
+    let sure = |row: &&[f32]| row[BOX as usize..last].iter().any(|n| *n >= SURE);
+    let beside_scores = || {
+        let mut sure = sample.rows().filter(sure).peekable();
+        sure.peek().is_some() && sure.all(|row| row[last] >= SURE)
+    };
+    sample.column(last as u32).any(|n| !is_score(n) && n.fract() != 0.0) || (head.columns && beside_scores())
+}
+
+/// Boxes by what is noticed: the first number behind the box, one of the others, or both.
+#[derive(Debug, Default)]
+struct Pairs {
+    both: usize,
+    one: usize,
+    all: usize,
+    /// There are no others.
+    single: bool,
+}
+
+impl Pairs {
+    fn count(sample: &Sample) -> Self {
+        let mut pairs = Self::default();
+        for row in sample.rows() {
+            let (first, others) = row[BOX as usize..].split_at(1);
+            let high = |n: &f32| *n >= NOTICED;
+            let (first, other) = (high(&first[0]), others.iter().any(high));
+            pairs.both += usize::from(first && other);
+            pairs.one += usize::from(first != other);
+            pairs.all += 1;
+            pairs.single = others.is_empty();
+        }
+        pairs
+    }
+
+    /// An object has an objectness and a class; and what is none has a class all the same.
+    const fn may_be_v5(&self) -> bool {
+        self.both > 0 || self.one == 0 || self.one >= self.all / MANY
+    }
+
+    /// An object rarely has two classes, and few boxes are objects.
+    const fn may_be_v8(&self) -> bool {
+        let few = self.one < self.all / MANY;
+        self.single || self.both + self.one == 0 || (few && self.one > self.both)
+    }
+}
+
+/// Whether the first number behind the box falls from the first box to the last.
+fn is_sorted(sample: &Sample) -> bool {
+    let scores: Vec<_> = sample.column(BOX).collect();
+    let mut different = scores.clone();
+    different.dedup();
+    scores.is_sorted_by(|a, b| a >= b) && different.len() >= SORTED
+}

@@ -1,0 +1,80 @@
+//! Some boxes of an output, to tell the heads apart by their values.
+
+use framehook_sdk::{ClassScores, Error};
+use model_outputs::Outputs;
+
+use crate::head::{BOX, Grid, Head, Kind};
+
+/// Boxes at even distances: thousands are alike.
+const SPREAD: u32 = 2_000;
+/// Boxes with the highest numbers where scores are.
+const ACTIVE: u32 = 500;
+/// Numbers in a sample: a few milliseconds, once.
+const MAX_NUMBERS: u32 = 1 << 20;
+/// Above this, something was perhaps found.
+pub(crate) const NOTICED: f32 = 0.1;
+
+pub(crate) struct Sample {
+    width: usize,
+    /// Box by box.
+    numbers: Vec<f32>,
+}
+
+impl Sample {
+    /// Boxes in their order: some everywhere, and those that say most.
+    pub(crate) fn take(outputs: &impl Outputs, output: u32, grid: Grid) -> Result<Self, Error> {
+        let most = (MAX_NUMBERS / grid.width).max(1);
+        let (row_stride, class_stride) = grid.strides();
+        let behind_box = ClassScores {
+            rows: grid.boxes,
+            classes: grid.width - BOX,
+            offset: BOX * class_stride,
+            row_stride,
+            class_stride,
+        };
+        let step = grid.boxes.div_ceil(SPREAD.min(most)).max(1);
+        let mut rows: Vec<_> = (0..grid.boxes).step_by(step as usize).collect();
+        let active = outputs.argmax_rows(output, behind_box, NOTICED, ACTIVE.min(most))?;
+        rows.extend(active.iter().map(|candidate| candidate.row));
+        rows.sort_unstable();
+        rows.dedup();
+        let all: Vec<_> = (0..grid.width).collect();
+        let numbers = outputs.gather(output, &grid.elements(rows.into_iter(), &all))?;
+        Ok(Self { width: grid.width as usize, numbers })
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        self.numbers.chunks_exact(self.width)
+    }
+
+    /// One number of every box, where it is finite.
+    pub(crate) fn column(&self, number: u32) -> impl Iterator<Item = f32> {
+        self.rows().map(move |row| row[number as usize]).filter(|n| n.is_finite())
+    }
+
+    pub(crate) fn columns(&self, numbers: std::ops::Range<u32>) -> impl Iterator<Item = f32> {
+        numbers.flat_map(|n| self.column(n))
+    }
+
+    /// Numbers behind the box that are scores in every box.
+    pub(crate) fn leading_scores(&self) -> u32 {
+        let numbers = BOX..self.width as u32;
+        numbers.take_while(|n| self.column(*n).all(model_outputs::scores::is_score)).count() as u32
+    }
+
+    /// Whether there is nothing but zeros.
+    pub(crate) fn is_blank(&self) -> bool {
+        self.numbers.iter().all(|n| *n == 0.0)
+    }
+
+    /// The highest score that a head gives.
+    pub(crate) fn highest(&self, head: Head) -> f32 {
+        let scores = head.scores().start as usize..head.scores().end as usize;
+        let highest = |numbers: &[f32]| numbers.iter().filter(|n| n.is_finite()).fold(0f32, |a, b| a.max(*b));
+        let score = |row: &[f32]| match head.kind {
+            Kind::V5 => row[BOX as usize] * highest(&row[BOX as usize + 1..scores.end]),
+            _ => highest(&row[scores.clone()]),
+        };
+        self.rows().map(score).filter(|score| score.is_finite()).fold(0f32, f32::max)
+    }
+}
