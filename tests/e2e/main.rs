@@ -17,6 +17,7 @@ mod deploy;
 mod docs;
 mod faults;
 mod generators;
+mod heads;
 mod hooks;
 mod lacking;
 mod late;

@@ -11,7 +11,7 @@ pub const INT64: u64 = 7;
 pub const BOOL: u64 = 9;
 
 /// Types of an attribute.
-const INT: u64 = 2;
+pub const INT: u64 = 2;
 const INTS: u64 = 7;
 
 /// What the demo model takes.

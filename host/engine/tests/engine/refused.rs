@@ -60,6 +60,9 @@ fn stock_plugins_describe_themselves() {
         ("yolo", false, true),
         ("line-counter", false, true),
         ("centerface", false, true),
+        ("boxes-scores", false, true),
+        ("classify", false, true),
+        ("detr", false, true),
         ("misbehave", true, true),
     ] {
         let Verdict::Ok(manifest) = COMPILER.inspect(&wasm(name)) else {
