@@ -1,5 +1,5 @@
-//! The stock plugins that read a model's outputs, over HTTP: models of the kinds that people have, each with
-//! the same two objects, whose places, classes and scores are known beforehand.
+//! The stock plugins that read a model's outputs, over HTTP: models of the kinds that people have,
+//! each with the same two objects, whose places, classes and scores are known beforehand.
 
 use framehook_core::prediction::Detection;
 use framehook_tests::{
@@ -59,7 +59,8 @@ fn shares([x, y, width, height]: [f32; 4]) -> [f32; 4] {
     [x / WIDTH as f32, y / HEIGHT as f32, width / WIDTH as f32, height / HEIGHT as f32]
 }
 
-/// Small boxes in the corner, of which the first are the objects. `score` puts an object's class into its row.
+/// Small boxes in the corner, of which the first are the objects. `score` puts an object's class
+/// into its row.
 fn grid(boxes: usize, width: usize, score: impl Fn(&mut [f32], usize)) -> Vec<Vec<f32>> {
     let mut rows = vec![[vec![5.0, 5.0, 4.0, 4.0], vec![0.0; width - 4]].concat(); boxes];
     for (row, (object, class)) in rows.iter_mut().zip(OBJECTS) {

@@ -1,6 +1,6 @@
-//! Detections from two outputs: boxes, `[1, n, 4]`, and scores, `[1, n, classes]` or `[1, n]`; boxes
-//! last (`[1, 4, n]`), without the 1, and `[1, n, 1, 4]` as well. Torchvision, SSD, EfficientDet,
-//! YOLO-NAS and many others export these.
+//! Detections from two outputs: boxes, `[1, n, 4]`, and scores, `[1, n, classes]` or `[1, n]`;
+//! boxes last (`[1, 4, n]`), without the 1, and `[1, n, 1, 4]` as well. Torchvision, SSD,
+//! EfficientDet, YOLO-NAS and many others export these.
 //!
 //! What the numbers are cannot be seen, so it is configured; what contradicts it on the first frame
 //! on which something is found is an error. No score outside of 0 to 1 leaves this plugin: such
@@ -11,7 +11,7 @@ mod outputs;
 use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, geometry::nms};
 use model_outputs::{
     Dropped, Outputs,
-    boxes::{self, Format, Units, detection},
+    boxes::{self, Format, Units},
     classes::{Activation, Matrix, best_classes},
     config::{count, problems, share},
 };
@@ -150,16 +150,7 @@ impl BoxesScores {
             boxes::check(format, units, &numbers)?;
             self.checked = !scored.candidates.is_empty();
         }
-        let view = outputs.view();
-        let (mut found, mut unusable) = (Vec::new(), scored.unusable);
-        for (candidate, b) in scored.candidates.iter().zip(numbers.chunks_exact(4)) {
-            if !b.iter().all(|n| n.is_finite()) {
-                unusable += 1;
-                continue;
-            }
-            let bbox = view.bbox(units, format.corners([b[0], b[1], b[2], b[3]]));
-            found.extend(bbox.map(|bbox| detection(candidate.class_id, candidate.score, bbox)));
-        }
+        let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(nms(found, self.config.iou as f32, self.config.max_detections as usize))
     }

@@ -2,8 +2,8 @@
 //! `[1, classes, 1, 1]`.
 //!
 //! Each is a detection whose box is the whole frame, by falling score. Whether the numbers are
-//! probabilities or logits is as configured, or it is recognised on the first frame, and then stays.
-//! No score outside of 0 to 1 leaves this plugin: a frame with NaN or infinite values has no
+//! probabilities or logits is as configured, or it is recognised on the first frame, and then
+//! stays. No score outside of 0 to 1 leaves this plugin: a frame with NaN or infinite values has no
 //! classes, and is counted in the log.
 
 use framehook_sdk::{
@@ -32,8 +32,8 @@ struct Config {
     /// Classes with a lower score are dropped.
     #[schemars(range(min = 0.0, max = 1.0))]
     min_score: f64,
-    /// What makes scores of the numbers. Left out: nothing where they are probabilities whose sum is 1,
-    /// softmax where some are outside of 0 to 1.
+    /// What makes scores of the numbers. Left out: nothing where they are probabilities whose sum
+    /// is 1, softmax where some are outside of 0 to 1.
     activation: Option<Activation>,
     /// Name of the output to read. Needed only if several have the layout.
     output: Option<String>,

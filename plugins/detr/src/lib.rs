@@ -1,13 +1,13 @@
 //! Detections from the outputs of the DETR family, without suppression, in one of three forms:
-//! - logits or scores `[1, n, classes]` and boxes `[1, n, 4]` (DETR, Deformable DETR, RT-DETR and its
-//!   successors without their last step);
+//! - logits or scores `[1, n, classes]` and boxes `[1, n, 4]` (DETR, Deformable DETR, RT-DETR and
+//!   its successors without their last step);
 //! - both in one output `[1, n, 4 + classes]` (RT-DETR as Ultralytics exports it);
-//! - class ids `[1, n]`, boxes `[1, n, 4]` and scores `[1, n]` (RT-DETR, D-FINE, DEIM with their last
-//!   step, which are given the frame's size).
+//! - class ids `[1, n]`, boxes `[1, n, 4]` and scores `[1, n]` (RT-DETR, D-FINE, DEIM with their
+//!   last step, which are given the frame's size).
 //!
 //! Each box counts with its best class. What makes scores of the numbers is as configured, or it is
-//! recognised on the first frame, and then stays. No score outside of 0 to 1 leaves this plugin: such
-//! boxes, and those with NaN or infinite values, are dropped and counted in the log.
+//! recognised on the first frame, and then stays. No score outside of 0 to 1 leaves this plugin:
+//! such boxes, and those with NaN or infinite values, are dropped and counted in the log.
 
 mod activation;
 mod outputs;
@@ -18,7 +18,7 @@ use framehook_sdk::{
 };
 use model_outputs::{
     Dropped, Outputs,
-    boxes::{self, Format, Units, detection, highest},
+    boxes::{self, Format, Units, highest},
     classes::{Activation, Matrix, Scored, best_classes},
     config::{count, problems, share},
     scores::score,
@@ -42,8 +42,8 @@ struct Config {
     /// Those with the highest scores are kept.
     #[schemars(range(min = 1, max = 10_000))]
     max_detections: u32,
-    /// What makes scores of the numbers: `softmax`, where the last class is no object, `sigmoid`, or
-    /// `none`. Left out, it is recognised from the number of labels and from the values.
+    /// What makes scores of the numbers: `softmax`, where the last class is no object, `sigmoid`,
+    /// or `none`. Left out, it is recognised from the number of labels and from the values.
     activation: Option<Activation>,
     /// What the four numbers of a box are. Left out: `cxcywh`, and with class ids `xyxy`.
     format: Option<Format>,
@@ -139,16 +139,7 @@ impl Detr {
             boxes::check(format, units, &numbers)?;
             self.checked = !scored.candidates.is_empty();
         }
-        let view = outputs.view();
-        let (mut found, mut unusable) = (Vec::new(), scored.unusable);
-        for (candidate, b) in scored.candidates.iter().zip(numbers.chunks_exact(4)) {
-            if !b.iter().all(|n| n.is_finite()) {
-                unusable += 1;
-                continue;
-            }
-            let bbox = view.bbox(units, format.corners([b[0], b[1], b[2], b[3]]));
-            found.extend(bbox.map(|bbox| detection(candidate.class_id, candidate.score, bbox)));
-        }
+        let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(highest(found, self.config.max_detections as usize))
     }

@@ -6,8 +6,8 @@ use proptest::prelude::*;
 use super::*;
 
 const BOXES: usize = 100;
-/// Centre x, centre y, width, height as shares; on 320x240: left 100, top 50, 120x80, and left 15, top
-/// 155, 50x70.
+/// Centre x, centre y, width, height as shares; on 320x240: left 100, top 50, 120x80, and left 15,
+/// top 155, 50x70.
 const OBJECTS: [[f32; 4]; 2] = [[0.5, 0.375, 0.375, 1.0 / 3.0], [0.125, 190.0 / 240.0, 50.0 / 320.0, 70.0 / 240.0]];
 
 fn boxes() -> Vec<f32> {

@@ -4,7 +4,7 @@ use framehook_sdk::{Bbox, Detection, Error, geometry::box_to_frame};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::View;
+use crate::{View, classes::Scored};
 
 /// What the four numbers of a box are.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
@@ -64,7 +64,8 @@ impl View {
 /// A box that may be a little outside of the input still has numbers up to this in shares.
 const LARGEST_SHARE: f32 = 1.5;
 
-/// Whether no finite number of the boxes is larger than a share of 0 to 1 can be. `None` if all are 0.
+/// Whether no finite number of the boxes is larger than a share of 0 to 1 can be. `None` if all are
+/// 0.
 #[must_use]
 pub fn look_normalised(numbers: impl Iterator<Item = f32>) -> Option<bool> {
     let largest = numbers.filter(|n| n.is_finite()).fold(0f32, |largest, n| largest.max(n.abs()));
@@ -93,6 +94,27 @@ pub fn check(format: Format, units: Units, boxes: &[f32]) -> Result<(), Error> {
         );
     }
     Ok(())
+}
+
+/// Detections from the best classes of boxes and the numbers of those boxes, and how many boxes
+/// cannot be used.
+#[must_use]
+pub fn detections(
+    scored: &Scored,
+    numbers: &[f32],
+    (format, units): (Format, Units),
+    view: &View,
+) -> (Vec<Detection>, usize) {
+    let (mut found, mut unusable) = (Vec::new(), scored.unusable);
+    for (candidate, b) in scored.candidates.iter().zip(numbers.chunks_exact(4)) {
+        if b.iter().all(|n| n.is_finite()) {
+            let bbox = view.bbox(units, format.corners([b[0], b[1], b[2], b[3]]));
+            found.extend(bbox.map(|bbox| detection(candidate.class_id, candidate.score, bbox)));
+        } else {
+            unusable += 1;
+        }
+    }
+    (found, unusable)
 }
 
 #[must_use]

@@ -95,8 +95,8 @@ pub struct Scored {
     pub outside: Option<f32>,
 }
 
-/// The best of `classes` of each row whose score is at least `min_score`; the first of them is class 0.
-/// With softmax, the others have their share.
+/// The best of `classes` of each row whose score is at least `min_score`; the first of them is
+/// class 0. With softmax, the others have their share.
 ///
 /// # Errors
 /// When the scores are not there.

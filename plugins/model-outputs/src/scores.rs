@@ -35,7 +35,8 @@ pub fn softmax(logits: &[f32]) -> Vec<f32> {
     powers.iter().map(|p| p / sum).collect()
 }
 
-/// The best of a row: its index and value. The first of equals; a value that is not a number is none.
+/// The best of a row: its index and value. The first of equals; a value that is not a number is
+/// none.
 #[must_use]
 pub fn best(scores: &[f32]) -> Option<(usize, f32)> {
     let numbers = scores.iter().copied().enumerate().filter(|(_, s)| !s.is_nan());

@@ -26,6 +26,8 @@ pub(crate) struct Verdict {
     pub(crate) against: Vec<(Head, String)>,
     /// There is nothing but zeros.
     pub(crate) is_blank: bool,
+    /// Boxes with NaN or infinite values.
+    pub(crate) unusable: usize,
 }
 
 #[derive(Debug)]
@@ -50,7 +52,7 @@ const SURE: f32 = 0.25;
 
 /// Judges an output that is seen in one of the two ways.
 pub(crate) fn judge(grid: Grid, sample: &Sample, known: Known) -> Verdict {
-    let mut verdict = Verdict { is_blank: sample.is_blank(), ..Verdict::default() };
+    let mut verdict = Verdict { is_blank: sample.is_blank(), unusable: sample.unusable(), ..Verdict::default() };
     for head in heads(grid, sample, known) {
         let unlikely = || if known.kind.is_none() { unlikely(head, sample, known) } else { None };
         match refuted(head, sample, known).or_else(unlikely) {
@@ -95,6 +97,11 @@ fn refuted(head: Head, sample: &Sample, known: Known) -> Option<String> {
     if let Some(other) = visibilities.flat_map(|n| sample.column(n)).find(|n| !is_score(*n)) {
         return Some(format!("{other} stands where visibilities of keypoints are"));
     }
+    let found =
+        |row: &&[f32]| row[head.scores().start as usize..head.scores().end as usize].iter().any(|n| *n >= NOTICED);
+    if head.kind != Kind::End2End && sample.rows().filter(found).any(|row| row[2] < 0.0 || row[3] < 0.0) {
+        return Some("boxes have negative widths or heights: they are not decoded".into());
+    }
     match head.kind {
         Kind::Obb => {
             let other = sample.columns(tail).find(|n| n.abs() > std::f32::consts::PI + 0.01)?;
@@ -122,6 +129,8 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
         Kind::V5 if !labelled && head.columns => "a v5 has its boxes first",
         Kind::V5 if !labelled && !Pairs::count(sample).may_be_v5() => "no box has an objectness and a class",
         Kind::V8 if !labelled && !head.columns && !Pairs::count(sample).may_be_v8() => "boxes have two classes",
+        // Labels leave nothing else, and boxes last are usual.
+        Kind::Obb if labelled && head.columns => return None,
         Kind::Obb if !has_angles(head, sample) => "no angle is outside of 0 to 1",
         Kind::Seg if !known.masks => "no output has the prototypes of masks",
         Kind::Pose if known.masks => "there is an output with the prototypes of masks",
@@ -136,7 +145,8 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
 }
 
 /// Whether the last number of the boxes looks like an angle. Real ones fill -pi/4 to 3 pi/4. Where
-/// boxes are the last dimension, as usual, one beside every score is enough to doubt that it is a score.
+/// boxes are the last dimension, as usual, one beside every score is enough to doubt that it is a
+/// score.
 fn has_angles(head: Head, sample: &Sample) -> bool {
     let last = head.tail() as usize;
     let sure = |row: &&[f32]| row[BOX as usize..last].iter().any(|n| *n >= SURE);

@@ -2,10 +2,10 @@
 //! `[1, boxes, numbers]`, whose boxes are in pixels of the model's input.
 //!
 //! The head is as configured, or it is recognised from shape and values of the first frame on which
-//! something is found, and then stays. Keypoints of a pose are those of its detection, without their
-//! visibilities. A rotated box is the upright box around it, with its four corners as keypoints;
-//! suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin: such boxes,
-//! and those with NaN or infinite values, are dropped and counted in the log.
+//! something is found, and then stays. Keypoints of a pose are those of its detection, without
+//! their visibilities. A rotated box is the upright box around it, with its four corners as
+//! keypoints; suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin:
+//! such boxes, and those with NaN or infinite values, are dropped and counted in the log.
 
 mod decode;
 mod head;
@@ -130,7 +130,8 @@ impl Yolo {
         })
     }
 
-    /// The head, which stays if something was found. `None` while several fit and none finds anything.
+    /// The head, which stays if something was found. `None` while several fit and none finds
+    /// anything.
     fn recognise(&mut self, outputs: &impl Outputs, output: u32, list: &[TensorDesc]) -> Result<Option<Head>, Error> {
         let desc = &list[output as usize];
         let known = Known {
@@ -152,7 +153,11 @@ impl Yolo {
                 self.head = (fit.highest > 0.0).then_some((output, fit.head));
                 Ok(Some(fit.head))
             }
-            (_, []) => Ok(None),
+            (_, []) => {
+                // Seen both ways; the boxes are rarely the fewer ones.
+                self.dropped.add(verdicts.iter().map(|verdict| verdict.unusable).max().unwrap_or(0));
+                Ok(None)
+            }
         }
     }
 }

@@ -1,7 +1,9 @@
 //! Some boxes of an output, to tell the heads apart by their values.
 
+use std::ops::Range;
+
 use framehook_sdk::{ClassScores, Error};
-use model_outputs::Outputs;
+use model_outputs::{Outputs, scores::is_score};
 
 use crate::head::{BOX, Grid, Head, Kind};
 
@@ -9,8 +11,8 @@ use crate::head::{BOX, Grid, Head, Kind};
 const SPREAD: u32 = 2_000;
 /// Boxes with the highest numbers where scores are.
 const ACTIVE: u32 = 500;
-/// Numbers in a sample: a few milliseconds, once.
-const MAX_NUMBERS: u32 = 1 << 20;
+/// Numbers in a sample: 2,500 boxes of 100. To look at them takes some milliseconds, once.
+const MAX_NUMBERS: u32 = 1 << 18;
 /// Above this, something was perhaps found.
 pub(crate) const NOTICED: f32 = 0.1;
 
@@ -49,17 +51,25 @@ impl Sample {
 
     /// One number of every box, where it is finite.
     pub(crate) fn column(&self, number: u32) -> impl Iterator<Item = f32> {
-        self.rows().map(move |row| row[number as usize]).filter(|n| n.is_finite())
+        self.columns(number..number + 1)
     }
 
-    pub(crate) fn columns(&self, numbers: std::ops::Range<u32>) -> impl Iterator<Item = f32> {
-        numbers.flat_map(|n| self.column(n))
+    /// These numbers of every box, where they are finite.
+    pub(crate) fn columns(&self, numbers: Range<u32>) -> impl Iterator<Item = f32> {
+        let numbers = numbers.start as usize..numbers.end as usize;
+        self.rows().flat_map(move |row| &row[numbers.clone()]).copied().filter(|n| n.is_finite())
     }
 
     /// Numbers behind the box that are scores in every box.
     pub(crate) fn leading_scores(&self) -> u32 {
-        let numbers = BOX..self.width as u32;
-        numbers.take_while(|n| self.column(*n).all(model_outputs::scores::is_score)).count() as u32
+        let no_score = |n: &f32| n.is_finite() && !is_score(*n);
+        let leading = |row: &[f32]| row[BOX as usize..].iter().position(no_score);
+        self.rows().filter_map(leading).min().unwrap_or(self.width - BOX as usize) as u32
+    }
+
+    /// Boxes with NaN or infinite values.
+    pub(crate) fn unusable(&self) -> usize {
+        self.rows().filter(|row| !row.iter().all(|n| n.is_finite())).count()
     }
 
     /// Whether there is nothing but zeros.

@@ -280,7 +280,10 @@ fn nothing_is_decided_before_something_is_found() {
 fn what_fits_no_head_is_explained() {
     let logits: Vec<_> = (0..8400).map(|i| vec![9.0, 9.0, 4.0, 4.0, -3.0, 2.0, i as f32 / 100.0]).collect();
     let shares: Vec<_> = (0..300).map(|i| vec![0.5, 0.5, 0.1, 0.1, 0.0, i as f32 / 300.0]).collect();
+    let mut raw = v5(2000, 3);
+    raw.iter_mut().for_each(|row| row[2..4].fill(-0.4));
     for (config, outputs, words) in [
+        (Config::default(), rows(&raw), "negative widths or heights"),
         (Config::default(), columns(&logits), "-3 stands where scores are"),
         (Config::default(), rows(&shares), "its boxes are shares of 0 to 1, which `detr`"),
         (set(Kind::V8), columns(&pose(17, 3)), "/head `v8` does not fit `output0` [1, 56, 1500]"),
@@ -290,6 +293,18 @@ fn what_fits_no_head_is_explained() {
         let message = refused(&config, &memory(outputs));
         assert!(message.contains(words), "{message}");
     }
+}
+
+#[test]
+fn a_model_that_gives_nothing_but_nan_is_told_in_the_log() {
+    let mut yolo = yolo(&Config::default());
+    assert!(yolo.find(&memory(columns(&vec![vec![f32::NAN; 7]; 960]))).unwrap().is_empty());
+    assert_eq!(yolo.dropped.count(), 960);
+}
+
+#[test]
+fn labels_tell_a_turned_box_that_is_not_turned() {
+    assert_eq!(seen(&find(&labelled(3), &memory(columns(&obb([0.0; 2], 0.0))))), right([2, 0]));
 }
 
 fn output(name: &str, shape: &[u32]) -> TensorDesc {
