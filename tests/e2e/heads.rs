@@ -19,6 +19,8 @@ const SCORE: f32 = 0.53;
 /// Frames of the clip that are looked at, and microseconds until the next one.
 const FRAMES: u64 = 2;
 const UNTIL_US: u64 = 80_000;
+/// More than is decoded before a hook refuses the first frame.
+const LONG_US: u64 = 4_000_000;
 
 /// A name, a shape and the elements.
 type Output = (&'static str, Vec<u64>, Vec<f32>);
@@ -161,15 +163,15 @@ fn other_cases() -> Vec<Case> {
     ]
 }
 
-/// Posts a scenario with this model; gives its id.
-fn post(platform: &Platform, number: usize, outputs: &[Output], hook: &Value) -> String {
+/// Posts a scenario with this model on the first part of the clip; gives its id.
+fn post(platform: &Platform, number: usize, outputs: &[Output], hook: &Value, until_us: u64) -> String {
     let name = format!("m{number}");
     platform.upload_bytes(&format!("/model?name={name}&version=1"), &constant(outputs));
     platform.post_scenario(&json!({
         "source": {"video": "street@1"},
         "model": name,
         "input": {"resize": "stretch"},
-        "range": {"until_us": UNTIL_US},
+        "range": {"until_us": until_us},
         "plugins": {"post": [hook]},
     }))
 }
@@ -197,7 +199,7 @@ fn start() -> Platform {
 fn heads_are_read_as_what_they_are() {
     let platform = start();
     let cases: Vec<_> = yolo_cases().into_iter().chain(other_cases()).collect();
-    let posted = cases.iter().enumerate().map(|(i, case)| post(&platform, i, &case.outputs, &case.hook));
+    let posted = cases.iter().enumerate().map(|(i, case)| post(&platform, i, &case.outputs, &case.hook, UNTIL_US));
     let ids: Vec<_> = posted.collect();
     for (case, id) in cases.iter().zip(&ids) {
         let rows = platform.completed(id, FRAMES);
@@ -213,7 +215,7 @@ fn heads_are_read_as_what_they_are() {
         (90, json!({}), "and `end2end` with 5 boxes: set /head"),
         (91, json!({"output": "none"}), "/output: the model has no output `none`; its outputs are `output0` [1, 5, 6]"),
     ] {
-        let id = post(&platform, number, &[end2end()], &json!({"use": "yolo", "config": config}));
+        let id = post(&platform, number, &[end2end()], &json!({"use": "yolo", "config": config}), LONG_US);
         let ended = platform.wait_for_state(&id, &["failed", "completed"]);
         assert_eq!(ended["reason"]["code"], "plugin_incompatible", "{ended:#}");
         assert!(ended["reason"]["message"].as_str().unwrap().contains(words), "{ended:#}");
