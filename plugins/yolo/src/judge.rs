@@ -1,6 +1,8 @@
 //! Which head an output is: by its shape, by the number of labels, and by the values of the first
 //! frame on which something is found. What fits two heads is an error that names both.
 
+use std::ops::Range;
+
 use model_outputs::{boxes::look_normalised, scores::is_score};
 
 use crate::{
@@ -45,8 +47,10 @@ const MOST_END2END: u32 = 1_000;
 const SORTED: usize = 8;
 /// A keypoint lies somewhere in the picture, in pixels; coefficients of masks are smaller numbers.
 const FAR: f32 = 16.0;
-/// One box of so many is never an object.
+/// Fewer than one box of so many is an object.
 const MANY: usize = 4;
+/// Fewer boxes than any detector's grid has.
+const GRID: usize = 400;
 /// A score that leaves little doubt; or an angle, if all that is certain has one.
 const SURE: f32 = 0.25;
 
@@ -123,12 +127,13 @@ fn no_end2end(sample: &Sample, classes: u32) -> Option<String> {
 
 /// Why a tensor that can be this head is likely another: what is known of how models are exported.
 fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
-    let labelled = known.classes.is_some();
+    let (labelled, pairs) = (known.classes.is_some(), Pairs::count(sample));
     let far = || sample.columns(head.tail()..head.width).any(|n| n.abs() > FAR);
     let reason = match head.kind {
-        Kind::V5 if !labelled && head.columns => "a v5 has its boxes first",
-        Kind::V5 if !labelled && !Pairs::count(sample).may_be_v5() => "no box has an objectness and a class",
-        Kind::V8 if !labelled && !head.columns && !Pairs::count(sample).may_be_v8() => "boxes have two classes",
+        Kind::V5 if !labelled && head.columns && !pairs.may_be_v5_last(sample) => "a v5 has its boxes first",
+        Kind::V5 if !labelled && !pairs.may_be_v5() => "no box has an objectness and a class",
+        Kind::V8 if !labelled && !head.columns && !pairs.may_be_v8() => "boxes have two classes",
+        Kind::V8 if !labelled && head.columns && pairs.is_crowded() => "too many boxes have a class",
         // Labels leave nothing else, and boxes last are usual.
         Kind::Obb if labelled && head.columns => return None,
         Kind::Obb if !has_angles(head, sample) => "no angle is outside of 0 to 1",
@@ -145,16 +150,22 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
 }
 
 /// Whether the last number of the boxes looks like an angle. Real ones fill -pi/4 to 3 pi/4. Where
-/// boxes are the last dimension, as usual, one beside every score is enough to doubt that it is a
-/// score.
+/// boxes are the last dimension, as usual, two things are enough to doubt that it is a score: it is
+/// high beside every score, or for most boxes.
 fn has_angles(head: Head, sample: &Sample) -> bool {
-    let last = head.tail() as usize;
-    let sure = |row: &&[f32]| row[BOX as usize..last].iter().any(|n| *n >= SURE);
-    let beside_scores = || {
-        let mut sure = sample.rows().filter(sure).peekable();
-        sure.peek().is_some() && sure.all(|row| row[last] >= SURE)
-    };
-    sample.column(last as u32).any(|n| !is_score(n) && n.fract() != 0.0) || (head.columns && beside_scores())
+    let last = head.tail();
+    let is_angle = |n: f32| !is_score(n) && n.fract() != 0.0;
+    let high = || sample.column(last).filter(|n| *n >= NOTICED).count();
+    let is_no_score = || is_beside(sample, last, BOX..last) || high() * 2 > sample.rows().count();
+    sample.column(last).any(is_angle) || (head.columns && is_no_score())
+}
+
+/// Whether something is found, and each time one number is high beside the others.
+fn is_beside(sample: &Sample, number: u32, others: Range<u32>) -> bool {
+    let others = others.start as usize..others.end as usize;
+    let found = |row: &&[f32]| row[others.clone()].iter().any(|n| *n >= SURE);
+    let mut found = sample.rows().filter(found).peekable();
+    found.peek().is_some() && found.all(|row| row[number as usize] >= SURE)
 }
 
 /// Boxes by what is noticed: the first number behind the box, one of the others, or both.
@@ -185,6 +196,16 @@ impl Pairs {
     /// An object has an objectness and a class; and what is none has a class all the same.
     const fn may_be_v5(&self) -> bool {
         self.both > 0 || self.one == 0 || self.one >= self.all / MANY
+    }
+
+    /// The same where boxes are the last dimension, which is rare for a v5: it must be beyond doubt.
+    fn may_be_v5_last(&self, sample: &Sample) -> bool {
+        self.is_crowded() || is_beside(sample, BOX, BOX + 1..sample.width())
+    }
+
+    /// Whether this is a detector's grid, and more boxes have a class than can be objects.
+    const fn is_crowded(&self) -> bool {
+        self.all >= GRID && self.one >= self.all / MANY
     }
 
     /// An object rarely has two classes, and few boxes are objects.

@@ -190,14 +190,14 @@ fn fits_two(desc: &TensorDesc, a: Head, b: Head) -> String {
 }
 
 fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict]) -> String {
-    let against = verdicts.iter().flat_map(|verdict| &verdict.against);
-    let mut reasons: Vec<_> = against.map(|(head, reason)| format!("{}: {reason}", described_head(*head))).collect();
-    if let Some(labels) = known.classes {
-        reasons.extend(other_classes(desc, known.kind.unwrap_or(Kind::V8), labels));
-    }
-    let head = known.kind.map_or("no head".into(), |kind| format!("/head `{}` does not", kind.name()));
-    let verb = if known.kind.is_some() { "fit" } else { "fits" };
-    format!("{head} {verb} {}: {}", described(desc), reasons.join("; "))
+    // Where it was seen both ways, the one with more boxes tells more.
+    let against = verdicts.iter().filter(|v| !v.against.is_empty()).max_by_key(|v| v.against[0].0.boxes);
+    let against = against.map_or(&[][..], |verdict| &verdict.against);
+    let labels = known.classes.and_then(|labels| other_classes(desc, known.kind.unwrap_or(Kind::V8), labels));
+    let reasons = against.iter().map(|(head, reason)| format!("{}: {reason}", described_head(*head)));
+    let reasons: Vec<_> = labels.into_iter().chain(reasons).collect();
+    let head = known.kind.map_or("no head fits".into(), |kind| format!("/head `{}` does not fit", kind.name()));
+    format!("{head} {}: {}", described(desc), reasons.join("; "))
 }
 
 /// How many classes there would be, where labels say another number.
@@ -211,6 +211,7 @@ fn described_head(head: Head) -> String {
     let name = head.kind.name();
     match head.classes {
         0 => format!("`{name}` with {} boxes", head.boxes),
+        1 => format!("`{name}` with 1 class and {} boxes", head.boxes),
         classes => format!("`{name}` with {classes} classes and {} boxes", head.boxes),
     }
 }

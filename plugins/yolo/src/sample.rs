@@ -49,6 +49,10 @@ impl Sample {
         self.numbers.chunks_exact(self.width)
     }
 
+    pub(crate) const fn width(&self) -> u32 {
+        self.width as u32
+    }
+
     /// One number of every box, where it is finite.
     pub(crate) fn column(&self, number: u32) -> impl Iterator<Item = f32> {
         self.columns(number..number + 1)

@@ -122,6 +122,7 @@ fn each_head_is_recognised_and_may_be_set() {
         ("pose", columns(&pose(17, 3)), Kind::Pose, 1, right([0, 0])[..1].to_vec()),
         ("pose without visibilities", columns(&pose(5, 2)), Kind::Pose, 1, right([0, 0])[..1].to_vec()),
         ("obb, not turned", columns(&obb([0.0; 2], -0.5)), Kind::Obb, 3, right([2, 0])),
+        ("obb, all turned a little", columns(&obb([0.0; 2], 0.3)), Kind::Obb, 3, right([2, 0])),
         ("obb, boxes first", rows(&obb([0.0; 2], 1.2)), Kind::Obb, 3, right([2, 0])),
     ] {
         let outputs = memory(outputs);
@@ -220,6 +221,7 @@ fn a_v5_as_trained_has_classes_where_it_has_no_objects() {
         row[5 + i % 4] = 0.6;
     }
     assert_eq!(seen(&find(&Config::default(), &memory(rows(&boxes)))), right([2, 0]));
+    assert_eq!(seen(&find(&Config::default(), &memory(columns(&boxes)))), right([2, 0]));
     // A frame without objects is still a v5's.
     let mut yolo = yolo(&Config::default());
     assert!(yolo.find(&memory(rows(&boxes[2..]))).unwrap().is_empty());
@@ -249,10 +251,15 @@ fn what_fits_two_heads_names_both_and_tells_what_to_set() {
     assert_eq!(seen(&find(&set(Kind::End2End), &memory(rows(&boxes)))), right([1, 0]));
 
     // Angles between 0 and 1 could as well be scores of a fourth class.
-    let turned = memory(columns(&obb([0.3, 0.4], 0.1)));
+    let turned = memory(columns(&obb([0.3, 0.4], 0.0)));
     let message = refused(&Config::default(), &turned);
     assert!(message.contains("both `v8` with 4 classes and 1500 boxes and `obb` with 3 classes"), "{message}");
     assert_eq!(find(&set(Kind::Obb), &turned).len(), 2);
+
+    // An objectness could as well be the score of a first class.
+    let message = refused(&Config::default(), &memory(columns(&v5(1500, 3))));
+    assert!(message.contains("both `v5` with 3 classes and 1500 boxes and `v8` with 4 classes"), "{message}");
+    assert_eq!(seen(&find(&set(Kind::V5), &memory(columns(&v5(1500, 3))))), right([2, 0]));
 
     // As many numbers as boxes, each of them small enough.
     let mut square = vec![vec![0.5; 9]; 9];
