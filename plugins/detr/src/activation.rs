@@ -17,8 +17,9 @@ pub(crate) struct Rule {
     pub(crate) classes: u32,
 }
 
-/// Of the boxes. With softmax, most are no object; with sigmoid, the last class is the best of few.
+/// With softmax, most boxes are no object: more than one of so many.
 const MOST: usize = 2;
+/// With sigmoid, the last class is the best of few boxes: one of so many.
 const FEW: usize = 10;
 
 /// `None` if no number can be used.

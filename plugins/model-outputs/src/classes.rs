@@ -31,7 +31,7 @@ pub struct Matrix {
     pub width: u32,
     pub row_stride: u32,
     pub stride: u32,
-    /// Of the first number.
+    /// Where the first number lies.
     pub offset: u32,
 }
 

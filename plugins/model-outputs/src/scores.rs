@@ -26,7 +26,7 @@ pub fn logit(score: f32) -> f32 {
     (score / (1.0 - score)).ln()
 }
 
-/// Of one row; NaN where the row has no largest finite value.
+/// Softmax of one row; NaN where the row has no largest finite value.
 #[must_use]
 pub fn softmax(logits: &[f32]) -> Vec<f32> {
     let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);

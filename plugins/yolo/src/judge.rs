@@ -130,10 +130,10 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
     let (labelled, pairs) = (known.classes.is_some(), Pairs::count(sample));
     let far = || sample.columns(head.tail()..head.width).any(|n| n.abs() > FAR);
     let reason = match head.kind {
-        Kind::V5 if !labelled && head.columns && !pairs.may_be_v5_last(sample) => "a v5 has its boxes first",
+        Kind::V5 if !labelled && head.columns && !may_be_v5_last(sample, &pairs) => "a v5 has its boxes first",
         Kind::V5 if !labelled && !pairs.may_be_v5() => "no box has an objectness and a class",
         Kind::V8 if !labelled && !head.columns && !pairs.may_be_v8() => "boxes have two classes",
-        Kind::V8 if !labelled && head.columns && pairs.is_crowded() => "too many boxes have a class",
+        Kind::V8 if !labelled && head.columns && is_grid_of_classes(sample, &pairs) => "too many boxes have a class",
         // Labels leave nothing else, and boxes last are usual.
         Kind::Obb if labelled && head.columns => return None,
         Kind::Obb if !has_angles(head, sample) => "no angle is outside of 0 to 1",
@@ -173,46 +173,43 @@ fn is_beside(sample: &Sample, number: u32, others: Range<u32>) -> bool {
 struct Pairs {
     both: usize,
     one: usize,
-    all: usize,
+    /// More boxes have one than can be objects.
+    crowded: bool,
     /// There are no others.
     single: bool,
 }
 
 impl Pairs {
     fn count(sample: &Sample) -> Self {
-        let mut pairs = Self::default();
-        for row in sample.rows() {
-            let (first, others) = row[BOX as usize..].split_at(1);
-            let high = |n: &f32| *n >= NOTICED;
-            let (first, other) = (high(&first[0]), others.iter().any(high));
-            pairs.both += usize::from(first && other);
-            pairs.one += usize::from(first != other);
-            pairs.all += 1;
-            pairs.single = others.is_empty();
-        }
-        pairs
+        let high = |n: &f32| *n >= NOTICED;
+        let pair = |row: &[f32]| (high(&row[BOX as usize]), row[BOX as usize + 1..].iter().any(high));
+        let both = sample.rows().map(pair).filter(|(first, other)| *first && *other).count();
+        let one = sample.rows().map(pair).filter(|(first, other)| first != other).count();
+        let spread = sample.spread().map(pair).filter(|(first, other)| first != other).count();
+        let crowded = spread > 0 && spread >= sample.spread().count() / MANY;
+        Self { both, one, crowded, single: sample.width() == BOX + 1 }
     }
 
     /// An object has an objectness and a class; and what is none has a class all the same.
     const fn may_be_v5(&self) -> bool {
-        self.both > 0 || self.one == 0 || self.one >= self.all / MANY
-    }
-
-    /// The same where boxes are the last dimension, which is rare for a v5: it must be beyond doubt.
-    fn may_be_v5_last(&self, sample: &Sample) -> bool {
-        self.is_crowded() || is_beside(sample, BOX, BOX + 1..sample.width())
-    }
-
-    /// Whether this is a detector's grid, and more boxes have a class than can be objects.
-    const fn is_crowded(&self) -> bool {
-        self.all >= GRID && self.one >= self.all / MANY
+        self.both > 0 || self.one == 0 || self.crowded
     }
 
     /// An object rarely has two classes, and few boxes are objects.
     const fn may_be_v8(&self) -> bool {
-        let few = self.one < self.all / MANY;
-        self.single || self.both + self.one == 0 || (few && self.one > self.both)
+        self.single || self.both + self.one == 0 || (!self.crowded && self.one > self.both)
     }
+}
+
+/// Whether what has its boxes last may be a v5 all the same, which is rare: it must be beyond
+/// doubt.
+fn may_be_v5_last(sample: &Sample, pairs: &Pairs) -> bool {
+    is_grid_of_classes(sample, pairs) || is_beside(sample, BOX, BOX + 1..sample.width())
+}
+
+/// Whether this is a detector's grid in which more boxes have a class than can be objects.
+fn is_grid_of_classes(sample: &Sample, pairs: &Pairs) -> bool {
+    !pairs.single && pairs.crowded && sample.rows().count() >= GRID
 }
 
 /// Whether the first number behind the box falls from the first box to the last.

@@ -18,6 +18,10 @@ pub(crate) const NOTICED: f32 = 0.1;
 
 pub(crate) struct Sample {
     width: usize,
+    /// Which boxes, by number.
+    boxes: Vec<u32>,
+    /// From one of those at even distances to the next.
+    step: u32,
     /// Box by box.
     numbers: Vec<f32>,
 }
@@ -41,12 +45,18 @@ impl Sample {
         rows.sort_unstable();
         rows.dedup();
         let all: Vec<_> = (0..grid.width).collect();
-        let numbers = outputs.gather(output, &grid.elements(rows.into_iter(), &all))?;
-        Ok(Self { width: grid.width as usize, numbers })
+        let numbers = outputs.gather(output, &grid.elements(rows.iter().copied(), &all))?;
+        Ok(Self { width: grid.width as usize, boxes: rows, step, numbers })
     }
 
     pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.numbers.chunks_exact(self.width)
+    }
+
+    /// Those at even distances: they stand for all boxes.
+    pub(crate) fn spread(&self) -> impl Iterator<Item = &[f32]> {
+        let is_spread = |(number, _): &(&u32, &[f32])| number.is_multiple_of(self.step);
+        self.boxes.iter().zip(self.rows()).filter(is_spread).map(|(_, row)| row)
     }
 
     pub(crate) const fn width(&self) -> u32 {

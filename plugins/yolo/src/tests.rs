@@ -228,6 +228,23 @@ fn a_v5_as_trained_has_classes_where_it_has_no_objects() {
     assert_eq!(yolo.head.unwrap().1.kind, Kind::V5);
 }
 
+/// People in a crowd have 1,200 of 8,400 boxes: fewer than a v5 has with a class.
+#[test]
+fn a_crowd_is_still_a_v8() {
+    for classes in [1, 3] {
+        let mut boxes = grid(8400, 4 + classes);
+        for (i, row) in boxes.iter_mut().enumerate().filter(|(i, _)| i % 7 == 3) {
+            row[..4].copy_from_slice(&[(i % 320) as f32, (i % 240) as f32, 9.0, 9.0]);
+            row[4] = 0.3 + (i % 50) as f32 / 100.0;
+        }
+        for outputs in [columns(&boxes), rows(&boxes)] {
+            let mut yolo = yolo(&Config::default());
+            assert!(yolo.find(&memory(outputs)).unwrap().len() > 100);
+            assert_eq!(yolo.head.unwrap().1.kind, Kind::V8);
+        }
+    }
+}
+
 #[test]
 fn an_end_to_end_head_of_one_class_is_known_by_its_order() {
     let mut boxes = end2end(6);
