@@ -8,11 +8,11 @@ use model_outputs::{Outputs, scores::is_score};
 use crate::head::{BOX, Grid, Head, Kind};
 
 /// Boxes at even distances: thousands are alike.
-const SPREAD: u32 = 2_000;
+const SPREAD: u32 = 500;
 /// Boxes with the highest numbers where scores are.
-const ACTIVE: u32 = 500;
-/// Numbers in a sample: 2,500 boxes of 100. To look at them takes some milliseconds, once.
-const MAX_NUMBERS: u32 = 1 << 18;
+const ACTIVE: u32 = 200;
+/// Numbers in a sample: 700 boxes of 90. A look at them takes a small part of a hook's deadline.
+const MAX_NUMBERS: u32 = 1 << 16;
 /// Above this, something was perhaps found.
 pub(crate) const NOTICED: f32 = 0.1;
 
@@ -81,7 +81,7 @@ impl Sample {
         self.rows().filter_map(leading).min().unwrap_or(self.width - BOX as usize) as u32
     }
 
-    /// Boxes with NaN or infinite values.
+    /// Boxes with NaN or infinite values, of those looked at.
     pub(crate) fn unusable(&self) -> usize {
         self.rows().filter(|row| !row.iter().all(|n| n.is_finite())).count()
     }
