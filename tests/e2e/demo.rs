@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fs};
 
 use framehook_tests::{
     asset,
-    client::{demo_scenario, slow_scenario},
+    client::{demo_scenario, slowed},
     evaluate,
     platform::{Platform, patient},
     plugin,
@@ -18,7 +18,7 @@ const FRAME_MS: u64 = 5;
 #[test]
 fn every_frame_of_the_clip_comes_back_in_order_and_the_model_sees_what_is_there() {
     let platform = Platform::with_demo(&patient(&[]));
-    let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+    let id = platform.post_scenario(&slowed(demo_scenario(), FRAME_MS));
     let rows = platform.completed(&id, FRAMES);
 
     let truth = fs::read_to_string(asset("demo1.json")).unwrap();

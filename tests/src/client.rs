@@ -280,7 +280,12 @@ pub fn light_scenario() -> Value {
 /// has to be seen while it runs could be over before a busy machine looks. What is found is the same.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
-    let mut scenario = light_scenario();
+    slowed(light_scenario(), frame_ms)
+}
+
+/// A scenario with a hook in front that takes so long.
+#[must_use]
+pub fn slowed(mut scenario: Value, frame_ms: u64) -> Value {
     scenario["plugins"]["pre"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": frame_ms}}]);
     scenario
 }

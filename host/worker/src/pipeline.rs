@@ -18,8 +18,8 @@ mod infer;
 
 use std::{
     sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc::sync_channel,
     },
     thread,
@@ -88,6 +88,7 @@ pub fn run(
         watch: Arc::clone(watch),
         pools: Arc::default(),
         verdict: Arc::default(),
+        decoded: Arc::default(),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
     let (to_finish, from_model) = sync_channel(BETWEEN_STAGES);
@@ -109,8 +110,9 @@ pub fn run(
     // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
     thread::spawn(move || decode.run());
     thread::spawn(move || infer.run());
-    finish::Stage { shared: shared.clone(), post, frames: from_model, last: None, bgr: BgrCache::default() }.run();
-    shared.verdict.take()
+    let finished =
+        finish::Stage { shared: shared.clone(), post, frames: from_model, last: None, bgr: BgrCache::default() }.run();
+    shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 
 /// What all stages hold.
@@ -121,25 +123,32 @@ struct Shared {
     watch: Arc<Watch>,
     pools: Arc<Pools>,
     verdict: Arc<Verdict>,
+    /// Frames that the first stage handed on.
+    decoded: Arc<AtomicU64>,
 }
 
-/// Why the pipeline ended: what the first stage to end said.
+/// Why the pipeline ended: what the first stage to end said. The end of the source is no cause: a frame that is in
+/// flight then can still fail.
 #[derive(Default)]
-struct Verdict(OnceLock<(Outcome, Reason)>);
+struct Verdict(Mutex<Option<(Outcome, Reason)>>);
 
 impl Verdict {
     fn give(&self, outcome: Outcome, reason: Reason) {
+        let mut given = self.0.lock();
         // A later one is a consequence of the first.
-        self.0.set((outcome, reason)).ok();
+        if given.as_ref().is_none_or(|(first, _)| *first == Outcome::Finished) {
+            *given = Some((outcome, reason));
+        }
     }
 
     fn fail(&self, reason: Reason) {
         self.give(Outcome::Failed, reason);
     }
 
-    /// A stage that ended without a word panicked; another try may help.
-    fn take(&self) -> (Outcome, Reason) {
-        self.0.get().cloned().unwrap_or_else(|| {
+    /// A stage that ended without a word, or without all frames, panicked; another try may help.
+    fn take(&self, has_all: bool) -> (Outcome, Reason) {
+        let given = self.0.lock().take();
+        given.filter(|(outcome, _)| has_all || *outcome != Outcome::Finished).unwrap_or_else(|| {
             let message = "a thread of the worker panicked; its log has the details";
             (Outcome::Retry, Reason::new(ReasonCode::WorkerCrash, message))
         })
@@ -195,4 +204,29 @@ fn input_size(job: &Job) -> Size {
 
 fn micros(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_is_the_verdict_and_the_end_of_the_source_is_none() {
+        let reason = |code| Reason::new(code, "");
+        let verdict = |given: &[(Outcome, ReasonCode)], has_all| {
+            let verdict = Verdict::default();
+            given.iter().for_each(|(outcome, code)| verdict.give(*outcome, reason(*code)));
+            verdict.take(has_all).1.code
+        };
+        use {Outcome as O, ReasonCode as R};
+        let end = (O::Finished, R::EndOfStream);
+        let (stop, hook) = ((O::Stopped, R::StoppedByUser), (O::Failed, R::PluginIncompatible));
+        assert_eq!(verdict(&[end], true), R::EndOfStream);
+        assert_eq!(verdict(&[end, hook], true), R::PluginIncompatible);
+        assert_eq!(verdict(&[hook, stop], true), R::PluginIncompatible);
+        assert_eq!(verdict(&[stop, hook], false), R::StoppedByUser);
+        // A thread panicked with a frame that the source had given.
+        assert_eq!(verdict(&[end], false), R::WorkerCrash);
+        assert_eq!(verdict(&[], true), R::WorkerCrash);
+    }
 }

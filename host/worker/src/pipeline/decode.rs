@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    sync::mpsc::SyncSender,
+    sync::{atomic::Ordering, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -79,6 +79,7 @@ impl Stage {
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
             let frame = InFlight { left_out, ..self.prepare(position, picture, decode_us)? };
+            self.shared.decoded.fetch_add(1, Ordering::Relaxed);
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
                 return Ok(stopped());

@@ -26,21 +26,24 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Until the stages before have ended and all their frames are reported.
-    pub(super) fn run(mut self) {
-        match self.finish_all() {
+    /// Until the stages before have ended and all their frames are reported; gives the number of frames.
+    pub(super) fn run(mut self) -> u64 {
+        let mut finished = 0;
+        match self.finish_all(&mut finished) {
             Ok(()) => self.flush(),
             Err(reason) => self.shared.verdict.fail(reason),
         }
         self.post.shutdown();
+        finished
     }
 
-    fn finish_all(&mut self) -> Result<(), Reason> {
+    fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
         let mut waiting = self.frames.recv().ok();
         while let Some(frame) = waiting.take() {
             let prediction = self.finish(frame)?;
             let next = self.frames.try_recv().ok();
             self.report(prediction, next.is_some());
+            *finished += 1;
             waiting = next.or_else(|| self.frames.recv().ok());
         }
         Ok(())

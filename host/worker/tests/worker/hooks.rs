@@ -6,7 +6,7 @@ use framehook_core::{
     job::{HookJob, Job, Outcome, Report},
     prediction::Prediction,
     reason::ReasonCode,
-    spec::OnPluginFailure,
+    spec::{OnPluginFailure, TimeRange},
 };
 use framehook_engine::compile::Compiler;
 use serde_json::{Value, json};
@@ -146,4 +146,13 @@ fn last_words_of_a_hook_come_with_the_last_frame() {
     let [.., before, last] = &frames[..] else { panic!("too few frames") };
     assert_eq!((before.frame, before.events.len()), (last.frame, 0));
     assert_eq!((last.events[0].kind.as_str(), &last.detections), ("flushed", &before.detections));
+}
+
+#[test]
+fn a_hook_that_fails_its_scenario_at_the_last_frame_has_the_last_word() {
+    let mut job = Job { on_plugin_failure: OnPluginFailure::FailScenario, ..job("demo1.mp4") };
+    job.range = Some(TimeRange { from_us: None, until_us: Some(1) });
+    job.post = vec![misbehave(json!({"mode": "trap"}))];
+    let (frames, outcome, code, message) = run(&job);
+    assert_eq!((frames.len(), outcome), (0, Outcome::Failed), "{code:?} {message}");
 }
