@@ -169,6 +169,7 @@ pub(crate) fn runner_config(
         key,
         intra_threads: settings.intra_threads,
         decoder: settings.decoder.into(),
+        lanes: settings.lanes,
         max_picture_side: settings.max_picture_side,
         plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         frame_timeout: Duration::from_secs(settings.frame_timeout_s),

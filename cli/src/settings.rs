@@ -19,7 +19,7 @@ use framehook_core::{
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
-    spec::Decoder,
+    spec::{Decoder, Lanes},
 };
 use framehook_infra::space::{LEAST, Reserve};
 use ipnet::IpNet;
@@ -27,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{cluster::Cluster, http::Http, limits::Limits};
 use layers::Origins;
-use parsers::{a, at_least, number, pair, positive};
+use parsers::{a, at_least, lanes, number, pair, positive};
 
 /// The roles that a setting may name. `framehook up` has all settings but those of the cluster; what
 /// names no role is everybody's.
@@ -75,6 +75,11 @@ pub(crate) struct Settings {
     /// What decodes the video of a scenario that does not say so itself
     #[arg(long, value_name = "DECODER", value_enum, default_value_t, group = "runner")]
     pub(crate) decoder: DecoderName,
+
+    /// Frames of a scenario that are in the model at a time, if it does not say so itself: a number
+    /// from 1 to 64, or auto, which shares the cores among the scenarios that run
+    #[arg(long, value_name = "N", default_value = "auto", value_parser = lanes, group = "runner")]
+    pub(crate) lanes: Lanes,
 
     /// Longest a hook may take for one frame, in milliseconds
     #[arg(long, value_name = "MS", default_value_t = hooks().call_ms, value_parser = positive::<u64>(), group = "runner")]

@@ -61,8 +61,15 @@ pub struct Job {
     pub provenance: Provenance,
     /// Threads of one inference. 1 is fastest for many streams; see `bench/README.md`.
     pub intra_threads: usize,
+    /// Frames that may be in the model at a time, until [`Control::Lanes`] says otherwise.
+    #[serde(default = "one")]
+    pub lanes: u32,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
+}
+
+const fn one() -> u32 {
+    1
 }
 
 /// The largest video that the codecs in use define is 8K UHD, 7,680 x 4,320 pixels; a picture of this size
@@ -133,6 +140,8 @@ pub struct Patience {
 pub enum Control {
     /// Finish the frames in flight, flush the hooks, report [`Report::Ended`], exit.
     Stop,
+    /// So many frames may be in the model at a time from now on.
+    Lanes { lanes: u32 },
 }
 
 /// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes
@@ -144,6 +153,8 @@ pub enum Report<Frame = PredictionRecord> {
     Ready(Ready),
     /// So many frames of the source were damaged so far.
     Damaged { frames: u64 },
+    /// So many frames are in the model at a time from now on: fewer than it may where memory does not reach.
+    Lanes { lanes: u32 },
     /// Nothing new but life: sent while frames before the resume position are passed over.
     Alive,
     /// One frame, in the order of the source.

@@ -250,6 +250,9 @@ pub struct Progress {
     /// What decodes the source, once a worker has opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// Frames that are in the model at a time; absent in what older releases wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<u32>,
     /// As the container declares it.
     pub frames_total: Option<u64>,
     /// How much is here of a recording that is being fetched: no worker runs meanwhile, and no slot is taken.

@@ -13,7 +13,7 @@ use crate::{
     artifact::{ArtifactRef, Manifest, ModelManifest, PluginManifest, VideoManifest},
     placement::{MAX_LABEL, MAX_LABEL_VALUE, MAX_LABELS},
     source_url::{MAX_LENGTH, SourceUrl},
-    spec::{MAX_FPS, Sampling, SourceSpec},
+    spec::{Lanes, MAX_FPS, MAX_LANES, Sampling, SourceSpec},
 };
 
 type Schemas = Vec<(String, RefOr<Schema>)>;
@@ -117,6 +117,26 @@ impl ToSchema for SourceSpec {
 }
 
 /// By hand, since a derive gives the value of a variant no limits.
+impl PartialSchema for Lanes {
+    fn schema() -> RefOr<Schema> {
+        let auto = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(["auto"]))
+            .description(Some("The runner's cores, shared evenly among its workers."));
+        let fixed = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .minimum(Some(1))
+            .maximum(Some(MAX_LANES))
+            .description(Some("So many."));
+        OneOfBuilder::new()
+            .item(auto)
+            .item(fixed)
+            .description(Some("How many frames of a scenario are in the model at a time, as far as the worker's memory reaches. What it finds does not depend on it."))
+            .into()
+    }
+}
+impl ToSchema for Lanes {}
+
 impl PartialSchema for Sampling {
     fn schema() -> RefOr<Schema> {
         let every = ObjectBuilder::new()

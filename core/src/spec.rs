@@ -51,6 +51,9 @@ pub struct ScenarioSpec {
     /// What decodes the video; if absent, what its runner is set to (`--decoder`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// How many of its frames are in the model at a time; if absent, what its runner is set to (`--lanes`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Lanes>,
     /// Which frames are worked on; all if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<Sampling>,
@@ -58,6 +61,21 @@ pub struct ScenarioSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
 }
+
+/// How many frames of a scenario are in the model at a time. What it finds does not depend on it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lanes {
+    /// The runner's cores, shared evenly among its workers, as far as the worker's memory reaches.
+    #[default]
+    Auto,
+    /// So many, as far as the worker's memory reaches.
+    #[serde(untagged)]
+    Fixed(u32),
+}
+
+/// More than one decoder can feed, even where the model takes a hundred times as long as decoding.
+pub const MAX_LANES: u32 = 64;
 
 /// More than any camera gives.
 pub const MAX_FPS: f64 = 1000.0;
@@ -174,6 +192,9 @@ pub struct ResolvedScenario {
     /// Null: what its runner is set to.
     #[serde(default = "decoder_of_older_releases")]
     pub decoder: Option<Decoder>,
+    /// Absent: what its runner is set to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lanes: Option<Lanes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<Sampling>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -249,6 +270,17 @@ mod tests {
         resolved.decoder = None;
         let written = serde_json::to_value(&resolved).unwrap();
         assert_eq!(serde_json::from_value::<ResolvedScenario>(written).unwrap().decoder, None);
+    }
+
+    #[test]
+    fn lanes_are_a_number_or_a_word() {
+        for (text, lanes) in [("3", Lanes::Fixed(3)), (r#""auto""#, Lanes::Auto)] {
+            assert_eq!(serde_json::from_str::<Lanes>(text).unwrap(), lanes);
+            assert_eq!(serde_json::to_string(&lanes).unwrap(), text);
+        }
+        for bad in ["-1", "1.5", r#""many""#, "null", "[]"] {
+            assert!(serde_json::from_str::<Lanes>(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

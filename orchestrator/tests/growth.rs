@@ -149,6 +149,7 @@ fn scenario() -> NewScenario {
             on_plugin_failure: OnPluginFailure::SkipFrame,
             memory_mib: None,
             decoder: None,
+            lanes: None,
             frames: None,
             range: None,
         },

@@ -8,6 +8,7 @@ use framehook_tests::{
     seed,
 };
 use rustix::process::Signal;
+use serde_json::json;
 
 const FRAMES: u64 = 500;
 const MOMENTS: usize = 10;
@@ -24,16 +25,20 @@ fn moments() -> Vec<u64> {
     (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
 }
 
-/// Runs slowed scenarios and calls `kill` at each moment, until it has hit a running scenario as often as
+/// Runs slowed scenarios, with one lane and with two in turns, and calls `kill` at each moment, until it has hit a running scenario as often as
 /// there are moments; each must end as the undisturbed one did.
 fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
     let mut platform = Platform::with_demo(&patient(&[]));
-    let reference = platform.post_scenario(&light_scenario());
+    let mut reference = light_scenario();
+    reference["lanes"] = json!(1);
+    let reference = platform.post_scenario(&reference);
     let reference = platform.completed(&reference, FRAMES);
     let (moments, mut hits) = (moments(), 0);
     for round in 0..3 * MOMENTS {
         let moment = moments[round % MOMENTS];
-        let id = platform.post_scenario(&slow_scenario(FRAME_MS));
+        let mut scenario = slow_scenario(FRAME_MS);
+        scenario["lanes"] = json!(1 + round % 2);
+        let id = platform.post_scenario(&scenario);
         platform.wait_for_row(&id, moment);
         hits += usize::from(platform.workers().len() == 1);
         kill(&mut platform);

@@ -20,6 +20,7 @@ mod generators;
 mod heads;
 mod hooks;
 mod lacking;
+mod lanes;
 mod late;
 mod lifecycle;
 mod matrix;

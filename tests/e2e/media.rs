@@ -155,6 +155,8 @@ fn a_scenario_names_its_decoder_and_its_frames() {
         (json!({"frames": {"every": 0}}), "frames.every"),
         (json!({"frames": {"fps": -1.0}}), "frames.fps"),
         (json!({"range": {"from_us": 5, "until_us": 5}}), "range.until_us"),
+        (json!({"lanes": 0}), "lanes"),
+        (json!({"lanes": 65}), "lanes"),
     ] {
         let answer = platform.post_json("/scenario/check", &scenario(&source, &bad));
         assert_eq!((answer.status, &answer.body["field"]), (422, &json!(field)), "{:#}", answer.body);
@@ -171,10 +173,13 @@ fn killing_the_worker_changes_no_row_of_a_difficult_clip() {
     let platform = start();
     platform.upload("/plugin", &plugin("misbehave"));
     let mut random = fastrand::Rng::with_seed(seed());
-    for clip in ["bframes.mp4", "long_gop.mp4", "elst.mov", "vfr.mp4", "open_gop.mkv"] {
+    for (clip, lanes) in ["bframes.mp4", "long_gop.mp4", "elst.mov", "vfr.mp4", "open_gop.mkv"]
+        .into_iter()
+        .zip([2, 1].into_iter().cycle())
+    {
         let source = upload(&platform, clip);
-        let (_, reference, _) = run(&platform, &source, &json!({}));
-        let slow = json!({"plugins": slow_scenario(FRAME_MS)["plugins"]});
+        let (_, reference, _) = run(&platform, &source, &json!({"lanes": 1}));
+        let slow = json!({"plugins": slow_scenario(FRAME_MS)["plugins"], "lanes": lanes});
         let id = platform.post_scenario(&scenario(&source, &slow));
         let mut moments: Vec<_> = (0..KILLS).map(|_| random.u64(0..reference.len() as u64 - 5)).collect();
         moments.sort_unstable();

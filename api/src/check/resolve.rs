@@ -16,8 +16,8 @@ use framehook_core::{
     memory::{self, LEAST_MIB, Needs},
     placement::check_labels,
     spec::{
-        MAX_FPS, PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling, ScenarioSpec, SourceSpec,
-        TimeRange,
+        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling,
+        ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{
@@ -91,7 +91,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
             // Each row of a batch has an image of its own.
             let image = [input.width, input.height.saturating_mul(input.batch)];
-            let needs = Needs { model_bytes: model.size_bytes, input: image, picture, hooks, hook_bytes };
+            let lanes = if let Some(Lanes::Fixed(lanes)) = spec.lanes { lanes } else { 1 };
+            let needs = Needs { model_bytes: model.size_bytes, input: image, picture, lanes, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
@@ -102,6 +103,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 on_plugin_failure: spec.on_plugin_failure,
                 memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
                 decoder: spec.decoder,
+                lanes: spec.lanes,
                 frames: spec.frames,
                 range: spec.range,
             })
@@ -135,6 +137,10 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         None => ("frames", false, ""),
     };
     check(is_off, field, format!("`{field}` must be {expected}"));
+    if let Some(Lanes::Fixed(lanes)) = spec.lanes {
+        let message = format!("`lanes` is {lanes}; it is `auto` or a number from 1 to {MAX_LANES}");
+        check(!(1..=MAX_LANES).contains(&lanes), "lanes", message);
+    }
     if let Some(TimeRange { from_us: Some(from), until_us: Some(until) }) = spec.range {
         check(from >= until, "range.until_us", format!("the range from {from} us until {until} us has no frame in it"));
     }

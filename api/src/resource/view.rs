@@ -58,6 +58,9 @@ pub(crate) struct ScenarioView {
     pub hook_failures: u64,
     /// What decodes its video in the current deployment.
     pub decoder: Option<Decoder>,
+    /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's memory
+    /// does not reach for more.
+    pub lanes: Option<u32>,
 }
 
 #[derive(Debug, Serialize, ToSchema)]
@@ -98,6 +101,7 @@ impl From<ScenarioRecord> for ScenarioView {
             skipped: measured.map_or(0, |p| p.skipped),
             hook_failures: measured.map_or(0, |p| p.hook_failures),
             decoder: current.and_then(|s| s.progress.decoder),
+            lanes: current.and_then(|s| s.progress.lanes),
             reason: record.reason,
             spec: record.spec,
             resolved: record.resolved,

@@ -2,6 +2,8 @@
 
 use std::{ops::RangeInclusive, str::FromStr};
 
+use framehook_core::spec::{Lanes, MAX_LANES};
+
 pub(crate) fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
     let expected = match *range.end() {
         u64::MAX => format!("at least {}", range.start()),
@@ -25,6 +27,13 @@ pub(crate) fn positive<T: TryFrom<u64>>() -> impl Fn(&str) -> Result<T, String> 
 pub(crate) fn a<T: FromStr>(expected: &str) -> impl Fn(&str) -> Result<T, String> + Clone {
     let expected = format!("it must be {expected}");
     move |text| text.parse().map_err(|_| expected.clone())
+}
+
+pub(crate) fn lanes(text: &str) -> Result<Lanes, String> {
+    if text == "auto" {
+        return Ok(Lanes::Auto);
+    }
+    number(1..=MAX_LANES.into())(text).map(Lanes::Fixed).map_err(|why| format!("{why}, or auto"))
 }
 
 pub(crate) fn pair(text: &str) -> Result<(String, String), &'static str> {

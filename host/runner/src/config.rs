@@ -13,7 +13,7 @@ use framehook_core::{
     memory::MemoryCaps,
     message::Confinement,
     placement::Labels,
-    spec::Decoder,
+    spec::{Decoder, Lanes},
 };
 use framehook_infra::{
     seal::{Key, KeyError},
@@ -73,8 +73,12 @@ pub struct RunnerConfig {
     pub prediction_bytes_per_s: u64,
     /// Threads of one inference.
     pub intra_threads: usize,
+    /// Those of this machine or container, which its workers share.
+    pub cores: usize,
     /// What decodes the video of a scenario that does not say so.
     pub decoder: Decoder,
+    /// Frames that are in the model at a time, for a scenario that does not say so.
+    pub lanes: Lanes,
     /// Pixels of a side of a video's pictures, at most.
     pub max_picture_side: u32,
     pub hook_limits: HookLimits,
@@ -140,7 +144,9 @@ impl RunnerConfig {
             prediction_bytes_per_s: 4 << 20,
             // Fastest for several streams: more threads on one inference cost more than they give.
             intra_threads: 1,
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
             decoder: Decoder::default(),
+            lanes: Lanes::default(),
             max_picture_side: DEFAULT_PICTURE_SIDE,
             hook_limits: HookLimits::default(),
             // Ten times the longest pause between key frames one meets.

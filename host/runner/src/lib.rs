@@ -19,6 +19,7 @@ mod authentic;
 mod compile;
 mod compiled;
 mod config;
+mod cores;
 mod ending;
 mod failure;
 mod fetch;

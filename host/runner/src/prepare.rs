@@ -77,6 +77,7 @@ impl JobBuilder {
                 decoder: Some(decoder),
             },
             intra_threads: self.config.intra_threads,
+            lanes: 1,
             onnxruntime: self.config.onnxruntime.clone(),
         })
     }

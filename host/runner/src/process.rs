@@ -95,9 +95,9 @@ impl Worker {
         self.reports.next().await
     }
 
-    /// Asks it to end. If it is gone already, its end will be read.
-    pub(crate) fn stop(&self) {
-        if let Ok(record) = record(&Control::Stop) {
+    /// Tells it something. If it is gone already, its end will be read.
+    pub(crate) fn tell(&self, control: Control) {
+        if let Ok(record) = record(&control) {
             self.records.send(record).ok();
         }
     }

@@ -63,6 +63,7 @@ mod tests {
         let end = loop {
             match reader.next().await {
                 Ok(Some(Control::Stop)) => count += 1,
+                Ok(Some(other)) => panic!("{other:?}"),
                 Ok(None) => break Ok(()),
                 Err(e) => break Err(e),
             }

@@ -26,6 +26,7 @@ use crate::{
     admission::{Admission, memory_of_machine},
     compile::Compiler,
     config::{RunnerConfig, RunnerError},
+    cores::Cores,
     heartbeat, metrics,
     prepare::JobBuilder,
     prewarmed::Prewarmed,
@@ -72,6 +73,7 @@ pub async fn run(
     let drain_deadline = config.drain_deadline;
     let shared = Arc::new(Shared {
         admission: Admission::new(config.max_workers, memory_mib),
+        cores: Cores::new(config.cores, config.intra_threads),
         prewarmed: Prewarmed::new(config.clone()),
         job_builder: JobBuilder { compiler, config, blobs },
         bus: bus.clone(),

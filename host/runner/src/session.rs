@@ -6,7 +6,7 @@
 use std::io;
 
 use framehook_core::{
-    job::{LogLevel, Outcome, PluginLog, Report},
+    job::{Control, LogLevel, Outcome, PluginLog, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
@@ -15,6 +15,7 @@ use framehook_core::{
 use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::{
+    cores::Share,
     ending,
     process::Worker,
     supervisor::{Deployment, stop_asked},
@@ -30,6 +31,7 @@ const MAX_MESSAGE: usize = 2000;
 pub(crate) struct Session<'a> {
     deployment: &'a mut Deployment,
     worker: Worker,
+    share: Share,
     ready: bool,
     degraded: Option<Reason>,
     stopping: bool,
@@ -47,6 +49,7 @@ pub(crate) struct Session<'a> {
 enum Woken {
     Report(io::Result<Option<Report>>),
     Acknowledged,
+    Lanes(u32),
     Stop,
     Silent,
     Overdue,
@@ -54,10 +57,11 @@ enum Woken {
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(deployment: &'a mut Deployment, worker: Worker) -> Self {
+    pub(crate) fn new(deployment: &'a mut Deployment, worker: Worker, share: Share) -> Self {
         Self {
             deployment,
             worker,
+            share,
             ready: false,
             degraded: None,
             stopping: false,
@@ -78,6 +82,7 @@ impl<'a> Session<'a> {
                 Woken::Report(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
                 Woken::Report(Ok(None) | Err(_)) | Woken::Gone => break,
                 Woken::Acknowledged => {}
+                Woken::Lanes(lanes) => self.worker.tell(Control::Lanes { lanes }),
                 Woken::Stop => self.on_stop(),
                 Woken::Silent => self.on_silence(),
                 Woken::Overdue => self.kill(),
@@ -98,6 +103,7 @@ impl<'a> Session<'a> {
         let woken = tokio::select! {
             report = self.worker.report(), if !is_full => Woken::Report(report),
             () = self.deployment.acknowledge(), if has_work => Woken::Acknowledged,
+            lanes = self.share.changed() => Woken::Lanes(lanes),
             _ = stop_asked(&mut stop), if !self.stopping => Woken::Stop,
             () = sleep_until(silent_at), if !is_full && self.kill_at.is_none() && self.gone_at.is_none() => Woken::Silent,
             () = until(self.kill_at) => Woken::Overdue,
@@ -119,6 +125,10 @@ impl<'a> Session<'a> {
             }
             Report::Damaged { frames } => {
                 self.deployment.tally.damage(frames);
+                self.deployment.show_progress();
+            }
+            Report::Lanes { lanes } => {
+                self.deployment.tally.set_lanes(lanes);
                 self.deployment.show_progress();
             }
             Report::Alive => {}
@@ -168,7 +178,7 @@ impl<'a> Session<'a> {
 
     fn on_stop(&mut self) {
         self.stopping = true;
-        self.worker.stop();
+        self.worker.tell(Control::Stop);
         self.kill_at = Some(Instant::now() + self.deployment.shared.job_builder.config.drain_deadline);
         self.deployment.update(|status| {
             status.phase = WorkerPhase::Stopping;

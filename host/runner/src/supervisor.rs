@@ -11,7 +11,7 @@ use framehook_core::{
     message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
     prediction::Position,
     reason::{Reason, ReasonCode},
-    spec::ResolvedSource,
+    spec::{Lanes, ResolvedSource},
 };
 use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
-    admission::Admission, config::RunnerConfig, ending, failure::Failure, fetch, metrics, prepare::JobBuilder,
-    prewarmed::Prewarmed, process::Worker, publisher::Publisher, scenario_log::ScenarioLog, session::Session,
-    status::Board, tally::Tally,
+    admission::Admission, config::RunnerConfig, cores::Cores, ending, failure::Failure, fetch, metrics,
+    prepare::JobBuilder, prewarmed::Prewarmed, process::Worker, publisher::Publisher, scenario_log::ScenarioLog,
+    session::Session, status::Board, tally::Tally,
 };
 
 /// What all supervisors of a runner share.
@@ -33,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) bus: SharedBus,
     pub(crate) board: Arc<Board>,
     pub(crate) admission: Admission,
+    pub(crate) cores: Cores,
 }
 
 impl Shared {
@@ -110,6 +111,8 @@ pub(crate) struct Deployment {
     pub(crate) last_read: Option<Position>,
     /// Restarts in a row without a new frame.
     pub(crate) attempt: u32,
+    /// Memory did not reach for more lanes.
+    one_lane: bool,
 }
 
 impl Deployment {
@@ -123,7 +126,8 @@ impl Deployment {
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        Self { shared, order, traceparent, step, stop, publisher, tally, log, recording: None, last_read, attempt: 0 }
+        let (recording, attempt, one_lane) = (None, 0, false);
+        Self { shared, order, traceparent, step, stop, publisher, tally, log, recording, last_read, attempt, one_lane }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has
@@ -255,7 +259,8 @@ impl Deployment {
         let job = prepared.map_err(|failure| failure.map(|reason| self.presentable(reason, None)))?;
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
-        let job = Job { memory_mib: Some(memory_mib), ..job };
+        let share = shared.cores.enter(self.lanes());
+        let job = Job { memory_mib: Some(memory_mib), lanes: share.lanes(), ..job };
         let worker =
             shared.prewarmed.take(job.decoder).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder);
@@ -263,12 +268,20 @@ impl Deployment {
             let message = format!("the worker process could not be started: {error}");
             Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message))
         })?;
-        let (outcome, reason) = Session::new(self, worker).run().await;
+        let (outcome, reason) = Session::new(self, worker, share).run().await;
         self.step = Span::none();
         tracing::debug!(?outcome, ?reason, "worker ended");
         let reason = self.presentable(reason, Some(&job));
         let cap = shared.job_builder.config.worker_memory_mib;
         self.classify_end(outcome, ending::with_limit(reason, memory_mib, cap))
+    }
+
+    fn lanes(&self) -> Lanes {
+        match self.order.scenario.lanes {
+            _ if self.one_lane => Lanes::Fixed(1),
+            Some(lanes) => lanes,
+            None => self.shared.job_builder.config.lanes,
+        }
     }
 
     /// Without the paths of this machine that somebody may have put into it.
@@ -281,9 +294,14 @@ impl Deployment {
         ending::presentable(reason, of_job.chain([cache_dir, recordings_dir]).map(PathBuf::as_path))
     }
 
-    fn classify_end(&self, outcome: Outcome, reason: Reason) -> Result<Ended, Failure> {
+    fn classify_end(&mut self, outcome: Outcome, reason: Reason) -> Result<Ended, Failure> {
         match (outcome, *self.stop.borrow()) {
             (Outcome::Finished, _) => Ok((WorkerPhase::Finished, reason)),
+            // What one lane had done without is not the scenario's fault.
+            (_, None) if reason.code == ReasonCode::OutOfMemory && self.tally.progress().lanes > Some(1) => {
+                self.one_lane = true;
+                Err(Failure::Wait(reason))
+            }
             (Outcome::Failed, _) => Ok((WorkerPhase::Failed, reason)),
             // A stop was asked for, so it is not started again.
             (_, Some(cause)) => Ok(cause.end()),

@@ -48,7 +48,12 @@ impl Tally {
     /// For one more worker, which counts damage anew.
     pub(crate) const fn begin(&mut self, decoder: Decoder) {
         self.progress.decoder = Some(decoder);
+        self.progress.lanes = None;
         self.damaged_before = self.progress.damaged;
+    }
+
+    pub(crate) const fn set_lanes(&mut self, lanes: u32) {
+        self.progress.lanes = Some(lanes);
     }
 
     pub(crate) const fn damage(&mut self, frames: u64) {

@@ -16,6 +16,7 @@ use framehook_core::{
     ids::Incarnation,
     message::{Message, Topic, WorkerPhase as P},
     reason::{Reason, ReasonCode},
+    spec::Lanes,
 };
 use framehook_runner::LastWord;
 use rustix::process::{Pid, Signal, kill_process};
@@ -348,6 +349,40 @@ async fn what_is_past_the_limit_waits_for_a_slot() {
     world.stop(&first, 1).await;
     world.published(&third, 10).await;
     assert!(second.starts().is_empty());
+}
+
+#[tokio::test]
+async fn workers_share_the_cores_and_get_what_another_leaves() {
+    let world = World::start(|c| c.cores = 4).await;
+    let hold = || world.clip(json!({"frames": 20, "hold_at": 10}));
+    let (first, second, fixed) = (hold(), hold(), hold());
+    let has = async |clip, lanes| drop(world.status(clip, 1, |s| s.progress.lanes == Some(lanes)).await);
+    world.deploy(&first, 1).await;
+    has(&first, 4).await;
+    world.deploy(&second, 1).await;
+    has(&second, 2).await;
+    has(&first, 2).await;
+    let mut order = world.order(&fixed, 1);
+    order.scenario.lanes = Some(Lanes::Fixed(3));
+    world.send(Message::Deploy(Box::new(order))).await;
+    has(&fixed, 3).await;
+    world.stop(&second, 1).await;
+    world.stop(&fixed, 1).await;
+    world
+        .bus
+        .wait("all cores for the one that is left", || (first.notes("lanes") == ["4", "2", "4"]).then_some(()))
+        .await;
+    assert_eq!((second.notes("lanes"), fixed.notes("lanes")), (vec!["2".to_owned()], vec!["3".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_runs_out_of_memory_with_more_lanes_goes_on_with_one() {
+    let world = World::start(|c| c.cores = 2).await;
+    let clip = world.clip(json!({"frames": 9, "lanes_out_of_memory": 5}));
+    world.deploy(&clip, 1).await;
+    let last = world.phase(&clip, 1, P::Finished).await;
+    assert_eq!((world.frames(&clip), clip.starts(), last.attempt), (numbers(9), vec![0, 5], 0));
+    assert_eq!((clip.notes("lanes"), last.progress.lanes), (vec!["2".to_owned(), "1".to_owned()], Some(1)));
 }
 
 #[tokio::test]

@@ -15,6 +15,8 @@ pub mod bench;
 pub mod cli;
 pub mod feed;
 pub mod image;
+pub mod lanes;
+pub mod loader;
 pub mod model;
 pub mod outputs;
 pub mod pipeline;

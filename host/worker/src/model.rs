@@ -4,7 +4,11 @@
 //! other file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
 //! also in benchmarks. The size of outputs is checked before they are copied.
 
-use std::path::Path;
+use std::{
+    fs::File,
+    io::{Read as _, Seek as _},
+    path::Path,
+};
 
 use parking_lot::Mutex;
 
@@ -115,7 +119,16 @@ impl Model {
     /// # Errors
     /// When the library, the file or the model is not usable; the message says what to do.
     pub fn load(file: &Path, onnxruntime: &Path, intra_threads: usize) -> Result<Self, ModelError> {
-        let bytes = std::fs::read(file).map_err(ModelError::Unreadable)?;
+        Self::read(&File::open(file).map_err(ModelError::Unreadable)?, onnxruntime, intra_threads)
+    }
+
+    /// The same with a file that is open already.
+    ///
+    /// # Errors
+    /// As of [`Self::load`].
+    pub fn read(mut file: &File, onnxruntime: &Path, intra_threads: usize) -> Result<Self, ModelError> {
+        let mut bytes = Vec::new();
+        file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(ModelError::Unreadable)?;
         onnx::check(&bytes)?;
         let environment = environment(onnxruntime)?;
         let session = session(&environment, &bytes, intra_threads);

@@ -1,20 +1,22 @@
 //! One scenario's frames on their way from the source to the runner.
 //!
 //! ```text
-//! decode thread                  inference thread      finishing thread (the caller's)
+//! decode thread                  a thread each lane    finishing thread (the caller's)
 //! decode, pre hooks, resize  ->  the model         ->  post hooks, report
 //! ```
 //!
-//! The stages are connected by channels that hold two frames each, so that no stage waits for
-//! another while there is work, and memory stays bounded. Buffers go back into `Pools`.
+//! The stages are connected by bounded channels, so that no stage waits for another while there is
+//! work, and memory stays bounded. Buffers go back into `Pools`.
 //!
-//! Invariants: frames leave in the order they came, each exactly once, skipped or not. Nothing but
-//! the model runs on the inference thread: it sets the pace. The first stage that ends says why
-//! (`Verdict`); what is in flight then is still finished and reported.
+//! Invariants: frames leave in the order they came, each exactly once, skipped or not; hooks see
+//! them in that order, however many lanes there are. Nothing but the model runs on the threads of
+//! the lanes: they set the pace. The first stage that ends says why (`Verdict`); what is in flight
+//! then is still finished and reported.
 
 mod decode;
 mod finish;
 mod infer;
+mod order;
 
 use std::{
     sync::{
@@ -30,6 +32,7 @@ use framehook_core::{
     job::{Job, Outcome},
     prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
+    spec::MAX_LANES,
 };
 use framehook_engine::{
     chain::Chain,
@@ -39,6 +42,8 @@ use parking_lot::Mutex;
 
 use crate::{
     image::{BgrCache, Image},
+    lanes::Lanes,
+    loader::Loader,
     model::BoundModel,
     outputs::OutputTensor,
     report::Reporter,
@@ -47,13 +52,15 @@ use crate::{
     watch::Watch,
 };
 
-/// Frames between two stages: one being taken, one ready. More only adds latency and memory.
+/// Frames that are decoded and not in the model: one being taken, one ready. More only adds latency and memory.
 const BETWEEN_STAGES: usize = 2;
 
 /// Everything that was loaded for a job.
 pub struct Parts {
     pub source: Box<dyn FrameSource>,
     pub model: BoundModel,
+    /// Gives further lanes the same.
+    pub loader: Loader,
     pub pre: Chain,
     pub post: Chain,
 }
@@ -80,6 +87,7 @@ pub fn run(
     job: &Arc<Job>,
     reporter: &Arc<Reporter>,
     watch: &Arc<Watch>,
+    lanes: &Arc<Lanes>,
     stop: &StopFlag,
 ) -> (Outcome, Reason) {
     let shared = Shared {
@@ -91,9 +99,10 @@ pub fn run(
         decoded: Arc::default(),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let (to_finish, from_model) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, pre, post } = parts;
+    let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize);
+    let Parts { source, model, loader, pre, post } = parts;
     let keeps_outputs = !post.is_empty();
+    let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
@@ -106,12 +115,13 @@ pub fn run(
         selection: Selection::new(job.frames, job.range, job.resume_after),
         bgr: BgrCache::default(),
     };
-    let infer = infer::Stage { shared: shared.clone(), model, keeps_outputs, frames: from_decode, out: to_finish };
+    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
     // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
     thread::spawn(move || decode.run());
-    thread::spawn(move || infer.run());
+    thread::spawn(move || Arc::new(infer).run(model, &further, outs));
+    let (frames, lanes) = (from_model, Arc::clone(lanes));
     let finished =
-        finish::Stage { shared: shared.clone(), post, frames: from_model, last: None, bgr: BgrCache::default() }.run();
+        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, bgr: BgrCache::default() }.run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 

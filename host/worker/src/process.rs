@@ -5,7 +5,11 @@ use std::{
     ffi::CStr,
     fs::File,
     io,
-    os::fd::{AsFd as _, AsRawFd as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::FileExt as _,
+    },
+    sync::LazyLock,
 };
 
 /// Takes the real standard output away and points file descriptor 1 at standard error, so that
@@ -66,11 +70,22 @@ pub fn limit_ffmpeg(max_side: u32) {
     unsafe { ffmpeg_next::ffi::av_max_alloc(side.saturating_mul(side).saturating_mul(BYTES_OF_A_PIXEL)) };
 }
 
+/// What the kernel says of this process.
+static STATUS: LazyLock<Option<File>> = LazyLock::new(|| File::open("/proc/self/status").ok());
+
+/// Makes [`data_mib`] work where that file cannot be opened any more.
+pub fn open_status() {
+    LazyLock::force(&STATUS);
+}
+
 /// Memory of this process alone so far, as `RLIMIT_DATA` counts it; `None` where there is no `/proc`.
 #[must_use]
 pub fn data_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let data = status.lines().find_map(|line| line.strip_prefix("VmData:"))?;
+    /// More than the kernel writes.
+    const LENGTH: usize = 8 << 10;
+    let mut status = vec![0; LENGTH];
+    let length = STATUS.as_ref()?.read_at(&mut status, 0).ok()?;
+    let data = str::from_utf8(&status[..length]).ok()?.lines().find_map(|line| line.strip_prefix("VmData:"))?;
     let kib: u64 = data.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib.div_ceil(1 << 10))
 }

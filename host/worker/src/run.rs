@@ -19,7 +19,9 @@ use framehook_engine::{
 };
 
 use crate::{
-    model::{self, BoundModel, Model, ModelError},
+    lanes::Lanes,
+    loader::Loader,
+    model,
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
@@ -51,11 +53,13 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
         preload.join().ok();
     }
     let job = Arc::new(job);
+    process::open_status();
     let confined = confine(&job);
     let stop = StopFlag::default();
+    let lanes = Arc::new(Lanes::new(job.lanes, Arc::clone(&reporter)));
     // Before there may be no memory for a thread any more: whatever happens then, the runner can end this
     // process.
-    listen(stop.clone());
+    listen(stop.clone(), Arc::clone(&lanes));
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));
     let (outcome, reason) = match limited.and_then(|()| load(&job, opencv, &reporter, &watch)) {
@@ -64,7 +68,7 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
             // A hook may be failing from the start, without being hopeless.
             reporter.health(Stage::Pre, parts.pre.degraded());
             reporter.health(Stage::Post, parts.post.degraded());
-            pipeline::run(parts, &job, &reporter, &watch, &stop)
+            pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
         }
         Err(reason) => (Outcome::Failed, reason),
     };
@@ -96,11 +100,12 @@ fn unconfined(error: ConfineError) -> Reason {
 }
 
 /// Obeys the runner from a thread of its own, which nothing can block.
-fn listen(stop: StopFlag) {
+fn listen(stop: StopFlag, lanes: Arc<Lanes>) {
     thread::spawn(move || {
         loop {
             match read_record(&mut io::stdin().lock()) {
                 Ok(Some(Control::Stop)) => stop.raise(),
+                Ok(Some(Control::Lanes { lanes: allowed })) => lanes.allow(allowed),
                 Ok(None) => process::exit_now(EXIT_ORPHANED),
                 Err(error) => {
                     eprintln!("standard input holds something that is no control record: {error}");
@@ -112,19 +117,19 @@ fn listen(stop: StopFlag) {
 }
 
 /// Opens and loads everything; the model on a thread of its own, since it takes longest.
-fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &Watch) -> Result<Parts, Reason> {
+fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &Arc<Watch>) -> Result<Parts, Reason> {
     thread::scope(|scope| {
-        let model = scope.spawn(|| load_model(job, watch));
+        let model = scope.spawn(|| Loader::new(job, watch));
         let source = open_source(job, opencv);
         let chains = start_hooks(job, reporter);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let model = model.join().map_err(panicked)?;
-        let (source, model) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
+        let (source, (loader, model)) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
         let (pre, post) = chains?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
-        Ok(Parts { source, model, pre, post })
+        Ok(Parts { source, model, loader, pre, post })
     })
 }
 
@@ -136,16 +141,6 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
         })?,
     };
     open(&job.source, job.max_picture_side).map_err(|error| error.reason())
-}
-
-fn load_model(job: &Job, watch: &Watch) -> Result<BoundModel, ModelError> {
-    let (input, patience) = (&job.input, job.patience);
-    let load = || Model::load(&job.model, &job.onnxruntime, job.intra_threads);
-    let mut model = watch.during("loading the model", patience.load_ms, load)?.bind(input)?;
-    // The first run allocates what later ones keep, three times their time; and a model that cannot run at
-    // all says so before the scenario is called running.
-    watch.during("the model's first inference", patience.first_ms, || model.run_empty(input))?;
-    Ok(model)
 }
 
 fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Reason> {

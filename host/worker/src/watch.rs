@@ -22,9 +22,9 @@ use crate::{process, report::Reporter};
 /// work.
 const TICK: Duration = Duration::from_millis(100);
 
-/// What the model is at, for as long as it is.
+/// What the model is at in each lane, for as long as it is. A place that is free is used again.
 #[derive(Default)]
-pub struct Watch(Mutex<Option<Work>>);
+pub struct Watch(Mutex<Vec<Option<Work>>>);
 
 struct Work {
     what: &'static str,
@@ -52,20 +52,31 @@ impl Watch {
 
     /// Does `work`, which must not take longer than `limit_ms`.
     pub fn during<T>(&self, what: &'static str, limit_ms: u64, work: impl FnOnce() -> T) -> T {
-        *self.0.lock() = Some(Work { what, limit: Duration::from_millis(limit_ms), waited: Duration::ZERO });
+        let place = self.begin(Work { what, limit: Duration::from_millis(limit_ms), waited: Duration::ZERO });
         let done = work();
-        *self.0.lock() = None;
+        self.0.lock()[place] = None;
         done
+    }
+
+    fn begin(&self, work: Work) -> usize {
+        let mut places = self.0.lock();
+        let place = places.iter().position(Option::is_none).unwrap_or_else(|| {
+            places.push(None);
+            places.len() - 1
+        });
+        places[place] = Some(work);
+        place
     }
 
     /// What ended meanwhile is not blamed: the lock is held from the look to the end.
     fn tick(&self, late: impl FnOnce(Reason)) {
-        let mut work = self.0.lock();
-        let Some(Work { what, limit, waited }) = &mut *work else { return };
-        *waited += TICK;
-        if waited >= limit {
-            let message = format!("{what} took longer than {:.1} s", limit.as_secs_f64());
-            late(Reason::new(ReasonCode::ModelStalled, message));
+        let mut places = self.0.lock();
+        for Work { what, limit, waited } in places.iter_mut().flatten() {
+            *waited += TICK;
+            if waited >= limit {
+                let message = format!("{what} took longer than {:.1} s", limit.as_secs_f64());
+                return late(Reason::new(ReasonCode::ModelStalled, message));
+            }
         }
     }
 }
@@ -90,5 +101,11 @@ mod tests {
             assert_eq!(reason, Reason::new(ReasonCode::ModelStalled, "an inference took longer than 1.0 s"));
         });
         assert_eq!(ticks(100), None);
+        watch.during("the first lane", 1000, || {
+            assert_eq!(ticks(9), None);
+            watch.during("the second", 1000, || assert!(ticks(1).unwrap().message.starts_with("the first lane")));
+        });
+        watch.during("an inference", 1000, || assert_eq!(ticks(9), None, "a place is empty when it is used again"));
+        assert_eq!(watch.0.lock().len(), 2);
     }
 }

@@ -8,6 +8,8 @@ mod bytes;
 mod confined;
 #[path = "worker/hooks.rs"]
 mod hooks;
+#[path = "worker/lanes.rs"]
+mod lanes;
 #[path = "worker/process.rs"]
 mod process;
 

@@ -68,6 +68,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         on_plugin_failure: OnPluginFailure::SkipFrame,
         memory_mib: None,
         decoder: None,
+        lanes: None,
         frames: None,
         range: None,
     }

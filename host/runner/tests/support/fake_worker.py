@@ -7,6 +7,7 @@
     always_crash_at   a frame before which it always dies
     nothing           ends without a frame
     out_of_memory     dies as one does whose runtime was refused memory
+    lanes_out_of_memory    the same before that frame, if it has more than one lane
     greedy            takes memory until it is refused some
     never_ready       reads its job and does nothing
     hold_at           a frame before which it waits for a stop
@@ -16,7 +17,7 @@
     last_twice        sends the last frame again, as a worker does whose hooks held something back
     end               [outcome, reason] instead of finished
 
-Each start is a line `start PID FRAME` in the journal beside the plan; `done` is its last word.
+It notes `lanes N` at its start and whenever it is told another number. Each start is a line `start PID FRAME` in the journal beside the plan; `done` is its last word.
 """
 import json
 import os
@@ -66,6 +67,16 @@ def wait_for_ever():
         signal.pause()
 
 
+def wait_for_stop():
+    while (told := read()) != {"type": "stop"}:
+        set_lanes(told["lanes"])
+
+
+def set_lanes(lanes):
+    note(f"lanes {lanes}")
+    send({"lanes": {"lanes": lanes}})
+
+
 def frame(number):
     return {
         "scenario_id": job["scenario_id"], "generation": job["generation"],
@@ -104,6 +115,7 @@ if plan.get("greedy"):
 if plan.get("never_ready"):
     wait_for_ever()
 send({"ready": {"width": 64, "height": 48, "declared_fps": 25.0, "declared_frames": plan["frames"]}})
+set_lanes(job["lanes"])
 
 for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
     def told(misdeed):
@@ -125,13 +137,16 @@ for number in range(first, 0 if plan.get("nothing") else plan["frames"]):
         # The last frame may come again; the one before it may not.
         send({"frame": frame(number - 2)})
         wait_for_ever()
+    if number == plan.get("lanes_out_of_memory") and job["lanes"] > 1:
+        print("memory allocation of 4294967296 bytes failed", file=sys.stderr, flush=True)
+        os.abort()
     if told("silent_at"):
         wait_for_ever()
     if str(number) in plan.get("hooks", {}):
         send({"hooks": {"degraded": plan["hooks"][str(number)]}})
         send({"log": {"plugin": "p@1", "level": "warn", "target": "t", "message": "unwell"}})
     if number == plan.get("hold_at"):
-        assert read() == {"type": "stop"}
+        wait_for_stop()
         if plan.get("deaf"):
             wait_for_ever()
         end("stopped", "stopped_by_user", "stopped by a user")

@@ -273,6 +273,7 @@ impl World {
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
                 decoder: None,
+                lanes: None,
                 frames: None,
                 range: None,
             },

@@ -1,6 +1,6 @@
 //! The last stage: calls the post hooks and reports what they made of a frame.
 
-use std::{cell::RefCell, sync::mpsc::Receiver, time::Instant};
+use std::{cell::RefCell, sync::Arc, time::Instant};
 
 use framehook_core::{
     prediction::{Position, Prediction},
@@ -13,13 +13,14 @@ use framehook_engine::{
 };
 use jiff::SignedDuration;
 
-use super::{InFlight, Shared, Work, input_size, micros};
-use crate::{image::BgrCache, outputs::OutputTensor, pixels::Picture};
+use super::{InFlight, Shared, Work, input_size, micros, order::InOrder};
+use crate::{image::BgrCache, lanes::Lanes, outputs::OutputTensor, pixels::Picture};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
     pub(super) post: Chain,
-    pub(super) frames: Receiver<InFlight>,
+    pub(super) frames: InOrder<InFlight>,
+    pub(super) lanes: Arc<Lanes>,
     /// The newest prediction, if hooks may have something to add to the last one.
     pub(super) last: Option<Prediction>,
     pub(super) bgr: BgrCache,
@@ -38,18 +39,19 @@ impl Stage {
     }
 
     fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
-        let mut waiting = self.frames.recv().ok();
+        let mut waiting = self.frames.wait();
         while let Some(frame) = waiting.take() {
             let prediction = self.finish(frame)?;
-            let next = self.frames.try_recv().ok();
+            let next = self.frames.ready();
             self.report(prediction, next.is_some());
             *finished += 1;
-            waiting = next.or_else(|| self.frames.recv().ok());
+            waiting = next.or_else(|| self.frames.wait());
         }
         Ok(())
     }
 
     fn report(&mut self, prediction: Prediction, more: bool) {
+        self.lanes.report();
         self.shared.reporter.frame(&prediction, more);
         // Only a hook's last words need it again.
         self.last = (!self.post.is_empty()).then_some(prediction);

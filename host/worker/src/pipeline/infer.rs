@@ -1,50 +1,96 @@
-//! The second stage: the model, and nothing else.
+//! The second stage: the model, and nothing else, on several frames at a time.
 
 use std::{
-    sync::mpsc::{Receiver, SyncSender},
+    sync::{Arc, mpsc::SyncSender},
+    thread,
     time::Instant,
 };
 
-use framehook_core::reason::Reason;
+use framehook_core::{artifact::VideoManifest, reason::Reason};
 
-use super::{InFlight, Shared, Work, micros};
+use super::{InFlight, Shared, Work, micros, order::Intake};
 use crate::{
     feed::FrameInput,
+    lanes::Lanes,
+    loader::Loader,
     model::{BoundModel, ModelError},
 };
 
+/// One session with the frame that it works on.
+struct Lane {
+    number: usize,
+    stage: Arc<Stage>,
+    model: BoundModel,
+    out: SyncSender<InFlight>,
+}
+
+/// What all lanes share.
 pub(super) struct Stage {
     pub(super) shared: Shared,
-    pub(super) model: BoundModel,
+    pub(super) lanes: Arc<Lanes>,
     /// Whether anybody reads the outputs.
     pub(super) keeps_outputs: bool,
-    pub(super) frames: Receiver<InFlight>,
-    pub(super) out: SyncSender<InFlight>,
+    pub(super) frames: Arc<Intake<InFlight>>,
 }
 
 impl Stage {
-    pub(super) fn run(mut self) {
-        while let Ok(mut frame) = self.frames.recv() {
-            if let Err(error) = self.infer(&mut frame) {
-                let message = format!("frame {}: {error}", frame.position.frame);
-                self.shared.verdict.fail(Reason::new(error.reason_code(), message));
+    /// Starts the first lane with `model`, and each further one of `outs` once it may work and there is room for it.
+    pub(super) fn run(self: Arc<Self>, model: BoundModel, further: &Further, outs: Vec<SyncSender<InFlight>>) {
+        let mut model = Some(model);
+        for (number, out) in outs.into_iter().enumerate() {
+            self.lanes.wait_for(number);
+            if model.is_none() && !further.loader.has_room(&further.video) {
                 return;
             }
+            // Before it takes memory: should that kill this process, its runner knows what to do without.
+            self.lanes.open();
+            let model = model.take().map_or_else(|| further.loader.load_another(), Ok);
+            let start = |model| Lane { number, stage: Arc::clone(&self), model, out }.start();
+            if let Err(error) = model.map_err(anyhow::Error::from).and_then(start) {
+                eprintln!("one lane fewer: {error:#}");
+                return self.lanes.close();
+            }
+        }
+    }
+}
+
+/// What lanes besides the first one are made of.
+pub(super) struct Further {
+    pub(super) loader: Loader,
+    pub(super) video: VideoManifest,
+}
+
+impl Lane {
+    fn start(self) -> anyhow::Result<()> {
+        thread::Builder::new().spawn(move || self.run())?;
+        Ok(())
+    }
+
+    fn run(mut self) {
+        loop {
+            self.stage.lanes.wait_for(self.number);
+            let Some(mut frame) = self.stage.frames.take(self.number) else { return };
+            if let Err(error) = self.infer(&mut frame) {
+                let message = format!("frame {}: {error}", frame.position.frame);
+                self.stage.shared.verdict.fail(Reason::new(error.reason_code(), message));
+                return self.stage.frames.close();
+            }
             if self.out.send(frame).is_err() {
-                return;
+                return self.stage.frames.close();
             }
         }
     }
 
     fn infer(&mut self, frame: &mut InFlight) -> Result<(), ModelError> {
         let Work::Infer(input) = &mut frame.work else { return Ok(()) };
+        let Stage { shared: Shared { job, pools, watch, .. }, keeps_outputs, .. } = &*self.stage;
         let started = Instant::now();
-        let mut outputs = self.shared.pools.outputs.take();
-        let wanted = self.keeps_outputs.then_some(&mut outputs);
+        let mut outputs = pools.outputs.take();
+        let wanted = keeps_outputs.then_some(&mut outputs);
         let image = FrameInput { image: &*input, size: frame.size, geometry: frame.geometry };
         let run = || self.model.run(&image, wanted);
-        self.shared.watch.during("an inference", self.shared.job.patience.frame_ms, run)?;
-        self.shared.pools.inputs.give_back(std::mem::take(input));
+        watch.during("an inference", job.patience.frame_ms, run)?;
+        pools.inputs.give_back(std::mem::take(input));
         frame.work = Work::Inferred(outputs);
         frame.timings.inference_us = micros(started);
         Ok(())

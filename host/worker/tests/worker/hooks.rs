@@ -19,7 +19,7 @@ use super::{
 };
 
 /// A plugin, compiled once for all tests.
-fn plugin(name: &str, config: Value) -> HookJob {
+pub(crate) fn plugin(name: &str, config: Value) -> HookJob {
     static FOLDER: LazyLock<TempDir> = LazyLock::new(|| tempfile::tempdir().unwrap());
     let wasm = root().join(format!("target/plugins/wasm32-wasip2/release/{}.wasm", name.replace('-', "_")));
     let bytes = fs::read(&wasm).unwrap_or_else(|error| panic!("{}: {error}; run `make plugins`", wasm.display()));
@@ -28,11 +28,11 @@ fn plugin(name: &str, config: Value) -> HookJob {
     hook(name, &compiled, config)
 }
 
-fn yolo() -> HookJob {
+pub(crate) fn yolo() -> HookJob {
     plugin("yolo", json!({"labels": ["person", "car", "truck"]}))
 }
 
-fn misbehave(config: Value) -> HookJob {
+pub(crate) fn misbehave(config: Value) -> HookJob {
     plugin("misbehave", config)
 }
 

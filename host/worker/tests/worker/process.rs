@@ -76,6 +76,7 @@ pub(crate) fn job(clip: &str) -> Job {
         resume_after: None,
         provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1, decoder: None },
         intra_threads: 1,
+        lanes: 1,
         onnxruntime: onnxruntime(),
     }
 }

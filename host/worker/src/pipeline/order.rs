@@ -1,0 +1,146 @@
+//! Hands frames to several lanes and gets them back in their order.
+//!
+//! A lane takes a frame and writes its own number down in one step. Who reads the numbers knows which lane has the
+//! next frame, so nothing is sorted and nothing is kept but what lies in the bounded channels.
+
+use std::sync::{
+    Arc,
+    mpsc::{Receiver, SyncSender, sync_channel},
+};
+
+use parking_lot::Mutex;
+
+/// Frames that a lane may have finished before it is their turn.
+const FINISHED: usize = 1;
+
+/// One end of what the lanes share.
+pub(super) struct Intake<T>(Mutex<Option<Taking<T>>>);
+
+struct Taking<T> {
+    frames: Receiver<T>,
+    /// The lane of each frame that was taken.
+    order: SyncSender<usize>,
+}
+
+/// The other end.
+pub(super) struct InOrder<T> {
+    order: Receiver<usize>,
+    lanes: Vec<Receiver<T>>,
+    /// The lane of the next frame, where that is known but its frame is not here.
+    due: Option<usize>,
+}
+
+/// Connects `lanes` lanes between `frames` and what comes out in order; with the senders of the lanes.
+pub(super) fn connect<T>(frames: Receiver<T>, lanes: usize) -> (Arc<Intake<T>>, Vec<SyncSender<T>>, InOrder<T>) {
+    let (senders, lanes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| sync_channel(FINISHED)).unzip();
+    // Each lane has one frame, and those that it has finished.
+    let (sender, order) = sync_channel(lanes.len() * (FINISHED + 1));
+    let intake = Intake(Mutex::new(Some(Taking { frames, order: sender })));
+    (Arc::new(intake), senders, InOrder { order, lanes, due: None })
+}
+
+impl<T> Intake<T> {
+    /// Waits for the next frame; `None` after the last one.
+    pub(super) fn take(&self, lane: usize) -> Option<T> {
+        let mut taking = self.0.lock();
+        let Taking { frames, order } = taking.as_ref()?;
+        let frame = frames.recv().ok().filter(|_| order.send(lane).is_ok());
+        if frame.is_none() {
+            // Lanes that may not work at present would keep it open.
+            *taking = None;
+        }
+        frame
+    }
+
+    /// No frame is taken any more.
+    pub(super) fn close(&self) {
+        *self.0.lock() = None;
+    }
+}
+
+impl<T> InOrder<T> {
+    /// Waits for the next frame; `None` after the last one, or if the lane that had it is gone.
+    pub(super) fn wait(&mut self) -> Option<T> {
+        let lane = self.due.take().or_else(|| self.order.recv().ok())?;
+        self.lanes[lane].recv().ok()
+    }
+
+    /// The next frame, if it is here.
+    pub(super) fn ready(&mut self) -> Option<T> {
+        self.due = self.due.or_else(|| self.order.try_recv().ok());
+        let frame = self.lanes[self.due?].try_recv().ok();
+        if frame.is_some() {
+            self.due = None;
+        }
+        frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::TrySendError;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// `steps` says which lane goes on next: it takes a frame, or finishes the one that it has.
+        #[test]
+        fn whichever_lane_is_faster_frames_keep_their_order(
+            lanes in 1..6_usize, steps in prop::collection::vec(0..6_usize, 0..200), read in prop::collection::vec(any::<bool>(), 200),
+        ) {
+            let frames = steps.len() as u64 + 1;
+            let (sender, receiver) = sync_channel(frames as usize);
+            (0..frames).for_each(|frame| sender.send(frame).unwrap());
+            drop(sender);
+            let (intake, senders, mut ordered) = connect(receiver, lanes);
+            let (mut held, mut taken, mut out) = (vec![None; lanes], 0, Vec::new());
+            for (lane, reads) in steps.iter().map(|step| step % lanes).zip(read) {
+                match held[lane].take() {
+                    None => {
+                        held[lane] = intake.take(lane);
+                        taken += u64::from(held[lane].is_some());
+                    }
+                    Some(frame) => if let Err(TrySendError::Full(frame)) = senders[lane].try_send(frame) {
+                        held[lane] = Some(frame);
+                    },
+                }
+                if reads {
+                    out.extend(ordered.ready());
+                }
+                prop_assert!(taken - out.len() as u64 <= (lanes * (FINISHED + 1)) as u64, "more are under way than lanes hold");
+            }
+            // A thread each, as in a worker: the rest.
+            std::thread::scope(|scope| {
+                for (lane, (sender, held)) in senders.into_iter().zip(held).enumerate() {
+                    let intake = &intake;
+                    scope.spawn(move || {
+                        let mut next = held.or_else(|| intake.take(lane));
+                        while let Some(frame) = next {
+                            sender.send(frame).unwrap();
+                            next = intake.take(lane);
+                        }
+                    });
+                }
+                out.extend(std::iter::from_fn(|| ordered.wait()));
+            });
+            prop_assert_eq!(out, (0..frames).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn the_frames_before_a_lost_one_come_and_none_behind_it() {
+        let (sender, receiver) = sync_channel(4);
+        (0..4).for_each(|frame| sender.send(frame).unwrap());
+        let (intake, mut senders, mut ordered) = connect(receiver, 2);
+        let taken: Vec<_> = [0, 1, 0].into_iter().map(|lane| intake.take(lane).unwrap()).collect();
+        senders[0].send(taken[0]).unwrap();
+        drop(senders.remove(1));
+        senders[0].try_send(taken[2]).ok();
+        intake.close();
+        assert_eq!(intake.take(0), None);
+        assert!(sender.send(4).is_err(), "what decodes hears of it");
+        assert_eq!([ordered.wait(), ordered.wait()], [Some(0), None]);
+    }
+}
