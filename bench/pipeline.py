@@ -1,6 +1,7 @@
 """The whole platform on one clip, against the model alone and against a plain Python loop, taken in turns."""
 
 import json
+import os
 import pathlib
 import statistics
 import subprocess
@@ -33,12 +34,13 @@ def scenario_on(platform):
     }
 
 
-# --- the three contestants ----------------------------------------------------------------------
+# --- the contestants ----------------------------------------------------------------------------
 
-def run_model():
-    """The model and nothing else, in the worker's own session."""
+def run_model(sessions):
+    """The model and nothing else, in sessions as a worker's lanes have."""
     begin = time.perf_counter()
-    figures = json.loads(framehook.worker("bench-inference", MODEL, "--frames", "500"))
+    command = ("bench-inference", MODEL, "--frames", "500", "--sessions", str(sessions))
+    figures = json.loads(framehook.worker(*command))
     return {"fps": figures["fps"], "seconds": time.perf_counter() - begin,
             "cpu_ms_per_frame": figures["cpu_ms_per_frame"], "peak_rss_mb": figures["peak_rss_mb"]}
 
@@ -70,6 +72,21 @@ def run_platform(platform, scenario):
             "cpu_ms_per_frame": 1e3 * (cpu_seconds(pid) - cpu_before) / frames,
             "peak_rss_mb": peak.mb + status_mb(pid, "VmHWM"), "peak_worker_mb": peak.mb,
             "timings_us": view["timings"]}
+
+
+def run_pair(platform, scenario):
+    """The same scenario twice at a time: the share of the frames that the slower one has when the other has all."""
+    ids = [platform.json("POST", "/scenario/init", scenario)["id"] for _ in range(2)]
+    while True:
+        views = [platform.json("GET", f"/scenario/{scenario_id}") for scenario_id in ids]
+        if any(view["state"] == "completed" for view in views):
+            break
+        time.sleep(SAMPLE_SECONDS)
+    share = min(view["progress"]["frames"] / view["progress"]["frames_total"] for view in views)
+    for scenario_id in ids:
+        platform.follow(scenario_id, poll_seconds=SAMPLE_SECONDS)
+    wait_for_workers(platform.process.pid)
+    return share
 
 
 def wait_for_workers(pid, seconds=10):
@@ -105,32 +122,41 @@ class PeakOfWorkers:
 # --- the measurement ----------------------------------------------------------------------------
 
 def measure(rounds, say):
-    """All runs of all three, in turns."""
-    runs = {"model": [], "plain": [], "platform": []}
+    """All runs of all of them, in turns."""
+    runs = {"model": [], "models": [], "plain": [], "one_lane": [], "platform": []}
+    shares, cores = [], len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="framehook-bench-") as folder:
         with Platform(pathlib.Path(folder)) as platform:
             scenario = scenario_on(platform)
             for number in range(rounds + 1):
                 # The first round fills caches (files, the compiled plugin) and is not counted.
                 say("warm-up" if number == 0 else f"round {number} of {rounds}")
-                once = {"model": run_model(), "plain": run_plain(), "platform": run_platform(platform, scenario)}
-                for name, figures in once.items():
-                    runs[name] += [figures] if number else []
+                once = {"model": run_model(1), "models": run_model(cores), "plain": run_plain(),
+                        "one_lane": run_platform(platform, {**scenario, "lanes": 1}),
+                        "platform": run_platform(platform, scenario)}
+                share = run_pair(platform, scenario)
+                if number:
+                    shares.append(share)
+                    for name, figures in once.items():
+                        runs[name].append(figures)
     names = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mb")
     medians = {who: {name: statistics.median(run[name] for run in all_runs) for name in names}
                for who, all_runs in runs.items()}
-    return {"medians": medians, "runs": runs}
+    return {"medians": medians, "runs": runs, "share_of_the_slower_of_two": statistics.median(shares)}
 
 
 def table(results):
     """The medians as Markdown."""
     middle = results["medians"]
-    titles = {"model": "model alone (a)", "plain": "plain Python (b)", "platform": "Framehook, whole platform"}
-    lines = ["| | frames/s | of (a) | of (b) | whole run, s | CPU ms a frame | peak memory, MiB |",
-             "|---|---|---|---|---|---|---|"]
+    titles = {"model": "model alone, one session (a)", "models": "model alone, a session a core (b)",
+              "plain": "plain Python (c)", "one_lane": "Framehook, one lane", "platform": "Framehook, `lanes: auto`"}
+    yardsticks = ("model", "models", "plain")
+    lines = ["| | frames/s | of (a) | of (b) | of (c) | whole run, s | CPU ms a frame | peak memory, MiB |",
+             "|---|---|---|---|---|---|---|---|"]
     for who, title in titles.items():
         m = middle[who]
-        lines.append(f"| {title} | {m['fps']:.0f} | {m['fps'] / middle['model']['fps']:.2f} |"
-                     f" {m['fps'] / middle['plain']['fps']:.2f} | {m['seconds']:.2f} |"
+        ratios = " | ".join(f"{m['fps'] / middle[other]['fps']:.2f}" for other in yardsticks)
+        lines.append(f"| {title} | {m['fps']:.0f} | {ratios} | {m['seconds']:.2f} |"
                      f" {m['cpu_ms_per_frame']:.2f} | {m['peak_rss_mb']:.0f} |")
+    lines += ["", f"When the first of two scenarios has all its frames, the other has {results['share_of_the_slower_of_two']:.0%}."]
     return "\n".join(lines)

@@ -68,6 +68,9 @@ enum Command {
         /// Threads of one inference
         #[arg(long, default_value_t = 1)]
         intra_threads: usize,
+        /// Sessions that run at a time, each with all the frames
+        #[arg(long, default_value_t = 1)]
+        sessions: u32,
         /// Size of the input, if the model leaves it open
         #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
         size: Option<[u32; 2]>,
@@ -119,9 +122,9 @@ impl Command {
                 print(|| probe::video(&file, max_picture_side, may_be_cut))
             }
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
-            Self::BenchInference { model, frames, onnxruntime, intra_threads, size } => {
+            Self::BenchInference { model, frames, onnxruntime, intra_threads, sessions, size } => {
                 enter(&Reach::reading([&model, &onnxruntime]))?;
-                let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, size)?;
+                let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, sessions, size)?;
                 print(|| figures)
             }
         }

@@ -359,10 +359,12 @@ fn bench_inference_measures() {
         model.as_ref(),
         "--frames".as_ref(),
         "20".as_ref(),
+        "--sessions".as_ref(),
+        "2".as_ref(),
         "--onnxruntime".as_ref(),
         library.as_ref(),
     ]);
-    assert_eq!(figures["frames"], 20);
+    assert_eq!(figures["frames"], 40);
     for figure in ["seconds", "fps", "cpu_ms_per_frame", "peak_rss_mb"] {
         assert!(figures[figure].as_f64().unwrap() > 0.0, "{figures}");
     }
