@@ -44,17 +44,17 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
-/// For each lane: a model's bytes exist three times while it loads: as read, as parsed, and laid out for the processor (2.7
-/// measured).
+/// For each lane: a model's bytes exist three times while it loads: as read, as parsed, and laid out for the
+/// processor (2.7 measured).
 const MODEL_COPIES: u64 = 4;
-/// For each lane: tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4 KiB, a
-/// detector a tenth.
+/// For each lane: tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4
+/// KiB, a detector a tenth.
 const INPUT_PIXEL: u64 = 4 << 10;
 /// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references,
 /// a thread a core) at 3 bytes with 10 bits a sample.
 const PICTURE_PIXEL: u64 = 128;
-/// For each lane, and pixel of the video: the frame in the model and one that waits for its turn, with 10 bits a
-/// sample.
+/// For each lane, and pixel of the video: the frame in the model and one that waits for its turn, with 10
+/// bits a sample.
 pub const LANE_PIXEL: u64 = 12;
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];

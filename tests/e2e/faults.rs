@@ -25,8 +25,8 @@ fn moments() -> Vec<u64> {
     (0..MOMENTS).map(|_| random.u64(0..FRAMES - 20)).collect()
 }
 
-/// Runs slowed scenarios, with one lane and with two in turns, and calls `kill` at each moment, until it has hit a running scenario as often as
-/// there are moments; each must end as the undisturbed one did.
+/// Runs slowed scenarios, with one lane and with two in turns, and calls `kill` at each moment, until it has
+/// hit a running scenario as often as there are moments; each must end as the undisturbed one did.
 fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
     let mut platform = Platform::with_demo(&patient(&[]));
     let mut reference = light_scenario();

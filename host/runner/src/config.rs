@@ -35,7 +35,8 @@ pub struct RunnerConfig {
     pub worker_memory_mib: u32,
     /// What this runner has, for scenarios whose placement asks for it.
     pub labels: Labels,
-    /// The `framehook-worker` executable. That for OpenCV's decoder is beside it, with `-opencv` behind the name.
+    /// The `framehook-worker` executable. That for OpenCV's decoder is beside it, with `-opencv` behind the
+    /// name.
     pub worker: PathBuf,
     /// The `framehook` executable, called as `plugin-host compile FILE`.
     pub plugin_host: PathBuf,

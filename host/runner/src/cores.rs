@@ -1,7 +1,7 @@
 //! Shares the cores of this machine among the workers that run.
 //!
-//! Each has the same number of lanes, rounded up: lanes beyond the cores share these evenly, and no core is left
-//! over.
+//! Each has the same number of lanes, rounded up: lanes beyond the cores share these evenly, and no core is
+//! left over.
 
 use framehook_core::spec::{Lanes, MAX_LANES};
 use tokio::sync::watch;

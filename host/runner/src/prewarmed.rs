@@ -1,5 +1,5 @@
-//! One worker process ahead of its job, with the runner's own decoder: until a worker can read one it has loaded
-//! some hundred libraries, which takes longer than anything else between an order and its first frame.
+//! One worker process ahead of its job, with the runner's own decoder: until a worker can read one it has
+//! loaded some hundred libraries, which takes longer than anything else between an order and its first frame.
 //!
 //! Invariants: a pre-warmed worker has no job and takes no slot, so nobody counts it; it goes with the runner
 //! as every worker does. One that died costs the next worker the time it would have saved, and nothing else:
@@ -29,7 +29,8 @@ impl Prewarmed {
         Self { config, waiting: Mutex::default(), taken: Notify::new() }
     }
 
-    /// A process for a job with this decoder: the pre-warmed one if it has it and still lives, or else a new one.
+    /// A process for a job with this decoder: the pre-warmed one if it has it and still lives, or else a new
+    /// one.
     ///
     /// # Errors
     /// When a process cannot be started.

@@ -38,8 +38,8 @@ pub enum BenchError {
 /// The first runs plan memory and fill caches.
 const WARM_UP: u32 = 10;
 
-/// Runs the model `frames` times on one random image in each of `sessions` sessions at a time; `size` is for a model
-/// that leaves it open.
+/// Runs the model `frames` times on one random image in each of `sessions` sessions at a time; `size` is for
+/// a model that leaves it open.
 ///
 /// # Errors
 /// When the model cannot be loaded or run.

@@ -1,7 +1,7 @@
 //! How many lanes there are and how many of them may work.
 //!
-//! Invariants: the first one always may. Whoever allows more or fewer waits for nothing, not even for the runner to
-//! read.
+//! Invariants: the first one always may. Whoever allows more or fewer waits for nothing, not even for the
+//! runner to read.
 
 use std::sync::Arc;
 

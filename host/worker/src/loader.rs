@@ -1,7 +1,7 @@
 //! Loads the model of a job, once for each lane.
 //!
-//! Invariant: the file is opened once. Later lanes read the same bytes, whatever became of its name and of the
-//! right to open it.
+//! Invariant: the file is opened once. Later lanes read the same bytes, whatever became of its name and of
+//! the right to open it.
 
 use std::{fs::File, sync::Arc};
 
@@ -17,7 +17,8 @@ use crate::{
     watch::Watch,
 };
 
-/// A model's bytes exist so many times while it loads: 4.5 measured with convolutions of 113 MiB, of which one stays.
+/// A model's bytes exist so many times while it loads: 4.5 measured with convolutions of 113 MiB, of which
+/// one stays.
 const MODEL_COPIES: u64 = 5;
 /// A thread, and what a decoder may take later on.
 const SPARE_MIB: u64 = 32;
@@ -56,8 +57,8 @@ impl Loader {
         let Job { input, onnxruntime, intra_threads, .. } = &*self.job;
         let load = || Model::read(&self.file, onnxruntime, *intra_threads);
         let mut model = self.watch.during("loading the model", patience.load_ms, load)?.bind(input)?;
-        // The first run allocates what later ones keep, three times their time; and a model that cannot run at
-        // all says so before the scenario is called running.
+        // The first run allocates what later ones keep, three times their time; and a model that cannot run
+        // at all says so before the scenario is called running.
         self.watch.during("the model's first inference", patience.first_ms, || model.run_empty(input))?;
         Ok(model)
     }
@@ -82,7 +83,8 @@ impl Loader {
         self.taken_mib.max(model >> 20).saturating_add(pictures >> 20)
     }
 
-    /// What may be asked for later on, and be refused if it is not left free: a worker does not live through that.
+    /// What may be asked for later on, and be refused if it is not left free: a worker does not live through
+    /// that.
     fn reserve_mib(&self) -> u64 {
         let hooks = self.job.pre.len() + self.job.post.len();
         let hooks = (hooks as u64).saturating_mul(self.job.limits.memory_bytes as u64);

@@ -52,7 +52,8 @@ use crate::{
     watch::Watch,
 };
 
-/// Frames that are decoded and not in the model: one being taken, one ready. More only adds latency and memory.
+/// Frames that are decoded and not in the model: one being taken, one ready. More only adds latency and
+/// memory.
 const BETWEEN_STAGES: usize = 2;
 
 /// Everything that was loaded for a job.
@@ -137,8 +138,8 @@ struct Shared {
     decoded: Arc<AtomicU64>,
 }
 
-/// Why the pipeline ended: what the first stage to end said. The end of the source is no cause: a frame that is in
-/// flight then can still fail.
+/// Why the pipeline ended: what the first stage to end said. The end of the source is no cause: a frame that
+/// is in flight then can still fail.
 #[derive(Default)]
 struct Verdict(Mutex<Option<(Outcome, Reason)>>);
 

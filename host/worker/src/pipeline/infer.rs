@@ -34,7 +34,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts the first lane with `model`, and each further one of `outs` once it may work and there is room for it.
+    /// Starts the first lane with `model`, and each further one of `outs` once it may work and there is room
+    /// for it.
     pub(super) fn run(self: Arc<Self>, model: BoundModel, further: &Further, outs: Vec<SyncSender<InFlight>>) {
         let mut model = Some(model);
         for (number, out) in outs.into_iter().enumerate() {

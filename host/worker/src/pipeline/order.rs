@@ -1,7 +1,7 @@
 //! Hands frames to several lanes and gets them back in their order.
 //!
-//! A lane takes a frame and writes its own number down in one step. Who reads the numbers knows which lane has the
-//! next frame, so nothing is sorted and nothing is kept but what lies in the bounded channels.
+//! A lane takes a frame and writes its own number down in one step. Who reads the numbers knows which lane
+//! has the next frame, so nothing is sorted and nothing is kept but what lies in the bounded channels.
 
 use std::sync::{
     Arc,
