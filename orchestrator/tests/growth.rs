@@ -34,8 +34,8 @@ use tokio_util::sync::CancellationToken;
 /// Frames of a scenario.
 const FRAMES: u64 = 50;
 /// Scenarios at a time.
-const AT_A_TIME: usize = 20;
-/// For a condition. A thousand scenarios take a third of it on two busy cores.
+const AT_A_TIME: usize = 50;
+/// For a condition. A thousand scenarios take a fifth of it on two busy cores.
 const DEADLINE: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +171,7 @@ impl Runner {
             runner_id: RunnerId("quick".into()),
             incarnation: Incarnation::generate(),
             sequence: 0,
-            capacity: 10,
+            capacity: AT_A_TIME as u32 / 2,
             memory_mib: None,
             draining: false,
             version: "0.1.0".into(),

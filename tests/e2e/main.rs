@@ -1,17 +1,15 @@
 //! End to end, over HTTP, against real processes. One binary, because linking is what costs.
 //!
-//! Each test has a platform or a cluster of its own. They run side by side, but for those that measure how
-//! prompt something is.
+//! Each test has a platform or a cluster of its own. They run side by side, but for those of `alone`.
 
 #![allow(clippy::unwrap_used)]
 
-mod attacks;
+mod alone;
 mod author;
 mod bad_input;
 mod bytes;
 mod chaos;
 mod cluster;
-mod crowd;
 mod demo;
 mod deploy;
 mod docs;

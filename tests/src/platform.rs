@@ -22,9 +22,8 @@ use crate::{
     root, wait_for,
 };
 
-/// How the names of tests begin that measure promptness or need the whole machine: beside others they would
-/// measure those.
-const ALONE: [&str; 3] = ["attacks::", "crowd::", "lifecycle::stop_start"];
+/// How the names of tests begin that have the machine to themselves.
+const ALONE: &str = "alone::";
 
 /// Held by a running platform. Others wait for their processes most of the time, so they run side by side, as
 /// many as the test harness has threads.
@@ -39,8 +38,7 @@ pub(crate) enum Place {
 impl Place {
     /// Waits until the running test, which the harness names its thread after, may start a platform.
     pub(crate) fn take() -> Self {
-        let is_alone = |name: &str| ALONE.iter().any(|beginning| name.starts_with(beginning));
-        if thread::current().name().is_some_and(is_alone) {
+        if thread::current().name().is_some_and(|name| name.starts_with(ALONE)) {
             Self::Alone(MACHINE.write())
         } else {
             Self::Shared(MACHINE.read())

@@ -19,6 +19,7 @@ mod infer;
 mod order;
 
 use std::{
+    fmt::Display,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -117,9 +118,8 @@ pub fn run(
         bgr: BgrCache::default(),
     };
     let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
-    // Nobody joins them: a decoder may hang, and the process ends after the last report anyway.
-    thread::spawn(move || decode.run());
-    thread::spawn(move || Arc::new(infer).run(model, &further, outs));
+    shared.start(move || decode.run());
+    shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
     let finished =
         finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, bgr: BgrCache::default() }.run();
@@ -136,6 +136,21 @@ struct Shared {
     verdict: Arc<Verdict>,
     /// Frames that the first stage handed on.
     decoded: Arc<AtomicU64>,
+}
+
+impl Shared {
+    /// Starts a stage on a thread of its own. Nobody joins it: a decoder may hang, and the process ends after
+    /// the last report anyway.
+    fn start(&self, stage: impl FnOnce() + Send + 'static) {
+        if let Err(error) = thread::Builder::new().spawn(stage) {
+            self.verdict.fail(no_thread(error));
+        }
+    }
+}
+
+/// Memory is all that a thread can lack here.
+fn no_thread(error: impl Display) -> Reason {
+    Reason::new(ReasonCode::OutOfMemory, format!("there is no memory for a thread: {error}"))
 }
 
 /// Why the pipeline ended: what the first stage to end said. The end of the source is no cause: a frame that

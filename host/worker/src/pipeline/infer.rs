@@ -8,7 +8,7 @@ use std::{
 
 use framehook_core::{artifact::VideoManifest, reason::Reason};
 
-use super::{InFlight, Shared, Work, micros, order::Intake};
+use super::{InFlight, Shared, Work, micros, no_thread, order::Intake};
 use crate::{
     feed::FrameInput,
     lanes::Lanes,
@@ -49,6 +49,10 @@ impl Stage {
             let start = |model| Lane { number, stage: Arc::clone(&self), model, out }.start();
             if let Err(error) = model.map_err(anyhow::Error::from).and_then(start) {
                 eprintln!("one lane fewer: {error:#}");
+                if number == 0 {
+                    // Its model is loaded already.
+                    self.shared.verdict.fail(no_thread(error));
+                }
                 return self.lanes.close();
             }
         }
