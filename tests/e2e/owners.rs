@@ -84,6 +84,9 @@ fn workers_with_next_to_no_memory_fail_at_once_and_keep_nobody_waiting() {
         if ended["state"] == "failed" {
             assert!(ended["reason"]["message"].as_str().unwrap().contains("`memory_mib`"), "{ended}");
             assert_eq!(tries(&platform, id), 1, "{ended}");
+        } else {
+            // A decoder without memory calls its frames damaged.
+            assert_eq!(platform.delivery(id).damaged, 0, "{ended}");
         }
     }
     let first = platform.scenario(&ids[0]);

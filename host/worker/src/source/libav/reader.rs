@@ -4,7 +4,7 @@
 //! the head of the file is, with the demuxers and codecs that `docs/media.md` lists, and never as a
 //! list of others.
 
-use std::{collections::VecDeque, fs::File, io::Seek as _};
+use std::{collections::VecDeque, fs::File, hint, io::Seek as _};
 
 use ffmpeg_next::{
     self as ffmpeg, Dictionary, Error, Packet, Rational, codec,
@@ -63,6 +63,9 @@ const CODECS: [Id; 37] = [
     Id::V210,
     Id::RAWVIDEO,
 ];
+
+/// Bytes of a pixel with 16 bits a sample and its colours at full size.
+const PICTURE_PIXEL: usize = 6;
 
 pub(super) struct Reader {
     input: Input,
@@ -150,10 +153,8 @@ impl Reader {
     pub(super) fn decode(&mut self, frame: &mut frame::Video) -> Result<bool, SourceError> {
         loop {
             match self.decoder.receive_frame(frame) {
-                Ok(()) => {
-                    self.damaged += u64::from(is_damaged(frame));
-                    return Ok(true);
-                }
+                Ok(()) if is_damaged(frame) => return self.count_damage().map(|()| true),
+                Ok(()) => return Ok(true),
                 Err(Error::Eof) => return Ok(false),
                 Err(Error::Other { errno: ffmpeg::error::EAGAIN }) if self.is_drained => return Ok(false),
                 Err(Error::Other { errno: ffmpeg::error::EAGAIN }) => self.feed()?,
@@ -178,11 +179,18 @@ impl Reader {
         match error {
             Error::Other { errno: ffmpeg::error::ENOMEM } => Err(SourceError::NoMemory),
             // The packet is lost, and with it a frame.
-            _ => {
-                self.damaged += 1;
-                Ok(())
-            }
+            _ => self.count_damage(),
         }
+    }
+
+    /// One frame more is damaged, unless what it lacks is memory: codecs call that damage, too.
+    fn count_damage(&mut self) -> Result<(), SourceError> {
+        let pixels = self.decoder.width() as usize * self.decoder.height() as usize;
+        let mut picture = Vec::<u8>::new();
+        // Looked at, or it would not even be asked for.
+        let has_memory = hint::black_box(&mut picture).try_reserve_exact(pixels * PICTURE_PIXEL).is_ok();
+        self.damaged += u64::from(has_memory);
+        if has_memory { Ok(()) } else { Err(SourceError::NoMemory) }
     }
 
     /// Sound and subtitles are not even read where a container allows it.
