@@ -64,7 +64,7 @@ pub struct ScenarioSpec {
 
 /// How many frames of a scenario are in the model at a time. What it finds does not depend on it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", expecting = "it is `auto` or a number from 1 to 64")]
 pub enum Lanes {
     /// The runner's cores, shared evenly among its workers, as far as the worker's memory reaches.
     #[default]

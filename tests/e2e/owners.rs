@@ -83,7 +83,9 @@ fn workers_with_next_to_no_memory_fail_at_once_and_keep_nobody_waiting() {
         let ended = platform.wait_for_scenario(id, "at rest", |s| s["state"] == "failed" || s["state"] == "completed");
         if ended["state"] == "failed" {
             assert!(ended["reason"]["message"].as_str().unwrap().contains("`memory_mib`"), "{ended}");
-            assert_eq!(tries(&platform, id), 1, "{ended}");
+            // One that came to some frames before is tried again: as after any crash.
+            let came_to_frames = ended["progress"]["frames"] != 0;
+            assert!(came_to_frames || tries(&platform, id) == 1, "{ended}");
         } else {
             // A decoder without memory calls its frames damaged.
             assert_eq!(platform.delivery(id).damaged, 0, "{ended}");

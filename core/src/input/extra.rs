@@ -10,7 +10,10 @@ use crate::schemas::Numbers;
 
 /// What feeds an input: a word for what is known of the frame, or its values in row-major order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "it is a list of numbers, or `frame_size`, `frame_size_hw`, `input_size`, `input_size_wh`, `scale` or `scale_xy`"
+)]
 pub enum Feed {
     Frame(FrameValue),
     #[schema(value_type = Numbers)]

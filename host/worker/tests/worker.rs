@@ -104,6 +104,14 @@ fn only_frames_that_are_asked_for_come() {
 }
 
 #[test]
+fn a_range_behind_the_end_is_told() {
+    let range = Some(TimeRange { from_us: Some(60_000_000), until_us: None });
+    let (frames, outcome, code, message) = run(&Job { range, ..job("demo1.mp4") });
+    assert_eq!((frames.len(), outcome, code), (0, Outcome::Finished, ReasonCode::EndOfStream));
+    assert_eq!(message, "the video came to its end before the range begins");
+}
+
+#[test]
 fn a_frame_says_its_size_and_what_decoded_it() {
     for decoder in [Decoder::Libav, Decoder::Opencv] {
         let mut job = Job { decoder, ..job("demo1.mp4") };

@@ -92,9 +92,20 @@ impl Stage {
             return Ok(stopped());
         }
         let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
-        let (outcome, reason) = self.finished("the video came to its end");
+        let (outcome, reason) = self.finished(if self.is_before_range() {
+            "the video came to its end before the range begins"
+        } else {
+            "the video came to its end"
+        });
         let incomplete = missing.map(|missing| Reason::new(ReasonCode::SourceIncomplete, missing.to_string()));
         Ok((outcome, incomplete.unwrap_or(reason)))
+    }
+
+    /// Whether no frame so far, of this run or an earlier one, was one of the range.
+    fn is_before_range(&self) -> bool {
+        let job = &self.shared.job;
+        let begins_later = job.range.is_some_and(|range| range.from_us.is_some());
+        begins_later && job.resume_after.is_none() && self.shared.decoded.load(Ordering::Relaxed) == 0
     }
 
     fn finished(&mut self, why: &str) -> (Outcome, Reason) {
