@@ -29,7 +29,7 @@ import urllib.request
 from framehook import EXECUTABLES, ROOT, Failure, shown
 
 DEFAULT_PORT = 8080
-# Below those that Linux gives to outgoing connections: while a server is down, nobody's connection takes its port.
+# Below those that Linux gives to outgoing connections: while a server is down, no connection takes its port.
 SERVER_PORTS = range(16384, 32768)
 # The first start makes a database and a log; a busy machine takes some times as long as an idle one.
 START_SECONDS = 90

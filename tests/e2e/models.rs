@@ -15,7 +15,7 @@ use framehook_tests::{
 };
 use serde_json::{Value, json};
 
-/// Of 255, between our conversion of a frame and ffmpeg's.
+/// Between our conversion of a frame and ffmpeg's, of 255.
 const CONVERSION: f64 = 3.0;
 
 /// Models for which a pre hook makes the input as well: of planes of floats, like any other.
@@ -86,7 +86,7 @@ fn upload(platform: &Platform, folder: &Path, model: &str) -> Value {
     platform.read(&format!("/model/{name}/1"))
 }
 
-/// Of the first frame of the demo clip, with a plugin that says what it is shown.
+/// Looks at the first frame of the demo clip, with a plugin that says what it is shown.
 fn scenario(model: &Value, input: &Value) -> Value {
     json!({"source": {"video": "street@1"}, "model": model["name"], "input": input, "range": {"until_us": 20_000},
         "plugins": {"post": [{"use": "misbehave", "config": {"mode": "tell"}}]}})

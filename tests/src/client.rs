@@ -276,8 +276,8 @@ pub fn light_scenario() -> Value {
     scenario
 }
 
-/// The light scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and what
-/// has to be seen while it runs could be over before a busy machine looks. What is found is the same.
+/// The light scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and
+/// what has to be seen while it runs could be over before a busy machine looks. What is found is the same.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
     slowed(light_scenario(), frame_ms)

@@ -118,8 +118,8 @@ pub fn identity(shape: &[u64]) -> Vec<u8> {
 /// The side of a cell of [`mosaic`], in pixels.
 const CELL: u64 = 64;
 
-/// A detector in the form of YOLOv8 that takes next to no time: each cell of the demo model's picture is a box,
-/// and its mean red, green and blue are the scores of three classes.
+/// A detector in the form of YOLOv8 that takes next to no time: each cell of the demo model's picture is a
+/// box, and its mean red, green and blue are the scores of three classes.
 #[must_use]
 pub fn mosaic() -> Vec<u8> {
     let [_, colours, height, width] = PICTURE;

@@ -228,8 +228,8 @@ impl Found {
     }
 }
 
-/// If there is no such artifact, or its version must be named and is not, says what there is. The field is left
-/// open.
+/// If there is no such artifact, or its version must be named and is not, says what there is. The field is
+/// left open.
 async fn judge(
     app: &App,
     kind: ArtifactKind,

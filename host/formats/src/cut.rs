@@ -15,7 +15,7 @@ pub struct Cut {
     pub has: u64,
 }
 
-/// Of a Matroska or WebM file, or an AVI file; `None` for a whole one, and for any other file.
+/// Where a Matroska, WebM or AVI file was cut off; `None` for a whole one, and for any other file.
 ///
 /// # Errors
 /// When `file` cannot be read.

@@ -16,7 +16,7 @@ use crate::{
 /// What one measurement gave.
 #[derive(Debug, Serialize)]
 pub struct InferenceFigures {
-    /// Of all sessions.
+    /// Those of all sessions together.
     pub frames: u32,
     pub seconds: f64,
     pub fps: f64,

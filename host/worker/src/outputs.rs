@@ -89,7 +89,7 @@ pub(crate) fn check_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelEr
 
 /// Copies the outputs of a model.
 pub(crate) struct OutputReader {
-    /// Of each output: into how many parts, of which the first is the frame's, its elements fall.
+    /// Into how many parts the elements of each output fall; the first part is the frame's.
     rows: Vec<u32>,
 }
 

@@ -17,7 +17,7 @@ use crate::{
 pub struct Picture<'a> {
     pub image: &'a Image,
     pub spec: &'a InputSpec,
-    /// Of this image alone.
+    /// Holds the pixels of this image alone.
     pub bgr: RefCell<&'a mut BgrCache>,
 }
 

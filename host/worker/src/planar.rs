@@ -44,7 +44,7 @@ struct Axis {
 /// One row of the output: as many values each.
 pub struct Rgb<'a> {
     pub planes: [&'a mut [f32]; 3],
-    /// Of red, green and blue: `value * factor + offset`.
+    /// What red, green and blue become: `value * factor + offset`.
     pub scale: [(f32, f32); 3],
 }
 

@@ -65,7 +65,7 @@ mod tests {
 
     use super::*;
 
-    /// Of 20 frames, 40 ms apart from 100 ms on.
+    /// Those of 20 frames, 40 ms apart from 100 ms on.
     fn positions() -> impl Iterator<Item = Position> {
         (0..20).map(|frame: u64| Position { pts_us: 100_000 + 40_000 * frame as i64, frame })
     }

@@ -18,7 +18,7 @@ use crate::image::Image;
 
 /// Times are microseconds.
 const TIME_BASE: Rational = Rational(1, 1_000_000);
-/// Of an encoder that has no constant quality of its own: 2 is the best, 31 the worst.
+/// The quality of an encoder that has no constant one of its own: 2 is the best, 31 the worst.
 const MPEG4_QUALITY: usize = 3;
 
 /// Dropping it without [`VideoWriter::finish`] leaves a file that no player opens.

@@ -197,7 +197,7 @@ fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
 
 #[test]
 fn damage_is_counted() {
-    // Of the frames that come, and of those that do not.
+    // Frames that come count, and those that do not.
     let damaged = |clip| decode(clip, source::open).unwrap().damaged;
     assert_eq!(damaged("bframes.mp4"), 0);
     assert!((2..20).contains(&damaged("bit_errors.mp4")), "{}", damaged("bit_errors.mp4"));

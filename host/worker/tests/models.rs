@@ -27,9 +27,9 @@ use framehook_worker::{
 };
 use serde_json::{Value, json};
 
-/// Of 255, between our conversion of a frame's planes and libswscale's.
+/// Between our conversion of a frame's planes and libswscale's, of 255.
 const CONVERSION: f64 = 3.0;
-/// Of 255, where both begin with the same pixels.
+/// Where both begin with the same pixels, of 255.
 const SAME_PIXELS: f64 = 1.0;
 
 fn root() -> PathBuf {

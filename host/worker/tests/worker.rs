@@ -97,7 +97,7 @@ fn only_frames_that_are_asked_for_come() {
     };
     let every = |n| whole.iter().copied().step_by(n).collect::<Vec<_>>();
     check(Some(Sampling::Every(50)), None, &every(50));
-    // Of 25 a second.
+    // The clip has 25 a second.
     check(Some(Sampling::Fps(2.5)), None, &every(10));
     let range = TimeRange { from_us: Some(400_000), until_us: Some(800_000) };
     check(None, Some(range), &whole[10..20]);

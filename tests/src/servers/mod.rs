@@ -39,13 +39,13 @@ pub use self::{
 };
 use crate::executables;
 
-/// Below the ports that Linux gives to outgoing connections (`ip_local_port_range`, from 32768): while a server
-/// is down, nobody's connection sits on its port.
+/// Below the ports that Linux gives to outgoing connections (`ip_local_port_range`, from 32768): while a
+/// server is down, nobody's connection sits on its port.
 const FIRST_PORT: u32 = 16_384;
 const PORTS: u32 = 16_384;
 
-/// A port that nobody listened on a moment ago. No other test of this process gets it, so that a server can be
-/// started on it again.
+/// A port that nobody listened on a moment ago. No other test of this process gets it, so that a server can
+/// be started on it again.
 ///
 /// # Panics
 /// When the machine has none.

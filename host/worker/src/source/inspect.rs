@@ -22,7 +22,7 @@ const Y4M: &[u8] = b"YUV4MPEG2 ";
 /// What was seen.
 pub(super) struct Inspected {
     pub(super) file: File,
-    /// Of an MP4 or QuickTime file.
+    /// What an MP4 or QuickTime file has.
     pub(super) outline: Option<Outline>,
     /// Where the file was cut off, whatever it is.
     pub(super) cut: Option<Cut>,
@@ -88,7 +88,7 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
         (b"8BPS", "Photoshop"),
         (b"qoif", "QOI"),
     ];
-    /// Of files with boxes, by the brand that they name first.
+    /// Files with boxes, by the brand that they name first.
     const BRANDS: [(&[u8], &str); 10] = [
         (b"avif", "AVIF"),
         (b"avis", "AVIF"),
