@@ -4,10 +4,11 @@
 set -eu
 cd "$(dirname "$0")/.."
 
-for list in tests/generators/requirements scripts/requirements-onnxruntime scripts/requirements-faces bench/requirements assets/make/requirements; do
-    # The library alone is taken out of ONNX Runtime's package, without what its Python part needs.
+for list in tests/generators/requirements scripts/requirements-onnxruntime scripts/requirements-onnxruntime-openvino \
+        scripts/requirements-onnxruntime-gpu scripts/requirements-faces bench/requirements assets/make/requirements; do
+    # The libraries alone are taken out of ONNX Runtime's packages, without what their Python part needs.
     alone=
-    [ "$list" != scripts/requirements-onnxruntime ] || alone=--no-deps
+    case $list in *-onnxruntime*) alone=--no-deps ;; esac
     # For every Python from 3.11 on, whichever platform: the lists work wherever the packages do.
     uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate --only-binary :all: --upgrade $alone \
         --custom-compile-command scripts/lock_python.sh "$list.in" --output-file "$list.txt"

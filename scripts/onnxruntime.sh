@@ -1,13 +1,24 @@
 #!/bin/sh
-# Fetches ONNX Runtime from PyPI into .cache/onnxruntime/ and keeps nothing of it but the shared
-# library. Prints the library's path. Safe to call again: it does nothing when the library is there.
-# scripts/requirements-onnxruntime.txt says which version, and of which hash a file may be that is taken.
+# Fetches ONNX Runtime from PyPI into .cache/ and keeps nothing of it but shared libraries. Prints the path of the one to
+# load. Safe to call again: it does nothing when the library is there.
+#
+#   scripts/onnxruntime.sh             .cache/onnxruntime: for the processor
+#   scripts/onnxruntime.sh openvino    .cache/onnxruntime-openvino: with OpenVINO
+#   scripts/onnxruntime.sh gpu         .cache/onnxruntime-gpu: with CUDA, and what that needs
+#
+# scripts/requirements-onnxruntime*.txt say which versions, and of which hash a file may be that is taken.
 set -eu
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-list=$root/scripts/requirements-onnxruntime.txt
-version=$(sed -n 's/^onnxruntime==\([^ ]*\).*/\1/p' "$list")
-cache=$root/.cache/onnxruntime
+case "${1-}" in
+    "") name=onnxruntime size="24 MB" ;;
+    openvino) name=onnxruntime-openvino size="84 MB" ;;
+    gpu) name=onnxruntime-gpu size="1.5 GB" ;;
+    *) echo "onnxruntime.sh: unknown variant $1; usage: scripts/onnxruntime.sh [openvino | gpu]" >&2; exit 2 ;;
+esac
+list=$root/scripts/requirements-$name.txt
+version=$(sed -n "s/^$name==\([^ ]*\).*/\1/p" "$list")
+cache=$root/.cache/$name
 library=$cache/libonnxruntime.so
 
 if [ -e "$library" ] && cmp -s "$list" "$cache/requirements.txt"; then
@@ -16,8 +27,8 @@ if [ -e "$library" ] && cmp -s "$list" "$cache/requirements.txt"; then
 fi
 
 if ! python3 -m pip --version >/dev/null 2>&1; then
-    echo "onnxruntime.sh: python3 with pip is needed to fetch ONNX Runtime $version from PyPI;" \
-         "on Debian: apt-get install python3-pip. Or set FRAMEHOOK_ONNXRUNTIME to a libonnxruntime.so of your own." >&2
+    echo "onnxruntime.sh: python3 with pip is needed to fetch $name $version from PyPI;" \
+         "on Debian: apt-get install python3-pip. Or name a libonnxruntime.so of your own (docs/settings.md)." >&2
     exit 1
 fi
 
@@ -25,33 +36,39 @@ mkdir -p "$cache"
 download=$(mktemp -d "$cache/download.XXXXXX")
 trap 'rm -rf "$download"' EXIT
 
-echo "fetching ONNX Runtime $version from PyPI (24 MB)" >&2
+echo "fetching $name $version from PyPI ($size)" >&2
 if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: \
         --require-hashes --dest "$download" --requirement "$list" >&2; then
-    echo "onnxruntime.sh: pip could not download onnxruntime $version for this Python and machine" \
+    echo "onnxruntime.sh: pip could not download $name $version for this Python and machine" \
          "($(python3 --version), $(uname -sm)); its message is above" >&2
     exit 1
 fi
 
-# The wheel carries the library under its versioned name; a link gives it the plain one.
-python3 - "$download" "$cache" <<'PYTHON'
-import os, pathlib, shutil, sys, zipfile
+# All libraries of all wheels in one folder, where they find each other. That to load has a versioned name; a link gives it
+# the plain one. Of the wheel for the processor, nothing else is used.
+python3 - "$download" "$cache" "$name" <<'PYTHON'
+import os, pathlib, re, shutil, sys, zipfile
 
-download, cache = map(pathlib.Path, sys.argv[1:])
-(wheel,) = download.glob("*.whl")
-with zipfile.ZipFile(wheel) as archive:
-    names = [n for n in archive.namelist() if pathlib.PurePosixPath(n).name.startswith("libonnxruntime.so")]
-    if not names:
-        sys.exit(f"onnxruntime.sh: {wheel.name} contains no libonnxruntime.so")
-    for name in names:
-        part = download / pathlib.PurePosixPath(name).name
-        with archive.open(name) as source, open(part, "wb") as target:
-            shutil.copyfileobj(source, target)
-        os.replace(part, cache / part.name)
-real = max((pathlib.PurePosixPath(n).name for n in names), key=len)
-if real != "libonnxruntime.so":
+download, cache = map(pathlib.Path, sys.argv[1:3])
+wanted = re.compile(r"libonnxruntime\.so.*" if sys.argv[3] == "onnxruntime" else r"lib.*\.so(\.[0-9.]*)?")
+main = None
+for wheel in download.glob("*.whl"):
+    with zipfile.ZipFile(wheel) as archive:
+        for name in archive.namelist():
+            plain = pathlib.PurePosixPath(name).name
+            if not wanted.fullmatch(plain):
+                continue
+            part = download / plain
+            with archive.open(name) as source, open(part, "wb") as target:
+                shutil.copyfileobj(source, target)
+            os.replace(part, cache / plain)
+            if plain.startswith("libonnxruntime.so") and len(plain) > len(main or ""):
+                main = plain
+if main is None:
+    sys.exit("onnxruntime.sh: the package contains no libonnxruntime.so")
+if main != "libonnxruntime.so":
     link = download / "libonnxruntime.so"
-    link.symlink_to(real)
+    link.symlink_to(main)
     os.replace(link, cache / "libonnxruntime.so")
 PYTHON
 

@@ -1,6 +1,7 @@
 //! What every role of this executable does first and last: its log, the check of its files, its runtime.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,7 +10,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
 use framehook_confine::keep_memory_private;
-use framehook_core::{ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
+use framehook_core::{execution::Provider, ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
 use framehook_infra::{private, seal::Key, store::Keep};
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
@@ -53,6 +54,9 @@ fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
         let origin = |id| settings.origins.of(id);
         settings.worker = resolve_file(&settings.worker, "the worker executable", origin("worker"))?;
         settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", origin("onnxruntime"))?;
+        settings.onnxruntime_openvino =
+            provider_library(&settings.onnxruntime_openvino, "openvino", origin("onnxruntime_openvino"))?;
+        settings.onnxruntime_gpu = provider_library(&settings.onnxruntime_gpu, "gpu", origin("onnxruntime_gpu"))?;
         let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect();
         settings.source_dirs = settings.blame("source_dirs", dirs)?;
     }
@@ -68,6 +72,18 @@ fn resolve_file(path: &Path, what: &str, origin: &str) -> anyhow::Result<PathBuf
         bail!("{what} is not at {}; run `make build`, or say where it is with {origin}", path.display());
     }
     path.canonicalize().with_context(|| format!("cannot resolve {what}"))
+}
+
+/// The library that was named, or that which is beside this executable, if it is.
+fn provider_library(named: &Option<PathBuf>, name: &str, origin: &str) -> anyhow::Result<Option<PathBuf>> {
+    let what = "this ONNX Runtime library";
+    match named {
+        Some(path) => resolve_file(path, what, origin).map(Some),
+        None => {
+            let path = this_executable()?.with_file_name(format!("onnxruntime-{name}")).join("libonnxruntime.so");
+            path.is_file().then(|| resolve_file(&path, what, origin)).transpose()
+        }
+    }
 }
 
 fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
@@ -169,6 +185,10 @@ pub(crate) fn runner_config(
         key,
         intra_threads: settings.intra_threads,
         decoder: settings.decoder.into(),
+        provider: settings.provider,
+        precision: settings.precision,
+        providers: providers(settings),
+        provider_options: provider_options(settings),
         lanes: settings.lanes,
         max_picture_side: settings.max_picture_side,
         plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
@@ -182,6 +202,21 @@ pub(crate) fn runner_config(
             settings.data.join("recordings"),
         )
     })
+}
+
+/// One library has both that run on a GPU.
+fn providers(settings: &Settings) -> BTreeMap<Provider, PathBuf> {
+    let Settings { onnxruntime_openvino: openvino, onnxruntime_gpu: gpu, .. } = settings;
+    let all = [(Provider::Openvino, openvino), (Provider::Cuda, gpu), (Provider::Tensorrt, gpu)];
+    all.into_iter().filter_map(|(provider, library)| Some((provider, library.clone()?))).collect()
+}
+
+fn provider_options(settings: &Settings) -> BTreeMap<Provider, BTreeMap<String, String>> {
+    let mut all: BTreeMap<_, BTreeMap<_, _>> = BTreeMap::new();
+    for (provider, key, value) in settings.provider_options.iter().cloned() {
+        all.entry(provider).or_default().insert(key, value);
+    }
+    all
 }
 
 pub(crate) fn this_executable() -> anyhow::Result<PathBuf> {

@@ -9,13 +9,14 @@ mod file;
 pub(crate) mod layers;
 pub(crate) mod parsers;
 
-use std::{collections::HashSet, path::PathBuf};
+use std::{collections::HashSet, path::PathBuf, str::FromStr as _};
 
 use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
+    execution::{Precision, ProviderChoice},
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
@@ -27,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{cluster::Cluster, http::Http, limits::Limits};
 use layers::Origins;
-use parsers::{a, at_least, lanes, number, pair, positive};
+use parsers::{ProviderOption, a, at_least, lanes, number, pair, positive, provider, provider_option};
 
 /// The roles that a setting may name. `framehook up` has all settings but those of the cluster; what
 /// names no role is everybody's.
@@ -75,6 +76,20 @@ pub(crate) struct Settings {
     /// What decodes the video of a scenario that does not say so itself
     #[arg(long, value_name = "DECODER", value_enum, default_value_t, group = "runner")]
     pub(crate) decoder: DecoderName,
+
+    /// What runs the model of a scenario that does not say so itself: auto takes the provider that is fastest for
+    /// the model on this machine, as measured once
+    #[arg(long, value_name = "PROVIDER", default_value = "auto", value_parser = provider, group = "runner")]
+    pub(crate) provider: ProviderChoice,
+
+    /// What the model of a scenario that does not say so itself is computed in: f32, bf16 or f16
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = Precision::from_str, group = "runner")]
+    pub(crate) precision: Precision,
+
+    /// Option of a provider in ONNX Runtime's words, such as cuda.device_id=1; repeat for several [default: none]
+    #[arg(long = "provider-option", value_name = "PROVIDER.KEY=VALUE", value_parser = provider_option)]
+    #[arg(value_delimiter = ';', group = "runner")]
+    pub(crate) provider_options: Vec<ProviderOption>,
 
     /// Frames of a scenario that are in the model at a time, if it does not say so itself: a number
     /// from 1 to 64, or auto, which shares the cores among the scenarios that run
@@ -170,6 +185,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FILE", groups = PARENTS)]
     #[arg(default_value_os_t = beside("libonnxruntime.so"), hide_default_value = true)]
     pub(crate) onnxruntime: PathBuf,
+
+    /// ONNX Runtime with OpenVINO [default: onnxruntime-openvino/libonnxruntime.so beside this executable, if it is
+    /// there]
+    #[arg(long, value_name = "FILE", group = "runner")]
+    pub(crate) onnxruntime_openvino: Option<PathBuf>,
+
+    /// ONNX Runtime with CUDA and TensorRT [default: onnxruntime-gpu/libonnxruntime.so beside this executable, if it
+    /// is there]
+    #[arg(long, value_name = "FILE", group = "runner")]
+    pub(crate) onnxruntime_gpu: Option<PathBuf>,
 
     /// What is logged, such as `info` or `info,framehook_runner=debug`
     #[arg(long, value_name = "FILTER", default_value = "info", value_parser = filter, groups = ROLES)]

@@ -6,6 +6,7 @@
 //! it may touch is named in its job, as a path.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read, Write},
     path::PathBuf,
 };
@@ -14,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    execution::Execution,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,
@@ -59,12 +61,18 @@ pub struct Job {
     /// Frames up to and including this one are stored already; go on behind it.
     pub resume_after: Option<Position>,
     pub provenance: Provenance,
+    /// What runs the model.
+    #[serde(default)]
+    pub execution: Execution,
+    /// Options of that provider, in ONNX Runtime's own words.
+    #[serde(default)]
+    pub provider_options: BTreeMap<String, String>,
     /// Threads of one inference. 1 is fastest for many streams; see `bench/README.md`.
     pub intra_threads: usize,
     /// Frames that may be in the model at a time, until [`Control::Lanes`] says otherwise.
     #[serde(default = "one")]
     pub lanes: u32,
-    /// The ONNX Runtime shared library.
+    /// The ONNX Runtime shared library, with the provider in it or beside it.
     pub onnxruntime: PathBuf,
 }
 

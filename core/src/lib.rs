@@ -8,6 +8,7 @@ pub mod artifact;
 pub mod delivery;
 pub mod error_code;
 pub mod evidence;
+pub mod execution;
 pub mod fences;
 pub mod ids;
 pub mod input;

@@ -9,7 +9,9 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
+    execution::{Execution, Measured, ProviderStatus},
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
+    placement::{Labels, provided},
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
@@ -129,6 +131,9 @@ pub struct DeployOrder {
     pub scenario: ResolvedScenario,
     /// The last stored frame.
     pub resume_after: Option<Position>,
+    /// What ran the model on that frame, and shall go on doing so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
 }
 
 /// "Stop this generation of the scenario, and any older one."
@@ -179,8 +184,20 @@ pub struct RunnerStatus {
     /// What its workers are confined by, as it found out at its start.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub confinement: Vec<Confinement>,
+    /// What can run models here; what an older release does not tell is the processor in f32.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub providers: Vec<ProviderStatus>,
     /// Ended ones too, until they are noted or a newer generation replaces them.
     pub workers: Vec<WorkerStatus>,
+}
+
+impl RunnerStatus {
+    /// Its labels, and what its providers can.
+    pub fn all_labels(&self) -> Labels {
+        let executions = self.providers.iter().flat_map(ProviderStatus::executions);
+        let can = executions.filter_map(Execution::label).map(provided);
+        self.labels.clone().into_iter().chain(can).collect()
+    }
 }
 
 /// One thing that child processes are confined by.
@@ -250,6 +267,12 @@ pub struct Progress {
     /// What decodes the source, once a worker has opened it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// What runs the model, once a worker has loaded it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
+    /// What the fastest of the providers that were measured for it gave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// Frames that are in the model at a time; absent in what older releases wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u32>,

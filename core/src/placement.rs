@@ -22,6 +22,16 @@ pub(crate) const MAX_LABELS: usize = 64;
 pub(crate) const MAX_LABEL: usize = 63;
 pub(crate) const MAX_LABEL_VALUE: usize = 255;
 
+/// How a list of labels begins that has one of a provider in front.
+const PROVIDED: &str = "`provider.";
+const ABOUT_PROVIDER: &str = "; `GET /runner` says of each provider why it cannot be used (`providers`); with \
+                              `provider_fallback` the model would run on the processor";
+
+/// A label that says what a runner can.
+pub fn provided(label: String) -> (String, String) {
+    (label, "true".to_owned())
+}
+
 /// # Errors
 /// When there are too many of them, or one cannot be a label.
 pub fn check_labels(labels: &Labels) -> Result<(), String> {
@@ -96,7 +106,8 @@ impl<'a> Room<'a> {
         if self.0.is_empty() {
             "no runner is there; it starts as soon as one is".to_owned()
         } else if !missing.is_empty() {
-            format!("no runner has {missing}; it starts as soon as one with {all} is there")
+            let about_provider = if missing.starts_with(PROVIDED) { ABOUT_PROVIDER } else { "" };
+            format!("no runner has {missing}; it starts as soon as one with {all} is there{about_provider}")
         } else if !self.0.iter().any(|p| p.has(wanted)) {
             format!("no single runner has all of {all}; it starts as soon as one has")
         } else if largest < memory_mib {

@@ -13,9 +13,10 @@ use std::{
 
 use crate::{
     evidence::{Hearing, Order, is_over, micros},
+    execution::Execution,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Progress, StopOrder, WorkerPhase, WorkerStatus},
-    placement::{Labels, Room},
+    placement::{Labels, Room, provided},
     prediction::Position,
     reason::{Reason, ReasonCode},
     state::{Desired, ScenarioState, WorkerState},
@@ -65,6 +66,8 @@ pub struct ScenarioFacts {
     pub stored: Option<Position>,
     /// Labels that its runner must have.
     pub placement: Labels,
+    /// What ran its model on the last stored frame. Only asked of one that is to be placed.
+    pub execution: Option<Execution>,
     /// Memory that its worker may have.
     pub memory_mib: u32,
     /// Its recording has to be fetched before a worker can read it. Only asked of one that is to be placed.
@@ -155,6 +158,7 @@ pub struct Deploy {
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
     pub resume_after: Option<Position>,
+    pub execution: Option<Execution>,
 }
 
 impl Action {
@@ -350,7 +354,9 @@ fn without_worker(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut V
 }
 
 fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action>) {
-    let message = match room.take(&scenario.placement, scenario.memory_mib, scenario.is_fetched) {
+    let mut wanted = scenario.placement.clone();
+    wanted.extend(scenario.execution.and_then(Execution::label).map(provided));
+    let message = match room.take(&wanted, scenario.memory_mib, scenario.is_fetched) {
         Ok((runner_id, incarnation)) => {
             return actions.push(Action::Deploy(Deploy {
                 scenario_id: scenario.id,
@@ -359,6 +365,7 @@ fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action
                 runner_id,
                 incarnation,
                 resume_after: scenario.stored,
+                execution: scenario.execution,
             }));
         }
         Err(message) => message,

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
+    execution::Execution,
     ids::{Digest, Generation, ScenarioId},
     reason::Reason,
     schemas::{ArtifactName, Point, Version},
@@ -132,6 +133,9 @@ pub struct Provenance {
     /// What decoded the frame; absent in what older releases wrote, which had OpenCV.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// What ran the model; absent in what older releases wrote, which had the processor in f32.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execution: Option<Execution>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -31,6 +31,11 @@ pub enum ReasonCode {
     ///
     /// Run the model with ONNX Runtime elsewhere, mend its export, and upload it as a new version.
     ModelLoad,
+    /// What should run the model cannot: its library is missing, or there is no such device.
+    ///
+    /// See `GET /runner` for what each runner has, set up the provider there, or post the scenario with
+    /// `provider_fallback`.
+    ProviderUnavailable,
     /// The model gave no answer in time: it was still loading, or an inference did not end.
     ///
     /// Use a smaller model or input, or have the time limits raised (`--first-inference-s`).

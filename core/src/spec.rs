@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     artifact::ArtifactRef,
+    execution::{Execution, Precision, ProviderChoice},
     ids::Digest,
     input::{InputOptions, InputSpec},
     prediction::PluginIdentity,
@@ -51,6 +52,16 @@ pub struct ScenarioSpec {
     /// What decodes the video; if absent, what its runner is set to (`--decoder`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decoder: Option<Decoder>,
+    /// What runs its model; if absent, what its runner is set to (`--provider`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderChoice>,
+    /// What its model is computed in; if absent, what its runner is set to (`--precision`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    /// Where its provider cannot be used, its model runs on the processor in f32. If absent, it waits for a runner
+    /// that has the provider.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub provider_fallback: bool,
     /// How many of its frames are in the model at a time; if absent, what its runner is set to (`--lanes`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<Lanes>,
@@ -100,6 +111,11 @@ pub struct TimeRange {
     /// This time and all later ones are no part of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_us: Option<i64>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// Where the frames come from: exactly one of these.
@@ -194,6 +210,14 @@ pub struct ResolvedScenario {
     pub decoder: Option<Decoder>,
     /// Absent: what its runner is set to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provider: Option<ProviderChoice>,
+    /// Absent: what its runner is set to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<Precision>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub provider_fallback: bool,
+    /// Absent: what its runner is set to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<Lanes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frames: Option<Sampling>,
@@ -233,6 +257,12 @@ pub struct ResolvedHook {
 }
 
 impl ResolvedScenario {
+    /// What must run its model, if it leaves nothing of that open.
+    pub fn execution(&self) -> Option<Execution> {
+        let provider = self.provider?.provider()?;
+        (!self.provider_fallback).then(|| Execution { provider, precision: self.precision.unwrap_or_default() })
+    }
+
     /// Digests of everything a runner has to fetch before it can start.
     pub fn digests(&self) -> impl Iterator<Item = &Digest> {
         let video = match &self.source {

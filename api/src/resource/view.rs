@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use framehook_core::{
+    execution::{Execution, Measured, ProviderStatus},
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
     prediction::FrameTimings,
@@ -58,6 +59,11 @@ pub(crate) struct ScenarioView {
     pub hook_failures: u64,
     /// What decodes its video in the current deployment.
     pub decoder: Option<Decoder>,
+    /// What runs its model in the current deployment.
+    pub execution: Option<Execution>,
+    /// The fastest of the other providers of its runner, as measured there for this model; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's memory
     /// does not reach for more.
     pub lanes: Option<u32>,
@@ -101,6 +107,8 @@ impl From<ScenarioRecord> for ScenarioView {
             skipped: measured.map_or(0, |p| p.skipped),
             hook_failures: measured.map_or(0, |p| p.hook_failures),
             decoder: current.and_then(|s| s.progress.decoder),
+            execution: current.and_then(|s| s.progress.execution),
+            measured: current.and_then(|s| s.progress.measured),
             lanes: current.and_then(|s| s.progress.lanes),
             reason: record.reason,
             spec: record.spec,
@@ -148,6 +156,8 @@ pub(crate) struct RunnerView {
     pub labels: BTreeMap<String, String>,
     /// What its workers are confined by. Empty for a runner that does not tell.
     pub confinement: Vec<Confinement>,
+    /// What can run models there. Empty for a runner that does not tell: it has the processor in f32.
+    pub providers: Vec<ProviderStatus>,
     /// Ended ones too, until their end is noted or something newer replaces them.
     pub workers: Vec<WorkerStatus>,
 }
@@ -156,7 +166,8 @@ impl From<RunnerRecord> for RunnerView {
     fn from(record: RunnerRecord) -> Self {
         let alive = record.is_alive();
         let RunnerRecord { id, incarnation, expires_at, seen_at, status, .. } = record;
-        let RunnerStatus { version, capacity, memory_mib, draining, labels, confinement, workers, .. } = status;
+        let RunnerStatus { version, capacity, memory_mib, draining, labels, confinement, providers, workers, .. } =
+            status;
         // A worker that is still fetching its recording takes no slot.
         let takes_slot = |w: &&WorkerStatus| !w.phase.is_ended() && w.progress.fetching.is_none();
         let taken = workers.iter().filter(takes_slot).count();
@@ -175,6 +186,7 @@ impl From<RunnerRecord> for RunnerView {
             draining,
             labels,
             confinement,
+            providers,
             workers,
         }
     }

@@ -2,7 +2,10 @@
 
 use std::{ops::RangeInclusive, str::FromStr};
 
-use framehook_core::spec::{Lanes, MAX_LANES};
+use framehook_core::{
+    execution::{Provider, ProviderChoice},
+    spec::{Lanes, MAX_LANES},
+};
 
 pub(crate) fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
     let expected = match *range.end() {
@@ -39,4 +42,26 @@ pub(crate) fn lanes(text: &str) -> Result<Lanes, String> {
 pub(crate) fn pair(text: &str) -> Result<(String, String), &'static str> {
     let (key, value) = text.split_once('=').ok_or("it must be KEY=VALUE")?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+pub(crate) fn provider(text: &str) -> Result<ProviderChoice, String> {
+    let known = ProviderChoice::ALL.into_iter().find(|choice| choice.as_str() == text);
+    known.ok_or_else(|| format!("it must be {}", one_of(&ProviderChoice::ALL.map(ProviderChoice::as_str))))
+}
+
+/// A provider, and a key and a value of it.
+pub(crate) type ProviderOption = (Provider, String, String);
+
+pub(crate) fn provider_option(text: &str) -> Result<ProviderOption, String> {
+    let read = || {
+        let (name, value) = text.split_once('=')?;
+        let (of, key) = name.split_once('.')?;
+        Some((provider(of).ok()?.provider()?, key.to_owned(), value.to_owned()))
+    };
+    read().ok_or_else(|| "it must be PROVIDER.KEY=VALUE, such as cuda.device_id=1".to_owned())
+}
+
+fn one_of(words: &[&str]) -> String {
+    let (last, others) = words.split_last().expect("there are some");
+    format!("{} or {last}", others.join(", "))
 }

@@ -23,6 +23,31 @@ const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/
 /// may read.
 const SYSTEM: [&str; 4] = ["/sys/devices/system/cpu", "/proc/cpuinfo", "/dev/null", "/dev/urandom"];
 
+/// What the libraries of a GPU read: which cards there are, their driver, and what this process is.
+const GPU_READ: [&str; 9] = [
+    "/proc/self",
+    "/proc/driver",
+    "/proc/devices",
+    "/proc/modules",
+    "/proc/meminfo",
+    "/proc/sys/vm",
+    "/sys/bus/pci",
+    "/sys/devices",
+    "/sys/module",
+];
+
+/// Devices of a GPU in `/dev` begin so.
+const GPU_DEVICES: &str = "nvidia";
+
+/// Devices that a child may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Devices {
+    #[default]
+    None,
+    /// GPUs of NVIDIA. Their driver is in the kernel, so this is a good deal more than nothing.
+    Gpu,
+}
+
 /// What a child needs besides the libraries of the system.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
@@ -30,11 +55,18 @@ pub struct Reach {
     pub read: Vec<PathBuf>,
     /// Files that exist already.
     pub write: Vec<PathBuf>,
+    pub devices: Devices,
 }
 
 impl Reach {
     pub fn reading<P: AsRef<Path>>(paths: impl IntoIterator<Item = P>) -> Self {
-        Self { read: paths.into_iter().map(|path| path.as_ref().to_owned()).collect(), write: Vec::new() }
+        let read = paths.into_iter().map(|path| path.as_ref().to_owned()).collect();
+        Self { read, ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn with(self, devices: Devices) -> Self {
+        Self { devices, ..self }
     }
 }
 
@@ -50,7 +82,11 @@ pub fn restrict_files(reach: &Reach) -> Result<(), ConfineError> {
     let linked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
     let linked = std::env::split_paths(&linked).filter(|path| path.is_absolute());
     let fixed = LIBRARIES.into_iter().chain(SYSTEM).map(PathBuf::from);
-    let readable = fixed.chain(linked).chain(reach.read.iter().cloned());
+    let (devices, of_devices) = match reach.devices {
+        Devices::None => (Vec::new(), &[][..]),
+        Devices::Gpu => (gpu_devices(), &GPU_READ[..]),
+    };
+    let readable = fixed.chain(linked).chain(of_devices.iter().map(PathBuf::from)).chain(reach.read.iter().cloned());
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(NEWEST))?
@@ -59,9 +95,18 @@ pub fn restrict_files(reach: &Reach) -> Result<(), ConfineError> {
         .create()?
         .add_rules(rules(readable, read))?
         .add_rules(rules(reach.write.iter().cloned(), write))?
+        .add_rules(rules(devices.into_iter(), write | AccessFs::IoctlDev))?
         .all_threads(true)?
         .restrict_self()?;
     Ok(())
+}
+
+fn gpu_devices() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(GPU_DEVICES))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// A path that does not exist needs no rule: whoever opens it is told so.

@@ -26,7 +26,7 @@ mod system_calls;
 mod table;
 mod user;
 
-pub use files::{Reach, restrict_files};
+pub use files::{Devices, Reach, restrict_files};
 pub use limits::{Limits, lower_memory};
 pub use memory::keep_memory_private;
 pub use sandbox::{Piece, Sandbox};
@@ -65,6 +65,6 @@ pub fn begin() -> Result<(), ConfineError> {
 /// When a restriction that this kernel has does not take effect.
 pub fn enter(reach: &Reach) -> Result<(), ConfineError> {
     begin()?;
-    restrict_system_calls()?;
+    restrict_system_calls(reach.devices)?;
     restrict_files(reach)
 }

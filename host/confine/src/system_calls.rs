@@ -14,7 +14,7 @@ use seccompiler::{
     SeccompCmpOp::MaskedEq, SeccompCondition, SeccompFilter, SeccompRule,
 };
 
-use crate::ConfineError;
+use crate::{ConfineError, Devices};
 
 /// Allowed with any arguments.
 const ANY: &[libc::c_long] = &[
@@ -159,6 +159,19 @@ const NOT_A_THREAD: libc::c_int = libc::CLONE_NEWNS
     | libc::CLONE_NEWUTS
     | libc::CLONE_NEWCGROUP;
 
+/// What the libraries of a GPU make besides: memory is placed near a node, and large pages are asked for. Any
+/// request may be made of a device: which devices there are is for [`crate::restrict_files`] to say.
+const GPU: &[libc::c_long] = &[
+    libc::SYS_ioctl,
+    libc::SYS_get_mempolicy,
+    libc::SYS_set_mempolicy,
+    libc::SYS_mbind,
+    libc::SYS_memfd_create,
+    libc::SYS_mlock,
+    libc::SYS_munlock,
+    libc::SYS_sched_setscheduler,
+];
+
 /// How a machine says that it has no filters: a kernel without seccomp, one without filters, and the filter
 /// of a container around this process.
 const MISSING: [libc::c_int; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
@@ -167,15 +180,15 @@ const MISSING: [libc::c_int; 3] = [libc::ENOSYS, libc::EINVAL, libc::EPERM];
 ///
 /// # Errors
 /// When the kernel has seccomp and it does not take effect.
-pub fn restrict_system_calls() -> Result<(), ConfineError> {
-    let program = filter().and_then(BpfProgram::try_from).map_err(seccompiler::Error::from)?;
+pub fn restrict_system_calls(devices: Devices) -> Result<(), ConfineError> {
+    let program = filter(devices).and_then(BpfProgram::try_from).map_err(seccompiler::Error::from)?;
     match seccompiler::apply_filter_all_threads(&program) {
         Err(seccompiler::Error::Seccomp(error)) if error.raw_os_error().is_some_and(|e| MISSING.contains(&e)) => Ok(()),
         other => Ok(other?),
     }
 }
 
-fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
+fn filter(devices: Devices) -> Result<SeccompFilter, seccompiler::BackendError> {
     let own = u64::from(std::process::id());
     let is = |argument, value: u64| SeccompCondition::new(argument, Dword, Eq, value);
     let lacks = |argument, flag: libc::c_int| {
@@ -215,6 +228,11 @@ fn filter() -> Result<SeccompFilter, seccompiler::BackendError> {
             OPTIONS.iter().map(|o| when(is(0, u64::from(o.cast_unsigned()))?)).collect::<Result<_, _>>()?,
         ),
     ]);
+    if devices == Devices::Gpu {
+        rules.extend(GPU.iter().map(|call| (*call, Vec::new())));
+        // It shares memory with its device.
+        rules.insert(libc::SYS_mmap, Vec::new());
+    }
     let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());
     SeccompFilter::new(rules, absent, SeccompAction::Allow, std::env::consts::ARCH.try_into()?)
 }

@@ -13,7 +13,7 @@ use framehook_core::message::Confinement;
 use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getppid, getrlimit, test_kill_process};
 
 use crate::{
-    ConfineError, Limits, Reach, Sandbox, User, begin, descriptors, environment, limits, restrict_files,
+    ConfineError, Devices, Limits, Reach, Sandbox, User, begin, descriptors, environment, limits, restrict_files,
     restrict_system_calls,
 };
 
@@ -126,7 +126,7 @@ pub fn attempt() -> Result<Vec<Confinement>, ConfineError> {
     let connection = TcpStream::connect((Ipv4Addr::LOCALHOST, 9)).map(drop);
     rows.push(row("files", is_refused(std::fs::read_dir("/").map(drop))));
     rows.push(row("network", is_refused(connection)));
-    restrict_system_calls()?;
+    restrict_system_calls(Devices::None)?;
     let parent = getppid().map_or(Ok(()), test_kill_process);
     rows.push(row("signals", parent.is_err()));
     // Whoever else refuses sockets, such as a service manager, gives another error than the filter does.

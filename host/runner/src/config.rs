@@ -1,6 +1,7 @@
 //! What a runner is told at its start, and what can be wrong with it.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -8,8 +9,9 @@ use std::{
 
 use framehook_confine::Sandbox;
 use framehook_core::{
+    execution::{Execution, Precision, Provider, ProviderChoice},
     ids::RunnerId,
-    job::{DEFAULT_PICTURE_SIDE, HookLimits, Patience},
+    job::{DEFAULT_PICTURE_SIDE, HookLimits, Job, Patience},
     memory::MemoryCaps,
     message::Confinement,
     placement::Labels,
@@ -46,6 +48,13 @@ pub struct RunnerConfig {
     pub plugin_cache_key: String,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
+    /// Libraries with other execution providers, each with what lies around it.
+    pub providers: BTreeMap<Provider, PathBuf>,
+    /// Their options, in ONNX Runtime's own words.
+    pub provider_options: BTreeMap<Provider, BTreeMap<String, String>>,
+    /// What runs the model of a scenario that does not say so.
+    pub provider: ProviderChoice,
+    pub precision: Precision,
     /// Compiled plugins. The key that they are signed with lies beside it, with the extension `key`.
     pub cache_dir: PathBuf,
     /// How children are started.
@@ -124,6 +133,10 @@ impl RunnerConfig {
             plugin_host,
             plugin_cache_key: env!("CARGO_PKG_VERSION").to_owned(),
             onnxruntime,
+            providers: BTreeMap::new(),
+            provider_options: BTreeMap::new(),
+            provider: ProviderChoice::default(),
+            precision: Precision::default(),
             cache_dir,
             sandbox: Sandbox::default(),
             confinement: Vec::new(),
@@ -188,6 +201,28 @@ impl RunnerConfig {
         path.into()
     }
 
+    /// The library that has this provider.
+    pub(crate) fn library(&self, provider: Provider) -> &Path {
+        self.providers.get(&provider).unwrap_or(&self.onnxruntime)
+    }
+
+    pub(crate) fn options_of(&self, provider: Provider) -> BTreeMap<String, String> {
+        self.provider_options.get(&provider).cloned().unwrap_or_default()
+    }
+
+    /// Lets a job run with this.
+    pub(crate) fn execute(&self, job: &mut Job, execution: Execution) {
+        job.execution = execution;
+        job.provenance.execution = Some(execution);
+        job.onnxruntime = self.library(execution.provider).to_owned();
+        job.provider_options = self.options_of(execution.provider);
+    }
+
+    /// How fast models are, as measured here. Beside the compiled plugins, which may go at any time.
+    pub(crate) fn measured_dir(&self) -> PathBuf {
+        self.cache_dir.with_file_name("measured")
+    }
+
     /// Refuses what can never work, before anything is announced; makes the folders.
     pub(crate) fn check(&self) -> Result<(), RunnerError> {
         if self.max_workers == 0 {
@@ -201,7 +236,9 @@ impl RunnerConfig {
         must_be_file("framehook-worker-opencv executable", &self.worker_with(Decoder::Opencv))?;
         must_be_file("framehook executable", &self.plugin_host)?;
         must_be_file("ONNX Runtime library", &self.onnxruntime)?;
+        self.providers.values().try_for_each(|library| must_be_file("ONNX Runtime library of a provider", library))?;
         std::fs::create_dir_all(&self.cache_dir)
+            .and_then(|()| std::fs::create_dir_all(self.measured_dir()))
             .map_err(|source| RunnerError::CacheDir { path: self.cache_dir.clone(), source })?;
         empty_folder(&self.recordings_dir)
             .map_err(|source| RunnerError::RecordingsDir { path: self.recordings_dir.clone(), source })
@@ -228,6 +265,8 @@ pub enum RunnerError {
     NoWorkers,
     #[error("the {what} is not at {}; build or install it, or correct the setting", path.display())]
     NotFound { what: &'static str, path: PathBuf },
+    #[error("the runner is set to the provider `{provider}` in {precision}, and {why}")]
+    Provider { provider: &'static str, precision: &'static str, why: String },
     #[error("the plugin cache key `{0}` must be letters, digits, `.`, `_`, `-` or `+`, and not empty")]
     CacheKey(String),
     #[error("the folder for compiled plugins, {}, cannot be made: {source}", path.display())]

@@ -29,6 +29,7 @@ mod network;
 mod prepare;
 mod prewarmed;
 mod process;
+mod providers;
 mod publisher;
 mod records;
 mod restart;

@@ -1,11 +1,13 @@
 //! From an order to a job: every blob verified, every plugin compiled, the source within its bounds.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use framehook_core::{
+    execution::Execution,
     ids::Digest,
     job::{HookJob, Job},
     message::DeployOrder,
@@ -18,13 +20,19 @@ use framehook_infra::{
     source_file::{self, Refusal},
 };
 
-use crate::{compile::Compiler, config::RunnerConfig, failure::Failure};
+use crate::{
+    compile::Compiler,
+    config::RunnerConfig,
+    failure::Failure,
+    providers::{Chosen, Providers},
+};
 
 /// What preparing needs.
 pub(crate) struct JobBuilder {
     pub(crate) config: Arc<RunnerConfig>,
     pub(crate) blobs: Blobs,
     pub(crate) compiler: Compiler,
+    pub(crate) providers: Providers,
 }
 
 impl JobBuilder {
@@ -38,7 +46,7 @@ impl JobBuilder {
         order: &DeployOrder,
         resume_after: Option<Position>,
         recording: Option<&Path>,
-    ) -> Result<Job, Failure> {
+    ) -> Result<(Job, Chosen), Failure> {
         let scenario = &order.scenario;
         let source = match &scenario.source {
             ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
@@ -52,7 +60,7 @@ impl JobBuilder {
         let post = self.hooks(&scenario.post).await?;
         let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
         let decoder = scenario.decoder.unwrap_or(self.config.decoder);
-        Ok(Job {
+        let mut job = Job {
             scenario_id: order.scenario_id,
             generation: order.generation,
             created_at: order.created_at,
@@ -75,11 +83,17 @@ impl JobBuilder {
                 plugins,
                 revision: order.revision,
                 decoder: Some(decoder),
+                execution: None,
             },
+            execution: Execution::default(),
+            provider_options: BTreeMap::new(),
             intra_threads: self.config.intra_threads,
             lanes: 1,
             onnxruntime: self.config.onnxruntime.clone(),
-        })
+        };
+        let chosen = self.providers.choose(order.execution, scenario, &job).await?;
+        self.config.execute(&mut job, chosen.execution);
+        Ok((job, chosen))
     }
 
     async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Failure> {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use framehook_confine::Limits;
 use framehook_core::{
+    execution::Provider,
     job::{Control, Job, Report, write_record},
     spec::Decoder,
     text::short_line,
@@ -44,15 +45,49 @@ const LAST_LINES: usize = 3;
 /// A longer line is cut: it is for people.
 const MAX_LINE: usize = 500;
 
+/// What is decided before a worker starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    pub(crate) decoder: Decoder,
+    pub(crate) provider: Provider,
+}
+
+impl Kind {
+    pub(crate) const fn of(job: &Job) -> Self {
+        Self { decoder: job.decoder, provider: job.execution.provider }
+    }
+}
+
+pub(crate) const fn has_gpu(provider: Provider) -> bool {
+    matches!(provider, Provider::Cuda | Provider::Tensorrt)
+}
+
+/// Lets the libraries around that of a provider be found: theirs do not all say where the others are.
+pub(crate) fn with_library(command: &mut std::process::Command, config: &RunnerConfig, provider: Provider) {
+    const PATHS: &str = "LD_LIBRARY_PATH";
+    let Some(folder) = config.providers.get(&provider).and_then(|library| library.parent()) else { return };
+    let ours = std::env::var_os(PATHS).unwrap_or_default();
+    let all = [folder.to_owned()].into_iter().chain(std::env::split_paths(&ours));
+    // A folder with a colon in its name cannot be named so.
+    if let Ok(all) = std::env::join_paths(all) {
+        command.env(PATHS, all);
+    }
+}
+
 /// A worker that waits for its job.
 ///
 /// # Errors
 /// When the process cannot be started.
-pub(crate) fn start(config: &RunnerConfig, decoder: Decoder) -> io::Result<Child> {
+pub(crate) fn start(config: &RunnerConfig, kind: Kind) -> io::Result<Child> {
     // Its job tells it a lower one. It runs as long as its video does, and writes into its pipes alone.
     let limits = Limits { memory: u64::from(config.worker_memory_mib) << 20, cpu_seconds: None, file_size: 0 };
-    let mut command = Command::from(config.sandbox.command(&config.worker_with(decoder), limits));
-    command.arg("run").arg("--onnxruntime").arg(&config.onnxruntime).kill_on_drop(true);
+    let Kind { decoder, provider } = kind;
+    let mut command = config.sandbox.command(&config.worker_with(decoder), limits);
+    with_library(&mut command, config, provider);
+    command.arg("run").args(has_gpu(provider).then_some("--gpu"));
+    command.arg("--onnxruntime").arg(config.library(provider));
+    let mut command = Command::from(command);
+    command.kill_on_drop(true);
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 

@@ -30,6 +30,7 @@ use crate::{
     heartbeat, metrics,
     prepare::JobBuilder,
     prewarmed::Prewarmed,
+    providers::Providers,
     session::until,
     status::{Board, Roster},
     supervisor::{Deployment, Shared, StopCause},
@@ -60,12 +61,13 @@ pub async fn run(
     config.check()?;
     let config = Arc::new(config);
     let compiler = Compiler::new(config.clone())?;
+    let providers = Providers::find(config.clone()).await?;
     let incarnation = Incarnation::generate();
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(LastWord::Heard) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
 
     let memory_mib = config.memory_mib.or_else(memory_of_machine);
-    let board = Arc::new(Board::new(Roster::new(&config, incarnation, memory_mib)));
+    let board = Arc::new(Board::new(Roster::new(&config, incarnation, memory_mib, providers.found().to_vec())));
     metrics::global().slots.set(config.max_workers.into());
     // The first beat announces us: from now on orders may come, and they are being listened to.
     let beats = tokio::spawn(heartbeat::beat(board.clone(), bus.clone(), config.heartbeat));
@@ -75,7 +77,7 @@ pub async fn run(
         admission: Admission::new(config.max_workers, memory_mib),
         cores: Cores::new(config.cores, config.intra_threads),
         prewarmed: Prewarmed::new(config.clone()),
-        job_builder: JobBuilder { compiler, config, blobs },
+        job_builder: JobBuilder { compiler, providers, config, blobs },
         bus: bus.clone(),
         board: board.clone(),
     });

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use parking_lot::Mutex;
 
 use framehook_core::{
+    execution::ProviderStatus,
     ids::{Generation, Incarnation, ScenarioId},
     message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     reason::Reason,
@@ -34,7 +35,12 @@ struct Entry {
 }
 
 impl Roster {
-    pub(crate) fn new(config: &RunnerConfig, incarnation: Incarnation, memory_mib: Option<u32>) -> Self {
+    pub(crate) fn new(
+        config: &RunnerConfig,
+        incarnation: Incarnation,
+        memory_mib: Option<u32>,
+        providers: Vec<ProviderStatus>,
+    ) -> Self {
         let status = RunnerStatus {
             runner_id: config.runner_id.clone(),
             incarnation,
@@ -45,6 +51,7 @@ impl Roster {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             labels: config.labels.clone(),
             confinement: config.confinement.clone(),
+            providers,
             workers: Vec::new(),
         };
         Self { status, entries: BTreeMap::new(), keep_ended: config.keep_ended }
@@ -179,7 +186,7 @@ mod tests {
     fn roster() -> Roster {
         let none = std::path::PathBuf::new;
         let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), none());
-        Roster::new(&config, Incarnation::generate(), None)
+        Roster::new(&config, Incarnation::generate(), None, Vec::new())
     }
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {

@@ -21,9 +21,20 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
-    admission::Admission, config::RunnerConfig, cores::Cores, ending, failure::Failure, fetch, metrics,
-    prepare::JobBuilder, prewarmed::Prewarmed, process::Worker, publisher::Publisher, scenario_log::ScenarioLog,
-    session::Session, status::Board, tally::Tally,
+    admission::Admission,
+    config::RunnerConfig,
+    cores::Cores,
+    ending,
+    failure::Failure,
+    fetch, metrics,
+    prepare::JobBuilder,
+    prewarmed::Prewarmed,
+    process::{Kind, Worker},
+    publisher::Publisher,
+    scenario_log::ScenarioLog,
+    session::Session,
+    status::Board,
+    tally::Tally,
 };
 
 /// What all supervisors of a runner share.
@@ -256,14 +267,16 @@ impl Deployment {
             cause = stop_asked(&mut self.stop) => return Ok(cause.end()),
             prepared = shared.job_builder.job(&self.order, resume_after, self.recording.as_deref()).instrument(prepare) => prepared,
         };
-        let job = prepared.map_err(|failure| failure.map(|reason| self.presentable(reason, None)))?;
+        let (job, chosen) = prepared.map_err(|failure| failure.map(|reason| self.presentable(reason, None)))?;
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order);
         let share = shared.cores.enter(self.lanes());
         let job = Job { memory_mib: Some(memory_mib), lanes: share.lanes(), ..job };
         let worker =
-            shared.prewarmed.take(job.decoder).and_then(|process| Worker::new(process, &job, self.log.clone()));
-        self.tally.begin(job.decoder);
+            shared.prewarmed.take(Kind::of(&job)).and_then(|process| Worker::new(process, &job, self.log.clone()));
+        self.tally.begin(job.decoder, chosen);
+        // A worker that dies goes on with what ran the frames before.
+        self.order.execution = Some(job.execution);
         let worker = worker.map_err(|error| {
             let message = format!("the worker process could not be started: {error}");
             Failure::of(&error, Reason::new(ReasonCode::WorkerCrash, message))

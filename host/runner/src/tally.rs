@@ -8,6 +8,8 @@ use framehook_core::{
 };
 use tokio::time::Instant;
 
+use crate::providers::Chosen;
+
 /// What is kept of a frame once its record is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
@@ -46,8 +48,10 @@ impl Tally {
     }
 
     /// For one more worker, which counts damage anew.
-    pub(crate) const fn begin(&mut self, decoder: Decoder) {
+    pub(crate) fn begin(&mut self, decoder: Decoder, chosen: Chosen) {
         self.progress.decoder = Some(decoder);
+        self.progress.execution = Some(chosen.execution);
+        self.progress.measured = chosen.measured.or(self.progress.measured);
         self.progress.lanes = None;
         self.damaged_before = self.progress.damaged;
     }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
-use framehook_confine::{Reach, begin, enter, restrict_system_calls};
-use framehook_core::job::DEFAULT_PICTURE_SIDE;
+use clap::{Parser, Subcommand, ValueEnum};
+use framehook_confine::{Devices, Reach, begin, enter, restrict_system_calls};
+use framehook_core::{execution::Provider, job::DEFAULT_PICTURE_SIDE};
 use serde::Serialize;
 
-use crate::{annotate, bench, probe, process, run, source::Open};
+use crate::{annotate, bench, measure, probe, process, run, runtime, source::Open};
 
 /// Decodes videos, runs models and calls plugins, for Framehook's runner
 #[derive(Parser)]
@@ -31,6 +31,25 @@ enum Command {
         /// The ONNX Runtime shared library, to be loaded before the job comes
         #[arg(long, value_name = "LIBRARY")]
         onnxruntime: Option<PathBuf>,
+        /// Its model runs on a GPU
+        #[arg(long)]
+        gpu: bool,
+    },
+    /// Say in which precisions a provider runs here; prints JSON
+    CheckProvider {
+        provider: ProviderName,
+        /// The ONNX Runtime shared library
+        #[arg(long, value_name = "LIBRARY")]
+        onnxruntime: PathBuf,
+        /// An option of the provider
+        #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_pair)]
+        options: Vec<(String, String)>,
+    },
+    /// Measure the model of the job that comes in on standard input, on the first frames of its source; prints JSON
+    Measure {
+        /// Its model runs on a GPU
+        #[arg(long)]
+        gpu: bool,
     },
     /// Judge an ONNX model; prints a verdict as JSON
     ProbeModel {
@@ -80,6 +99,33 @@ enum Command {
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
 
+/// A [`Provider`] that needs a check.
+#[derive(Clone, Copy, ValueEnum)]
+enum ProviderName {
+    Openvino,
+    Cuda,
+    Tensorrt,
+}
+
+impl From<ProviderName> for Provider {
+    fn from(name: ProviderName) -> Self {
+        match name {
+            ProviderName::Openvino => Self::Openvino,
+            ProviderName::Cuda => Self::Cuda,
+            ProviderName::Tensorrt => Self::Tensorrt,
+        }
+    }
+}
+
+fn parse_pair(text: &str) -> Result<(String, String), &'static str> {
+    let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
+    pair.ok_or("expected KEY=VALUE")
+}
+
+const fn devices(gpu: bool) -> Devices {
+    if gpu { Devices::Gpu } else { Devices::None }
+}
+
 fn parse_size(text: &str) -> Result<[u32; 2], &'static str> {
     let sides = text.split_once('x').and_then(|(w, h)| Some([w.parse().ok()?, h.parse().ok()?]));
     sides.ok_or("expected two numbers of pixels, such as 640x480")
@@ -107,11 +153,23 @@ impl Command {
         // The pipeline's threads are the parallelism; OpenCV's own pool would fight with them.
         opencv::core::set_num_threads(1)?;
         match self {
-            Self::Run { onnxruntime } => {
+            Self::Run { onnxruntime, gpu } => {
                 begin()?;
-                restrict_system_calls()?;
+                restrict_system_calls(devices(gpu))?;
                 // The files follow with the job that names them.
                 run::run(onnxruntime, opencv).context("the job cannot be read")
+            }
+            Self::CheckProvider { provider, onnxruntime, options } => {
+                let provider = Provider::from(provider);
+                enter(&Reach::reading(runtime::files(provider, &onnxruntime)).with(runtime::devices(provider)))?;
+                let precisions = measure::check(provider, &onnxruntime, &options.into_iter().collect())?;
+                print(|| precisions)
+            }
+            Self::Measure { gpu } => {
+                begin()?;
+                restrict_system_calls(devices(gpu))?;
+                let measured = run::measure(opencv).map_err(|reason| anyhow::anyhow!(reason.message))?;
+                print(|| measured)
             }
             Self::ProbeModel { file, onnxruntime } => {
                 enter(&Reach::reading([&file, &onnxruntime]))?;

@@ -14,6 +14,7 @@ use framehook_core::{
 use crate::{
     model::{BoundModel, Model, ModelError},
     process,
+    runtime::Runtime,
     watch::Watch,
 };
 
@@ -54,8 +55,8 @@ impl Loader {
     }
 
     fn load(&self, patience: Patience) -> Result<BoundModel, ModelError> {
-        let Job { input, onnxruntime, intra_threads, .. } = &*self.job;
-        let load = || Model::read(&self.file, onnxruntime, *intra_threads);
+        let input = &self.job.input;
+        let load = || Model::read(&self.file, &Runtime::of(&self.job));
         let mut model = self.watch.during("loading the model", patience.load_ms, load)?.bind(input)?;
         // The first run allocates what later ones keep, three times their time; and a model that cannot run
         // at all says so before the scenario is called running.

@@ -1,16 +1,14 @@
 //! The model: an ONNX Runtime session, one image in, any number of tensors out.
 //!
 //! Invariants: a model is loaded from bytes that [`framehook_formats::onnx`] has checked, so it reads no
-//! other file: the bytes that are checked are the bytes that are loaded. Every run uses the same settings,
-//! also in benchmarks. The size of outputs is checked before they are copied.
+//! other file: the bytes that are checked are the bytes that are loaded. The size of outputs is checked
+//! before they are copied.
 
 use std::{
     fs::File,
     io::{Read as _, Seek as _},
     path::Path,
 };
-
-use parking_lot::Mutex;
 
 use framehook_core::{
     artifact::ModelManifest,
@@ -20,14 +18,14 @@ use framehook_core::{
 };
 use framehook_formats::onnx::{self, OnnxError};
 use ort::{
-    environment::Environment,
-    session::{Session, builder::GraphOptimizationLevel},
+    session::Session,
     value::{Outlet, TensorElementType, ValueType},
 };
 
 use crate::{
     feed::{Feeder, FrameInput},
     outputs::{self, MAX_OUTPUT_BYTES, OutputReader, OutputTensor, f32_bytes},
+    runtime::Runtime,
 };
 
 /// Why a model cannot be loaded or run.
@@ -62,16 +60,24 @@ pub enum ModelError {
         MAX_OUTPUT_BYTES >> 20
     )]
     OutputSize { mib: u64 },
+    #[error("the provider `{provider}` cannot be used here: {why}")]
+    Provider { provider: &'static str, why: String },
     #[error("the model needs more memory than the worker may have: {0}")]
     OutOfMemory(String),
 }
 
 impl ModelError {
+    /// What ONNX Runtime says of a model that it does not load.
+    pub(crate) fn load(message: &str) -> Self {
+        classify(message, Self::Load)
+    }
+
     /// A stable code for an upload's verdict.
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Library { .. } => "no_onnxruntime",
+            Self::Provider { .. } => "no_provider",
             Self::Unreadable(_) => "unreadable",
             Self::Onnx(error) => error.code(),
             Self::Load(_) | Self::Run(_) => "model_load",
@@ -87,6 +93,7 @@ impl ModelError {
     pub const fn reason_code(&self) -> ReasonCode {
         match self {
             Self::OutOfMemory(_) => ReasonCode::OutOfMemory,
+            Self::Provider { .. } => ReasonCode::ProviderUnavailable,
             _ => ReasonCode::ModelLoad,
         }
     }
@@ -119,20 +126,23 @@ impl Model {
     /// # Errors
     /// When the library, the file or the model is not usable; the message says what to do.
     pub fn load(file: &Path, onnxruntime: &Path, intra_threads: usize) -> Result<Self, ModelError> {
-        Self::read(&File::open(file).map_err(ModelError::Unreadable)?, onnxruntime, intra_threads)
+        let file = File::open(file).map_err(ModelError::Unreadable)?;
+        Self::read(&file, &Runtime::cpu(onnxruntime, intra_threads))
     }
 
-    /// The same with a file that is open already.
+    /// The same with a file that is open already, and whatever runs it.
     ///
     /// # Errors
     /// As of [`Self::load`].
-    pub fn read(mut file: &File, onnxruntime: &Path, intra_threads: usize) -> Result<Self, ModelError> {
+    pub fn read(mut file: &File, runtime: &Runtime<'_>) -> Result<Self, ModelError> {
         let mut bytes = Vec::new();
         file.rewind().and_then(|()| file.read_to_end(&mut bytes)).map_err(ModelError::Unreadable)?;
-        onnx::check(&bytes)?;
-        let environment = environment(onnxruntime)?;
-        let session = session(&environment, &bytes, intra_threads);
-        let session = session.map_err(|error| classify(&error.to_string(), ModelError::Load))?;
+        Self::of_bytes(&bytes, runtime)
+    }
+
+    pub(crate) fn of_bytes(bytes: &[u8], runtime: &Runtime<'_>) -> Result<Self, ModelError> {
+        onnx::check(bytes)?;
+        let session = runtime.session(bytes)?;
         check_outlets("inputs", session.inputs())?;
         check_outlets("outputs", session.outputs())?;
         outputs::check_size(session.outputs().iter().map(|outlet| f32_bytes(outlet.dtype())))?;
@@ -195,37 +205,6 @@ impl BoundModel {
         let zeros = vec![0.0; spec.frame_len()];
         self.run(&FrameInput::of_input_size(spec, &zeros), None)
     }
-}
-
-/// Loads ONNX Runtime ahead of the first model.
-///
-/// # Errors
-/// When the library is not usable.
-pub fn preload(onnxruntime: &Path) -> Result<(), ModelError> {
-    environment(onnxruntime).map(drop)
-}
-
-/// ONNX Runtime allows one environment a process, so the first library that loads stays.
-fn environment(library: &Path) -> Result<Environment, ModelError> {
-    static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
-    let failed = |why: String| ModelError::Library { path: library.display().to_string(), why };
-    let mut kept = ENVIRONMENT.lock();
-    if let Some(environment) = &*kept {
-        return Ok(environment.clone());
-    }
-    let builder = ort::init_from(library).map_err(|error| failed(error.to_string()))?;
-    let environment = builder.with_telemetry(false).build().map_err(|error| failed(error.to_string()))?;
-    Ok(kept.insert(environment).clone())
-}
-
-/// The only place that decides how a model runs.
-fn session(environment: &Environment, bytes: &[u8], intra_threads: usize) -> ort::Result<Session> {
-    Session::builder(environment)?
-        .with_optimization_level(GraphOptimizationLevel::All)?
-        .with_intra_threads(intra_threads.max(1))?
-        // A spinning pool takes the core that decodes the next frame.
-        .with_intra_op_spinning(false)?
-        .commit_from_memory(bytes)
 }
 
 fn check_outlets(what: &'static str, outlets: &[Outlet]) -> Result<(), ModelError> {

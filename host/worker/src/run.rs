@@ -8,6 +8,7 @@ use std::{ffi::CStr, io, path::PathBuf, sync::Arc, thread};
 use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory, restrict_files};
 use framehook_core::{
     artifact::VideoManifest,
+    execution::Measured,
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
@@ -21,10 +22,11 @@ use framehook_engine::{
 use crate::{
     lanes::Lanes,
     loader::Loader,
-    model,
+    measure,
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
+    runtime,
     source::{self, FrameSource, Open},
     watch::Watch,
 };
@@ -44,7 +46,7 @@ const SPARE_MIB: u64 = 16;
 pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()> {
     let reporter = Arc::new(Reporter::new(process::take_stdout()?));
     // An error is reported by the job, which loads the library as well.
-    let preload = onnxruntime.map(|library| thread::spawn(move || model::preload(&library).ok()));
+    let preload = onnxruntime.map(|library| thread::spawn(move || runtime::preload(&library).ok()));
     let job: Job = read_record(&mut io::stdin().lock())?
         .ok_or_else(|| io::Error::new(io::ErrorKind::UnexpectedEof, "standard input ended before a job came"))?;
     process::set_name(BUSY);
@@ -76,11 +78,24 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
     Ok(())
 }
 
+/// Measures the model of the job that comes in on standard input.
+///
+/// # Errors
+/// With the reason, when there is no job, or its source or its model cannot be used.
+pub fn measure(opencv: Option<Open>) -> Result<Measured, Reason> {
+    let job: io::Result<Option<Job>> = read_record(&mut io::stdin().lock());
+    let job = job.ok().flatten().ok_or_else(|| Reason::new(ReasonCode::WorkerCrash, "no job came"))?;
+    confine(&job)?;
+    measure::measure(&job, open_source(&job, opencv)?)
+}
+
 /// From here on this process opens what its job names and nothing else.
 fn confine(job: &Job) -> Result<(), Reason> {
-    let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
-    let reach = Reach::reading([&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled));
-    restrict_files(&reach).map_err(unconfined)
+    let compiled = job.pre.iter().chain(&job.post).map(|hook| hook.compiled.clone());
+    let provider = job.execution.provider;
+    let files = [job.source.clone(), job.model.clone()].into_iter().chain(compiled);
+    let reach = Reach::reading(files.chain(runtime::files(provider, &job.onnxruntime)));
+    restrict_files(&reach.with(runtime::devices(provider))).map_err(unconfined)
 }
 
 /// From here on it has no more memory than its job says.

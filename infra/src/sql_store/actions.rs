@@ -104,7 +104,7 @@ fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Rea
 }
 
 async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
-    let &Deploy { scenario_id: id, from, generation, ref runner_id, incarnation, resume_after } = action;
+    let &Deploy { scenario_id: id, from, generation, ref runner_id, incarnation, resume_after, execution } = action;
     let Some(scenario) = in_state(conn, id, from).await? else { return Ok(false) };
     let is_present = sqlx::query(IS_PRESENT).bind(key(incarnation.0)).bind(&runner_id.0);
     let now = Deployment {
@@ -126,6 +126,7 @@ async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
         created_at: scenario.created_at,
         scenario: scenario.resolved,
         resume_after,
+        execution,
     };
     sqlx::query(ADD_WORKER)
         .bind(key(id.0))

@@ -5,11 +5,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use framehook_core::{
     evidence::Order,
+    execution::Execution,
     ids::{Epoch, Incarnation, RunnerId, ScenarioId},
     message::RunnerStatus,
     planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
+    prediction::Provenance,
     writes::Lease,
 };
+use serde::Deserialize;
 use uuid::Uuid;
 
 use super::{Conn, Database, Row, actions, drop_results, heartbeats, housekeeping, identity, key, now_us, outbox};
@@ -36,10 +39,14 @@ macro_rules! not_at_rest {
                 OR (state = 'stopped' AND desired = 'running'))"
     };
 }
-/// `source` is the first that is written of a resolved scenario.
+/// `source` is the first that is written of a resolved scenario. The last prediction is read of those that are
+/// to be placed.
 pub(in super::super) const UNSETTLED: &str = concat!(
     "SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
             s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,
+            CASE WHEN s.state IN ('pending', 'recovering') THEN (
+                SELECT r.prediction FROM scenario_results r WHERE r.scenario_id = s.id AND r.pts_us = p.pts_us
+            ) END AS last_prediction,
             p.pts_us AS stored_pts_us, p.frame AS stored_frame
      FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id",
     not_at_rest!(),
@@ -213,9 +220,21 @@ fn scenario(row: &Row) -> Result<ScenarioFacts> {
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
         memory_mib: row.memory_mib()?,
+        execution: ran(row.col("last_prediction")?),
         is_fetched: row.col("is_fetched")?,
         traceparent: row.col("traceparent")?,
     })
+}
+
+/// What ran the model for a prediction: releases that did not write it had the processor in f32. Nothing is
+/// known of a prediction that a later release wrote in another form.
+fn ran(prediction: Option<&str>) -> Option<Execution> {
+    #[derive(Deserialize)]
+    struct Outline {
+        provenance: Provenance,
+    }
+    let Outline { provenance } = serde_json::from_str(prediction?).ok()?;
+    Some(provenance.execution.unwrap_or_default())
 }
 
 fn worker(row: &Row) -> Result<WorkerFacts> {
@@ -233,6 +252,7 @@ fn worker(row: &Row) -> Result<WorkerFacts> {
 
 fn runner_facts(row: &Row) -> Result<RunnerFacts> {
     let status: RunnerStatus = row.json("status")?;
+    let labels = status.all_labels();
     Ok(RunnerFacts {
         id: RunnerId(row.col("runner_id")?),
         incarnation: Incarnation(identity(row, "incarnation")?),
@@ -240,7 +260,7 @@ fn runner_facts(row: &Row) -> Result<RunnerFacts> {
         capacity: status.capacity,
         memory_mib: status.memory_mib,
         draining: status.draining,
-        labels: status.labels,
+        labels,
         arrived_after_us: row.col("arrived_after")?,
         workers: status.workers,
     })

@@ -3,8 +3,10 @@
 use async_trait::async_trait;
 use framehook_core::{
     delivery::Delivery,
+    execution::Execution,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::Message,
+    placement::provided,
     state::{Desired, ScenarioState},
     writes::{self, DesiredChange},
 };
@@ -152,7 +154,9 @@ impl Scenarios for Database {
 async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
     let mut tx = db.write().await?;
     let now = now_us(&mut tx).await?;
-    let placement = (!new.spec.placement.is_empty()).then(|| to_json(&new.spec.placement)).transpose()?;
+    let mut placement = new.spec.placement.clone();
+    placement.extend(new.resolved.execution().and_then(Execution::label).map(provided));
+    let placement = (!placement.is_empty()).then(|| to_json(&placement)).transpose()?;
     let (spec, resolved) = (to_json(&new.spec)?, to_json(&new.resolved)?);
     let message = outbox::envelope(Message::ScenarioChanged { scenario_id: new.id }, new.traceparent.clone(), now);
     let inserted = sqlx::query(INSERT)

@@ -15,7 +15,7 @@ use std::{
     process::Command,
 };
 
-use framehook_confine::{Reach, begin, keep_memory_private, restrict_files, restrict_system_calls};
+use framehook_confine::{Devices, Reach, begin, keep_memory_private, restrict_files, restrict_system_calls};
 
 use super::SECRET;
 
@@ -25,7 +25,7 @@ pub(crate) fn run(attack: &str, inside: &str) {
         match piece {
             "begin" => begin().unwrap(),
             "memory" => keep_memory_private().unwrap(),
-            "system_calls" => restrict_system_calls().unwrap(),
+            "system_calls" => restrict_system_calls(Devices::None).unwrap(),
             "files" => restrict_files(&Reach::default()).unwrap(),
             other => panic!("no piece is called {other}"),
         }

@@ -1,0 +1,261 @@
+//! Which execution providers this machine has, and which of them runs a scenario's model.
+//!
+//! Invariants: what ran the stored frames of a scenario goes on doing so, or nothing does. Whether a provider is
+//! there and how fast it is are found out by children that are confined as workers are; a model is measured once,
+//! however many scenarios wait for it.
+
+use std::{collections::HashMap, io, process::Stdio, sync::Arc, time::Duration};
+
+use framehook_confine::Limits;
+use framehook_core::{
+    execution::{Execution, Measured, Precision, Provider, ProviderStatus, fastest},
+    job::{Job, write_record},
+    reason::{Reason, ReasonCode},
+    spec::{Decoder, ResolvedScenario},
+};
+use futures::future::join_all;
+use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    io::AsyncWriteExt as _,
+    process::{Child, Command},
+    time::timeout,
+};
+
+use crate::{
+    config::{RunnerConfig, RunnerError},
+    failure::Failure,
+    process::{has_gpu, last_lines, with_library},
+};
+
+/// Longest that a check or a measurement may take: TensorRT takes half a minute for a small model.
+const CHILD_TIME: Duration = Duration::from_secs(120);
+
+/// A GPU's libraries take most of it, before they have seen a model.
+const CHILD_MEMORY: u64 = 8 << 30;
+
+/// What runs a job, and how that was found.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Chosen {
+    pub(crate) execution: Execution,
+    /// The fastest of what was measured.
+    pub(crate) measured: Option<Measured>,
+}
+
+pub(crate) struct Providers {
+    config: Arc<RunnerConfig>,
+    found: Vec<ProviderStatus>,
+    /// One lock for each measurement that somebody waits for.
+    in_flight: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl Providers {
+    /// Finds out what there is.
+    ///
+    /// # Errors
+    /// When the runner is set to a provider that cannot be used, or to a precision that none of them has.
+    pub(crate) async fn find(config: Arc<RunnerConfig>) -> Result<Self, RunnerError> {
+        let cpu = ProviderStatus {
+            provider: Provider::Cpu,
+            precisions: vec![Precision::F32],
+            why: "ONNX Runtime's own".into(),
+        };
+        let others = [Provider::Openvino, Provider::Cuda, Provider::Tensorrt];
+        let others = others.into_iter().map(|provider| check(&config, provider));
+        let found = [cpu].into_iter().chain(join_all(others).await).collect();
+        let providers = Self { config, found, in_flight: Mutex::default() };
+        for ProviderStatus { provider, precisions, why } in &providers.found {
+            tracing::info!(provider = provider.as_str(), ?precisions, why, "execution provider");
+        }
+        let RunnerConfig { provider, precision, .. } = *providers.config;
+        if providers.candidates(provider.provider(), precision).is_empty() {
+            let why = providers.missing(provider.provider(), precision);
+            return Err(RunnerError::Provider { provider: provider.as_str(), precision: precision.as_str(), why });
+        }
+        Ok(providers)
+    }
+
+    pub(crate) fn found(&self) -> &[ProviderStatus] {
+        &self.found
+    }
+
+    /// What runs the model of this job. `pinned` is what ran the frames that are stored.
+    ///
+    /// # Errors
+    /// When that is not here.
+    pub(crate) async fn choose(
+        &self,
+        pinned: Option<Execution>,
+        scenario: &ResolvedScenario,
+        job: &Job,
+    ) -> Result<Chosen, Failure> {
+        if let Some(execution) = pinned {
+            return self.go_on(execution);
+        }
+        let provider = scenario.provider.unwrap_or(self.config.provider).provider();
+        let precision = scenario.precision.unwrap_or(self.config.precision);
+        let candidates = self.candidates(provider, precision);
+        let plain = Execution::default();
+        if candidates.is_empty() {
+            let why = self.missing(provider, precision);
+            if scenario.provider_fallback {
+                tracing::warn!(why, "the model runs on the processor in f32 instead");
+                return Ok(Chosen::default());
+            }
+            return Err(Failure::Fatal(Reason::new(ReasonCode::ProviderUnavailable, why)));
+        }
+        let mut measured = Vec::new();
+        for execution in candidates.iter().copied().filter(|execution| *execution != plain) {
+            measured.extend(self.measured(execution, job).await);
+        }
+        let best = measured.iter().copied().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)));
+        let execution = match fastest(&measured) {
+            Some(best) if candidates.contains(&plain) => best.execution,
+            None if candidates.contains(&plain) => plain,
+            // The processor is not asked for: whatever is fastest of the rest, or could not be measured.
+            _ => best.map_or(candidates[0], |best| best.execution),
+        };
+        Ok(Chosen { execution, measured: best })
+    }
+
+    fn go_on(&self, execution: Execution) -> Result<Chosen, Failure> {
+        let is_here = self.found.iter().flat_map(ProviderStatus::executions).any(|here| here == execution);
+        if is_here {
+            return Ok(Chosen { execution, measured: None });
+        }
+        let why = self.missing(Some(execution.provider), execution.precision);
+        let message = format!("its frames so far were made by {execution}, which this runner does not have: {why}");
+        Err(Failure::Fatal(Reason::new(ReasonCode::ProviderUnavailable, message)))
+    }
+
+    /// What may run a model, in the order of the providers.
+    fn candidates(&self, wanted: Option<Provider>, precision: Precision) -> Vec<Execution> {
+        let executions = self.found.iter().flat_map(ProviderStatus::executions);
+        let is_meant = |execution: &Execution| match wanted {
+            Some(provider) => execution.provider == provider,
+            // It takes minutes to prepare a model.
+            None => execution.provider != Provider::Tensorrt,
+        };
+        executions.filter(|execution| execution.precision == precision && is_meant(execution)).collect()
+    }
+
+    /// Why there is none.
+    fn missing(&self, wanted: Option<Provider>, precision: Precision) -> String {
+        let precision = precision.as_str();
+        let Some(wanted) = wanted else { return format!("no provider of this runner runs models in {precision}") };
+        let name = wanted.as_str();
+        match self.found.iter().find(|status| status.provider == wanted) {
+            Some(status) if status.precisions.is_empty() => {
+                format!("the provider `{name}` cannot be used here: {}", status.why)
+            }
+            _ => format!("the provider `{name}` does not run models in {precision} on this machine"),
+        }
+    }
+
+    /// As measured now or before; `None` if it does not work, which the log tells.
+    async fn measured(&self, execution: Execution, job: &Job) -> Option<Measured> {
+        let name = self.key(execution, job);
+        let file = self.config.measured_dir().join(format!("{name}.json"));
+        let lock = self.lock_of(name);
+        let _turn = lock.lock().await;
+        let kept = tokio::fs::read(&file).await.ok();
+        if let Some(measured) = kept.and_then(|text| serde_json::from_slice(&text).ok()) {
+            return Some(measured);
+        }
+        let measured = self.measure(execution, job).await;
+        let measured: Measured =
+            measured.inspect_err(|why| tracing::warn!(%execution, why, "the model was not measured")).ok()?;
+        tracing::info!(
+            %execution, ms = measured.ms, cpu_ms = measured.cpu_ms, frames = measured.frames,
+            max_deviation = measured.max_deviation, "measured"
+        );
+        // It only is measured again where this fails.
+        if let Ok(text) = serde_json::to_vec(&measured) {
+            tokio::fs::write(&file, text).await.ok();
+        }
+        Some(measured)
+    }
+
+    /// Names everything that a measurement depends on.
+    fn key(&self, execution: Execution, job: &Job) -> String {
+        let RunnerConfig { plugin_cache_key, intra_threads, .. } = &*self.config;
+        let version = self.found.iter().find(|s| s.provider == execution.provider).map_or("", |s| &s.why);
+        let (model, options) = (&job.provenance.model, self.config.options_of(execution.provider));
+        let input = serde_json::to_string(&job.input).unwrap_or_default();
+        let text = format!("{model} {input} {execution} {version} {options:?} {intra_threads} {plugin_cache_key}");
+        format!("{:x}", Sha256::digest(text))
+    }
+
+    fn lock_of(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
+        let mut in_flight = self.in_flight.lock();
+        in_flight.retain(|_, lock| Arc::strong_count(lock) > 1);
+        in_flight.entry(name).or_default().clone()
+    }
+
+    async fn measure(&self, execution: Execution, job: &Job) -> Result<Measured, String> {
+        let mut job = job.clone();
+        self.config.execute(&mut job, execution);
+        let mut record = Vec::new();
+        write_record(&mut record, &job).map_err(|error| error.to_string())?;
+        let mut command = command(&self.config, job.decoder, execution.provider);
+        command.arg("measure").args(has_gpu(execution.provider).then_some("--gpu"));
+        let mut child = command.stdin(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A child that does not read it says why.
+            stdin.write_all(&record).await.ok();
+        }
+        answer(child).await
+    }
+}
+
+/// The target of the Makefile that fetches it.
+const fn set_up(provider: Provider) -> &'static str {
+    match provider {
+        Provider::Cpu | Provider::Openvino => "openvino",
+        Provider::Cuda | Provider::Tensorrt => "gpu",
+    }
+}
+
+/// Starts the provider once, with a small model.
+async fn check(config: &RunnerConfig, provider: Provider) -> ProviderStatus {
+    let Some(library) = config.providers.get(&provider) else {
+        let why = format!("this runner has no library with it; `make setup-{}` fetches one", set_up(provider));
+        return ProviderStatus { provider, precisions: Vec::new(), why };
+    };
+    let mut command = command(config, Decoder::Libav, provider);
+    command.args(["check-provider", provider.as_str(), "--onnxruntime"]).arg(library).stdin(Stdio::null());
+    for (key, value) in config.options_of(provider) {
+        command.arg("--option").arg(format!("{key}={value}"));
+    }
+    let checked: Result<Vec<Precision>, String> = match command.spawn() {
+        Ok(child) => answer(child).await,
+        Err(error) => Err(error.to_string()),
+    };
+    let library = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    match checked {
+        Ok(precisions) => ProviderStatus { provider, precisions, why: library },
+        Err(why) => ProviderStatus { provider, precisions: Vec::new(), why },
+    }
+}
+
+fn command(config: &RunnerConfig, decoder: Decoder, provider: Provider) -> Command {
+    let limits = Limits { memory: CHILD_MEMORY, cpu_seconds: Some(CHILD_TIME.as_secs()), file_size: 0 };
+    let mut command = config.sandbox.command(&config.worker_with(decoder), limits);
+    with_library(&mut command, config, provider);
+    let mut command = Command::from(command);
+    command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The JSON that a child prints, or its last words.
+async fn answer<T: DeserializeOwned>(child: Child) -> Result<T, String> {
+    // When the time is over the future is dropped, and the child killed with it.
+    let output = match timeout(CHILD_TIME, child.wait_with_output()).await {
+        Err(_) => return Err(format!("it took longer than {CHILD_TIME:?}")),
+        Ok(Err(error)) => return Err(error.to_string()),
+        Ok(Ok(output)) => output,
+    };
+    let read = || serde_json::from_slice(&output.stdout).map_err(io::Error::other);
+    if output.status.success() { read().map_err(|error| error.to_string()) } else { Err(last_lines(&output.stderr)) }
+}
