@@ -36,6 +36,9 @@ const GPU_READ: [&str; 9] = [
     "/sys/module",
 ];
 
+/// Where CUDA gives its threads their names.
+const GPU_WRITE: &str = "/proc/self/task";
+
 /// Devices of a GPU in `/dev` begin so.
 const GPU_DEVICES: &str = "nvidia";
 
@@ -84,7 +87,7 @@ pub fn restrict_files(reach: &Reach) -> Result<(), ConfineError> {
     let fixed = LIBRARIES.into_iter().chain(SYSTEM).map(PathBuf::from);
     let (devices, of_devices) = match reach.devices {
         Devices::None => (Vec::new(), &[][..]),
-        Devices::Gpu => (gpu_devices(), &GPU_READ[..]),
+        Devices::Gpu => (gpu_write().collect(), &GPU_READ[..]),
     };
     let readable = fixed.chain(linked).chain(of_devices.iter().map(PathBuf::from)).chain(reach.read.iter().cloned());
     Ruleset::default()
@@ -101,12 +104,10 @@ pub fn restrict_files(reach: &Reach) -> Result<(), ConfineError> {
     Ok(())
 }
 
-fn gpu_devices() -> Vec<PathBuf> {
+fn gpu_write() -> impl Iterator<Item = PathBuf> {
     let entries = std::fs::read_dir("/dev").into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(GPU_DEVICES))
-        .map(|entry| entry.path())
-        .collect()
+    let devices = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(GPU_DEVICES));
+    devices.map(|entry| entry.path()).chain([PathBuf::from(GPU_WRITE)])
 }
 
 /// A path that does not exist needs no rule: whoever opens it is told so.
