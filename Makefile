@@ -33,8 +33,10 @@ setup: ## Install what the build needs: Debian packages, Rust's wasm target, ONN
 .PHONY: setup-openvino setup-gpu
 setup-openvino: ## Fetch ONNX Runtime with OpenVINO, which runners then choose where it is faster (84 MB)
 	@scripts/onnxruntime.sh openvino
+	@mkdir -p target/release && ln -sfn ../../.cache/onnxruntime-openvino target/release/onnxruntime-openvino
 setup-gpu: ## Fetch ONNX Runtime with CUDA for a GPU of NVIDIA, and what it needs (1.5 GB)
 	@scripts/onnxruntime.sh gpu
+	@mkdir -p target/release && ln -sfn ../../.cache/onnxruntime-gpu target/release/onnxruntime-gpu
 
 .PHONY: build
 build: setup executables plugins ## Build everything in release mode
@@ -44,7 +46,6 @@ executables:
 	@echo "==> building framehook and its workers (release; the first time takes about ten minutes on two cores)"
 	@cargo build $(CARGO_FLAGS)
 	@ln -sfn ../../.cache/onnxruntime/libonnxruntime.so target/release/libonnxruntime.so
-	@for provider in openvino gpu; do ln -sfn ../../.cache/onnxruntime-$$provider target/release/onnxruntime-$$provider; done
 
 .PHONY: plugins
 plugins: ## Build the stock plugins as WebAssembly components

@@ -10,5 +10,5 @@ if ! ls /dev/nvidia[0-9]* >/dev/null 2>&1; then
     exit 1
 fi
 [ -x target/release/framehook ] || make build
-[ -n "${FRAMEHOOK_ONNXRUNTIME_GPU-}" ] || scripts/onnxruntime.sh gpu >/dev/null
+[ -n "${FRAMEHOOK_ONNXRUNTIME_GPU-}" ] || make setup-gpu
 exec python3 scripts/provider_check.py cuda

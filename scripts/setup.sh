@@ -136,6 +136,9 @@ say "ONNX Runtime is in ${library#"$PWD"/}"
 # --- Servers for tests and benchmarks -----------------------------------------------------------
 
 if [ -n "${1-}" ]; then
+    # Not beside the executables: tests name it where they mean it.
+    scripts/onnxruntime.sh openvino >/dev/null
+    say "ONNX Runtime with OpenVINO is in .cache/onnxruntime-openvino"
     scripts/kafka/fetch.sh
     say "Apache Kafka is in .cache/kafka/lib"
     scripts/tool.sh s3

@@ -44,6 +44,10 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
+/// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB measured on
+/// an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the model.
+pub const GPU_MIB: u32 = 768;
+
 /// For each lane: a model's bytes exist three times while it loads: as read, as parsed, and laid out for the
 /// processor (2.7 measured).
 const MODEL_COPIES: u64 = 4;

@@ -264,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_that_nobody_has_is_explained() {
+        let why = fill("a 0/1", "provider.cuda.f32=true site=north").1;
+        assert!(why.contains("no runner has `provider.cuda.f32=true`, `site=north`"), "{why}");
+        assert!(why.contains("`GET /runner` says of each provider") && why.contains("`provider_fallback`"), "{why}");
+        assert!(!fill("a 0/1", "site=north").1.contains("provider"));
+    }
+
+    #[test]
     fn what_does_not_fit_waits_with_what_it_needs_and_the_largest_there_is() {
         let check = |memory_mib, wanted, expected: &str, words: &str| {
             let table = "a 0/4 mib=1000 site=north \n b 1/4 mib=700 \n c 0/1";

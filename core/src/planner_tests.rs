@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    execution::{Precision, Provider},
     fences::{Fences, Verdict},
     invariants::one_live_generation,
     noted::noted,
@@ -75,6 +76,7 @@ impl World {
                 reason: None,
                 generation: 0,
                 stored: None,
+                execution: None,
                 placement: if n == PICKY { north() } else { Labels::new() },
                 memory_mib: NEED_MIB,
                 is_fetched: false,
@@ -198,6 +200,7 @@ impl World {
                         runner_id,
                         incarnation,
                         resume_after: None,
+                        execution: None,
                     }),
                 );
                 false
@@ -552,6 +555,25 @@ fn a_scenario_that_no_runner_suits_waits_for_one_that_does() {
     world.settle();
     assert_eq!(world.scenarios[0].facts.state, ScenarioState::Deploying);
     assert_eq!(world.workers[0].facts.runner_id.0, "runner-1");
+}
+
+#[test]
+fn what_ran_a_scenario_before_must_be_where_it_goes_on() {
+    let bf16 = Execution { provider: Provider::Openvino, precision: Precision::Bf16 };
+    let mut world = World::new(1, 1);
+    world.scenarios[0].facts.execution = Some(bf16);
+    world.settle();
+    let facts = &world.scenarios[0].facts;
+    assert_eq!(facts.state, ScenarioState::Pending);
+    let message = &facts.reason.as_ref().unwrap().message;
+    assert!(message.contains("no runner has `provider.openvino.bf16=true`"), "{message}");
+    assert!(facts.placement.is_empty(), "nobody asked for it");
+    world.runners[0].labels.extend(bf16.label().map(provided));
+    let deployed = world.plan().into_iter().find_map(|action| match action {
+        Action::Deploy(deploy) => Some(deploy.execution),
+        _ => None,
+    });
+    assert_eq!(deployed, Some(Some(bf16)));
 }
 
 /// Times at which the leader has heard everything, up to `until` seconds; nobody says anything.

@@ -110,6 +110,7 @@ impl ReasonCode {
         match self {
             Self::ModelStalled => Self::SourceStalled,
             Self::OutOfMemory => Self::WorkerCrash,
+            Self::ProviderUnavailable => Self::ModelLoad,
             Self::SourceIncomplete => Self::EndOfStream,
             older => older,
         }

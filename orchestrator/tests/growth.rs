@@ -149,6 +149,9 @@ fn scenario() -> NewScenario {
             on_plugin_failure: OnPluginFailure::SkipFrame,
             memory_mib: None,
             decoder: None,
+            provider: None,
+            precision: None,
+            provider_fallback: false,
             lanes: None,
             frames: None,
             range: None,
@@ -177,6 +180,7 @@ impl Runner {
             version: "0.1.0".into(),
             labels: BTreeMap::new(),
             confinement: Vec::new(),
+            providers: Vec::new(),
             workers: vec![],
         };
         Self { bus, status, workers: BTreeMap::new(), most_told: 0 }
@@ -251,6 +255,12 @@ fn prediction(order: &DeployOrder, frame: u64) -> Prediction {
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[2; 32]), plugins: vec![], revision: 1, decoder: None },
+        provenance: Provenance {
+            model: Digest::from_bytes(&[2; 32]),
+            plugins: vec![],
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
     }
 }

@@ -25,6 +25,7 @@ mod matrix;
 mod media;
 mod models;
 mod owners;
+mod providers;
 mod secrets;
 mod space;
 mod structure;

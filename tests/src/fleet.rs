@@ -243,6 +243,7 @@ impl Stage {
                 version: "0.0.0".into(),
                 labels: BTreeMap::from([(LABEL.0.to_owned(), LABEL.1.to_owned())]),
                 confinement: vec![],
+                providers: Vec::new(),
                 workers: vec![],
             },
             fences: Fences::default(),

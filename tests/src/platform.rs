@@ -138,6 +138,11 @@ impl Platform {
         fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// From the next start on it has these arguments instead.
+    pub fn set(&mut self, arguments: &[&str]) {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+    }
+
     /// Starts the process on whatever the folder holds.
     pub fn up(&mut self) {
         assert!(self.process.is_none(), "it runs already");
@@ -233,6 +238,20 @@ impl Drop for Platform {
 pub fn refusal_lacking(lacking: &[&str], arguments: &[&str]) -> String {
     let folder = open_to_everybody();
     let mut command = launched(&lacking_launcher(lacking), &folder.path().join("framehook"));
+    command.args(["up", "--port", "0", "--data"]).arg(folder.path().join("data")).args(arguments);
+    let output = command.stdin(Stdio::null()).output().expect("a process can be started");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// What `framehook up` says that does not start with these arguments.
+///
+/// # Panics
+/// When it ends well.
+#[must_use]
+pub fn refusal(arguments: &[&str]) -> String {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut command = Command::new(executables().join("framehook"));
     command.args(["up", "--port", "0", "--data"]).arg(folder.path().join("data")).args(arguments);
     let output = command.stdin(Stdio::null()).output().expect("a process can be started");
     assert_eq!(output.status.code(), Some(1), "{output:?}");

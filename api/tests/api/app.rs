@@ -258,7 +258,13 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[1; 32]), plugins: vec![], revision: 1, decoder: None },
+        provenance: Provenance {
+            model: Digest::from_bytes(&[1; 32]),
+            plugins: vec![],
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
     }
 }
 

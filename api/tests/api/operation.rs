@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
+    execution::{Precision, Provider, ProviderStatus},
     ids::{Incarnation, RunnerId, ScenarioId},
     message::{Confinement, Progress, RunnerStatus},
 };
@@ -44,6 +45,11 @@ async fn health_runners_and_metrics() {
         version: "0.1.0".into(),
         labels: BTreeMap::from([("site".into(), "north".into())]),
         confinement: vec![Confinement { name: "files".into(), on: false, why: "no Landlock".into() }],
+        providers: vec![ProviderStatus {
+            provider: Provider::Openvino,
+            precisions: vec![Precision::F32],
+            why: "1.24".into(),
+        }],
         workers: vec![],
     };
     app.store.record_heartbeats(epoch, std::slice::from_ref(&status), 0, second).await.unwrap();
@@ -57,6 +63,7 @@ async fn health_runners_and_metrics() {
         (&json!(4), &json!({"site": "north"}), &json!("0.1.0"))
     );
     assert_eq!(one["confinement"], json!([{"name": "files", "on": false, "why": "no Landlock"}]));
+    assert_eq!(one["providers"], json!([{"provider": "openvino", "precisions": ["f32"], "why": "1.24"}]));
     let problem = app.get("/runner/r%2F2").await.problem(404, "runner_not_found");
     assert!(problem["detail"].as_str().unwrap().contains("`r/2`"), "{problem}");
 

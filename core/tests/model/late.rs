@@ -243,6 +243,7 @@ impl World {
             generation: i64::from(self.worker.is_some()),
             stored: None,
             placement: BTreeMap::new(),
+            execution: None,
             memory_mib: 1,
             is_fetched: false,
             traceparent: None,

@@ -175,6 +175,7 @@ impl Store {
             generation: self.generation,
             stored: self.stored.map(position),
             placement: BTreeMap::new(),
+            execution: None,
             memory_mib: 1,
             is_fetched: false,
             traceparent: None,
@@ -456,6 +457,12 @@ fn prediction(frame: u64, generation: Generation) -> Prediction {
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings::default(),
-        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1, decoder: None },
+        provenance: Provenance {
+            model: Digest::from_bytes(&[0; 32]),
+            plugins: vec![],
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
     }
 }

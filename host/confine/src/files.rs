@@ -23,18 +23,8 @@ const LIBRARIES: [&str; 6] = ["/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/
 /// may read.
 const SYSTEM: [&str; 4] = ["/sys/devices/system/cpu", "/proc/cpuinfo", "/dev/null", "/dev/urandom"];
 
-/// What the libraries of a GPU read: which cards there are, their driver, and what this process is.
-const GPU_READ: [&str; 9] = [
-    "/proc/self",
-    "/proc/driver",
-    "/proc/devices",
-    "/proc/modules",
-    "/proc/meminfo",
-    "/proc/sys/vm",
-    "/sys/bus/pci",
-    "/sys/devices",
-    "/sys/module",
-];
+/// What CUDA reads besides: where its own memory lies.
+const GPU_READ: [&str; 1] = ["/proc/self"];
 
 /// Where CUDA gives its threads their names.
 const GPU_WRITE: &str = "/proc/self/task";

@@ -161,7 +161,8 @@ const NOT_A_THREAD: libc::c_int = libc::CLONE_NEWNS
 
 /// What CUDA makes besides, as tried on an H200 with driver 580: any request of a device (which devices there
 /// are is for [`crate::restrict_files`] to say), and a socket within the machine that it listens at. Nobody
-/// takes what comes in, and this process connects to nothing.
+/// takes what comes in, and this process connects to nothing. It also shares memory without a file with its
+/// device, so such memory is counted by its control group alone.
 const GPU: &[libc::c_long] = &[libc::SYS_ioctl, libc::SYS_bind, libc::SYS_listen, UNLINK];
 
 #[cfg(target_arch = "x86_64")]
@@ -227,6 +228,7 @@ fn filter(devices: Devices) -> Result<SeccompFilter, seccompiler::BackendError> 
     ]);
     if devices == Devices::Gpu {
         rules.extend(GPU.iter().map(|call| (*call, Vec::new())));
+        rules.insert(libc::SYS_mmap, Vec::new());
         rules.insert(libc::SYS_socket, vec![when(is(0, u64::from(libc::AF_UNIX.cast_unsigned()))?)?]);
     }
     let absent = SeccompAction::Errno(libc::ENOSYS.cast_unsigned());

@@ -13,6 +13,7 @@ use framehook_confine::Limits;
 use framehook_core::{
     execution::Provider,
     job::{Control, Job, Report, write_record},
+    memory::GPU_MIB,
     spec::Decoder,
     text::short_line,
 };
@@ -62,6 +63,11 @@ pub(crate) const fn has_gpu(provider: Provider) -> bool {
     matches!(provider, Provider::Cuda | Provider::Tensorrt)
 }
 
+/// Memory of a worker besides that of its order.
+pub(crate) const fn extra_mib(provider: Provider) -> u32 {
+    if has_gpu(provider) { GPU_MIB } else { 0 }
+}
+
 /// Lets the libraries around that of a provider be found: theirs do not all say where the others are.
 pub(crate) fn with_library(command: &mut std::process::Command, config: &RunnerConfig, provider: Provider) {
     const PATHS: &str = "LD_LIBRARY_PATH";
@@ -79,9 +85,10 @@ pub(crate) fn with_library(command: &mut std::process::Command, config: &RunnerC
 /// # Errors
 /// When the process cannot be started.
 pub(crate) fn start(config: &RunnerConfig, kind: Kind) -> io::Result<Child> {
-    // Its job tells it a lower one. It runs as long as its video does, and writes into its pipes alone.
-    let limits = Limits { memory: u64::from(config.worker_memory_mib) << 20, cpu_seconds: None, file_size: 0 };
     let Kind { decoder, provider } = kind;
+    // Its job tells it a lower one. It runs as long as its video does, and writes into its pipes alone.
+    let memory = u64::from(config.worker_memory_mib + extra_mib(provider)) << 20;
+    let limits = Limits { memory, cpu_seconds: None, file_size: 0 };
     let mut command = config.sandbox.command(&config.worker_with(decoder), limits);
     with_library(&mut command, config, provider);
     command.arg("run").args(has_gpu(provider).then_some("--gpu"));

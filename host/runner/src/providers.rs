@@ -109,6 +109,10 @@ impl Providers {
         for execution in candidates.iter().copied().filter(|execution| *execution != plain) {
             measured.extend(self.measured(execution, job).await);
         }
+        if measured.is_empty() && !candidates.contains(&plain) && scenario.provider_fallback {
+            tracing::warn!("the provider does not run this model; the processor does instead");
+            return Ok(Chosen::default());
+        }
         let best = measured.iter().copied().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)));
         let execution = match fastest(&measured) {
             Some(best) if candidates.contains(&plain) => best.execution,

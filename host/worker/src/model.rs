@@ -14,7 +14,7 @@ use framehook_core::{
     artifact::ModelManifest,
     input::{InputSpec, TensorInfo},
     probe::{MAX_TENSOR_NAME, MAX_TENSORS, printable},
-    reason::ReasonCode,
+    reason::{ReasonCode, without_source_places},
 };
 use framehook_formats::onnx::{self, OnnxError};
 use ort::{
@@ -60,7 +60,7 @@ pub enum ModelError {
         MAX_OUTPUT_BYTES >> 20
     )]
     OutputSize { mib: u64 },
-    #[error("the provider `{provider}` cannot be used here: {why}")]
+    #[error("the provider `{provider}` cannot run the model here: {why}")]
     Provider { provider: &'static str, why: String },
     #[error("the model needs more memory than the worker may have: {0}")]
     OutOfMemory(String),
@@ -70,6 +70,14 @@ impl ModelError {
     /// What ONNX Runtime says of a model that it does not load.
     pub(crate) fn load(message: &str) -> Self {
         classify(message, Self::Load)
+    }
+
+    /// The same where a provider should load it.
+    pub(crate) fn provider(provider: &'static str, message: &str) -> Self {
+        match classify(message, Self::Load) {
+            Self::Load(why) => Self::Provider { provider, why: without_source_places(in_short(&why)) },
+            no_memory => no_memory,
+        }
     }
 
     /// A stable code for an upload's verdict.
@@ -106,6 +114,12 @@ fn classify(message: &str, otherwise: fn(String) -> ModelError) -> ModelError {
     // It quotes names out of the model.
     let message = printable(message);
     if no_memory { ModelError::OutOfMemory(message) } else { otherwise(message) }
+}
+
+/// CUDA's own words without the C++ around them.
+fn in_short(why: &str) -> &str {
+    let from = why.find("CUDA failure").map_or(why, |at| &why[at..]);
+    from.split_once(" ; ").map_or(from, |(words, _)| words)
 }
 
 /// A loaded model.

@@ -56,11 +56,9 @@ impl<'a> Runtime<'a> {
     /// When the library, the provider or the model cannot be used.
     pub(crate) fn session(&self, bytes: &[u8]) -> Result<Session, ModelError> {
         let environment = environment(self.library)?;
-        let failed = |error: ort::Error| ModelError::load(&error.to_string());
+        let failed = |error: ort::Error| self.failed(&error.to_string());
         let mut builder = self.builder(&environment).map_err(failed)?;
-        for provider in self.providers() {
-            provider.register(&mut builder).map_err(|error| self.unusable(&error.to_string()))?;
-        }
+        self.providers().iter().try_for_each(|provider| provider.register(&mut builder)).map_err(failed)?;
         builder.commit_from_memory(bytes).map_err(failed)
     }
 
@@ -72,8 +70,12 @@ impl<'a> Runtime<'a> {
             .with_intra_op_spinning(false)?)
     }
 
-    fn unusable(&self, why: &str) -> ModelError {
-        ModelError::Provider { provider: self.execution.provider.as_str(), why: why.to_owned() }
+    /// A model was loaded by the processor before anybody could ask for another provider: it is not to blame.
+    fn failed(&self, why: &str) -> ModelError {
+        match self.execution.provider {
+            Provider::Cpu => ModelError::load(why),
+            provider => ModelError::provider(provider.as_str(), why),
+        }
     }
 
     /// In the order in which they may take a part of a model; the processor takes what is left.

@@ -380,6 +380,12 @@ fn prediction(scenario_id: ScenarioId, n: i64) -> Prediction {
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings { decode_us: 1000, pre_us: 1000, inference_us: 10_000, post_us: 1000 },
-        provenance: Provenance { model: Digest::from_bytes(&[0; 32]), plugins: vec![], revision: 1, decoder: None },
+        provenance: Provenance {
+            model: Digest::from_bytes(&[0; 32]),
+            plugins: vec![],
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
     }
 }

@@ -68,6 +68,9 @@ pub(crate) fn resolved() -> ResolvedScenario {
         on_plugin_failure: OnPluginFailure::SkipFrame,
         memory_mib: None,
         decoder: None,
+        provider: None,
+        precision: None,
+        provider_fallback: false,
         lanes: None,
         frames: None,
         range: None,
@@ -112,7 +115,7 @@ pub(crate) fn prediction(scenario_id: ScenarioId, generation: Generation, frame:
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings { decode_us: 1, pre_us: 2, inference_us: 3, post_us: 4 },
-        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1, decoder: None },
+        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1, decoder: None, execution: None },
     }
 }
 
@@ -187,6 +190,7 @@ impl World {
             version: "0.1.0".into(),
             labels: BTreeMap::new(),
             confinement: Vec::new(),
+            providers: Vec::new(),
             workers: vec![],
         };
         let mut world = Self { store, holder, epoch, heartbeat };
@@ -228,7 +232,7 @@ impl World {
     pub(crate) fn deploy(&self, scenario_id: ScenarioId, from: ScenarioState, generation: Generation) -> Action {
         let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
         let resume_after = (generation > 1).then_some(Position { pts_us: 40_000, frame: 1 });
-        Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after })
+        Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after, execution: None })
     }
 
     pub(crate) fn stop(&self, scenario_id: ScenarioId, generation: Generation) -> Action {

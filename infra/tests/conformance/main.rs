@@ -86,6 +86,7 @@ macro_rules! store_suite {
                 a_newer_incarnation_replaces_an_older_one,
                 the_snapshot_shows_what_is_not_at_rest,
                 the_snapshot_shows_labels_on_both_sides,
+                what_ran_the_stored_frames_is_wanted_again,
                 the_snapshot_shows_memory_of_scenarios_workers_and_runners,
                 competing_leaders_get_different_epochs,
             }

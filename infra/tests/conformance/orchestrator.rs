@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use framehook_core::{
     delivery::OutboxLag,
+    execution::{Execution, Precision, Provider, ProviderChoice, ProviderStatus},
     ids::{Incarnation, RunnerId},
     memory::UNKNOWN_MIB,
     message::{RunnerStatus, WorkerPhase},
@@ -16,7 +17,9 @@ use framehook_infra::store::Fenced;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::fixtures::{ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, scenario, status};
+use crate::fixtures::{
+    ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, predictions, scenario, status,
+};
 
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
     let store = backend.store().await;
@@ -337,6 +340,41 @@ pub(crate) async fn the_snapshot_shows_labels_on_both_sides(backend: &impl Store
     world.heartbeat.labels = north.clone();
     world.report(vec![]).await;
     assert_eq!(labels(&world).await, north);
+}
+
+pub(crate) async fn what_ran_the_stored_frames_is_wanted_again(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let bf16 = Execution { provider: Provider::Openvino, precision: Precision::Bf16 };
+    let mut asking = scenario("asking");
+    asking.resolved.provider = Some(ProviderChoice::Openvino);
+    let asking = world.create_new(asking).await.id;
+    let (new, old) = (world.create("new").await.id, world.create("old").await.id);
+    world.create("none").await;
+    let mut rows = predictions(new, 1, 0..3);
+    rows.iter_mut().for_each(|row| row.provenance.execution = Some(bf16));
+    rows[0].provenance.execution = None;
+    // A release that did not say had nothing else.
+    rows.extend(predictions(old, 1, 0..2));
+    world.store(rows).await;
+    let facts = world.snapshot().await.scenarios;
+    let executions: Vec<_> = facts.iter().map(|facts| facts.execution).collect();
+    assert_eq!(executions, [None, Some(bf16), Some(Execution::default()), None]);
+    let label = |execution: Execution| BTreeMap::from([(execution.label().unwrap(), "true".to_owned())]);
+    let f32 = Execution { precision: Precision::F32, ..bf16 };
+    assert_eq!((facts[0].id, &facts[0].placement), (asking, &label(f32)));
+
+    let status = |precisions| ProviderStatus { provider: Provider::Openvino, precisions, why: String::new() };
+    world.heartbeat.providers = vec![status(vec![Precision::Bf16])];
+    world.report(vec![]).await;
+    let snapshot = world.snapshot().await;
+    assert_eq!(snapshot.runners[0].labels, label(bf16));
+    // Its order says what to go on with.
+    let deployed = |action| match action {
+        Action::Deploy(deploy) => Some((deploy.scenario_id, deploy.execution)),
+        _ => None,
+    };
+    let orders: Vec<_> = world.plan().await.into_iter().filter_map(deployed).collect();
+    assert!(orders.contains(&(new, Some(bf16))) && !orders.iter().any(|(id, _)| *id == asking), "{orders:?}");
 }
 
 pub(crate) async fn competing_leaders_get_different_epochs(backend: &impl StoreBackend) {

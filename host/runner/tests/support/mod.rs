@@ -273,11 +273,15 @@ impl World {
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
                 decoder: None,
+                provider: None,
+                precision: None,
+                provider_fallback: false,
                 lanes: None,
                 frames: None,
                 range: None,
             },
             resume_after: None,
+            execution: None,
         }
     }
 

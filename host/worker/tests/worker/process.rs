@@ -1,6 +1,7 @@
 //! A worker process under test, and where its files are.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsStr,
     io::Write as _,
     path::{Path, PathBuf},
@@ -11,6 +12,7 @@ use std::{
 };
 
 use framehook_core::{
+    execution::Execution,
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
     job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
@@ -74,9 +76,17 @@ pub(crate) fn job(clip: &str) -> Job {
         memory_mib: None,
         patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
-        provenance: Provenance { model: Digest::from_bytes(&[7; 32]), plugins: Vec::new(), revision: 1, decoder: None },
+        provenance: Provenance {
+            model: Digest::from_bytes(&[7; 32]),
+            plugins: Vec::new(),
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
         intra_threads: 1,
         lanes: 1,
+        execution: Execution::default(),
+        provider_options: BTreeMap::new(),
         onnxruntime: onnxruntime(),
     }
 }
