@@ -103,7 +103,7 @@ fn a_stream_waits_where_what_ran_it_is_missing() {
     platform.wait_for_row(&id, 20);
     platform.kill();
     // Beside the executable there may be one, too.
-    platform.set(&patient(&["--provider-option", "openvino.device_type=NONE", "--onnxruntime-openvino", &openvino]));
+    platform.set(&patient(&["--provider-option", "openvino.device_type=GPU", "--onnxruntime-openvino", &openvino]));
     platform.up();
     let waits = platform.wait_for_scenario(&id, "to wait", |scenario| scenario["reason"]["code"] == "no_capacity");
     assert_eq!(waits["state"], "pending");
@@ -113,7 +113,7 @@ fn a_stream_waits_where_what_ran_it_is_missing() {
         "{message}"
     );
     let runner = &platform.read("/runner")["items"][0];
-    assert!(runner["providers"][1]["why"].as_str().unwrap().contains("NONE"), "{runner:#}");
+    assert!(runner["providers"][1]["why"].as_str().unwrap().contains("Failed to load provider"), "{runner:#}");
     platform.interrupt();
     platform.set(&patient(&["--onnxruntime-openvino", &openvino]));
     platform.up();
@@ -126,7 +126,7 @@ fn what_is_missing_is_refused_with_a_reason_or_fallen_back_from() {
         "--onnxruntime-openvino",
         &openvino(),
         "--provider-option",
-        "openvino.device_type=NONE",
+        "openvino.device_type=GPU",
     ]));
     for provider in ["openvino", "cuda", "tensorrt"] {
         let id = platform.post_scenario(&with(demo_scenario(), provider, "f32"));

@@ -4,13 +4,13 @@
 //! there and how fast it is are found out by children that are confined as workers are; a model is measured once,
 //! however many scenarios wait for it.
 
-use std::{collections::HashMap, io, process::Stdio, sync::Arc, time::Duration};
+use std::{collections::HashMap, process::Stdio, sync::Arc, time::Duration};
 
 use framehook_confine::Limits;
 use framehook_core::{
     execution::{Execution, Measured, Precision, Provider, ProviderStatus, fastest},
     job::{Job, write_record},
-    reason::{Reason, ReasonCode},
+    reason::{Reason, ReasonCode, without_source_places},
     spec::{Decoder, ResolvedScenario},
 };
 use futures::future::join_all;
@@ -260,6 +260,83 @@ async fn answer<T: DeserializeOwned>(child: Child) -> Result<T, String> {
         Ok(Err(error)) => return Err(error.to_string()),
         Ok(Ok(output)) => output,
     };
-    let read = || serde_json::from_slice(&output.stdout).map_err(io::Error::other);
-    if output.status.success() { read().map_err(|error| error.to_string()) } else { Err(last_lines(&output.stderr)) }
+    if !output.status.success() {
+        return Err(in_plain_text(&last_lines(&output.stderr)));
+    }
+    serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+}
+
+/// What ONNX Runtime logs is coloured, and says where in its source it happened.
+fn in_plain_text(said: &str) -> String {
+    let mut parts = said.split("\u{1b}[");
+    let first = parts.next().unwrap_or_default();
+    let others = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    let plain: String = [first].into_iter().chain(others).collect();
+    without_source_places(&plain.replace("framehook-worker: ", ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::ids::RunnerId;
+
+    use super::*;
+
+    /// With OpenVINO in two precisions, and CUDA that cannot be used.
+    fn providers() -> Providers {
+        let none = std::path::PathBuf::new;
+        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), none());
+        let status = |provider, precisions: &[Precision], why: &str| ProviderStatus {
+            provider,
+            precisions: precisions.to_vec(),
+            why: why.into(),
+        };
+        let found = vec![
+            status(Provider::Cpu, &[Precision::F32], ""),
+            status(Provider::Openvino, &[Precision::F32, Precision::Bf16], ""),
+            status(Provider::Cuda, &[], "there is no driver"),
+            status(Provider::Tensorrt, &[Precision::F32, Precision::F16], ""),
+        ];
+        Providers { config: Arc::new(config), found, in_flight: Mutex::default() }
+    }
+
+    #[test]
+    fn candidates_are_what_was_asked_for_and_tensorrt_is_never_tried() {
+        let check = |wanted, precision, expected: &[Provider]| {
+            let given: Vec<_> = providers().candidates(wanted, precision).iter().map(|e| e.provider).collect();
+            assert_eq!(given, expected, "{wanted:?} {precision:?}");
+        };
+        check(None, Precision::F32, &[Provider::Cpu, Provider::Openvino]);
+        check(None, Precision::Bf16, &[Provider::Openvino]);
+        check(None, Precision::F16, &[]);
+        check(Some(Provider::Tensorrt), Precision::F16, &[Provider::Tensorrt]);
+        check(Some(Provider::Cuda), Precision::F32, &[]);
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        for (wanted, precision, words) in [
+            (Some(Provider::Cuda), Precision::F32, "the provider `cuda` cannot be used here: there is no driver"),
+            (Some(Provider::Openvino), Precision::F16, "`openvino` does not run models in f16 on this machine"),
+            (None, Precision::F16, "no provider of this runner runs models in f16"),
+        ] {
+            let said = providers().missing(wanted, precision);
+            assert!(said.contains(words), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_ran_before_goes_on_or_nothing_does() {
+        let bf16 = Execution { provider: Provider::Openvino, precision: Precision::Bf16 };
+        assert_eq!(providers().go_on(bf16).unwrap(), Chosen { execution: bf16, measured: None });
+        let cuda = Execution { provider: Provider::Cuda, ..bf16 };
+        let refused = providers().go_on(cuda).unwrap_err();
+        assert!(matches!(refused, Failure::Fatal(reason) if reason.code == ReasonCode::ProviderUnavailable
+            && reason.message.contains("its frames so far were made by cuda in bf16")));
+    }
+
+    #[test]
+    fn logs_become_plain_text() {
+        let said = "\u{1b}[1;31m2026-11-27 [E:onnxruntime] /onnxruntime/core/a.cc:141 no GPU\u{1b}[m | framehook-worker: Failed to load";
+        assert_eq!(in_plain_text(said), "2026-11-27 [E:onnxruntime] no GPU | Failed to load");
+    }
 }

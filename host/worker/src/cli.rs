@@ -14,7 +14,7 @@ use framehook_confine::{Devices, Reach, begin, enter, restrict_system_calls};
 use framehook_core::{execution::Provider, job::DEFAULT_PICTURE_SIDE};
 use serde::Serialize;
 
-use crate::{annotate, bench, measure, probe, process, run, runtime, source::Open};
+use crate::{annotate, bench, measure, model::ModelError, probe, process, run, runtime, source::Open};
 
 /// Decodes videos, runs models and calls plugins, for Framehook's runner
 #[derive(Parser)]
@@ -162,7 +162,12 @@ impl Command {
             Self::CheckProvider { provider, onnxruntime, options } => {
                 let provider = Provider::from(provider);
                 enter(&Reach::reading(runtime::files(provider, &onnxruntime)).with(runtime::devices(provider)))?;
-                let precisions = measure::check(provider, &onnxruntime, &options.into_iter().collect())?;
+                let checked = measure::check(provider, &onnxruntime, &options.into_iter().collect());
+                // Whoever asks knows which provider it is.
+                let precisions = checked.map_err(|error| match error {
+                    ModelError::Provider { why, .. } => anyhow::anyhow!(why),
+                    other => other.into(),
+                })?;
                 print(|| precisions)
             }
             Self::Measure { gpu } => {
