@@ -44,9 +44,9 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
-/// For each lane: a model's bytes exist three times while it loads: as read, as parsed, and laid out for the
-/// processor (2.7 measured).
-const MODEL_COPIES: u64 = 4;
+/// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the processor. 4.5
+/// were measured with convolutions of 113 MiB. Each lane loads it anew.
+pub const MODEL_COPIES: u64 = 5;
 /// For each lane: tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4
 /// KiB, a detector a tenth.
 const INPUT_PIXEL: u64 = 4 << 10;

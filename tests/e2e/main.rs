@@ -25,6 +25,7 @@ mod matrix;
 mod media;
 mod models;
 mod owners;
+mod preview;
 mod secrets;
 mod space;
 mod structure;

@@ -2,16 +2,11 @@
 //! Python's ONNX Runtime makes of the frame as `ffmpeg` decodes it (`tests/models.py`). Every type
 //! and layout is compared where the model runs (`host/worker/tests/models.rs`).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
 use framehook_tests::{
-    asset,
+    asset, models,
     platform::{Platform, patient},
-    root,
 };
 use serde_json::{Value, json};
 
@@ -21,31 +16,15 @@ const CONVERSION: f64 = 3.0;
 /// Models for which a pre hook makes the input as well: of planes of floats, like any other.
 const BY_HOOK: [&str; 3] = ["grey_f32", "nhwc_u8", "batch4"];
 
-fn script() -> Command {
-    let mut command = Command::new("python3");
-    command.arg(root().join("tests/models.py")).stderr(Stdio::inherit());
-    command
-}
-
-/// The folder of the models.
-fn models() -> PathBuf {
-    let made = script().output().unwrap();
-    assert!(made.status.success());
-    String::from_utf8(made.stdout).unwrap().trim().into()
-}
-
 /// What each model gives for the first frame of the demo clip, in Python.
 fn judge(cases: &[Case], folder: &Path) -> Vec<Value> {
-    let (pixels, asked) = (folder.join("rgb"), folder.join("cases"));
+    let pixels = folder.join("rgb");
     let mut ffmpeg = Command::new("ffmpeg");
     ffmpeg.args(["-v", "fatal", "-i"]).arg(asset("demo1.mp4"));
     ffmpeg.args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24"]).arg(&pixels);
     assert!(ffmpeg.status().unwrap().success());
     let list: Vec<_> = cases.iter().map(|c| json!({"model": c.model, "layout": c.layout, "feeds": c.feeds})).collect();
-    fs::write(&asked, serde_json::to_vec(&list).unwrap()).unwrap();
-    let judged = script().arg(&pixels).stdin(fs::File::open(&asked).unwrap()).output().unwrap();
-    assert!(judged.status.success());
-    serde_json::from_slice(&judged.stdout).unwrap()
+    models::judge(&list, &pixels, folder)
 }
 
 /// A model, the `input` of its scenario, and what is right for it.
@@ -113,7 +92,7 @@ fn shape(right: &Value) -> Vec<u64> {
 
 #[test]
 fn models_of_many_kinds_give_hooks_what_they_give_in_python() {
-    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models::folder());
     let scratch = tempfile::tempdir().unwrap();
     let cases = cases();
     for (case, right) in cases.iter().zip(judge(&cases, scratch.path())) {
@@ -141,7 +120,7 @@ fn run(platform: &Platform, scenario: &Value) -> Vec<Value> {
 
 #[test]
 fn a_model_says_what_it_takes_and_what_a_scenario_has_to_say() {
-    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models::folder());
     for (name, element, words, field) in [
         ("nhwc_dyn", "float32", "has to say `input.size`", Some("input.size")),
         ("open", "float32", "has to say `input.layout`", Some("input.layout")),
@@ -152,6 +131,7 @@ fn a_model_says_what_it_takes_and_what_a_scenario_has_to_say() {
         let model = upload(&platform, &folder, name);
         let manifest = &model["manifest"];
         assert_eq!(manifest["inputs"][0]["element"], element, "{model:#}");
+        assert_eq!(manifest["input"].is_object(), field.is_none(), "what a frame becomes without a word: {model:#}");
         assert!(manifest["warnings"][0].as_str().unwrap().contains(words), "{model:#}");
         let answer = platform.post_json("/scenario/check", &scenario(&model, &json!({})));
         let got = (answer.status != 200).then(|| answer.body["field"].as_str().unwrap());

@@ -228,6 +228,21 @@ impl Found {
     }
 }
 
+/// The one artifact that `field` of a request names.
+///
+/// # Errors
+/// When there is none; the problem says what there is.
+pub(crate) async fn named(
+    app: &App,
+    kind: ArtifactKind,
+    reference: &ArtifactRef,
+    field: &str,
+) -> Result<Artifact, Problem> {
+    let stored = app.store.artifact(kind, reference).await?;
+    let judged = judge(app, kind, reference, stored).await?;
+    judged.map_err(|error| FieldError { field: field.to_owned(), ..error }.into())
+}
+
 /// If there is no such artifact, or its version must be named and is not, says what there is. The field is
 /// left open.
 async fn judge(

@@ -124,6 +124,7 @@ impl<'de> serde::Deserializer<'de> for Text {
         deserialize_i64 => visit_i64, "a whole number";
         // Each is the limit of a page.
         deserialize_u32 => visit_u32, format_args!("a whole number from 1 to {MAX_LIMIT}");
+        deserialize_u8 => visit_u8, "a whole number from 0 to 255";
         deserialize_f32 => visit_f32, "a number";
     }
     fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
@@ -141,7 +142,7 @@ impl<'de> serde::Deserializer<'de> for Text {
         visitor.visit_enum(serde::de::value::StringDeserializer::new(self.0))
     }
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 u8 u16 u64 f64 char str string bytes byte_buf unit unit_struct
+        bool i8 i16 i32 u16 u64 f64 char str string bytes byte_buf unit unit_struct
         newtype_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
@@ -217,9 +218,37 @@ pub(crate) fn looks_like_url(text: &str) -> bool {
     text.contains("://")
 }
 
-/// How serde's sentences end where an object with exactly one of several keys is expected.
-const ONE_OF_SEVERAL: [&str; 3] =
-    ["map with a single key", "newtype variant", "expected one of `video`, `file`, `url`"];
+/// Fields with exactly one of several keys.
+const ONE_OF_SEVERAL: [(&str, &str); 2] = [
+    ("source", "an object with exactly one of `video`, `file`, `url`"),
+    ("frames", "an object with exactly one of `every`, `fps`"),
+];
+/// How serde's sentences end where one of them is expected.
+const NO_SINGLE_KEY: [&str; 5] = [
+    "map with a single key",
+    "newtype variant",
+    "expected one of `video`, `file`, `url`",
+    "expected `every` or `fps`",
+    "string or map",
+];
+
+/// How serde names what it found, and how JSON does.
+const KINDS: [(&str, &str); 7] = [
+    ("floating point ", ""),
+    ("integer ", ""),
+    ("boolean ", ""),
+    ("string ", ""),
+    ("map", "an object"),
+    ("sequence", "a list"),
+    ("unit value", "null"),
+];
+
+/// The sentence, if it is one about a value of the wrong kind, in the words of JSON.
+fn found(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("invalid type: ").or(message.strip_prefix("invalid value: "))?;
+    let mut known = KINDS.iter().filter_map(|(serde, json)| Some(format!("found {json}{}", rest.strip_prefix(serde)?)));
+    Some(known.next().unwrap_or_else(|| format!("found {rest}")))
+}
 
 /// What serde calls by the name of a type, which says nothing to a client.
 fn in_json(expected: &str) -> Option<&'static str> {
@@ -240,6 +269,7 @@ fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) ->
         Some((before, what)) => format!("{before}expected {what}"),
         None => message,
     };
+    let message = &found(message).unwrap_or_else(|| message.clone());
     let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
     let expected = message.split_once("expected ").map(|(_, what)| what.to_owned());
     let parent = if path == "." { "" } else { path };
@@ -258,8 +288,8 @@ fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) ->
     // What serde takes for another form of the same, and says nothing helpful of.
     let form = if path.starts_with("plugins[") {
         Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
-    } else if path.starts_with("source") && ONE_OF_SEVERAL.iter().any(|end| message.ends_with(end)) {
-        Some(("source", "an object with exactly one of `video`, `file`, `url`"))
+    } else if NO_SINGLE_KEY.iter().any(|end| message.ends_with(end)) {
+        ONE_OF_SEVERAL.into_iter().find(|(field, _)| path.starts_with(field))
     } else {
         None
     };
@@ -360,7 +390,30 @@ mod tests {
                 "input.scale",
                 "expected a number",
             ),
-            (r#"{"source": {"video": "v"}, "model": "m", "memory_mib": -1}"#, "memory_mib", "whole number from 0"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "memory_mib": -1}"#,
+                "memory_mib",
+                "found `-1`, expected a whole",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "frames": {}}"#, "frames", "exactly one of `every`, `fps`"),
+            (r#"{"source": {"video": "v"}, "model": "m", "frames": 2}"#, "frames", "exactly one of `every`, `fps`"),
+            (r#"{"source": {"video": "v"}, "model": "m", "frames": {"evry": 2}}"#, "frames", "one of `every`, `fps`"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "frames": {"every": 2, "fps": 2}}"#,
+                "frames",
+                "exactly one of `every`, `fps`",
+            ),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "frames": {"every": 1.5}}"#,
+                "frames.every",
+                "found `1.5`, expected a whole number from 0",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "frames": {"fps": {}}}"#, "frames.fps", "found an object"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "frames": {"fps": "9"}}"#,
+                "frames.fps",
+                "found \"9\", expected",
+            ),
             (r#"{"source": "street@1", "model": "m"}"#, "source", "an object with exactly one of"),
             (r#"{"source": "video", "model": "m"}"#, "source", "an object with exactly one of"),
         ] {

@@ -98,10 +98,7 @@ impl Packed {
             Self::F32(rows) => rows[..row.len()].copy_from_slice(row),
             Self::F16(rows) => rows[..row.len()].convert_from_f32_slice(row),
             Self::U8(rows) => rows.iter_mut().zip(row).for_each(|(to, value)| *to = byte(*value)),
-            // The same bits but for the sign.
-            Self::I8(rows) => {
-                rows.iter_mut().zip(row).for_each(|(to, value)| *to = (byte(value + 128.0) ^ 0x80).cast_signed());
-            }
+            Self::I8(rows) => rows.iter_mut().zip(row).for_each(|(to, value)| *to = signed_byte(*value)),
         }
     }
 
@@ -114,6 +111,21 @@ impl Packed {
             Self::I8(rows) => TensorRef::from_array_view((shape, rows.as_slice()))?.into(),
         })
     }
+}
+
+/// A value as a model of this type gets it.
+pub(crate) fn rounded(element: Element, value: f32) -> f32 {
+    match element {
+        Element::Float32 => value,
+        Element::Float16 => f16::from_f32(value).to_f32(),
+        Element::Uint8 => f32::from(byte(value)),
+        Element::Int8 => f32::from(signed_byte(value)),
+    }
+}
+
+/// The nearest of -128 to 127: the same bits as of a byte that is 128 more, but for the sign.
+fn signed_byte(value: f32) -> i8 {
+    (byte(value + 128.0) ^ 0x80).cast_signed()
 }
 
 /// The nearest of 0 to 255. Where a float has no bits left for fractions, adding

@@ -8,7 +8,7 @@ use std::{fs::File, sync::Arc};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Job, Patience},
-    memory::LANE_PIXEL,
+    memory::{LANE_PIXEL, MODEL_COPIES},
 };
 
 use crate::{
@@ -17,9 +17,6 @@ use crate::{
     watch::Watch,
 };
 
-/// A model's bytes exist so many times while it loads: 4.5 measured with convolutions of 113 MiB, of which
-/// one stays.
-const MODEL_COPIES: u64 = 5;
 /// A thread, and what a decoder may take later on.
 const SPARE_MIB: u64 = 32;
 

@@ -139,12 +139,13 @@ impl Model {
         Ok(Self { session })
     }
 
-    /// Inputs without those that have a value in the model, and outputs.
+    /// Inputs without those that have a value in the model, and outputs; nothing of what may be said about them.
     #[must_use]
     pub fn manifest(&self) -> ModelManifest {
         ModelManifest {
             inputs: self.session.inputs().iter().map(tensor_info).collect(),
             outputs: self.session.outputs().iter().map(tensor_info).collect(),
+            input: None,
             warnings: Vec::new(),
         }
     }

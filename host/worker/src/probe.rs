@@ -6,7 +6,7 @@ use std::path::Path;
 
 use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
-    input::InputOptions,
+    input::{InputOptions, InputSpec},
     probe::{Finding, Verdict, printable},
 };
 
@@ -22,27 +22,36 @@ pub fn model(file: &Path, onnxruntime: &Path) -> Verdict<ModelManifest> {
     let refused = |error: ModelError| Finding::new(error.code(), &error.to_string());
     let checked = Model::load(file, onnxruntime, 1).map_err(refused).and_then(|model| {
         let manifest = model.manifest();
-        let warnings = check_inputs(&manifest)?.into_iter().chain(model.left_out()).collect();
-        Ok(ModelManifest { warnings, ..manifest })
+        let (input, warning) = look_at_inputs(&manifest)?;
+        let warnings = warning.into_iter().chain(model.left_out()).collect();
+        Ok(ModelManifest { input, warnings, ..manifest })
     });
     checked.map_or_else(|finding| Verdict::Findings(vec![finding]), Verdict::Ok)
 }
 
-/// What a scenario has to say, or might want to know; a finding if nothing that it says would help.
-fn check_inputs(manifest: &ModelManifest) -> Result<Option<String>, Finding> {
-    let batched = |batch| {
-        format!(
-            "its batch is fixed to {batch}: a frame is the first row, and the others, which are zeros, cost as much; export it \
-             with batch size 1"
-        )
-    };
+/// What becomes of a frame by default, and what a scenario has to say, or might want to know; a finding if nothing
+/// that it says would help.
+fn look_at_inputs(manifest: &ModelManifest) -> Result<(Option<InputSpec>, Option<String>), Finding> {
     match InputOptions::default().resolve(&manifest.inputs) {
-        Ok(spec) => Ok((spec.batch > 1).then(|| batched(spec.batch))),
+        Ok(spec) => {
+            let warning = (spec.batch > 1).then(|| batched(spec.batch));
+            Ok((Some(spec), warning))
+        }
         Err(error) if error.field == "model" || manifest.inputs.is_empty() => {
             Err(Finding::new("unsuitable_input", &error.message))
         }
-        Err(error) => Ok(Some(format!("a scenario has to say `{}`: {}", error.field, printable(&error.message)))),
+        Err(error) => {
+            let warning = format!("a scenario has to say `{}`: {}", error.field, printable(&error.message));
+            Ok((None, Some(warning)))
+        }
     }
+}
+
+fn batched(batch: u32) -> String {
+    format!(
+        "its batch is fixed to {batch}: a frame is the first row, and the others, which are zeros, cost as much; export it with \
+         batch size 1"
+    )
 }
 
 /// Opens a video and decodes its first frame. One that `may_be_cut` may lack its end.
