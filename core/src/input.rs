@@ -48,7 +48,8 @@ pub struct InputSpec {
     #[serde(default = "colours", skip_serializing_if = "are_colours")]
     #[schema(minimum = 1, maximum = 4, default = 3)]
     pub planes: u32,
-    /// Rows of the model's fixed batch: the frame is the first, the others are zeros.
+    /// Rows of the model's fixed batch, which consecutive frames fill; where there are fewer, or where an output
+    /// does not have a part for each, the others are zeros.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schema(minimum = 1, default = 1)]
     pub batch: u32,

@@ -32,20 +32,18 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct Parameters {
     /// `name@version`, or `name` for its newest version.
-    #[param(value_type = String)]
     video: ArtifactRef,
     /// The first frame at this time or later, in microseconds; 0 if absent.
     #[param(minimum = 0)]
     at_us: Option<i64>,
     /// A plugin whose declared options count where none is given here: `name@version` or `name`.
-    #[param(value_type = Option<String>)]
     plugin: Option<ArtifactRef>,
     /// Name of the model's input tensor.
     #[param(max_length = 256)]
     tensor: Option<String>,
     /// Width and height in pixels, such as `640,384`.
     #[serde(default, deserialize_with = "numbers")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = "^[0-9]{1,5},[0-9]{1,5}$")]
     size: Option<[u32; 2]>,
     #[param(inline)]
     resize: Option<Resize>,
@@ -59,11 +57,11 @@ pub(crate) struct Parameters {
     scale: Option<f32>,
     /// Three numbers, such as `0.485,0.456,0.406`.
     #[serde(default, deserialize_with = "numbers")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?(,-?[0-9]{1,9}(\.[0-9]{1,9})?){2}$")]
     mean: Option<[f32; 3]>,
     /// Three numbers, such as `0.229,0.224,0.225`.
     #[serde(default, deserialize_with = "numbers")]
-    #[param(value_type = Option<String>)]
+    #[param(value_type = Option<String>, pattern = r"^-?[0-9]{1,9}(\.[0-9]{1,9})?(,-?[0-9]{1,9}(\.[0-9]{1,9})?){2}$")]
     std: Option<[f32; 3]>,
     #[param(inline)]
     layout: Option<Layout>,

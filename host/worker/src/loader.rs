@@ -8,7 +8,7 @@ use std::{fs::File, sync::Arc};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Job, Patience},
-    memory::{LANE_PIXEL, MODEL_COPIES},
+    memory::{MODEL_COPIES, lane_pixel},
 };
 
 use crate::{
@@ -76,7 +76,7 @@ impl Loader {
     /// A second session needs what the first one did; while it loads, perhaps more.
     fn lane_mib(&self, &VideoManifest { width, height, .. }: &VideoManifest) -> u64 {
         let model = self.file.metadata().map_or(0, |file| file.len()).saturating_mul(MODEL_COPIES);
-        let pictures = u64::from(width).saturating_mul(height.into()).saturating_mul(LANE_PIXEL);
+        let pictures = u64::from(width).saturating_mul(height.into()).saturating_mul(lane_pixel(self.job.input.batch));
         self.taken_mib.max(model >> 20).saturating_add(pictures >> 20)
     }
 
