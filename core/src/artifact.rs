@@ -49,8 +49,8 @@ pub struct PluginManifest {
 pub struct ModelManifest {
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
-    /// What becomes of a frame where neither a scenario nor a plugin says otherwise. Absent where a scenario has
-    /// to say something, and for models that an older release took.
+    /// What becomes of a frame where neither a scenario nor a plugin says otherwise. Absent where a
+    /// scenario has to say something, and for models that an older release took.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<InputSpec>,
     /// What to know before it is used: what a scenario has to say, and what no hook will see.

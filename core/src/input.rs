@@ -48,8 +48,8 @@ pub struct InputSpec {
     #[serde(default = "colours", skip_serializing_if = "are_colours")]
     #[schema(minimum = 1, maximum = 4, default = 3)]
     pub planes: u32,
-    /// Rows of the model's fixed batch, which consecutive frames fill; where there are fewer, or where an output
-    /// does not have a part for each, the others are zeros.
+    /// Rows of the model's fixed batch, which consecutive frames fill; where there are fewer, or
+    /// where an output does not have a part for each, the others are zeros.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schema(minimum = 1, default = 1)]
     pub batch: u32,
@@ -255,7 +255,8 @@ impl InputOptions {
         Ok(spec)
     }
 
-    /// The same for a model of which nobody wants more than its image: what feeds its other inputs is open.
+    /// The same for a model of which nobody wants more than its image: what feeds its other inputs
+    /// is open.
     ///
     /// # Errors
     /// As [`InputOptions::resolve`].
@@ -339,8 +340,8 @@ impl InputSpec {
         Ok(())
     }
 
-    /// The smallest and the largest value that a frame can have in the tensor, before its type limits them:
-    /// those of black and of white, over all channels.
+    /// The smallest and the largest value that a frame can have in the tensor, before its type
+    /// limits them: those of black and of white, over all channels.
     #[must_use]
     pub fn range(&self) -> [f32; 2] {
         // Grey has the first of mean and std only.

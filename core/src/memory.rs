@@ -46,8 +46,8 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
-/// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the processor. 4.5
-/// were measured with convolutions of 113 MiB. Each lane loads it anew.
+/// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the
+/// processor. 4.5 were measured with convolutions of 113 MiB. Each lane loads it anew.
 pub const MODEL_COPIES: u64 = 5;
 /// For each lane: tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4
 /// KiB, a detector a tenth.
@@ -58,8 +58,8 @@ const PICTURE_PIXEL: u64 = 128;
 /// For each pixel of the video: a frame that is in a lane, with 10 bits a sample.
 const FRAME_PIXEL: u64 = 6;
 
-/// For each lane, and pixel of the video: the frames in the model, as many as its batch has rows, and one that
-/// waits for its turn.
+/// For each lane, and pixel of the video: the frames in the model, as many as its batch has rows,
+/// and one that waits for its turn.
 pub fn lane_pixel(batch: u32) -> u64 {
     FRAME_PIXEL.saturating_mul(u64::from(batch).saturating_add(1))
 }

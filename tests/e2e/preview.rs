@@ -1,4 +1,5 @@
-//! Previews of model inputs, over HTTP. What a picture has to show, NumPy and OpenCV say (`tests/preview.py`).
+//! Previews of model inputs, over HTTP. What a picture has to show, NumPy and OpenCV say
+//! (`tests/preview.py`).
 
 use std::{
     fs,
@@ -12,7 +13,8 @@ use serde_json::{Value, json};
 /// Between our resizing and conversion of a frame, and its JPEG, and ffmpeg's and OpenCV's, of 255.
 const SAME: f64 = 3.0;
 
-/// A red, a green, a blue and a grey quarter below cells that show the frame's number, 320 x 240 pixels.
+/// A red, a green, a blue and a grey quarter below cells that show the frame's number, 320 x 240
+/// pixels.
 fn clip() -> PathBuf {
     let made = Command::new("python3").arg(root().join("tests/clips.py")).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

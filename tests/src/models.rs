@@ -1,5 +1,5 @@
-//! The models that tests run, of the kinds that people export, and what Python's binding of ONNX Runtime makes of a
-//! picture with them (`tests/models.py`).
+//! The models that tests run, of the kinds that people export, and what Python's binding of ONNX
+//! Runtime makes of a picture with them (`tests/models.py`).
 
 use std::{
     fs::File,
@@ -22,7 +22,8 @@ pub fn folder() -> PathBuf {
     String::from_utf8(made.stdout).expect("a path").trim().into()
 }
 
-/// What each of `cases` gives for the picture whose RGB bytes are in `rgb`; `scratch` is an empty folder.
+/// What each of `cases` gives for the picture whose RGB bytes are in `rgb`; `scratch` is an empty
+/// folder.
 ///
 /// # Panics
 /// When Python cannot run one of them.

@@ -67,8 +67,8 @@ pub fn router(app: App) -> Router {
     let page = SwaggerUi::new("/docs").config(Config::new([DESCRIPTION]));
     let routes = routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page);
     let routes = routes.route("/", get(|| async { Redirect::to("/docs/") }));
-    // What is smaller fits into one packet, and pictures are compressed. The least level: a page must not wait
-    // for its compression.
+    // What is smaller fits into one packet, and pictures are compressed already. The least level: a page
+    // must not wait for its compression.
     let worthwhile = SizeAbove::new(1024).and(NotForContentType::IMAGES);
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile);
     surround(routes.layer(compression), hosts)

@@ -1,4 +1,5 @@
-//! `GET /model/{name}/{version}/preview.jpg`: what a frame of a video looks like as the input of a model.
+//! `GET /model/{name}/{version}/preview.jpg`: what a frame of a video looks like as the input of a
+//! model.
 //!
 //! Invariant: this process decodes nothing. The picture is made in a child, as uploads are judged.
 
@@ -86,15 +87,15 @@ struct Jpeg(String);
 
 /// What a frame of a video looks like as the input of this model
 ///
-/// On the left is the frame, on the right the tensor: letterbox and padding as the model gets them, its first
-/// channel as red, its second as green, its third as blue, so a model that takes BGR is shown with red and blue
-/// exchanged. Black and white of a frame become the two ends of the tensor's range over all channels; these ends
-/// are shown as 0 and 255, what lies between in proportion, and what an integer type cuts off as it is cut off.
-/// The text below says which values there are. An input whose width or height has more than 1280 pixels is shown
-/// smaller.
+/// On the left is the frame, on the right the tensor: letterbox and padding as the model gets them,
+/// its first channel as red, its second as green, its third as blue, so a model that takes BGR is
+/// shown with red and blue exchanged. Black and white of a frame become the two ends of the
+/// tensor's range over all channels; these ends are shown as 0 and 255, what lies between in
+/// proportion, and what an integer type cuts off as it is cut off. The text below says which values
+/// there are. An input whose width or height has more than 1280 pixels is shown smaller.
 ///
-/// The parameters are those of `input` in a scenario. What is said neither here nor by `plugin` is the default,
-/// as in a scenario. Other inputs of the model make no difference.
+/// The parameters are those of `input` in a scenario. What is said neither here nor by `plugin` is
+/// the default, as in a scenario. Other inputs of the model make no difference.
 #[utoipa::path(get, path = "/model/{name}/{version}/preview.jpg", tag = "/model", operation_id = "preview_model",
     params(("name" = framehook_core::schemas::ArtifactName, Path), ("version" = framehook_core::schemas::Version, Path), Parameters),
     responses((status = 200, description = "The picture", body = inline(Jpeg), content_type = "image/jpeg"), AnyProblem))]

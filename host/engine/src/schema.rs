@@ -105,8 +105,8 @@ fn evaluate(schema: &Value, config: &Value) -> Result<Vec<ConfigProblem>, String
     Ok(validator.iter_errors(config).flat_map(problems).take(MAX_FINDINGS).collect())
 }
 
-/// Where a value is none of several words, which ones there are: a generator hides them behind keywords of
-/// the schema.
+/// Where a value is none of several words, which ones there are: a generator hides them behind
+/// keywords of the schema.
 fn none_of(error: &ValidationError<'_>) -> Option<String> {
     let choices = choices(error);
     let choices: Vec<_> = choices.iter().map(ToString::to_string).collect();

@@ -49,8 +49,8 @@ enum Command {
         #[arg(long)]
         may_be_cut: bool,
     },
-    /// Show what a model's input looks like: takes an input specification as JSON on standard input, and writes
-    /// a JPEG, or a verdict as JSON
+    /// Show what a model's input looks like: takes an input specification as JSON on standard
+    /// input, and writes a JPEG, or a verdict as JSON
     Preview {
         video: PathBuf,
         /// Of the first frame at this time or later

@@ -78,8 +78,8 @@ impl Feeder {
         !self.spec.inputs.iter().any(is_shared)
     }
 
-    /// All inputs by their names, for at least one frame and as many as the batch has rows; rows without one are
-    /// zeros.
+    /// All inputs by their names, for at least one frame and as many as the batch has rows; rows
+    /// without one are zeros.
     pub(crate) fn feed<'a>(
         &'a mut self,
         frames: &[FrameInput<'a>],

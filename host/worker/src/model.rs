@@ -144,7 +144,8 @@ impl Model {
         Ok(Self { session })
     }
 
-    /// Inputs without those that have a value in the model, and outputs; nothing of what may be said about them.
+    /// Inputs without those that have a value in the model, and outputs; nothing of what may be
+    /// said about them.
     #[must_use]
     pub fn manifest(&self) -> ModelManifest {
         ModelManifest {
@@ -181,8 +182,8 @@ impl Model {
         Ok(BoundModel { session, feeder, reader, frames })
     }
 
-    /// The first output that does not have the rows of the batch as its first dimension, so that a run gives
-    /// what belongs to one frame only.
+    /// The first output that does not have the rows of the batch as its first dimension, so that a
+    /// run gives what belongs to one frame only.
     #[must_use]
     pub fn not_by_rows(&self, batch: u32) -> Option<TensorInfo> {
         outputs::not_by_rows(self.session.outputs(), batch).map(tensor_info)
@@ -190,7 +191,8 @@ impl Model {
 }
 
 impl BoundModel {
-    /// So many frames can be run at a time, those of a fixed batch; with one, the other rows are zeros.
+    /// So many frames can be run at a time, those of a fixed batch; with one, the other rows are
+    /// zeros.
     #[must_use]
     pub const fn frames(&self) -> usize {
         self.frames

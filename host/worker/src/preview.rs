@@ -1,8 +1,9 @@
-//! A picture for people of what a model's input looks like: on the left a frame, on the right what the model gets.
+//! A picture for people of what a model's input looks like: on the left a frame, on the right what
+//! the model gets.
 //!
-//! Invariant: the right side is made of the tensor itself, by the code that makes it for a model. Its planes are
-//! shown as red, green and blue in their order, and its values as 0 to 255 by one rule for all planes
-//! ([`InputSpec::range`]).
+//! Invariant: the right side is made of the tensor itself, by the code that makes it for a model.
+//! Its planes are shown as red, green and blue in their order, and its values as 0 to 255 by one
+//! rule for all planes ([`InputSpec::range`]).
 
 use std::path::Path;
 
@@ -149,7 +150,8 @@ fn side_by_side(frame: Bgr<'_>, input: Bgr<'_>, text: &[String; 2]) -> Result<Im
     Ok(canvas)
 }
 
-/// The largest size with the sides of `picture` that fits into `most`; an input that fits stays as it is.
+/// The largest size with the sides of `picture` that fits into `most`; an input that fits stays as
+/// it is.
 fn within(picture: Bgr<'_>, most: Size) -> Size {
     let [width, height] = [picture.width, picture.height].map(f64::from);
     let scale = (f64::from(most.width) / width).min(f64::from(most.height) / height).min(1.0);

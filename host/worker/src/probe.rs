@@ -29,8 +29,8 @@ pub fn model(file: &Path, onnxruntime: &Path) -> Verdict<ModelManifest> {
     checked.map_or_else(|finding| Verdict::Findings(vec![finding]), Verdict::Ok)
 }
 
-/// What becomes of a frame by default, and what a scenario has to say, or might want to know; a finding if nothing
-/// that it says would help.
+/// What becomes of a frame by default, and what a scenario has to say, or might want to know; a
+/// finding if nothing that it says would help.
 fn look_at_inputs(manifest: &ModelManifest, model: &Model) -> Result<(Option<InputSpec>, Option<String>), Finding> {
     match InputOptions::default().resolve(&manifest.inputs) {
         Ok(spec) => {

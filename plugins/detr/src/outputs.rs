@@ -75,8 +75,8 @@ fn few(desc: &TensorDesc, rows: Option<u32>) -> Result<(), Error> {
     }
 }
 
-/// Whether an output of boxes and scores has its boxes first, as far as sizes tell. Where it has more numbers than
-/// boxes, so many labels must say that they are classes.
+/// Whether an output of boxes and scores has its boxes first, as far as sizes tell. Where it has
+/// more numbers than boxes, so many labels must say that they are classes.
 fn check_joined(desc: &TensorDesc, rows: u32, labels: usize) -> Result<(), Error> {
     few(desc, Some(rows))?;
     let numbers = width(&desc.shape).unwrap_or(0);
@@ -128,7 +128,9 @@ fn width(shape: &[u32]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn desc((name, shape): &(&str, &[u32])) -> TensorDesc {
+    type Output<'a> = (&'a str, &'a [u32]);
+
+    fn desc((name, shape): &Output<'_>) -> TensorDesc {
         TensorDesc { name: (*name).into(), shape: shape.to_vec() }
     }
 
@@ -144,7 +146,7 @@ mod tests {
         };
         let joined = matrix(0, 84);
         let joined = Ok(Form { boxes: joined.part(0..4), numbers: Numbers::Classes(joined.part(4..84)) });
-        let table: [(&[(&str, &[u32])], _); 13] = [
+        let table: [(&[Output<'_>], _); 13] = [
             (&[("pred_logits", &[1, 300, 92]), ("pred_boxes", &[1, 300, 4])], of_classes(1, 0, 92)),
             (&[("a", &[1, 300, 4]), ("b", &[1, 300, 80])], of_classes(0, 1, 80)),
             (

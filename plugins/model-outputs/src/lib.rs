@@ -72,8 +72,8 @@ impl Outputs for Inference {
     }
 }
 
-/// Exports a plugin that adds what its method `find` finds in the outputs of a frame, and says at the end what its
-/// field `dropped` has counted.
+/// Exports a plugin that adds what its method `find` finds in the outputs of a frame, and says at
+/// the end what its field `dropped` has counted.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {

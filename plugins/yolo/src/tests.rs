@@ -319,7 +319,8 @@ fn what_fits_no_head_is_explained() {
             columns(&v8(1500, 3, 7)),
             "a box has 7 or 1500 numbers, and one of `pose` has 4, one score a class, and 3",
         ),
-        // What is set and no labels bear out is looked at as well: a class is neither an angle nor an objectness.
+        // What is set and no labels bear out is looked at as well: a class is neither an angle nor
+        // an objectness.
         (set(Kind::Obb), columns(&v8(1500, 3, 7)), "no angle is outside of 0 to 1"),
         (set(Kind::V5), columns(&v8(1500, 1, 7)), "no box with an objectness of 0.5 or more has a class"),
     ] {

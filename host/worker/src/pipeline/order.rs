@@ -30,8 +30,8 @@ pub(super) struct InOrder<T> {
     due: Option<usize>,
 }
 
-/// Connects `lanes` lanes between `frames` and what comes out in order; with the senders of the lanes. Each takes
-/// up to `most` frames at a time.
+/// Connects `lanes` lanes between `frames` and what comes out in order; with the senders of the
+/// lanes. Each takes up to `most` frames at a time.
 pub(super) fn connect<T>(
     frames: Receiver<T>,
     lanes: usize,
@@ -45,7 +45,8 @@ pub(super) fn connect<T>(
 }
 
 impl<T> Intake<T> {
-    /// Waits for the next `most` frames and adds them to `taken`: fewer at the end, and none after it.
+    /// Waits for the next `most` frames and adds them to `taken`: fewer at the end, and none after
+    /// it.
     pub(super) fn take(&self, lane: usize, most: usize, taken: &mut Vec<T>) {
         let mut taking = self.0.lock();
         for _ in 0..most {
@@ -98,7 +99,8 @@ mod tests {
     }
 
     proptest! {
-        /// `steps` says which lane goes on next: it takes frames, or finishes one of those that it has.
+        /// `steps` says which lane goes on next: it takes frames, or finishes one of those that it
+        /// has.
         #[test]
         fn whichever_lane_is_faster_frames_keep_their_order(
             lanes in 1..6_usize, most in 1..4_usize, steps in prop::collection::vec(0..6_usize, 0..200), read in prop::collection::vec(any::<bool>(), 200),
