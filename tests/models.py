@@ -101,6 +101,13 @@ def big(kind, number, array):
     return outputs(nodes, [value('y', kind, None)], constants)
 
 
+def rows(nodes, made):
+    """A batch of 4; from `m` [4, 3], the means of the channels of each row."""
+    mean = [node('ReduceMean', 'images', 'm', axes=[2, 3], keepdims=0)]
+    return model(mean + nodes, [value('images', T.FLOAT, [4, 3, HEIGHT, WIDTH])], made,
+                 [constant('numbers', [[0], [1], [2], [3]], numpy.float32), constant('zero', 0, numpy.float32), constant('flat', [1, 12])])
+
+
 CLASSES = dict(classlabels_strings=['a', 'b'], name='zip')
 NHWC, NCHW = dict(axes=(1, 2)), dict(axes=(2, 3))
 H, W = HEIGHT, WIDTH
@@ -119,6 +126,9 @@ MODELS = {
     'open': lambda: image(['n', 'c', 'h', 'w']),
     'batch4': lambda: image([4, 3, H, W]),
     'batch4_nhwc_u8': lambda: image([4, H, W, 3], T.UINT8, **NHWC),
+    # Which row it was, whatever its image; and the rows of all, which belong to no single one.
+    'batch4_number': lambda: rows([node('Mul', 'm zero', 'z'), node('Add', 'z numbers', 'y')], [value('y', T.FLOAT, [4, 3])]),
+    'batch4_joined': lambda: rows([node('Reshape', 'm flat', 'y')], [value('y', T.FLOAT, [1, 12])]),
     'corner_nhwc_u8': lambda: corner([1, H, W, 3], T.UINT8, [3, 5], [7, 9], [1, 2]),
     'corner_nhwc_f16': lambda: corner([1, H, W, 3], T.FLOAT16, [3, 5], [7, 9], [1, 2]),
     'corner_i8': lambda: corner([1, 3, H, W], T.INT8, [3, 5], [7, 9], [2, 3]),

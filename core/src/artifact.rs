@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 
 use crate::{
     ids::Digest,
-    input::{InputOptions, TensorInfo},
+    input::{InputOptions, InputSpec, TensorInfo},
     schemas::{AnyObject, ArtifactName, Version},
     state::words,
 };
@@ -49,6 +49,10 @@ pub struct PluginManifest {
 pub struct ModelManifest {
     pub inputs: Vec<TensorInfo>,
     pub outputs: Vec<TensorInfo>,
+    /// What becomes of a frame where neither a scenario nor a plugin says otherwise. Absent where a
+    /// scenario has to say something, and for models that an older release took.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<InputSpec>,
     /// What to know before it is used: what a scenario has to say, and what no hook will see.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

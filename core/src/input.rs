@@ -48,7 +48,8 @@ pub struct InputSpec {
     #[serde(default = "colours", skip_serializing_if = "are_colours")]
     #[schema(minimum = 1, maximum = 4, default = 3)]
     pub planes: u32,
-    /// Rows of the model's fixed batch: the frame is the first, the others are zeros.
+    /// Rows of the model's fixed batch, which consecutive frames fill; where there are fewer, or
+    /// where an output does not have a part for each, the others are zeros.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     #[schema(minimum = 1, default = 1)]
     pub batch: u32,
@@ -194,12 +195,12 @@ pub struct TensorInfo {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct InputError {
-    pub field: &'static str,
+    pub field: String,
     pub message: String,
 }
 
-fn refused<T>(field: &'static str, message: impl Into<String>) -> Result<T, InputError> {
-    Err(InputError { field, message: message.into() })
+fn refused<T>(field: impl Into<String>, message: impl Into<String>) -> Result<T, InputError> {
+    Err(InputError { field: field.into(), message: message.into() })
 }
 
 impl InputOptions {
@@ -252,6 +253,16 @@ impl InputOptions {
         };
         spec.check()?;
         Ok(spec)
+    }
+
+    /// The same for a model of which nobody wants more than its image: what feeds its other inputs
+    /// is open.
+    ///
+    /// # Errors
+    /// As [`InputOptions::resolve`].
+    pub fn resolve_image(self, inputs: &[TensorInfo]) -> Result<InputSpec, InputError> {
+        let image = self.choose_tensor(inputs)?;
+        Self { inputs: BTreeMap::new(), ..self }.resolve(std::slice::from_ref(image))
     }
 
     /// The input that takes the image: the one that is named, else the only one that can.
@@ -316,11 +327,28 @@ impl InputSpec {
         if pixels > MAX_PIXELS {
             return refused("input.size", format!("the input has {pixels} pixels; at most {MAX_PIXELS} are filled"));
         }
-        let mut numbers = [self.scale].into_iter().chain(self.mean).chain(self.std);
-        if numbers.any(|n| !n.is_finite()) || self.std.contains(&0.0) || self.scale == 0.0 {
-            return refused("input", "`scale` and `std` must be finite and not 0, `mean` must be finite");
+        for (field, numbers, may_be_0) in [
+            ("input.scale", &[self.scale][..], false),
+            ("input.mean", &self.mean[..], true),
+            ("input.std", &self.std[..], false),
+        ] {
+            if let Some(number) = numbers.iter().find(|n| !n.is_finite() || (**n == 0.0 && !may_be_0)) {
+                let wanted = if may_be_0 { "be finite" } else { "be finite and not 0" };
+                return refused(field, format!("`{field}` has {number}, but its numbers must {wanted}"));
+            }
         }
         Ok(())
+    }
+
+    /// The smallest and the largest value that a frame can have in the tensor, before its type
+    /// limits them: those of black and of white, over all channels.
+    #[must_use]
+    pub fn range(&self) -> [f32; 2] {
+        // Grey has the first of mean and std only.
+        let channels = if self.planes == 1 { 1 } else { 3 };
+        let value = |at: usize, byte: f32| (byte * self.scale - self.mean[at]) / self.std[at];
+        let ends = (0..channels).flat_map(|at| [value(at, 0.0), value(at, 255.0)]);
+        ends.fold([f32::INFINITY, f32::NEG_INFINITY], |[low, high], end| [low.min(end), high.max(end)])
     }
 }
 

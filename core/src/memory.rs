@@ -10,6 +10,8 @@ pub struct Needs {
     pub model_bytes: u64,
     /// Sides of the model's input.
     pub input: [u32; 2],
+    /// Rows of the model's batch, each with an image and perhaps a frame of its own.
+    pub batch: u32,
     /// Sides of the video's picture, where they are known before it is fetched.
     pub picture: Option<[u32; 2]>,
     /// As many as the scenario asks for; where a runner decides, it takes no more than fit.
@@ -47,19 +49,24 @@ pub const BASE_MIB: u32 = 256;
 /// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB measured on
 /// an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the model.
 pub const GPU_MIB: u32 = 768;
-
-/// For each lane: a model's bytes exist three times while it loads: as read, as parsed, and laid out for the
-/// processor (2.7 measured).
-const MODEL_COPIES: u64 = 4;
+/// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the
+/// processor. 4.5 were measured with convolutions of 113 MiB. Each lane loads it anew.
+pub const MODEL_COPIES: u64 = 5;
 /// For each lane: tensors between the layers, for each pixel of the input: a U-Net with 64 channels keeps 3.4
 /// KiB, a detector a tenth.
 const INPUT_PIXEL: u64 = 4 << 10;
 /// For each pixel of the video: 8 pictures between the stages at 3 bytes, and a decoder's 33 (16 references,
 /// a thread a core) at 3 bytes with 10 bits a sample.
 const PICTURE_PIXEL: u64 = 128;
-/// For each lane, and pixel of the video: the frame in the model and one that waits for its turn, with 10
-/// bits a sample.
-pub const LANE_PIXEL: u64 = 12;
+/// For each pixel of the video: a frame that is in a lane, with 10 bits a sample.
+const FRAME_PIXEL: u64 = 6;
+
+/// For each lane, and pixel of the video: the frames in the model, as many as its batch has rows,
+/// and one that waits for its turn.
+pub fn lane_pixel(batch: u32) -> u64 {
+    FRAME_PIXEL.saturating_mul(u64::from(batch).saturating_add(1))
+}
+
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
 /// A hook besides its own memory: its code, its tables, the bytes that are copied for it.
@@ -71,8 +78,11 @@ pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
     let (lanes, picture) = (u64::from(needs.lanes.max(1)), pixels(needs.picture.unwrap_or(UNKNOWN_PICTURE)));
     let bytes = [
         needs.model_bytes.saturating_mul(MODEL_COPIES).saturating_mul(lanes),
-        pixels(needs.input).saturating_mul(INPUT_PIXEL).saturating_mul(lanes),
-        picture.saturating_mul(PICTURE_PIXEL.saturating_add((lanes - 1).saturating_mul(LANE_PIXEL))),
+        pixels(needs.input).saturating_mul(needs.batch.max(1).into()).saturating_mul(INPUT_PIXEL).saturating_mul(lanes),
+        // One lane with one frame is among the pictures already.
+        picture.saturating_mul(
+            PICTURE_PIXEL.saturating_add(lanes.saturating_mul(lane_pixel(needs.batch)).saturating_sub(lane_pixel(1))),
+        ),
         (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
     ];
     let bytes = bytes.into_iter().fold(u64::from(BASE_MIB) << 20, u64::saturating_add);
@@ -98,7 +108,8 @@ mod tests {
             ("an 8K video", MIB, [320, 192], [7680, 4320], 553),
             ("a U-Net", MIB, [640, 640], [1920, 1080], 1423),
         ] {
-            let needs = Needs { model_bytes, input, picture: Some(picture), lanes: 1, hooks: 0, hook_bytes: 0 };
+            let needs =
+                Needs { model_bytes, input, picture: Some(picture), batch: 1, lanes: 1, hooks: 0, hook_bytes: 0 };
             let estimate = estimate_mib(&needs, caps);
             assert!(estimate >= measured * 5 / 4, "{what}: {estimate} MiB for {measured}");
         }
@@ -107,18 +118,19 @@ mod tests {
     #[test]
     fn four_demos_fit_a_machine_of_four_gibibytes() {
         let picture = Some([640, 360]);
-        let needs = Needs { model_bytes: MIB, input: [320, 192], picture, lanes: 1, hooks: 1, hook_bytes: 64 * MIB };
+        let needs =
+            Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 1, hook_bytes: 64 * MIB };
         assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
     }
 
     proptest! {
         #[test]
         fn more_never_needs_less_and_nothing_passes_the_cap(
-            model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, lanes in 0..64u32, cap in 1..u32::MAX,
+            model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, lanes in 0..64u32, batch in 0..64u32, cap in 1..u32::MAX,
         ) {
             let caps = MemoryCaps { worker_mib: cap, hook_mib: 64 };
-            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), lanes, hooks, hook_bytes: 64 * MIB };
-            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, ..needs };
+            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, hooks, hook_bytes: 64 * MIB };
+            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, ..needs };
             prop_assert!(estimate_mib(&needs, caps) <= estimate_mib(&larger, caps));
             prop_assert!(estimate_mib(&larger, caps) <= cap);
         }

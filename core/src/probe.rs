@@ -19,6 +19,14 @@ pub const MAX_TENSORS: usize = 256;
 /// Bytes of the name of an input or output; exporters that join the names of scopes come to some 200.
 pub const MAX_TENSOR_NAME: usize = 512;
 
+/// Pixels of a side of each of the two pictures in a preview: most models' inputs are shown as they
+/// are.
+pub const MAX_PREVIEW_SIDE: u32 = 1280;
+/// Bytes of a preview: two pictures of that size, full of noise, have 6 MiB.
+pub const MAX_PREVIEW: u64 = 8 << 20;
+/// The code of a finding about a preview: the video has no frame at that time or later.
+pub const NO_SUCH_FRAME: &str = "no_such_frame";
+
 /// What an upload is, or what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -140,7 +140,7 @@ fn an_upload_that_is_not_what_it_should_be() {
         (model[..model.len() / 2].to_vec(), "truncated"),
         (onnx::model(&onnx::graph(&onnx::PICTURE, &[], &onnx::bytes(5, &onnx::external("w"))), &[]), "external_data"),
         (onnx::identity(&[1, 2, 32, 32]), "1, 3 or 4 channels"),
-        (onnx::identity(&[1, 1000]), "4-dimensional"),
+        (onnx::identity(&[1, 1000]), "a frame is fed in 4 dimensions"),
     ];
     for (bytes, words) in models {
         let answer = platform.post("/model?name=m&version=1", "application/octet-stream", &bytes);

@@ -25,6 +25,7 @@ mod matrix;
 mod media;
 mod models;
 mod owners;
+mod preview;
 mod providers;
 mod secrets;
 mod space;

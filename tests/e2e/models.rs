@@ -2,16 +2,12 @@
 //! Python's ONNX Runtime makes of the frame as `ffmpeg` decodes it (`tests/models.py`). Every type
 //! and layout is compared where the model runs (`host/worker/tests/models.rs`).
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command};
 
+use framehook_core::prediction::Prediction;
 use framehook_tests::{
-    asset,
+    asset, models,
     platform::{Platform, patient},
-    root,
 };
 use serde_json::{Value, json};
 
@@ -21,31 +17,15 @@ const CONVERSION: f64 = 3.0;
 /// Models for which a pre hook makes the input as well: of planes of floats, like any other.
 const BY_HOOK: [&str; 3] = ["grey_f32", "nhwc_u8", "batch4"];
 
-fn script() -> Command {
-    let mut command = Command::new("python3");
-    command.arg(root().join("tests/models.py")).stderr(Stdio::inherit());
-    command
-}
-
-/// The folder of the models.
-fn models() -> PathBuf {
-    let made = script().output().unwrap();
-    assert!(made.status.success());
-    String::from_utf8(made.stdout).unwrap().trim().into()
-}
-
-/// What each model gives for the first frame of the demo clip, in Python.
-fn judge(cases: &[Case], folder: &Path) -> Vec<Value> {
-    let (pixels, asked) = (folder.join("rgb"), folder.join("cases"));
+/// What each model gives for a frame of the demo clip, in Python.
+fn judge(cases: &[Case], frame: u64, folder: &Path) -> Vec<Value> {
+    let pixels = folder.join("rgb");
     let mut ffmpeg = Command::new("ffmpeg");
-    ffmpeg.args(["-v", "fatal", "-i"]).arg(asset("demo1.mp4"));
+    ffmpeg.args(["-y", "-v", "fatal", "-i"]).arg(asset("demo1.mp4")).args(["-vf", &format!("select=eq(n\\,{frame})")]);
     ffmpeg.args(["-frames:v", "1", "-f", "rawvideo", "-pix_fmt", "rgb24"]).arg(&pixels);
     assert!(ffmpeg.status().unwrap().success());
     let list: Vec<_> = cases.iter().map(|c| json!({"model": c.model, "layout": c.layout, "feeds": c.feeds})).collect();
-    fs::write(&asked, serde_json::to_vec(&list).unwrap()).unwrap();
-    let judged = script().arg(&pixels).stdin(fs::File::open(&asked).unwrap()).output().unwrap();
-    assert!(judged.status.success());
-    serde_json::from_slice(&judged.stdout).unwrap()
+    models::judge(&list, &pixels, folder)
 }
 
 /// A model, the `input` of its scenario, and what is right for it.
@@ -113,10 +93,10 @@ fn shape(right: &Value) -> Vec<u64> {
 
 #[test]
 fn models_of_many_kinds_give_hooks_what_they_give_in_python() {
-    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models::folder());
     let scratch = tempfile::tempdir().unwrap();
     let cases = cases();
-    for (case, right) in cases.iter().zip(judge(&cases, scratch.path())) {
+    for (case, right) in cases.iter().zip(judge(&cases, 0, scratch.path())) {
         let model = upload(&platform, &folder, case.model);
         let right = right.as_array().unwrap();
         check(case.model, &run(&platform, &scenario(&model, &case.input)), right);
@@ -130,28 +110,65 @@ fn models_of_many_kinds_give_hooks_what_they_give_in_python() {
 
 /// What the plugin was shown of the first frame.
 fn run(platform: &Platform, scenario: &Value) -> Vec<Value> {
+    run_all(platform, scenario).remove(0)
+}
+
+/// What it was shown of each frame.
+fn run_all(platform: &Platform, scenario: &Value) -> Vec<Vec<Value>> {
     let id = platform.post_scenario(scenario);
     let ended = platform.wait_for_state(&id, &["completed", "failed"]);
     assert_eq!(ended["state"], "completed", "{ended:#}");
-    let rows = platform.predictions(&id);
-    assert!(rows[0].skipped.is_none() && rows[0].hook_failures.is_empty(), "{:?}", rows[0]);
-    let events = serde_json::to_value(&rows[0].events).unwrap();
-    events.as_array().unwrap().iter().filter(|event| event["kind"] == "output").cloned().collect()
+    let shown = |row: &Prediction| {
+        assert!(row.skipped.is_none() && row.hook_failures.is_empty(), "{row:?}");
+        let events = serde_json::to_value(&row.events).unwrap();
+        events.as_array().unwrap().iter().filter(|event| event["kind"] == "output").cloned().collect()
+    };
+    platform.predictions(&id).iter().map(shown).collect()
+}
+
+#[test]
+fn a_fixed_batch_is_filled_with_consecutive_frames() {
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models::folder());
+    let scratch = tempfile::tempdir().unwrap();
+    let uploaded = |model| upload(&platform, &folder, model);
+    // Six frames of 40 ms: the second batch has two of them.
+    let run = |model: &Value, lanes: u32| {
+        let mut six = scenario(model, &json!({}));
+        (six["range"], six["lanes"]) = (json!({"until_us": 240_000}), lanes.into());
+        let rows = run_all(&platform, &six);
+        assert_eq!(rows.len(), 6);
+        rows
+    };
+    let first = |row: &[Value]| row[0]["attributes"]["numbers"].as_str().unwrap().trim_matches('[')[..1].to_owned();
+    let numbers: Vec<_> = run(&uploaded("batch4_number"), 1).iter().map(|row| first(row)).collect();
+    assert_eq!(numbers, ["0", "1", "2", "3", "0", "1"], "the row of the batch that each frame was");
+    let cases =
+        ["batch4", "batch4_joined"].map(|model| Case { model, input: json!({}), layout: "nchw", feeds: json!({}) });
+    let models = cases.each_ref().map(|case| uploaded(case.model));
+    let rows = models.each_ref().map(|model| [run(model, 1), run(model, 2)]);
+    for frame in 0..6 {
+        for ((case, rows), right) in cases.iter().zip(&rows).zip(judge(&cases, frame as u64, scratch.path())) {
+            check(case.model, &rows[0][frame], right.as_array().unwrap());
+            assert_eq!(rows[0][frame], rows[1][frame], "two lanes give what one gives");
+        }
+    }
 }
 
 #[test]
 fn a_model_says_what_it_takes_and_what_a_scenario_has_to_say() {
-    let (platform, folder) = (Platform::with_demo(&patient(&[])), models());
+    let (platform, folder) = (Platform::with_demo(&patient(&[])), models::folder());
     for (name, element, words, field) in [
         ("nhwc_dyn", "float32", "has to say `input.size`", Some("input.size")),
         ("open", "float32", "has to say `input.layout`", Some("input.layout")),
         ("rtdetr", "float32", "what feeds `orig_target_sizes` (int64 [?, 2])", Some("input.inputs")),
-        ("batch4_nhwc_u8", "uint8", "its batch is fixed to 4", None),
+        ("batch4_nhwc_u8", "uint8", "its batch is fixed to 4: as many consecutive frames", None),
+        ("batch4_joined", "float32", "each frame is run alone with 3 rows of zeros", None),
         ("string_and_float", "float32", "output `label` is string, not numbers: no hook sees it", None),
     ] {
         let model = upload(&platform, &folder, name);
         let manifest = &model["manifest"];
         assert_eq!(manifest["inputs"][0]["element"], element, "{model:#}");
+        assert_eq!(manifest["input"].is_object(), field.is_none(), "what a frame becomes without a word: {model:#}");
         assert!(manifest["warnings"][0].as_str().unwrap().contains(words), "{model:#}");
         let answer = platform.post_json("/scenario/check", &scenario(&model, &json!({})));
         let got = (answer.status != 200).then(|| answer.body["field"].as_str().unwrap());

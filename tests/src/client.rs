@@ -60,6 +60,21 @@ impl Client {
         self.ask(|agent, url| answer(agent.get(format!("{url}{path}")).call()?))
     }
 
+    /// What is no text: its content type, and its bytes.
+    ///
+    /// # Panics
+    /// When the answer is a problem.
+    #[must_use]
+    pub fn get_bytes(&self, path: &str) -> (String, Vec<u8>) {
+        self.ask(|agent, url| {
+            let mut response = agent.get(format!("{url}{path}")).call()?;
+            let kind = response.headers()["content-type"].to_str().expect("it is ASCII").to_owned();
+            let bytes = response.body_mut().read_to_vec()?;
+            assert_eq!(response.status(), 200, "{path}: {}", String::from_utf8_lossy(&bytes));
+            Ok((kind, bytes))
+        })
+    }
+
     #[must_use]
     pub fn delete(&self, path: &str) -> Answer {
         self.ask(|agent, url| answer(agent.delete(format!("{url}{path}")).call()?))

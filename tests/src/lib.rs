@@ -8,6 +8,7 @@ pub mod cluster;
 pub mod disk;
 pub mod evaluate;
 pub mod fleet;
+pub mod models;
 pub mod onnx;
 pub mod platform;
 pub mod process;

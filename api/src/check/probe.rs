@@ -13,7 +13,9 @@ use framehook_confine::{Limits, Sandbox};
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     error_code::ErrorCode,
-    probe::{ConfigProblem, ConfigVerdict, Finding, MAX_ANSWER, Verdict},
+    input::InputSpec,
+    memory::MODEL_COPIES,
+    probe::{ConfigProblem, ConfigVerdict, Finding, MAX_ANSWER, MAX_PREVIEW, NO_SUCH_FRAME, Verdict},
     reason::without_source_places,
 };
 use serde::de::DeserializeOwned;
@@ -41,8 +43,6 @@ const CPU_SECONDS: u64 = 120;
 /// What a child may use besides the bytes of a model: compiling a component of 18 MB takes 1.5 GB, and
 /// decoding the largest picture with its references not more.
 const MEMORY: u64 = 4 << 30;
-/// A model is read, parsed, and taken apart into tensors that are laid out again.
-const COPIES_OF_A_MODEL: u64 = 4;
 
 /// The code of a finding that says nothing about the file: the worker could not load ONNX Runtime.
 const NO_LIBRARY: &str = "no_onnxruntime";
@@ -86,7 +86,7 @@ pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Resul
         ArtifactKind::Video => (ErrorCode::InvalidVideo, video(app, file)),
         ArtifactKind::Model => {
             let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
-            let memory = size.saturating_mul(COPIES_OF_A_MODEL).saturating_add(MEMORY);
+            let memory = size.saturating_mul(MODEL_COPIES).saturating_add(MEMORY);
             let mut command = command(sandbox, worker, &["probe-model"], file, memory);
             command.arg("--onnxruntime").arg(onnxruntime);
             (ErrorCode::InvalidModel, command)
@@ -134,6 +134,36 @@ async fn judge(
     let findings = findings.iter().map(said).collect::<Vec<_>>().join("; ");
     // The child knows the upload by the name of a temporary file, which says nothing to a client.
     Err(Problem::new(code, findings.replace(&*file.to_string_lossy(), "the file")))
+}
+
+/// A JPEG of the first frame of `video` at `at_us` or later, and of what `input` makes of it.
+///
+/// # Errors
+/// When there is no such frame, or the video cannot be decoded up to there.
+pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSpec) -> Result<Vec<u8>, Problem> {
+    /// What each JPEG begins with, and no verdict.
+    const JPEG: [u8; 2] = [0xff, 0xd8];
+    let ApiConfig { worker, max_picture_side, sandbox, .. } = &app.config;
+    let mut command = command(sandbox, worker, &["preview"], video, MEMORY);
+    command.args(["--at-us", &at_us.to_string(), "--max-picture-side", &max_picture_side.to_string()]);
+    let input = serde_json::to_vec(input).map_err(Problem::internal)?;
+    let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: "preview".into() });
+    let refused = |error| refusal(ErrorCode::InvalidVideo, "the frame could not be shown", &error).field("video");
+    let answer = answer(command, &input, MAX_PREVIEW, UPLOAD_LIMIT, turn).await.map_err(refused)?;
+    if answer.starts_with(&JPEG) {
+        return Ok(answer);
+    }
+    let verdict = read_verdict::<Verdict<()>>(&answer).map_err(refused)?;
+    let findings = if let Verdict::Findings(findings) = verdict.bounded() { findings } else { Vec::new() };
+    let Some(Finding { code, message }) = findings.into_iter().next() else {
+        return Err(Problem::internal("a preview is neither a picture nor a finding"));
+    };
+    let message = without_source_places(&message);
+    Err(if code == NO_SUCH_FRAME {
+        Problem::parameter("at_us", message)
+    } else {
+        Problem::new(ErrorCode::InvalidVideo, format!("{code}: {message}")).field("video")
+    })
 }
 
 /// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes.
@@ -191,15 +221,29 @@ async fn verdict<T: DeserializeOwned>(
     command: Command,
     input: &[u8],
     limit: Duration,
-    (queue, claim): (&Queue, Claim),
+    turn: (&Queue, Claim),
 ) -> Result<T, ProbeError> {
-    // Its time begins with its turn.
-    let child = async { tokio::time::timeout(limit, run(command, input)).await };
-    let output = queue.run(claim, child).await?.map_err(|_| ProbeError::Timeout(limit))??;
-    serde_json::from_slice(&output).map_err(|e| ProbeError::NoVerdict(e.to_string()))
+    read_verdict(&answer(command, input, MAX_ANSWER, limit, turn).await?)
 }
 
-async fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, ProbeError> {
+fn read_verdict<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ProbeError> {
+    serde_json::from_slice(answer).map_err(|e| ProbeError::NoVerdict(e.to_string()))
+}
+
+/// At most so many bytes of what a child writes, once it is its turn and it has ended.
+async fn answer(
+    command: Command,
+    input: &[u8],
+    most: u64,
+    limit: Duration,
+    (queue, claim): (&Queue, Claim),
+) -> Result<Vec<u8>, ProbeError> {
+    // Its time begins with its turn.
+    let child = async { tokio::time::timeout(limit, run(command, input, most)).await };
+    queue.run(claim, child).await?.map_err(|_| ProbeError::Timeout(limit))?
+}
+
+async fn run(mut command: Command, input: &[u8], most: u64) -> Result<Vec<u8>, ProbeError> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let program = command.as_std().get_program().to_string_lossy().into_owned();
     let mut child = command.spawn().map_err(|cause| ProbeError::Start { program, cause })?;
@@ -212,7 +256,7 @@ async fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, ProbeError> 
         stdin.write_all(input).await.ok();
         drop(stdin);
     };
-    let ((), output, errors) = tokio::join!(write, read_to_end(stdout), read_to_end(stderr));
+    let ((), output, errors) = tokio::join!(write, read_to_end(stdout, most), read_to_end(stderr, MAX_ANSWER));
     let status = child.wait().await.map_err(|e| ProbeError::NoVerdict(e.to_string()))?;
     if !errors.is_empty() {
         tracing::debug!(%status, "probe: {}", String::from_utf8_lossy(&errors));
@@ -220,10 +264,10 @@ async fn run(mut command: Command, input: &[u8]) -> Result<Vec<u8>, ProbeError> 
     if status.success() { Ok(output) } else { Err(ProbeError::Crashed(status)) }
 }
 
-/// Keeps at most [`MAX_ANSWER`] and drains the rest, so that a talkative child ends too.
-async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+/// Keeps at most so much and drains the rest, so that a talkative child ends too.
+async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin, most: u64) -> Vec<u8> {
     let mut kept = Vec::new();
-    let read = (&mut pipe).take(MAX_ANSWER).read_to_end(&mut kept).await;
+    let read = (&mut pipe).take(most).read_to_end(&mut kept).await;
     if read.is_ok() {
         tokio::io::copy(&mut pipe, &mut tokio::io::sink()).await.ok();
     }

@@ -89,10 +89,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     match (Problem::of_all(errors), source, model, input) {
         (None, Some((source, picture)), Some(model), Some(input)) => {
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
-            // Each row of a batch has an image of its own.
-            let image = [input.width, input.height.saturating_mul(input.batch)];
+            let (image, batch) = ([input.width, input.height], input.batch);
             let lanes = if let Some(Lanes::Fixed(lanes)) = spec.lanes { lanes } else { 1 };
-            let needs = Needs { model_bytes: model.size_bytes, input: image, picture, lanes, hooks, hook_bytes };
+            let needs = Needs { model_bytes: model.size_bytes, input: image, batch, picture, lanes, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
@@ -229,6 +228,21 @@ impl Found {
         let found = self.0[&(kind, reference.clone())].as_ref();
         found.map_err(|error| FieldError { field: field.to_owned(), ..error.clone() })
     }
+}
+
+/// The one artifact that `field` of a request names.
+///
+/// # Errors
+/// When there is none; the problem says what there is.
+pub(crate) async fn named(
+    app: &App,
+    kind: ArtifactKind,
+    reference: &ArtifactRef,
+    field: &str,
+) -> Result<Artifact, Problem> {
+    let stored = app.store.artifact(kind, reference).await?;
+    let judged = judge(app, kind, reference, stored).await?;
+    judged.map_err(|error| FieldError { field: field.to_owned(), ..error }.into())
 }
 
 /// If there is no such artifact, or its version must be named and is not, says what there is. The field is

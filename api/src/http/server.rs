@@ -15,7 +15,10 @@ use framehook_core::error_code::ErrorCode;
 use tokio::net::TcpListener;
 use tower_http::{
     CompressionLevel,
-    compression::{CompressionLayer, predicate::SizeAbove},
+    compression::{
+        CompressionLayer,
+        predicate::{NotForContentType, Predicate as _, SizeAbove},
+    },
 };
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
@@ -31,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, operation, prediction, runner, scenario},
+    resource::{artifact, operation, prediction, preview, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -64,8 +67,10 @@ pub fn router(app: App) -> Router {
     let page = SwaggerUi::new("/docs").config(Config::new([DESCRIPTION]));
     let routes = routes.with_state(Arc::new(app)).route(DESCRIPTION, description(&openapi)).merge(page);
     let routes = routes.route("/", get(|| async { Redirect::to("/docs/") }));
-    // What is smaller fits into one packet. The least level: a page must not wait for its compression.
-    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(SizeAbove::new(1024));
+    // What is smaller fits into one packet, and pictures are compressed already. The least level: a page
+    // must not wait for its compression.
+    let worthwhile = SizeAbove::new(1024).and(NotForContentType::IMAGES);
+    let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile);
     surround(routes.layer(compression), hosts)
 }
 
@@ -116,6 +121,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(prediction::export))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))
         .routes(routes!(artifact::model::get, artifact::model::delete))
+        .routes(routes!(preview::get))
         .routes(routes!(artifact::video::get, artifact::video::delete))
         .routes(routes!(runner::list))
         .routes(routes!(runner::get))

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::{
-    SharedApp, UploadCaps,
+    App, SharedApp, UploadCaps,
     check::{
         probe,
         upload::{self, Received},
@@ -183,11 +183,15 @@ async fn list(app: SharedApp, kind: ArtifactKind, parameters: ListParameters) ->
     Ok(Json(Page::cut(found, limit, |a| page::artifact_cursor(&a.name, a.sequence))))
 }
 
-async fn get(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> JsonResult<Artifact> {
+/// What a path names.
+///
+/// # Errors
+/// `artifact_not_found`.
+pub(crate) async fn stored(app: &App, kind: ArtifactKind, path: VersionPath) -> Result<Artifact, Problem> {
     let VersionPath { name, version } = path;
     let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
     let found = app.store.artifact(kind, &reference).await?;
-    found.map(Json).ok_or_else(|| not_found(kind, &name, &version))
+    found.ok_or_else(|| not_found(kind, &name, &version))
 }
 
 async fn delete(app: SharedApp, kind: ArtifactKind, path: VersionPath) -> Result<StatusCode, Problem> {
@@ -261,7 +265,7 @@ macro_rules! routes_of {
                 path: VersionPath,
                 _: Query<NoParameters>,
             ) -> JsonResult<Artifact> {
-                super::get(app, ArtifactKind::$kind, path).await
+                super::stored(&app, ArtifactKind::$kind, path).await.map(Json)
             }
 
             #[utoipa::path(delete, path = $one, tag = $path, operation_id = concat!("delete_", stringify!($module)),

@@ -3,6 +3,7 @@
 pub(crate) mod artifact;
 pub(crate) mod operation;
 pub(crate) mod prediction;
+pub(crate) mod preview;
 pub(crate) mod response_cache;
 pub(crate) mod runner;
 pub(crate) mod scenario;

@@ -212,6 +212,24 @@ async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
 }
 
 #[tokio::test]
+async fn a_preview_is_what_a_child_drew_or_says() {
+    let app = TestApp::stocked().await;
+    let picture = app.get("/model/m/1/preview.jpg?video=v").await;
+    assert_eq!((picture.status.as_u16(), &picture.headers["content-type"]), (200, &"image/jpeg".parse().unwrap()));
+    assert_eq!(picture.body, b"\xff\xd8a picture");
+    for (pad, status, code, field, words) in [
+        (1, 422, "invalid_video", "video", "signal: 11"),
+        (2, 400, "invalid_parameter", "at_us", "there is none"),
+        (3, 422, "invalid_video", "video", "not_decodable: it is damaged"),
+        (4, 422, "invalid_video", "video", "no verdict"),
+    ] {
+        let problem = app.get(&format!("/model/m/1/preview.jpg?video=v&pad={pad}")).await.problem(status, code);
+        assert_eq!(problem["field"], field, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn a_missing_probe_is_our_fault_and_not_the_files() {
     let app = TestApp::new().await;
     let config = framehook_api::ApiConfig { worker: "/nonexistent/worker".into(), ..app.config.clone() };

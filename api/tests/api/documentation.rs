@@ -27,6 +27,7 @@ const ROUTES: &str = "
     get /model
     get /model/{name}/{version}
     delete /model/{name}/{version}
+    get /model/{name}/{version}/preview.jpg
     post /video
     get /video
     get /video/{name}/{version}

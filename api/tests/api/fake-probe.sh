@@ -15,6 +15,15 @@ case "$verb" in
             *) echo '{"problems": []}' ;;
         esac
         ;;
+    preview)
+        case "$(cat)" in
+            *'"pad":1,'*) kill -11 $$ ;;
+            *'"pad":2,'*) echo '{"findings": [{"code": "no_such_frame", "message": "there is none"}]}' ;;
+            *'"pad":3,'*) echo '{"findings": [{"code": "not_decodable", "message": "it is damaged"}]}' ;;
+            *'"pad":4,'*) echo 'nothing' ;;
+            *) printf '\377\330a picture' ;;
+        esac
+        ;;
     *)
         case "$(cat "$file")" in
             crash) kill -11 $$ ;;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, ptr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{InputError, TensorInfo, refused, shape_text};
-use crate::schemas::Numbers;
+use super::{InputError, TensorInfo, names, refused, shape_text};
+use crate::{probe::printable, schemas::Numbers};
 
 /// What feeds an input: a word for what is known of the frame, or its values in row-major order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -58,8 +58,14 @@ pub struct ExtraInput {
 const ELEMENTS: [&str; 8] = ["float16", "float32", "float64", "int8", "uint8", "int32", "int64", "bool"];
 /// Values of a constant: what is larger belongs into the model.
 const MAX_CONSTANT: usize = 4096;
-/// The field that every error here is about.
-const FIELD: &str = "input.inputs";
+/// What may feed an input, in messages.
+const FEEDS: &str = "a list of numbers, \"frame_size\", \"frame_size_hw\", \"input_size\", \"input_size_wh\", \"scale\" or \
+                     \"scale_xy\"";
+
+/// The field that says what feeds this input.
+fn field(name: &str) -> String {
+    format!("input.inputs.{}", printable(name))
+}
 
 /// Completes what feeds the inputs other than `image`.
 ///
@@ -80,17 +86,19 @@ pub(super) fn resolve(
         );
     }
     if let Some(name) = feeds.keys().find(|name| !others.iter().any(|input| input.name == **name)) {
-        return refused(FIELD, format!("the model has no input `{name}` beside its image `{}`", image.name));
+        let there = if others.is_empty() { "none".into() } else { names(others.iter().copied()) };
+        let (image, name) = (&image.name, printable(name));
+        let message = format!("the model has no input `{name}` beside its image `{image}`; of others it has {there}");
+        return refused(field(&name), message);
     }
     let missing: Vec<_> = others.iter().filter(|input| !feeds.contains_key(&input.name)).collect();
     if !missing.is_empty() {
         let missing: Vec<_> =
             missing.iter().map(|i| format!("`{}` ({} {})", i.name, i.element, shape_text(&i.shape))).collect();
         return refused(
-            FIELD,
+            "input.inputs",
             format!(
-                "the model needs {} inputs; say in `input.inputs` what feeds {}: \"frame_size\", \"input_size\", \"scale\" or a \
-                 list of numbers",
+                "the model needs {} inputs; say in `input.inputs` what feeds {}: {FEEDS}",
                 inputs.len(),
                 missing.join(", ")
             ),
@@ -106,20 +114,21 @@ fn complete(input: &TensorInfo, feed: &Feed, batch: u32) -> Result<ExtraInput, I
         Feed::Frame(value) => (pair(&input.shape, batch), !matches!(value, FrameValue::Scale | FrameValue::ScaleXy)),
         Feed::Constant(values) => {
             if values.len() > MAX_CONSTANT || values.iter().any(|value| !value.is_finite()) {
-                return refused(FIELD, format!("a constant has at most {MAX_CONSTANT} numbers, all of them finite"));
+                let limit = format!("a constant has at most {MAX_CONSTANT} numbers, all of them finite");
+                return refused(field(&input.name), format!("{}: {limit}; put what is larger into the model", found()));
             }
             (filled_by(&input.shape, values.len()), values.iter().all(|value| value.fract() == 0.0))
         }
     };
     if !is_float && !is_whole {
-        return refused(FIELD, format!("{}, which has no fractions", found()));
+        return refused(field(&input.name), format!("{}, which has no fractions; give whole numbers", found()));
     }
     let Some(shape) = shape else {
         let wanted = match feed {
-            Feed::Frame(_) => "two numbers of the frame do not fill it".to_owned(),
-            Feed::Constant(values) => format!("{} numbers do not fill it", values.len()),
+            Feed::Frame(_) => "two numbers of the frame do not fill it; give a list of numbers that does".to_owned(),
+            Feed::Constant(values) => format!("{} numbers do not fill it; give as many as its shape has", values.len()),
         };
-        return refused(FIELD, format!("{}: {wanted}", found()));
+        return refused(field(&input.name), format!("{}: {wanted}", found()));
     };
     Ok(ExtraInput { tensor: input.name.clone(), element: input.element.clone(), shape, from: feed.clone() })
 }

@@ -40,17 +40,20 @@ pub(super) fn is_image(input: &TensorInfo) -> bool {
 /// When it takes no image, or its layout is not certain.
 pub(super) fn image(input: &TensorInfo, layout: Option<Layout>) -> Result<Image, InputError> {
     let found = || format!("input `{}` is {} {}", input.name, input.element, shape_text(&input.shape));
-    let unfit = |advice: &str| {
-        let taken = "Framehook feeds one frame as float32, float16, uint8 or int8, of 4 dimensions";
-        refused("model", format!("{}, but {taken}: {advice}", found()))
+    let unfit = |what: &str, advice: &str| refused("model", format!("{}: {what}; export the model {advice}", found()));
+    let Some(element) = element(input) else {
+        return unfit("no frame is fed in this type", "with an input of float32, float16, uint8 or int8");
     };
-    let Some(element) = element(input) else { return unfit("export the model with an input of one of these types") };
     let [batch, second, third, fourth] = input.shape[..] else {
-        return unfit("export the model with one 4-dimensional image input");
+        let what = format!("a frame is fed in 4 dimensions, and it has {}", input.shape.len());
+        return unfit(&what, "with an image input of batch, channels, height and width");
     };
-    let Some(batch @ 1..) = batch.or(Some(1)) else { return unfit("export the model with batch size 1") };
+    let Some(batch @ 1..) = batch.or(Some(1)) else {
+        return unfit("its batch has no room for a frame", "with batch size 1");
+    };
     if !may_be_channels(second) && !may_be_channels(fourth) {
-        return unfit("export the model with 1, 3 or 4 channels, second (NCHW) or last (NHWC)");
+        let what = "neither its second nor its last dimension can be the channels";
+        return unfit(what, "with 1, 3 or 4 channels, second (NCHW) or last (NHWC)");
     }
     let Some(layout) = layout.or_else(|| certain_layout(second, fourth)) else {
         let advice = "may be the channels; say which with `input.layout`: \"nchw\" or \"nhwc\"";

@@ -61,7 +61,7 @@ fn what_does_not_fit_is_named() {
         (none(), vec![tensor(&[0, 3, 32, 32])], "model", "batch size 1"),
         (none(), vec![tensor(&[1, 10, 32, 32])], "model", "is float32 [1, 10, 32, 32]"),
         (none(), vec![tensor(&[1, 2, 320, 2])], "model", "NCHW"),
-        (none(), vec![tensor(&[1, 1000])], "model", "4-dimensional"),
+        (none(), vec![tensor(&[1, 1000])], "model", "a frame is fed in 4 dimensions, and it has 2"),
         (none(), vec![tensor(&[1, 3, -1, -1])], "input.size", "leaves its width open"),
         (none(), vec![tensor(&[1, 3, 8, 8]), other("int64", &[1])], "input.inputs", "needs 2 inputs"),
         (size(640, 640), vec![tensor(&[1, 3, 192, 320])], "input.size", "fixed to 320"),
@@ -81,7 +81,20 @@ fn what_does_not_fit_is_named() {
             "input.inputs",
             "needs 2 inputs",
         ),
-        (InputOptions { std: Some([1.0, 0.0, 1.0]), ..none() }, vec![tensor(&[1, 3, 8, 8])], "input", "not 0"),
+        (
+            InputOptions { std: Some([1.0, 0.0, 1.0]), ..none() },
+            vec![tensor(&[1, 3, 8, 8])],
+            "input.std",
+            "`input.std` has 0",
+        ),
+        (InputOptions { scale: Some(0.0), ..none() }, vec![tensor(&[1, 3, 8, 8])], "input.scale", "finite and not 0"),
+        (
+            InputOptions { mean: Some([0.0, f32::NAN, 0.0]), ..none() },
+            vec![tensor(&[1, 3, 8, 8])],
+            "input.mean",
+            "`input.mean` has NaN",
+        ),
+        (none(), vec![of("float64", &[1, 3, 8, 8])], "model", "no frame is fed in this type; export"),
     ] {
         let error = options.resolve(&inputs).unwrap_err();
         assert_eq!(error.field, field, "{error}");
@@ -122,6 +135,29 @@ fn a_layout_that_is_not_certain_is_asked_for() {
     }
     let wrong = InputOptions { layout: Some(Layout::Nhwc), ..Default::default() };
     assert_eq!(wrong.resolve(&[tensor(&[1, 3, 240, 320])]).unwrap_err().field, "input.layout");
+}
+
+#[test]
+fn the_range_is_that_of_black_and_white_over_all_channels() {
+    let range = |element, planes, options: InputOptions| {
+        options.resolve(&[of(element, &[1, planes, 8, 8])]).unwrap().range().map(|end| (end * 1000.0).round() / 1000.0)
+    };
+    let usual = InputOptions::default;
+    assert_eq!(range("float32", 3, usual()), [0.0, 1.0]);
+    assert_eq!(range("int8", 3, usual()), [-128.0, 127.0]);
+    let (mean, std) = (Some([0.485, 0.456, 0.406]), Some([0.229, 0.224, 0.225]));
+    // NumPy: (0 - 0.485) / 0.229 = -2.118, (1 - 0.406) / 0.225 = 2.64, (1 - 0.485) / 0.229 = 2.249.
+    assert_eq!(range("float32", 3, InputOptions { mean, std, ..usual() }), [-2.118, 2.64]);
+    assert_eq!(range("float32", 1, InputOptions { mean, std, ..usual() }), [-2.118, 2.249]);
+    assert_eq!(range("float32", 3, InputOptions { scale: Some(-1.0), ..usual() }), [-255.0, 0.0]);
+}
+
+#[test]
+fn an_image_is_resolved_whatever_feeds_the_other_inputs() {
+    let inputs = [tensor(&[1, 3, 8, 8]), other("int64", &[1, 2])];
+    let spec = InputOptions::default().resolve_image(&inputs).unwrap();
+    assert_eq!((spec.tensor.as_str(), spec.inputs), ("images", vec![]));
+    assert_eq!(fed(serde_json::json!("scale")).resolve_image(&inputs).unwrap().tensor, "images");
 }
 
 #[test]
@@ -170,12 +206,17 @@ fn other_inputs_are_fed_by_declaration() {
 fn what_does_not_fill_another_input_is_named() {
     let image = tensor(&[1, 3, 8, 8]);
     for (feed, input, field, words) in [
-        (serde_json::json!("frame_size"), other("int64", &[1, 4]), "input.inputs", "two numbers"),
-        (serde_json::json!("scale"), other("int64", &[1, 2]), "input.inputs", "no fractions"),
-        (serde_json::json!([0.5, 1]), other("int32", &[2]), "input.inputs", "no fractions"),
-        (serde_json::json!([1, 2, 3]), other("int32", &[2]), "input.inputs", "3 numbers"),
+        (serde_json::json!("frame_size"), other("int64", &[1, 4]), "input.inputs.other", "two numbers"),
+        (serde_json::json!("scale"), other("int64", &[1, 2]), "input.inputs.other", "give whole numbers"),
+        (serde_json::json!([0.5, 1]), other("int32", &[2]), "input.inputs.other", "give whole numbers"),
+        (serde_json::json!([1, 2, 3]), other("int32", &[2]), "input.inputs.other", "3 numbers"),
         (serde_json::json!([1]), other("string", &[1]), "model", "nothing can fill"),
-        (serde_json::json!([1]), TensorInfo { name: "x".into(), ..tensor(&[1]) }, "input.inputs", "no input `other`"),
+        (
+            serde_json::json!([1]),
+            TensorInfo { name: "x".into(), ..tensor(&[1]) },
+            "input.inputs.other",
+            "of others it has `x`",
+        ),
     ] {
         let error = fed(feed).resolve(&[image.clone(), input]).unwrap_err();
         assert_eq!(error.field, field, "{error}");

@@ -7,7 +7,7 @@
 use std::{sync::mpsc, thread, time::Duration};
 
 use framehook_core::probe::{ConfigProblem, MAX_FINDINGS, MAX_SCHEMA};
-use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ValidationError, error::ValidationErrorKind};
 use serde_json::Value;
 
 /// A thousand times what the schemas of the stock plugins take, on a busy machine too.
@@ -84,7 +84,7 @@ pub(crate) fn problems(schema: Value, config: &str) -> Result<Vec<ConfigProblem>
 
 fn evaluate(schema: &Value, config: &Value) -> Result<Vec<ConfigProblem>, String> {
     let validator = jsonschema::draft202012::new(schema).map_err(|e| e.to_string())?;
-    let problems = |e: jsonschema::ValidationError<'_>| -> Vec<_> {
+    let problems = |e: ValidationError<'_>| -> Vec<_> {
         let place = e.instance_path();
         match e.kind() {
             // The place is that of the whole object; what is wrong is each of these fields.
@@ -99,10 +99,29 @@ fn evaluate(schema: &Value, config: &Value) -> Result<Vec<ConfigProblem>, String
                 let places = unexpected.iter().map(|field| place.join(field.as_str()));
                 places.map(|place| ConfigProblem::new(place.as_str(), &message)).collect()
             }
-            _ => vec![ConfigProblem::new(place.as_str(), &e.to_string())],
+            _ => vec![ConfigProblem::new(place.as_str(), &none_of(&e).unwrap_or_else(|| e.to_string()))],
         }
     };
     Ok(validator.iter_errors(config).flat_map(problems).take(MAX_FINDINGS).collect())
+}
+
+/// Where a value is none of several words, which ones there are: a generator hides them behind
+/// keywords of the schema.
+fn none_of(error: &ValidationError<'_>) -> Option<String> {
+    let choices = choices(error);
+    let choices: Vec<_> = choices.iter().map(ToString::to_string).collect();
+    (!choices.is_empty()).then(|| format!("{} is none of {}", error.instance(), choices.join(", ")))
+}
+
+fn choices(error: &ValidationError<'_>) -> Vec<Value> {
+    match error.kind() {
+        ValidationErrorKind::Enum { options } => options.as_array().cloned().unwrap_or_default(),
+        ValidationErrorKind::Constant { expected_value } => vec![Value::clone(expected_value)],
+        ValidationErrorKind::AnyOf { context } | ValidationErrorKind::OneOfNotValid { context } => {
+            context.iter().flatten().flat_map(choices).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 #[cfg(test)]
@@ -129,6 +148,20 @@ mod tests {
         assert_eq!(fields(json!({})), [""]);
         assert_eq!(fields(json!(3)), [""]);
         assert!(problems(schema.clone(), "{").unwrap()[0].message.contains("no JSON"));
+    }
+
+    #[test]
+    fn the_words_that_there_are_are_listed() {
+        // As `schemars` writes an enumeration with comments, and one that may be left out.
+        let format = json!({"oneOf": [{"const": "xyxy"}, {"enum": ["xywh", "cxcywh"]}]});
+        let schema = json!({"properties": {"format": {"$ref": "#/$defs/F"}, "or": {"anyOf": [{"$ref": "#/$defs/F"}, {"type": "null"}]}},
+            "$defs": {"F": format}});
+        for config in [json!({"format": "xyx"}), json!({"or": "xyx"})] {
+            let problems = problems(schema.clone(), &config.to_string()).unwrap();
+            assert_eq!(problems[0].message, r#""xyx" is none of "xyxy", "xywh", "cxcywh""#);
+        }
+        let number = problems(json!({"anyOf": [{"type": "number"}, {"type": "null"}]}), "{}").unwrap();
+        assert!(number[0].message.contains("anyOf"), "{number:?}");
     }
 
     #[test]

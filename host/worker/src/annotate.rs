@@ -178,7 +178,7 @@ fn draw_detection(picture: &mut Canvas<'_>, detection: &Detection) -> opencv::Re
 const LONGEST_TEXT: usize = 1_200;
 
 /// Small text with a dark rim, readable on any ground. Hershey fonts have ASCII only.
-fn write(picture: &mut Canvas<'_>, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
+pub(crate) fn write(picture: &mut Canvas<'_>, text: &str, at: Point, colour: Scalar) -> opencv::Result<()> {
     // Letters beside the picture take time as well.
     let text: String = text.chars().take(LONGEST_TEXT).map(|c| if c.is_ascii() { c } else { '?' }).collect();
     for (colour, thickness) in [(BLACK, 3), (colour, 1)] {
@@ -202,7 +202,7 @@ const fn bgr(blue: u8, green: u8, red: u8) -> Scalar {
 }
 
 const BLACK: Scalar = bgr(0, 0, 0);
-const WHITE: Scalar = bgr(255, 255, 255);
+pub(crate) const WHITE: Scalar = bgr(255, 255, 255);
 const YELLOW: Scalar = bgr(0, 255, 255);
 /// One a class, far apart for eyes of every kind (Okabe and Ito, 2008).
 const COLOURS: [Scalar; 7] = [

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{BufReader, Write as _},
+    io::{self, BufReader, Write as _},
     panic,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -11,10 +11,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand, ValueEnum};
 use framehook_confine::{Devices, Reach, begin, enter, restrict_system_calls};
-use framehook_core::{execution::Provider, job::DEFAULT_PICTURE_SIDE};
+use framehook_core::{execution::Provider, job::DEFAULT_PICTURE_SIDE, probe::Verdict};
 use serde::Serialize;
 
-use crate::{annotate, bench, measure, model::ModelError, probe, process, run, runtime, source::Open};
+use crate::{annotate, bench, measure, model::ModelError, preview, probe, process, run, runtime, source::Open};
 
 /// Decodes videos, runs models and calls plugins, for Framehook's runner
 #[derive(Parser)]
@@ -67,6 +67,17 @@ enum Command {
         /// Take a file that lacks its end: what is there can be worked on
         #[arg(long)]
         may_be_cut: bool,
+    },
+    /// Show what a model's input looks like: takes an input specification as JSON on standard
+    /// input, and writes a JPEG, or a verdict as JSON
+    Preview {
+        video: PathBuf,
+        /// Of the first frame at this time or later
+        #[arg(long, value_name = "MICROSECONDS")]
+        at_us: i64,
+        /// The most pixels of a side of its pictures
+        #[arg(long, value_name = "PIXELS", default_value_t = DEFAULT_PICTURE_SIDE)]
+        max_picture_side: u32,
     },
     /// Draw predictions on their video
     Annotate {
@@ -183,6 +194,14 @@ impl Command {
             Self::ProbeVideo { file, max_picture_side, may_be_cut } => {
                 enter(&Reach::reading([&file]))?;
                 print(|| probe::video(&file, max_picture_side, may_be_cut))
+            }
+            Self::Preview { video, at_us, max_picture_side } => {
+                let input = serde_json::from_reader(io::stdin().lock()).context("the input specification")?;
+                enter(&Reach::reading([&video]))?;
+                let mut out = process::take_stdout()?;
+                let answer = preview::preview(&video, at_us, max_picture_side, &input)
+                    .or_else(|finding| serde_json::to_vec(&Verdict::<()>::Findings(vec![finding])))?;
+                out.write_all(&answer).context("standard output is closed")
             }
             Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, sessions, size } => {

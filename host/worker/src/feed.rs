@@ -42,7 +42,7 @@ pub(crate) struct Feeder {
     packed: Packed,
 }
 
-/// All rows of the batch, of which only the first is ever written.
+/// All rows of the batch.
 enum Packed {
     F32(Vec<f32>),
     F16(Vec<f16>),
@@ -71,37 +71,61 @@ impl Feeder {
         }
     }
 
-    /// All inputs by their names.
-    pub(crate) fn feed<'a>(&'a mut self, frame: &FrameInput<'a>) -> ort::Result<Vec<(&'a str, SessionInputValue<'a>)>> {
+    /// Whether each frame of a batch has inputs of its own.
+    pub(crate) fn takes_batches(&self) -> bool {
+        // One pair of numbers for all rows is that of a single frame.
+        let is_shared = |extra: &ExtraInput| matches!(extra.from, Feed::Frame(_)) && extra.shape.len() < 2;
+        !self.spec.inputs.iter().any(is_shared)
+    }
+
+    /// All inputs by their names, for at least one frame and as many as the batch has rows; rows
+    /// without one are zeros.
+    pub(crate) fn feed<'a>(
+        &'a mut self,
+        frames: &[FrameInput<'a>],
+    ) -> ort::Result<Vec<(&'a str, SessionInputValue<'a>)>> {
         let Self { spec, shape, interleaved, packed } = self;
-        let row = match spec.layout {
-            Layout::Nchw => frame.image,
-            Layout::Nhwc => interleave(frame.image, spec.planes, interleaved),
-        };
-        packed.fill(row);
-        let image = packed.tensor(row, *shape)?;
+        for (number, frame) in frames.iter().enumerate() {
+            let row = match spec.layout {
+                Layout::Nchw => frame.image,
+                Layout::Nhwc => interleave(frame.image, spec.planes, interleaved),
+            };
+            packed.fill(number, row);
+        }
+        packed.clear(frames.len() * spec.frame_len());
+        let last = frames.last().map_or(&[][..], |frame| frame.image);
+        let image = packed.tensor(if interleaved.is_empty() { last } else { interleaved }, *shape)?;
         let mut inputs = Vec::with_capacity(1 + spec.inputs.len());
         inputs.push((spec.tensor.as_str(), image));
         for extra in &spec.inputs {
-            inputs.push((extra.tensor.as_str(), make(extra, spec, frame)?.into()));
+            inputs.push((extra.tensor.as_str(), make(extra, spec, frames)?.into()));
         }
         Ok(inputs)
     }
 }
 
 impl Packed {
-    /// Writes the first row.
-    fn fill(&mut self, row: &[f32]) {
+    /// Writes one row.
+    fn fill(&mut self, number: usize, row: &[f32]) {
+        let at = number * row.len()..(number + 1) * row.len();
         match self {
             // Passed on as it lies.
             Self::F32(rows) if rows.is_empty() => {}
-            Self::F32(rows) => rows[..row.len()].copy_from_slice(row),
-            Self::F16(rows) => rows[..row.len()].convert_from_f32_slice(row),
-            Self::U8(rows) => rows.iter_mut().zip(row).for_each(|(to, value)| *to = byte(*value)),
-            // The same bits but for the sign.
-            Self::I8(rows) => {
-                rows.iter_mut().zip(row).for_each(|(to, value)| *to = (byte(value + 128.0) ^ 0x80).cast_signed());
-            }
+            Self::F32(rows) => rows[at].copy_from_slice(row),
+            Self::F16(rows) => rows[at].convert_from_f32_slice(row),
+            Self::U8(rows) => rows[at].iter_mut().zip(row).for_each(|(to, value)| *to = byte(*value)),
+            Self::I8(rows) => rows[at].iter_mut().zip(row).for_each(|(to, value)| *to = signed_byte(*value)),
+        }
+    }
+
+    /// Makes zeros of what an earlier batch left behind the first `values`.
+    fn clear(&mut self, values: usize) {
+        match self {
+            Self::F32(rows) if rows.is_empty() => {}
+            Self::F32(rows) => rows[values..].fill(0.0),
+            Self::F16(rows) => rows[values..].fill(f16::ZERO),
+            Self::U8(rows) => rows[values..].fill(0),
+            Self::I8(rows) => rows[values..].fill(0),
         }
     }
 
@@ -114,6 +138,21 @@ impl Packed {
             Self::I8(rows) => TensorRef::from_array_view((shape, rows.as_slice()))?.into(),
         })
     }
+}
+
+/// A value as a model of this type gets it.
+pub(crate) fn rounded(element: Element, value: f32) -> f32 {
+    match element {
+        Element::Float32 => value,
+        Element::Float16 => f16::from_f32(value).to_f32(),
+        Element::Uint8 => f32::from(byte(value)),
+        Element::Int8 => f32::from(signed_byte(value)),
+    }
+}
+
+/// The nearest of -128 to 127: the same bits as of a byte that is 128 more, but for the sign.
+fn signed_byte(value: f32) -> i8 {
+    (byte(value + 128.0) ^ 0x80).cast_signed()
 }
 
 /// The nearest of 0 to 255. Where a float has no bits left for fractions, adding
@@ -141,13 +180,9 @@ fn side_by_side<'a, const PLANES: usize>(image: &[f32], pixels: &'a mut Vec<f32>
     pixels
 }
 
-/// The numbers of an input beside the image, in its type.
-fn make(extra: &ExtraInput, spec: &InputSpec, frame: &FrameInput<'_>) -> ort::Result<DynTensor> {
-    let count: usize = extra.shape.iter().map(|side| *side as usize).product();
-    let numbers: Vec<f64> = match &extra.from {
-        Feed::Constant(numbers) => numbers.clone(),
-        Feed::Frame(value) => known(*value, spec, frame).into_iter().cycle().take(count).collect(),
-    };
+/// An input beside the image, in its type.
+fn make(extra: &ExtraInput, spec: &InputSpec, frames: &[FrameInput<'_>]) -> ort::Result<DynTensor> {
+    let numbers = numbers(extra, spec, frames);
     match extra.element.as_str() {
         "float16" => tensor(extra, &numbers, f16::from_f64),
         "float64" => tensor(extra, &numbers, |n| n),
@@ -158,6 +193,15 @@ fn make(extra: &ExtraInput, spec: &InputSpec, frame: &FrameInput<'_>) -> ort::Re
         "bool" => tensor(extra, &numbers, |n| n != 0.0),
         // Nothing else is accepted where a scenario is resolved.
         _ => tensor(extra, &numbers, |n| n as f32),
+    }
+}
+
+fn numbers(extra: &ExtraInput, spec: &InputSpec, frames: &[FrameInput<'_>]) -> Vec<f64> {
+    let count = extra.shape.iter().map(|side| *side as usize).product();
+    match &extra.from {
+        Feed::Constant(numbers) => numbers.clone(),
+        // Rows without a frame get numbers that are possible.
+        Feed::Frame(value) => frames.iter().cycle().flat_map(|frame| known(*value, spec, frame)).take(count).collect(),
     }
 }
 
@@ -220,7 +264,7 @@ mod tests {
             let mut feeder = Feeder::new(&spec(element, [1, 1, 1, values.len() as u32 + 4]));
             let mut row = values.to_vec();
             row.resize(values.len() + 4, 0.0);
-            feeder.packed.fill(&row);
+            feeder.packed.fill(0, &row);
             match feeder.packed {
                 Packed::U8(bytes) => bytes[..values.len()].iter().map(|byte| i32::from(*byte)).collect::<Vec<_>>(),
                 Packed::I8(bytes) => bytes[..values.len()].iter().map(|byte| i32::from(*byte)).collect(),
@@ -230,6 +274,42 @@ mod tests {
         let values = [-300.0, -128.4, -1.2, -0.4, 0.0, 0.6, 126.7, 127.4, 254.6, 300.0, f32::NAN, f32::INFINITY];
         assert_eq!(packed("uint8", &values), [0, 0, 0, 0, 0, 1, 127, 127, 255, 255, 0, 255]);
         assert_eq!(packed("int8", &values), [-128, -128, -1, 0, 0, 1, 127, 127, 127, 127, -128, 127]);
+    }
+
+    #[test]
+    fn each_row_is_a_frame_and_rows_without_one_are_zeros() {
+        for element in ["float32", "float16", "uint8", "int8"] {
+            let mut feeder = Feeder::new(&spec(element, [3, 1, 1, 5]));
+            for (number, value) in [7.0, 8.0, 9.0].into_iter().enumerate() {
+                feeder.packed.fill(number, &[value; 5]);
+            }
+            feeder.packed.fill(0, &[6.0; 5]);
+            feeder.packed.clear(10);
+            let rows: Vec<f32> = match feeder.packed {
+                Packed::F32(rows) => rows,
+                Packed::F16(rows) => rows.into_iter().map(f16::to_f32).collect(),
+                Packed::U8(rows) => rows.into_iter().map(f32::from).collect(),
+                Packed::I8(rows) => rows.into_iter().map(f32::from).collect(),
+            };
+            assert_eq!(rows, [[6.0; 5], [8.0; 5], [0.0; 5]].concat(), "{element}");
+        }
+    }
+
+    #[test]
+    fn each_row_has_the_numbers_of_its_frame() {
+        let image = TensorInfo { name: "x".into(), element: "float32".into(), shape: [3, 3, 8, 8].map(Some).to_vec() };
+        let sizes = |shape: &[u32]| TensorInfo {
+            name: "sizes".into(),
+            element: "int64".into(),
+            shape: shape.iter().copied().map(Some).collect(),
+        };
+        let options: InputOptions = serde_json::from_str(r#"{"inputs": {"sizes": "frame_size"}}"#).unwrap();
+        let spec = options.clone().resolve(&[image.clone(), sizes(&[3, 2])]).unwrap();
+        let frame = |width| FrameInput { size: Size { width, height: 9 }, ..FrameInput::of_input_size(&spec, &[]) };
+        assert_eq!(numbers(&spec.inputs[0], &spec, &[frame(5), frame(7)]), [5.0, 9.0, 7.0, 9.0, 5.0, 9.0]);
+        assert!(Feeder::new(&spec).takes_batches());
+        let shared = options.resolve(&[image, sizes(&[2])]).unwrap();
+        assert!(!Feeder::new(&shared).takes_batches(), "one pair cannot be that of several frames");
     }
 
     #[test]

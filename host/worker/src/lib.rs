@@ -24,6 +24,7 @@ pub mod pipeline;
 pub mod pixels;
 pub mod planar;
 pub mod preprocess;
+pub mod preview;
 pub mod probe;
 pub mod process;
 pub mod report;

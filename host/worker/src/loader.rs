@@ -8,7 +8,7 @@ use std::{fs::File, sync::Arc};
 use framehook_core::{
     artifact::VideoManifest,
     job::{Job, Patience},
-    memory::LANE_PIXEL,
+    memory::{MODEL_COPIES, lane_pixel},
 };
 
 use crate::{
@@ -18,9 +18,6 @@ use crate::{
     watch::Watch,
 };
 
-/// A model's bytes exist so many times while it loads: 4.5 measured with convolutions of 113 MiB, of which
-/// one stays.
-const MODEL_COPIES: u64 = 5;
 /// A thread, and what a decoder may take later on.
 const SPARE_MIB: u64 = 32;
 
@@ -80,7 +77,7 @@ impl Loader {
     /// A second session needs what the first one did; while it loads, perhaps more.
     fn lane_mib(&self, &VideoManifest { width, height, .. }: &VideoManifest) -> u64 {
         let model = self.file.metadata().map_or(0, |file| file.len()).saturating_mul(MODEL_COPIES);
-        let pictures = u64::from(width).saturating_mul(height.into()).saturating_mul(LANE_PIXEL);
+        let pictures = u64::from(width).saturating_mul(height.into()).saturating_mul(lane_pixel(self.job.input.batch));
         self.taken_mib.max(model >> 20).saturating_add(pictures >> 20)
     }
 

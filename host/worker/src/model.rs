@@ -8,6 +8,7 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _},
     path::Path,
+    slice,
 };
 
 use framehook_core::{
@@ -132,7 +133,11 @@ pub struct BoundModel {
     session: Session,
     feeder: Feeder,
     reader: OutputReader,
+    frames: usize,
 }
+
+/// Frames that wait for each other in a batch, at most: each keeps its picture.
+const MAX_FRAMES: u32 = 64;
 
 impl Model {
     /// Reads, checks and loads a model file.
@@ -163,12 +168,14 @@ impl Model {
         Ok(Self { session })
     }
 
-    /// Inputs without those that have a value in the model, and outputs.
+    /// Inputs without those that have a value in the model, and outputs; nothing of what may be
+    /// said about them.
     #[must_use]
     pub fn manifest(&self) -> ModelManifest {
         ModelManifest {
             inputs: self.session.inputs().iter().map(tensor_info).collect(),
             outputs: self.session.outputs().iter().map(tensor_info).collect(),
+            input: None,
             warnings: Vec::new(),
         }
     }
@@ -193,22 +200,55 @@ impl Model {
             return Err(ModelError::NoSuchInput { wanted: spec.tensor.clone(), inputs: printable(&names.join(", ")) });
         }
         let reader = OutputReader::new(session.outputs(), spec.batch);
-        Ok(BoundModel { session, feeder: Feeder::new(spec), reader })
+        let feeder = Feeder::new(spec);
+        let by_rows = feeder.takes_batches() && outputs::not_by_rows(session.outputs(), spec.batch).is_none();
+        let frames = if by_rows { spec.batch.min(MAX_FRAMES) as usize } else { 1 };
+        Ok(BoundModel { session, feeder, reader, frames })
+    }
+
+    /// The first output that does not have the rows of the batch as its first dimension, so that a
+    /// run gives what belongs to one frame only.
+    #[must_use]
+    pub fn not_by_rows(&self, batch: u32) -> Option<TensorInfo> {
+        outputs::not_by_rows(self.session.outputs(), batch).map(tensor_info)
     }
 }
 
 impl BoundModel {
+    /// So many frames can be run at a time, those of a fixed batch; with one, the other rows are
+    /// zeros.
+    #[must_use]
+    pub const fn frames(&self) -> usize {
+        self.frames
+    }
+
     /// Runs the model on one frame. Outputs are copied into `outputs`, if given: the session keeps
     /// its own.
     ///
     /// # Errors
     /// When ONNX Runtime refuses the input or fails, or the outputs are too large.
     pub fn run(&mut self, frame: &FrameInput<'_>, outputs: Option<&mut Vec<OutputTensor>>) -> Result<(), ModelError> {
+        self.run_together(slice::from_ref(frame), outputs.map(slice::from_mut))
+    }
+
+    /// The same on 1 to [`BoundModel::frames`] frames; `outputs` has as many entries.
+    ///
+    /// # Errors
+    /// As [`BoundModel::run`].
+    pub fn run_together(
+        &mut self,
+        frames: &[FrameInput<'_>],
+        outputs: Option<&mut [Vec<OutputTensor>]>,
+    ) -> Result<(), ModelError> {
         let failed = |error: ort::Error| classify(&error.to_string(), ModelError::Run);
-        let inputs = self.feeder.feed(frame).map_err(failed)?;
+        let inputs = self.feeder.feed(frames).map_err(failed)?;
         let values = self.session.run(inputs).map_err(failed)?;
         outputs::check_size(values.values().map(|value| f32_bytes(value.dtype())))?;
-        outputs.map_or(Ok(()), |outputs| self.reader.read(&values, outputs).map_err(failed))
+        let outputs = outputs.unwrap_or_default().iter_mut().enumerate();
+        for (row, outputs) in outputs {
+            self.reader.read(&values, row, outputs).map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// The same on a picture of zeros.

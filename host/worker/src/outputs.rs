@@ -89,21 +89,34 @@ pub(crate) fn check_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelEr
 
 /// Copies the outputs of a model.
 pub(crate) struct OutputReader {
-    /// Into how many parts the elements of each output fall; the first part is the frame's.
+    /// Into how many parts the elements of each output fall, one a row of the batch.
     rows: Vec<u32>,
+}
+
+/// The first output with numbers that are not those of the rows of a batch, one after the other.
+pub(crate) fn not_by_rows(outlets: &[Outlet], batch: u32) -> Option<&Outlet> {
+    outlets.iter().find(|outlet| has_numbers(outlet.dtype()) && rows(outlet, batch) != batch)
+}
+
+fn rows(outlet: &Outlet, batch: u32) -> u32 {
+    match outlet.dtype() {
+        ValueType::Tensor { shape, .. } if shape.first() == Some(&i64::from(batch)) => batch,
+        _ => 1,
+    }
 }
 
 impl OutputReader {
     pub(crate) fn new(outlets: &[Outlet], batch: u32) -> Self {
-        let rows = |outlet: &Outlet| match outlet.dtype() {
-            ValueType::Tensor { shape, .. } if shape.first() == Some(&i64::from(batch)) => batch,
-            _ => 1,
-        };
-        Self { rows: outlets.iter().map(rows).collect() }
+        Self { rows: outlets.iter().map(|outlet| rows(outlet, batch)).collect() }
     }
 
-    /// Fills `outputs` with what has numbers.
-    pub(crate) fn read(&self, values: &SessionOutputs<'_>, outputs: &mut Vec<OutputTensor>) -> ort::Result<()> {
+    /// Fills `outputs` with what has numbers, of this row of the batch.
+    pub(crate) fn read(
+        &self,
+        values: &SessionOutputs<'_>,
+        row: usize,
+        outputs: &mut Vec<OutputTensor>,
+    ) -> ort::Result<()> {
         let mut filled = 0;
         for ((name, value), rows) in values.iter().zip(&self.rows) {
             if !has_numbers(value.dtype()) {
@@ -112,7 +125,7 @@ impl OutputReader {
             if filled == outputs.len() {
                 outputs.push(OutputTensor::empty());
             }
-            copy(name, &value, *rows, &mut outputs[filled])?;
+            copy(name, &value, (*rows, row), &mut outputs[filled])?;
             filled += 1;
         }
         outputs.truncate(filled);
@@ -120,7 +133,8 @@ impl OutputReader {
     }
 }
 
-fn copy(name: &str, value: &DynValue, rows: u32, output: &mut OutputTensor) -> ort::Result<()> {
+/// Copies one row of so many.
+fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut OutputTensor) -> ort::Result<()> {
     use TensorElementType as E;
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(()) };
     let OutputTensor { desc, data } = output;
@@ -143,7 +157,7 @@ fn copy(name: &str, value: &DynValue, rows: u32, output: &mut OutputTensor) -> o
                 kept.clear();
                 if count > 0 {
                     let (_, elements) = value.try_extract_tensor::<$element>()?;
-                    kept.extend(elements.iter().take(count).map($convert));
+                    kept.extend(elements.iter().skip(row * count).take(count).map($convert));
                 }
             }
         }};

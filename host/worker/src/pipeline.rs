@@ -101,8 +101,8 @@ pub fn run(
         decoded: Arc::default(),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize);
     let Parts { source, model, loader, pre, post } = parts;
+    let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
     let keeps_outputs = !post.is_empty();
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use framehook_core::{
     artifact::{ModelManifest, VideoManifest},
-    input::InputOptions,
+    input::{InputOptions, InputSpec, TensorInfo},
     probe::{Finding, Verdict, printable},
 };
 
@@ -22,26 +22,43 @@ pub fn model(file: &Path, onnxruntime: &Path) -> Verdict<ModelManifest> {
     let refused = |error: ModelError| Finding::new(error.code(), &error.to_string());
     let checked = Model::load(file, onnxruntime, 1).map_err(refused).and_then(|model| {
         let manifest = model.manifest();
-        let warnings = check_inputs(&manifest)?.into_iter().chain(model.left_out()).collect();
-        Ok(ModelManifest { warnings, ..manifest })
+        let (input, warning) = look_at_inputs(&manifest, &model)?;
+        let warnings = warning.into_iter().chain(model.left_out()).collect();
+        Ok(ModelManifest { input, warnings, ..manifest })
     });
     checked.map_or_else(|finding| Verdict::Findings(vec![finding]), Verdict::Ok)
 }
 
-/// What a scenario has to say, or might want to know; a finding if nothing that it says would help.
-fn check_inputs(manifest: &ModelManifest) -> Result<Option<String>, Finding> {
-    let batched = |batch| {
-        format!(
-            "its batch is fixed to {batch}: a frame is the first row, and the others, which are zeros, cost as much; export it \
-             with batch size 1"
-        )
-    };
+/// What becomes of a frame by default, and what a scenario has to say, or might want to know; a
+/// finding if nothing that it says would help.
+fn look_at_inputs(manifest: &ModelManifest, model: &Model) -> Result<(Option<InputSpec>, Option<String>), Finding> {
     match InputOptions::default().resolve(&manifest.inputs) {
-        Ok(spec) => Ok((spec.batch > 1).then(|| batched(spec.batch))),
+        Ok(spec) => {
+            let warning = (spec.batch > 1).then(|| batched(spec.batch, model.not_by_rows(spec.batch).as_ref()));
+            Ok((Some(spec), warning))
+        }
         Err(error) if error.field == "model" || manifest.inputs.is_empty() => {
             Err(Finding::new("unsuitable_input", &error.message))
         }
-        Err(error) => Ok(Some(format!("a scenario has to say `{}`: {}", error.field, printable(&error.message)))),
+        Err(error) => {
+            let warning = format!("a scenario has to say `{}`: {}", error.field, printable(&error.message));
+            Ok((None, Some(warning)))
+        }
+    }
+}
+
+/// What a fixed batch means: `alone` is the output that keeps frames from being run together.
+fn batched(batch: u32, alone: Option<&TensorInfo>) -> String {
+    match alone {
+        None => format!(
+            "its batch is fixed to {batch}: as many consecutive frames are run at a time, and the first waits for the others; \
+             where fewer are left, the rest is zeros"
+        ),
+        Some(TensorInfo { name, .. }) => format!(
+            "its batch is fixed to {batch}, but output `{name}` does not have {batch} as its first dimension: each frame is run \
+             alone with {} rows of zeros, which cost as much; export it with batch size 1",
+            batch - 1
+        ),
     }
 }
 

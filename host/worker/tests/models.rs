@@ -7,7 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use framehook_core::{
@@ -17,6 +17,7 @@ use framehook_core::{
     probe::Verdict,
 };
 use framehook_engine::media::Region;
+use framehook_tests::{models, root};
 use framehook_worker::{
     feed::FrameInput,
     image::{BGR_PIXEL, BgrCache, Image},
@@ -32,26 +33,9 @@ const CONVERSION: f64 = 3.0;
 /// Where both begin with the same pixels, of 255.
 const SAME_PIXELS: f64 = 1.0;
 
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
-}
-
 fn onnxruntime() -> PathBuf {
     std::env::var_os("FRAMEHOOK_ONNXRUNTIME")
         .map_or_else(|| root().join(".cache/onnxruntime/libonnxruntime.so"), PathBuf::from)
-}
-
-fn script() -> Command {
-    let mut command = Command::new("python3");
-    command.arg(root().join("tests/models.py")).stderr(Stdio::inherit());
-    command
-}
-
-/// The folder of the models.
-fn models() -> PathBuf {
-    let made = script().output().unwrap();
-    assert!(made.status.success());
-    String::from_utf8(made.stdout).unwrap().trim().into()
 }
 
 /// The first frame of the demo clip.
@@ -93,6 +77,7 @@ fn cases() -> Vec<Case> {
         case("open", json!({"size": [640, 360], "layout": "nchw"}), "nchw"),
         case("batch4", none(), "nchw"),
         case("batch4_nhwc_u8", none(), "nhwc"),
+        case("batch4_joined", none(), "nchw"),
         case("corner_nhwc_u8", none(), "nhwc"),
         case("corner_nhwc_f16", none(), "nhwc"),
         case("corner_i8", none(), "nchw"),
@@ -170,20 +155,17 @@ fn check(model: &str, made: &[OutputTensor], right: &Value, tolerance: f64) {
 
 #[test]
 fn models_give_what_they_give_in_python() {
-    let (folder, frame) = (models(), first_frame());
+    let (folder, frame) = (models::folder(), first_frame());
     let mut cache = BgrCache::default();
     let bgr = cache.get(&frame).unwrap();
     let rows = bgr.data.chunks(bgr.stride).take(360).flat_map(|row| row[..640 * BGR_PIXEL].chunks_exact(BGR_PIXEL));
     let rgb: Vec<u8> = rows.flat_map(|pixel| pixel.iter().rev().copied()).collect();
     let scratch = tempfile::tempdir().unwrap();
-    let (pixels, asked) = (scratch.path().join("rgb"), scratch.path().join("cases"));
+    let pixels = scratch.path().join("rgb");
     fs::write(&pixels, rgb).unwrap();
     let cases = cases();
     let list: Vec<_> = cases.iter().map(|c| json!({"model": c.model, "layout": c.layout, "feeds": c.feeds})).collect();
-    fs::write(&asked, serde_json::to_vec(&list).unwrap()).unwrap();
-    let judged = script().arg(&pixels).stdin(fs::File::open(&asked).unwrap()).output().unwrap();
-    assert!(judged.status.success());
-    let judged: Vec<Value> = serde_json::from_slice(&judged.stdout).unwrap();
+    let judged = models::judge(&list, &pixels, scratch.path());
     for (Case { model, options, .. }, right) in cases.iter().zip(&judged) {
         let unit = if model.contains("u8") || model.contains("i8") { 1.0 } else { 1.0 / 255.0 };
         let file = folder.join(model);
@@ -200,7 +182,7 @@ fn probed(model: &Path) -> Verdict<ModelManifest> {
 
 #[test]
 fn an_upload_is_warned_about_what_a_scenario_has_to_know() {
-    let folder = models();
+    let folder = models::folder();
     for (model, words) in [
         ("nhwc_dyn", Some("a scenario has to say `input.size`")),
         ("open", Some("a scenario has to say `input.layout`")),
@@ -213,7 +195,11 @@ fn an_upload_is_warned_about_what_a_scenario_has_to_know() {
         ("paddle", Some("`im_shape` (float32 [1, 2]), `scale_factor` (float32 [1, 2])")),
         ("string_and_float", Some("output `label` is string, not numbers: no hook sees it")),
         ("sequence_and_float", Some("output `list` is sequence, not numbers")),
-        ("batch4", Some("its batch is fixed to 4")),
+        ("batch4", Some("its batch is fixed to 4: as many consecutive frames are run at a time")),
+        (
+            "batch4_joined",
+            Some("output `y` does not have 4 as its first dimension: each frame is run alone with 3 rows"),
+        ),
         ("nhwc_u8", None),
         ("ort_all.onnx", None),
         ("convolution.ort", None),
@@ -232,7 +218,7 @@ fn an_upload_is_warned_about_what_a_scenario_has_to_know() {
 
 #[test]
 fn models_of_every_version_are_taken_and_others_told_the_newest() {
-    let folder = models();
+    let folder = models::folder();
     for (kind, oldest, newest) in [("opset", 7, 26), ("ir", 3, 13)] {
         for version in oldest..=newest {
             let verdict = probed(&folder.join(format!("{kind}{version}")));
@@ -252,7 +238,7 @@ fn models_of_every_version_are_taken_and_others_told_the_newest() {
 
 #[test]
 fn a_damaged_ort_file_gets_a_verdict() {
-    let whole = fs::read(models().join("convolution.ort")).unwrap();
+    let whole = fs::read(models::folder().join("convolution.ort")).unwrap();
     let scratch = tempfile::tempdir().unwrap();
     let file = scratch.path().join("damaged.ort");
     let verdict = |bytes: &[u8]| {

@@ -8,7 +8,7 @@
 
 mod outputs;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, geometry::nms};
+use framehook_sdk::{ConfigProblem, Detection, Error, Hook, geometry::nms};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units},
@@ -120,18 +120,6 @@ impl Hook for BoxesScores {
     }
 }
 
-impl PostHook for BoxesScores {
-    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
-        detections.extend(self.find(inference)?);
-        Ok(Outcome { detections, events: Vec::new() })
-    }
-
-    fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        self.dropped.report();
-        Ok(Vec::new())
-    }
-}
-
 impl BoxesScores {
     fn find(&mut self, outputs: &impl Outputs) -> Result<Vec<Detection>, Error> {
         let Config { format, units, activation, .. } = self.config;
@@ -172,7 +160,7 @@ impl BoxesScores {
     }
 }
 
-framehook_sdk::export!(post: BoxesScores);
+model_outputs::export!(BoxesScores);
 
 #[cfg(test)]
 mod tests;

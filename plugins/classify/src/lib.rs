@@ -6,10 +6,7 @@
 //! stays. No score outside of 0 to 1 leaves this plugin: a frame with NaN or infinite values has no
 //! classes, and is counted in the log.
 
-use framehook_sdk::{
-    Bbox, ConfigProblem, Detection, Error, Event, Hook, Inference, InputOptions, Outcome, PostHook, Resize, TensorDesc,
-    default_input,
-};
+use framehook_sdk::{Bbox, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, TensorDesc, default_input};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{detection, highest},
@@ -76,18 +73,6 @@ impl Hook for Classify {
 
     fn labels(&self) -> Vec<String> {
         self.config.labels.clone()
-    }
-}
-
-impl PostHook for Classify {
-    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
-        detections.extend(self.find(inference)?);
-        Ok(Outcome { detections, events: Vec::new() })
-    }
-
-    fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        self.dropped.report();
-        Ok(Vec::new())
     }
 }
 
@@ -161,7 +146,7 @@ fn classes(shape: &[u32]) -> Option<u32> {
     }
 }
 
-framehook_sdk::export!(post: Classify);
+model_outputs::export!(Classify);
 
 #[cfg(test)]
 mod tests;

@@ -34,6 +34,11 @@ pub(crate) fn recognise(
     if rows.is_empty() {
         return Ok(None);
     }
+    if have_class_ids(&rows) {
+        return Err(Error::InvalidConfig(
+            "the second number of each box is whole, as a class id is, and the first a score: `yolo` reads such an output".into(),
+        ));
+    }
     let are_scores = rows.iter().all(|row| row.iter().all(|n| is_score(*n)));
     let activation = match set {
         Some(activation) => activation,
@@ -49,6 +54,12 @@ pub(crate) fn recognise(
         ))),
         _ => Ok(Some(Rule { activation, width, classes })),
     }
+}
+
+/// Whether the two numbers of each box are a score and a class id.
+fn have_class_ids(rows: &[&[f32]]) -> bool {
+    let is_pair = |row: &&[f32]| matches!(**row, [score, id] if is_score(score) && id >= 0.0 && id.fract() == 0.0);
+    rows.iter().all(is_pair) && rows.iter().any(|row| row[0].fract() != 0.0)
 }
 
 fn by_last(rows: &[&[f32]], width: u32, labels: Option<u32>) -> Result<Activation, Error> {
@@ -108,6 +119,11 @@ mod tests {
             }
         }
         assert_eq!(recognise(&[f32::NAN; 3], 3, None, None).unwrap(), None);
+        for ids in [[2.0, 0.0], [1.0, 0.0]] {
+            let refused = recognise(&[0.9, ids[0], 0.8, ids[1]], 2, Some(Scores), None);
+            assert!(matches!(refused, Err(Error::InvalidConfig(m)) if m.contains("`yolo` reads such an output")));
+        }
+        assert!(recognise(&[0.9, 0.1, 0.8, 0.0], 2, None, None).unwrap().is_some());
         assert_eq!(recognise(&[], 3, None, None).unwrap(), None);
     }
 }

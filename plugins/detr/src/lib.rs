@@ -12,10 +12,7 @@
 mod activation;
 mod outputs;
 
-use framehook_sdk::{
-    Candidate, ConfigProblem, Detection, Error, Event, Hook, Inference, InputOptions, Outcome, PostHook, Resize,
-    default_input,
-};
+use framehook_sdk::{Candidate, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, default_input};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units, highest},
@@ -108,18 +105,6 @@ impl Hook for Detr {
     }
 }
 
-impl PostHook for Detr {
-    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
-        detections.extend(self.find(inference)?);
-        Ok(Outcome { detections, events: Vec::new() })
-    }
-
-    fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        self.dropped.report();
-        Ok(Vec::new())
-    }
-}
-
 impl Detr {
     fn find(&mut self, outputs: &impl Outputs) -> Result<Vec<Detection>, Error> {
         let list = outputs.list();
@@ -134,7 +119,8 @@ impl Detr {
         let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
         if !self.checked {
             if let Some(outside) = scored.outside {
-                return Err(Error::InvalidConfig(format!("{outside} stands where scores are: see /activation")));
+                let message = format!("/activation: {outside} stands where scores are: `sigmoid` or `softmax`?");
+                return Err(Error::InvalidConfig(message));
             }
             boxes::check(format, units, &numbers)?;
             self.checked = !scored.candidates.is_empty();
@@ -182,7 +168,7 @@ fn by_ids(outputs: &impl Outputs, ids: Matrix, scores: Matrix, min_score: f32) -
     Ok(found)
 }
 
-framehook_sdk::export!(post: Detr);
+model_outputs::export!(Detr);
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //! by shape.
 
 use framehook_sdk::{Error, TensorDesc};
-use model_outputs::{classes::Matrix, described_all, named};
+use model_outputs::{classes::Matrix, described, described_all, named};
 
 use crate::Config;
 
@@ -22,6 +22,8 @@ pub(crate) enum Numbers {
 
 /// Numbers of a box.
 const BOX: u32 = 4;
+/// Twice what the largest of these models give. A grid of boxes to choose from has more.
+const MOST_BOXES: u32 = 2_000;
 
 pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<Form, Error> {
     let set = |field, name: &Option<String>| named(list, field, name.as_deref());
@@ -35,11 +37,16 @@ pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<Form, Error> 
     let boxes: Vec<_> = pick(list, boxes, &["box"], |shape| width(shape) == Some(BOX));
     let boxes = match boxes[..] {
         [one] => one,
-        [] if ids.is_none() => return joined(list, scores).ok_or_else(|| refused("no output has boxes [1, n, 4]")),
+        [] if ids.is_none() => {
+            let joined = joined(list, scores).ok_or_else(|| refused("no output has boxes [1, n, 4]"))?;
+            check_joined(&list[joined.boxes.output as usize], joined.boxes.rows, config.labels.len())?;
+            return Ok(joined);
+        }
         [] => return Err(refused("no output has boxes [1, n, 4]")),
         _ => return Err(refused("several outputs have the shape of boxes")),
     };
     let rows = rows(&list[boxes as usize].shape);
+    few(&list[boxes as usize], rows)?;
     let beside = |shape: &[u32]| crate::outputs::rows(shape) == rows;
     let mut matrices = pick(list, scores, &["logit", "score", "prob"], |s| width(s).is_some() && beside(s));
     matrices.retain(|index| *index != boxes);
@@ -54,6 +61,33 @@ pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<Form, Error> 
         _ => return Err(refused("several outputs can have the scores")),
     };
     Ok(Form { boxes: matrix(boxes, BOX), numbers })
+}
+
+/// Whether this is no grid of boxes.
+fn few(desc: &TensorDesc, rows: Option<u32>) -> Result<(), Error> {
+    match rows {
+        Some(rows) if rows > MOST_BOXES => Err(Error::InvalidConfig(format!(
+            "{} has {rows} boxes, and a DETR has at most {MOST_BOXES}: they overlap and need a suppression, as `yolo` and \
+             `boxes-scores` have",
+            described(desc)
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Whether an output of boxes and scores has its boxes first, as far as sizes tell. Where it has
+/// more numbers than boxes, so many labels must say that they are classes.
+fn check_joined(desc: &TensorDesc, rows: u32, labels: usize) -> Result<(), Error> {
+    few(desc, Some(rows))?;
+    let numbers = width(&desc.shape).unwrap_or(0);
+    if numbers <= rows || labels >= (numbers - BOX - 1) as usize {
+        return Ok(());
+    }
+    Err(Error::InvalidConfig(format!(
+        "{} has {rows} boxes of {numbers} numbers, more than boxes: if the boxes are its last dimension, `yolo` reads it; if \
+         not, name the classes in /labels",
+        described(desc)
+    )))
 }
 
 /// Boxes and scores in one output, the only one with such a shape.
@@ -94,7 +128,9 @@ fn width(shape: &[u32]) -> Option<u32> {
 mod tests {
     use super::*;
 
-    fn desc((name, shape): &(&str, &[u32])) -> TensorDesc {
+    type Output<'a> = (&'a str, &'a [u32]);
+
+    fn desc((name, shape): &Output<'_>) -> TensorDesc {
         TensorDesc { name: (*name).into(), shape: shape.to_vec() }
     }
 
@@ -110,7 +146,7 @@ mod tests {
         };
         let joined = matrix(0, 84);
         let joined = Ok(Form { boxes: joined.part(0..4), numbers: Numbers::Classes(joined.part(4..84)) });
-        let table: [(&[(&str, &[u32])], _); 9] = [
+        let table: [(&[Output<'_>], _); 13] = [
             (&[("pred_logits", &[1, 300, 92]), ("pred_boxes", &[1, 300, 4])], of_classes(1, 0, 92)),
             (&[("a", &[1, 300, 4]), ("b", &[1, 300, 80])], of_classes(0, 1, 80)),
             (
@@ -126,6 +162,13 @@ mod tests {
             (&[("labels", &[1, 300]), ("boxes", &[1, 300, 4]), ("scores", &[1, 300])], ids(0, 1, 2)),
             (&[("scores", &[300]), ("labels", &[300]), ("boxes", &[300, 4])], ids(1, 2, 0)),
             (&[("output0", &[1, 300, 84])], joined),
+            (
+                &[("output0", &[1, 84, 8400])],
+                Err("84 boxes of 8400 numbers, more than boxes: if the boxes are its last"),
+            ),
+            (&[("output0", &[1, 25200, 85])], Err("has 25200 boxes, and a DETR has at most 2000")),
+            (&[("boxes", &[1, 8732, 4]), ("scores", &[1, 8732, 21])], Err("need a suppression, as `yolo` and")),
+            (&[("output0", &[1, 30, 40])], Err("name the classes in /labels")),
             (&[("a", &[1, 300]), ("b", &[1, 300, 4]), ("c", &[1, 300])], Err("several outputs can have the scores")),
             (&[("a", &[1, 300, 4]), ("b", &[1, 300, 4])], Err("several outputs have the shape of boxes")),
         ];

@@ -72,6 +72,31 @@ impl Outputs for Inference {
     }
 }
 
+/// Exports a plugin that adds what its method `find` finds in the outputs of a frame, and says at
+/// the end what its field `dropped` has counted.
+#[macro_export]
+macro_rules! export {
+    ($plugin:ty) => {
+        impl framehook_sdk::PostHook for $plugin {
+            fn postprocess(
+                &mut self,
+                inference: &framehook_sdk::Inference,
+                mut detections: Vec<framehook_sdk::Detection>,
+            ) -> Result<framehook_sdk::Outcome, framehook_sdk::Error> {
+                detections.extend(self.find(inference)?);
+                Ok(framehook_sdk::Outcome { detections, events: Vec::new() })
+            }
+
+            fn flush(&mut self) -> Result<Vec<framehook_sdk::Event>, framehook_sdk::Error> {
+                self.dropped.report();
+                Ok(Vec::new())
+            }
+        }
+
+        framehook_sdk::export!(post: $plugin);
+    };
+}
+
 /// An output as messages name it.
 #[must_use]
 pub fn described(output: &TensorDesc) -> String {

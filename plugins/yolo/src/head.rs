@@ -43,6 +43,18 @@ impl Kind {
             Self::End2End => "end2end",
         }
     }
+
+    /// The numbers of a box, as messages name them.
+    pub(crate) const fn numbers(self) -> &'static str {
+        match self {
+            Self::V5 => "4, an objectness and one score a class",
+            Self::V8 => "4 and one score a class",
+            Self::Pose => "4, one score a class, and 3 or 2 a keypoint",
+            Self::Obb => "4, one score a class and an angle",
+            Self::Seg => "4, one score a class and 32 coefficients",
+            Self::End2End => "4, a score and a class id, then perhaps 3 a keypoint or 32 coefficients",
+        }
+    }
 }
 
 /// One way to read a tensor `[1, numbers, boxes]` or `[1, boxes, numbers]`.

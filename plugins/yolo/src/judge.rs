@@ -51,6 +51,8 @@ const FAR: f32 = 16.0;
 const MANY: usize = 4;
 /// Fewer boxes than any detector's grid has.
 const GRID: usize = 400;
+/// The objectness of what is an object for certain, so that a v5 has a class for it.
+const CERTAIN: f32 = 0.5;
 /// A score that leaves little doubt; or an angle, if all that is certain has one.
 const SURE: f32 = 0.25;
 
@@ -58,7 +60,12 @@ const SURE: f32 = 0.25;
 pub(crate) fn judge(grid: Grid, sample: &Sample, known: Known) -> Verdict {
     let mut verdict = Verdict { is_blank: sample.is_blank(), unusable: sample.unusable(), ..Verdict::default() };
     for head in heads(grid, sample, known) {
-        let unlikely = || if known.kind.is_none() { unlikely(head, sample, known) } else { None };
+        let unlikely = || match (known.kind, known.classes) {
+            (None, _) => unlikely(head, sample, known),
+            // Labels say how many of the numbers are classes.
+            (Some(_), None) => contradicted(head, sample),
+            (Some(_), Some(_)) => None,
+        };
         match refuted(head, sample, known).or_else(unlikely) {
             Some(reason) => verdict.against.push((head, reason)),
             None => verdict.fits.push(Fit { head, highest: sample.highest(head) }),
@@ -147,6 +154,23 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
         _ => return None,
     };
     Some(reason.into())
+}
+
+/// Why a tensor is not the head that is set, where no labels bear that out: what leaves no doubt.
+fn contradicted(head: Head, sample: &Sample) -> Option<String> {
+    match head.kind {
+        Kind::V5 => {
+            let objects = || sample.rows().filter(|row| row[BOX as usize] >= CERTAIN);
+            let has_class = |row: &[f32]| row[BOX as usize + 1..].iter().any(|n| *n >= NOTICED);
+            let classless = objects().next().is_some() && !objects().any(has_class);
+            classless
+                .then(|| "no box with an objectness of 0.5 or more has a class; /labels would bear a v5 out".into())
+        }
+        Kind::Obb if sample.rows().count() >= GRID && !has_angles(head, sample) => {
+            Some("no angle is outside of 0 to 1, as those of a grid are; /labels would bear an obb out".into())
+        }
+        _ => None,
+    }
 }
 
 /// Whether the last number of the boxes looks like an angle. Real ones fill -pi/4 to 3 pi/4. Where

@@ -14,7 +14,7 @@ mod rotated;
 mod sample;
 
 use framehook_sdk::{
-    ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, TensorDesc,
+    ConfigProblem, Detection, Error, Hook, TensorDesc,
     geometry::{nms, nms_by},
 };
 use model_outputs::{
@@ -94,18 +94,6 @@ impl Hook for Yolo {
 
     fn labels(&self) -> Vec<String> {
         self.config.labels.clone()
-    }
-}
-
-impl PostHook for Yolo {
-    fn postprocess(&mut self, inference: &Inference, mut detections: Vec<Detection>) -> Result<Outcome, Error> {
-        detections.extend(self.find(inference)?);
-        Ok(Outcome { detections, events: Vec::new() })
-    }
-
-    fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        self.dropped.report();
-        Ok(Vec::new())
     }
 }
 
@@ -194,10 +182,22 @@ fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict]) -> String
     let against = verdicts.iter().filter(|v| !v.against.is_empty()).max_by_key(|v| v.against[0].0.boxes);
     let against = against.map_or(&[][..], |verdict| &verdict.against);
     let labels = known.classes.and_then(|labels| other_classes(desc, known.kind.unwrap_or(Kind::V8), labels));
+    let set = if labels.is_some() { "/labels or /head" } else { "/head" };
     let reasons = against.iter().map(|(head, reason)| format!("{}: {reason}", described_head(*head)));
-    let reasons: Vec<_> = labels.into_iter().chain(reasons).collect();
+    let mut reasons: Vec<_> = labels.into_iter().chain(reasons).collect();
+    if reasons.is_empty() {
+        reasons.extend(known.kind.map(|kind| other_numbers(desc, kind, known.classes)));
+    }
     let head = known.kind.map_or("no head fits".into(), |kind| format!("/head `{}` does not fit", kind.name()));
-    format!("{head} {}: {}", described(desc), reasons.join("; "))
+    let remedy = format!("set {set} to what the model has; `detr` and `boxes-scores` read other models");
+    format!("{head} {}: {}; {remedy}", described(desc), reasons.join("; "))
+}
+
+/// How many numbers a box has, and how many it would need.
+fn other_numbers(desc: &TensorDesc, kind: Kind, classes: Option<u32>) -> String {
+    let widths: Vec<_> = Grid::both(&desc.shape).iter().map(|grid| grid.width.to_string()).collect();
+    let labels = classes.map(|n| format!(" of the {n} in /labels")).unwrap_or_default();
+    format!("a box has {} numbers, and one of `{}` has {}{labels}", widths.join(" or "), kind.name(), kind.numbers())
 }
 
 /// How many classes there would be, where labels say another number.
@@ -216,7 +216,7 @@ fn described_head(head: Head) -> String {
     }
 }
 
-framehook_sdk::export!(post: Yolo);
+model_outputs::export!(Yolo);
 
 #[cfg(test)]
 mod tests;

@@ -313,9 +313,20 @@ fn what_fits_no_head_is_explained() {
         (set(Kind::V8), columns(&pose(17, 3)), "/head `v8` does not fit `output0` [1, 56, 1500]"),
         (labelled(80), columns(&v8(1500, 3, 7)), "3 classes, but /labels names 80"),
         (labelled(2), rows(&end2end(6)), "2 stands where ids of 2 classes are"),
+        (labelled(80), columns(&v8(1500, 3, 7)), "set /labels or /head to what the model has"),
+        (
+            set(Kind::Pose),
+            columns(&v8(1500, 3, 7)),
+            "a box has 7 or 1500 numbers, and one of `pose` has 4, one score a class, and 3",
+        ),
+        // What is set and no labels bear out is looked at as well: a class is neither an angle nor
+        // an objectness.
+        (set(Kind::Obb), columns(&v8(1500, 3, 7)), "no angle is outside of 0 to 1"),
+        (set(Kind::V5), columns(&v8(1500, 1, 7)), "no box with an objectness of 0.5 or more has a class"),
     ] {
         let message = refused(&config, &memory(outputs));
         assert!(message.contains(words), "{message}");
+        assert!(message.contains(" to what the model has; `detr` and"), "{message}");
     }
 }
 

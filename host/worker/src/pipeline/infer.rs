@@ -16,7 +16,7 @@ use crate::{
     model::{BoundModel, ModelError},
 };
 
-/// One session with the frame that it works on.
+/// One session with the frames that it works on: one, or those of a batch.
 struct Lane {
     number: usize,
     stage: Arc<Stage>,
@@ -72,32 +72,48 @@ impl Lane {
     }
 
     fn run(mut self) {
+        let mut frames = Vec::new();
         loop {
             self.stage.lanes.wait_for(self.number);
-            let Some(mut frame) = self.stage.frames.take(self.number) else { return };
-            if let Err(error) = self.infer(&mut frame) {
-                let message = format!("frame {}: {error}", frame.position.frame);
+            self.stage.frames.take(self.number, self.model.frames(), &mut frames);
+            let Some(first) = frames.first().map(|frame| frame.position.frame) else { return };
+            if let Err(error) = self.infer(&mut frames) {
+                let message = format!("frame {first}: {error}");
                 self.stage.shared.verdict.fail(Reason::new(error.reason_code(), message));
                 return self.stage.frames.close();
             }
-            if self.out.send(frame).is_err() {
+            if frames.drain(..).any(|frame| self.out.send(frame).is_err()) {
                 return self.stage.frames.close();
             }
         }
     }
 
-    fn infer(&mut self, frame: &mut InFlight) -> Result<(), ModelError> {
-        let Work::Infer(input) = &mut frame.work else { return Ok(()) };
+    /// Runs those of the frames that are not skipped, all at once.
+    fn infer(&mut self, frames: &mut [InFlight]) -> Result<(), ModelError> {
         let Stage { shared: Shared { job, pools, watch, .. }, keeps_outputs, .. } = &*self.stage;
         let started = Instant::now();
-        let mut outputs = pools.outputs.take();
-        let wanted = keeps_outputs.then_some(&mut outputs);
-        let image = FrameInput { image: &*input, size: frame.size, geometry: frame.geometry };
-        let run = || self.model.run(&image, wanted);
-        watch.during("an inference", job.patience.frame_ms, run)?;
-        pools.inputs.give_back(std::mem::take(input));
-        frame.work = Work::Inferred(outputs);
-        frame.timings.inference_us = micros(started);
+        let inputs: Vec<_> = frames.iter().filter_map(input).collect();
+        let count = inputs.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let mut outputs: Vec<_> = (0..count).map(|_| pools.outputs.take()).collect();
+        let wanted = keeps_outputs.then_some(&mut outputs[..]);
+        watch.during("an inference", job.patience.frame_ms, || self.model.run_together(&inputs, wanted))?;
+        // Each has its share.
+        let inference_us = micros(started) / count as u32;
+        let mut outputs = outputs.into_iter();
+        for frame in frames {
+            let Work::Infer(input) = &mut frame.work else { continue };
+            pools.inputs.give_back(std::mem::take(input));
+            frame.work = Work::Inferred(outputs.next().unwrap_or_default());
+            frame.timings.inference_us = inference_us;
+        }
         Ok(())
     }
+}
+
+fn input(frame: &InFlight) -> Option<FrameInput<'_>> {
+    let Work::Infer(image) = &frame.work else { return None };
+    Some(FrameInput { image, size: frame.size, geometry: frame.geometry })
 }

@@ -30,26 +30,34 @@ pub(super) struct InOrder<T> {
     due: Option<usize>,
 }
 
-/// Connects `lanes` lanes between `frames` and what comes out in order; with the senders of the lanes.
-pub(super) fn connect<T>(frames: Receiver<T>, lanes: usize) -> (Arc<Intake<T>>, Vec<SyncSender<T>>, InOrder<T>) {
+/// Connects `lanes` lanes between `frames` and what comes out in order; with the senders of the
+/// lanes. Each takes up to `most` frames at a time.
+pub(super) fn connect<T>(
+    frames: Receiver<T>,
+    lanes: usize,
+    most: usize,
+) -> (Arc<Intake<T>>, Vec<SyncSender<T>>, InOrder<T>) {
     let (senders, lanes): (Vec<_>, Vec<_>) = (0..lanes).map(|_| sync_channel(FINISHED)).unzip();
-    // Each lane has one frame, and those that it has finished.
-    let (sender, order) = sync_channel(lanes.len() * (FINISHED + 1));
+    // Each lane has those that it took, and those that it has finished: no number waits for room.
+    let (sender, order) = sync_channel(lanes.len() * (FINISHED + most));
     let intake = Intake(Mutex::new(Some(Taking { frames, order: sender })));
     (Arc::new(intake), senders, InOrder { order, lanes, due: None })
 }
 
 impl<T> Intake<T> {
-    /// Waits for the next frame; `None` after the last one.
-    pub(super) fn take(&self, lane: usize) -> Option<T> {
+    /// Waits for the next `most` frames and adds them to `taken`: fewer at the end, and none after
+    /// it.
+    pub(super) fn take(&self, lane: usize, most: usize, taken: &mut Vec<T>) {
         let mut taking = self.0.lock();
-        let Taking { frames, order } = taking.as_ref()?;
-        let frame = frames.recv().ok().filter(|_| order.send(lane).is_ok());
-        if frame.is_none() {
-            // Lanes that may not work at present would keep it open.
-            *taking = None;
+        for _ in 0..most {
+            let Some(Taking { frames, order }) = taking.as_ref() else { return };
+            let frame = frames.recv().ok().filter(|_| order.send(lane).is_ok());
+            if frame.is_none() {
+                // Lanes that may not work at present would keep it open.
+                *taking = None;
+            }
+            taken.extend(frame);
         }
-        frame
     }
 
     /// No frame is taken any more.
@@ -78,48 +86,55 @@ impl<T> InOrder<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc::TrySendError;
+    use std::{collections::VecDeque, sync::mpsc::TrySendError};
 
     use proptest::prelude::*;
 
     use super::*;
 
+    fn take<T>(intake: &Intake<T>, lane: usize, most: usize) -> VecDeque<T> {
+        let mut taken = Vec::new();
+        intake.take(lane, most, &mut taken);
+        taken.into()
+    }
+
     proptest! {
-        /// `steps` says which lane goes on next: it takes a frame, or finishes the one that it has.
+        /// `steps` says which lane goes on next: it takes frames, or finishes one of those that it
+        /// has.
         #[test]
         fn whichever_lane_is_faster_frames_keep_their_order(
-            lanes in 1..6_usize, steps in prop::collection::vec(0..6_usize, 0..200), read in prop::collection::vec(any::<bool>(), 200),
+            lanes in 1..6_usize, most in 1..4_usize, steps in prop::collection::vec(0..6_usize, 0..200), read in prop::collection::vec(any::<bool>(), 200),
         ) {
-            let frames = steps.len() as u64 + 1;
+            let frames = (steps.len() * most) as u64 + 1;
             let (sender, receiver) = sync_channel(frames as usize);
             (0..frames).for_each(|frame| sender.send(frame).unwrap());
             drop(sender);
-            let (intake, senders, mut ordered) = connect(receiver, lanes);
-            let (mut held, mut taken, mut out) = (vec![None; lanes], 0, Vec::new());
+            let (intake, senders, mut ordered) = connect(receiver, lanes, most);
+            let (mut held, mut taken, mut out) = (vec![VecDeque::new(); lanes], 0, Vec::new());
             for (lane, reads) in steps.iter().map(|step| step % lanes).zip(read) {
-                match held[lane].take() {
+                match held[lane].pop_front() {
                     None => {
-                        held[lane] = intake.take(lane);
-                        taken += u64::from(held[lane].is_some());
+                        held[lane] = take(&intake, lane, most);
+                        taken += held[lane].len();
                     }
                     Some(frame) => if let Err(TrySendError::Full(frame)) = senders[lane].try_send(frame) {
-                        held[lane] = Some(frame);
+                        held[lane].push_front(frame);
                     },
                 }
                 if reads {
                     out.extend(ordered.ready());
                 }
-                prop_assert!(taken - out.len() as u64 <= (lanes * (FINISHED + 1)) as u64, "more are under way than lanes hold");
+                prop_assert!(taken - out.len() <= lanes * (FINISHED + most), "more are under way than lanes hold");
             }
             // A thread each, as in a worker: the rest.
             std::thread::scope(|scope| {
-                for (lane, (sender, held)) in senders.into_iter().zip(held).enumerate() {
+                for (lane, (sender, mut held)) in senders.into_iter().zip(held).enumerate() {
                     let intake = &intake;
-                    scope.spawn(move || {
-                        let mut next = held.or_else(|| intake.take(lane));
-                        while let Some(frame) = next {
-                            sender.send(frame).unwrap();
-                            next = intake.take(lane);
+                    scope.spawn(move || loop {
+                        held.drain(..).for_each(|frame| sender.send(frame).unwrap());
+                        held = take(intake, lane, most);
+                        if held.is_empty() {
+                            break;
                         }
                     });
                 }
@@ -133,13 +148,13 @@ mod tests {
     fn the_frames_before_a_lost_one_come_and_none_behind_it() {
         let (sender, receiver) = sync_channel(4);
         (0..4).for_each(|frame| sender.send(frame).unwrap());
-        let (intake, mut senders, mut ordered) = connect(receiver, 2);
-        let taken: Vec<_> = [0, 1, 0].into_iter().map(|lane| intake.take(lane).unwrap()).collect();
+        let (intake, mut senders, mut ordered) = connect(receiver, 2, 1);
+        let taken: Vec<_> = [0, 1, 0].into_iter().map(|lane| take(&intake, lane, 1)[0]).collect();
         senders[0].send(taken[0]).unwrap();
         drop(senders.remove(1));
         senders[0].try_send(taken[2]).ok();
         intake.close();
-        assert_eq!(intake.take(0), None);
+        assert!(take(&intake, 0, 1).is_empty());
         assert!(sender.send(4).is_err(), "what decodes hears of it");
         assert_eq!([ordered.wait(), ordered.wait()], [Some(0), None]);
     }
