@@ -3,7 +3,10 @@
 
 use std::sync::LazyLock;
 
-use framehook_core::message::{WorkerPhase, WorkerStatus};
+use framehook_core::{
+    execution::Execution,
+    message::{WorkerPhase, WorkerStatus},
+};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
@@ -14,10 +17,17 @@ struct PhaseLabel {
     phase: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ExecutionLabel {
+    provider: &'static str,
+    precision: &'static str,
+}
+
 #[derive(Default)]
 pub(crate) struct Metrics {
     pub(crate) slots: Gauge,
     workers: Family<PhaseLabel, Gauge>,
+    models: Family<ExecutionLabel, Gauge>,
     pub(crate) restarts: Counter,
     pub(crate) frames: Counter,
 }
@@ -37,6 +47,7 @@ pub(crate) fn global() -> &'static Metrics {
         framehook_infra::metrics::register(|registry| {
             registry.register("worker_slots", "Workers that may run at a time", metrics.slots.clone());
             registry.register("workers", "Workers by phase, without those that ended", metrics.workers.clone());
+            registry.register("models", "Models that run, by what runs them", metrics.models.clone());
             registry.register("worker_restarts", "Workers that ended before their time", metrics.restarts.clone());
             registry.register("frames_published", "Frames that the bus has acknowledged", metrics.frames.clone());
         });
@@ -51,6 +62,13 @@ impl Metrics {
         for (phase, name) in LIVE {
             let count = workers.iter().filter(|worker| worker.phase == phase).count();
             self.workers.get_or_create(&PhaseLabel { phase: name }).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+        // Those that nobody uses any more are gone.
+        self.models.clear();
+        for worker in workers.iter().filter(|worker| !worker.phase.is_ended()) {
+            let Some(Execution { provider, precision }) = worker.progress.execution else { continue };
+            let label = ExecutionLabel { provider: provider.as_str(), precision: precision.as_str() };
+            self.models.get_or_create(&label).inc();
         }
     }
 }
