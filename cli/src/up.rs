@@ -10,6 +10,7 @@ use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
 use futures::FutureExt as _;
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::{
     confinement, process, roles,
@@ -19,6 +20,9 @@ use crate::{
 
 /// Runs until a signal.
 pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
+    if !settings.origins.of_others.is_empty() {
+        warn!("`up` has no settings of a cluster; ignored: {}", settings.origins.of_others.join(", "));
+    }
     // There is no authentication, so nobody but this machine may call.
     let listener = roles::bind(&settings, Ipv4Addr::LOCALHOST.into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
