@@ -7,7 +7,7 @@ use framehook_core::error_code::ErrorCode;
 use framehook_infra::source_file::{self, Refusal};
 
 use crate::http::{
-    extract::{MISPLACED_URL, looks_like_url},
+    misread::{MISPLACED_URL, looks_like_url},
     problem::FieldError,
 };
 

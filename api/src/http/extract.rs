@@ -2,8 +2,6 @@
 //!
 //! Invariant: an unknown query parameter or field is an error, never ignored.
 
-use std::fmt::Display;
-
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
@@ -22,6 +20,7 @@ use crate::{
     SharedApp,
     check::canonical,
     http::{
+        misread::misread,
         page::MAX_LIMIT,
         problem::{Problem, shortened, too_large, too_slow},
     },
@@ -209,70 +208,6 @@ fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<Body<T>, Problem> {
     Ok(Body { json, parsed })
 }
 
-/// A URL in the wrong place may hold a password all the same, so no answer repeats it.
-pub(crate) const MISPLACED_URL: &str = "there is a URL, which is not repeated because it may hold a password; only \
-                                        `source.url` takes one";
-
-pub(crate) fn looks_like_url(text: &str) -> bool {
-    text.contains("://")
-}
-
-/// How serde's sentences end where an object with exactly one of several keys is expected.
-const ONE_OF_SEVERAL: [&str; 3] =
-    ["map with a single key", "newtype variant", "expected one of `video`, `file`, `url`"];
-
-/// What serde calls by the name of a type, which says nothing to a client.
-fn in_json(expected: &str) -> Option<&'static str> {
-    match expected {
-        "u8" => Some("a whole number from 0 to 255"),
-        "u32" | "u64" | "usize" => Some("a whole number from 0"),
-        "i32" | "i64" => Some("a whole number"),
-        "f32" | "f64" => Some("a number"),
-        _ => expected.starts_with("struct ").then_some("an object"),
-    }
-}
-
-/// Reads serde's sentences: `invalid type: ..., expected X`, `unknown field `a`, expected ...`, `missing
-/// field `a``.
-fn misread(code: ErrorCode, error: &serde_path_to_error::Error<impl Display>) -> Problem {
-    let (path, message) = (&*error.path().to_string(), error.inner().to_string());
-    let message = &match message.split_once("expected ").and_then(|(before, what)| Some((before, in_json(what)?))) {
-        Some((before, what)) => format!("{before}expected {what}"),
-        None => message,
-    };
-    let quoted = |start: &str| message.strip_prefix(start).and_then(|rest| rest.split('`').next());
-    let expected = message.split_once("expected ").map(|(_, what)| what.to_owned());
-    let parent = if path == "." { "" } else { path };
-    let join = |name: &str| match parent {
-        "" => name.to_owned(),
-        // The path ends with the unknown name itself where the deserializer knows it.
-        _ if parent == name || parent.ends_with(&format!(".{name}")) => parent.to_owned(),
-        _ => format!("{parent}.{name}"),
-    };
-    let named = ["unknown field `", "missing field `", "duplicate field `"].into_iter().find_map(quoted);
-    let field = match named {
-        Some(name) => join(name),
-        _ if parent.is_empty() => "body".to_owned(),
-        _ => parent.to_owned(),
-    };
-    // What serde takes for another form of the same, and says nothing helpful of.
-    let form = if path.starts_with("plugins[") {
-        Some(("plugins", "an object with `pre` and `post`, each a list of hooks"))
-    } else if path.starts_with("source") && ONE_OF_SEVERAL.iter().any(|end| message.ends_with(end)) {
-        Some(("source", "an object with exactly one of `video`, `file`, `url`"))
-    } else {
-        None
-    };
-    if let Some((field, expected)) = form {
-        return Problem::new(code, format!("`{field}`: expected {expected}")).field(field).expected(expected);
-    }
-    if looks_like_url(message) || looks_like_url(path) {
-        let field = if looks_like_url(&field) { "body".into() } else { field };
-        return Problem::new(code, format!("`{field}`: {MISPLACED_URL}")).field(field);
-    }
-    Problem { expected, ..Problem::new(code, format!("`{field}`: {message}")).field(field) }
-}
-
 /// The `Idempotency-Key` header.
 ///
 /// # Errors
@@ -363,6 +298,17 @@ mod tests {
             (r#"{"source": {"video": "v"}, "model": "m", "memory_mib": -1}"#, "memory_mib", "whole number from 0"),
             (r#"{"source": "street@1", "model": "m"}"#, "source", "an object with exactly one of"),
             (r#"{"source": "video", "model": "m"}"#, "source", "an object with exactly one of"),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "frames": {"every": 2, "fps": 1}}"#,
+                "frames",
+                "an object with exactly one of `every`, `fps`",
+            ),
+            (
+                r#"{"source": {"video": "v"}, "model": "m", "frames": "every"}"#,
+                "frames",
+                "exactly one of `every`, `fps`",
+            ),
+            (r#"{"source": {"video": "v"}, "model": "m", "frames": {"evry": 5}}"#, "frames", "`every` or `fps`"),
         ] {
             let problem = refused(text);
             assert_eq!(problem.code, ErrorCode::InvalidScenario, "{text}");
@@ -426,12 +372,14 @@ mod tests {
             ("limit=99999999999999", "limit", "whole number from 1 to 1000"),
             ("limit=x", "limit", "whole number"),
             ("offset=1", "offset", "expected `limit` or `from_us`"),
-            ("limit=1&limit=2", "limit", "duplicate"),
+            ("limit=1&limit=2", "limit", "duplicate parameter `limit`"),
         ] {
             let problem = parse_query::<Parameters>(query).unwrap_err();
             assert_eq!(problem.field.as_deref(), Some(field), "{query}: {}", problem.detail);
             assert!(problem.detail.contains(words), "{query}: {}", problem.detail);
         }
+        let none = parse_query::<crate::http::page::NoParameters>("name=foo").err().unwrap();
+        assert_eq!(none.detail, "`name`: unknown parameter `name`; this route takes none");
     }
 
     #[test]

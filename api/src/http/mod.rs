@@ -8,6 +8,7 @@ pub(crate) mod host;
 pub(crate) mod limits;
 pub(crate) mod linger;
 pub(crate) mod listen;
+pub(crate) mod misread;
 pub(crate) mod multipart;
 pub(crate) mod observe;
 pub(crate) mod page;
