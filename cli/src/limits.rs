@@ -15,7 +15,7 @@ use crate::settings::{PARENTS, parsers::number};
 #[derive(Args, Clone, Copy)]
 #[group(id = "limits")]
 pub(crate) struct Limits {
-    /// Most of the items of one page of a list, in MiB; the rest is behind its cursor
+    /// Largest page of a list, in MiB; further items come with its cursor
     #[arg(long, value_name = "MIB", group = "api")]
     #[arg(default_value_t = api().page_bytes >> 20, value_parser = number::<u64>(1..=MAX_MIB))]
     pub(crate) max_page_mib: u64,
@@ -25,8 +25,8 @@ pub(crate) struct Limits {
     #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
-    /// Largest configurations of all hooks of a scenario together, in KiB of JSON; a JSON body may
-    /// have 768 KiB more
+    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a request
+    /// may have 768 KiB more than this
     #[arg(long, value_name = "KIB", group = "api")]
     #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,

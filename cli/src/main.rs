@@ -43,7 +43,7 @@ enum Command {
     #[command(after_help = ROLE_HELP, args_conflicts_with_subcommands = true)]
     Runner(Runner),
     /// Make or update the tables of the database, and end (so do an API and an orchestrator at their start)
-    #[command(after_help = ROLE_HELP)]
+    #[command(after_help = MIGRATE_HELP)]
     Migrate(Box<Role>),
     /// What the services run in a process of its own, so that no plugin can harm them
     #[command(hide = true, subcommand)]
@@ -79,6 +79,10 @@ enum RunnerCommand {
     /// Let the runner on a data folder hand its scenarios on and end; returns when it has
     Drain(Box<Role>),
 }
+
+const MIGRATE_HELP: &str = "\
+A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
+environment may hold what other roles need, too.";
 
 const ROLE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \

@@ -60,6 +60,13 @@ fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
         let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect();
         settings.source_dirs = settings.blame("source_dirs", dirs)?;
     }
+    // It keeps nothing in a folder, so it makes none.
+    if name == "migrate" {
+        return Ok(settings);
+    }
+    if settings.data.is_file() {
+        bail!("{} is a file; name a folder with {}", settings.data.display(), settings.origins.of("data"));
+    }
     let made = private::folder(&settings.data);
     let made = made.with_context(|| format!("cannot make the data folder {}", settings.data.display()));
     settings.blame("data", made)?;

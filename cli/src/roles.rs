@@ -15,10 +15,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use framehook_api::{ApiConfig, App, health::Needs};
 use framehook_core::ids::RunnerId;
-use framehook_infra::{bus::SharedBus, store::SharedStore};
+use framehook_infra::{bus::SharedBus, sqlite, store::SharedStore};
 use framehook_runner::LastWord;
 use futures::FutureExt as _;
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -118,6 +118,9 @@ pub(crate) async fn migrate(settings: Settings) -> anyhow::Result<()> {
 /// Asks the runner on a data folder to hand its scenarios on and to end, and waits until it has.
 pub(crate) fn drain(data: &Path) -> anyhow::Result<()> {
     let pid_file = data.join(PID_FILE);
+    if !pid_file.exists() && data.join(sqlite::DATABASE).exists() {
+        bail!("{} is a folder of `framehook up`, whose runner ends with it: by Ctrl-C or SIGTERM", data.display());
+    }
     let text = std::fs::read_to_string(&pid_file)
         .with_context(|| format!("no runner runs on {}: cannot read {}", data.display(), pid_file.display()))?;
     let pid = text.trim().parse().ok().and_then(Pid::from_raw);
@@ -163,7 +166,7 @@ pub(crate) async fn bind(settings: &Settings, ip: IpAddr) -> anyhow::Result<TcpL
             }
             _ => format!("choose another port with {port}, or 0 for a free one"),
         };
-        anyhow::Error::new(error).context(format!("cannot listen on {address}; {what}"))
+        anyhow!("cannot listen on {address}: {error}; {what}")
     })
 }
 

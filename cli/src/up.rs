@@ -10,6 +10,7 @@ use framehook_core::ids::RunnerId;
 use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
 use futures::FutureExt as _;
 use tokio::net::TcpListener;
+use tracing::warn;
 
 use crate::{
     confinement, process, roles,
@@ -19,6 +20,9 @@ use crate::{
 
 /// Runs until a signal.
 pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
+    if !settings.origins.of_others.is_empty() {
+        warn!("`up` has no settings of a cluster; ignored: {}", settings.origins.of_others.join(", "));
+    }
     // There is no authentication, so nobody but this machine may call.
     let listener = roles::bind(&settings, Ipv4Addr::LOCALHOST.into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -69,12 +73,12 @@ Framehook {version} is up
   Workers  at most {workers}
 
 Upload a model, a video and the plugin that reads the model, then post a scenario:
-  curl -sS --data-binary @model.onnx '{url}/model?name=street&version=1'
-  curl -sS --data-binary @video.mp4 '{url}/video?name=street&version=1'
-  curl -sS --data-binary @yolo.wasm '{url}/plugin'
-  curl -sS '{url}/scenario/init' -H 'content-type: application/json' \\
+  curl -sSw '\\n' --data-binary @model.onnx '{url}/model?name=street&version=1'
+  curl -sSw '\\n' --data-binary @video.mp4 '{url}/video?name=street&version=1'
+  curl -sSw '\\n' --data-binary @yolo.wasm '{url}/plugin'
+  curl -sSw '\\n' '{url}/scenario/init' -H 'content-type: application/json' \\
        -d '{{\"source\": {{\"video\": \"street@1\"}}, \"model\": \"street@1\", \"plugins\": {{\"post\": [{{\"use\": \"yolo\"}}]}}}}'
-  curl -sS '{url}/prediction/ID'
+  curl -sSw '\\n' '{url}/prediction/ID'
 
 Ctrl-C stops it; everything is kept in the data folder.",
         version = env!("CARGO_PKG_VERSION"),

@@ -87,8 +87,13 @@ fn mistakes_in_the_file_are_named_with_their_line() {
         ("port = -1", "port is -1; it must be a whole number, 0 to 65535"),
         ("port = [1]", ":1: port cannot be of type array"),
         ("port = ", ":1: "),
-        ("http = 1", ":1: there is no setting http"),
-        ("[htpt]\nport = 1", ":1: there is no setting htpt"),
+        ("http = 1", ":1: http is a table; write [http], and below it a line for each setting"),
+        ("[htpt]\nport = 1", ":1: there is no table htpt; did you mean http?"),
+        ("port = 1\nlog = \"info\"\nport = 2", ":3: duplicate key port"),
+        ("data = \"\"", ":1: data is empty; give it a value, or leave it out"),
+        ("log = \"\"", ":1: log is empty"),
+        ("labels = [\"a=1\", \"\"]", ":1: labels has an empty value among others"),
+        ("[cluster]\nkafka_prefix = \"\"", ":2: cluster.kafka_prefix is empty"),
         ("max_page_mib = 1", "did you mean limits.max_page_mib?"),
         (
             "[cluster]\nkafka_broker = \"a:1\"",
@@ -131,7 +136,9 @@ fn mistakes_in_the_file_are_named_with_their_line() {
     ] {
         assert_refused(dump("up", text), words);
     }
-    assert_refused(framehook("up --config /nowhere.toml", &[]), "/nowhere.toml");
+    let nowhere = |origin| format!("settings file /nowhere.toml; name one that is there with {origin}, or leave");
+    assert_refused(framehook("up --config /nowhere.toml", &[]), &nowhere("--config"));
+    assert_refused(framehook("up", &[("FRAMEHOOK_CONFIG", "/nowhere.toml")]), &nowhere("FRAMEHOOK_CONFIG"));
     let both = "--max-config-kib is 300; limits.max_configs_kib is 256 (--max-configs-kib)";
     assert_refused(framehook("up --max-config-kib 300", &[]), both);
     assert!(dump("up", "[http]\nmax_connections = 8\nmax_connections_per_peer = 32").is_ok());
@@ -156,6 +163,34 @@ fn a_mistake_is_named_by_the_variable_or_the_flag_that_holds_it() {
     assert_refused(framehook("up --port 70000", &environment), "--port is 70000; it must be 0 to 65535");
     assert_refused(framehook("up --label gpu", &[]), "--label is gpu; it must be KEY=VALUE");
     assert_refused(framehook("up --max-config-kib 300", &[]), "--max-config-kib is 300; limits.max_configs_kib is 256");
+}
+
+#[test]
+fn an_empty_variable_is_as_if_it_were_not_set() {
+    let names = ["CONFIG", "DATA", "SOURCE_DIRS", "HOSTS", "LOG", "PORT", "REQUIRE_SANDBOX", "LOG_FORMAT", "BIND"];
+    let names = names.map(|name| format!("FRAMEHOOK_{name}"));
+    let environment: Vec<_> = names.iter().map(|name| (&**name, "")).chain([("REDIS_URL", "")]).collect();
+    for role in ["up", "api", "runner drain"] {
+        let line = format!("{role} --dump-config");
+        assert_eq!(framehook(&line, &environment), framehook(&line, &[]), "{role}");
+    }
+    for (line, words) in [
+        ("up --data=", "--data is empty; give it a value, or leave it out"),
+        ("up --log=", "--log is empty"),
+        ("up --label=a=1,", "--label has an empty value among others"),
+    ] {
+        assert_refused(framehook(line, &[]), words);
+    }
+    let trailing = [("FRAMEHOOK_SOURCE_DIRS", "/a:")];
+    assert_refused(framehook("up", &trailing), "FRAMEHOOK_SOURCE_DIRS has an empty value among others");
+}
+
+#[test]
+fn a_command_that_is_not_there_is_not_taken_for_a_hidden_one() {
+    let said = framehook("plugin list", &[]).unwrap_err();
+    assert!(said.contains("there is no command plugin.") && said.contains("over HTTP"), "{said}");
+    assert!(!said.contains("plugin-host"), "{said}");
+    assert_refused(framehook("migrat", &[]), "there is no command migrat; did you mean migrate?");
 }
 
 #[test]
@@ -231,24 +266,38 @@ fn what_cannot_be_used_is_called_what_it_was_set_with() {
     let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
     let file = written("worker = \"/nowhere\"\nsource_dirs = [\"/nowhere\"]\n");
-    let in_file = |line| format!("{}:{line}: ", file.display());
+    let in_file = |key: &str, line: u32| format!("{key} ({}:{line})", file.display());
 
     let config = format!("--config {}", file.display());
     let refused = |line: &str, environment: &[(&str, &str)], words: &str| {
         let environment = [&[("FRAMEHOOK_DATA", &*data)], environment].concat();
         assert_refused(framehook(line, &environment), words);
     };
-    refused(&format!("up {config}"), &[], &format!("say where it is with {}worker", in_file(1)));
+    refused(&format!("up {config}"), &[], &format!("say where it is with {}", in_file("worker", 1)));
     let executable = env!("CARGO_BIN_EXE_framehook");
     let up = format!("up --worker {executable} --onnxruntime {executable}");
-    let dirs = format!("{}source_dirs cannot be used: cannot read the source folder /nowhere", in_file(2));
+    let dirs = format!("{} cannot be used: cannot read the source folder /nowhere", in_file("source_dirs", 2));
     refused(&format!("{up} {config}"), &[], &dirs);
     refused("up", &[("FRAMEHOOK_WORKER", "/nowhere")], "say where it is with FRAMEHOOK_WORKER");
     refused(&up, &[("FRAMEHOOK_PORT", &port)], "choose another port with FRAMEHOOK_PORT");
-    refused(&format!("{up} --port {port}"), &[], "choose another port with --port");
+    refused(&format!("{up} --port {port}"), &[], "(os error 98); choose another port with --port");
+    let cluster = [("FRAMEHOOK_PORT", &*port), ("FRAMEHOOK_BIND", "0.0.0.0"), ("FRAMEHOOK_KEY", "s3cret")];
+    refused(&up, &cluster, "`up` has no settings of a cluster; ignored: FRAMEHOOK_KEY, FRAMEHOOK_BIND\n");
+    refused(&format!("{up} --data {executable}"), &[], &format!("{executable} is a file; name a folder with --data"));
     let collector = "OTEL_EXPORTER_OTLP_ENDPOINT";
     refused(&up, &[(collector, "nowhere:x")], &format!("{collector} cannot be used"));
     refused(&format!("{up} --data /proc/nowhere"), &[], "--data cannot be used: cannot make the data folder");
-    refused("migrate", &[("DATABASE_URL", "mysql://nowhere/x")], "DATABASE_URL cannot be used");
+    let embedded = folder.path().join("embedded");
+    fs::create_dir(&embedded).unwrap();
+    refused(&format!("runner drain --data {}", embedded.display()), &[], "no runner runs on");
+    fs::write(embedded.join("framehook.db"), "").unwrap();
+    refused(&format!("runner drain --data {}", embedded.display()), &[], "is a folder of `framehook up`");
+    let made = folder.path().join("made").display().to_string();
+    refused(
+        "migrate",
+        &[("DATABASE_URL", "mysql://nowhere/x"), ("FRAMEHOOK_DATA", &made)],
+        "DATABASE_URL cannot be used",
+    );
+    assert!(!fs::exists(&made).unwrap(), "a folder for nothing");
     refused("migrate", &[], "framehook: no database is named");
 }

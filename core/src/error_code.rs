@@ -60,11 +60,11 @@ error_codes! {
     SecretNotAccepted = "secret_not_accepted", 422, "The service has no key to seal secrets with",
         "Give the service a key (docs/operate.md), or use a URL without credentials.";
     InvalidPlugin = "invalid_plugin", 422, "The upload is not a usable plugin",
-        "Build it for `wasm32-wasip2` against `framehook:plugin` (docs/write-a-plugin.md); `detail` says what is wrong.";
+        "Build it for `wasm32-wasip2` against `framehook:plugin` (docs/write-a-plugin.md); `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
     InvalidModel = "invalid_model", 422, "The upload is not a usable model",
-        "Export the model as one self-contained ONNX file; `detail` says what is wrong.";
+        "Export the model as one self-contained ONNX file; `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video",
-        "Convert the video to one of docs/media.md, such as H.264 in MP4; `detail` says what is wrong.";
+        "Convert the video to one of docs/media.md, such as H.264 in MP4; `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
     RequestTimeout = "request_timeout", 408, "The request came too slowly",
         "Send the request again over a faster connection, or have the setting raised that `detail` names.";
     UnsupportedMediaType = "unsupported_media_type", 415, "The body's content type is not one that is taken here",

@@ -17,6 +17,8 @@ pub mod job;
 pub mod log_budget;
 pub mod memory;
 pub mod message;
+#[cfg(test)]
+mod message_tests;
 pub mod noted;
 pub mod placement;
 pub mod planner;

@@ -129,6 +129,30 @@ mod tests {
         assert_eq!(budget.admit(1001, start + Duration::from_secs(9)), None, "longer than any may be");
     }
 
+    #[test]
+    fn nothing_is_told_where_nothing_was_left_out() {
+        let start = Instant::now();
+        let mut budget = LogBudget::new(LIMITS, start);
+        let later = start + TELL;
+        assert!((0..5).all(|_| budget.admit(1, later) == Some(0)), "each of a full budget, and nothing else");
+    }
+
+    #[test]
+    fn it_is_told_a_second_after_the_first_line_that_was_left_out() {
+        let start = Instant::now();
+        let mut budget = LogBudget::new(LIMITS, start);
+        let at = |ms| start + Duration::from_millis(ms);
+        assert_eq!(budget.admit(1001, at(9000)), None, "the first");
+        assert_eq!(budget.admit(1, at(9500)), Some(0), "not yet");
+        assert_eq!(budget.admit(1001, at(9900)), None, "one more");
+        assert_eq!(budget.admit(1, at(10_000)), Some(2));
+        let said = budget.left_out(2);
+        assert!(
+            said.starts_with("2 lines were left out: a scenario may log 5 lines and 1000 bytes a second"),
+            "{said}"
+        );
+    }
+
     proptest! {
         #[test]
         fn in_no_stretch_of_time_passes_more(steps in prop::collection::vec((0_u64..400, 0_usize..600), 1..200)) {

@@ -123,6 +123,18 @@ mod tests {
         assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
     }
 
+    #[test]
+    fn each_lane_and_each_hook_counts() {
+        let picture = Some([640, 360]);
+        let needs = Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 0, hook_bytes: 64 * MIB };
+        let estimate = |lanes, hooks| estimate_mib(&Needs { lanes, hooks, ..needs }, MemoryCaps::default());
+        // 256 of any worker, 28.1 for the pictures, 244 for model and input.
+        assert_eq!(estimate(1, 0), 529);
+        // Model and input again, and 2.6 for the pictures of the lane.
+        assert_eq!(estimate(2, 0), 775);
+        assert_eq!(estimate(2, 1), 775 + 80);
+    }
+
     proptest! {
         #[test]
         fn more_never_needs_less_and_nothing_passes_the_cap(

@@ -25,3 +25,62 @@ pub fn noted(snapshot: &Snapshot) -> Vec<NotedWorkers> {
     });
     of_runner.filter(|noted| !noted.workers.is_empty()).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        evidence::Order,
+        ids::{Incarnation, RunnerId, ScenarioId},
+        message::{Progress, WorkerPhase, WorkerStatus},
+        placement::Labels,
+        planner::{RunnerFacts, WorkerFacts},
+        state::WorkerState,
+    };
+
+    fn report(scenario_id: ScenarioId, phase: WorkerPhase) -> WorkerStatus {
+        let progress = Progress::default();
+        WorkerStatus { scenario_id, generation: 1, phase, reason: None, attempt: 0, retry_at: None, progress }
+    }
+
+    fn runner(incarnation: Incarnation, workers: Vec<WorkerStatus>) -> RunnerFacts {
+        let (id, labels) = (RunnerId("r".into()), Labels::new());
+        let (expires_at_us, arrived_after_us, capacity, memory_mib, draining) = (0, 0, 4, None, false);
+        RunnerFacts {
+            id,
+            incarnation,
+            expires_at_us,
+            capacity,
+            memory_mib,
+            draining,
+            labels,
+            arrived_after_us,
+            workers,
+        }
+    }
+
+    #[test]
+    fn an_end_is_noted_once_its_worker_has_no_live_row() {
+        let [ended, live, runs] = [(); 3].map(|()| ScenarioId::generate());
+        let [incarnation, other] = [Incarnation::generate(), Incarnation::generate()];
+        let workers = vec![
+            report(ended, WorkerPhase::Finished),
+            report(live, WorkerPhase::Failed),
+            report(runs, WorkerPhase::Running),
+        ];
+        let row = WorkerFacts {
+            scenario_id: live,
+            generation: 1,
+            runner_id: RunnerId("r".into()),
+            incarnation,
+            state: WorkerState::Running,
+            memory_mib: 64,
+            order: Order { at_us: 0, repeats: 0 },
+            stop_ordered: false,
+        };
+        let runners = vec![runner(incarnation, workers), runner(other, vec![])];
+        let snapshot = Snapshot { runners, workers: vec![row], ..Snapshot::default() };
+        let workers = vec![WorkerKey { scenario_id: ended, generation: 1 }];
+        assert_eq!(noted(&snapshot), [NotedWorkers { runner_id: RunnerId("r".into()), incarnation, workers }]);
+    }
+}

@@ -33,7 +33,8 @@ pub struct Prediction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[u32; 2]>,
-    /// A pure function of the identity: the scenario's creation time + `pts_us` for a file.
+    /// A pure function of the identity: for a file, the time at which the scenario was posted (not that at which
+    /// the file was recorded) plus `pts_us`.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
     pub detections: Vec<Detection>,

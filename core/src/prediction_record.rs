@@ -201,6 +201,8 @@ mod tests {
             prop_assert_eq!(format!("{ours:?}"), format!("{made:?}"));
             prop_assert_eq!((ours.is_skipped, ours.has_hook_failure), (skipped, failures > 0));
             prop_assert_eq!(serde_json::to_string(&ours).unwrap(), text);
+            let other = PredictionRecord::from(&Prediction { frame: prediction.frame + 1, ..prediction });
+            prop_assert!(ours == made && ours != other);
         }
     }
 
@@ -235,5 +237,8 @@ mod tests {
             assert!(read(&text[..cut]).is_err(), "{cut}");
         }
         assert!(read(&format!("{text} {{}}")).is_err());
+        let mut damaged = whole;
+        damaged["events"] = json!(1);
+        assert!(read(&damaged.to_string()).unwrap_err().to_string().contains("expected a list"));
     }
 }

@@ -119,6 +119,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_longest_answers_are_within_their_limit() {
+        let finding = Finding { code: "c".into(), message: "m".repeat(MAX_TEXT) };
+        let findings = Verdict::<()>::Findings(vec![finding; MAX_FINDINGS]);
+        // A schema is text within JSON, whose quotes take two bytes each.
+        for longest in [serde_json::to_string(&findings).unwrap().len(), 2 * MAX_SCHEMA] {
+            assert!((100_000..MAX_ANSWER).contains(&(longest as u64)), "{longest}");
+        }
+    }
+
+    #[test]
     fn what_is_too_long_or_not_printable_is_mended() {
         assert_eq!(printable("größer\n\x1b[31mERROR"), "größer\\n\\u{1b}[31mERROR");
         assert_eq!(printable(&"ü".repeat(MAX_TEXT)), "ü".repeat(MAX_TEXT / 2));

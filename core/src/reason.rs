@@ -44,10 +44,10 @@ pub enum ReasonCode {
     ///
     /// Give the scenario more `memory_mib`, or use a smaller input or model.
     OutOfMemory,
-    /// A plugin could not be loaded, or refused its configuration.
+    /// A plugin could not be loaded, refused its configuration, or cannot read this model's outputs.
     ///
-    /// Build the plugin against this release's contract, or change its configuration, and upload it as a new
-    /// version.
+    /// Post the scenario again with what the reason's message asks for: another configuration, or another version
+    /// of the plugin, built against this release's contract.
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
     ///
@@ -61,9 +61,10 @@ pub enum ReasonCode {
     ///
     /// Read the plugin's own message in the reason; it says what it could not use.
     PluginError,
-    /// No runner has a free worker, or none has the labels that the scenario asks for.
+    /// No runner has a free slot, or none has the memory or the labels that the scenario asks for.
     ///
-    /// Wait, add a runner, or change `placement` to labels that a runner has; see `GET /runner`.
+    /// Wait, add a runner, or post the scenario again with a `memory_mib` or a `placement` that a runner has;
+    /// `GET /runner` lists them.
     NoCapacity,
     /// The worker process ended unexpectedly.
     ///
@@ -171,5 +172,22 @@ pub(crate) mod wire {
 impl Reason {
     pub fn new(code: ReasonCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_library_says_is_kept_without_places_in_its_source_code() {
+        for (said, kept) in [
+            ("cannot allocate 3 bytes", "cannot allocate 3 bytes"),
+            ("failed /build/core/arena.cc:376 for 3 bytes", "failed for 3 bytes"),
+            ("in src/a.cpp:7:3), too", "in too"),
+            ("the file model.c is not in /data/clips", "the file model.c is not in /data/clips"),
+        ] {
+            assert_eq!(without_source_places(said), kept);
+        }
     }
 }

@@ -45,3 +45,25 @@ pub fn json_bytes<T: Serialize + ?Sized>(value: &T) -> usize {
     // What cannot be written as JSON fits nowhere.
     serde_json::to_writer(&mut count, value).map_or(usize::MAX, |()| count.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_what_would_be_written() {
+        let value = serde_json::json!({"a": [1, 2.5, "x\n"], "b": null});
+        assert_eq!(json_bytes(&value), value.to_string().len());
+    }
+
+    #[test]
+    fn each_plugin_takes_room_and_the_least_limit_leaves_some() {
+        let mib = 1 << 20;
+        assert_eq!(room_for_outputs(mib, 0), mib - 1024);
+        assert_eq!(room_for_outputs(mib, 3), mib - 1024 - 3 * 6144);
+        assert_eq!(room_for_outputs(1024, 1), 0);
+        let of_32 = room_for_outputs(LEAST_PREDICTION, 32);
+        assert!((1..LEAST_PREDICTION / 10).contains(&of_32), "{of_32}");
+        assert!(room_for_outputs(MAX_PREDICTION, 2) > 200 * 1000, "a thousand detections of 200 bytes");
+    }
+}

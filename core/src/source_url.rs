@@ -125,6 +125,14 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_url_is_taken() {
+        let begin = "https://cameras.example/";
+        let url = |length: usize| format!("{begin}{}", "x".repeat(length - begin.len())).parse::<SourceUrl>();
+        assert!(url(MAX_LENGTH).is_ok());
+        assert_eq!(url(MAX_LENGTH + 1), Err(BadSourceUrl::TooLong));
+    }
+
+    #[test]
     fn what_is_refused_is_not_repeated() {
         for text in [
             "",

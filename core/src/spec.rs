@@ -37,11 +37,13 @@ pub struct ScenarioSpec {
     pub input: InputOptions,
     #[serde(default)]
     pub on_plugin_failure: OnPluginFailure,
-    /// Free labels, such as `{"site": "north"}`.
+    /// For people and programs that read scenarios, such as `{"team": "traffic"}`: shown as given. Nothing
+    /// compares them with the labels of runners; `placement` is for that.
     #[serde(default)]
     #[schema(value_type = Labels)]
     pub labels: BTreeMap<String, String>,
-    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; see `GET /runner`.
+    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; `GET /runner` lists those that
+    /// runners have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Labels)]
     pub placement: BTreeMap<String, String>,

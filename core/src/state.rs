@@ -53,14 +53,17 @@ words! {
         Pending = "pending",
         /// A runner was told; its worker is not up yet.
         Deploying = "deploying",
+        /// Its worker is up, and no hook keeps failing.
         Running = "running",
         /// Runs, with a hook that fails.
         Degraded = "degraded",
         /// Was running and is about to be again; `retry_at` says when.
         Recovering = "recovering",
+        /// A user wants it stopped or deleted; its worker ends the frames that it has.
         Stopping = "stopping",
+        /// A user stopped it; `start` goes on after the last stored frame.
         Stopped = "stopped",
-        /// The file came to its end; every frame has its row.
+        /// The file came to its end, and everything that was published is stored.
         Completed = "completed",
         /// Will not run again without a `start`.
         Failed = "failed",
@@ -76,8 +79,11 @@ words! {
         Deployed = "deployed",
         /// The runner reported it.
         Running = "running",
+        /// The file came to its end.
         Finished = "finished",
+        /// It ended by itself before the end of the file, and is not started again.
         Failed = "failed",
+        /// It ended because a user, or a newer deployment, wanted it to.
         Stopped = "stopped",
         /// Its runner was not heard of.
         Lost = "lost",

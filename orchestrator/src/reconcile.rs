@@ -6,6 +6,7 @@ use framehook_core::{
     evidence::{Hearing, Stray},
     ids::{Epoch, ScenarioId},
     planner::{Action, Snapshot, Timing, plan},
+    state::ScenarioState,
 };
 use framehook_infra::{
     store::{Fenced, Orchestration, StoreError},
@@ -105,7 +106,7 @@ impl Round<'_> {
             let _entered = span.entered();
             match outcome {
                 Ok(Fenced::Done) => {
-                    log(&action);
+                    log(&action, self.snapshot);
                     done.has_moved |= moves_state(&action);
                     if let Action::Stop(order) = action {
                         done.stops.push((order.scenario_id, order.generation, order.incarnation));
@@ -148,15 +149,36 @@ fn span(action: &Action, snapshot: &Snapshot) -> Span {
     span
 }
 
-fn log(action: &Action) {
+/// Whether somebody should look at it: a scenario that failed, or a runner that was not heard of. One that has a newer
+/// incarnation was only started again.
+fn is_trouble(action: &Action, snapshot: &Snapshot) -> bool {
+    match action {
+        Action::MoveScenario { to, .. } => *to == ScenarioState::Failed,
+        // UUIDv7: a later start has a greater incarnation.
+        Action::LoseRunner { runner_id, incarnation } => {
+            !snapshot.runners.iter().any(|other| other.id == *runner_id && other.incarnation > *incarnation)
+        }
+        _ => false,
+    }
+}
+
+fn log(action: &Action, snapshot: &Snapshot) {
+    let is_trouble = is_trouble(action, snapshot);
     match action {
         Action::Deploy(deploy) => info!(runner = %deploy.runner_id, "deployed"),
         Action::MoveScenario { from, to, reason, .. } => {
             let why = reason.as_ref().map_or("", |r| r.message.as_str());
-            info!(%from, %to, why, "scenario");
+            if is_trouble {
+                warn!(%from, %to, why, "scenario");
+            } else {
+                info!(%from, %to, why, "scenario");
+            }
+        }
+        Action::LoseRunner { runner_id, incarnation } if is_trouble => {
+            warn!(runner = %runner_id, %incarnation, "runner written off");
         }
         Action::LoseRunner { runner_id, incarnation } => {
-            warn!(runner = %runner_id, %incarnation, "runner written off");
+            info!(runner = %runner_id, %incarnation, "runner was started again; this incarnation is over");
         }
         Action::Stop(order) => info!(runner = %order.runner_id, "stop ordered"),
         Action::RepeatDeploy { .. } | Action::MoveWorker { .. } | Action::Explain { .. } | Action::Purge { .. } => {
@@ -167,9 +189,38 @@ fn log(action: &Action) {
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::ids::{Incarnation, RunnerId};
+    use framehook_core::{
+        ids::{Incarnation, RunnerId},
+        placement::Labels,
+        planner::RunnerFacts,
+    };
 
     use super::*;
+
+    #[test]
+    fn a_failed_scenario_is_trouble_and_a_runner_that_was_started_again_is_none() {
+        let [old, new] = [Incarnation::generate(), Incarnation::generate()];
+        let runner = |incarnation| RunnerFacts {
+            id: RunnerId("r".into()),
+            incarnation,
+            expires_at_us: 0,
+            capacity: 1,
+            memory_mib: None,
+            draining: false,
+            labels: Labels::new(),
+            arrived_after_us: 0,
+            workers: vec![],
+        };
+        let snapshot = Snapshot { runners: vec![runner(old), runner(new)], ..Snapshot::default() };
+        let lose = |incarnation| Action::LoseRunner { runner_id: RunnerId("r".into()), incarnation };
+        let to = |to| {
+            let (scenario_id, from) = (ScenarioId::generate(), ScenarioState::Running);
+            Action::MoveScenario { scenario_id, from, to, reason: None }
+        };
+        let is_trouble = |action| is_trouble(&action, &snapshot);
+        assert!(is_trouble(lose(new)) && is_trouble(to(ScenarioState::Failed)));
+        assert!(!is_trouble(lose(old)) && !is_trouble(to(ScenarioState::Completed)));
+    }
 
     #[test]
     fn each_scenario_has_a_lane_and_its_actions_keep_their_order() {

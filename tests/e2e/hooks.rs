@@ -1,8 +1,10 @@
 //! Plugins that misbehave: the scenario says so, others go on, nothing dies.
 
 use framehook_tests::{
+    DEADLINE,
     client::{light_scenario, slow_scenario},
     platform::Platform,
+    wait_for,
 };
 use serde_json::{Value, json};
 
@@ -47,6 +49,37 @@ fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
         assert_eq!(platform.pid(), pid);
         assert_eq!(platform.get("/readyz").status, 200);
     }
+}
+
+/// Of each line its level and what it says.
+fn told(log: &str) -> Vec<(String, Value)> {
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}")));
+    lines.map(|line| (line["level"].as_str().unwrap().to_owned(), line)).collect()
+}
+
+#[test]
+fn the_log_warns_of_a_failed_scenario_and_not_of_an_ordinary_restart() {
+    let mut platform = Platform::with_demo(&["--log-format", "json"]);
+    let id = platform.post_scenario(&with_misbehave(&json!({"mode": "trap"}), "fail_scenario"));
+    platform.wait_for_state(&id, &["failed"]);
+    let is_about = |(_, line): &(String, Value)| line["message"] == "scenario" && line["to"] == "failed";
+    let (level, _) = wait_for("a line about it", DEADLINE, || told(&platform.log()).into_iter().find(is_about));
+    assert_eq!(level, "WARN");
+
+    let unknown = platform.get("/scenario/00000000-0000-7000-8000-000000000000").body;
+    let named = |(_, line): &&(String, Value)| line["request_id"] == unknown["request_id"];
+    let lines = told(&platform.log());
+    let (_, line) = lines.iter().find(named).expect("the line that a problem's `request_id` names");
+    assert!(line["code"] == "scenario_not_found" && line["us"].is_u64() && line["detail"].is_null(), "{line}");
+
+    let before = platform.log().len();
+    assert_eq!(platform.interrupt(), Some(0), "{}", platform.log());
+    platform.up();
+    let again = "runner was started again; this incarnation is over";
+    wait_for("the old incarnation to end", DEADLINE, || platform.log()[before..].contains(again).then_some(()));
+    let lines = told(&platform.log()[before..]);
+    let loud: Vec<_> = lines.iter().filter(|(level, _)| level != "INFO").collect();
+    assert!(loud.is_empty(), "{loud:#?}");
 }
 
 #[test]

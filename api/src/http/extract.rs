@@ -284,12 +284,14 @@ mod tests {
             ("limit=99999999999999", "limit", "whole number from 1 to 1000"),
             ("limit=x", "limit", "whole number"),
             ("offset=1", "offset", "expected `limit` or `from_us`"),
-            ("limit=1&limit=2", "limit", "duplicate"),
+            ("limit=1&limit=2", "limit", "duplicate parameter `limit`"),
         ] {
             let problem = parse_query::<Parameters>(query).unwrap_err();
             assert_eq!(problem.field.as_deref(), Some(field), "{query}: {}", problem.detail);
             assert!(problem.detail.contains(words), "{query}: {}", problem.detail);
         }
+        let none = parse_query::<crate::http::page::NoParameters>("name=foo").err().unwrap();
+        assert_eq!(none.detail, "`name`: unknown parameter `name`; this route takes none");
     }
 
     #[test]

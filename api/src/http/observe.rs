@@ -1,4 +1,4 @@
-//! One log line, one count, one span and one number a request.
+//! One log line, one count, one span and one number for each request.
 //!
 //! Invariant: nothing that a client invents becomes the name of a series, and of what it sends only a
 //! well-formed `X-Request-Id` and the number of a trace come into the log.
@@ -15,7 +15,10 @@ use framehook_infra::telemetry;
 use tracing::{Instrument as _, Span, debug_span, field::Empty, info_span};
 use uuid::Uuid;
 
-use crate::{http::listen::Peer, metrics};
+use crate::{
+    http::{listen::Peer, problem::Logged},
+    metrics,
+};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer than any tool's own; a UUID has 36.
@@ -64,12 +67,15 @@ pub(crate) async fn observe(mut request: Request, next: Next) -> Response {
     let (took, status) = (began.elapsed(), response.status().as_u16());
     metrics::global().observe_request(method, &route, status, took);
     let _entered = span.entered();
-    let us = took.as_micros();
+    // 64 bits, because a number of 128 is a text in JSON.
+    let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    let problem = response.extensions().get::<Logged>();
+    let (code, detail) = (problem.map(|p| p.code.as_str()), problem.and_then(|p| p.detail.as_deref()));
     // What changes something, or fails, is worth a line; polling is not.
     if method == "GET" && status < 400 {
         tracing::debug!(method, route, status, us, "request");
     } else {
-        tracing::info!(method, route, status, us, "request");
+        tracing::info!(method, route, status, us, code, detail, "request");
     }
     response
 }

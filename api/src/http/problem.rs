@@ -53,6 +53,14 @@ pub(crate) struct Problem {
     pub(crate) retry_after_s: Option<u64>,
 }
 
+/// What the request's line in the log says of its problem.
+#[derive(Clone)]
+pub(crate) struct Logged {
+    pub code: ErrorCode,
+    /// Where the fault is ours: then it holds nothing that the client sent.
+    pub detail: Option<String>,
+}
+
 /// What a handler gives.
 pub(crate) type JsonResult<T> = Result<axum::Json<T>, Problem>;
 
@@ -236,6 +244,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, seconds.into());
         }
+        let detail = status.is_server_error().then_some(problem.detail);
+        response.extensions_mut().insert(Logged { code: problem.code, detail });
         response
     }
 }
@@ -260,6 +270,14 @@ mod tests {
         assert_eq!(problem.status, 500);
         assert!(!serde_json::to_string(&problem).unwrap().contains("secrets"));
         assert!(problem.instance.is_some());
+    }
+
+    #[test]
+    fn the_log_has_the_detail_of_faults_of_ours_only() {
+        let logged = |problem: Problem| problem.into_response().extensions().get::<Logged>().unwrap().clone();
+        let ours = logged(StoreError::Unavailable("x".into()).into());
+        assert!(ours.code == ErrorCode::Unavailable && ours.detail.unwrap().contains("database"));
+        assert_eq!(logged(Problem::parameter("id", "a client's word")).detail, None);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, header},
+    http::{HeaderMap, HeaderName, header},
     response::{IntoResponse, Response},
 };
 use framehook_core::{ids::ScenarioId, prediction::Prediction};
@@ -32,6 +32,9 @@ const READ: Limit = Limit { rows: 500, bytes: 2 << 20 };
 /// Reads of one page of filtered predictions, before it gives a cursor instead of going on: 20,000
 /// rows, or 80 MiB, in some 100 ms.
 const MAX_READS: usize = 40;
+
+/// For caches: the answer is in one format or the other.
+const BY_ACCEPT: [(HeaderName, &str); 1] = [(header::VARY, "accept")];
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -83,7 +86,7 @@ pub(crate) async fn get(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     if wants_ndjson(&headers) {
-        return lines(app, id, parameters).await;
+        return Ok((BY_ACCEPT, lines(app, id, parameters).await?).into_response());
     }
     check_takes_json(&headers)?;
     let limit = page::limit(parameters.limit)?;
@@ -94,13 +97,14 @@ pub(crate) async fn get(
         let _turn = app.page_turns.acquire().await;
         reader.page(limit, room).await
     };
-    app.response_cache.answer(id, "prediction", &key, read).await
+    let page = app.response_cache.answer(id, "prediction", &key, read).await?;
+    Ok((BY_ACCEPT, page).into_response())
 }
 
 /// All predictions that match, one JSON object a line (NDJSON)
 ///
 /// Each line is a `Prediction`; the filters are those of `GET /prediction/{id}`. The lines are sent as
-/// they are read, and compressed on request (`Accept-Encoding: gzip`).
+/// they are read, whatever `Accept` says, and compressed on request (`Accept-Encoding: gzip`).
 #[utoipa::path(get, path = "/prediction/{id}/export", tag = "/prediction", operation_id = "export_predictions",
     params(("id" = ScenarioId, Path), Parameters),
     responses(
@@ -189,7 +193,8 @@ impl Reader {
     fn new(store: Arc<dyn Scenarios>, id: ScenarioId, parameters: Parameters) -> Result<Self, Problem> {
         let Parameters { from_us, until_us, label, min_score, event, cursor, limit: _ } = parameters;
         if min_score.is_some_and(|score| !(0.0..=1.0).contains(&score)) {
-            return Err(Problem::parameter("min_score", "`min_score` is not a score").expected("0 to 1"));
+            let detail = format!("`min_score` is {}; expected 0 to 1", min_score.unwrap_or_default());
+            return Err(Problem::parameter("min_score", detail).expected("0 to 1"));
         }
         if let (Some(from), Some(until)) = (from_us, until_us)
             && from > until

@@ -254,18 +254,19 @@ pub(crate) async fn history(
 
 /// What became of every frame
 ///
-/// `decoded` = `stored` + `skipped` + each of `dropped` + `inbox.frames`, at any time. `decoded` is not
-/// computed from the others: runners report how far they are, and predictions are counted once each as they
+/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`, at any time. `decoded` is
+/// not computed from the others: runners report how far they are, and predictions are counted once each as they
 /// are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number that
 /// stays there is a frame that was lost.
 ///
-/// In the example the worker is at its 500th frame: 478 have detections, a hook skipped 19, the record of one
-/// could not be read, and two are on their way to the store (478 + 19 + 1 + 2 = 500).
+/// In the example the worker is at the 1000th frame: the first 500 lie before the scenario's `range`; of the
+/// others 478 have an inference, a hook skipped 19, the record of one could not be read, and two are on their
+/// way to the store (478 + 19 + 500 + 1 + 2 = 1000).
 #[utoipa::path(get, path = "/scenario/{id}/delivery", tag = "/scenario", operation_id = "get_delivery",
     params(("id" = ScenarioId, Path)),
     responses(
         (status = 200, description = "The sum", body = Delivery, example = json!({
-            "decoded": 500, "stored": 478, "skipped": 19, "left_out": 0, "damaged": 0, "dropped": {"unreadable": 1},
+            "decoded": 1000, "stored": 478, "skipped": 19, "left_out": 500, "damaged": 0, "dropped": {"unreadable": 1},
             "inbox": {"frames": 2, "unreadable": 0}, "outbox": {"messages": 0, "oldest_age_ms": null}})),
         AnyProblem))]
 pub(crate) async fn delivery(

@@ -71,7 +71,7 @@ pub(crate) struct ScenarioView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ProgressView {
-    /// Frames whose predictions can be read.
+    /// Frames of the source up to the last one whose prediction can be read, with those that were left out.
     pub frames: u64,
     /// As the container declares it.
     pub frames_total: Option<u64>,
@@ -80,7 +80,7 @@ pub(crate) struct ProgressView {
     /// How much of its recording is here, while that is still being fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
-    /// Frames that the worker has given to the bus; these become readable next.
+    /// The same up to the last frame that the worker has given to the bus: its predictions become readable next.
     pub published: u64,
 }
 

@@ -138,8 +138,12 @@ async fn an_answer_has_a_format_that_the_client_takes() {
     let with =
         async |accept: &str| app.send(Request::get(&uri).header("Accept", accept).body(Body::empty()).unwrap()).await;
     for taken in ["*/*", "application/json", "text/csv, */*;q=0.1", "application/*", "application/x-ndjson", ""] {
-        assert_eq!(with(taken).await.status, 200, "{taken}");
+        let answer = with(taken).await;
+        assert_eq!(answer.status, 200, "{taken}");
+        assert!(answer.headers.get_all("vary").iter().any(|by| by == "accept"), "{taken}: {:?}", answer.headers);
     }
+    let problem = app.get(&format!("{uri}?min_score=2")).await.problem(400, "invalid_parameter");
+    assert_eq!(problem["detail"], "`min_score` is 2; expected 0 to 1");
     let problem = with("text/csv").await.problem(406, "not_acceptable");
     assert!(problem["detail"].as_str().unwrap().contains("application/x-ndjson"), "{problem}");
 }

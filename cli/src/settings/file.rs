@@ -18,12 +18,21 @@ pub(super) struct Entry {
     pub(super) values: Vec<String>,
 }
 
-pub(super) fn read(path: &Path, settings: &[Setting]) -> anyhow::Result<File> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+/// Reads the file that `origin`, a flag or a variable, names.
+pub(super) fn read(path: &Path, origin: &str, settings: &[Setting]) -> anyhow::Result<File> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        let path = path.display();
+        format!("cannot read the settings file {path}; name one that is there with {origin}, or leave {origin} out")
+    })?;
     let place = |at: usize| format!("{}:{}", path.display(), text[..at].matches('\n').count() + 1);
     let table = match DeTable::parse(&text) {
         Ok(table) => table.into_inner(),
-        Err(error) => bail!("{}: {}", place(error.span().unwrap_or_default().start), error.message()),
+        Err(error) => {
+            let span = error.span().unwrap_or_default();
+            // The span of this one error is a key; others may have a value there.
+            let key = text.get(span.clone()).filter(|_| error.message() == "duplicate key").unwrap_or_default();
+            bail!("{}: {} {key}", place(span.start), error.message())
+        }
     };
     let mut file = File::new();
     for (key, at, value) in flat(&table) {
@@ -47,7 +56,13 @@ fn flat<'a>(table: &'a DeTable<'_>) -> impl Iterator<Item = (String, usize, &'a 
 
 fn values(key: &str, value: &DeValue<'_>, settings: &[Setting]) -> anyhow::Result<Vec<String>> {
     let Some(setting) = settings.iter().find(|setting| setting.key() == key) else {
-        bail!("there is no setting {key}{}", did_you_mean(key, settings.iter().map(Setting::key)));
+        match value {
+            _ if TABLES.contains(&key) => {
+                bail!("{key} is a table; write [{key}], and below it a line for each setting")
+            }
+            DeValue::Table(_) => bail!("there is no table {key}{}", did_you_mean(key, TABLES.map(str::to_owned))),
+            _ => bail!("there is no setting {key}{}", did_you_mean(key, settings.iter().map(Setting::key))),
+        }
     };
     let values = match value {
         DeValue::Array(values) if setting.is_list() => values.iter().map(|value| as_text(value.get_ref())).collect(),

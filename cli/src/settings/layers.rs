@@ -13,8 +13,8 @@ use std::{any::TypeId, collections::BTreeMap, env, ffi::OsString, path::PathBuf}
 use anyhow::{anyhow, bail};
 use clap::{
     Arg, ArgAction, ArgGroup, ArgMatches, Args as _, Command, FromArgMatches as _,
-    builder::ValueParser,
-    error::{ContextKind, ContextValue},
+    builder::{Resettable, ValueParser},
+    error::{ContextKind, ContextValue, ErrorKind},
     parser::ValueSource,
 };
 
@@ -29,6 +29,9 @@ pub(super) const TABLES: [&str; 3] = ["http", "limits", "cluster"];
 
 /// Our variables begin so.
 const PREFIX: &str = "FRAMEHOOK_";
+
+/// The variable that names the settings file.
+const CONFIG: &str = "FRAMEHOOK_CONFIG";
 
 /// What follows the prefix in variables of the balancer in front of the APIs, and of tests.
 const FOR_OTHERS: [&str; 6] = ["LISTEN", "API_", "TEST_", "CHAOS_S", "FREEZE_S", "UPDATE_DOCS"];
@@ -87,14 +90,19 @@ impl Setting {
     }
 }
 
-/// What an error calls each setting: the flag, the variable or the place in the file that it was set with.
+/// Where the settings in force come from.
 #[derive(Clone, Default)]
-pub(crate) struct Origins(BTreeMap<String, String>);
+pub(crate) struct Origins {
+    /// What a sentence calls each setting: the flag, the variable, or the key and the place in the file.
+    names: BTreeMap<String, String>,
+    /// Those that environment and file set although the role lacks them.
+    pub(crate) of_others: Vec<String>,
+}
 
 impl Origins {
     /// The flag of one that was not set.
     pub(crate) fn of<'a>(&'a self, id: &'a str) -> &'a str {
-        self.0.get(id).map_or(id, String::as_str)
+        self.names.get(id).map_or(id, String::as_str)
     }
 }
 
@@ -118,6 +126,12 @@ pub(super) fn role_groups() -> [ArgGroup; ROLES.len()] {
     ROLES.map(|role| ArgGroup::new(role).multiple(true))
 }
 
+/// An empty variable is as if it were not set: compose files and units pass such on.
+fn without_empty_variable(arg: Arg) -> Arg {
+    let value = arg.get_env().and_then(env::var_os);
+    if value.is_some_and(|value| value.is_empty()) { arg.env(Resettable::Reset) } else { arg }
+}
+
 fn with_variable(arg: Arg) -> Arg {
     let name = format!("{PREFIX}{}", arg.get_id().as_str().to_uppercase());
     if arg.get_env().is_some() { arg } else { arg.env(name) }
@@ -132,27 +146,49 @@ pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMa
     }
     let settings = definitions();
     let command = each(command, &|role, arg| match find(&settings, arg.get_id().as_str()) {
-        Some(setting) => with_variable(arg).hide(!setting.is_for(role)),
-        None => arg,
+        Some(setting) => without_empty_variable(with_variable(arg)).hide(!setting.is_for(role)),
+        None => without_empty_variable(arg),
     });
     let as_text = each(command.clone(), &|_, arg| match find(&settings, arg.get_id().as_str()) {
         Some(_) => arg.value_parser(ValueParser::os_string()),
         None => arg,
     });
-    let Ok(given) = as_text.try_get_matches_from(line) else {
-        return Ok((command.get_matches_from(line), Origins::default()));
+    let given = match as_text.try_get_matches_from(line) {
+        Ok(given) => given,
+        Err(error) if error.kind() == ErrorKind::InvalidSubcommand && command.find_subcommand(&line[1]).is_none() => {
+            return Err(no_command(&command, &line[1].to_string_lossy()));
+        }
+        Err(_) => return Ok((command.get_matches_from(line), Origins::default())),
     };
     let (role, given) = leaf(&given);
     refuse_variables(&settings)?;
     let config = given.get_one::<PathBuf>("config");
-    let file = config.map(|path| file::read(path, &settings)).transpose()?.unwrap_or_default();
+    let file = config.map(|path| file::read(path, config_origin(given), &settings)).transpose()?.unwrap_or_default();
     let layers = Layers { role, given, file, settings: &settings };
     layers.refuse_flags()?;
+    layers.refuse_empty()?;
     let command = each(command, &|_, arg| layers.with_file(arg));
     let matches = command.try_get_matches_from(line).map_err(|error| layers.explain(error))?;
     layers.check(leaf(&matches).1)?;
-    let origins = settings.iter().map(|setting| (setting.id().to_owned(), layers.origin(setting)));
-    Ok((matches, Origins(origins.collect())))
+    Ok((matches, layers.origins()))
+}
+
+/// clap would suggest a command that it hides.
+fn no_command(command: &Command, name: &str) -> anyhow::Error {
+    let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(|known| known.get_name().to_owned());
+    anyhow!(
+        "there is no command {name}{}. `framehook --help` lists the commands. None of them is a client: plugins, models, \
+         videos and scenarios are reached over HTTP, with curl for instance, as `/docs` of a running API shows",
+        did_you_mean(name, known)
+    )
+}
+
+/// What named the settings file.
+fn config_origin(given: &ArgMatches) -> &'static str {
+    match given.value_source("config") {
+        Some(ValueSource::EnvVariable) => CONFIG,
+        _ => "--config",
+    }
 }
 
 fn find<'a>(settings: &'a [Setting], id: &str) -> Option<&'a Setting> {
@@ -178,6 +214,24 @@ impl Layers<'_> {
         let is_typed = |setting: &&Setting| self.source(setting) == Some(ValueSource::CommandLine);
         if let Some(other) = self.settings.iter().filter(is_typed).find(|setting| !setting.is_for(self.role)) {
             bail!("framehook {} has no {}; it is a setting of {}", self.role, other.flag(), other.roles.join(", "));
+        }
+        Ok(())
+    }
+
+    /// An empty value is seldom meant, and says nothing where it is shown.
+    fn refuse_empty(&self) -> anyhow::Result<()> {
+        for setting in self.settings {
+            let given = self.source(setting).map(|_| values(self.given, setting));
+            let values = given.or_else(|| Some(self.file.get(&setting.key())?.values.clone())).unwrap_or_default();
+            match &*values {
+                [only] if only.is_empty() => {
+                    bail!("{} is empty; give it a value, or leave it out", self.origin(setting))
+                }
+                several if several.iter().any(String::is_empty) => {
+                    bail!("{} has an empty value among others; leave that out", self.origin(setting))
+                }
+                _ => {}
+            }
         }
         Ok(())
     }
@@ -215,18 +269,43 @@ impl Layers<'_> {
         anyhow!("{} is {}; {why}", self.origin(setting), setting.shown(value))
     }
 
+    /// What an error about a value begins with.
     fn origin(&self, setting: &Setting) -> String {
-        match (self.source(setting), self.file.get(&setting.key())) {
-            (Some(ValueSource::CommandLine), _) | (None, None) => setting.flag(),
-            (Some(_), _) => setting.variable(),
-            (None, Some(entry)) => format!("{}: {}", entry.place, setting.key()),
+        match self.place(setting) {
+            Some(place) => format!("{place}: {}", setting.key()),
+            None => self.name(setting),
+        }
+    }
+
+    fn origins(&self) -> Origins {
+        let name = |setting: &Setting| match self.place(setting) {
+            Some(place) => format!("{} ({place})", setting.key()),
+            None => self.name(setting),
+        };
+        let is_set = |setting: &Setting| self.source(setting).is_some() || self.place(setting).is_some();
+        let of_others = self.settings.iter().filter(|setting| !setting.is_for(self.role) && is_set(setting)).map(name);
+        let names = self.settings.iter().map(|setting| (setting.id().to_owned(), name(setting)));
+        Origins { names: names.collect(), of_others: of_others.collect() }
+    }
+
+    /// Where in the file the value in force stands, if it is of the file.
+    fn place(&self, setting: &Setting) -> Option<&str> {
+        let entry = self.file.get(&setting.key()).filter(|_| self.source(setting).is_none())?;
+        Some(&entry.place)
+    }
+
+    /// The variable or flag that it is or can be set with.
+    fn name(&self, setting: &Setting) -> String {
+        match self.source(setting) {
+            Some(ValueSource::EnvVariable) => setting.variable(),
+            _ => setting.flag(),
         }
     }
 }
 
 /// A variable that nobody reads is one with a spelling mistake.
 fn refuse_variables(settings: &[Setting]) -> anyhow::Result<()> {
-    let known: Vec<_> = settings.iter().map(Setting::variable).chain([format!("{PREFIX}CONFIG")]).collect();
+    let known: Vec<_> = settings.iter().map(Setting::variable).chain([CONFIG.to_owned()]).collect();
     for name in env::vars_os().filter_map(|(name, _)| name.into_string().ok()) {
         let Some(rest) = name.strip_prefix(PREFIX) else { continue };
         if !known.contains(&name) && !FOR_OTHERS.iter().any(|other| rest.starts_with(other)) {

@@ -39,6 +39,7 @@ Written by `make docs` from the definitions in `cli/src/`; do not edit.
 
 A setting comes from its flag, else from its variable of the environment, else from the TOML file that `--config` or
 `FRAMEHOOK_CONFIG` names, else it is the default. `--dump-config` prints those in force as such a file, without what is secret.
+An empty variable is as if it were not set; an empty flag, or an empty value in the file, is an error.
 A list in a variable is separated by commas, one of folders by colons; its flag is given once for each.
 A key `http.hosts` is `hosts` in the file's table `[http]`.
 

@@ -153,7 +153,7 @@ impl Deployment {
             Ok(()) => self.work(&predecessor).await,
             Err(ended) => Err(ended),
         };
-        tracing::info!(?phase, reason = reason.message, frames = self.tally.progress().frames, "deployment ended");
+        tracing::info!(?phase, reason = reason.message, predictions = self.tally.progress().frames, "deployment ended");
         // The recording's space is free, as the slot is, before anybody hears of the end.
         self.recording = None;
         self.update(|status| {

@@ -80,6 +80,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 /// flush. Two hundred streams need 5,000.
 const SYNCHRONOUS: SqliteSynchronous = SqliteSynchronous::Full;
 
+/// The database's file in the data folder.
+pub const DATABASE: &str = "framehook.db";
+
 /// The API's reads are short; more connections than this only wait for the same two or four cores.
 const READERS: u32 = 4;
 
@@ -138,7 +141,7 @@ impl Sqlite {
         let unusable = |source| OpenError::Folder { path: data.to_owned(), source };
         private::folder(data).map_err(unusable)?;
         let lock = lock(data)?;
-        let path = data.join("framehook.db");
+        let path = data.join(DATABASE);
         // SQLite gives the files beside it the mode of this one.
         for name in ["framehook.db-wal", "framehook.db-shm"] {
             private::close(&data.join(name)).map_err(unusable)?;

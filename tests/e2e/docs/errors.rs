@@ -10,7 +10,7 @@ pub(super) fn document() -> String {
         "Programs match on codes: one that is here keeps its meaning, and new ones may be added.\n\n\
          ## Error codes\n\nThe `code` of a problem (`application/problem+json`), which the API answers with when it cannot do \
          what it was asked for. The problem's `detail` says what happened this time, `field` what of the request is wrong, and \
-         `request_id` names the request in the service's log.\n"
+         `request_id` names the request in the service's log, whose line has the `code` too.\n"
             .to_owned(),
         ErrorCode::ALL.iter().map(|&code| error(code)).collect(),
         "\n## Reason codes\n\nThe `reason` of a scenario's state, of a line of its history, and of a hook that failed on a frame.\n"

@@ -1,0 +1,110 @@
+//! What a message says of itself: its topic, its key, what it is about; and what the scenario in an order needs.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{from_value, json};
+
+use crate::{
+    ids::{Digest, Incarnation, RunnerId, ScenarioId},
+    message::{
+        DEAD_LETTERS, DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, Topic, WorkerPhase,
+        frame_of,
+    },
+    prediction::{Position, Prediction},
+    spec::{PluginUse, ResolvedScenario},
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+#[test]
+fn results_wait_a_week_for_their_inbox_and_dead_letters_a_month_for_a_person() {
+    assert_eq!(Topic::Results.layout().retention, 7 * DAY);
+    assert_eq!(DEAD_LETTERS.retention, 30 * DAY);
+}
+
+fn digest(byte: u8) -> Digest {
+    Digest::from_bytes(&[byte; 32])
+}
+
+fn scenario() -> ResolvedScenario {
+    let artifact = |byte| json!({"name": "a", "version": "1", "digest": digest(byte)});
+    let hook = |byte| json!({"name": "a", "version": "1", "digest": digest(byte), "config": {}});
+    let scenario = json!({"source": {"video": artifact(1)}, "model": artifact(2), "pre": [hook(3)], "post": [hook(4)],
+        "on_plugin_failure": "skip_frame",
+        "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
+            "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
+    from_value(scenario).unwrap()
+}
+
+#[test]
+fn a_runner_fetches_everything_that_a_scenario_names() {
+    let digests: Vec<_> = scenario().digests().cloned().collect();
+    assert_eq!(digests, [1, 2, 3, 4].map(digest));
+}
+
+#[test]
+fn a_hook_without_a_configuration_has_an_empty_one() {
+    assert_eq!(from_value::<PluginUse>(json!({"use": "yolo"})).unwrap().config, json!({}));
+}
+
+#[test]
+fn each_message_has_its_topic_its_key_and_its_subject() {
+    let (scenario_id, runner_id, incarnation) = (ScenarioId::generate(), RunnerId("r".into()), Incarnation::generate());
+    let runner = || runner_id.clone();
+    let deploy = DeployOrder {
+        scenario_id,
+        generation: 3,
+        runner_id: runner(),
+        incarnation,
+        revision: 1,
+        created_at: Timestamp::UNIX_EPOCH,
+        scenario: scenario(),
+        resume_after: None,
+        execution: None,
+    };
+    let prediction = json!({
+        "scenario_id": scenario_id, "generation": 3, "pts_us": 40_000, "frame": 1, "captured_at": "2026-11-27T03:04:05Z",
+        "detections": [], "events": [], "timings": {"decode_us": 1, "pre_us": 2, "inference_us": 3, "post_us": 4},
+        "provenance": {"model": digest(2), "plugins": [], "revision": 1},
+    });
+    let prediction: Prediction = from_value(prediction).unwrap();
+    let status = RunnerStatus {
+        runner_id: runner(),
+        incarnation,
+        sequence: 1,
+        capacity: 1,
+        memory_mib: None,
+        draining: false,
+        version: "1".into(),
+        labels: BTreeMap::new(),
+        confinement: vec![],
+        providers: Vec::new(),
+        workers: vec![],
+    };
+    let stop = StopOrder { scenario_id, generation: 3, runner_id: runner(), incarnation };
+    let noted = NotedWorkers { runner_id: runner(), incarnation, workers: vec![] };
+    let (scenario, of_it) = (scenario_id.to_string(), Some((scenario_id, Some(3))));
+    for (message, topic, key, subject) in [
+        (Message::ScenarioChanged { scenario_id }, Topic::InitScenario, &*scenario, Some((scenario_id, None))),
+        (Message::Deploy(Box::new(deploy)), Topic::ToDeploy, "r", of_it),
+        (Message::Stop(stop), Topic::ToDeploy, "r", of_it),
+        (Message::Noted(noted), Topic::ToDeploy, "r", None),
+        (Message::Result((&prediction).into()), Topic::Results, &*scenario, of_it),
+        (Message::RunnerStatus(status), Topic::RunnerStatus, "r", None),
+    ] {
+        let envelope = Envelope::new(message, Timestamp::UNIX_EPOCH);
+        assert_eq!((envelope.topic(), &*envelope.key(), envelope.subject()), (topic, key, subject));
+        let text = serde_json::to_string(&envelope).unwrap();
+        assert_eq!(text.parse::<Envelope>().unwrap(), envelope);
+        let frame = (topic == Topic::Results).then_some((scenario_id, Position { pts_us: 40_000, frame: 1 }));
+        assert_eq!(frame_of(text.as_bytes()), frame);
+    }
+}
+
+#[test]
+fn a_worker_has_ended_in_three_phases() {
+    use WorkerPhase as P;
+    assert!([P::Finished, P::Stopped, P::Failed].into_iter().all(P::is_ended));
+    assert!(![P::Starting, P::Running, P::Degraded, P::Recovering, P::Stopping].into_iter().any(P::is_ended));
+}
