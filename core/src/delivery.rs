@@ -19,7 +19,8 @@ pub struct Delivery {
     pub stored: u64,
     /// Predictions without one: a hook skipped the frame, or failed on it.
     pub skipped: u64,
-    /// Frames of the source that the scenario did not ask for (`frames`, `range`), up to the last prediction.
+    /// Frames of the source that the scenario did not ask for (`frames`, `range`): up to the last
+    /// prediction, and at the end of the source those behind it.
     pub left_out: u64,
     pub dropped: Drops,
     /// Frames of the source that were damaged, as its decoder says; no part of the sum. Those that it could
@@ -65,13 +66,16 @@ impl Delivery {
     /// the furthest frame that `arrived`, readable or not.
     #[must_use]
     pub fn witnessed(self, arrived: Option<Position>, reported: impl IntoIterator<Item = Progress>) -> Self {
-        let (mut damaged, mut published) = (0, arrived);
+        let (mut damaged, mut published, mut behind) = (0, arrived, 0);
         for progress in reported {
             damaged += progress.damaged;
             published = published.max(progress.published);
+            // Only the deployment that came to the end has some.
+            behind = behind.max(progress.left_out);
         }
-        let decoded = published.map_or(0, |last| last.frame + 1);
-        let frames = decoded.saturating_sub(self.stored + self.skipped + self.left_out + self.dropped.total());
-        Self { decoded, damaged, inbox: InboxLag { frames, ..self.inbox }, ..self }
+        let decoded = published.map_or(0, |last| last.frame + 1) + behind;
+        let left_out = self.left_out + behind;
+        let frames = decoded.saturating_sub(self.stored + self.skipped + left_out + self.dropped.total());
+        Self { decoded, damaged, left_out, inbox: InboxLag { frames, ..self.inbox }, ..self }
     }
 }

@@ -124,4 +124,17 @@ mod tests {
         check((11, 0, 0), Some(9), &[9], false, false);
         check((9, 1, 1), Some(9), &[9], false, false);
     }
+
+    #[test]
+    fn frames_behind_the_last_prediction_count_once() {
+        let published = Some(Position { pts_us: 0, frame: 7 });
+        let ended = Progress { published, left_out: 2, ..Progress::default() };
+        let counted = Delivery { stored: 2, left_out: 6, ..Delivery::default() };
+        // A second deployment, which had nothing to do but to pass them once more.
+        for reported in [vec![ended], vec![ended, Progress { published: None, ..ended }]] {
+            let delivery = counted.witnessed(published, reported);
+            assert_eq!((delivery.decoded, delivery.left_out), (10, 8));
+            delivery_balances(&delivery, Completed).unwrap();
+        }
+    }
 }

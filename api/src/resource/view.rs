@@ -118,16 +118,18 @@ impl From<ScenarioRecord> for ScenarioView {
 }
 
 fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressView {
-    let Progress { published, frames_total, fetching, .. } = status.map(|s| s.progress).unwrap_or_default();
+    let Progress { published, left_out, frames_total, fetching, .. } = status.map(|s| s.progress).unwrap_or_default();
     let fetching = fetching.filter(|_| !record.state.is_ended());
-    let frames = record.stored.map_or(0, |p| p.frame + 1);
+    // Those behind the last prediction were passed by whoever came to the end.
+    let behind = if record.stored >= published { left_out } else { 0 };
+    let frames = record.stored.map_or(0, |p| p.frame + 1) + behind;
     let percent = match (record.state, frames_total) {
         // A container may declare more frames than it holds.
         (ScenarioState::Completed, _) => Some(100.0),
         (_, Some(total)) if total > 0 => Some((frames as f64 / total as f64 * 1000.0).round().min(1000.0) / 10.0),
         _ => None,
     };
-    let published = published.map_or(0, |p| p.frame + 1).max(frames);
+    let published = published.map_or(0, |p| p.frame + 1 + left_out).max(frames);
     ProgressView { frames, frames_total, percent, fetching, published }
 }
 

@@ -127,6 +127,10 @@ impl<'a> Session<'a> {
                 self.deployment.tally.damage(frames);
                 self.deployment.show_progress();
             }
+            Report::LeftOut { frames } => {
+                self.deployment.tally.leave_out(frames);
+                self.deployment.show_progress();
+            }
             Report::Lanes { lanes } => {
                 self.deployment.tally.set_lanes(lanes);
                 self.deployment.show_progress();

@@ -54,6 +54,7 @@ impl Tally {
         self.progress.measured = chosen.measured.or(self.progress.measured);
         self.progress.lanes = None;
         self.damaged_before = self.progress.damaged;
+        self.progress.left_out = 0;
     }
 
     pub(crate) const fn set_lanes(&mut self, lanes: u32) {
@@ -62,6 +63,10 @@ impl Tally {
 
     pub(crate) const fn damage(&mut self, frames: u64) {
         self.progress.damaged = self.damaged_before.saturating_add(frames);
+    }
+
+    pub(crate) const fn leave_out(&mut self, frames: u64) {
+        self.progress.left_out = frames;
     }
 
     // Counts of frames and sums of microseconds are far below 2^52.

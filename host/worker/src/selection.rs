@@ -12,6 +12,8 @@ pub struct Selection {
     sampling: Option<Sampling>,
     range: TimeRange,
     last: Option<Position>,
+    /// Frames behind the last one.
+    left: u64,
 }
 
 /// What to do with a frame.
@@ -30,7 +32,13 @@ impl Selection {
     /// Behind `last`, which was taken.
     #[must_use]
     pub fn new(sampling: Option<Sampling>, range: Option<TimeRange>, last: Option<Position>) -> Self {
-        Self { sampling, range: range.unwrap_or_default(), last }
+        Self { sampling, range: range.unwrap_or_default(), last, left: 0 }
+    }
+
+    /// How many frames behind the last one that was taken are not asked for, so far.
+    #[must_use]
+    pub const fn left(&self) -> u64 {
+        self.left
     }
 
     pub fn choose(&mut self, at: Position) -> Choice {
@@ -38,11 +46,12 @@ impl Selection {
             return Choice::End;
         }
         let begun = self.range.from_us.is_none_or(|from| at.pts_us >= from);
+        let left_out = self.last.map_or(at.frame, |last| at.frame.saturating_sub(last.frame + 1));
         if !begun || !self.is_sample(at) {
+            self.left = left_out + 1;
             return Choice::Leave;
         }
-        let left_out = self.last.map_or(at.frame, |last| at.frame.saturating_sub(last.frame + 1));
-        self.last = Some(at);
+        (self.last, self.left) = (Some(at), 0);
         Choice::Take { left_out }
     }
 
@@ -79,10 +88,14 @@ mod tests {
     }
 
     fn check(sampling: Option<Sampling>, range: Option<TimeRange>, frames: &[u64]) {
-        let taken = taken(&mut Selection::new(sampling, range, None), positions());
+        let mut selection = Selection::new(sampling, range, None);
+        let taken = taken(&mut selection, positions());
         assert_eq!(taken.iter().map(|(at, _)| at.frame).collect::<Vec<_>>(), frames);
         let left_out: u64 = taken.iter().map(|(_, left_out)| left_out).sum();
         assert_eq!(left_out + taken.len() as u64, frames.last().map_or(0, |last| last + 1), "all are accounted for");
+        let until = range.and_then(|range| range.until_us).unwrap_or(i64::MAX);
+        let passed = positions().filter(|at| at.pts_us < until).count() as u64;
+        assert_eq!(left_out + taken.len() as u64 + selection.left(), passed, "and those behind the last");
     }
 
     #[test]

@@ -111,6 +111,7 @@ impl Stage {
     fn finished(&mut self, why: &str) -> (Outcome, Reason) {
         // Some of it may lie behind the last frame.
         self.report_damage();
+        self.shared.reporter.send(&Report::LeftOut { frames: self.selection.left() });
         (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
 
