@@ -102,6 +102,9 @@ def sizes():
         encode('a.ts', X264, *small, 20)
         encode('b.ts', X264 + ' -output_ts_offset 0.8', *large, 20, 20)
         join(f'{name}.ts', 'a.ts', 'b.ts')
+    encode('a.ts', X264, count=30)
+    encode('b.ts', X264 + ' -output_ts_offset 0.7', count=40)
+    join('overlap.ts', 'a.ts', 'b.ts')
     encode('a.mpg', '-c:v mpeg2video -q:v 2', 320, 240, 15)
     encode('b.mpg', '-c:v mpeg2video -q:v 2', 352, 288, 15, 15)
     join('grows.mpg', 'a.mpg', 'b.mpg')
@@ -159,6 +162,7 @@ def ends():
     remux('bframes.mp4', 'elst.mp4', '-c copy -avoid_negative_ts disabled', '-ss 1.5')
     remux('bframes.mp4', 'elst.mov', '-c copy -avoid_negative_ts disabled', '-ss 0.7')
     run('-f lavfi -i testsrc2=s=320x240:r=1/30:d=180 -f lavfi -i sine=d=180:r=48000 -c:a aac -b:a 32k -pix_fmt yuv420p sparse_audio.mp4'.split())
+    run('-f lavfi -i testsrc2=s=320x240:r=1/20:d=120 -f lavfi -i sine=d=120 -c:v libx264 -c:a mp2 sparse_audio.ts'.split())
     for name, tail in [('text', b'GPSINFO v2 lat=0.0000 lon=0.0000 speed=0\n' * 20), ('zeros', bytes(3000)), ('bytes', random.Random(1).randbytes(999))]:
         change('plain.mp4', f'trailer_{name}.mp4', lambda data: data.extend(tail))
 

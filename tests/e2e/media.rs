@@ -87,12 +87,14 @@ fn clips_from_the_field_come_as_their_streams_say() {
         "gapend.mp4",
         "vfr.mp4",
         "recorder.webm",
+        "overlap.ts",
         "longaudio.mkv",
         "longaudio.ts",
         "latevideo.mkv",
         "frag_unknown_duration.mp4",
         "elst.mp4",
         "sparse_audio.mp4",
+        "sparse_audio.ts",
         "trailer_text.mp4",
         "raw.y4m",
     ] {
@@ -150,6 +152,11 @@ fn a_scenario_names_its_decoder_and_its_frames() {
     let numbers: Vec<_> = rows.iter().map(|row| row.frame).collect();
     assert_eq!(numbers, [7, 14, 21, 28, 35, 42, 49]);
     assert_eq!((delivery.decoded, delivery.stored, delivery.left_out), (50, 7, 43), "{delivery:?}");
+
+    // The account ends where the source does, not at the last frame that was taken.
+    let (ended, rows, delivery) = run(&platform, &source, &json!({"frames": {"every": 7}}));
+    assert_eq!((rows.len(), &ended["progress"]["frames"]), (9, &json!(60)), "{ended:#}");
+    assert_eq!((delivery.decoded, delivery.stored, delivery.left_out), (60, 9, 51), "{delivery:?}");
 
     for (bad, field) in [
         (json!({"frames": {"every": 0}}), "frames.every"),

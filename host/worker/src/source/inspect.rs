@@ -72,7 +72,7 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
 
 /// FFmpeg opens a still image as a video of one frame, which nobody means.
 fn image_format(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 14] = [
+    const SIGNATURES: [(&[u8], &str); 21] = [
         (b"\xff\xd8\xff", "JPEG"),
         (b"\x89PNG\r\n\x1a\n", "PNG"),
         (b"GIF87a", "GIF"),
@@ -87,9 +87,16 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
         (b"\x76\x2f\x31\x01", "OpenEXR"),
         (b"8BPS", "Photoshop"),
         (b"qoif", "QOI"),
+        (b"\xff\x4f\xff\x51", "JPEG 2000"),
+        (b"SDPX", "DPX"),
+        (b"XPDS", "DPX"),
+        (b"DDS ", "DirectDraw"),
+        (b"#?RADIANCE", "Radiance"),
+        (b"FUJIFILMCCD-RAW", "Fujifilm raw"),
+        (b"\x0a\x05\x01\x08", "PCX"),
     ];
     /// Files with boxes, by the brand that they name first.
-    const BRANDS: [(&[u8], &str); 10] = [
+    const BRANDS: [(&[u8], &str); 13] = [
         (b"avif", "AVIF"),
         (b"avis", "AVIF"),
         (b"heic", "HEIC"),
@@ -100,6 +107,9 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
         (b"hevx", "HEIC"),
         (b"mif1", "HEIF"),
         (b"msf1", "HEIF"),
+        (b"mif2", "HEIF"),
+        (b"avci", "HEIF"),
+        (b"crx ", "Canon raw"),
     ];
     if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WEBP") {
         return Some("WebP");
@@ -108,14 +118,33 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
         let brand = head.get(8..12)?;
         return BRANDS.iter().find(|(known, _)| *known == brand).map(|(_, format)| *format);
     }
+    // `P6`, a line's end or a space, and numbers.
+    if let [b'P', b'1'..=b'7' | b'F' | b'f', b'\n' | b'\r' | b' ', ..] = head {
+        return Some("Netpbm");
+    }
     SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
 }
 
 /// What people upload by mistake, and containers that are not taken.
 fn foreign_format(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 12] = [
+    const SIGNATURES: [(&[u8], &str); 31] = [
         (b"nut/multimedia container\0", "a NUT file"),
         (b".RMF", "a RealMedia file"),
+        (b"\x1f\x07\x00", "a DV stream without a container"),
+        (b"\x12\x00\x0a", "an AV1 stream without a container"),
+        (b"BBCD", "a Dirac stream"),
+        (b"\0\0\0\0\x01\xbc\0", "a GXF file"),
+        (b"\xb7\xd8\x00\x20\x37\x49\xda\x11", "a WTV file"),
+        (b"FWS", "a Flash animation"),
+        (b"CWS", "a Flash animation"),
+        (b"ZWS", "a Flash animation"),
+        (b"BIK", "a Bink video"),
+        (b"SMK", "a Smacker video"),
+        (b"\x84\x10\xff\xff\xff\xff", "a RoQ video"),
+        (b"NSV", "a Nullsoft video"),
+        (b"caff", "a CAF file, which has no video track"),
+        (b"\xff\xf1", "an AAC file, which has no video track"),
+        (b"\xff\xf9", "an AAC file, which has no video track"),
         (b"ID3", "an MP3 file, which has no video track"),
         (b"fLaC", "a FLAC file, which has no video track"),
         (b"#!AMR", "an AMR file, which has no video track"),
@@ -124,14 +153,24 @@ fn foreign_format(head: &[u8]) -> Option<&'static str> {
         (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
         (b"Rar!", "a RAR archive; unpack it"),
         (b"\x1f\x8b", "compressed by gzip; unpack it"),
+        (b"BZh", "compressed by bzip2; unpack it"),
+        (b"\xfd7zXZ\0", "compressed by xz; unpack it"),
+        (b"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it"),
         (b"%PDF", "a PDF document"),
         (b"\x7fELF", "a program"),
+        (b"SQLite format 3\0", "a database of SQLite"),
     ];
-    if head.starts_with(b"RIFF") && head.get(8..12) == Some(b"WAVE") {
+    if (head.starts_with(b"RIFF") || head.starts_with(b"RF64")) && head.get(8..12) == Some(b"WAVE") {
         return Some("a WAV file, which has no video track");
+    }
+    if head.get(TAR_AT..TAR_AT + 5) == Some(b"ustar") {
+        return Some("a tar archive; unpack it");
     }
     SIGNATURES.iter().find(|(signature, _)| head.starts_with(signature)).map(|(_, format)| *format)
 }
+
+/// Where the head of a tar archive says so: behind the name and what belongs to it.
+const TAR_AT: usize = 257;
 
 /// A playlist is text too: FFmpeg would follow what it names, so it must never get one.
 fn is_text(head: &[u8]) -> bool {

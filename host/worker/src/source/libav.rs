@@ -75,7 +75,7 @@ impl Libav {
             check_size(width, height, max_side)?;
         }
         process::limit_ffmpeg(max_side);
-        let reader = Reader::open(&file, max_side).map_err(|error| match (error, &cut) {
+        let mut reader = Reader::open(&file, max_side).map_err(|error| match (error, &cut) {
             // What is missing may be what FFmpeg needs to open it.
             (SourceError::NotAVideo, Some(cut)) => SourceError::Truncated(cut.clone()),
             (error, _) => error,
@@ -85,7 +85,9 @@ impl Libav {
         let orientation = matrix.map_or(Orientation::UPRIGHT, |data| Orientation::of_matrix(data.data()));
         let fps = f64::from(video.avg_frame_rate());
         let fps = if fps.is_finite() && fps > 0.0 { fps } else { 0.0 };
-        let info = manifest(&reader, outline.as_ref(), orientation, fps)?;
+        let (width, height) = picture_size(&mut reader, &file, max_side)?;
+        let (width, height) = orientation.size(width, height);
+        let info = VideoManifest { width, height, fps, frames: declared_frames(&reader, outline.as_ref(), fps) };
         check_size(info.width, info.height, max_side)?;
         // A rate beyond 100,000 frames a second is damage, not a rate.
         let usual_duration = if (1e-3..=1e5).contains(&fps) { (1e6 / fps) as i64 } else { DEFAULT_DURATION_US };
@@ -123,7 +125,10 @@ impl Libav {
             }
         }
         if !self.waiting.is_empty() {
-            let said: Vec<_> = self.waiting.iter().map(|(_, said)| *said).collect();
+            let mut said: Vec<_> = self.waiting.iter().map(|(_, said)| *said).collect();
+            if next.is_none() && said.len() == LOOK_AHEAD {
+                times::squeeze(self.previous, &mut said);
+            }
             let filled = times::fill(self.previous, &said, next.as_ref().map(|(_, time)| *time));
             self.ready.extend(self.waiting.drain(..).map(|(frame, _)| frame).zip(filled));
         }
@@ -252,32 +257,34 @@ fn is_clean_key(frame: &frame::Video) -> bool {
     frame.is_key() && frame.kind() == picture::Type::I && !is_damaged(frame)
 }
 
-fn manifest(
-    reader: &Reader,
-    outline: Option<&Outline>,
-    orientation: Orientation,
-    fps: f64,
-) -> Result<VideoManifest, SourceError> {
-    let video = reader.video();
-    // SAFETY: the parameters belong to the open input.
-    let (width, height) = unsafe {
-        let parameters = video.parameters().as_ptr();
-        (i64::from((*parameters).width), i64::from((*parameters).height))
-    };
-    let (Some(w), Some(h)) = (super::positive(width), super::positive(height)) else {
+/// What the container declares. If the first packet of the video lies behind all that FFmpeg looks at
+/// when it opens a file, as with a picture every minute among sound, it is what the first frame has.
+fn picture_size(reader: &mut Reader, file: &File, max_side: u32) -> Result<(u32, u32), SourceError> {
+    let (width, height) = reader.declared_size();
+    if let (Some(width), Some(height)) = (super::positive(width), super::positive(height)) {
+        return Ok((width, height));
+    }
+    let mut first = frame::Video::empty();
+    if !reader.decode(&mut first)? {
         return Err(SourceError::NoSize { width, height });
-    };
+    }
+    *reader = Reader::open(file, max_side)?;
+    Ok((first.width(), first.height()))
+}
+
+fn declared_frames(reader: &Reader, outline: Option<&Outline>, fps: f64) -> Option<u64> {
     let is_whole = outline.is_some_and(|outline| !outline.fragmented);
-    let frames = if is_whole { reader.indexed().map(|(_, shown)| shown) } else { estimated_frames(reader, fps) };
-    let (width, height) = orientation.size(w, h);
-    Ok(VideoManifest { width, height, fps, frames })
+    if is_whole { reader.indexed().map(|(_, shown)| shown) } else { estimated_frames(reader, fps) }
 }
 
 /// From the duration, which is nonsense where the rate is a time base: beyond 240 a second nobody
 /// films by accident.
 fn estimated_frames(reader: &Reader, fps: f64) -> Option<u64> {
     let video = reader.video();
-    let own = micros(video.duration(), video.time_base()).filter(|duration| *duration > 0);
+    // AVI counts in units of its time base, also those that have no frame, and FFmpeg makes the duration
+    // of a file that was cut shorter. Elsewhere there are fewer frames than units.
+    let units = video.duration().max(video.frames());
+    let own = micros(units, video.time_base()).filter(|duration| *duration > 0);
     let seconds = own.map(|duration| duration as f64 / 1e6).or_else(|| reader.declared_seconds())?;
     let frames = (seconds * fps).round();
     (fps <= 240.0 && frames >= 1.0).then_some(frames as u64)

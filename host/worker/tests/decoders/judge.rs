@@ -38,17 +38,24 @@ pub(crate) fn names() -> Vec<String> {
 
 pub(crate) fn judge(clip: &Path) -> Judged {
     let path = clip.to_str().unwrap();
-    let entries = ["-v", "fatal", "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp_time"];
-    let printed = output("ffprobe", entries.into_iter().chain(["-of", "csv=p=0", path]));
-    let times = String::from_utf8(printed).unwrap();
-    let micros = |text: &str| text.trim_end_matches(',').parse::<f64>().ok().map(|s| (s * 1e6).round() as i64);
-    // Each frame with the size that it has: no scaler is put behind a change.
-    let options = ["-v", "fatal", "-i", path, "-map", "0:v:0", "-fps_mode", "passthrough", "-autoscale", "0"];
+    let entries = ["-v", "fatal", "-select_streams", "V:0", "-show_entries"];
+    let asked = ["frame=best_effort_timestamp:stream=time_base", "-of", "csv=p=0", path];
+    let printed = String::from_utf8(output("ffprobe", entries.into_iter().chain(asked))).unwrap();
+    // A base is two numbers, a time is one or `N/A`.
+    let is_base = |line: &&str| line.contains('/') && !line.contains('N');
+    let base = printed.lines().find(is_base).unwrap().split_once('/').unwrap();
+    let [above, below] = [base.0, base.1].map(|number| number.trim_end_matches(',').parse::<i128>().unwrap());
+    let micros = |line: &str| {
+        let time = line.trim_end_matches(',').parse::<i128>().ok()?;
+        Some((2 * time * above * 1_000_000 + below).div_euclid(2 * below) as i64)
+    };
+    let lines = printed.lines().filter(|line| !line.is_empty() && !is_base(line));
+    // Each frame with the size that it has: no scaler is put behind a change. What is lost is concealed
+    // by other means if several threads decode.
+    let options =
+        ["-v", "fatal", "-threads", "1", "-i", path, "-map", "0:V:0", "-fps_mode", "passthrough", "-autoscale", "0"];
     let raw = ["-pix_fmt", "bgr24", "-f", "rawvideo", "-"];
-    Judged {
-        times: times.lines().filter(|line| !line.is_empty()).map(micros).collect(),
-        pictures: output("ffmpeg", options.into_iter().chain(raw)),
-    }
+    Judged { times: lines.map(micros).collect(), pictures: output("ffmpeg", options.into_iter().chain(raw)) }
 }
 
 /// Each good time of the stream is that of its frame, and what is missing or repeated lies between.

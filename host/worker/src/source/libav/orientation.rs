@@ -29,10 +29,9 @@ impl Orientation {
         let (Some(a), Some(b), Some(c), Some(d)) = (number(0), number(1), number(3), number(4)) else {
             return Self::UPRIGHT;
         };
-        let (a, b, c, d) = (a.signum(), b.signum(), c.signum(), d.signum());
-        let straight = b == 0 && c == 0 && a != 0 && d != 0;
-        let turned = a == 0 && d == 0 && b != 0 && c != 0;
-        if straight || turned { Self { right: [a, b], down: [c, d] } } else { Self::UPRIGHT }
+        let (Some(right), Some(down)) = (step(a, b), step(c, d)) else { return Self::UPRIGHT };
+        // Both along one line leave no picture.
+        if right[0].abs() == down[0].abs() { Self::UPRIGHT } else { Self { right, down } }
     }
 
     /// That of one frame, if it says so itself.
@@ -91,6 +90,16 @@ pub(super) fn can_turn(image: &Image) -> bool {
     known && image.is_top_down()
 }
 
+/// A part of a step counts as none if the step is so many times as long: then it leans by less than
+/// half a degree, which is what `ffmpeg` takes for straight. Recorders compute sine and cosine.
+const STRAIGHT: u64 = 115;
+
+/// Where a step goes, if it goes along an axis.
+fn step(x: i32, y: i32) -> Option<[i32; 2]> {
+    let (across, along) = (u64::from(x.unsigned_abs()), u64::from(y.unsigned_abs()));
+    if along * STRAIGHT < across { Some([x.signum(), 0]) } else { (across * STRAIGHT < along).then(|| [0, y.signum()]) }
+}
+
 struct Plane<'a> {
     data: &'a [u8],
     stride: usize,
@@ -128,6 +137,14 @@ mod tests {
         assert_eq!(shown(&matrix(0, -1, 1, 0)), "cf/be/ad");
         assert_eq!(shown(&matrix(0, 1, 1, 0)), "ad/be/cf");
         assert_eq!(shown(&matrix(0, -1, -1, 0)), "fc/eb/da");
+    }
+
+    #[test]
+    fn a_matrix_that_was_computed_need_not_be_exact() {
+        let bytes = |numbers: [i32; 9]| numbers.iter().flat_map(|n| n.to_ne_bytes()).collect::<Vec<_>>();
+        assert_eq!(shown(&bytes([-3, 1 << 16, 0, -(1 << 16), 500, 0, 0, 0, 1 << 30])), "da/eb/fc");
+        // A whole degree is no straight line any more.
+        assert_eq!(shown(&bytes([-1144, 1 << 16, 0, -(1 << 16), -1144, 0, 0, 0, 1 << 30])), "abc/def");
     }
 
     #[test]

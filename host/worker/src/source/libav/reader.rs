@@ -107,6 +107,13 @@ impl Reader {
         self.video().time_base()
     }
 
+    /// Of a picture; without a sense if the container does not say it.
+    pub(super) fn declared_size(&self) -> (i64, i64) {
+        // SAFETY: the parameters belong to the open input.
+        let parameters = unsafe { &*self.video().parameters().as_ptr() };
+        (i64::from(parameters.width), i64::from(parameters.height))
+    }
+
     /// Seconds that the container declares for the whole file.
     pub(super) fn declared_seconds(&self) -> Option<f64> {
         let duration = self.input.duration();

@@ -12,6 +12,23 @@ pub(super) struct Said {
     pub(super) duration: i64,
 }
 
+/// By so much at most the parts of a recording overlap, where a recorder began one before it ended the
+/// last. Where times go back by more, a clock was set, or another recording follows.
+const OVERLAP_US: i64 = 2_000_000;
+
+/// Moves frames of a part that overlaps the one before close together, because more of them follow than
+/// are looked at. So those behind the overlap have their own times again.
+pub(super) fn squeeze(previous: Option<i64>, frames: &mut [Said]) {
+    let times: Option<Vec<_>> = frames.iter().map(|frame| frame.time).collect();
+    let (Some(previous), Some(times)) = (previous, times) else { return };
+    let is_near = times.iter().all(|time| previous.saturating_sub(*time) <= OVERLAP_US);
+    // A clock that stands still says nothing about where it will go on.
+    if is_near && times.first() < times.last() {
+        // Small beside the time between two frames, however many are squeezed.
+        frames.iter_mut().for_each(|frame| frame.duration = (frame.duration / 1_000).max(1));
+    }
+}
+
 /// Whether a frame that says `time` can have it, `skipped` frames without a time behind `previous`.
 pub(super) fn follows(time: i64, previous: Option<i64>, skipped: usize) -> bool {
     // A microsecond is left to each frame between.
@@ -69,6 +86,21 @@ mod tests {
         assert!(follows(1, Some(0), 0) && !follows(0, Some(0), 0));
         assert!(follows(3, Some(0), 2) && !follows(2, Some(0), 2));
         assert!(follows(-5, None, 0));
+    }
+
+    #[test]
+    fn parts_that_overlap_are_squeezed_and_others_are_not() {
+        let squeezed = |previous, times: [i64; 3]| {
+            let mut frames = times.map(|time| Said { time: Some(time), duration: 40_000 });
+            squeeze(Some(previous), &mut frames);
+            frames.iter().all(|frame| frame.duration == 40)
+        };
+        assert!(squeezed(2_000_000, [1_000_000, 1_040_000, 1_080_000]));
+        assert!(!squeezed(2_000_000, [1_000_000, 1_000_000, 1_000_000]), "it stands still");
+        assert!(!squeezed(4_000_000, [0, 40_000, 80_000]), "it begins again");
+        let mut unknown = frames(3);
+        squeeze(Some(0), &mut unknown);
+        assert_eq!(unknown, frames(3));
     }
 
     proptest! {
