@@ -15,7 +15,7 @@ pub struct Cut {
     pub has: u64,
 }
 
-/// Where a Matroska, WebM or AVI file was cut off; `None` for a whole one, and for any other file.
+/// Where a Matroska, WebM, AVI or Flash file was cut off; `None` for a whole one, and for any other file.
 ///
 /// # Errors
 /// When `file` cannot be read.
@@ -27,6 +27,7 @@ pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Option<Cut>> {
     let declared = match head.get(..4) {
         Some([0x1a, 0x45, 0xdf, 0xa3]) => segment_end(&head).map(|end| ("Segment", end)),
         Some(b"RIFF") => Some(("RIFF", riff_end(file, has)?)),
+        Some(b"FLV\x01") => Some(("tag", flash_end(file, &head, has)?)),
         _ => None,
     };
     let cut = declared.filter(|(_, end)| *end > has);
@@ -71,6 +72,22 @@ fn riff_end(file: &mut (impl Read + Seek), has: u64) -> io::Result<u64> {
     Ok(end)
 }
 
+/// A Flash file is a row of tags, of which each says how long it is: sound, picture or script. Where it
+/// was cut between two of them, nothing tells.
+fn flash_end(file: &mut (impl Read + Seek), head: &[u8], has: u64) -> io::Result<u64> {
+    let Some(begins) = head.get(5..9) else { return Ok(0) };
+    // Behind the file's own header, and each tag, is the size of the tag before.
+    let mut end = u64::from(begins.iter().fold(0, |size: u32, byte| size << 8 | u32::from(*byte)));
+    let mut header = [0; 11];
+    while end + 4 + header.len() as u64 <= has {
+        file.seek(SeekFrom::Start(end + 4))?;
+        file.read_exact(&mut header)?;
+        let [8 | 9 | 18, s2, s1, s0, ..] = header else { break };
+        end += 4 + header.len() as u64 + u64::from(u32::from_be_bytes([0, s2, s1, s0]));
+    }
+    Ok(end)
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
@@ -104,9 +121,20 @@ mod tests {
     }
 
     #[test]
+    fn tags_follow_each_other() {
+        let tag = |kind: u8, body: u8| [&[0, 0, 0, 0, kind, 0, 0, body][..], &[0; 7], &vec![7; body.into()]].concat();
+        let whole = [b"FLV\x01\x05\0\0\0\x09".to_vec(), tag(18, 40), tag(9, 60), vec![0; 4]].concat();
+        assert_eq!(cut(&whole), None);
+        assert_eq!(cut(&whole[..whole.len() - 4]), None, "not every recorder writes the last size");
+        assert_eq!(cut(&whole[..138]), Some(("tag".into(), 139, 138)));
+        assert_eq!(cut(&[&whole[..], b"trailing text of a vendor"].concat()), None);
+        assert_eq!(cut(&whole[..70]), None, "between two tags");
+    }
+
+    #[test]
     fn other_files_and_damaged_ones_say_nothing() {
         for bytes in
-            [&b""[..], b"RIF", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3], &[0x1a, 0x45, 0xdf, 0xa3, 0], b"hello, world"]
+            [&b""[..], b"FLV\x01", b"FLV\x01\x05\0\0\0\x09\0\0\0\0", b"RIF", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3], &[0x1a, 0x45, 0xdf, 0xa3, 0], b"hello, world"]
         {
             assert_eq!(cut(bytes), None, "{bytes:?}");
         }

@@ -38,8 +38,8 @@ const INCOMPLETE: [(&str, &str); 6] = [
     ("cut_frag.mp4", "after 27 of 30 frames"),
     ("cut_front.mp4", "after 21 of 60 frames"),
     ("cut_h264.avi", "its `RIFF` ends at byte"),
-    // These containers do not say how long they are, and neither does what is left of the file.
-    ("cut_h264.flv", ""),
+    ("cut_h264.flv", "its `tag` ends at byte"),
+    // A transport stream does not say how long it is, and neither does what is left of the file.
     ("cut_longaudio.ts", ""),
 ];
 
