@@ -171,8 +171,8 @@ pub enum Report<Frame = PredictionRecord> {
     Hooks { degraded: Option<Reason> },
     /// A line that a plugin logged.
     Log(PluginLog),
-    /// Said once the source is at its end: so many of its frames lie behind the last one that was taken,
-    /// and the scenario did not ask for them.
+    /// Said once the source is at its end: so many of its frames lie behind the last one that was
+    /// taken, and the scenario did not ask for them.
     LeftOut { frames: u64 },
     /// The last record. The reason is `end_of_stream`, `stopped_by_user` or what went wrong.
     Ended { outcome: Outcome, reason: Reason },

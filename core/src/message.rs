@@ -264,8 +264,8 @@ pub struct Progress {
     /// Frames of the source that were damaged: lost, or with a picture that is not what was recorded.
     #[serde(default)]
     pub damaged: u64,
-    /// Frames of the source behind the last one published that the scenario did not ask for, once all
-    /// have been passed.
+    /// Frames of the source behind the last one published that the scenario did not ask for, once
+    /// all have been passed.
     #[serde(default)]
     pub left_out: u64,
     /// What decodes the source, once a worker has opened it.

@@ -15,7 +15,8 @@ pub struct Cut {
     pub has: u64,
 }
 
-/// Where a Matroska, WebM, AVI or Flash file was cut off; `None` for a whole one, and for any other file.
+/// Where a Matroska, WebM, AVI or Flash file was cut off; `None` for a whole one, and for any other
+/// file.
 ///
 /// # Errors
 /// When `file` cannot be read.
@@ -72,8 +73,8 @@ fn riff_end(file: &mut (impl Read + Seek), has: u64) -> io::Result<u64> {
     Ok(end)
 }
 
-/// A Flash file is a row of tags, of which each says how long it is: sound, picture or script. Where it
-/// was cut between two of them, nothing tells.
+/// A Flash file is a row of tags, of which each says how long it is: sound, picture or script.
+/// Where it was cut between two of them, nothing tells.
 fn flash_end(file: &mut (impl Read + Seek), head: &[u8], has: u64) -> io::Result<u64> {
     let Some(begins) = head.get(5..9) else { return Ok(0) };
     // Behind the file's own header, and each tag, is the size of the tag before.
@@ -133,9 +134,16 @@ mod tests {
 
     #[test]
     fn other_files_and_damaged_ones_say_nothing() {
-        for bytes in
-            [&b""[..], b"FLV\x01", b"FLV\x01\x05\0\0\0\x09\0\0\0\0", b"RIF", b"RIFF", &[0x1a, 0x45, 0xdf, 0xa3], &[0x1a, 0x45, 0xdf, 0xa3, 0], b"hello, world"]
-        {
+        for bytes in [
+            &b""[..],
+            b"FLV\x01",
+            b"FLV\x01\x05\0\0\0\x09\0\0\0\0",
+            b"RIF",
+            b"RIFF",
+            &[0x1a, 0x45, 0xdf, 0xa3],
+            &[0x1a, 0x45, 0xdf, 0xa3, 0],
+            b"hello, world",
+        ] {
             assert_eq!(cut(bytes), None, "{bytes:?}");
         }
         let whole = matroska(&[0x40, 100], 10);

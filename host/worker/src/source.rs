@@ -55,6 +55,16 @@ pub trait FrameSource: Send {
     /// Where an MP4 file was cut off: what its boxes declare and no upload of a whole file lacks.
     fn cut(&self) -> Option<&Cut>;
 
+    /// Goes to the first frame at or behind `from_us`, or to the first one of all if that is not
+    /// found without decoding what lies before; each has the number that it has from the front.
+    /// `go_on` as in [`FrameSource::resume`].
+    ///
+    /// # Errors
+    /// When the source failed.
+    fn begin_at(&mut self, _from_us: i64, _go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
+        self.advance()
+    }
+
     /// Goes on to the first frame behind `stored`, as in a run that was not interrupted. Gives up,
     /// with `None`, once `go_on` answers no; that is asked between frames.
     ///

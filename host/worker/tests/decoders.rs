@@ -15,7 +15,7 @@ mod media;
 #[path = "decoders/variants/mod.rs"]
 mod variants;
 
-use std::path::Path;
+use std::{iter, path::Path};
 
 use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position};
 use framehook_worker::{
@@ -207,6 +207,37 @@ fn a_video_goes_on_behind_any_frame_as_if_it_had_never_stopped() {
             }
         }
     }
+}
+
+/// A part has the frames that it has in the whole.
+fn begins_anywhere(file: &Path, whole: &Decoded) -> Result<(), String> {
+    let frames = whole.positions.len();
+    for from in (0..frames).step_by(frames.div_ceil(4)).chain([frames - 1]) {
+        // Just behind the frame before, and just at it.
+        for from_us in [whole.positions[from].pts_us, whole.positions[from.saturating_sub(1)].pts_us + 1] {
+            let mut source = source::open(file, DEFAULT_PICTURE_SIDE).unwrap();
+            let first = source.begin_at(from_us, &mut || true).unwrap();
+            let part: Vec<_> = first.into_iter().chain(iter::from_fn(|| source.advance().unwrap())).collect();
+            let expected = whole.positions.iter().filter(|at| at.pts_us >= from_us);
+            if !part.iter().filter(|at| at.pts_us >= from_us).eq(expected) {
+                return Err(format!("other frames come if a part begins at {from_us} us: {:?}", part.first()));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_part_of_a_video_is_what_it_is_in_the_whole() {
+    let mut skipped = 0;
+    for clip in videos().filter(|clip| !clip.starts_with("bit_errors")) {
+        let whole = decode(&clip, source::open).unwrap();
+        begins_anywhere(&clips().join(&clip), &whole).unwrap_or_else(|wrong| panic!("{clip}: {wrong}"));
+        let last = *whole.positions.last().unwrap();
+        let mut source = source::open(&clips().join(&clip), DEFAULT_PICTURE_SIDE).unwrap();
+        skipped += usize::from(source.begin_at(last.pts_us, &mut || true).unwrap() == Some(last));
+    }
+    assert!(skipped > 20, "only {skipped} clips were not decoded from the front");
 }
 
 #[test]

@@ -144,9 +144,9 @@ impl Stage {
         reason
     }
 
-    /// The first frame behind the resume position.
+    /// The first frame behind the resume position, or one that is not behind the first of the
+    /// range.
     fn first_frame(&mut self) -> Result<Option<Position>, SourceError> {
-        let Some(stored) = self.shared.job.resume_after else { return self.source.advance() };
         let mut alive = Instant::now();
         let mut go_on = || {
             if alive.elapsed() >= ALIVE_EVERY {
@@ -155,7 +155,12 @@ impl Stage {
             }
             !self.stop.is_raised()
         };
-        self.source.resume(stored, &mut go_on)
+        let job = &self.shared.job;
+        match (job.resume_after, job.range.and_then(|range| range.from_us)) {
+            (Some(stored), _) => self.source.resume(stored, &mut go_on),
+            (None, Some(from_us)) => self.source.begin_at(from_us, &mut go_on),
+            (None, None) => self.source.advance(),
+        }
     }
 
     fn prepare(&mut self, position: Position, picture: Image, decode_us: u32) -> Result<InFlight, Reason> {

@@ -19,6 +19,7 @@ use framehook_formats::{cut::Cut, isobmff::Outline};
 use self::{
     orientation::{Orientation, can_turn},
     reader::{Reader, is_damaged},
+    scan::{Scanned, scan},
     times::Said,
 };
 use super::{
@@ -137,25 +138,37 @@ impl Libav {
         Ok(())
     }
 
-    /// Goes to the frame that was stored, without decoding what lies before its key frame. False if
-    /// it cannot be found for sure; this is at no certain frame then.
-    fn find(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<bool, SourceError> {
-        let Some(packets) = scan::scan(&mut self.reader, stored.pts_us, go_on) else { return Ok(false) };
+    /// The first frame at or behind `time_us`, with its time and its number, without decoding what
+    /// lies before its key frame. `None` if it cannot be found for sure; this is at no certain
+    /// frame then.
+    fn find(&mut self, time_us: i64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Found>, SourceError> {
+        let Some(Scanned { packets, before, all_shown }) = scan(&mut self.reader, time_us, go_on) else {
+            return Ok(None);
+        };
         let base = self.reader.time_base();
-        let key_time = packets.front().and_then(|packet| micros(packet.pts()?, base));
+        let times: Vec<_> = packets.iter().filter_map(|packet| micros(packet.pts()?, base)).collect();
+        let Some(key_time) = times.first().copied() else { return Ok(None) };
         self.reader.queue = packets;
-        let mut frame = frame::Video::empty();
+        let (mut frame, mut shown) = (frame::Video::empty(), 0);
         while self.reader.decode(&mut frame)? && go_on() {
-            let Some(time) = self.said(&frame).time else { return Ok(false) };
-            if Some(time) == key_time && !is_clean_key(&frame) {
-                return Ok(false);
+            let Some(time) = self.said(&frame).time else { break };
+            // Those before lack what they refer to.
+            if time < key_time {
+                continue;
             }
-            if time >= stored.pts_us {
-                (self.previous, self.count) = (Some(time), stored.frame + 1);
-                return Ok(time == stored.pts_us);
+            if shown == 0 && !(time == key_time && is_clean_key(&frame)) {
+                break;
             }
+            if time >= time_us {
+                let earlier = times.iter().filter(|earlier| **earlier < time).count() as u64;
+                let leading = times.iter().filter(|earlier| **earlier < key_time).count() as u64;
+                // Packets count frames only if they do so where frames can be seen.
+                let counts = all_shown && earlier == leading + shown && self.reader.shows_each_packet();
+                return Ok(Some(Found { frame, time, number: counts.then_some(before + earlier) }));
+            }
+            shown += 1;
         }
-        Ok(false)
+        Ok(None)
     }
 
     /// Goes back to before the first frame.
@@ -208,12 +221,27 @@ impl FrameSource for Libav {
         Ok(Some(position))
     }
 
+    fn begin_at(&mut self, from_us: i64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
+        match self.find(from_us, go_on)? {
+            Some(Found { frame, time, number: Some(number) }) => {
+                (self.previous, self.count) = (Some(time), number);
+                self.ready.push_back((frame, time));
+            }
+            _ => self.rewind()?,
+        }
+        self.advance()
+    }
+
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
-        let next = if self.find(stored, go_on)? {
-            self.advance()
-        } else {
-            self.rewind()?;
-            pass_over(self, stored, go_on)
+        let next = match self.find(stored.pts_us, go_on)? {
+            Some(Found { time, .. }) if time == stored.pts_us => {
+                (self.previous, self.count) = (Some(time), stored.frame + 1);
+                self.advance()
+            }
+            _ => {
+                self.rewind()?;
+                pass_over(self, stored, go_on)
+            }
         };
         // What was damaged before is in the account of the run that went there.
         self.reader.damaged = 0;
@@ -251,14 +279,23 @@ impl FrameSource for Libav {
     }
 }
 
+/// A frame that [`Libav::find`] went to.
+struct Found {
+    frame: frame::Video,
+    time: i64,
+    /// If it is known without decoding those before.
+    number: Option<u64>,
+}
+
 /// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after
 /// the other; they call the first of these frames a key frame.
 fn is_clean_key(frame: &frame::Video) -> bool {
     frame.is_key() && frame.kind() == picture::Type::I && !is_damaged(frame)
 }
 
-/// What the container declares. If the first packet of the video lies behind all that FFmpeg looks at
-/// when it opens a file, as with a picture every minute among sound, it is what the first frame has.
+/// What the container declares. If the first packet of the video lies behind all that FFmpeg looks
+/// at when it opens a file, as with a picture every minute among sound, it is what the first frame
+/// has.
 fn picture_size(reader: &mut Reader, file: &File, max_side: u32) -> Result<(u32, u32), SourceError> {
     let (width, height) = reader.declared_size();
     if let (Some(width), Some(height)) = (super::positive(width), super::positive(height)) {
@@ -281,8 +318,8 @@ fn declared_frames(reader: &Reader, outline: Option<&Outline>, fps: f64) -> Opti
 /// films by accident.
 fn estimated_frames(reader: &Reader, fps: f64) -> Option<u64> {
     let video = reader.video();
-    // AVI counts in units of its time base, also those that have no frame, and FFmpeg makes the duration
-    // of a file that was cut shorter. Elsewhere there are fewer frames than units.
+    // AVI counts in units of its time base, also those that have no frame, and FFmpeg makes the
+    // duration of a file that was cut shorter. Elsewhere there are fewer frames than units.
     let units = video.duration().max(video.frames());
     let own = micros(units, video.time_base()).filter(|duration| *duration > 0);
     let seconds = own.map(|duration| duration as f64 / 1e6).or_else(|| reader.declared_seconds())?;

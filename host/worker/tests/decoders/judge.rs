@@ -50,8 +50,8 @@ pub(crate) fn judge(clip: &Path) -> Judged {
         Some((2 * time * above * 1_000_000 + below).div_euclid(2 * below) as i64)
     };
     let lines = printed.lines().filter(|line| !line.is_empty() && !is_base(line));
-    // Each frame with the size that it has: no scaler is put behind a change. What is lost is concealed
-    // by other means if several threads decode.
+    // Each frame with the size that it has: no scaler is put behind a change. What is lost is
+    // concealed by other means if several threads decode.
     let options =
         ["-v", "fatal", "-threads", "1", "-i", path, "-map", "0:V:0", "-fps_mode", "passthrough", "-autoscale", "0"];
     let raw = ["-pix_fmt", "bgr24", "-f", "rawvideo", "-"];

@@ -107,6 +107,13 @@ impl Reader {
         self.video().time_base()
     }
 
+    /// Whether each packet of a whole file is one frame, so that packets count frames. VP8 has
+    /// packets that are not shown, and codecs of the MPEG-4 family some that hold no picture.
+    pub(super) fn shows_each_packet(&self) -> bool {
+        const CODECS: [Id; 7] = [Id::H264, Id::HEVC, Id::AV1, Id::VP9, Id::MPEG2VIDEO, Id::MJPEG, Id::PRORES];
+        CODECS.contains(&self.decoder.id())
+    }
+
     /// Of a picture; without a sense if the container does not say it.
     pub(super) fn declared_size(&self) -> (i64, i64) {
         // SAFETY: the parameters belong to the open input.

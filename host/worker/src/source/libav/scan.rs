@@ -1,4 +1,5 @@
-//! Finds where to begin to decode so that a stored frame comes out again.
+//! Finds where to begin to decode so that a frame of a certain time comes out as it does from the
+//! front.
 //!
 //! Packets are read from the front, which costs a small part of decoding, and those since the last
 //! key frame are kept. A seek would be quicker still, but it cannot tell whether what it finds is
@@ -11,7 +12,7 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap, collections::VecDeque};
 
-use ffmpeg_next::Packet;
+use ffmpeg_next::{Packet, ffi, packet::Ref as _};
 
 use super::{micros, reader::Reader};
 
@@ -21,31 +22,51 @@ const REORDERED: usize = 64;
 /// Bytes of packets between two key frames. Beyond it they are decoded as they are read.
 const MOST_KEPT: usize = 64 << 20;
 
-/// Packets that begin with the last key frame which is shown no later than `stored_us`, and reach
-/// behind it. `None` if there are none that are sure to give the same frames.
-pub(super) fn scan(reader: &mut Reader, stored_us: i64, go_on: &mut dyn FnMut() -> bool) -> Option<VecDeque<Packet>> {
+/// What gives a frame of a certain time.
+pub(super) struct Scanned {
+    /// They begin with the last key frame that is shown no later, and reach behind it.
+    pub(super) packets: VecDeque<Packet>,
+    /// Packets before these.
+    pub(super) before: u64,
+    /// Whether each packet so far is decoded from the front on, and shown.
+    pub(super) all_shown: bool,
+}
+
+/// `None` if there are no packets that are sure to give the same frames.
+pub(super) fn scan(reader: &mut Reader, until_us: i64, go_on: &mut dyn FnMut() -> bool) -> Option<Scanned> {
     let base = reader.time_base();
-    let (mut order, mut kept, mut bytes) = (Order::default(), VecDeque::new(), 0);
+    let (mut order, mut bytes) = (Order::default(), 0);
+    let mut found = Scanned { packets: VecDeque::new(), before: 0, all_shown: true };
+    let mut behind = 0;
     while let Some(packet) = reader.read() {
         let time = packet.pts().and_then(|time| micros(time, base))?;
+        // An edit list may want a frame decoded and not shown.
+        found.all_shown &= is_shown(&packet) && (packet.is_key() || !order.is_empty());
         if !order.admits(&packet) || !go_on() {
             return None;
         }
-        if packet.is_key() && time <= stored_us {
-            kept.clear();
+        if packet.is_key() && time <= until_us {
+            found.before += found.packets.len() as u64;
+            found.packets.clear();
             bytes = 0;
         }
-        let is_behind = packet.dts().and_then(|time| micros(time, base)).is_some_and(|time| time > stored_us);
+        behind += usize::from(time > until_us);
         bytes += packet.size();
-        kept.push_back(packet);
-        if is_behind {
+        found.packets.push_back(packet);
+        // Frames that go before come within as many packets.
+        if behind > REORDERED {
             break;
         }
         if bytes > MOST_KEPT {
             return None;
         }
     }
-    order.ends_well().then_some(kept)
+    order.ends_well().then_some(found)
+}
+
+fn is_shown(packet: &Packet) -> bool {
+    // SAFETY: the packet is valid.
+    unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD == 0 }
 }
 
 /// Whether all packets so far have times that say where each frame belongs.
@@ -58,6 +79,10 @@ struct Order {
 }
 
 impl Order {
+    fn is_empty(&self) -> bool {
+        self.ahead.is_empty() && self.shown.is_none()
+    }
+
     fn admits(&mut self, packet: &Packet) -> bool {
         if packet.is_corrupt() || packet.dts().is_some_and(|time| self.decoding.is_some_and(|before| time <= before)) {
             return false;

@@ -12,12 +12,12 @@ pub(super) struct Said {
     pub(super) duration: i64,
 }
 
-/// By so much at most the parts of a recording overlap, where a recorder began one before it ended the
-/// last. Where times go back by more, a clock was set, or another recording follows.
+/// By so much at most the parts of a recording overlap, where a recorder began one before it ended
+/// the last. Where times go back by more, a clock was set, or another recording follows.
 const OVERLAP_US: i64 = 2_000_000;
 
-/// Moves frames of a part that overlaps the one before close together, because more of them follow than
-/// are looked at. So those behind the overlap have their own times again.
+/// Moves frames of a part that overlaps the one before close together, because more of them follow
+/// than are looked at. So those behind the overlap have their own times again.
 pub(super) fn squeeze(previous: Option<i64>, frames: &mut [Said]) {
     let times: Option<Vec<_>> = frames.iter().map(|frame| frame.time).collect();
     let (Some(previous), Some(times)) = (previous, times) else { return };

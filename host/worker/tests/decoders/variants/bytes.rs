@@ -11,8 +11,8 @@ pub(super) fn set(bytes: &mut [u8], at: usize, new: &[u8]) {
     bytes[at..at + new.len()].copy_from_slice(new);
 }
 
-/// The first four numbers of a display matrix that says where steps go, as 16.16 fixed point numbers
-/// times 65,536: right (x, y), down (x, y).
+/// The first four numbers of a display matrix that says where steps go, as 16.16 fixed point
+/// numbers times 65,536: right (x, y), down (x, y).
 pub(super) fn matrix(bytes: &mut [u8], [a, b, c, d]: [i32; 4]) {
     let track = find(bytes, b"tkhd") + 4;
     let at = track + if bytes[track] == 0 { 40 } else { 52 };
@@ -34,8 +34,8 @@ pub(super) fn cut(bytes: &mut Vec<u8>, share: usize) {
     bytes.truncate(bytes.len() * share / 1000);
 }
 
-/// Gives the first track of a file whose `moov` comes last an edit list of these parts: for how long,
-/// in thousandths of a second, and from where in the track, in the same; -1 is a pause.
+/// Gives the first track of a file whose `moov` comes last an edit list of these parts: for how
+/// long, in thousandths of a second, and from where in the track, in the same; -1 is a pause.
 pub(super) fn edit_list(bytes: &mut Vec<u8>, parts: &[(u32, i32)]) {
     let word = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
     let media = find(bytes, b"mdhd") + 4;

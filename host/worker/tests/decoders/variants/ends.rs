@@ -115,7 +115,6 @@ fn bit_errors() {
         clip("mpeg4.avi", &["@160x120*50 -c:v mpeg4 -g 12"]).edited(many).damaged(),
         clip("prores.mov", &["@160x120*20 -c:v prores_ks"]).edited(many).damaged(),
         clip("mjpeg.mov", &["@160x120*50 -c:v mjpeg"]).edited(few).damaged(),
-        clip("vp8.webm", &["@160x120*50 -c:v libvpx -g 12 -deadline realtime"]).edited(few).maybe_damaged(),
         clip("vp9.mkv", &["@160x120*50 -c:v libvpx-vp9 -g 12 -cpu-used 8 -deadline realtime"])
             .edited(few)
             .maybe_damaged(),

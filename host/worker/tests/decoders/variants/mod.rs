@@ -1,9 +1,9 @@
 //! Further clips of each kind that people have, made by ffmpeg and judged by it: other containers,
 //! other codecs, other places.
 //!
-//! A line of a table is a clip: its name, how it is made, and what is special about the end. Nothing
-//! else about it is kept here: how many frames it has, at what times and with which pictures, ffprobe
-//! and ffmpeg say. Each clip is also gone on with behind some of its frames.
+//! A line of a table is a clip: its name, how it is made, and what is special about the end.
+//! Nothing else about it is kept here: how many frames it has, at what times and with which
+//! pictures, ffprobe and ffmpeg say. Each clip is also gone on with behind some of its frames.
 
 mod bytes;
 mod ends;
@@ -20,7 +20,7 @@ use std::{
 use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::source::{self, SourceError};
 
-use crate::{TOLERANCE, decode_file, differences, judge::judge, rest};
+use crate::{TOLERANCE, begins_anywhere, decode_file, differences, judge::judge, rest};
 
 /// How a clip is made: see [`step`].
 pub(crate) struct Variant {
@@ -56,8 +56,8 @@ impl Variant {
         Self { lacks: words, ..self }
     }
 
-    /// With bit errors, or a last frame that is not whole. What is lost is made up by the codec, from
-    /// whatever was in its buffers before.
+    /// With bit errors, or a last frame that is not whole. What is lost is made up by the codec,
+    /// from whatever was in its buffers before.
     const fn damaged(self) -> Self {
         Self { damage: Damage::Told, ..self }
     }
@@ -95,7 +95,8 @@ impl Variant {
                 return Err(format!("other frames come behind frame {stored} if it goes on there"));
             }
         }
-        Ok(())
+        // Frames that are lost have no number, and what lies before a part is not decoded.
+        if self.damage == Damage::None { begins_anywhere(file, &decoded) } else { Ok(()) }
     }
 }
 
@@ -126,11 +127,11 @@ fn refuse(files: &[(Variant, &str)]) {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Does one line: options of ffmpeg with the file that it writes at the end, or `cat` or `list` with
-/// files to be joined, byte by byte or by ffmpeg, and that file.
+/// Does one line: options of ffmpeg with the file that it writes at the end, or `cat` or `list`
+/// with files to be joined, byte by byte or by ffmpeg, and that file.
 ///
-/// `@96x64*20` is a moving test pattern of 20 frames, 25 of them a second unless `/30` says another rate;
-/// `~4` is a tone of 4 seconds.
+/// `@96x64*20` is a moving test pattern of 20 frames, 25 of them a second unless `/30` says another
+/// rate; `~4` is a tone of 4 seconds.
 fn step(folder: &Path, line: &str) {
     let words: Vec<_> = line.split_whitespace().collect();
     match words.split_first().unwrap() {

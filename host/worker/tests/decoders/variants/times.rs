@@ -267,17 +267,17 @@ fn edit_lists() {
 #[test]
 fn sparse_videos() {
     check(&[
-        clip("sparse.mkv", &["@96x64*6/1/20 ~120 -c:v libx264 -c:a mp2"]),
-        clip("sparse.ts", &["@96x64*6/1/20 ~120 -c:v libx264 -c:a mp2"]),
-        clip("sparse.webm", &["@96x64*6/1/20 ~120 -c:v libvpx -c:a libopus"]),
-        clip("sparse.flv", &["@96x64*6/1/20 ~120 -c:v flv1 -c:a libmp3lame"]),
-        clip("sparse.mov", &["@96x64*6/1/20 ~120 -c:v mjpeg -c:a pcm_s16le"]),
-        clip("sparse.wmv", &["@96x64*6/1/20 ~120 -c:v wmv2 -c:a wmav2"]),
-        clip("bframes.mp4", &["@96x64*6/1/20 ~120 -c:v libx264 -bf 3 -c:a aac"]),
+        clip("sparse.mkv", &["@96x64*4/1/20 ~70 -c:v libx264 -c:a mp2"]),
+        clip("sparse.ts", &["@96x64*4/1/20 ~70 -c:v libx264 -c:a mp2"]),
+        clip("sparse.webm", &["@96x64*4/1/20 ~70 -c:v libvpx -c:a libopus"]),
+        clip("sparse.flv", &["@96x64*4/1/20 ~70 -c:v flv1 -c:a libmp3lame"]),
+        clip("sparse.mov", &["@96x64*4/1/20 ~70 -c:v mjpeg -c:a pcm_s16le"]),
+        clip("sparse.wmv", &["@96x64*4/1/20 ~70 -c:v wmv2 -c:a wmav2"]),
+        clip("bframes.mp4", &["@96x64*4/1/20 ~70 -c:v libx264 -bf 3 -c:a aac"]),
         clip("slides.mkv", &["@96x64*5/1/600 -c:v libx264"]),
         clip("one.mp4", &["@96x64*1 ~60 -c:v libx264 -c:a aac"]),
         clip("one.ts", &["@96x64*1 ~60 -c:v libx264 -c:a mp2"]),
         clip("one.webm", &["@96x64*1 ~60 -c:v libvpx -c:a libopus"]),
-        clip("hevc.mp4", &["@96x64*6/1/20 ~120 -c:v libx265 -x265-params log-level=none -c:a aac"]),
+        clip("hevc.mp4", &["@96x64*4/1/20 ~70 -c:v libx265 -x265-params log-level=none -c:a aac"]),
     ]);
 }
