@@ -23,8 +23,9 @@ use wasmtime::{
 
 use crate::{abi::v0_1, sandbox::Ctx};
 
-/// How often a running guest can be interrupted. A tick costs a wake-up, so not finer than a deadline needs.
-pub(crate) const TICK: Duration = Duration::from_millis(1);
+/// How often a running guest can be interrupted. A tick costs a wake-up, so not finer than a
+/// deadline of 20 ms needs.
+pub(crate) const TICK: Duration = Duration::from_millis(4);
 /// Deep enough for any real plugin; a runaway recursion ends early.
 const WASM_STACK: usize = 512 << 10;
 /// Hooks alive at once in one worker. Each reserves 4 GiB of address space, none of it memory.

@@ -24,6 +24,11 @@ const PIXEL_BITS: i32 = 14;
 /// What two blends have multiplied a sample by.
 const UNIT: f32 = 1.0 / ((SCALE as i32) << PIXEL_BITS) as f32;
 
+/// Pixels of a vector.
+const LANES: usize = 8;
+/// Samples of a vector that is shuffled.
+const WINDOW: usize = 8;
+
 /// Resizes planes of one size to one size.
 pub struct Planar {
     frame: Size,
@@ -39,6 +44,34 @@ struct Axis {
     first: Vec<i32>,
     /// The weights of the two, in the halves of a number.
     weights: Vec<i32>,
+    /// For each whole vector of pixels; none where they lie too far apart.
+    windows: Option<Vec<Window>>,
+}
+
+/// Where the neighbours of a vector of pixels lie. A processor shuffles what lies close together
+/// several times faster than it gathers it.
+struct Window {
+    /// The first sample of each half.
+    starts: [usize; 2],
+    /// Of the samples from there on, the bytes of two neighbours for each pixel.
+    bytes: [u8; LANES * 4],
+}
+
+impl Window {
+    /// `None` if one of the neighbours lies outside.
+    fn new(first: &[i32; LANES]) -> Option<Self> {
+        let starts = [first[0], first[LANES / 2]];
+        let mut bytes = [0; LANES * 4];
+        for (at, (place, first)) in bytes.chunks_exact_mut(4).zip(first).enumerate() {
+            let begin = 2 * (first - starts[2 * at / LANES]);
+            let neighbours = begin..begin + 4;
+            if neighbours.end > 2 * WINDOW as i32 {
+                return None;
+            }
+            place.iter_mut().zip(neighbours).for_each(|(place, byte)| *place = byte as u8);
+        }
+        Some(Self { starts: starts.map(|start| start as usize), bytes })
+    }
 }
 
 /// One row of the output: as many values each.
@@ -58,14 +91,15 @@ fn between(at: u32, samples: u32, pixels: u32) -> (usize, f64) {
 
 impl Axis {
     fn new(samples: u32, pixels: u32) -> Self {
-        let (first, weights) = (0..pixels)
+        let (first, weights): (Vec<_>, _) = (0..pixels)
             .map(|at| between(at, samples, pixels))
             .map(|(first, part)| {
                 let weight = (part * f64::from(1 << PIXEL_BITS)).round() as i32;
                 (first as i32, ((1 << PIXEL_BITS) - weight) | weight << 16)
             })
             .unzip();
-        Self { first, weights }
+        let windows = first.as_chunks().0.iter().map(Window::new).collect();
+        Self { first, weights, windows }
     }
 
     fn value(&self, row: &[i16], at: usize) -> i32 {
@@ -78,8 +112,9 @@ impl Planar {
     #[must_use]
     pub fn new(frame: Size, target: Size) -> Self {
         let half = frame.width.div_ceil(2);
-        // A row has one number more: the right neighbour of its last.
-        let rows = [frame.width, half, half].map(|width| vec![0; width as usize + 1]);
+        // Behind its samples a row has the right neighbour of its last one, and what the window of
+        // that one reaches.
+        let rows = [frame.width, half, half].map(|width| vec![0; width as usize + WINDOW]);
         let (luma, chroma) = (Axis::new(frame.width, target.width), Axis::new(half, target.width));
         Self { frame, target, luma, chroma, rows }
     }
@@ -96,17 +131,17 @@ impl Planar {
     }
 
     fn row_anywhere(&mut self, from: &Yuv420<'_>, y: u32, to: Rgb<'_>) {
-        self.blend_rows(from, y);
+        self.blend_rows(from, y, blend);
         self.convert(from, 0, to);
     }
 
     #[inline(always)]
-    fn blend_rows(&mut self, from: &Yuv420<'_>, y: u32) {
+    fn blend_rows(&mut self, from: &Yuv420<'_>, y: u32, blend: impl Fn(&[u8], &[u8], i16, &mut [i16])) {
         let heights = [self.frame.height, self.frame.height.div_ceil(2), self.frame.height.div_ceil(2)];
         for ((row, plane), height) in self.rows.iter_mut().zip(from.planes).zip(heights) {
             let (upper, part) = between(y, height, self.target.height);
             let weight = (part * f64::from(1 << ROW_BITS)).min(f64::from(i16::MAX)) as i16;
-            let width = row.len() - 1;
+            let width = row.len() - WINDOW;
             let line = |number: usize| &plane.data[number * plane.stride..][..width];
             blend(line(upper), line((upper + 1).min(height as usize - 1)), weight, row);
             row[width] = row[width - 1];
@@ -134,38 +169,51 @@ impl Planar {
     fn row_avx2(&mut self, from: &Yuv420<'_>, y: u32, to: Rgb<'_>) {
         use std::arch::x86_64::*;
 
-        /// Values in a vector.
-        const LANES: usize = 8;
-        self.blend_rows(from, y);
+        self.blend_rows(from, y, |upper, lower, weight, row| blend_avx2(upper, lower, weight, row));
         let whole = to.planes[0].len() / LANES * LANES;
-        let gather = |axis: &Axis, row: &[i16], at: usize| {
-            let (first, weights) = (&axis.first[at..at + LANES], &axis.weights[at..at + LANES]);
-            // SAFETY: eight numbers are read of each slice, and of the row two neighbours each:
-            // `first` is a sample of it, behind which there is at least one more number.
-            let sum = unsafe {
-                let pairs = _mm256_i32gather_epi32::<2>(row.as_ptr().cast(), _mm256_loadu_si256(first.as_ptr().cast()));
-                _mm256_madd_epi16(pairs, _mm256_loadu_si256(weights.as_ptr().cast()))
-            };
+        let neighbours = |axis: &Axis, row: &[i16], at: usize| match &axis.windows {
+            Some(windows) => {
+                let Window { starts: [low, high], bytes } = &windows[at / LANES];
+                let (low, high) = (&row[*low..*low + WINDOW], &row[*high..*high + WINDOW]);
+                // SAFETY: as many bytes as are read are in each slice and in the array.
+                unsafe {
+                    let (low, high) = (_mm_loadu_si128(low.as_ptr().cast()), _mm_loadu_si128(high.as_ptr().cast()));
+                    _mm256_shuffle_epi8(_mm256_set_m128i(high, low), _mm256_loadu_si256(bytes.as_ptr().cast()))
+                }
+            }
+            None => {
+                let first = &axis.first[at..at + LANES];
+                // SAFETY: eight numbers are read of the slice, and of the row two neighbours each:
+                // `first` is a sample of it, behind which there is at least one more number.
+                unsafe { _mm256_i32gather_epi32::<2>(row.as_ptr().cast(), _mm256_loadu_si256(first.as_ptr().cast())) }
+            }
+        };
+        let mix = |axis: &Axis, row: &[i16], at: usize| {
+            let weights = &axis.weights[at..at + LANES];
+            // SAFETY: eight numbers are read of the slice.
+            let weights = unsafe { _mm256_loadu_si256(weights.as_ptr().cast()) };
+            let sum = _mm256_madd_epi16(neighbours(axis, row, at), weights);
             _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(UNIT))
         };
         let all = |value: f32| _mm256_set1_ps(value);
+        let store = |plane: &mut [f32], colour, (factor, offset)| {
+            let inside = _mm256_min_ps(_mm256_max_ps(colour, all(0.0)), all(255.0));
+            let scaled = _mm256_fmadd_ps(inside, all(factor), all(offset));
+            // SAFETY: eight values lie in the slice.
+            unsafe { _mm256_storeu_ps(plane[..LANES].as_mut_ptr(), scaled) };
+        };
         let Rgb { planes: [r, g, b], scale } = to;
         for at in (0..whole).step_by(LANES) {
-            let luma = gather(&self.luma, &self.rows[0], at);
-            let u = _mm256_sub_ps(gather(&self.chroma, &self.rows[1], at), all(128.0));
-            let v = _mm256_sub_ps(gather(&self.chroma, &self.rows[2], at), all(128.0));
+            let luma = mix(&self.luma, &self.rows[0], at);
+            let u = _mm256_sub_ps(mix(&self.chroma, &self.rows[1], at), all(128.0));
+            let v = _mm256_sub_ps(mix(&self.chroma, &self.rows[2], at), all(128.0));
             let y = _mm256_mul_ps(_mm256_sub_ps(luma, all(from.black)), all(from.gain));
             let red = _mm256_fmadd_ps(v, all(from.red_v), y);
             let green = _mm256_fmadd_ps(v, all(from.green_v), _mm256_fmadd_ps(u, all(from.green_u), y));
             let blue = _mm256_fmadd_ps(u, all(from.blue_u), y);
-            for ((plane, colour), (factor, offset)) in
-                [&mut *r, &mut *g, &mut *b].into_iter().zip([red, green, blue]).zip(scale)
-            {
-                let inside = _mm256_min_ps(_mm256_max_ps(colour, all(0.0)), all(255.0));
-                let scaled = _mm256_fmadd_ps(inside, all(factor), all(offset));
-                // SAFETY: eight values lie in the slice.
-                unsafe { _mm256_storeu_ps(plane[at..at + LANES].as_mut_ptr(), scaled) };
-            }
+            store(&mut r[at..at + LANES], red, scale[0]);
+            store(&mut g[at..at + LANES], green, scale[1]);
+            store(&mut b[at..at + LANES], blue, scale[2]);
         }
         self.convert(from, whole, Rgb { planes: [r, g, b], scale });
     }
@@ -175,10 +223,36 @@ impl Planar {
 fn blend(upper: &[u8], lower: &[u8], weight: i16, row: &mut [i16]) {
     for ((value, upper), lower) in row.iter_mut().zip(upper).zip(lower) {
         let (upper, lower) = (i16::from(*upper) * SCALE, i16::from(*lower) * SCALE);
-        // One instruction of a processor: the product of two fractions, rounded.
+        // The product of two fractions, rounded.
         let part = (((i32::from(lower - upper) * i32::from(weight)) >> (ROW_BITS - 1)) + 1) >> 1;
         *value = upper + part as i16;
     }
+}
+
+/// The same, with the one instruction that a processor has for the product.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2")]
+fn blend_avx2(upper: &[u8], lower: &[u8], weight: i16, row: &mut [i16]) {
+    use std::arch::x86_64::*;
+
+    /// Samples of a vector of 16-bit numbers.
+    const SAMPLES: usize = 16;
+    const SHIFT: i32 = SCALE.ilog2() as i32;
+    let (uppers, upper) = upper.as_chunks::<SAMPLES>();
+    let (lowers, lower) = lower.as_chunks::<SAMPLES>();
+    let (rows, rest) = row.split_at_mut(uppers.len() * SAMPLES);
+    let weights = _mm256_set1_epi16(weight);
+    for ((row, upper), lower) in rows.as_chunks_mut::<SAMPLES>().0.iter_mut().zip(uppers).zip(lowers) {
+        // SAFETY: sixteen bytes are read of each array, and sixteen numbers written.
+        unsafe {
+            let upper = _mm256_cvtepu8_epi16(_mm_loadu_si128(upper.as_ptr().cast()));
+            let lower = _mm256_cvtepu8_epi16(_mm_loadu_si128(lower.as_ptr().cast()));
+            let (upper, lower) = (_mm256_slli_epi16::<SHIFT>(upper), _mm256_slli_epi16::<SHIFT>(lower));
+            let part = _mm256_mulhrs_epi16(_mm256_sub_epi16(lower, upper), weights);
+            _mm256_storeu_si256(row.as_mut_ptr().cast(), _mm256_add_epi16(upper, part));
+        }
+    }
+    blend(upper, lower, weight, rest);
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{BufWriter, Write as _},
+    time::{Duration, Instant},
 };
 
 use parking_lot::Mutex;
@@ -23,16 +24,21 @@ use crate::process;
 /// The exit code of a worker whose runner closed the pipe.
 pub const EXIT_ORPHANED: i32 = 3;
 
-/// Frames written without a flush at most, while more are waiting: 8 frames at 25 a second are a
-/// third of a second.
-const FRAMES_PER_FLUSH: u32 = 8;
+/// Frames of this time wake the runner once. It is a fifth of the time in which the runner gathers
+/// them again, and less than what lies between two frames of a camera, which do not wait.
+const GATHER: Duration = Duration::from_millis(10);
+
+/// What a pipe holds.
+const BUFFER: usize = 64 << 10;
 
 /// Writes reports; shared by all threads.
 pub struct Reporter(Mutex<Inner>);
 
 struct Inner {
     out: BufWriter<File>,
-    unflushed: u32,
+    flushed_at: Instant,
+    /// Whether frames wait to be written.
+    waits: bool,
     /// Health of the pre and of the post hooks, and what was reported.
     health: [Option<Reason>; 2],
     reported: Option<Reason>,
@@ -41,7 +47,8 @@ struct Inner {
 impl Reporter {
     #[must_use]
     pub fn new(out: File) -> Self {
-        Self(Mutex::new(Inner { out: BufWriter::new(out), unflushed: 0, health: [None, None], reported: None }))
+        let (out, flushed_at) = (BufWriter::with_capacity(BUFFER, out), Instant::now());
+        Self(Mutex::new(Inner { out, flushed_at, waits: false, health: [None, None], reported: None }))
     }
 
     /// Writes a record at once.
@@ -51,14 +58,25 @@ impl Reporter {
         inner.flush();
     }
 
-    /// Writes a frame; `more` says that another one is waiting already, so this one may wait too.
-    pub fn frame(&self, prediction: &Prediction, more: bool) {
+    /// Writes a frame, or keeps it for a moment: see [`Self::due`].
+    pub fn frame(&self, prediction: &Prediction) {
         let mut inner = self.0.lock();
         inner.write(&Report::Frame(prediction));
-        inner.unflushed += 1;
-        if !more || inner.unflushed >= FRAMES_PER_FLUSH {
+        inner.waits = true;
+        if inner.flushed_at.elapsed() >= GATHER {
             inner.flush();
         }
+    }
+
+    /// When frames that wait must be written, if any do.
+    pub fn due(&self) -> Option<Instant> {
+        let inner = self.0.lock();
+        inner.waits.then(|| inner.flushed_at + GATHER)
+    }
+
+    /// Writes what waits.
+    pub fn flush(&self) {
+        self.0.lock().flush();
     }
 
     /// Notes the health of one chain, and reports a change of the whole at once.
@@ -80,7 +98,7 @@ impl Inner {
     }
 
     fn flush(&mut self) {
-        self.unflushed = 0;
+        (self.waits, self.flushed_at) = (false, Instant::now());
         self.out.flush().unwrap_or_else(|error| give_up(&error));
     }
 }

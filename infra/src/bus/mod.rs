@@ -51,8 +51,8 @@ pub struct Delivered {
 
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Returns once all records are durable, in this order within each partition. On an error any part of
-    /// them may have been published.
+    /// Returns once all records are durable, in this order within each partition: here, or where
+    /// their reader has stored them. On an error any part of them may have been published.
     async fn publish(&self, topic: Topic, records: Vec<Record>) -> Result<()>;
 
     /// Everything published after this call returned, on all partitions, without a group: for wake-ups,
@@ -71,8 +71,8 @@ pub trait Bus: Send + Sync + 'static {
     /// never of before the call.
     async fn ends(&self, topic: Topic) -> Result<Ends>;
 
-    /// Readers will not ask for records before `offset` any more; a bus that keeps records for a time instead
-    /// does nothing.
+    /// Readers have stored what they need of the records before `offset`, and will not ask for them
+    /// any more; a bus that keeps records for a time instead does nothing.
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()>;
 
     /// Shows a record that cannot be read to whoever looks at the broker. The store's dead letters are what

@@ -1,9 +1,11 @@
 //! The embedded bus: a durable log in the store's database, one partition a topic.
 //!
-//! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a reader is
-//! woken after the commit that it is to read, never before, and nobody polls; results are kept until their
-//! reader forgets them, and the rest, whose readers begin at the end, for a short while (`window`). Which
-//! member of a group reads is a matter of this process alone, because one process alone has the folder open.
+//! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a
+//! reader is woken when there is something to read, and nobody polls; results are kept until their
+//! reader forgets them, and the rest, whose readers begin at the end, for a short while (`window`).
+//! Results that their reader stores at once are never written here (`handoff`). Which member of a
+//! group reads, and which offset is next, are matters of this process alone, because one process
+//! alone has the folder open.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -17,7 +19,12 @@ use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
-use super::{Database, clock_us, room::Room, window::Window};
+use super::{
+    Database, clock_us,
+    handoff::{Handoff, Reading, Unstored},
+    room::Room,
+    window::Window,
+};
 use crate::{
     bus::{Bus, BusError, Delivered, Ends, Fetched, Record, Result, Subscription, Tail},
     space::Shortage,
@@ -25,7 +32,7 @@ use crate::{
 };
 
 /// The only one.
-const PARTITION: i32 = 0;
+pub(super) const PARTITION: i32 = 0;
 
 /// Publications that share one commit, and so one wait for the disk. Far more than there are publishers.
 const PUBLICATIONS_PER_COMMIT: usize = 64;
@@ -34,8 +41,11 @@ const PUBLICATIONS_PER_COMMIT: usize = 64;
 const RECORDS_PER_STATEMENT: usize = 64;
 
 const ADD_TOPIC: &str = "INSERT OR IGNORE INTO bus_topics (topic, next_offset) VALUES (?, 0)";
-const END: &str = "SELECT next_offset FROM bus_topics WHERE topic = ?";
-const ADVANCE: &str = "UPDATE bus_topics SET next_offset = next_offset + ? WHERE topic = ? RETURNING next_offset";
+/// What a reader has stored may never have been written here.
+const END: &str = "
+    SELECT max(next_offset, (SELECT coalesce(max(next_offset), 0) FROM consumer_offsets WHERE topic = ?1))
+    FROM bus_topics WHERE topic = ?1";
+const SET_END: &str = "UPDATE bus_topics SET next_offset = ? WHERE topic = ?";
 const APPEND: &str = r#"INSERT INTO bus_log (topic, "offset", key, payload, published_at) "#;
 /// The sizes first, which are known without the records: those that fit, and at least one.
 const READ: &str = r#"
@@ -48,7 +58,7 @@ const READ: &str = r#"
         AND "offset" <= (SELECT max("offset") FROM sums WHERE total <= ?4 OR total = bytes)
     ORDER BY "offset""#;
 /// Bytes of one read, whatever its records hold; five hundred frames of twenty detections are 2 MB.
-const READ_BYTES: i64 = 16 << 20;
+pub(super) const READ_BYTES: i64 = 16 << 20;
 const FORGET: &str = r#"DELETE FROM bus_log WHERE topic = ? AND "offset" < ?"#;
 
 impl From<Shortage> for BusError {
@@ -74,10 +84,11 @@ pub(super) struct EmbeddedBus {
 struct Log {
     database: Arc<Database>,
     ends: Arc<Grown>,
+    handoff: Arc<Handoff>,
 }
 
 /// The offset the next record of each topic gets.
-type Grown = BTreeMap<Topic, watch::Sender<i64>>;
+pub(super) type Grown = BTreeMap<Topic, watch::Sender<i64>>;
 
 /// What is kept of each topic that readers begin at the end of.
 pub(super) type Windows = BTreeMap<Topic, Window>;
@@ -100,12 +111,19 @@ impl EmbeddedBus {
             }
             ends.insert(topic, watch::Sender::new(end));
         }
+        let handoff = Arc::new(Handoff::new(*ends[&Topic::Results].borrow()));
         let ends = Arc::new(ends);
         let (publications, requests) = mpsc::channel(PUBLICATIONS_PER_COMMIT);
+        let committer = Committer {
+            writer: database.writer.clone(),
+            room: Arc::clone(&database.room),
+            ends: Arc::clone(&ends),
+            handoff: Arc::clone(&handoff),
+            windows: Mutex::default(),
+        };
         // It ends when the last bus is dropped, after what was asked of it by then.
-        let (writer, room) = (database.writer.clone(), Arc::clone(&database.room));
-        tokio::spawn(commit_publications(writer, room, Arc::clone(&ends), requests));
-        Ok(Self { log: Arc::new(Log { database, ends }), publications, groups: Mutex::default() })
+        tokio::spawn(committer.run(requests));
+        Ok(Self { log: Arc::new(Log { database, ends, handoff }), publications, groups: Mutex::default() })
     }
 }
 
@@ -132,7 +150,8 @@ impl Bus for EmbeddedBus {
     async fn subscribe(&self, group: &str, topic: Topic) -> Result<Box<dyn Subscription>> {
         let mut groups = self.groups.lock();
         let turn = groups.entry((group.to_owned(), topic)).or_insert_with(|| Arc::new(Semaphore::new(1)));
-        Ok(Box::new(Member { log: Arc::clone(&self.log), topic, turn: Arc::clone(turn), permit: None, cursor: None }))
+        let (log, turn) = (Arc::clone(&self.log), Arc::clone(turn));
+        Ok(Box::new(Member { log, topic, turn, permit: None, cursor: None, reading: None }))
     }
 
     async fn end_offset(&self, topic: Topic, partition: i32) -> Result<i64> {
@@ -146,7 +165,13 @@ impl Bus for EmbeddedBus {
 
     async fn forget(&self, topic: Topic, partition: i32, offset: i64) -> Result<()> {
         check(partition)?;
+        if topic == Topic::Results && !self.log.handoff.stored(offset) {
+            return Ok(());
+        }
         sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&self.log.database.writer).await?;
+        if topic == Topic::Results {
+            self.log.handoff.forgotten(offset);
+        }
         Ok(())
     }
 
@@ -168,23 +193,79 @@ fn closed() -> BusError {
     BusError::Unavailable("the process is stopping".into())
 }
 
-/// Commits what publishers ask for. What arrives during one commit shares the next: the more there is to do,
-/// the fewer waits for the disk a record costs.
-async fn commit_publications(
+/// Takes what publishers ask for.
+struct Committer {
     writer: SqlitePool,
     room: Arc<Room>,
     ends: Arc<Grown>,
-    mut requests: mpsc::Receiver<Publication>,
-) {
-    let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
-    let windows = Mutex::default();
-    while requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT).await > 0 {
-        let append = || append(&writer, &batch, &windows);
+    handoff: Arc<Handoff>,
+    windows: Mutex<Windows>,
+}
+
+impl Committer {
+    /// Commits what its reader does not store at once. What arrives during one commit shares the
+    /// next: the more there is to do, the fewer waits for the disk a record costs.
+    async fn run(self, mut requests: mpsc::Receiver<Publication>) {
+        let mut batch = Vec::with_capacity(PUBLICATIONS_PER_COMMIT);
+        loop {
+            tokio::select! {
+                received = requests.recv_many(&mut batch, PUBLICATIONS_PER_COMMIT) => if received == 0 { break },
+                () = self.handoff.late() => {}
+            }
+            let has_reader = self.handoff.has_reader();
+            // What is committed below lies behind all that is offered.
+            self.write(if has_reader { self.handoff.overdue() } else { self.handoff.all() }).await;
+            if has_reader {
+                let (results, others) = batch.drain(..).partition(|asked| asked.topic == Topic::Results);
+                batch = others;
+                self.offer(results);
+            }
+            if !batch.is_empty() {
+                self.commit(&mut batch).await;
+            }
+        }
+        self.write(self.handoff.all()).await;
+    }
+
+    fn offer(&self, results: Vec<Publication>) {
+        for Publication { records, done, .. } in results {
+            let end = &self.ends[&Topic::Results];
+            let records = Unstored { begin: *end.borrow(), records: records.into() };
+            let next = records.end();
+            self.handoff.offer(records, done);
+            end.send_replace(next);
+        }
+    }
+
+    /// Writes what a reader has not stored.
+    async fn write(&self, unstored: Vec<Unstored>) {
+        let Some(end) = unstored.last().map(Unstored::end) else { return };
+        match self.write_all(&unstored, end).await {
+            Ok(()) => self.handoff.logged(end),
+            Err(error) => self.handoff.refused(end, || Err(BusError::Unavailable(error.to_string()))),
+        }
+    }
+
+    async fn write_all(&self, unstored: &[Unstored], end: i64) -> sqlx::Result<()> {
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        for Unstored { begin, records } in unstored {
+            let records: Vec<_> = records.iter().collect();
+            append_to(&mut tx, Topic::Results, *begin, &records, clock_us()).await?;
+        }
+        sqlx::query(SET_END).bind(end).bind(Topic::Results.name()).execute(&mut *tx).await?;
+        tx.commit().await
+    }
+
+    async fn commit(&self, batch: &mut Vec<Publication>) {
+        let append = || append(&self.writer, batch, &self.ends, &self.windows);
         // Results alone can wait for room.
         let is_pressing = batch.iter().any(|publication| publication.topic != Topic::Results);
-        let outcome = if is_pressing { room.despite_full(append).await } else { append().await };
+        let outcome = if is_pressing { self.room.despite_full(append).await } else { append().await };
         for (topic, end) in outcome.iter().flatten() {
-            ends[topic].send_replace(*end);
+            if *topic == Topic::Results {
+                self.handoff.logged(*end);
+            }
+            self.ends[topic].send_replace(*end);
         }
         let failure = outcome.err().map(|error| error.to_string());
         for publication in batch.drain(..) {
@@ -200,6 +281,7 @@ async fn commit_publications(
 pub(super) async fn append(
     writer: &SqlitePool,
     batch: &[Publication],
+    ends: &Grown,
     windows: &Mutex<Windows>,
 ) -> Result<Vec<(Topic, i64)>, StoreError> {
     let mut topics = BTreeMap::<_, Vec<&Record>>::new();
@@ -213,14 +295,14 @@ pub(super) async fn append(
     for (topic, offset) in &passed {
         sqlx::query(FORGET).bind(topic.name()).bind(offset).execute(&mut *tx).await?;
     }
-    let mut ends = Vec::with_capacity(topics.len());
+    let mut grown = Vec::with_capacity(topics.len());
     let mut appended = Vec::with_capacity(topics.len());
     for (topic, records) in topics {
-        let count = i64::try_from(records.len()).unwrap_or(i64::MAX);
-        let end: i64 = sqlx::query_scalar(ADVANCE).bind(count).bind(topic.name()).fetch_one(&mut *tx).await?;
-        let begin = end - count;
+        let begin = *ends[&topic].borrow();
+        let end = begin + i64::try_from(records.len()).unwrap_or(i64::MAX);
         append_to(&mut tx, topic, begin, &records, now).await?;
-        ends.push((topic, end));
+        sqlx::query(SET_END).bind(end).bind(topic.name()).execute(&mut *tx).await?;
+        grown.push((topic, end));
         if topic != Topic::Results {
             appended.push((topic, end, records.iter().map(|record| record.payload.len()).sum()));
         }
@@ -233,7 +315,7 @@ pub(super) async fn append(
     for (topic, end, bytes) in appended {
         windows.entry(topic).or_default().appended(end, bytes, at);
     }
-    Ok(ends)
+    Ok(grown)
 }
 
 async fn append_to(
@@ -264,6 +346,7 @@ impl Log {
         *self.ends[&topic].borrow()
     }
 
+    /// What lies in the log.
     async fn read(&self, topic: Topic, from: i64, limit: usize) -> Result<Vec<Delivered>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let query = sqlx::query(READ).bind(topic.name()).bind(from).bind(limit).bind(READ_BYTES);
@@ -293,15 +376,23 @@ impl Tail for Cursor {
         let mut end = self.log.ends[&self.topic].subscribe();
         loop {
             let end = *end.wait_for(|end| *end > self.position).await.map_err(|_| closed())?;
-            let records = self.log.read(self.topic, self.position, limit.max(1)).await?;
+            let (offered, first) = match self.topic {
+                Topic::Results => self.log.handoff.read(self.position, limit.max(1)),
+                _ => (Vec::new(), None),
+            };
+            let records = if offered.is_empty() {
+                self.log.read(self.topic, self.position, limit.max(1)).await?
+            } else {
+                offered
+            };
             // Nothing is awaited from here on, so that a dropped future loses nothing.
             match records.last() {
                 Some(last) => {
                     self.position = last.offset + 1;
                     return Ok(records);
                 }
-                // All of it was forgotten meanwhile.
-                None => self.position = end,
+                // All of it was forgotten meanwhile, up to what is not in the log.
+                None => self.position = first.map_or(end, |first| first.min(end)),
             }
         }
     }
@@ -319,6 +410,7 @@ struct Member {
     turn: Arc<Semaphore>,
     permit: Option<OwnedSemaphorePermit>,
     cursor: Option<Cursor>,
+    reading: Option<Reading>,
 }
 
 #[async_trait]
@@ -339,6 +431,9 @@ impl Subscription for Member {
         check(partition)?;
         if self.permit.is_none() {
             return Err(BusError::Unavailable(format!("partition {partition} is not assigned to this member")));
+        }
+        if self.topic == Topic::Results {
+            self.reading.get_or_insert_with(|| Reading::begin(&self.log.handoff));
         }
         self.cursor = Some(Cursor { log: Arc::clone(&self.log), topic: self.topic, position: offset });
         Ok(())

@@ -32,6 +32,7 @@ macro_rules! elements {
 
 mod bus;
 mod error;
+mod handoff;
 mod heartbeats;
 mod relay;
 mod room;

@@ -292,7 +292,7 @@ fn a_full_disk_is_told_from_a_database_that_is_away() {
 }
 
 /// Records of a topic in the log.
-async fn logged(sqlite: &Sqlite, topic: Topic) -> i64 {
+pub(super) async fn logged(sqlite: &Sqlite, topic: Topic) -> i64 {
     let count = sqlx::query_scalar("SELECT count(*) FROM bus_log WHERE topic = ?").bind(topic.name());
     count.fetch_one(&sqlite.store.reader).await.unwrap()
 }
@@ -330,7 +330,8 @@ async fn a_commit_takes_with_it_what_its_readers_have_passed() {
     // Heartbeats come twice a second, so whatever topic they are for, none has to wait for its own.
     let (done, _outcome) = tokio::sync::oneshot::channel();
     let heartbeat = bus::Publication { topic: Topic::RunnerStatus, records: vec![record], done };
-    bus::append(&sqlite.store.writer, &[heartbeat], &windows.into()).await.unwrap();
+    let ends = [(Topic::RunnerStatus, tokio::sync::watch::Sender::new(10))].into();
+    bus::append(&sqlite.store.writer, &[heartbeat], &ends, &windows.into()).await.unwrap();
     assert_eq!((logged(&sqlite, Topic::ToDeploy).await, logged(&sqlite, Topic::RunnerStatus).await), (3, 11));
 }
 

@@ -1,6 +1,10 @@
 //! The last stage: calls the post hooks and reports what they made of a frame.
 
-use std::{cell::RefCell, sync::Arc, time::Instant};
+use std::{
+    cell::RefCell,
+    sync::{Arc, mpsc::RecvTimeoutError},
+    time::Instant,
+};
 
 use framehook_core::{
     prediction::{Position, Prediction},
@@ -40,19 +44,30 @@ impl Stage {
 
     fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
         let mut waiting = self.frames.wait();
-        while let Some(frame) = waiting.take() {
+        while let Some(frame) = waiting {
             let prediction = self.finish(frame)?;
-            let next = self.frames.ready();
-            self.report(prediction, next.is_some());
+            self.report(prediction);
             *finished += 1;
-            waiting = next.or_else(|| self.frames.wait());
+            waiting = self.next();
         }
         Ok(())
     }
 
-    fn report(&mut self, prediction: Prediction, more: bool) {
+    /// Waits for the next frame, and sees that those before it do not wait too long for it.
+    fn next(&mut self) -> Option<InFlight> {
+        if let Some(due) = self.shared.reporter.due() {
+            match self.frames.wait_until(due) {
+                Ok(frame) => return Some(frame),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => self.shared.reporter.flush(),
+            }
+        }
+        self.frames.wait()
+    }
+
+    fn report(&mut self, prediction: Prediction) {
         self.lanes.report();
-        self.shared.reporter.frame(&prediction, more);
+        self.shared.reporter.frame(&prediction);
         // Only a hook's last words need it again.
         self.last = (!self.post.is_empty()).then_some(prediction);
     }
@@ -130,6 +145,6 @@ impl Stage {
         }
         last.events.extend(events);
         last.hook_failures.extend(failures);
-        self.shared.reporter.frame(&last, false);
+        self.shared.reporter.frame(&last);
     }
 }

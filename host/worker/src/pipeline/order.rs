@@ -3,9 +3,12 @@
 //! A lane takes a frame and writes its own number down in one step. Who reads the numbers knows which lane
 //! has the next frame, so nothing is sorted and nothing is kept but what lies in the bounded channels.
 
-use std::sync::{
-    Arc,
-    mpsc::{Receiver, SyncSender, sync_channel},
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
+    time::Instant,
 };
 
 use parking_lot::Mutex;
@@ -73,13 +76,12 @@ impl<T> InOrder<T> {
         self.lanes[lane].recv().ok()
     }
 
-    /// The next frame, if it is here.
-    pub(super) fn ready(&mut self) -> Option<T> {
-        self.due = self.due.or_else(|| self.order.try_recv().ok());
-        let frame = self.lanes[self.due?].try_recv().ok();
-        if frame.is_some() {
-            self.due = None;
-        }
+    /// The same, until this time.
+    pub(super) fn wait_until(&mut self, end: Instant) -> Result<T, RecvTimeoutError> {
+        let left = || end.saturating_duration_since(Instant::now());
+        let lane = self.due.take().map_or_else(|| self.order.recv_timeout(left()), Ok)?;
+        let frame = self.lanes[lane].recv_timeout(left());
+        self.due = matches!(frame, Err(RecvTimeoutError::Timeout)).then_some(lane);
         frame
     }
 }
@@ -122,7 +124,7 @@ mod tests {
                     },
                 }
                 if reads {
-                    out.extend(ordered.ready());
+                    out.extend(ordered.wait_until(Instant::now()));
                 }
                 prop_assert!(taken - out.len() <= lanes * (FINISHED + most), "more are under way than lanes hold");
             }
