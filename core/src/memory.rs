@@ -126,7 +126,8 @@ mod tests {
     #[test]
     fn each_lane_and_each_hook_counts() {
         let picture = Some([640, 360]);
-        let needs = Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 0, hook_bytes: 64 * MIB };
+        let needs =
+            Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 0, hook_bytes: 64 * MIB };
         let estimate = |lanes, hooks| estimate_mib(&Needs { lanes, hooks, ..needs }, MemoryCaps::default());
         // 256 of any worker, 28.1 for the pictures, 244 for model and input.
         assert_eq!(estimate(1, 0), 529);

@@ -84,12 +84,13 @@ fn draw(video: &Path, at_us: i64, max_side: u32, spec: &InputSpec) -> Result<Vec
 }
 
 fn go_to(source: &mut dyn FrameSource, at_us: i64) -> Result<Position, PreviewError> {
-    let mut last = None;
-    while let Some(position) = source.advance()? {
+    let (mut last, mut next) = (None, source.begin_at(at_us, &mut || true)?);
+    while let Some(position) = next {
         if position.pts_us >= at_us {
             return Ok(position);
         }
         last = Some(position.pts_us);
+        next = source.advance()?;
     }
     let last = last.map_or("it has none at all".to_owned(), |last| format!("its last one is at {last} us"));
     Err(PreviewError::NoFrame { at_us, last })
