@@ -12,11 +12,12 @@ use std::{
 
 use framehook_core::{
     ids::{Generation, ScenarioId},
-    message::{Envelope, Message, Topic, frame_of},
+    message::{Envelope, Message, frame_of},
     prediction::Position,
     prediction_record::PredictionRecord,
     size::MAX_REASON,
     text::short_line,
+    topic::Topic,
 };
 use framehook_infra::{
     backoff::Backoff,

@@ -7,7 +7,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use framehook_core::message::{Envelope, Topic};
+use framehook_core::{message::Envelope, topic::Topic};
 use framehook_infra::{
     backoff::Backoff,
     bus::{Record, SharedBus},

@@ -32,4 +32,5 @@ pub mod source_url;
 pub mod spec;
 pub mod state;
 pub mod text;
+pub mod topic;
 pub mod writes;

@@ -1,7 +1,7 @@
 //! What travels over the bus. Every message is a hint or an idempotent record: losing, repeating
 //! or reordering one changes nothing that the next heartbeat or the next scan does not mend.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,67 +16,11 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     spec::{Decoder, ResolvedScenario},
+    topic::Topic,
 };
 
 /// The only version there is; another major version goes to the dead-letter topic.
 pub const VERSION: u32 = 1;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Topic {
-    /// Wake-up for the orchestrator: a scenario was created or changed. Key: scenario.
-    InitScenario,
-    /// Orders for a runner. Key: runner.
-    ToDeploy,
-    /// One record a frame. Key: scenario.
-    Results,
-    /// Heartbeats. Key: runner.
-    RunnerStatus,
-}
-
-impl Topic {
-    pub const ALL: [Self; 4] = [Self::InitScenario, Self::ToDeploy, Self::Results, Self::RunnerStatus];
-
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::InitScenario => "init_scenario",
-            Self::ToDeploy => "to_deploy",
-            Self::Results => "results",
-            Self::RunnerStatus => "runner_status",
-        }
-    }
-
-    /// What it is made with, where it is missing.
-    pub const fn layout(self) -> Layout {
-        match self {
-            // Wake-ups, orders and heartbeats: their readers take all partitions, so six are for spreading
-            // over brokers alone. Readers begin at the end and are told again, so an hour is for people who
-            // look for a cause.
-            Self::InitScenario | Self::ToDeploy => {
-                Layout { partitions: 6, retention: Duration::from_hours(1), compression: "producer" }
-            }
-            // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
-            Self::RunnerStatus => Layout { partitions: 6, retention: Duration::from_mins(10), compression: "producer" },
-            // As many inboxes as can ever share the work: more partitions cannot be had later without moving
-            // keys. A week is how long the database may be away before frames are lost. JSON of boxes shrinks
-            // to a third by lz4.
-            Self::Results => Layout { partitions: 24, retention: Duration::from_hours(7 * 24), compression: "lz4" },
-        }
-    }
-}
-
-/// How a topic of a broker is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Layout {
-    pub partitions: i32,
-    pub retention: Duration,
-    /// As the producer did it, unless it says so.
-    pub compression: &'static str,
-}
-
-/// What could not be read of a topic. Rare, and looked at by people: enough partitions to go to several
-/// brokers, and a month to find the time.
-pub const DEAD_LETTERS: Layout =
-    Layout { partitions: 3, retention: Duration::from_hours(30 * 24), compression: "producer" };
 
 /// What every message carries. Unknown fields are ignored.
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]

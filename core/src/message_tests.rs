@@ -7,12 +7,10 @@ use serde_json::{from_value, json};
 
 use crate::{
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
-    message::{
-        DEAD_LETTERS, DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, Topic, WorkerPhase,
-        frame_of,
-    },
+    message::{DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerPhase, frame_of},
     prediction::{Position, Prediction},
     spec::{PluginUse, ResolvedScenario},
+    topic::{DEAD_LETTERS, Topic},
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);

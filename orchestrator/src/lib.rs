@@ -20,7 +20,7 @@ mod reconcile;
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use framehook_core::{ids::Epoch, message::Topic, planner::Timing};
+use framehook_core::{ids::Epoch, planner::Timing, topic::Topic};
 use framehook_infra::{
     bus::{BusError, SharedBus},
     store::{Keep, Orchestration, StoreError},

@@ -13,7 +13,8 @@ use std::{
 use framehook_core::{
     evidence::Hearing,
     ids::{Incarnation, RunnerId},
-    message::{Envelope, Message, RunnerStatus, Topic},
+    message::{Envelope, Message, RunnerStatus},
+    topic::Topic,
 };
 use framehook_infra::{
     bus::{Delivered, Ends, SharedBus, Tail},

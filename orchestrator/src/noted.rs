@@ -11,9 +11,10 @@ use std::{
 
 use framehook_core::{
     ids::Incarnation,
-    message::{Envelope, Message, Topic},
+    message::{Envelope, Message},
     noted::noted,
     planner::Snapshot,
+    topic::Topic,
 };
 use framehook_infra::bus::{Record, SharedBus};
 use jiff::Timestamp;

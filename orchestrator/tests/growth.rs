@@ -16,10 +16,11 @@ use std::{
 use framehook_core::{
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
     input::{InputOptions, TensorInfo},
-    message::{DeployOrder, Envelope, Message, Progress, RunnerStatus, Topic, WorkerPhase, WorkerStatus},
+    message::{DeployOrder, Envelope, Message, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
     prediction::{FrameTimings, Position, Prediction, Provenance},
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedScenario, ResolvedSource},
     state::{Desired, ScenarioState},
+    topic::Topic,
 };
 use framehook_infra::{
     bus::{Record, SharedBus},

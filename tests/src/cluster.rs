@@ -13,8 +13,8 @@ use std::{
 };
 
 use framehook_core::{
-    message::{Layout, Topic},
     prediction::{Detection, Prediction},
+    topic::{Layout, Topic},
 };
 use rustix::process::Signal;
 use serde_json::Value;

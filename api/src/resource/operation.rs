@@ -8,7 +8,7 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use framehook_core::{error_code::ErrorCode, message::Topic, state::ScenarioState};
+use framehook_core::{error_code::ErrorCode, state::ScenarioState, topic::Topic};
 use framehook_infra::{metrics::added, store::StoreError};
 use prometheus_client::{
     metrics::{family::Family, gauge::Gauge},

@@ -10,8 +10,9 @@ use framehook_api::{inbox, relay};
 use framehook_core::{
     delivery::{Delivery, InboxLag},
     ids::ScenarioId,
-    message::{Envelope, Message, Topic},
+    message::{Envelope, Message},
     size::MAX_PREDICTION,
+    topic::Topic,
 };
 use framehook_infra::{
     bus::{Bus, BusError, Delivered, Ends, Record, Result, SharedBus, Subscription, Tail},

@@ -7,8 +7,9 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use framehook_core::{
-    message::{Envelope, Message, Topic},
+    message::{Envelope, Message},
     prediction_record::PredictionRecord,
+    topic::Topic,
 };
 use framehook_infra::{
     backoff::Backoff,

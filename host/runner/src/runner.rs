@@ -6,8 +6,9 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use framehook_core::{
     fences::{Fences, Verdict},
     ids::{Generation, Incarnation, ScenarioId},
-    message::{DeployOrder, Envelope, Message, NotedWorkers, StopOrder, Topic, WorkerPhase},
+    message::{DeployOrder, Envelope, Message, NotedWorkers, StopOrder, WorkerPhase},
     reason::{Reason, ReasonCode},
+    topic::Topic,
 };
 use framehook_infra::{
     blobs::Blobs,

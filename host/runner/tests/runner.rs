@@ -14,9 +14,10 @@ use std::{
 
 use framehook_core::{
     ids::Incarnation,
-    message::{Message, Topic, WorkerPhase as P},
+    message::{Message, WorkerPhase as P},
     reason::{Reason, ReasonCode},
     spec::Lanes,
+    topic::Topic,
 };
 use framehook_runner::LastWord;
 use rustix::process::{Pid, Signal, kill_process};

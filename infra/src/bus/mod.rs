@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use framehook_core::message::{Envelope, Topic};
+use framehook_core::{message::Envelope, topic::Topic};
 
 pub type SharedBus = std::sync::Arc<dyn Bus>;
 

@@ -9,7 +9,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use rdkafka::consumer::Consumer as _;
 
 use super::{

@@ -28,7 +28,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use rdkafka::{
     ClientConfig, ClientContext,
     error::{KafkaError, KafkaResult, RDKafkaErrorCode},

@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use parking_lot::Mutex;
 use rdkafka::{
     ClientConfig, ClientContext, Message as _, Offset, TopicPartitionList,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use rdkafka::{Offset, TopicPartitionList, consumer::Consumer as _};
 
 use super::{

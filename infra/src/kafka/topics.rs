@@ -10,7 +10,7 @@ use std::{
 
 use framehook_core::{
     job::MAX_RECORD,
-    message::{DEAD_LETTERS, Layout, Topic},
+    topic::{DEAD_LETTERS, Layout, Topic},
 };
 use futures::executor::block_on;
 use rdkafka::{

@@ -14,7 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use parking_lot::Mutex;
 use sqlx::{QueryBuilder, Row as _, Sqlite, SqliteConnection, SqlitePool};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};

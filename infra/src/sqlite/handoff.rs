@@ -166,7 +166,7 @@ fn acknowledge(state: &mut State, end: i64, answer: impl Fn() -> Result<()>) {
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::message::Topic;
+    use framehook_core::topic::Topic;
     use framehook_tests::DEADLINE;
     use tokio::time::timeout;
 

@@ -5,11 +5,11 @@ use std::{collections::BTreeSet, time::Instant};
 use framehook_core::{
     artifact::ArtifactKind,
     ids::{Digest, ScenarioId},
-    message::Topic,
     planner::Action,
     prediction::{Detection, FrameTimings, Prediction, Provenance, Skipped},
     prediction_record::PredictionRecord,
     state::{Desired, ScenarioState, WorkerState},
+    topic::Topic,
 };
 
 use framehook_tests::disk::SmallDisk;

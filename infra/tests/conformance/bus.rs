@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use framehook_infra::bus::{BusError, Delivered, Fetched, Record, SharedBus, Subscription, Tail};
 use futures::FutureExt as _;
 use tokio::{sync::watch, task::JoinSet};

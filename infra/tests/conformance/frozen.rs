@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use framehook_infra::{
     bus::{BusError, Fetched, SharedBus, Subscription},
     kafka::Kafka,

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_core::message::Topic;
+use framehook_core::topic::Topic;
 use framehook_infra::{
     bus::{Delivered, Fetched, Record, SharedBus},
     kafka::{ConnectError, GroupProtocol, Kafka, KafkaConfig},

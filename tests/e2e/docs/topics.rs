@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use framehook_core::{
-    message::{DEAD_LETTERS, Envelope, Layout, Message, Topic},
+    message::{Envelope, Message},
     prediction::Prediction,
+    topic::{DEAD_LETTERS, Layout, Topic},
 };
 use serde_json::{Map, Value};
 use utoipa::OpenApi;

@@ -14,11 +14,11 @@ use framehook_core::{
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     input::{Anchor, Channels, Element, InputSpec, Layout, Resize},
     message::{
-        DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, Topic, WorkerKey, WorkerPhase,
-        WorkerStatus,
+        DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerKey, WorkerPhase, WorkerStatus,
     },
     prediction::{PluginIdentity, Position, Prediction},
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
+    topic::Topic,
 };
 use framehook_infra::{
     blobs::Blobs,
