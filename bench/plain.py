@@ -21,16 +21,10 @@ NMS_IOU = 0.5
 PAD_VALUE = 114
 
 
-class Detector:
-    """Letterbox, inference, and detections from a YOLOv8-layout output."""
+class Letterbox:
+    """Between a frame and a model: its input, and detections from a YOLOv8-layout output."""
 
-    def __init__(self, model, frame_width, frame_height):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        tensor = self.session.get_inputs()[0]
-        self.input, (height, width) = tensor.name, tensor.shape[2:]
+    def __init__(self, width, height, frame_width, frame_height):
         self.scale = min(width / frame_width, height / frame_height)
         size = (round(frame_width * self.scale), round(frame_height * self.scale))
         left, top = (width - size[0]) // 2, (height - size[1]) // 2
@@ -38,11 +32,13 @@ class Detector:
         self.canvas = np.full((height, width, 3), PAD_VALUE, np.uint8)
         self.image = self.canvas[top:top + size[1], left:left + size[0]]
 
-    def __call__(self, frame):
-        """Rows of `x0, y0, x1, y1, score, class` in pixels of the frame."""
+    def tensor(self, frame):
+        """The model's input."""
         cv2.resize(frame, self.size, dst=self.image)
-        tensor = cv2.dnn.blobFromImage(self.canvas, 1 / 255, swapRB=True)
-        output = self.session.run(None, {self.input: tensor})[0][0]
+        return cv2.dnn.blobFromImage(self.canvas, 1 / 255, swapRB=True)
+
+    def detections(self, output):
+        """Rows of `x0, y0, x1, y1, score, class` in pixels of the frame."""
         scores = output[4:]
         best = scores.max(0)
         likely = np.flatnonzero(best >= MIN_SCORE)
@@ -53,6 +49,23 @@ class Detector:
         corners = (np.hstack([centre - half, centre + half]) - np.tile(self.offset, 2)) / self.scale
         rows = np.column_stack([corners, best[likely], classes]).astype(np.float32)
         return rows[suppress(rows)]
+
+
+class Detector:
+    """The same with ONNX Runtime in the middle."""
+
+    def __init__(self, model, frame_width, frame_height):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        tensor = self.session.get_inputs()[0]
+        self.input, (height, width) = tensor.name, tensor.shape[2:]
+        self.letterbox = Letterbox(width, height, frame_width, frame_height)
+
+    def __call__(self, frame):
+        output = self.session.run(None, {self.input: self.letterbox.tensor(frame)})[0][0]
+        return self.letterbox.detections(output)
 
 
 def suppress(rows):
@@ -98,6 +111,11 @@ def main():
         begin = begin or time.perf_counter()
     seconds = time.perf_counter() - begin
 
+    print_figures(frames, detections, seconds)
+
+
+def print_figures(frames, detections, seconds):
+    """What this process gave and used, as JSON."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({
         "frames": frames,

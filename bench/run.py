@@ -22,6 +22,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 # Each with its rounds, and about how long it takes.
 PARTS = {
     "pipeline": (5, "two minutes"),
+    "providers": (5, "three minutes"),
     "confinement": (15, "ten minutes"),
     "latency": (30, "four minutes"),
     "inbox": (5, "two minutes"),
