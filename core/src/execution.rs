@@ -162,14 +162,24 @@ pub struct Measured {
     pub max_deviation: f64,
 }
 
-/// A provider must save this share of the time of the `cpu` provider, or more, to be preferred: less is within
+/// A provider must save this share of the time of the processor, or more, to be preferred to it: less is within
 /// what two measurements differ by.
 const WORTH: f64 = 0.05;
 
-/// The fastest of what was measured, if it is worth it.
+/// The fastest of what was measured, each compared with what ran beside it.
 pub fn fastest(measured: &[Measured]) -> Option<&Measured> {
-    let best = measured.iter().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)))?;
-    (best.ms <= best.cpu_ms * (1.0 - WORTH)).then_some(best)
+    measured.iter().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)))
+}
+
+/// What is to run a model, of what may. The processor in f32, if it is among that, is preferred to what is hardly
+/// faster and to what could not be measured.
+pub fn choose(candidates: &[Execution], measured: &[Measured]) -> Option<Execution> {
+    let best = fastest(measured);
+    if candidates.contains(&Execution::default()) {
+        let worth_it = best.filter(|best| best.ms <= best.cpu_ms * (1.0 - WORTH));
+        return Some(worth_it.map_or_else(Execution::default, |best| best.execution));
+    }
+    best.map(|best| best.execution).or(candidates.first().copied())
 }
 
 #[cfg(test)]
@@ -208,25 +218,30 @@ mod tests {
     }
 
     #[test]
-    fn the_fastest_must_be_worth_it() {
-        let measured = |provider, ms, cpu_ms| Measured {
-            execution: Execution { provider, precision: Precision::F32 },
+    fn the_fastest_runs_a_model_if_it_is_worth_it() {
+        let of = |provider| Execution { provider, precision: Precision::F32 };
+        let [cpu, openvino, cuda] = [Provider::Cpu, Provider::Openvino, Provider::Cuda].map(of);
+        let measured = |execution, ms, cpu_ms| Measured {
+            execution,
             ms,
             cpu_ms,
             frames: 50,
             mean_deviation: 0.0,
             max_deviation: 0.0,
         };
-        let [openvino, cuda] = [Provider::Openvino, Provider::Cuda];
-        let check = |all: &[Measured], expected| {
-            assert_eq!(fastest(all).map(|best| best.execution.provider), expected, "{all:?}");
+        let all = [cpu, openvino, cuda];
+        let check = |candidates: &[Execution], measured: &[Measured], expected| {
+            assert_eq!(choose(candidates, measured), expected, "{measured:?}");
         };
-        check(&[], None);
-        check(&[measured(openvino, 9.0, 10.0)], Some(openvino));
-        check(&[measured(openvino, 9.5, 10.0)], Some(openvino));
-        check(&[measured(openvino, 9.6, 10.0)], None);
-        check(&[measured(openvino, 5.0, 10.0), measured(cuda, 1.0, 20.0)], Some(cuda));
+        check(&all, &[], Some(cpu));
+        check(&all, &[measured(openvino, 9.5, 10.0)], Some(openvino));
+        check(&all, &[measured(openvino, 9.6, 10.0)], Some(cpu));
+        check(&all, &[measured(openvino, 5.0, 10.0), measured(cuda, 1.0, 20.0)], Some(cuda));
         // Each is compared with what ran beside it.
-        check(&[measured(openvino, 4.0, 20.0), measured(cuda, 3.0, 5.0)], Some(openvino));
+        check(&all, &[measured(openvino, 4.0, 20.0), measured(cuda, 3.0, 5.0)], Some(openvino));
+        // Where the processor is not asked for, it does not matter whether it is faster.
+        check(&[openvino, cuda], &[measured(cuda, 9.0, 3.0)], Some(cuda));
+        check(&[openvino, cuda], &[], Some(openvino));
+        check(&[], &[], None);
     }
 }

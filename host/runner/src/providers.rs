@@ -8,7 +8,7 @@ use std::{collections::HashMap, process::Stdio, sync::Arc, time::Duration};
 
 use framehook_confine::Limits;
 use framehook_core::{
-    execution::{Execution, Measured, Precision, Provider, ProviderStatus, fastest},
+    execution::{Execution, Measured, Precision, Provider, ProviderStatus, choose, fastest},
     job::{Job, write_record},
     reason::{Reason, ReasonCode, without_source_places},
     spec::{Decoder, ResolvedScenario},
@@ -96,31 +96,21 @@ impl Providers {
         let provider = scenario.provider.unwrap_or(self.config.provider).provider();
         let precision = scenario.precision.unwrap_or(self.config.precision);
         let candidates = self.candidates(provider, precision);
-        let plain = Execution::default();
-        if candidates.is_empty() {
-            let why = self.missing(provider, precision);
-            if scenario.provider_fallback {
-                tracing::warn!(why, "the model runs on the processor in f32 instead");
-                return Ok(Chosen::default());
-            }
-            return Err(Failure::Fatal(Reason::new(ReasonCode::ProviderUnavailable, why)));
-        }
         let mut measured = Vec::new();
-        for execution in candidates.iter().copied().filter(|execution| *execution != plain) {
+        for execution in candidates.iter().copied().filter(|execution| *execution != Execution::default()) {
             measured.extend(self.measured(execution, job).await);
         }
-        if measured.is_empty() && !candidates.contains(&plain) && scenario.provider_fallback {
-            tracing::warn!("the provider does not run this model; the processor does instead");
-            return Ok(Chosen::default());
+        let works = candidates.contains(&Execution::default()) || !measured.is_empty();
+        match choose(&candidates, &measured) {
+            Some(execution) if works || !scenario.provider_fallback => {
+                Ok(Chosen { execution, measured: fastest(&measured).copied() })
+            }
+            _ if scenario.provider_fallback => {
+                tracing::warn!("the model runs on the processor in f32, because what it should run on does not");
+                Ok(Chosen::default())
+            }
+            _ => Err(unavailable(self.missing(provider, precision))),
         }
-        let best = measured.iter().copied().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)));
-        let execution = match fastest(&measured) {
-            Some(best) if candidates.contains(&plain) => best.execution,
-            None if candidates.contains(&plain) => plain,
-            // The processor is not asked for: whatever is fastest of the rest, or could not be measured.
-            _ => best.map_or(candidates[0], |best| best.execution),
-        };
-        Ok(Chosen { execution, measured: best })
     }
 
     fn go_on(&self, execution: Execution) -> Result<Chosen, Failure> {
@@ -130,7 +120,7 @@ impl Providers {
         }
         let why = self.missing(Some(execution.provider), execution.precision);
         let message = format!("its frames so far were made by {execution}, which this runner does not have: {why}");
-        Err(Failure::Fatal(Reason::new(ReasonCode::ProviderUnavailable, message)))
+        Err(unavailable(message))
     }
 
     /// What may run a model, in the order of the providers.
@@ -211,6 +201,10 @@ impl Providers {
         }
         answer(child).await
     }
+}
+
+fn unavailable(why: String) -> Failure {
+    Failure::Fatal(Reason::new(ReasonCode::ProviderUnavailable, why))
 }
 
 /// The target of the Makefile that fetches it.
