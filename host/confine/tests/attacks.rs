@@ -168,6 +168,40 @@ fn connections() {
     check(&format!("abstract {}", world.name), &[Files, SystemCalls]);
 }
 
+/// CUDA listens at a socket, shares memory and names threads; nothing of that leads out.
+#[test]
+fn what_a_worker_on_a_gpu_may_do_leads_nowhere() {
+    let world = World::new();
+    let secret = world.path("secret");
+    let tries = |attack: &str, inside: &str| {
+        let output = this_test(&sandbox(&[]), attack, inside).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).contains("attack succeeded")
+    };
+    for attack in [
+        format!("read {secret}"),
+        format!("write {secret}"),
+        format!("make {}", world.path("new")),
+        format!("tcp {}", world.tcp.local_addr().unwrap()),
+        format!("abstract {}", world.name),
+        format!("signal {}", std::process::id()),
+    ] {
+        assert!(tries(&attack, ""), "`{attack}` does not even succeed against nothing");
+        assert!(!tries(&attack, "gpu_files"), "`{attack}`");
+    }
+    for attack in [
+        format!("tcp {}", world.tcp.local_addr().unwrap()),
+        format!("udp {}", world.udp.local_addr().unwrap()),
+        format!("abstract {}", world.name),
+        "fork".to_owned(),
+        "execute /bin/echo".to_owned(),
+        "call ptrace".to_owned(),
+        "call mount".to_owned(),
+        "call bpf".to_owned(),
+    ] {
+        assert!(!tries(&attack, "gpu_system_calls"), "`{attack}`");
+    }
+}
+
 #[test]
 fn new_processes() {
     check("fork", &[SystemCalls]);

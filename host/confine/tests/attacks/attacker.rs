@@ -27,6 +27,8 @@ pub(crate) fn run(attack: &str, inside: &str) {
             "memory" => keep_memory_private().unwrap(),
             "system_calls" => restrict_system_calls(Devices::None).unwrap(),
             "files" => restrict_files(&Reach::default()).unwrap(),
+            "gpu_system_calls" => restrict_system_calls(Devices::Gpu).unwrap(),
+            "gpu_files" => restrict_files(&Reach::default().with(Devices::Gpu)).unwrap(),
             other => panic!("no piece is called {other}"),
         }
     }
