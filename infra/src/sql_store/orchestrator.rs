@@ -44,7 +44,7 @@ macro_rules! not_at_rest {
 pub(in super::super) const UNSETTLED: &str = concat!(
     "SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
             s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,
-            CASE WHEN s.state IN ('pending', 'recovering') THEN (
+            CASE WHEN s.state IN ('pending', 'recovering') AND p.pts_us IS NOT NULL THEN (
                 SELECT r.prediction FROM scenario_results r WHERE r.scenario_id = s.id AND r.pts_us = p.pts_us
             ) END AS last_prediction,
             p.pts_us AS stored_pts_us, p.frame AS stored_frame
