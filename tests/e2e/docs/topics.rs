@@ -13,6 +13,7 @@ use utoipa::OpenApi;
 use super::{head, header, row, source, variants};
 
 const MESSAGES: &str = "core/src/message.rs";
+const TOPICS: &str = "core/src/topic.rs";
 const EXAMPLES: &str = "tests/e2e/docs/messages.json";
 
 /// What the types say of themselves.
@@ -27,7 +28,7 @@ pub(super) fn document() -> String {
     let examples: Vec<_> = examples.iter().map(|e| Envelope::parse(e.to_string().as_bytes()).unwrap()).collect();
     let messages = messages(types);
     [
-        head("Topics and messages", &format!("`{MESSAGES}`, the examples from `{EXAMPLES}`")),
+        head("Topics and messages", &format!("`{MESSAGES}`, `{TOPICS}`, the examples from `{EXAMPLES}`")),
         "Every message is a hint or an idempotent record: losing, repeating or reordering one changes nothing that the \
          next heartbeat or the next scan does not mend. No message holds a secret.\n\n## Topics\n\n"
             .to_owned(),
@@ -50,7 +51,7 @@ pub(super) fn document() -> String {
 }
 
 fn topics(examples: &[Envelope]) -> String {
-    let comments: BTreeMap<_, _> = variants(&source(MESSAGES), "pub enum Topic {").into_iter().collect();
+    let comments: BTreeMap<_, _> = variants(&source(TOPICS), "pub enum Topic {").into_iter().collect();
     let rows = Topic::ALL.map(|topic| {
         let kinds: BTreeSet<_> = examples.iter().filter(|e| e.topic() == topic).map(kind).collect();
         let kinds: Vec<_> = kinds.iter().map(|kind| format!("[`{kind}`](#{})", kind.replace('.', ""))).collect();
