@@ -112,7 +112,7 @@ fn what_a_plugin_declares_and_other_inputs_of_a_model_are_no_hindrance() {
 fn what_cannot_be_shown_is_a_problem_that_names_the_parameter() {
     let platform = start();
     for (model, query, status, field, words) in [
-        ("convolution", "", 400, "video", "missing field `video`"),
+        ("convolution", "", 400, "video", "missing parameter `video`"),
         ("convolution", "video=other", 422, "video", "there is no video `other`; there is `plain@1`"),
         ("convolution", "video=A%20B", 400, "video", "expected `name@version`"),
         ("convolution", "video=plain&at_us=1600000", 400, "at_us", "its last one is at 1560000 us"),

@@ -103,7 +103,7 @@ fn again(client: &Client, seen: &Seen) -> Vec<Prediction> {
 /// Everything but when it was, how long it took, and what only newer releases say: the decoder.
 fn found(rows: &[Prediction]) -> Vec<Value> {
     let content = |row: &Prediction| {
-        let provenance = Provenance { decoder: None, ..row.provenance.clone() };
+        let provenance = Provenance { decoder: None, execution: None, ..row.provenance.clone() };
         json!([row.pts_us, row.detections, row.events, provenance])
     };
     rows.iter().map(content).collect()

@@ -47,8 +47,14 @@ fn found(message: &str) -> Option<String> {
 }
 
 /// How sentences begin that name a field or a parameter.
-const NAMING: [&str; 5] =
-    ["unknown field `", "missing field `", "duplicate field `", "unknown parameter `", "duplicate parameter `"];
+const NAMING: [&str; 6] = [
+    "unknown field `",
+    "missing field `",
+    "duplicate field `",
+    "unknown parameter `",
+    "missing parameter `",
+    "duplicate parameter `",
+];
 
 /// What serde calls by the name of a type, which says nothing to a client.
 fn in_json(expected: &str) -> Option<&'static str> {
