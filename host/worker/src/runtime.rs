@@ -100,11 +100,12 @@ impl<'a> Runtime<'a> {
     }
 
     /// One stream with the threads of a session: lanes are what works on several frames. Without the hint,
-    /// OpenVINO computes in bf16 wherever the processor can.
+    /// OpenVINO computes in bf16 wherever the processor can. Each session would pin its thread to the first core,
+    /// whatever the others do.
     fn openvino(&self) -> [(&'static str, String); 2] {
         let (precision, threads) = (self.execution.precision.as_str(), self.intra_threads.max(1));
         let config = format!(
-            r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "{precision}", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "{threads}"}}}}"#
+            r#"{{"CPU": {{"INFERENCE_PRECISION_HINT": "{precision}", "NUM_STREAMS": "1", "INFERENCE_NUM_THREADS": "{threads}", "ENABLE_CPU_PINNING": "NO"}}}}"#
         );
         [("device_type", "CPU".to_owned()), ("load_config", config)]
     }
