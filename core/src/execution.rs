@@ -218,6 +218,14 @@ mod tests {
     }
 
     #[test]
+    fn a_provider_runs_models_in_each_of_its_precisions() {
+        let precisions = vec![Precision::F32, Precision::Bf16];
+        let status = ProviderStatus { provider: Provider::Openvino, precisions, why: String::new() };
+        let all: Vec<_> = status.executions().map(|execution| execution.to_string()).collect();
+        assert_eq!(all, ["openvino in f32", "openvino in bf16"]);
+    }
+
+    #[test]
     fn the_fastest_runs_a_model_if_it_is_worth_it() {
         let of = |provider| Execution { provider, precision: Precision::F32 };
         let [cpu, openvino, cuda] = [Provider::Cpu, Provider::Openvino, Provider::Cuda].map(of);
