@@ -106,3 +106,21 @@ fn a_worker_has_ended_in_three_phases() {
     assert!([P::Finished, P::Stopped, P::Failed].into_iter().all(P::is_ended));
     assert!(![P::Starting, P::Running, P::Degraded, P::Recovering, P::Stopping].into_iter().any(P::is_ended));
 }
+
+#[test]
+fn a_runner_has_its_labels_and_what_its_providers_can() {
+    let mut status: RunnerStatus = from_value(json!({
+        "runner_id": "r", "incarnation": Incarnation::generate(), "sequence": 1, "capacity": 1, "draining": false,
+        "version": "0.1.0", "labels": {"site": "north"}, "workers": [],
+    }))
+    .unwrap();
+    assert_eq!(status.all_labels(), status.labels, "an older release has the processor in f32, which needs no label");
+    status.providers = from_value(json!([
+        {"provider": "cpu", "precisions": ["f32"], "why": ""},
+        {"provider": "openvino", "precisions": ["f32", "bf16"], "why": ""},
+        {"provider": "cuda", "precisions": [], "why": "no driver"},
+    ]))
+    .unwrap();
+    let labels = ["provider.openvino.bf16", "provider.openvino.f32", "site"];
+    assert_eq!(status.all_labels().into_keys().collect::<Vec<_>>(), labels);
+}
