@@ -1,6 +1,6 @@
 #!/bin/sh
-# Builds one of the tools that come from crates.io into .cache/NAME/bin: tool.sh s3|deny|mutants. Safe to call again: it
-# does nothing when the tool is there.
+# Builds one of the tools that come from crates.io into .cache/NAME/bin: tool.sh s3|deny|mutants. Safe to call again, and
+# by several at a time: it does nothing when the tool is there.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -12,6 +12,11 @@ case $name in
     mutants) crate=cargo-mutants version=27.1.0 features= what="mutation testing (a minute)" ;;
     *) echo "usage: scripts/tool.sh s3|deny|mutants" >&2; exit 2 ;;
 esac
+
+# Who comes second waits, and finds it there.
+mkdir -p .cache
+exec 9>".cache/$name.lock"
+flock 9
 
 cache=.cache/$name
 [ "$(cat "$cache/version" 2>/dev/null)" = "$version" ] && exit 0
