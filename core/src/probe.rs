@@ -129,6 +129,12 @@ mod tests {
     }
 
     #[test]
+    fn a_preview_of_noise_is_within_its_limit_and_less_than_its_pixels() {
+        let pixels = 2 * 3 * u64::from(MAX_PREVIEW_SIDE) * u64::from(MAX_PREVIEW_SIDE);
+        assert!((6 << 20..pixels).contains(&MAX_PREVIEW));
+    }
+
+    #[test]
     fn what_is_too_long_or_not_printable_is_mended() {
         assert_eq!(printable("größer\n\x1b[31mERROR"), "größer\\n\\u{1b}[31mERROR");
         assert_eq!(printable(&"ü".repeat(MAX_TEXT)), "ü".repeat(MAX_TEXT / 2));
