@@ -305,6 +305,30 @@ mod tests {
     }
 
     #[test]
+    fn a_scenario_binds_its_runner_to_a_provider_only_where_it_leaves_nothing_open() {
+        let hex = "0".repeat(64);
+        let base = serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
+            "model": {"name": "m", "version": "1", "digest": format!("sha256:{hex}")},
+            "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
+                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
+        for (asked, expected) in [
+            (serde_json::json!({}), None),
+            (serde_json::json!({"provider": "auto", "precision": "bf16"}), None),
+            (serde_json::json!({"provider": "openvino"}), Some("openvino in f32")),
+            (serde_json::json!({"provider": "openvino", "precision": "bf16"}), Some("openvino in bf16")),
+            (serde_json::json!({"provider": "openvino", "provider_fallback": true}), None),
+        ] {
+            let mut resolved = base.clone();
+            resolved.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
+            let resolved: ResolvedScenario = serde_json::from_value(resolved).unwrap();
+            assert_eq!(resolved.execution().map(|execution| execution.to_string()).as_deref(), expected, "{asked}");
+            // What is not said is not written either.
+            let written = serde_json::to_value(&resolved).unwrap();
+            assert_eq!(written.get("provider_fallback").is_some(), asked.get("provider_fallback").is_some());
+        }
+    }
+
+    #[test]
     fn lanes_are_a_number_or_a_word() {
         for (text, lanes) in [("3", Lanes::Fixed(3)), (r#""auto""#, Lanes::Auto)] {
             assert_eq!(serde_json::from_str::<Lanes>(text).unwrap(), lanes);
