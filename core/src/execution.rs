@@ -97,7 +97,7 @@ impl FromStr for Precision {
         let known = Self::ALL.into_iter().find(|precision| precision.as_str() == text);
         known.ok_or_else(|| match text {
             "int8" => "a model is made int8 when it is exported: upload it quantised, and leave the precision \
-                       out; it runs as it is with every provider"
+                       out; it runs as it is"
                 .to_owned(),
             _ => "it is `f32`, `bf16` or `f16`".to_owned(),
         })
