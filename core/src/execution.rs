@@ -31,6 +31,19 @@ impl Provider {
             Self::Tensorrt => "tensorrt",
         }
     }
+
+    /// Whether it needs a GPU of NVIDIA.
+    pub const fn has_gpu(self) -> bool {
+        matches!(self, Self::Cuda | Self::Tensorrt)
+    }
+}
+
+impl FromStr for Provider {
+    type Err = &'static str;
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let known = ProviderChoice::ALL.into_iter().find(|choice| choice.as_str() == text);
+        known.and_then(ProviderChoice::provider).ok_or("expected cpu, openvino, cuda or tensorrt")
+    }
 }
 
 /// Which provider somebody wants.
@@ -193,11 +206,19 @@ mod tests {
             let Some(provider) = choice.provider() else { continue };
             assert_eq!(serde_json::to_value(provider).unwrap(), provider.as_str());
             assert_eq!(choice.as_str(), provider.as_str());
+            assert_eq!(provider.as_str().parse(), Ok(provider));
         }
         for precision in Precision::ALL {
             assert_eq!(serde_json::to_value(precision).unwrap(), precision.as_str());
             assert_eq!(precision.as_str().parse(), Ok(precision));
         }
+    }
+
+    #[test]
+    fn auto_is_a_choice_and_no_provider() {
+        assert!("auto".parse::<Provider>().is_err());
+        let with_gpu = ProviderChoice::ALL.into_iter().filter_map(ProviderChoice::provider).filter(|p| p.has_gpu());
+        assert_eq!(with_gpu.collect::<Vec<_>>(), [Provider::Cuda, Provider::Tensorrt]);
     }
 
     #[test]

@@ -290,14 +290,18 @@ mod tests {
         assert_eq!(serde_json::from_str::<ScenarioSpec>(&text).unwrap(), spec);
     }
 
-    #[test]
-    fn what_an_older_release_resolved_goes_on_with_its_decoder() {
+    /// What that release resolved: all that a later one may leave out is missing.
+    fn of_release_0_1_0() -> serde_json::Value {
         let hex = "0".repeat(64);
-        let older = serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
+        serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
             "model": {"name": "m", "version": "1", "digest": format!("sha256:{hex}")},
             "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
-                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
-        let mut resolved: ResolvedScenario = serde_json::from_value(older).unwrap();
+                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}})
+    }
+
+    #[test]
+    fn what_an_older_release_resolved_goes_on_with_its_decoder() {
+        let mut resolved: ResolvedScenario = serde_json::from_value(of_release_0_1_0()).unwrap();
         assert_eq!(resolved.decoder, Some(Decoder::Opencv));
         resolved.decoder = None;
         let written = serde_json::to_value(&resolved).unwrap();
@@ -306,11 +310,6 @@ mod tests {
 
     #[test]
     fn a_scenario_binds_its_runner_to_a_provider_only_where_it_leaves_nothing_open() {
-        let hex = "0".repeat(64);
-        let base = serde_json::json!({"source": {"file": "/v.mp4"}, "on_plugin_failure": "skip_frame", "pre": [], "post": [],
-            "model": {"name": "m", "version": "1", "digest": format!("sha256:{hex}")},
-            "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
-                "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
         for (asked, expected) in [
             (serde_json::json!({}), None),
             (serde_json::json!({"provider": "auto", "precision": "bf16"}), None),
@@ -318,7 +317,7 @@ mod tests {
             (serde_json::json!({"provider": "openvino", "precision": "bf16"}), Some("openvino in bf16")),
             (serde_json::json!({"provider": "openvino", "provider_fallback": true}), None),
         ] {
-            let mut resolved = base.clone();
+            let mut resolved = of_release_0_1_0();
             resolved.as_object_mut().unwrap().extend(asked.as_object().unwrap().clone());
             let resolved: ResolvedScenario = serde_json::from_value(resolved).unwrap();
             assert_eq!(resolved.execution().map(|execution| execution.to_string()).as_deref(), expected, "{asked}");

@@ -51,7 +51,7 @@ fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
     }
 }
 
-/// Of each line its level and what it says.
+/// The level of each line and what it says.
 fn told(log: &str) -> Vec<(String, Value)> {
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}")));
     lines.map(|line| (line["level"].as_str().unwrap().to_owned(), line)).collect()

@@ -65,7 +65,7 @@ fn a_provider_is_chosen_shown_and_compared_with_the_processor() {
         let measured = &shown["measured"];
         assert_eq!((&measured["execution"], &measured["frames"]), (&json!(execution), &json!(50)), "{measured:#}");
         let [mean, most] = ["mean_deviation", "max_deviation"].map(|key| measured[key].as_f64().unwrap());
-        // Of the model's numbers, which are pixels up to 320: f32 differs by rounding alone, bf16 in the third digit.
+        // The model's numbers are pixels up to 320: f32 differs by rounding alone, bf16 in the third digit.
         let bounds = if precision == Precision::F32 { 1e-3..=1e-2 } else { 1e-3..=8.0 };
         assert!(
             mean <= most && most <= *bounds.end() && (precision == Precision::F32 || most > *bounds.start()),

@@ -56,7 +56,7 @@ pub(crate) fn provider_option(text: &str) -> Result<ProviderOption, String> {
     let read = || {
         let (name, value) = text.split_once('=')?;
         let (of, key) = name.split_once('.')?;
-        Some((provider(of).ok()?.provider()?, key.to_owned(), value.to_owned()))
+        Some((of.parse().ok()?, key.to_owned(), value.to_owned()))
     };
     read().ok_or_else(|| "it must be PROVIDER.KEY=VALUE, such as cuda.device_id=1".to_owned())
 }

@@ -5,7 +5,6 @@
 //! scenarios ask for it at a time.
 
 use std::{
-    collections::HashMap,
     io,
     path::{Path, PathBuf},
     process::Stdio,
@@ -19,7 +18,6 @@ use framehook_core::{
     reason::{Reason, ReasonCode},
 };
 use framehook_infra::seal::KeyError;
-use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 use tokio::{process::Command, time::timeout};
 
@@ -29,6 +27,7 @@ use crate::{
     config::RunnerConfig,
     failure::Failure,
     process::last_lines,
+    turns::Turns,
 };
 
 /// Compiling an 18 MB component takes 1.5 GB.
@@ -41,8 +40,7 @@ const MAX_COMPILED: u64 = 1 << 30;
 pub(crate) struct Compiler {
     authority: Arc<Authority>,
     config: Arc<RunnerConfig>,
-    /// One lock a plugin that somebody waits for; the others go when the next one is asked for.
-    in_flight: Mutex<HashMap<Digest, Arc<tokio::sync::Mutex<()>>>>,
+    compilations: Turns<Digest>,
 }
 
 impl Compiler {
@@ -52,7 +50,7 @@ impl Compiler {
         compiled::sweep(&config.cache_dir);
         // Beside the folder: what lies in it may go at any time.
         let authority = Arc::new(Authority::open(&config.cache_dir.with_extension("key"))?);
-        Ok(Self { authority, config, in_flight: Mutex::default() })
+        Ok(Self { authority, config, compilations: Turns::default() })
     }
 
     /// The compiled form of the plugin in `wasm`, whose digest was verified; and its own digest.
@@ -62,8 +60,7 @@ impl Compiler {
     pub(crate) async fn compiled(&self, plugin: &PluginIdentity, wasm: &Path) -> Result<(PathBuf, Digest), Failure> {
         let RunnerConfig { cache_dir, plugin_cache_key, .. } = &*self.config;
         let path = cache_dir.join(format!("{}-{plugin_cache_key}.cwasm", plugin.digest.hex()));
-        let lock = self.lock_of(&plugin.digest);
-        let _turn = lock.lock().await;
+        let _turn = self.compilations.wait(plugin.digest.clone()).await;
         let digest = match self.recognised(&path).await {
             Some(digest) => {
                 // If this fails, the file is only swept earlier.
@@ -87,12 +84,6 @@ impl Compiler {
         };
         tracing::warn!(file = %path.display(), why, "a compiled plugin is not used; it is compiled again");
         None
-    }
-
-    fn lock_of(&self, digest: &Digest) -> Arc<tokio::sync::Mutex<()>> {
-        let mut in_flight = self.in_flight.lock();
-        in_flight.retain(|_, lock| Arc::strong_count(lock) > 1);
-        in_flight.entry(digest.clone()).or_default().clone()
     }
 
     async fn compile(&self, plugin: &PluginIdentity, wasm: &Path, path: &Path) -> Result<Digest, Failure> {

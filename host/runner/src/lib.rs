@@ -39,6 +39,7 @@ mod session;
 mod status;
 mod supervisor;
 mod tally;
+mod turns;
 
 pub use config::{RunnerConfig, RunnerError};
 pub use restart::RestartSchedule;

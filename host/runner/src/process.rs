@@ -59,13 +59,9 @@ impl Kind {
     }
 }
 
-pub(crate) const fn has_gpu(provider: Provider) -> bool {
-    matches!(provider, Provider::Cuda | Provider::Tensorrt)
-}
-
 /// Memory of a worker besides that of its order.
 pub(crate) const fn extra_mib(provider: Provider) -> u32 {
-    if has_gpu(provider) { GPU_MIB } else { 0 }
+    if provider.has_gpu() { GPU_MIB } else { 0 }
 }
 
 /// Lets the libraries around that of a provider be found: theirs do not all say where the others are.
@@ -91,7 +87,7 @@ pub(crate) fn start(config: &RunnerConfig, kind: Kind) -> io::Result<Child> {
     let limits = Limits { memory, cpu_seconds: None, file_size: 0 };
     let mut command = config.sandbox.command(&config.worker_with(decoder), limits);
     with_library(&mut command, config, provider);
-    command.arg("run").args(has_gpu(provider).then_some("--gpu"));
+    command.arg("run").args(provider.has_gpu().then_some("--gpu"));
     command.arg("--onnxruntime").arg(config.library(provider));
     let mut command = Command::from(command);
     command.kill_on_drop(true);

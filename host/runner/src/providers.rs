@@ -4,7 +4,7 @@
 //! there and how fast it is are found out by children that are confined as workers are; a model is measured once,
 //! however many scenarios wait for it.
 
-use std::{collections::HashMap, process::Stdio, sync::Arc, time::Duration};
+use std::{process::Stdio, sync::Arc, time::Duration};
 
 use framehook_confine::Limits;
 use framehook_core::{
@@ -14,7 +14,6 @@ use framehook_core::{
     spec::{Decoder, ResolvedScenario},
 };
 use futures::future::join_all;
-use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -26,7 +25,8 @@ use tokio::{
 use crate::{
     config::{RunnerConfig, RunnerError},
     failure::Failure,
-    process::{has_gpu, last_lines, with_library},
+    process::{last_lines, with_library},
+    turns::Turns,
 };
 
 /// Longest that a check or a measurement may take: TensorRT takes half a minute for a small model.
@@ -46,8 +46,7 @@ pub(crate) struct Chosen {
 pub(crate) struct Providers {
     config: Arc<RunnerConfig>,
     found: Vec<ProviderStatus>,
-    /// One lock for each measurement that somebody waits for.
-    in_flight: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    measurements: Turns<String>,
 }
 
 impl Providers {
@@ -64,7 +63,7 @@ impl Providers {
         let others = [Provider::Openvino, Provider::Cuda, Provider::Tensorrt];
         let others = others.into_iter().map(|provider| check(&config, provider));
         let found = [cpu].into_iter().chain(join_all(others).await).collect();
-        let providers = Self { config, found, in_flight: Mutex::default() };
+        let providers = Self { config, found, measurements: Turns::default() };
         for ProviderStatus { provider, precisions, why } in &providers.found {
             tracing::info!(provider = provider.as_str(), ?precisions, why, "execution provider");
         }
@@ -151,8 +150,7 @@ impl Providers {
     async fn measured(&self, execution: Execution, job: &Job) -> Option<Measured> {
         let name = self.key(execution, job);
         let file = self.config.measured_dir().join(format!("{name}.json"));
-        let lock = self.lock_of(name);
-        let _turn = lock.lock().await;
+        let _turn = self.measurements.wait(name).await;
         let kept = tokio::fs::read(&file).await.ok();
         if let Some(measured) = kept.and_then(|text| serde_json::from_slice(&text).ok()) {
             return Some(measured);
@@ -164,7 +162,7 @@ impl Providers {
             %execution, ms = measured.ms, cpu_ms = measured.cpu_ms, frames = measured.frames,
             max_deviation = measured.max_deviation, "measured"
         );
-        // It only is measured again where this fails.
+        // Where this fails, it is measured again.
         if let Ok(text) = serde_json::to_vec(&measured) {
             tokio::fs::write(&file, text).await.ok();
         }
@@ -181,19 +179,13 @@ impl Providers {
         format!("{:x}", Sha256::digest(text))
     }
 
-    fn lock_of(&self, name: String) -> Arc<tokio::sync::Mutex<()>> {
-        let mut in_flight = self.in_flight.lock();
-        in_flight.retain(|_, lock| Arc::strong_count(lock) > 1);
-        in_flight.entry(name).or_default().clone()
-    }
-
     async fn measure(&self, execution: Execution, job: &Job) -> Result<Measured, String> {
         let mut job = job.clone();
         self.config.execute(&mut job, execution);
         let mut record = Vec::new();
         write_record(&mut record, &job).map_err(|error| error.to_string())?;
         let mut command = command(&self.config, job.decoder, execution.provider);
-        command.arg("measure").args(has_gpu(execution.provider).then_some("--gpu"));
+        command.arg("measure").args(execution.provider.has_gpu().then_some("--gpu"));
         let mut child = command.stdin(Stdio::piped()).spawn().map_err(|error| error.to_string())?;
         if let Some(mut stdin) = child.stdin.take() {
             // A child that does not read it says why.
@@ -209,10 +201,7 @@ fn unavailable(why: String) -> Failure {
 
 /// The target of the Makefile that fetches it.
 const fn set_up(provider: Provider) -> &'static str {
-    match provider {
-        Provider::Cpu | Provider::Openvino => "openvino",
-        Provider::Cuda | Provider::Tensorrt => "gpu",
-    }
+    if provider.has_gpu() { "gpu" } else { "openvino" }
 }
 
 /// Starts the provider once, with a small model.
@@ -290,7 +279,7 @@ mod tests {
             status(Provider::Cuda, &[], "there is no driver"),
             status(Provider::Tensorrt, &[Precision::F32, Precision::F16], ""),
         ];
-        Providers { config: Arc::new(config), found, in_flight: Mutex::default() }
+        Providers { config: Arc::new(config), found, measurements: Turns::default() }
     }
 
     #[test]

@@ -30,7 +30,7 @@ use crate::{
     fetch, metrics,
     prepare::JobBuilder,
     prewarmed::Prewarmed,
-    process::{Kind, Worker, extra_mib, has_gpu},
+    process::{Kind, Worker, extra_mib},
     publisher::Publisher,
     scenario_log::ScenarioLog,
     session::Session,
@@ -297,7 +297,7 @@ impl Deployment {
     fn lanes(&self, provider: Provider) -> Lanes {
         match self.order.scenario.lanes.unwrap_or(self.shared.job_builder.config.lanes) {
             _ if self.one_lane => Lanes::Fixed(1),
-            Lanes::Auto if has_gpu(provider) => Lanes::Fixed(GPU_LANES),
+            Lanes::Auto if provider.has_gpu() => Lanes::Fixed(GPU_LANES),
             lanes => lanes,
         }
     }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 use framehook_confine::{Devices, Reach, begin, enter, restrict_system_calls};
 use framehook_core::{execution::Provider, job::DEFAULT_PICTURE_SIDE, probe::Verdict};
 use serde::Serialize;
@@ -37,7 +37,7 @@ enum Command {
     },
     /// Say in which precisions a provider runs here; prints JSON
     CheckProvider {
-        provider: ProviderName,
+        provider: Provider,
         /// The ONNX Runtime shared library
         #[arg(long, value_name = "LIBRARY")]
         onnxruntime: PathBuf,
@@ -72,7 +72,7 @@ enum Command {
     /// input, and writes a JPEG, or a verdict as JSON
     Preview {
         video: PathBuf,
-        /// Of the first frame at this time or later
+        /// Time from which on the first frame is shown
         #[arg(long, value_name = "MICROSECONDS")]
         at_us: i64,
         /// The most pixels of a side of its pictures
@@ -109,24 +109,6 @@ enum Command {
 
 /// The exit code of a Rust program that panicked.
 const PANICKED: i32 = 101;
-
-/// A [`Provider`] that needs a check.
-#[derive(Clone, Copy, ValueEnum)]
-enum ProviderName {
-    Openvino,
-    Cuda,
-    Tensorrt,
-}
-
-impl From<ProviderName> for Provider {
-    fn from(name: ProviderName) -> Self {
-        match name {
-            ProviderName::Openvino => Self::Openvino,
-            ProviderName::Cuda => Self::Cuda,
-            ProviderName::Tensorrt => Self::Tensorrt,
-        }
-    }
-}
 
 fn parse_pair(text: &str) -> Result<(String, String), &'static str> {
     let pair = text.split_once('=').map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -171,7 +153,6 @@ impl Command {
                 run::run(onnxruntime, opencv).context("the job cannot be read")
             }
             Self::CheckProvider { provider, onnxruntime, options } => {
-                let provider = Provider::from(provider);
                 enter(&Reach::reading(runtime::files(provider, &onnxruntime)).with(runtime::devices(provider)))?;
                 let checked = measure::check(provider, &onnxruntime, &options.into_iter().collect());
                 // Whoever asks knows which provider it is.

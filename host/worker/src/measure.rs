@@ -14,7 +14,6 @@ use framehook_core::{
     job::Job,
     reason::Reason,
 };
-
 use framehook_engine::media::Size;
 
 use crate::{
@@ -47,7 +46,7 @@ pub fn check(
         let input = input.map_err(|error| ModelError::load(&error.to_string()))?;
         model.bind(&input)?.run_empty(&input)
     };
-    // The others are no worse off than this one, which every provider has.
+    // Why a provider cannot be used is what this one says: every provider has it.
     run(Precision::F32)?;
     let others = [Precision::Bf16, Precision::F16].into_iter();
     let others = others.filter(|precision| is_native(provider, *precision) && run(*precision).is_ok());
@@ -65,7 +64,7 @@ fn is_native(provider: Provider, precision: Precision) -> bool {
     }
 }
 
-/// Of what the kernel calls features of the processor.
+/// Whether the processor has one of these features, as the kernel calls them.
 fn has_any(features: &[&str]) -> bool {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let known = text.lines().find_map(|line| line.strip_prefix("flags")).unwrap_or_default();
@@ -91,7 +90,8 @@ pub fn measure(job: &Job, mut source: Box<dyn FrameSource>) -> Result<Measured, 
     let ours = Runtime::of(job);
     let plain = Runtime::cpu(ours.library, ours.intra_threads);
     let mut runs = [Run::new(job, &plain).map_err(of_model)?, Run::new(job, &ours).map_err(of_model)?];
-    let mut frames = Frames { job, picture: Image::default(), bgr: BgrCache::default(), input: Vec::new() };
+    let (picture, bgr) = (Image::default(), BgrCache::default());
+    let mut frames = Frames { job, picture, bgr, input: Vec::new(), preprocessor: None };
     let (started, mut compared) = (Instant::now(), Deviation::default());
     while compared.frames < FRAMES && (compared.frames < LEAST || started.elapsed() < TIME) {
         let Some(_) = source.advance().map_err(|error| error.reason())? else { break };
@@ -117,12 +117,13 @@ struct Frames<'a> {
     picture: Image,
     bgr: BgrCache,
     input: Vec<f32>,
+    preprocessor: Option<Preprocessor>,
 }
 
 impl Frames<'_> {
     fn prepare(&mut self) -> Result<FrameInput<'_>, Reason> {
         let (width, height) = (self.picture.width(), self.picture.height());
-        let mut preprocessor = Preprocessor::new(&self.job.input, width, height);
+        let preprocessor = Preprocessor::kept(&mut self.preprocessor, &self.job.input, width, height);
         self.bgr.clear();
         let filled = preprocessor.fill_whole(&self.picture, &mut self.bgr, &mut self.input);
         filled.map_err(|why| SourceError::Unshown { frame: 0, why }.reason())?;

@@ -53,7 +53,7 @@ struct Axis {
 struct Window {
     /// The first sample of each half.
     starts: [usize; 2],
-    /// Of the samples from there on, the bytes of two neighbours for each pixel.
+    /// For each pixel, the bytes of two neighbours among the samples from there on.
     bytes: [u8; LANES * 4],
 }
 

@@ -66,6 +66,12 @@ impl Depth {
 const GREY: [f32; 3] = [0.299, 0.587, 0.114];
 
 impl Preprocessor {
+    /// The one that is kept if it is for frames of this size, or else a new one in its place.
+    pub fn kept<'a>(kept: &'a mut Option<Self>, spec: &InputSpec, width: u32, height: u32) -> &'a mut Self {
+        let fitting = kept.take().filter(|kept| kept.fits(width, height));
+        kept.insert(fitting.unwrap_or_else(|| Self::new(spec, width, height)))
+    }
+
     /// For frames of `width` x `height` pixels.
     #[must_use]
     pub fn new(spec: &InputSpec, width: u32, height: u32) -> Self {

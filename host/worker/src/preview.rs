@@ -36,7 +36,7 @@ const GAP: u32 = 8;
 const TEXT_HEIGHT: u32 = 34;
 /// The lines have some 50 letters of 7 pixels.
 const TEXT_WIDTH: u32 = 360;
-/// Of libav's scale from 2, the best, to 31: the picture is for looking at single pixels, too.
+/// On libav's scale from 2, the best, to 31: the picture is for looking at single pixels, too.
 const QUALITY: i32 = 2;
 
 #[derive(Debug, thiserror::Error)]

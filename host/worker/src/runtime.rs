@@ -32,7 +32,7 @@ pub struct Runtime<'a> {
     /// Threads of one inference.
     pub intra_threads: usize,
     pub execution: Execution,
-    /// Of the provider, in ONNX Runtime's own words.
+    /// Options of the provider, in ONNX Runtime's own words.
     pub options: &'a BTreeMap<String, String>,
 }
 
@@ -132,10 +132,7 @@ pub fn files(provider: Provider, library: &Path) -> Vec<PathBuf> {
 
 #[must_use]
 pub const fn devices(provider: Provider) -> Devices {
-    match provider {
-        Provider::Cpu | Provider::Openvino => Devices::None,
-        Provider::Cuda | Provider::Tensorrt => Devices::Gpu,
-    }
+    if provider.has_gpu() { Devices::Gpu } else { Devices::None }
 }
 
 /// Loads ONNX Runtime ahead of the first model.

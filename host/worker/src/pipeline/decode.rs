@@ -200,12 +200,8 @@ impl Stage {
     }
 
     fn native_input(&mut self, image: &Image, at: Position) -> Result<(Vec<f32>, Geometry), Reason> {
-        let (width, height) = (image.width(), image.height());
-        let preprocessor = match self.preprocessor.take() {
-            Some(kept) if kept.fits(width, height) => kept,
-            _ => Preprocessor::new(&self.shared.job.input, width, height),
-        };
-        let preprocessor = self.preprocessor.insert(preprocessor);
+        let spec = &self.shared.job.input;
+        let preprocessor = Preprocessor::kept(&mut self.preprocessor, spec, image.width(), image.height());
         let mut input = self.shared.pools.inputs.take();
         let filled = preprocessor.fill_whole(image, &mut self.bgr, &mut input);
         filled.map_err(|why| SourceError::Unshown { frame: at.frame, why }.reason())?;

@@ -114,7 +114,7 @@ impl Reader {
         CODECS.contains(&self.decoder.id())
     }
 
-    /// Of a picture; without a sense if the container does not say it.
+    /// Width and height of a picture; without a sense if the container does not say them.
     pub(super) fn declared_size(&self) -> (i64, i64) {
         // SAFETY: the parameters belong to the open input.
         let parameters = unsafe { &*self.video().parameters().as_ptr() };
