@@ -9,49 +9,61 @@ import sys
 import tempfile
 import threading
 import time
+import typing
 
 import framehook
 from framehook import Failure, Platform
 from machine import children_named, cpu_seconds, status_mb
 
 BENCH = pathlib.Path(__file__).resolve().parent
-CLIP, MODEL = BENCH.parent / "assets" / "demo1.mp4", BENCH.parent / "assets" / "street.onnx"
-# As in plain.py.
-YOLO_CONFIG = {"labels": ["person", "car", "truck"], "min_score": 0.3, "iou": 0.5}
+ASSETS = BENCH.parent / "assets"
 WORKER = "framehook-job"  # the name of a worker that has one
 # Seldom enough not to slow down what is measured; a peak is read many times before a worker ends,
 # and the length of a whole run is known to this precision.
 SAMPLE_SECONDS = 0.1
 
 
-def scenario_on(platform):
-    """Uploads what the demo needs; gives a scenario."""
+class Case(typing.NamedTuple):
+    """What everybody works on: a clip, and a model with a YOLOv8 head."""
+    clip: pathlib.Path
+    model: pathlib.Path
+    labels: tuple
+    inferences: int  # of the model alone: some seconds
+
+
+DEMO = Case(ASSETS / "demo1.mp4", ASSETS / "street.onnx", ("person", "car", "truck"), inferences=500)
+
+
+def scenario_on(platform, case=DEMO):
+    """Uploads what a case needs; gives a scenario."""
+    # Thresholds as in plain.py.
+    config = {"labels": case.labels, "min_score": 0.3, "iou": 0.5}
     return {
         "name": "bench",
-        "source": {"video": platform.upload("video", CLIP, name="demo1", version="1")},
-        "model": platform.upload("model", MODEL, name="street", version="1"),
-        "plugins": {"post": [{"use": platform.upload_plugin("yolo"), "config": YOLO_CONFIG}]},
+        "source": {"video": platform.upload("video", case.clip, name=case.clip.stem, version="1")},
+        "model": platform.upload("model", case.model, name=case.model.stem, version="1"),
+        "plugins": {"post": [{"use": platform.upload_plugin("yolo"), "config": config}]},
     }
 
 
 # --- the contestants ----------------------------------------------------------------------------
 
-def run_model(sessions):
+def run_model(case, sessions):
     """The model and nothing else, in sessions as a worker's lanes have."""
     begin = time.perf_counter()
-    command = ("bench-inference", MODEL, "--frames", "500", "--sessions", str(sessions))
+    command = ("bench-inference", case.model, "--frames", str(case.inferences), "--sessions", str(sessions))
     figures = json.loads(framehook.worker(*command))
     return {"fps": figures["fps"], "seconds": time.perf_counter() - begin,
             "cpu_ms_per_frame": figures["cpu_ms_per_frame"], "peak_rss_mb": figures["peak_rss_mb"]}
 
 
-def run_plain():
-    """bench/plain.py."""
+def run_python(script, case, *arguments):
+    """One of this folder's scripts that prints what it gave and used."""
     begin = time.perf_counter()
-    command = [sys.executable, BENCH / "plain.py", CLIP, MODEL]
+    command = [sys.executable, BENCH / script, case.clip, case.model, *arguments]
     run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     if run.returncode != 0:
-        raise Failure("bench/plain.py failed; the reason is above")
+        raise Failure(f"bench/{script} failed; the reason is above")
     return {**json.loads(run.stdout), "seconds": time.perf_counter() - begin}
 
 
@@ -131,7 +143,7 @@ def measure(rounds, say):
             for number in range(rounds + 1):
                 # The first round fills caches (files, the compiled plugin) and is not counted.
                 say("warm-up" if number == 0 else f"round {number} of {rounds}")
-                once = {"model": run_model(1), "models": run_model(cores), "plain": run_plain(),
+                once = {"model": run_model(DEMO, 1), "models": run_model(DEMO, cores), "plain": run_python("plain.py", DEMO),
                         "one_lane": run_platform(platform, {**scenario, "lanes": 1}),
                         "platform": run_platform(platform, scenario)}
                 share = run_pair(platform, scenario)

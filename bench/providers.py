@@ -1,29 +1,17 @@
 """The platform with OpenVINO on one clip, against Python with OpenVINO's own queue; and eight scenarios at a time."""
 
-import json
+import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
-from framehook import Failure, Platform
-from pipeline import BENCH, CLIP, MODEL, SAMPLE_SECONDS, run_model, run_plain, run_platform, scenario_on, wait_for_workers
+from framehook import Platform
+from pipeline import BENCH, DEMO, SAMPLE_SECONDS, run_model, run_platform, run_python, scenario_on, wait_for_workers
 
 LIBRARY = BENCH.parent / ".cache" / "onnxruntime-openvino" / "libonnxruntime.so"
 PRECISIONS = ("f32", "bf16")
 AT_ONCE = 8
-
-
-def run_queue(precision):
-    """bench/openvino_queue.py."""
-    begin = time.perf_counter()
-    command = [sys.executable, BENCH / "openvino_queue.py", CLIP, MODEL, precision]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
-    if run.returncode != 0:
-        raise Failure("bench/openvino_queue.py failed; the reason is above")
-    return {**json.loads(run.stdout), "seconds": time.perf_counter() - begin}
 
 
 def run_at_once(platform, scenario, count):
@@ -43,37 +31,53 @@ def run_at_once(platform, scenario, count):
     return rate
 
 
-def measure(rounds, say):
-    """All runs of all of them, in turns."""
-    runs, rates = {}, {1: [], AT_ONCE: []}
-    with tempfile.TemporaryDirectory(prefix="framehook-bench-") as folder:
-        arguments = ("--onnxruntime-openvino", str(LIBRARY), "--max-workers", str(AT_ONCE))
-        with Platform(pathlib.Path(folder), *arguments) as platform:
-            scenario = scenario_on(platform)
-            for number in range(rounds + 1):
-                # The first round measures the model for the platform, too, and is not counted.
-                say("warm-up" if number == 0 else f"round {number} of {rounds}")
-                once = {"models": run_model(2), "plain": run_plain(), "cpu": run_with(platform, scenario, "cpu", "f32")}
-                for precision in PRECISIONS:
-                    once[f"queue {precision}"] = run_queue(precision)
-                    once[f"openvino {precision}"] = run_with(platform, scenario, "openvino", precision)
-                for count in rates:
-                    rate = run_at_once(platform, {**scenario, "provider": "cpu"}, count)
-                    if number:
-                        rates[count].append(rate)
-                if number:
-                    for name, figures in once.items():
-                        runs.setdefault(name, []).append(figures)
-    names = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mb")
-    medians = {who: {name: statistics.median(run[name] for run in all_runs) for name in names} for who, all_runs in runs.items()}
-    return {"medians": medians, "runs": runs, "rates_at_once": {str(count): statistics.median(all_rates) for count, all_rates in rates.items()}}
+def run_all(platform, scenario, case):
+    """Each of them once."""
+    once = {"models": run_model(case, len(os.sched_getaffinity(0))), "plain": run_python("plain.py", case),
+            "cpu": run_with(platform, scenario, "cpu", "f32")}
+    for precision in PRECISIONS:
+        once[f"queue {precision}"] = run_python("openvino_queue.py", case, precision)
+        once[f"openvino {precision}"] = run_with(platform, scenario, "openvino", precision)
+    return once
 
 
 def run_with(platform, scenario, provider, precision):
     return run_platform(platform, {**scenario, "provider": provider, "precision": precision})
 
 
+def contest(rounds, say, case, more=lambda platform, scenario: None):
+    """All runs of all of them, in turns, and what `more` gives in each round."""
+    runs, others = [], []
+    with tempfile.TemporaryDirectory(prefix="framehook-bench-") as folder:
+        arguments = ("--onnxruntime-openvino", str(LIBRARY), "--max-workers", str(AT_ONCE))
+        with Platform(pathlib.Path(folder), *arguments) as platform:
+            scenario = scenario_on(platform, case)
+            for number in range(rounds + 1):
+                # The first round measures the model for the platform, too, and is not counted.
+                say("warm-up" if number == 0 else f"round {number} of {rounds}")
+                runs.append(run_all(platform, scenario, case))
+                others.append(more(platform, scenario))
+    names = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mb")
+    runs = {who: [once[who] for once in runs[1:]] for who in runs[0]}
+    medians = {who: {name: statistics.median(run[name] for run in all_runs) for name in names} for who, all_runs in runs.items()}
+    return {"medians": medians, "runs": runs}, others[1:]
+
+
+def measure(rounds, say):
+    def at_once(platform, scenario):
+        return {str(count): run_at_once(platform, {**scenario, "provider": "cpu"}, count) for count in (1, AT_ONCE)}
+
+    results, rates = contest(rounds, say, DEMO, at_once)
+    return {**results, "rates_at_once": {count: statistics.median(rate[count] for rate in rates) for count in rates[0]}}
+
+
 def table(results):
+    one, many = results["rates_at_once"]["1"], results["rates_at_once"][str(AT_ONCE)]
+    return (f"{table_of(results)}\n\n{AT_ONCE} scenarios at a time have {many:.0f} frames/s together, one has {one:.0f}:"
+            f" {many / one:.2f}.")
+
+
+def table_of(results):
     """The medians as Markdown."""
     middle = results["medians"]
     titles = {"models": "model alone, a session a core", "plain": "plain Python", "queue f32": "Python, OpenVINO in f32",
@@ -86,6 +90,4 @@ def table(results):
         m = middle[who]
         ratios = " | ".join(f"{m['fps'] / middle[other]['fps']:.2f}" for other in yardsticks)
         lines.append(f"| {title} | {m['fps']:.0f} | {ratios} | {m['cpu_ms_per_frame']:.2f} | {m['peak_rss_mb']:.0f} |")
-    one, many = results["rates_at_once"]["1"], results["rates_at_once"][str(AT_ONCE)]
-    lines += ["", f"{AT_ONCE} scenarios at a time have {many:.0f} frames/s together, one has {one:.0f}: {many / one:.2f}."]
     return "\n".join(lines)

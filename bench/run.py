@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT / "scripts"))
 PARTS = {
     "pipeline": (5, "two minutes"),
     "providers": (5, "three minutes"),
+    "real": (5, "six minutes"),
     "confinement": (15, "ten minutes"),
     "latency": (30, "four minutes"),
     "inbox": (5, "two minutes"),

@@ -88,6 +88,29 @@ def convolution(opset=13, ir=8):
     return model(nodes, inputs, [value('y', T.FLOAT, [1, 16, 1, 1])], [constant('w', weights, numpy.float32)], opset, ir)
 
 
+def quantised(per_channel):
+    """The same with whole numbers of 8 bits, as quantisers for ONNX Runtime write it: each step between two lists."""
+    weights = numpy.random.RandomState(5).rand(16, 3, 3, 3) / 27 - 0.01
+    scale = numpy.abs(weights).max(axis=(1, 2, 3) if per_channel else None) / 127
+    whole = numpy.round(weights / scale.reshape((-1, 1, 1, 1)))
+    axis = dict(axis=0) if per_channel else {}
+    nodes = [node('QuantizeLinear', 'images s z', 'q'), node('DequantizeLinear', 'q s z', 'd'),
+             node('DequantizeLinear', 'w ws wz', 'dw', **axis), node('Conv', 'd dw', 'c', kernel_shape=[3, 3]), node('Relu', 'c', 'r'),
+             node('QuantizeLinear', 'r s z', 'rq'), node('DequantizeLinear', 'rq s z', 'rd'), node('GlobalAveragePool', 'rd', 'y')]
+    constants = [constant('s', 1 / 255, numpy.float32), constant('z', 0, numpy.uint8), constant('w', whole, numpy.int8),
+                 constant('ws', scale, numpy.float32), constant('wz', numpy.zeros_like(scale), numpy.int8)]
+    return model(nodes, [value('images', T.FLOAT, [1, 3, HEIGHT, WIDTH])], [value('y', T.FLOAT, [1, 16, 1, 1])], constants)
+
+
+def integers():
+    """The same where a step is measured on each frame and what is multiplied are whole numbers."""
+    whole = numpy.random.RandomState(5).randint(-40, 127, (16, 3, 3, 3))
+    nodes = [node('DynamicQuantizeLinear', 'images', 'q s z'), node('ConvInteger', 'q w z', 'c', kernel_shape=[3, 3]),
+             node('Cast', 'c', 'f', to=T.FLOAT), node('Mul', 'f s', 'm'), node('Mul', 'm small', 'n'), node('GlobalAveragePool', 'n', 'y')]
+    constants = [constant('w', whole, numpy.int8), constant('small', 1 / 2000, numpy.float32)]
+    return model(nodes, [value('images', T.FLOAT, [1, 3, HEIGHT, WIDTH])], [value('y', T.FLOAT, [1, 16, 1, 1])], constants)
+
+
 def outputs(nodes, made, constants=()):
     """From `s` [1, 1], the mean of the image."""
     mean = [node('GlobalAveragePool', 'images', 'm'), node('ReduceMean', 'm', 's', axes=[1, 2], keepdims=0)]
@@ -146,6 +169,9 @@ MODELS = {
     'sequence_and_float': lambda: outputs([node('SequenceConstruct', 's s', 'list'), node('Identity', 's', 'score')],
                                           [helper.make_tensor_sequence_value_info('list', T.FLOAT, None), value('score', T.FLOAT, None)]),
     'convolution': convolution,
+    'quantised': lambda: quantised(False),
+    'quantised_channels': lambda: quantised(True),
+    'quantised_dynamic': integers,
     **{f'opset{opset}': lambda opset=opset: convolution(opset, 8) for opset in [*range(7, 27), 99]},
     **{f'ir{ir}': lambda ir=ir: convolution(9, ir) for ir in [*range(3, 14), 99]},
 }

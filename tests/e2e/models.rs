@@ -49,6 +49,7 @@ fn cases() -> Vec<Case> {
         case("string_and_float", "nchw", json!({})),
         case("ort_all.onnx", "nchw", json!({})),
         case("convolution.ort", "nchw", json!({})),
+        case("quantised_channels", "nchw", json!({})),
         Case {
             feeds: json!({"orig_target_sizes": [640, 360]}),
             ..case("rtdetr", "nchw", json!({"inputs": {"orig_target_sizes": "frame_size"}}))

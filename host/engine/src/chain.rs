@@ -63,7 +63,8 @@ impl Chain {
     /// Loads and starts the hooks.
     ///
     /// # Errors
-    /// When a plugin cannot be loaded or refuses its configuration: no other try will help.
+    /// When a plugin cannot be loaded or refuses its configuration. No other try will help, but where the code is
+    /// [`ReasonCode::WorkerCrash`](framehook_core::reason::ReasonCode::WorkerCrash).
     pub fn start(engine: &Engine, stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
         let start = |job: &HookJob| {
             let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
@@ -72,7 +73,7 @@ impl Chain {
                 Stage::Post => (plugin.code.postprocess.is_some(), "after"),
             };
             if !fits {
-                let error = LoadError(format!("the plugin has no hook for {place} the inference"));
+                let error = LoadError::Refused(format!("the plugin has no hook for {place} the inference"));
                 return Err(error.reason(&job.identity));
             }
             Hook::start(&plugin, &job.identity, &job.config, settings)

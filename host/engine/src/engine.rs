@@ -58,14 +58,24 @@ pub struct Plugin {
 
 /// Why a plugin, or the engine itself, cannot be loaded.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct LoadError(pub(crate) String);
+pub enum LoadError {
+    #[error("{0}")]
+    Refused(String),
+    /// Its compiled form went, or became another, after the runner looked at it: the runner's next look mends
+    /// that.
+    #[error("{0}")]
+    Lost(String),
+}
 
 impl LoadError {
     /// As the reason of a scenario that cannot run.
     #[must_use]
     pub fn reason(&self, plugin: &PluginIdentity) -> Reason {
-        Reason::new(ReasonCode::PluginIncompatible, format!("{}@{}: {self}", plugin.name, plugin.version))
+        let code = match self {
+            Self::Refused(_) => ReasonCode::PluginIncompatible,
+            Self::Lost(_) => ReasonCode::WorkerCrash,
+        };
+        Reason::new(code, format!("{}@{}: {self}", plugin.name, plugin.version))
     }
 }
 
@@ -86,7 +96,7 @@ impl Engine {
     }
 
     fn new(config: &Config) -> Result<Self, LoadError> {
-        let failed = |e| LoadError(format!("the plugin engine could not start: {e:#}"));
+        let failed = |e| LoadError::Refused(format!("the plugin engine could not start: {e:#}"));
         let engine = wasmtime::Engine::new(config).map_err(failed)?;
         let linker = v0_1::linker(&engine).map_err(failed)?;
         let ticker = start_ticker(engine.clone()).map_err(|e| failed(e.into()))?;
@@ -100,24 +110,24 @@ impl Engine {
     pub fn load(&self, compiled: &Path, digest: &Digest) -> Result<Plugin, LoadError> {
         let name = compiled.display();
         // Read and not mapped: nobody can change these bytes once they were looked at.
-        let code = std::fs::read(compiled).map_err(|e| LoadError(format!("{name} could not be read: {e}")))?;
+        let code = std::fs::read(compiled).map_err(|e| LoadError::Lost(format!("{name} could not be read: {e}")))?;
         if Digest::from_bytes(&Sha256::digest(&code).into()) != *digest {
-            return Err(LoadError(format!("{name} has changed since the runner looked at it")));
+            return Err(LoadError::Lost(format!("{name} has changed since the runner looked at it")));
         }
         let Some(Precompiled::Component) = wasmtime::Engine::detect_precompiled(&code) else {
-            return Err(LoadError(format!("{name} is not a compiled plugin; compile it again")));
+            return Err(LoadError::Refused(format!("{name} is not a compiled plugin; compile it again")));
         };
         // SAFETY: these bytes are what the runner recognised as its own compiler's; no artifact compiled
         // elsewhere is accepted anywhere. The call checks that engine, settings and processor are the same.
         let component = unsafe { Component::deserialize(self.raw(), &code) }
-            .map_err(|e| LoadError(format!("{name} was compiled by another engine; compile it again ({e:#})")))?;
+            .map_err(|e| LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})")))?;
         self.link(&component)
     }
 
     /// Binds a component's imports to the host.
     pub(crate) fn link(&self, component: &Component) -> Result<Plugin, LoadError> {
         let code = v0_1::Code::link(&self.0.linker, component)
-            .map_err(|e| LoadError(format!("the plugin does not fit this host: {e:#}")))?;
+            .map_err(|e| LoadError::Refused(format!("the plugin does not fit this host: {e:#}")))?;
         Ok(Plugin { _engine: self.clone(), code })
     }
 

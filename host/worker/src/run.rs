@@ -72,6 +72,8 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
             reporter.health(Stage::Post, parts.post.degraded());
             pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
         }
+        // That code is for what befell this process: another may have better luck.
+        Err(reason) if reason.code == ReasonCode::WorkerCrash => (Outcome::Retry, reason),
         Err(reason) => (Outcome::Failed, reason),
     };
     reporter.send(&Report::Ended { outcome, reason });

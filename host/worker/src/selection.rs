@@ -8,12 +8,11 @@ use framehook_core::{
     spec::{Sampling, TimeRange},
 };
 
+#[derive(Clone)]
 pub struct Selection {
     sampling: Option<Sampling>,
     range: TimeRange,
     last: Option<Position>,
-    /// Frames behind the last one.
-    left: u64,
 }
 
 /// What to do with a frame.
@@ -24,34 +23,41 @@ pub enum Choice {
         left_out: u64,
     },
     Leave,
-    /// Neither it nor any later one is asked for.
-    End,
+    /// Neither it nor any later one is asked for; so many that are not lie behind the last.
+    End {
+        left_out: u64,
+    },
 }
 
 impl Selection {
     /// Behind `last`, which was taken.
     #[must_use]
     pub fn new(sampling: Option<Sampling>, range: Option<TimeRange>, last: Option<Position>) -> Self {
-        Self { sampling, range: range.unwrap_or_default(), last, left: 0 }
+        Self { sampling, range: range.unwrap_or_default(), last }
     }
 
-    /// How many frames behind the last one that was taken are not asked for, so far.
+    /// Whether most frames may be left.
     #[must_use]
-    pub const fn left(&self) -> u64 {
-        self.left
+    pub const fn is_sparse(&self) -> bool {
+        self.sampling.is_some()
+    }
+
+    /// How many frames lie between the last one that was taken and that of number `frame`.
+    #[must_use]
+    pub fn behind_last(&self, frame: u64) -> u64 {
+        self.last.map_or(frame, |last| frame.saturating_sub(last.frame + 1))
     }
 
     pub fn choose(&mut self, at: Position) -> Choice {
+        let left_out = self.behind_last(at.frame);
         if self.range.until_us.is_some_and(|until| at.pts_us >= until) {
-            return Choice::End;
+            return Choice::End { left_out };
         }
         let begun = self.range.from_us.is_none_or(|from| at.pts_us >= from);
-        let left_out = self.last.map_or(at.frame, |last| at.frame.saturating_sub(last.frame + 1));
         if !begun || !self.is_sample(at) {
-            self.left = left_out + 1;
             return Choice::Leave;
         }
-        (self.last, self.left) = (Some(at), 0);
+        self.last = Some(at);
         Choice::Take { left_out }
     }
 
@@ -81,7 +87,7 @@ mod tests {
 
     fn taken(selection: &mut Selection, frames: impl Iterator<Item = Position>) -> Vec<(Position, u64)> {
         let chosen = frames.map(|at| (at, selection.choose(at)));
-        let chosen = chosen.take_while(|(_, choice)| *choice != Choice::End);
+        let chosen = chosen.take_while(|(_, choice)| !matches!(choice, Choice::End { .. }));
         chosen
             .filter_map(|(at, choice)| if let Choice::Take { left_out } = choice { Some((at, left_out)) } else { None })
             .collect()
@@ -95,7 +101,11 @@ mod tests {
         assert_eq!(left_out + taken.len() as u64, frames.last().map_or(0, |last| last + 1), "all are accounted for");
         let until = range.and_then(|range| range.until_us).unwrap_or(i64::MAX);
         let passed = positions().filter(|at| at.pts_us < until).count() as u64;
-        assert_eq!(left_out + taken.len() as u64 + selection.left(), passed, "and those behind the last");
+        let behind = selection.behind_last(passed);
+        assert_eq!(left_out + taken.len() as u64 + behind, passed, "and those behind the last");
+        if let Some(at) = positions().find(|at| at.pts_us >= until) {
+            assert_eq!(selection.choose(at), Choice::End { left_out: behind });
+        }
     }
 
     #[test]

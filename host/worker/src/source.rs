@@ -20,7 +20,10 @@ use framehook_core::{
 use framehook_formats::cut::Cut;
 
 use self::{libav::Libav, opencv::OpenCv};
-use crate::image::{Image, ImageError};
+use crate::{
+    image::{Image, ImageError},
+    selection::Selection,
+};
 
 /// Delivers the frames of one video, one after the other.
 pub trait FrameSource: Send {
@@ -45,6 +48,13 @@ pub trait FrameSource: Send {
     /// # Errors
     /// When nothing came.
     fn check_end(&self) -> Result<Option<Missing>, SourceError>;
+
+    /// Frames of a source that ended, those that were left as well.
+    fn frames(&self) -> u64;
+
+    /// Called before all others: frames that are not one of these need not come. Each that comes has
+    /// the number and the picture that it has when all do.
+    fn leave_all_but(&mut self, _selection: &Selection) {}
 
     /// Frames so far that were damaged: lost, or with a picture that is not what was recorded. A
     /// decoder that does not say so has none.

@@ -73,7 +73,7 @@ impl Stage {
                     next = self.pass_on(&mut alive)?;
                     continue;
                 }
-                Choice::End => return Ok(self.finished("the range came to its end")),
+                Choice::End { left_out } => return Ok(self.finished(left_out, "the range came to its end")),
             };
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
@@ -92,11 +92,15 @@ impl Stage {
             return Ok(stopped());
         }
         let missing = self.source.check_end().map_err(|error| self.reason(&error))?;
-        let (outcome, reason) = self.finished(if self.is_before_range() {
-            "the video came to its end before the range begins"
-        } else {
-            "the video came to its end"
-        });
+        let left_out = self.selection.behind_last(self.source.frames());
+        let (outcome, reason) = self.finished(
+            left_out,
+            if self.is_before_range() {
+                "the video came to its end before the range begins"
+            } else {
+                "the video came to its end"
+            },
+        );
         let incomplete = missing.map(|missing| Reason::new(ReasonCode::SourceIncomplete, missing.to_string()));
         Ok((outcome, incomplete.unwrap_or(reason)))
     }
@@ -108,10 +112,11 @@ impl Stage {
         begins_later && job.resume_after.is_none() && self.shared.decoded.load(Ordering::Relaxed) == 0
     }
 
-    fn finished(&mut self, why: &str) -> (Outcome, Reason) {
+    /// `left_out` frames lie behind the last one.
+    fn finished(&mut self, left_out: u64, why: &str) -> (Outcome, Reason) {
         // Some of it may lie behind the last frame.
         self.report_damage();
-        self.shared.reporter.send(&Report::LeftOut { frames: self.selection.left() });
+        self.shared.reporter.send(&Report::LeftOut { frames: left_out });
         (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
 
@@ -155,6 +160,9 @@ impl Stage {
             }
             !self.stop.is_raised()
         };
+        if self.selection.is_sparse() {
+            self.source.leave_all_but(&self.selection);
+        }
         let job = &self.shared.job;
         match (job.resume_after, job.range.and_then(|range| range.from_us)) {
             (Some(stored), _) => self.source.resume(stored, &mut go_on),

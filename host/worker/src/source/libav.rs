@@ -5,14 +5,16 @@
 //! is upright. Damage ends nothing: decoding goes on at the next frame that can be decoded. One
 //! thread decodes, because that is what most streams together want.
 
+mod order;
 mod orientation;
 mod reader;
 mod scan;
+mod thin;
 mod times;
 
 use std::{collections::VecDeque, fs::File, mem, path::Path};
 
-use ffmpeg_next::{Rational, codec::packet::side_data::Type, frame, picture};
+use ffmpeg_next::{Packet, Rational, codec::packet::side_data::Type, frame, picture};
 use framehook_core::{artifact::VideoManifest, prediction::Position};
 use framehook_formats::{cut::Cut, isobmff::Outline};
 
@@ -20,6 +22,7 @@ use self::{
     orientation::{Orientation, can_turn},
     reader::{Reader, is_damaged},
     scan::{Scanned, scan},
+    thin::{PROOF, Proof, Thin},
     times::Said,
 };
 use super::{
@@ -30,6 +33,7 @@ use super::{
 use crate::{
     image::{BgrCache, Image},
     process,
+    selection::Selection,
 };
 
 pub(super) struct Libav {
@@ -53,8 +57,10 @@ pub(super) struct Libav {
     current: Image,
     /// For pictures that must be converted before they are turned.
     bgr: BgrCache,
-    /// Frames that [`FrameSource::advance`] went to.
+    /// The number of the next frame.
     count: u64,
+    /// Frames that are asked for, if those that are not may be left.
+    selection: Option<Selection>,
     previous: Option<i64>,
 }
 
@@ -107,6 +113,7 @@ impl Libav {
             current: Image::default(),
             bgr: BgrCache::default(),
             count: 0,
+            selection: None,
             previous: None,
         })
     }
@@ -142,11 +149,13 @@ impl Libav {
     /// lies before its key frame. `None` if it cannot be found for sure; this is at no certain
     /// frame then.
     fn find(&mut self, time_us: i64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Found>, SourceError> {
+        self.reader.thin = None;
         let Some(Scanned { packets, before, all_shown }) = scan(&mut self.reader, time_us, go_on) else {
             return Ok(None);
         };
         let base = self.reader.time_base();
-        let times: Vec<_> = packets.iter().filter_map(|packet| micros(packet.pts()?, base)).collect();
+        let units: Vec<_> = packets.iter().filter_map(Packet::pts).collect();
+        let times: Vec<_> = units.iter().filter_map(|time| micros(*time, base)).collect();
         let Some(key_time) = times.first().copied() else { return Ok(None) };
         self.reader.queue = packets;
         let (mut frame, mut shown) = (frame::Video::empty(), 0);
@@ -164,7 +173,10 @@ impl Libav {
                 let leading = times.iter().filter(|earlier| **earlier < key_time).count() as u64;
                 // Packets count frames only if they do so where frames can be seen.
                 let counts = all_shown && earlier == leading + shown && self.reader.shows_each_packet();
-                return Ok(Some(Found { frame, time, number: counts.then_some(before + earlier) }));
+                let number = counts.then_some(before + earlier);
+                let sent = units[..units.len() - self.reader.queue.len()].iter().copied();
+                let sent = sent.filter(|sent| micros(*sent, base).is_some_and(|sent| sent > time)).collect();
+                return Ok(Some(Found { frame, time, number, sent }));
             }
             shown += 1;
         }
@@ -177,7 +189,14 @@ impl Libav {
         self.ready.clear();
         self.waiting.clear();
         (self.count, self.previous) = (0, None);
+        self.thin_out(self.selection.clone(), &[], Proof::Open(PROOF));
         Ok(())
+    }
+
+    /// From here on leaves what `selection` does not ask for.
+    fn thin_out(&mut self, selection: Option<Selection>, sent: &[i64], proof: Proof) {
+        let base = self.reader.time_base();
+        self.reader.thin = selection.map(|selection| Thin::new(selection, base, self.count, sent, proof));
     }
 
     fn said(&self, frame: &frame::Video) -> Said {
@@ -216,15 +235,24 @@ impl FrameSource for Libav {
         let Some((frame, pts_us)) = self.ready.pop_front() else { return Ok(None) };
         self.spare.push(mem::replace(&mut self.current.0, frame));
         check_size(self.current.width(), self.current.height(), self.max_side)?;
-        let position = Position { pts_us, frame: self.count };
-        self.count += 1;
-        Ok(Some(position))
+        let frame = self.reader.thin.as_mut().map_or(self.count, |thin| thin.number(pts_us, self.count));
+        self.count = frame + 1;
+        Ok(Some(Position { pts_us, frame }))
+    }
+
+    fn leave_all_but(&mut self, selection: &Selection) {
+        self.selection = self.reader.can_thin().then(|| selection.clone());
+        self.thin_out(self.selection.clone(), &[], Proof::Open(PROOF));
     }
 
     fn begin_at(&mut self, from_us: i64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
         match self.find(from_us, go_on)? {
-            Some(Found { frame, time, number: Some(number) }) => {
-                (self.previous, self.count) = (Some(time), number);
+            Some(Found { frame, time, number: Some(number), sent }) => {
+                let mut selection = self.selection.clone();
+                selection.as_mut().map(|selection| selection.choose(Position { pts_us: time, frame: number }));
+                (self.previous, self.count) = (Some(time), number + 1);
+                self.thin_out(selection, &sent, Proof::Given);
+                self.count = number;
                 self.ready.push_back((frame, time));
             }
             _ => self.rewind()?,
@@ -234,8 +262,14 @@ impl FrameSource for Libav {
 
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
         let next = match self.find(stored.pts_us, go_on)? {
-            Some(Found { time, .. }) if time == stored.pts_us => {
+            // Whether packets count frames is known again, if that had been shown before.
+            Some(Found { time, number, sent, .. })
+                if time == stored.pts_us
+                    && (self.selection.is_none() || (number.is_some() && stored.frame >= u64::from(PROOF))) =>
+            {
                 (self.previous, self.count) = (Some(time), stored.frame + 1);
+                let selection = self.selection.clone().filter(|_| number == Some(stored.frame));
+                self.thin_out(selection, &sent, Proof::Given);
                 self.advance()
             }
             _ => {
@@ -258,16 +292,20 @@ impl FrameSource for Libav {
     }
 
     fn check_end(&self) -> Result<Option<Missing>, SourceError> {
-        if self.count == 0 {
+        let came = self.frames();
+        if came == 0 {
             return Err(SourceError::NoFrame);
         }
-        let came = self.count;
         Ok(match (self.reader.indexed(), &self.cut) {
             (Some((all, _)), _) if self.reader.packets >= all => None,
             (Some((_, declared)), _) => Some(Missing::Frames { came, declared }),
             (None, Some(cut)) => Some(Missing::Bytes { came, cut: cut.clone() }),
             (None, None) => None,
         })
+    }
+
+    fn frames(&self) -> u64 {
+        self.reader.thin.as_ref().map_or(0, Thin::frames).max(self.count)
     }
 
     fn damaged(&self) -> u64 {
@@ -285,6 +323,8 @@ struct Found {
     time: i64,
     /// If it is known without decoding those before.
     number: Option<u64>,
+    /// The times of frames behind it that are in the decoder, in units of the stream.
+    sent: Vec<i64>,
 }
 
 /// Whether decoding can begin here. Some streams have no whole picture, but refresh one part after

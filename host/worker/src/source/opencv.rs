@@ -144,6 +144,10 @@ impl FrameSource for OpenCv {
         Ok(())
     }
 
+    fn frames(&self) -> u64 {
+        self.count
+    }
+
     fn cut(&self) -> Option<&Cut> {
         self.cut.as_ref().filter(|_| self.outline.is_some())
     }

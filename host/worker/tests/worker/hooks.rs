@@ -120,6 +120,26 @@ fn a_failing_hook_degrades_the_scenario_and_loses_no_frame() {
     assert_eq!(degraded.first().unwrap().as_ref().unwrap().code, ReasonCode::PluginTrap);
 }
 
+/// Between the runner's look at it and the worker's: the next look makes it anew.
+#[test]
+fn a_compiled_plugin_that_goes_or_changes_is_worth_another_try() {
+    let ended = |post: HookJob| {
+        let (_, outcome, code, message) = run(&Job { post: vec![post], ..job("demo1.mp4") });
+        assert!(message.starts_with("yolo@1: "), "{message}");
+        (outcome, code)
+    };
+    let retry = (Outcome::Retry, ReasonCode::WorkerCrash);
+    let (changed, gone, of_another_kind) = (yolo(), yolo(), yolo());
+    fs::write(&changed.compiled, fs::read(&misbehave(json!({})).compiled).unwrap()).unwrap();
+    assert_eq!(ended(changed), retry);
+    fs::remove_file(&gone.compiled).unwrap();
+    assert_eq!(ended(gone), retry);
+    // One that the runner itself takes for good: no try will help.
+    fs::write(&of_another_kind.compiled, "no code").unwrap();
+    let digest = hook("yolo", &of_another_kind.compiled, json!({})).digest;
+    assert_eq!(ended(HookJob { digest, ..of_another_kind }), (Outcome::Failed, ReasonCode::PluginIncompatible));
+}
+
 #[test]
 fn the_policy_may_be_to_fail_with_the_plugins_reason() {
     for (mode, code) in [("trap", ReasonCode::PluginTrap), ("loop", ReasonCode::PluginTimeout)] {

@@ -7,7 +7,7 @@
 use std::{collections::VecDeque, fs::File, hint, io::Seek as _};
 
 use ffmpeg_next::{
-    self as ffmpeg, Dictionary, Error, Packet, Rational, codec,
+    self as ffmpeg, Dictionary, Discard, Error, Packet, Rational, codec,
     codec::Id,
     decoder, ffi,
     format::context::{Input, StreamIo},
@@ -15,6 +15,7 @@ use ffmpeg_next::{
     frame, media,
 };
 
+use super::thin::Thin;
 use crate::source::SourceError;
 
 /// Demuxers that FFmpeg may choose from. Missing are those that read other files or the network,
@@ -73,6 +74,7 @@ pub(super) struct Reader {
     stream: usize,
     /// Packets that were read ahead.
     pub(super) queue: VecDeque<Packet>,
+    pub(super) thin: Option<Thin>,
     is_drained: bool,
     /// Packets of the video that were read.
     pub(super) packets: u64,
@@ -94,7 +96,7 @@ impl Reader {
         let (stream, time_base) = (video.index(), video.time_base());
         let decoder = open_decoder(video.parameters(), time_base, max_side)?;
         let mut reader =
-            Self { input, decoder, stream, queue: VecDeque::new(), is_drained: false, packets: 0, damaged: 0 };
+            Self { input, decoder, stream, queue: VecDeque::new(), thin: None, is_drained: false, packets: 0, damaged: 0 };
         reader.discard_others();
         Ok(reader)
     }
@@ -112,6 +114,13 @@ impl Reader {
     pub(super) fn shows_each_packet(&self) -> bool {
         const CODECS: [Id; 7] = [Id::H264, Id::HEVC, Id::AV1, Id::VP9, Id::MPEG2VIDEO, Id::MJPEG, Id::PRORES];
         CODECS.contains(&self.decoder.id())
+    }
+
+    /// Whether a decoder may leave frames, and packets count them then: where a container cuts the
+    /// stream into pictures, rather than FFmpeg's parsers.
+    pub(super) fn can_thin(&self) -> bool {
+        let container = self.input.format().name().to_owned();
+        matches!(self.decoder.id(), Id::H264 | Id::HEVC) && ["mov,", "matroska,"].iter().any(|name| container.starts_with(name))
     }
 
     /// Width and height of a picture; without a sense if the container does not say them.
@@ -179,14 +188,36 @@ impl Reader {
 
     /// Gives the decoder one packet, or the word that no more will come.
     fn feed(&mut self) -> Result<(), SourceError> {
-        let sent = match self.queue.pop_front().or_else(|| self.read()) {
-            Some(packet) => self.decoder.send_packet(&packet),
+        let sent = match self.next_packet() {
+            Some((packet, left)) => {
+                self.decoder.skip_frame(left);
+                self.decoder.send_packet(&packet)
+            }
             None => {
                 self.is_drained = true;
                 self.decoder.send_eof()
             }
         };
         sent.or_else(|error| self.note(error))
+    }
+
+    /// The next packet for the decoder, and which frames it may leave.
+    fn next_packet(&mut self) -> Option<(Packet, Discard)> {
+        let Some(mut thin) = self.thin.take() else { return self.read_queued().map(|packet| (packet, Discard::Default)) };
+        while !thin.is_ready() {
+            let Some(packet) = self.read_queued() else {
+                thin.end();
+                break;
+            };
+            thin.push(packet);
+        }
+        let next = thin.pop();
+        self.thin = Some(thin);
+        next
+    }
+
+    fn read_queued(&mut self) -> Option<Packet> {
+        self.queue.pop_front().or_else(|| self.read())
     }
 
     fn note(&mut self, error: Error) -> Result<(), SourceError> {

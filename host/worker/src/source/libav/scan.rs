@@ -10,17 +10,18 @@
 //! behind: each packet has a presentation time of its own, and decoding times increase. Otherwise
 //! the video must be decoded from the front.
 
-use std::{cmp::Reverse, collections::BinaryHeap, collections::VecDeque};
+use std::collections::VecDeque;
 
-use ffmpeg_next::{Packet, ffi, packet::Ref as _};
+use ffmpeg_next::Packet;
 
-use super::{micros, reader::Reader};
-
-/// More frames than any codec reorders.
-const REORDERED: usize = 64;
+use super::{
+    micros,
+    order::{Order, REORDERED, is_shown},
+    reader::Reader,
+};
 
 /// Bytes of packets between two key frames. Beyond it they are decoded as they are read.
-const MOST_KEPT: usize = 64 << 20;
+pub(super) const MOST_KEPT: usize = 64 << 20;
 
 /// What gives a frame of a certain time.
 pub(super) struct Scanned {
@@ -42,7 +43,8 @@ pub(super) fn scan(reader: &mut Reader, until_us: i64, go_on: &mut dyn FnMut() -
         let time = packet.pts().and_then(|time| micros(time, base))?;
         // An edit list may want a frame decoded and not shown.
         found.all_shown &= is_shown(&packet) && (packet.is_key() || !order.is_empty());
-        if !order.admits(&packet) || !go_on() {
+        order.admit(&packet).ok()?;
+        if !go_on() {
             return None;
         }
         if packet.is_key() && time <= until_us {
@@ -61,51 +63,6 @@ pub(super) fn scan(reader: &mut Reader, until_us: i64, go_on: &mut dyn FnMut() -
             return None;
         }
     }
-    order.ends_well().then_some(found)
-}
-
-fn is_shown(packet: &Packet) -> bool {
-    // SAFETY: the packet is valid.
-    unsafe { (*packet.as_ptr()).flags & ffi::AV_PKT_FLAG_DISCARD == 0 }
-}
-
-/// Whether all packets so far have times that say where each frame belongs.
-#[derive(Default)]
-struct Order {
-    decoding: Option<i64>,
-    /// Presentation times that a packet to come might still go before.
-    ahead: BinaryHeap<Reverse<i64>>,
-    shown: Option<i64>,
-}
-
-impl Order {
-    fn is_empty(&self) -> bool {
-        self.ahead.is_empty() && self.shown.is_none()
-    }
-
-    fn admits(&mut self, packet: &Packet) -> bool {
-        if packet.is_corrupt() || packet.dts().is_some_and(|time| self.decoding.is_some_and(|before| time <= before)) {
-            return false;
-        }
-        self.decoding = packet.dts().or(self.decoding);
-        self.ahead.extend(packet.pts().map(Reverse));
-        if self.ahead.len() <= REORDERED {
-            return true;
-        }
-        let next = self.ahead.pop().map(|Reverse(time)| time);
-        let increases = next > self.shown;
-        self.shown = next;
-        increases
-    }
-
-    /// Whether the times that are left increase as well.
-    fn ends_well(mut self) -> bool {
-        while let Some(Reverse(time)) = self.ahead.pop() {
-            if self.shown.is_some_and(|shown| time <= shown) {
-                return false;
-            }
-            self.shown = Some(time);
-        }
-        true
-    }
+    while order.next().ok()?.is_some() {}
+    Some(found)
 }

@@ -9,6 +9,7 @@ mod bytes;
 mod ends;
 mod pictures;
 mod refused;
+mod samples;
 mod times;
 
 use std::{
@@ -20,7 +21,7 @@ use std::{
 use framehook_core::job::DEFAULT_PICTURE_SIDE;
 use framehook_worker::source::{self, SourceError};
 
-use crate::{TOLERANCE, begins_anywhere, decode_file, differences, judge::judge, rest};
+use crate::{TOLERANCE, begins_anywhere, decode_file, differences, judge::judge, rest, samples};
 
 /// How a clip is made: see [`step`].
 pub(crate) struct Variant {
@@ -95,6 +96,7 @@ impl Variant {
                 return Err(format!("other frames come behind frame {stored} if it goes on there"));
             }
         }
+        samples(file, &decoded)?;
         // Frames that are lost have no number, and what lies before a part is not decoded.
         if self.damage == Damage::None { begins_anywhere(file, &decoded) } else { Ok(()) }
     }
