@@ -4,6 +4,7 @@
 //! writes is exactly what a worker accepts. Only that child has a compiler.
 
 use std::{
+    io,
     path::Path,
     sync::{Arc, mpsc},
     thread,
@@ -65,6 +66,8 @@ pub enum LoadError {
     /// that.
     #[error("{0}")]
     Lost(String),
+    #[error("there is no memory for the plugin")]
+    NoMemory,
 }
 
 impl LoadError {
@@ -74,6 +77,7 @@ impl LoadError {
         let code = match self {
             Self::Refused(_) => ReasonCode::PluginIncompatible,
             Self::Lost(_) => ReasonCode::WorkerCrash,
+            Self::NoMemory => ReasonCode::OutOfMemory,
         };
         Reason::new(code, format!("{}@{}: {self}", plugin.name, plugin.version))
     }
@@ -110,7 +114,10 @@ impl Engine {
     pub fn load(&self, compiled: &Path, digest: &Digest) -> Result<Plugin, LoadError> {
         let name = compiled.display();
         // Read and not mapped: nobody can change these bytes once they were looked at.
-        let code = std::fs::read(compiled).map_err(|e| LoadError::Lost(format!("{name} could not be read: {e}")))?;
+        let code = std::fs::read(compiled).map_err(|e| match e.kind() {
+            io::ErrorKind::OutOfMemory => LoadError::NoMemory,
+            _ => LoadError::Lost(format!("{name} could not be read: {e}")),
+        })?;
         if Digest::from_bytes(&Sha256::digest(&code).into()) != *digest {
             return Err(LoadError::Lost(format!("{name} has changed since the runner looked at it")));
         }

@@ -31,14 +31,15 @@ const ABORTED: i32 = 6;
 const MAX_MESSAGE: usize = 1000;
 
 /// What libraries say when memory is refused: the standard library of Rust, that of C++, ONNX Runtime,
-/// OpenCV, the kernel by way of C.
-const SHORTAGES: [&str; 7] = [
+/// OpenCV, the kernel by way of C, and for a thread's stack.
+const SHORTAGES: [&str; 8] = [
     "memory allocation of",
     "failed to spawn thread",
     "bad_alloc",
     "Failed to allocate memory",
     "Insufficient memory",
     "Cannot allocate memory",
+    "Resource temporarily unavailable",
     "BFCArena::AllocateRawInternal",
 ];
 
@@ -53,10 +54,20 @@ pub(crate) fn crash(exit: &Exit, killed_for_memory: bool) -> Reason {
         Some(_) => false,
     };
     if is_shortage {
-        return Reason::new(ReasonCode::OutOfMemory, format!("the worker ran out of memory and ended with {how}"));
+        return out_of_memory(how);
     }
     let more = if last_lines.is_empty() { String::new() } else { format!("; its last lines: {last_lines}") };
     Reason::new(ReasonCode::WorkerCrash, format!("the worker process ended unexpectedly: {how}{more}"))
+}
+
+/// What a worker said of its end. One of whose threads panicked does not know why; its last lines may.
+pub(crate) fn said(reason: Reason, exit: &Exit) -> Reason {
+    let is_unknown = reason.code == ReasonCode::WorkerCrash && exit.signal.is_none();
+    if is_unknown && is_shortage(&exit.last_lines) { out_of_memory(&exit.how) } else { reason }
+}
+
+fn out_of_memory(how: &str) -> Reason {
+    Reason::new(ReasonCode::OutOfMemory, format!("the worker ran out of memory and ended with {how}"))
 }
 
 fn is_shortage(text: &str) -> bool {
@@ -135,6 +146,11 @@ mod tests {
                 false,
                 ReasonCode::OutOfMemory,
             ),
+            (
+                exit(6, "terminate called: 'std::system_error' what(): Resource temporarily unavailable"),
+                false,
+                ReasonCode::OutOfMemory,
+            ),
             (exit(6, "double free or corruption"), true, ReasonCode::WorkerCrash),
             (exit(11, "bad_alloc"), true, ReasonCode::WorkerCrash),
             (Exit { how: "exit status: 3".into(), ..Exit::default() }, true, ReasonCode::WorkerCrash),
@@ -148,6 +164,19 @@ mod tests {
         }
         let message = crash(&exit(11, "a | b"), false).message;
         assert_eq!(message, "the worker process ended unexpectedly: signal: 11; its last lines: a | b");
+    }
+
+    #[test]
+    fn a_worker_that_panicked_for_want_of_memory_is_out_of_memory() {
+        let panicked = || Reason::new(ReasonCode::WorkerCrash, "a thread of the worker panicked");
+        let ended = |signal, last_lines: &str| Exit { signal, ..exit(0, last_lines) };
+        let shortage = "failed to spawn thread: Os { code: 11, ..";
+        assert_eq!(said(panicked(), &ended(None, shortage)).code, ReasonCode::OutOfMemory);
+        assert_eq!(said(panicked(), &ended(None, "index out of bounds")), panicked());
+        // One that was killed, because of what it sent.
+        assert_eq!(said(panicked(), &ended(Some(KILLED), shortage)), panicked());
+        let other = Reason::new(ReasonCode::DecodeError, "the video is damaged");
+        assert_eq!(said(other.clone(), &ended(None, shortage)), other);
     }
 
     #[test]

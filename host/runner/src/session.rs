@@ -90,7 +90,7 @@ impl<'a> Session<'a> {
         }
         let exit = self.worker.end().await;
         let crash = || (Outcome::Retry, ending::crash(&exit, ending::oom_kills() != killed_before));
-        self.end.unwrap_or_else(crash)
+        self.end.map_or_else(crash, |(outcome, reason)| (outcome, ending::said(reason, &exit)))
     }
 
     async fn wake(&mut self) -> Woken {
