@@ -31,11 +31,18 @@ def run_at_once(platform, scenario, count):
     return rate
 
 
-def run_all(platform, scenario, case):
+def precisions_of(platform):
+    """In which precisions OpenVINO runs models here: bf16 only where the processor has instructions for it."""
+    providers = platform.json("GET", "/runner")["items"][0]["providers"]
+    (here,) = [entry["precisions"] for entry in providers if entry["provider"] == "openvino"]
+    return [precision for precision in PRECISIONS if precision in here]
+
+
+def run_all(platform, scenario, case, precisions):
     """Each of them once."""
     once = {"models": run_model(case, len(os.sched_getaffinity(0))), "plain": run_python("plain.py", case),
             "cpu": run_with(platform, scenario, "cpu", "f32")}
-    for precision in PRECISIONS:
+    for precision in precisions:
         once[f"queue {precision}"] = run_python("openvino_queue.py", case, precision)
         once[f"openvino {precision}"] = run_with(platform, scenario, "openvino", precision)
     return once
@@ -51,11 +58,13 @@ def contest(rounds, say, case, more=lambda platform, scenario: None):
     with tempfile.TemporaryDirectory(prefix="framehook-bench-") as folder:
         arguments = ("--onnxruntime-openvino", str(LIBRARY), "--max-workers", str(AT_ONCE))
         with Platform(pathlib.Path(folder), *arguments) as platform:
-            scenario = scenario_on(platform, case)
+            scenario, precisions = scenario_on(platform, case), precisions_of(platform)
+            if precisions != list(PRECISIONS):
+                say(f"OpenVINO runs models here in {' and '.join(precisions)} only")
             for number in range(rounds + 1):
                 # The first round measures the model for the platform, too, and is not counted.
                 say("warm-up" if number == 0 else f"round {number} of {rounds}")
-                runs.append(run_all(platform, scenario, case))
+                runs.append(run_all(platform, scenario, case, precisions))
                 others.append(more(platform, scenario))
     names = ("fps", "seconds", "cpu_ms_per_frame", "peak_rss_mb")
     runs = {who: [once[who] for once in runs[1:]] for who in runs[0]}
@@ -83,10 +92,13 @@ def table_of(results):
     titles = {"models": "model alone, a session a core", "plain": "plain Python", "queue f32": "Python, OpenVINO in f32",
               "queue bf16": "Python, OpenVINO in bf16", "cpu": "Framehook, `cpu`",
               "openvino f32": "Framehook, `openvino` in f32", "openvino bf16": "Framehook, `openvino` in bf16"}
-    yardsticks = ("models", "plain", "queue f32", "queue bf16")
-    lines = ["| | frames/s | of the model alone | of plain Python | of Python, f32 | of Python, bf16 | CPU ms a frame | peak memory, MiB |",
-             "|---|---|---|---|---|---|---|---|"]
+    yardsticks = {"models": "the model alone", "plain": "plain Python", "queue f32": "Python, f32", "queue bf16": "Python, bf16"}
+    yardsticks = {who: title for who, title in yardsticks.items() if who in middle}
+    of = " | ".join(f"of {title}" for title in yardsticks.values())
+    lines = [f"| | frames/s | {of} | CPU ms a frame | peak memory, MiB |", "|---" * (len(yardsticks) + 4) + "|"]
     for who, title in titles.items():
+        if who not in middle:
+            continue
         m = middle[who]
         ratios = " | ".join(f"{m['fps'] / middle[other]['fps']:.2f}" for other in yardsticks)
         lines.append(f"| {title} | {m['fps']:.0f} | {ratios} | {m['cpu_ms_per_frame']:.2f} | {m['peak_rss_mb']:.0f} |")

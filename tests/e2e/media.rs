@@ -180,9 +180,9 @@ fn killing_the_worker_changes_no_row_of_a_difficult_clip() {
     let platform = start();
     platform.upload("/plugin", &plugin("misbehave"));
     let mut random = fastrand::Rng::with_seed(seed());
-    for clip in ["bframes.mp4", "long_gop.mp4", "elst.mov", "vfr.mp4", "open_gop.mkv"] {
+    for clip in ["bframes.mp4", "long_gop.mp4", "elst.mov", "vfr.mp4", "open_gop.mkv", "bit_errors.mp4"] {
         let source = upload(&platform, clip);
-        let (_, reference, _) = run(&platform, &source, &json!({"lanes": 1}));
+        let (_, reference, undisturbed) = run(&platform, &source, &json!({"lanes": 1}));
         // Side by side: each kill ends the workers of both.
         let ids = [1, 2].map(|lanes| {
             let slow = json!({"plugins": slow_scenario(FRAME_MS)["plugins"], "lanes": lanes});
@@ -198,8 +198,9 @@ fn killing_the_worker_changes_no_row_of_a_difficult_clip() {
             rows.iter().map(|row| (row.frame, row.pts_us, row.size, row.detections.clone())).collect()
         };
         for id in &ids {
-            let (_, rows, _) = ended(&platform, id);
+            let (_, rows, delivery) = ended(&platform, id);
             assert!(found(&rows) == found(&reference), "{clip}: rows are not those of an undisturbed run");
+            assert_eq!(delivery.damaged, undisturbed.damaged, "{clip}: each damaged frame counts once");
         }
     }
 }

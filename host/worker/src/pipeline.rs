@@ -99,6 +99,7 @@ pub fn run(
         pools: Arc::default(),
         verdict: Arc::default(),
         decoded: Arc::default(),
+        damaged: Arc::default(),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
     let Parts { source, model, loader, pre, post } = parts;
@@ -113,7 +114,6 @@ pub fn run(
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
-        damaged: 0,
         selection: Selection::new(job.frames, job.range, job.resume_after),
         bgr: BgrCache::default(),
     };
@@ -122,7 +122,7 @@ pub fn run(
     shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
     let finished =
-        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, bgr: BgrCache::default() }.run();
+        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }.run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 
@@ -136,6 +136,8 @@ struct Shared {
     verdict: Arc<Verdict>,
     /// Frames that the first stage handed on.
     decoded: Arc<AtomicU64>,
+    /// Damaged frames of a source that ended.
+    damaged: Arc<AtomicU64>,
 }
 
 impl Shared {
@@ -206,6 +208,8 @@ impl<T: Default> Pool<T> {
 struct InFlight {
     position: Position,
     left_out: u64,
+    /// Damaged frames of the source up to here.
+    damaged: u64,
     /// The size of the original frame.
     size: Size,
     /// Kept only for post hooks.

@@ -81,22 +81,22 @@ pub trait FrameSource: Send {
     /// # Errors
     /// When the source failed.
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
-        pass_over(self, stored, go_on)
+        pass_over(self, stored, &mut |_| go_on())
     }
 }
 
-/// Decodes from where `source` is to the first frame behind `stored`.
+/// Decodes from where `source` is to the first frame behind `stored`; `go_on` is asked at each before.
 fn pass_over<S: FrameSource + ?Sized>(
     source: &mut S,
     stored: Position,
-    go_on: &mut dyn FnMut() -> bool,
+    go_on: &mut dyn FnMut(&S) -> bool,
 ) -> Result<Option<Position>, SourceError> {
     while let Some(position) = source.advance()? {
         // Times are compared, because they are the identity of a row.
         if position.pts_us > stored.pts_us {
             return Ok(Some(position));
         }
-        if !go_on() {
+        if !go_on(source) {
             break;
         }
     }

@@ -336,3 +336,25 @@ fn damage_is_counted() {
     assert!((2..20).contains(&damaged("bit_errors.mp4")), "{}", damaged("bit_errors.mp4"));
     assert_eq!(damaged("cut_front.mp4"), 1);
 }
+
+/// Behind each frame, whoever goes on there counts what nobody counted before.
+#[test]
+fn damage_is_counted_once_where_a_video_goes_on() {
+    for clip in videos().filter(|clip| clip.starts_with("bit_errors") || clip.starts_with("cut_")) {
+        let open = || source::open(&clips().join(&clip), DEFAULT_PICTURE_SIDE).unwrap();
+        let mut source = open();
+        let mut so_far = Vec::new();
+        while let Some(at) = source.advance().unwrap() {
+            so_far.push((at, source.damaged()));
+        }
+        let all = source.damaged();
+        for (stored, before) in so_far {
+            let mut source = open();
+            let mut next = source.resume(stored, &mut || true).unwrap();
+            while next.is_some() {
+                next = source.advance().unwrap();
+            }
+            assert_eq!(before + source.damaged(), all, "{clip} behind {stored:?}, with {before} before");
+        }
+    }
+}

@@ -45,17 +45,17 @@ pub(super) struct Stage {
     /// That of the last frame.
     pub(super) preprocessor: Option<Preprocessor>,
     pub(super) bgr: BgrCache,
-    /// Damaged frames that were reported.
-    pub(super) damaged: u64,
     pub(super) selection: Selection,
 }
 
 impl Stage {
     pub(super) fn run(mut self) {
-        match self.deliver() {
-            Ok((outcome, reason)) => self.shared.verdict.give(outcome, reason),
-            Err(reason) => self.shared.verdict.fail(reason),
+        let (outcome, reason) = self.deliver().unwrap_or_else(|reason| (Outcome::Failed, reason));
+        // Damage behind the last frame; whoever goes on where this one stopped comes to it again.
+        if outcome != Outcome::Stopped {
+            self.shared.damaged.store(self.source.damaged(), Ordering::Relaxed);
         }
+        self.shared.verdict.give(outcome, reason);
         self.pre.shutdown();
     }
 
@@ -78,13 +78,13 @@ impl Stage {
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
-            let frame = InFlight { left_out, ..self.prepare(position, picture, decode_us)? };
+            let damaged = self.source.damaged();
+            let frame = InFlight { left_out, damaged, ..self.prepare(position, picture, decode_us)? };
             self.shared.decoded.fetch_add(1, Ordering::Relaxed);
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
                 return Ok(stopped());
             }
-            self.report_damage();
             started = Instant::now();
             next = self.source.advance().map_err(|error| self.reason(&error))?;
         }
@@ -114,8 +114,6 @@ impl Stage {
 
     /// `left_out` frames lie behind the last one.
     fn finished(&mut self, left_out: u64, why: &str) -> (Outcome, Reason) {
-        // Some of it may lie behind the last frame.
-        self.report_damage();
         self.shared.reporter.send(&Report::LeftOut { frames: left_out });
         (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
@@ -127,14 +125,6 @@ impl Stage {
             *alive = Instant::now();
         }
         self.source.advance().map_err(|error| self.reason(&error))
-    }
-
-    fn report_damage(&mut self) {
-        let frames = self.source.damaged();
-        if frames > self.damaged {
-            self.damaged = frames;
-            self.shared.reporter.send(&Report::Damaged { frames });
-        }
     }
 
     /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged
@@ -191,7 +181,7 @@ impl Stage {
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        Ok(InFlight { position, left_out: 0, size, picture, geometry, work, failures, timings })
+        Ok(InFlight { position, left_out: 0, damaged: 0, size, picture, geometry, work, failures, timings })
     }
 
     fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {

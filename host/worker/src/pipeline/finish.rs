@@ -2,11 +2,12 @@
 
 use std::{
     cell::RefCell,
-    sync::{Arc, mpsc::RecvTimeoutError},
+    sync::{Arc, atomic::Ordering, mpsc::RecvTimeoutError},
     time::Instant,
 };
 
 use framehook_core::{
+    job::Report,
     prediction::{Position, Prediction},
     reason::Reason,
     size::{json_bytes, room_for_outputs},
@@ -27,6 +28,8 @@ pub(super) struct Stage {
     pub(super) lanes: Arc<Lanes>,
     /// The newest prediction, if hooks may have something to add to the last one.
     pub(super) last: Option<Prediction>,
+    /// Damaged frames that were reported.
+    pub(super) damaged: u64,
     pub(super) bgr: BgrCache,
 }
 
@@ -38,6 +41,7 @@ impl Stage {
             Ok(()) => self.flush(),
             Err(reason) => self.shared.verdict.fail(reason),
         }
+        self.report_damage(self.shared.damaged.load(Ordering::Relaxed));
         self.post.shutdown();
         finished
     }
@@ -45,8 +49,11 @@ impl Stage {
     fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
         let mut waiting = self.frames.wait();
         while let Some(frame) = waiting {
+            let damaged = frame.damaged;
             let prediction = self.finish(frame)?;
             self.report(prediction);
+            // Behind the frame, so that whoever goes on behind it counts what comes then.
+            self.report_damage(damaged);
             *finished += 1;
             waiting = self.next();
         }
@@ -63,6 +70,13 @@ impl Stage {
             }
         }
         self.frames.wait()
+    }
+
+    fn report_damage(&mut self, frames: u64) {
+        if frames > self.damaged {
+            self.damaged = frames;
+            self.shared.reporter.send(&Report::Damaged { frames });
+        }
     }
 
     fn report(&mut self, prediction: Prediction) {

@@ -261,7 +261,8 @@ impl FrameSource for Libav {
     }
 
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
-        let next = match self.find(stored.pts_us, go_on)? {
+        // What was damaged before is in the account of the run that went there.
+        match self.find(stored.pts_us, go_on)? {
             // Whether packets count frames is known again, if that had been shown before.
             Some(Found { time, number, sent, .. })
                 if time == stored.pts_us
@@ -270,16 +271,20 @@ impl FrameSource for Libav {
                 (self.previous, self.count) = (Some(time), stored.frame + 1);
                 let selection = self.selection.clone().filter(|_| number == Some(stored.frame));
                 self.thin_out(selection, &sent, Proof::Given);
+                self.reader.damaged = 0;
                 self.advance()
             }
             _ => {
                 self.rewind()?;
-                pass_over(self, stored, go_on)
+                let mut before = 0;
+                let next = pass_over(self, stored, &mut |source| {
+                    before = source.damaged();
+                    go_on()
+                })?;
+                self.reader.damaged -= before;
+                Ok(next)
             }
-        };
-        // What was damaged before is in the account of the run that went there.
-        self.reader.damaged = 0;
-        next
+        }
     }
 
     fn picture(&mut self, picture: &mut Image) -> Result<(), SourceError> {
