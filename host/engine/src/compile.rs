@@ -20,7 +20,10 @@ impl Compiler {
     /// # Errors
     /// When `wasm` is not a component that this engine can compile.
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
-        self.0.raw().precompile_component(wasm).map_err(|e| LoadError::Refused(format!("the plugin does not compile: {e:#}")))
+        self.0
+            .raw()
+            .precompile_component(wasm)
+            .map_err(|e| LoadError::Refused(format!("the plugin does not compile: {e:#}")))
     }
 }
 

@@ -126,8 +126,9 @@ impl Engine {
         };
         // SAFETY: these bytes are what the runner recognised as its own compiler's; no artifact compiled
         // elsewhere is accepted anywhere. The call checks that engine, settings and processor are the same.
-        let component = unsafe { Component::deserialize(self.raw(), &code) }
-            .map_err(|e| LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})")))?;
+        let component = unsafe { Component::deserialize(self.raw(), &code) }.map_err(|e| {
+            LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})"))
+        })?;
         self.link(&component)
     }
 

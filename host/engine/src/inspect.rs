@@ -49,13 +49,15 @@ impl Compiler {
     /// # Errors
     /// When the plugin does not load or fails while it checks, or its schema cannot be used.
     pub fn validate_config(&self, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
-        let say =
-            |findings: Vec<Finding>| LoadError::Refused(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "));
+        let say = |findings: Vec<Finding>| {
+            LoadError::Refused(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "))
+        };
         check_kind(wasm).map_err(say)?;
         let plugin = load(&self.0, wasm).map_err(say)?;
         let said = LastLine::default();
-        let silent =
-            |f: Failure| LoadError::Refused(format!("the plugin could not check its configuration: {}", said.explain(&f)));
+        let silent = |f: Failure| {
+            LoadError::Refused(format!("the plugin could not check its configuration: {}", said.explain(&f)))
+        };
         let mut instance = start(&plugin, &said).map_err(silent)?;
         let manifest = instance.describe().map_err(silent)?;
         let problems = schema::problems(manifest.config_schema, config).map_err(LoadError::Refused)?;

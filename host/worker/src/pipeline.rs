@@ -122,7 +122,8 @@ pub fn run(
     shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
     let finished =
-        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }.run();
+        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }
+            .run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 

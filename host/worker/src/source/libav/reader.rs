@@ -95,8 +95,16 @@ impl Reader {
         };
         let (stream, time_base) = (video.index(), video.time_base());
         let decoder = open_decoder(video.parameters(), time_base, max_side)?;
-        let mut reader =
-            Self { input, decoder, stream, queue: VecDeque::new(), thin: None, is_drained: false, packets: 0, damaged: 0 };
+        let mut reader = Self {
+            input,
+            decoder,
+            stream,
+            queue: VecDeque::new(),
+            thin: None,
+            is_drained: false,
+            packets: 0,
+            damaged: 0,
+        };
         reader.discard_others();
         Ok(reader)
     }
@@ -120,7 +128,8 @@ impl Reader {
     /// stream into pictures, rather than FFmpeg's parsers.
     pub(super) fn can_thin(&self) -> bool {
         let container = self.input.format().name().to_owned();
-        matches!(self.decoder.id(), Id::H264 | Id::HEVC) && ["mov,", "matroska,"].iter().any(|name| container.starts_with(name))
+        matches!(self.decoder.id(), Id::H264 | Id::HEVC)
+            && ["mov,", "matroska,"].iter().any(|name| container.starts_with(name))
     }
 
     /// Width and height of a picture; without a sense if the container does not say them.
@@ -203,7 +212,9 @@ impl Reader {
 
     /// The next packet for the decoder, and which frames it may leave.
     fn next_packet(&mut self) -> Option<(Packet, Discard)> {
-        let Some(mut thin) = self.thin.take() else { return self.read_queued().map(|packet| (packet, Discard::Default)) };
+        let Some(mut thin) = self.thin.take() else {
+            return self.read_queued().map(|packet| (packet, Discard::Default));
+        };
         while !thin.is_ready() {
             let Some(packet) = self.read_queued() else {
                 thin.end();

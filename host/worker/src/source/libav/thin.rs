@@ -41,7 +41,9 @@ pub(super) enum Proof {
     Open(u32),
     Given,
     /// Frames that packets do not count come behind so many.
-    GivenUp { behind: u64 },
+    GivenUp {
+        behind: u64,
+    },
 }
 
 /// As many frames as the codecs that are thinned can hold back: by then all that is odd at a
