@@ -17,7 +17,11 @@ mod variants;
 
 use std::{iter, path::Path};
 
-use framehook_core::{job::DEFAULT_PICTURE_SIDE, prediction::Position, spec::Sampling};
+use framehook_core::{
+    job::DEFAULT_PICTURE_SIDE,
+    prediction::Position,
+    spec::{Sampling, TimeRange},
+};
 use framehook_worker::{
     image::{BgrCache, Image},
     selection::{Choice, Selection},
@@ -251,20 +255,24 @@ fn a_part_of_a_video_is_what_it_is_in_the_whole() {
     assert!(skipped > 20, "only {skipped} clips were not decoded from the front");
 }
 
-/// Those frames of a file that `sampling` asks for, behind `stored`; checks that each has the picture that it has
-/// in the whole. And how many frames were decoded.
+/// Which frames are asked for.
+type Asked = (Sampling, Option<TimeRange>);
+
+/// Those frames of a file that are asked for, behind `stored`; checks that each has the picture that it has in the
+/// whole. And how many frames were decoded.
 fn sampled(
     file: &Path,
     whole: &Decoded,
-    sampling: Sampling,
+    asked @ (sampling, range): Asked,
     stored: Option<Position>,
 ) -> Result<(Vec<Position>, u64), String> {
-    let mut selection = Selection::new(Some(sampling), None, stored);
+    let mut selection = Selection::new(Some(sampling), range, stored);
     let mut source = source::open(file, DEFAULT_PICTURE_SIDE).unwrap();
     source.leave_all_but(&selection);
-    let first = match stored {
-        Some(stored) => source.resume(stored, &mut || true),
-        None => source.advance(),
+    let first = match (stored, range.and_then(|range| range.from_us)) {
+        (Some(stored), _) => source.resume(stored, &mut || true),
+        (None, Some(from_us)) => source.begin_at(from_us, &mut || true),
+        (None, None) => source.advance(),
     };
     let (mut next, mut taken, mut decoded, mut image) = (first.unwrap(), Vec::new(), 0, Image::default());
     while let Some(at) = next {
@@ -272,7 +280,7 @@ fn sampled(
         if matches!(selection.choose(at), Choice::Take { .. }) {
             source.picture(&mut image).unwrap();
             if whole.damaged == 0 && as_bgr(&image) != whole.picture(at.frame as usize) {
-                return Err(format!("{sampling:?}: the picture of frame {} is another", at.frame));
+                return Err(format!("{asked:?}: the picture of frame {} is another", at.frame));
             }
             taken.push(at);
         }
@@ -280,7 +288,7 @@ fn sampled(
     }
     let all = whole.positions.len() as u64;
     if whole.damaged == 0 && source.frames() != all {
-        return Err(format!("{sampling:?}: {} frames of {all} are counted", source.frames()));
+        return Err(format!("{asked:?}: {} frames of {all} are counted", source.frames()));
     }
     Ok((taken, decoded))
 }
@@ -289,20 +297,26 @@ fn sampled(
 /// on behind one of them. Gives how many frames were never decoded.
 fn samples(file: &Path, whole: &Decoded) -> Result<u64, String> {
     let mut left = 0;
-    for sampling in [Sampling::Every(3), Sampling::Fps(4.0)] {
-        let (taken, decoded) = sampled(file, whole, sampling, None)?;
-        let mut selection = Selection::new(Some(sampling), None, None);
+    let middle = whole.positions[whole.positions.len() / 2].pts_us;
+    let behind = TimeRange { from_us: Some(middle), until_us: None };
+    for asked in [(Sampling::Every(3), None), (Sampling::Fps(4.0), None), (Sampling::Every(2), Some(behind))] {
+        // What lies before a part is not decoded, so its damage is not known.
+        if asked.1.is_some() && whole.damaged > 0 {
+            continue;
+        }
+        let (taken, decoded) = sampled(file, whole, asked, None)?;
+        let mut selection = Selection::new(Some(asked.0), asked.1, None);
         let is_taken = |at: &&Position| matches!(selection.choose(**at), Choice::Take { .. });
         let expected: Vec<_> = whole.positions.iter().filter(is_taken).copied().collect();
         // Numbers count frames that were lost, where others are left.
         if whole.damaged == 0 && taken != expected {
-            return Err(format!("{sampling:?} gives {taken:?}, not {expected:?}"));
+            return Err(format!("{asked:?} gives {taken:?}, not {expected:?}"));
         }
-        left += whole.positions.len() as u64 - decoded;
+        left += if asked.1.is_none() { whole.positions.len() as u64 - decoded } else { 0 };
         for (stored, at) in taken.iter().enumerate().step_by(3) {
-            let (rest, _) = sampled(file, whole, sampling, Some(*at))?;
+            let (rest, _) = sampled(file, whole, asked, Some(*at))?;
             if rest != taken[stored + 1..] {
-                return Err(format!("{sampling:?} gives {rest:?} where it goes on behind {at:?}"));
+                return Err(format!("{asked:?} gives {rest:?} where it goes on behind {at:?}"));
             }
         }
     }

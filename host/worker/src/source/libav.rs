@@ -189,14 +189,14 @@ impl Libav {
         self.ready.clear();
         self.waiting.clear();
         (self.count, self.previous) = (0, None);
-        self.thin_out(self.selection.clone(), &[], Proof::Open(PROOF));
+        self.thin_out(self.selection.clone(), 0, &[], Proof::Open(PROOF));
         Ok(())
     }
 
-    /// From here on leaves what `selection` does not ask for.
-    fn thin_out(&mut self, selection: Option<Selection>, sent: &[i64], proof: Proof) {
+    /// From frame `next` on leaves what `selection` does not ask for.
+    fn thin_out(&mut self, selection: Option<Selection>, next: u64, sent: &[i64], proof: Proof) {
         let base = self.reader.time_base();
-        self.reader.thin = selection.map(|selection| Thin::new(selection, base, self.count, sent, proof));
+        self.reader.thin = selection.map(|selection| Thin::new(selection, base, next, sent, proof));
     }
 
     fn said(&self, frame: &frame::Video) -> Said {
@@ -242,17 +242,18 @@ impl FrameSource for Libav {
 
     fn leave_all_but(&mut self, selection: &Selection) {
         self.selection = self.reader.can_thin().then(|| selection.clone());
-        self.thin_out(self.selection.clone(), &[], Proof::Open(PROOF));
+        self.thin_out(self.selection.clone(), 0, &[], Proof::Open(PROOF));
     }
 
     fn begin_at(&mut self, from_us: i64, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
         match self.find(from_us, go_on)? {
             Some(Found { frame, time, number: Some(number), sent }) => {
                 let mut selection = self.selection.clone();
-                selection.as_mut().map(|selection| selection.choose(Position { pts_us: time, frame: number }));
-                (self.previous, self.count) = (Some(time), number + 1);
-                self.thin_out(selection, &sent, Proof::Given);
-                self.count = number;
+                if let Some(selection) = &mut selection {
+                    selection.choose(Position { pts_us: time, frame: number });
+                }
+                self.thin_out(selection, number + 1, &sent, Proof::Given);
+                (self.previous, self.count) = (Some(time), number);
                 self.ready.push_back((frame, time));
             }
             _ => self.rewind()?,
@@ -263,14 +264,15 @@ impl FrameSource for Libav {
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
         // What was damaged before is in the account of the run that went there.
         match self.find(stored.pts_us, go_on)? {
-            // Whether packets count frames is known again, if that had been shown before.
+            // Frames are left only if packets count them, as they did before: that is known from the numbers, once it
+            // was proved.
             Some(Found { time, number, sent, .. })
                 if time == stored.pts_us
                     && (self.selection.is_none() || (number.is_some() && stored.frame >= u64::from(PROOF))) =>
             {
-                (self.previous, self.count) = (Some(time), stored.frame + 1);
                 let selection = self.selection.clone().filter(|_| number == Some(stored.frame));
-                self.thin_out(selection, &sent, Proof::Given);
+                self.thin_out(selection, stored.frame + 1, &sent, Proof::Given);
+                (self.previous, self.count) = (Some(time), stored.frame + 1);
                 self.reader.damaged = 0;
                 self.advance()
             }

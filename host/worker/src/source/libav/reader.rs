@@ -127,9 +127,9 @@ impl Reader {
     /// Whether a decoder may leave frames, and packets count them then: where a container cuts the
     /// stream into pictures, rather than FFmpeg's parsers.
     pub(super) fn can_thin(&self) -> bool {
-        let container = self.input.format().name().to_owned();
-        matches!(self.decoder.id(), Id::H264 | Id::HEVC)
-            && ["mov,", "matroska,"].iter().any(|name| container.starts_with(name))
+        let format = self.input.format();
+        let has_pictures = ["mov,", "matroska,"].iter().any(|name| format.name().starts_with(name));
+        has_pictures && matches!(self.decoder.id(), Id::H264 | Id::HEVC)
     }
 
     /// Width and height of a picture; without a sense if the container does not say them.

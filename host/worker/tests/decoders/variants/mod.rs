@@ -96,7 +96,10 @@ impl Variant {
                 return Err(format!("other frames come behind frame {stored} if it goes on there"));
             }
         }
-        samples(file, &decoded)?;
+        // Elsewhere no frame is left, which the clips from the field show.
+        if ["mp4", "mov", "mkv"].iter().any(|container| self.name.ends_with(container)) {
+            samples(file, &decoded)?;
+        }
         // Frames that are lost have no number, and what lies before a part is not decoded.
         if self.damage == Damage::None { begins_anywhere(file, &decoded) } else { Ok(()) }
     }
