@@ -11,7 +11,7 @@ use rdkafka::{
     producer::{BaseRecord, DefaultProducerContext, Producer as _, ThreadedProducer},
 };
 
-use crate::DEADLINE;
+use crate::{DEADLINE, wait_for};
 
 /// As it lies in a partition.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ pub fn create(brokers: &str, topic: &str, partitions: i32) {
     assert!(made.as_ref().is_ok_and(|made| made.iter().all(Result::is_ok)), "{made:?}");
 }
 
-/// Next offset of each partition.
+/// Next offset of each partition. One that was made just now may have no leader for a moment.
 ///
 /// # Panics
 /// When the broker does not answer.
@@ -52,7 +52,7 @@ pub fn ends(brokers: &str, topic: &str) -> Vec<(i32, i64)> {
     let consumer = consumer(brokers);
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).expect("the topic's partitions");
     let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
-    let end = |id| consumer.fetch_watermarks(topic, id, ANSWER).expect("a partition's end").1;
+    let end = |id| wait_for("a partition's end", DEADLINE, || consumer.fetch_watermarks(topic, id, ANSWER).ok()).1;
     partitions.map(|partition| (partition.id(), end(partition.id()))).collect()
 }
 

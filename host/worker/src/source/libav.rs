@@ -52,6 +52,8 @@ pub(super) struct Libav {
     ready: VecDeque<(frame::Video, i64)>,
     /// Decoded frames whose times are not known yet.
     waiting: Vec<(frame::Video, Said)>,
+    /// Decoded frames behind those, which were looked at only.
+    ahead: VecDeque<(frame::Video, Said)>,
     /// Frames whose buffers can be used again.
     spare: Vec<frame::Video>,
     current: Image,
@@ -62,10 +64,12 @@ pub(super) struct Libav {
     /// Frames that are asked for, if those that are not may be left.
     selection: Option<Selection>,
     previous: Option<i64>,
+    /// A presentation time was wrong, for which FFmpeg would take decoding times from then on.
+    had_wrong: bool,
 }
 
-/// How many frames without a good time are decoded to find one that has it. Two parts of a
-/// recording that overlap do so by a few frames; more would be memory.
+/// How many frames without a good time, or behind one that may be wrong, are decoded to find one that has it. Two
+/// parts of a recording that overlap do so by a few frames; more would be memory.
 const LOOK_AHEAD: usize = 8;
 
 /// Used if the container declares no frame rate: 25 frames a second.
@@ -109,12 +113,14 @@ impl Libav {
             max_side,
             ready: VecDeque::new(),
             waiting: Vec::new(),
+            ahead: VecDeque::new(),
             spare: Vec::new(),
             current: Image::default(),
             bgr: BgrCache::default(),
             count: 0,
             selection: None,
             previous: None,
+            had_wrong: false,
         })
     }
 
@@ -122,14 +128,13 @@ impl Libav {
     fn decode_ahead(&mut self) -> Result<(), SourceError> {
         let mut next = None;
         while next.is_none() && self.waiting.len() < LOOK_AHEAD {
-            let mut frame = self.spare.pop().unwrap_or_else(frame::Video::empty);
-            if !self.reader.decode(&mut frame)? {
+            let Some((frame, said)) = self.ahead.pop_front().map_or_else(|| self.decode(), |frame| Ok(Some(frame)))?
+            else {
                 break;
-            }
-            let said = self.said(&frame);
+            };
             match said.time.filter(|time| times::follows(*time, self.previous, self.waiting.len())) {
-                Some(time) => next = Some((frame, time)),
-                None => self.waiting.push((frame, said)),
+                Some(time) if !self.is_wrong(said, time)? => next = Some((frame, time)),
+                _ => self.waiting.push((frame, said)),
             }
         }
         if !self.waiting.is_empty() {
@@ -143,6 +148,37 @@ impl Libav {
         self.ready.extend(next);
         self.previous = self.ready.back().map(|(_, time)| *time).or(self.previous);
         Ok(())
+    }
+
+    /// Decodes the next frame; `None` at the end.
+    fn decode(&mut self) -> Result<Option<(frame::Video, Said)>, SourceError> {
+        let mut frame = self.spare.pop().unwrap_or_else(frame::Video::empty);
+        let came = self.reader.decode(&mut frame)?;
+        let said = self.said(&frame);
+        Ok(came.then_some((frame, said)))
+    }
+
+    /// Whether a time is one that no frame behind it goes on from, but all of them from the one before.
+    fn is_wrong(&mut self, frame: Said, time: i64) -> Result<bool, SourceError> {
+        if !self.waiting.is_empty() || !times::is_leap(self.previous, frame, time, LOOK_AHEAD) {
+            return Ok(false);
+        }
+        loop {
+            if self.ahead.iter().any(|(_, behind)| behind.time > Some(time)) {
+                return Ok(false);
+            }
+            let next = if self.ahead.len() < LOOK_AHEAD { self.decode()? } else { None };
+            let Some(next) = next else { break };
+            self.ahead.push_back(next);
+        }
+        let before = mem::replace(&mut self.had_wrong, true);
+        let behind: Vec<_> = self.ahead.iter().map(|(frame, _)| self.said(frame)).collect();
+        let is_wrong = times::is_wrong(self.previous, time, &behind);
+        if is_wrong {
+            self.ahead.iter_mut().zip(behind).for_each(|((_, said), own)| *said = own);
+        }
+        self.had_wrong = before || is_wrong;
+        Ok(is_wrong)
     }
 
     /// The first frame at or behind `time_us`, with its time and its number, without decoding what
@@ -188,7 +224,8 @@ impl Libav {
         self.reader = Reader::open(&self.file, self.max_side)?;
         self.ready.clear();
         self.waiting.clear();
-        (self.count, self.previous) = (0, None);
+        self.ahead.clear();
+        (self.count, self.previous, self.had_wrong) = (0, None, false);
         self.thin_out(self.selection.clone(), 0, &[], Proof::Open(PROOF));
         Ok(())
     }
@@ -202,8 +239,9 @@ impl Libav {
     fn said(&self, frame: &frame::Video) -> Said {
         let base = self.reader.time_base();
         let duration = micros(frame.packet().duration, base).filter(|duration| *duration > 0);
+        let time = frame.pts().filter(|_| self.had_wrong).or_else(|| frame.timestamp());
         Said {
-            time: frame.timestamp().and_then(|time| micros(time, base)),
+            time: time.and_then(|time| micros(time, base)),
             duration: duration.unwrap_or(self.usual_duration).max(1),
         }
     }

@@ -9,12 +9,18 @@ use ffmpeg_next::{Packet, ffi, packet::Ref as _};
 /// More frames than any codec reorders.
 pub(super) const REORDERED: usize = 64;
 
+/// Frames that a codec holds back at most. A time that moves its frame further is wrong.
+const HELD_BACK: u64 = 16;
+
 /// Packets that each have a presentation time of their own, and decoding times that increase.
 #[derive(Default)]
 pub(super) struct Order {
     decoding: Option<i64>,
-    /// Presentation times that a packet to come might still go before.
-    ahead: BinaryHeap<Reverse<i64>>,
+    /// Presentation times that a packet to come might still go before, and the places of their packets.
+    ahead: BinaryHeap<Reverse<(i64, u64)>>,
+    admitted: u64,
+    /// How many were given, and the last one.
+    given: u64,
     shown: Option<i64>,
 }
 
@@ -40,16 +46,17 @@ impl Order {
 
     /// A frame of this time is to come.
     pub(super) fn expect(&mut self, time: i64) {
-        self.ahead.push(Reverse(time));
+        self.ahead.push(Reverse((time, self.admitted)));
+        self.admitted += 1;
     }
 
     /// The time of the frame that comes next, when there are no more packets.
     pub(super) fn next(&mut self) -> Result<Option<i64>, Unordered> {
-        let Some(Reverse(time)) = self.ahead.pop() else { return Ok(None) };
-        if self.shown.is_some_and(|shown| time <= shown) {
+        let Some(Reverse((time, place))) = self.ahead.pop() else { return Ok(None) };
+        if self.shown.is_some_and(|shown| time <= shown) || place.abs_diff(self.given) > HELD_BACK {
             return Err(Unordered);
         }
-        self.shown = Some(time);
+        (self.given, self.shown) = (self.given + 1, Some(time));
         Ok(Some(time))
     }
 }

@@ -131,8 +131,9 @@ impl Thin {
                 self.proof = Proof::Open(more - 1);
                 counted
             }
-            Proof::Given => known.unwrap_or(counted),
-            Proof::GivenUp { behind } => known.unwrap_or(counted.max(behind)),
+            // A time that was wrong has no number, and those behind it would have one too low.
+            Proof::Given => known.map_or(counted, |known| known.max(counted)),
+            Proof::GivenUp { behind } => known.map_or(counted.max(behind), |known| known.max(counted)),
         }
     }
 

@@ -29,6 +29,27 @@ pub(super) fn squeeze(previous: Option<i64>, frames: &mut [Said]) {
     }
 }
 
+/// Whether `time` lies so far ahead that it may be wrong: further than the frames that are looked at to find out
+/// fill.
+pub(super) fn is_leap(previous: Option<i64>, frame: Said, time: i64, looked_at: usize) -> bool {
+    let usual = frame.duration.saturating_mul(looked_at as i64);
+    previous.is_none_or(|previous| time.saturating_sub(previous) > usual)
+}
+
+/// Whether the time that leaps is wrong: all frames behind it go on where the one before it was.
+pub(super) fn is_wrong(previous: Option<i64>, leap: i64, behind: &[Said]) -> bool {
+    let times: Option<Vec<_>> = behind.iter().map(|frame| frame.time).collect();
+    // One frame alone may be the one that is wrong.
+    let fewest = if previous.is_some() { 1 } else { 2 };
+    let Some(times) = times.filter(|times| times.len() >= fewest) else { return false };
+    let (first, last) = (times[0], times[times.len() - 1]);
+    let increases = times.windows(2).all(|pair| pair[0] < pair[1]);
+    // Nearer to those before than to the leap.
+    let from = previous.unwrap_or(first);
+    let goes_on = first >= from && first.saturating_sub(from) < leap.saturating_sub(last);
+    increases && goes_on && previous.is_none_or(|previous| first > previous)
+}
+
 /// Whether a frame that says `time` can have it, `skipped` frames without a time behind `previous`.
 pub(super) fn follows(time: i64, previous: Option<i64>, skipped: usize) -> bool {
     // A microsecond is left to each frame between.

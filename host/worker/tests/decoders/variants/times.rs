@@ -1,6 +1,11 @@
 //! When frames are shown: pauses, repeated times, uneven rates, late beginnings, edit lists.
 
+use std::path::Path;
+
+use framehook_worker::source;
+
 use super::{bytes::edit_list, check, clip};
+use crate::{decode_file, rest};
 
 #[test]
 fn pauses_and_repeated_times() {
@@ -280,4 +285,38 @@ fn sparse_videos() {
         clip("one.webm", &["@96x64*1 ~60 -c:v libvpx -c:a libopus"]),
         clip("hevc.mp4", &["@96x64*4/1/20 ~70 -c:v libx265 -x265-params log-level=none -c:a aac"]),
     ]);
+}
+
+/// One frame whose time a bit error moved far ahead: it alone has another time than its stream says.
+#[test]
+fn a_single_time_that_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, codec, place, ticks) in [
+        ("second.ts", "libx264 -bf 0", 20, "90000"),
+        ("ten_seconds.ts", "libx264 -bf 2", 20, "900000"),
+        ("hours.ts", "mpeg2video -bf 2", 31, "4294967296"),
+        ("second.mkv", "libx264 -bf 2", 20, "1000"),
+        ("late.mkv", "mpeg4", 58, "5000"),
+        ("first.mkv", "mpeg4", 0, "5000"),
+        ("ten_seconds.mp4", "libx264 -bf 0", 40, "128000"),
+        ("hevc.mp4", "libx265 -x265-params log-level=none", 20, "128000"),
+        ("ten_seconds.flv", "libx264 -bf 0", 20, "10000"),
+        ("seconds.webm", "libvpx", 20, "3000"),
+    ] {
+        let usual = format!("@96x64*60 -c:v {codec} usual_{name}");
+        let steps: [&str; 2] = [
+            usual.leak(),
+            format!("-i usual_{name} -c copy -bsf:v setts=pts=PTS+if(eq(N\\,{place})\\,{ticks}\\,0)").leak(),
+        ];
+        let file = clip(name, steps.to_vec().leak()).make(folder.path());
+        let times = |file: &Path| decode_file(file, source::open).unwrap().positions;
+        let (usual, moved) = (times(&folder.path().join(format!("usual_{name}"))), times(&file));
+        assert_eq!(usual.len(), moved.len(), "{name}");
+        let differ: Vec<_> = usual.iter().zip(&moved).filter(|(usual, moved)| usual.pts_us != moved.pts_us).collect();
+        assert!(differ.len() <= 1, "{name}: {differ:?}");
+        assert!(moved.windows(2).all(|pair| pair[0].pts_us < pair[1].pts_us), "{name}: {moved:?}");
+        for stored in (0..moved.len()).step_by(7) {
+            assert_eq!(rest(&file, source::open, moved[stored]).0, moved[stored + 1..], "{name} behind {stored}");
+        }
+    }
 }
