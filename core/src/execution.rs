@@ -32,6 +32,14 @@ impl Provider {
         }
     }
 
+    /// In which precisions it computes where the hardware can.
+    pub const fn precisions(self) -> &'static [Precision] {
+        match self {
+            Self::Cpu | Self::Cuda => &[Precision::F32],
+            Self::Openvino | Self::Tensorrt => &Precision::ALL,
+        }
+    }
+
     /// Whether it needs a GPU of NVIDIA.
     pub const fn has_gpu(self) -> bool {
         matches!(self, Self::Cuda | Self::Tensorrt)
@@ -226,6 +234,15 @@ mod tests {
         let said = |text| serde_json::from_value::<Precision>(serde_json::json!(text)).unwrap_err().to_string();
         assert!(said("int8").contains("upload it quantised"), "{}", said("int8"));
         assert!(said("f64").contains("`f32`, `bf16` or `f16`"), "{}", said("f64"));
+    }
+
+    #[test]
+    fn every_provider_computes_in_f32_and_the_processor_in_nothing_else() {
+        for provider in ProviderChoice::ALL.into_iter().filter_map(ProviderChoice::provider) {
+            let more = provider.precisions().iter().filter(|precision| **precision != Precision::F32).count();
+            assert_eq!(provider.precisions().first(), Some(&Precision::F32));
+            assert_eq!(more > 0, matches!(provider, Provider::Openvino | Provider::Tensorrt), "{provider:?}");
+        }
     }
 
     #[test]

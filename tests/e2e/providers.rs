@@ -139,6 +139,10 @@ fn what_is_missing_is_refused_with_a_reason_or_fallen_back_from() {
     let rows = platform.completed(&platform.post_scenario(&fallback), FRAMES);
     assert_eq!(executions(&rows), [Execution::default()]);
 
+    let answer = platform.post_json("/scenario/init", &with(demo_scenario(), "cpu", "bf16"));
+    assert_eq!((answer.status, answer.body["field"].as_str()), (422, Some("precision")), "{:#}", answer.body);
+    assert!(answer.body["detail"].as_str().unwrap().contains("`cpu` runs models in f32 only"), "{:#}", answer.body);
+
     for (field, value, words) in [
         ("precision", "int8", "upload it quantised"),
         ("precision", "f64", "it is `f32`, `bf16` or `f16`"),

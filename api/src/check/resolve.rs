@@ -163,7 +163,18 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
     }
     errors.extend(check_configs(&spec.plugins, limits));
+    errors.extend(check_precision(spec));
     errors
+}
+
+/// No runner will ever have what its provider does not compute in.
+fn check_precision(spec: &ScenarioSpec) -> Option<FieldError> {
+    let (provider, precision) = (spec.provider?.provider()?, spec.precision?);
+    let known: Vec<_> = provider.precisions().iter().map(|precision| precision.as_str()).collect();
+    let (name, wanted, known) = (provider.as_str(), precision.as_str(), known.join(", "));
+    let message = format!("`{name}` runs models in {known} only, not in {wanted}; take another provider or precision");
+    let is_impossible = !provider.precisions().contains(&precision);
+    is_impossible.then(|| FieldError::new(ErrorCode::InvalidScenario, "precision", message))
 }
 
 /// A configuration is counted in its canonical form, so that white space and the order of keys make

@@ -142,7 +142,11 @@ impl Providers {
             Some(status) if status.precisions.is_empty() => {
                 format!("the provider `{name}` cannot be used here: {}", status.why)
             }
-            _ => format!("the provider `{name}` does not run models in {precision} on this machine"),
+            Some(status) => {
+                let why = &status.why;
+                format!("the provider `{name}` does not run models in {precision} on this machine ({why})")
+            }
+            None => format!("this runner does not know the provider `{name}`"),
         }
     }
 
@@ -221,8 +225,22 @@ async fn check(config: &RunnerConfig, provider: Provider) -> ProviderStatus {
     };
     let library = library.file_name().unwrap_or_default().to_string_lossy().into_owned();
     match checked {
-        Ok(precisions) => ProviderStatus { provider, precisions, why: library },
+        Ok(precisions) => {
+            let why = library + &lacking(provider, &precisions);
+            ProviderStatus { provider, precisions, why }
+        }
         Err(why) => ProviderStatus { provider, precisions: Vec::new(), why },
+    }
+}
+
+/// Which of a provider's precisions are not there, and why, behind the name of its library.
+fn lacking(provider: Provider, here: &[Precision]) -> String {
+    let lacking = provider.precisions().iter().filter(|precision| !here.contains(precision));
+    let lacking: Vec<_> = lacking.map(|precision| precision.as_str()).collect();
+    let hardware = if provider.has_gpu() { "GPU" } else { "processor" };
+    match &*lacking {
+        [] => String::new(),
+        lacking => format!("; not in {}, for which this {hardware} has no instructions", lacking.join(" and ")),
     }
 }
 
@@ -263,6 +281,16 @@ mod tests {
     use framehook_core::ids::RunnerId;
 
     use super::*;
+
+    #[test]
+    fn a_provider_says_in_which_precisions_it_is_not_here() {
+        use Precision as P;
+        let said = lacking(Provider::Openvino, &[P::F32]);
+        assert_eq!(said, "; not in bf16 and f16, for which this processor has no instructions");
+        assert_eq!(lacking(Provider::Openvino, &P::ALL), "");
+        assert_eq!(lacking(Provider::Cuda, &[P::F32]), "");
+        assert!(lacking(Provider::Tensorrt, &[P::F32, P::F16]).contains("not in bf16, for which this GPU"));
+    }
 
     /// With OpenVINO in two precisions, and CUDA that cannot be used.
     fn providers() -> Providers {

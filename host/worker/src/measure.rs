@@ -48,19 +48,19 @@ pub fn check(
     };
     // Why a provider cannot be used is what this one says: every provider has it.
     run(Precision::F32)?;
-    let others = [Precision::Bf16, Precision::F16].into_iter();
-    let others = others.filter(|precision| is_native(provider, *precision) && run(*precision).is_ok());
-    Ok([Precision::F32].into_iter().chain(others).collect())
+    let works = |precision: &Precision| {
+        *precision == Precision::F32 || (is_native(provider, *precision) && run(*precision).is_ok())
+    };
+    Ok(provider.precisions().iter().copied().filter(works).collect())
 }
 
 /// Whether the hardware computes in it: OpenVINO takes a hint on every processor, and is slower by it where the
-/// processor has no such instructions. CUDA computes in what the model is in.
+/// processor has no such instructions.
 fn is_native(provider: Provider, precision: Precision) -> bool {
     match (provider, precision) {
-        (_, Precision::F32) | (Provider::Tensorrt, _) => true,
         (Provider::Openvino, Precision::Bf16) => has_any(&["avx512_bf16", "amx_bf16"]),
         (Provider::Openvino, Precision::F16) => has_any(&["avx512_fp16", "amx_fp16"]),
-        (Provider::Cpu | Provider::Cuda, _) => false,
+        _ => true,
     }
 }
 
