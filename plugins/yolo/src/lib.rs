@@ -190,7 +190,7 @@ fn refit(head: Head, output: Option<&TensorDesc>) -> Result<Head, Error> {
 }
 
 fn find_output(outputs: &[TensorDesc], config: &Config) -> Result<u32, Error> {
-    if let Some(output) = named(outputs, "/output", config.output.as_deref())? {
+    if let Some(output) = named(outputs, "output", config.output.as_deref())? {
         return Ok(output);
     }
     // With up to four boxes it could be an output of boxes. Without any, nothing was found.
