@@ -213,7 +213,11 @@ fn heads_are_read_as_what_they_are() {
     };
     for (number, config, words) in [
         (90, json!({}), "and `end2end` with 5 boxes: set `head`"),
-        (91, json!({"output": "none"}), "`output`: the model has no output `none`; its outputs are `output0` [1, 5, 6]"),
+        (
+            91,
+            json!({"output": "none"}),
+            "`output`: the model has no output `none`; its outputs are `output0` [1, 5, 6]",
+        ),
     ] {
         let id = post(&platform, number, &[end2end()], &json!({"use": "yolo", "config": config}), LONG_US);
         let ended = platform.wait_for_state(&id, &["failed", "completed"]);
