@@ -64,7 +64,7 @@ pub struct VideoManifest {
     pub height: u32,
     /// As the container declares it; 0 if it does not.
     pub fps: f64,
-    /// As the container declares it.
+    /// As the container declares it; where it declares no count, an estimate: duration times rate.
     pub frames: Option<u64>,
 }
 

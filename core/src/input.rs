@@ -233,10 +233,11 @@ impl InputOptions {
         let input = self.choose_tensor(inputs)?;
         let image = shape::image(input, self.layout)?;
         let (scale, mean) = image.element.usual();
+        let [width, height] = sides(&input.name, [image.width, image.height], self.size)?;
         let spec = InputSpec {
             tensor: input.name.clone(),
-            width: side(&input.name, image.width, self.size.map(|s| s[0]), "width")?,
-            height: side(&input.name, image.height, self.size.map(|s| s[1]), "height")?,
+            width,
+            height,
             resize: self.resize.unwrap_or_default(),
             anchor: self.anchor.unwrap_or_default(),
             channels: self.channels.unwrap_or_default(),
@@ -297,7 +298,20 @@ fn names<'a>(inputs: impl IntoIterator<Item = &'a TensorInfo>) -> String {
     printable(&names.join(", "))
 }
 
-/// One side of the input, where the model and the options agree on it.
+/// Width and height of the input, where the model and the options agree on them.
+fn sides(name: &str, model: [Option<u32>; 2], wanted: Option<[u32; 2]>) -> Result<[u32; 2], InputError> {
+    const AXES: [&str; 2] = ["width", "height"];
+    let open: Vec<_> = AXES.into_iter().zip(model).filter(|(_, side)| side.is_none()).map(|(axis, _)| axis).collect();
+    if wanted.is_none() && !open.is_empty() {
+        let open = open.join(" and its ");
+        let message = format!("input `{name}` leaves its {open} open; give `input.size` as [width, height] in pixels");
+        return refused("input.size", message);
+    }
+    let side = |axis: usize| side(name, model[axis], wanted.map(|size| size[axis]), AXES[axis]);
+    Ok([side(0)?, side(1)?])
+}
+
+/// One side of the input, which the model or the options say.
 fn side(name: &str, model: Option<u32>, wanted: Option<u32>, axis: &str) -> Result<u32, InputError> {
     match (model, wanted) {
         (Some(model), Some(wanted)) if model != wanted => refused(
@@ -307,10 +321,6 @@ fn side(name: &str, model: Option<u32>, wanted: Option<u32>, axis: &str) -> Resu
             ),
         ),
         (Some(side), _) | (None, Some(side)) if (1..=MAX_SIDE).contains(&side) => Ok(side),
-        (None, None) => refused(
-            "input.size",
-            format!("input `{name}` leaves its {axis} open; give `input.size` as [width, height] in pixels"),
-        ),
         (_, _) => refused("input.size", format!("the {axis} must be 1 to {MAX_SIDE} pixels")),
     }
 }

@@ -224,7 +224,7 @@ pub struct Progress {
     /// Frames that are in the model at a time; absent in what older releases wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lanes: Option<u32>,
-    /// As the container declares it.
+    /// As the container declares it; where it declares no count, an estimate: duration times rate.
     pub frames_total: Option<u64>,
     /// How much is here of a recording that is being fetched: no worker runs meanwhile, and no slot is taken.
     #[serde(default, skip_serializing_if = "Option::is_none")]

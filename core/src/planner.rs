@@ -324,7 +324,8 @@ fn last_words(report: &WorkerStatus) -> Option<Reason> {
     let Progress { frames, hook_failures, damaged, .. } = report.progress;
     let mut reason = report.reason.clone()?;
     if report.phase == WorkerPhase::Finished && damaged > 0 {
-        reason.message += &format!("; {damaged} frames were damaged");
+        let frames = if damaged == 1 { "frame was" } else { "frames were" };
+        reason.message += &format!("; {damaged} {frames} damaged");
     }
     if report.phase == WorkerPhase::Finished && hook_failures > 0 {
         reason.message += &format!("; hooks failed on {hook_failures} of {frames} frames");

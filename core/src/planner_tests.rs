@@ -695,3 +695,20 @@ fn a_new_incarnation_replaces_the_old_one_before_its_lease_ends() {
     let workers: Vec<_> = world.workers.iter().map(|w| (w.facts.generation, w.facts.state)).collect();
     assert_eq!(workers, [(1, WorkerState::Lost), (2, WorkerState::Deployed)]);
 }
+
+#[test]
+fn one_damaged_frame_is_told_as_one() {
+    let finished = WorkerPhase::Finished;
+    for (damaged, phase, words) in [
+        (0, finished, "the end"),
+        (1, finished, "the end; 1 frame was damaged"),
+        (2, finished, "the end; 2 frames were damaged"),
+        (1, WorkerPhase::Failed, "the end"),
+    ] {
+        let reason = Some(Reason::new(ReasonCode::StoppedByUser, "the end"));
+        let progress = Progress { damaged, ..Progress::default() };
+        let report =
+            WorkerStatus { reason, progress, ..status(ScenarioId(uuid::Uuid::nil()), Generation::default(), phase) };
+        assert_eq!(last_words(&report).unwrap().message, words);
+    }
+}

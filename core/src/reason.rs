@@ -25,7 +25,7 @@ pub enum ReasonCode {
     SourceStalled,
     /// The source's bytes could not be decoded, or ended before they should.
     ///
-    /// Play the video with FFmpeg to see where it is damaged, convert or repair it, and upload it again.
+    /// Play the video with FFmpeg to see where it is damaged, convert or repair it, and give that file.
     DecodeError,
     /// The model could not be loaded or run.
     ///

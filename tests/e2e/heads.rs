@@ -212,8 +212,12 @@ fn heads_are_read_as_what_they_are() {
         rows("output0", &[row(1.0), row(0.0), vec![0.0; 6], vec![0.0; 6], vec![0.0; 6]])
     };
     for (number, config, words) in [
-        (90, json!({}), "and `end2end` with 5 boxes: set /head"),
-        (91, json!({"output": "none"}), "/output: the model has no output `none`; its outputs are `output0` [1, 5, 6]"),
+        (90, json!({}), "and `end2end` with 5 boxes: set `head`"),
+        (
+            91,
+            json!({"output": "none"}),
+            "`output`: the model has no output `none`; its outputs are `output0` [1, 5, 6]",
+        ),
     ] {
         let id = post(&platform, number, &[end2end()], &json!({"use": "yolo", "config": config}), LONG_US);
         let ended = platform.wait_for_state(&id, &["failed", "completed"]);

@@ -73,7 +73,7 @@ pub(crate) struct ScenarioView {
 pub(crate) struct ProgressView {
     /// Frames of the source up to the last one whose prediction can be read, with those that were left out.
     pub frames: u64,
-    /// As the container declares it.
+    /// As the container declares it; where it declares no count, an estimate: duration times rate.
     pub frames_total: Option<u64>,
     /// 0 to 100.
     pub percent: Option<f64>,

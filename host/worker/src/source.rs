@@ -142,17 +142,17 @@ pub enum SourceError {
     Unreadable(io::Error),
     #[error("the video path is a folder, not a file")]
     NotAFile,
-    #[error("the video file is empty (0 bytes); upload it again")]
+    #[error("the video file is empty (0 bytes); get the whole file again")]
     Empty,
-    #[error("the file is a still {0} image, not a video; give a video file, such as MP4 with H.264")]
+    #[error("the file is {}, not a video; give a video file, such as MP4 with H.264", inspect::image(.0))]
     Image(&'static str),
     #[error("the file is text, not a video; give a video file, such as MP4 with H.264")]
     Text,
     #[error(
-        "the MP4 file has no `moov` box, so nothing says how to decode it: the recording or the upload was not finished; repair it or upload it again"
+        "the MP4 file has no `moov` box, so nothing says how to decode it: it was not recorded or copied to its end; repair it, or get the whole file again"
     )]
     NoMoov,
-    #[error("the file is truncated: its `{}` ends at byte {}, but the file has {} bytes; upload it again", .0.kind, .0.needs, .0.has)]
+    #[error("the file is truncated: its `{}` ends at byte {}, but the file has {} bytes; get the whole file again", .0.kind, .0.needs, .0.has)]
     Truncated(Cut),
     #[error("the file has sound but no video track; give a file with a video track")]
     AudioOnly,

@@ -14,6 +14,7 @@ use model_outputs::{
     boxes::{self, Format, Units},
     classes::{Activation, Matrix, best_classes},
     config::{count, problems, share},
+    form::FormCheck,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -95,8 +96,7 @@ const MAX_CANDIDATES: u32 = 3_000;
 
 struct BoxesScores {
     config: Config,
-    /// Something was found, and nothing contradicted the configuration.
-    checked: bool,
+    form: FormCheck,
     dropped: Dropped,
 }
 
@@ -104,7 +104,7 @@ impl Hook for BoxesScores {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, checked: false, dropped: Dropped::default() })
+        Ok(Self { config, form: FormCheck::default(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -130,14 +130,11 @@ impl BoxesScores {
         let min_score = self.config.min_score as f32;
         let scored = best_classes(outputs, desc, (scores, classes), activation, min_score, MAX_CANDIDATES)?;
         let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
-        if !self.checked {
-            if let Some(outside) = scored.outside {
-                let message = format!("/activation: {outside} stands where scores are: `sigmoid` or `softmax`?");
-                return Err(Error::InvalidConfig(message));
-            }
-            boxes::check(format, units, &numbers)?;
-            self.checked = !scored.candidates.is_empty();
+        if let Some(outside) = scored.outside.filter(|_| self.form.is_new()) {
+            let message = format!("`activation`: {outside} stands where scores are: `sigmoid` or `softmax`?");
+            return Err(Error::InvalidConfig(message));
         }
+        self.form.check(format, units, &numbers, &outputs.view())?;
         let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(nms(found, self.config.iou as f32, self.config.max_detections as usize))
@@ -153,7 +150,7 @@ impl BoxesScores {
         };
         if labels > 0 && classes.len() != labels {
             let message =
-                format!("the model has {} classes, but /labels names {labels}; see /background", classes.len());
+                format!("the model has {} classes, but `labels` names {labels}; see `background`", classes.len());
             return Err(Error::InvalidConfig(message));
         }
         Ok(classes)

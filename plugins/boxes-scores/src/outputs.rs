@@ -7,8 +7,8 @@ use crate::Config;
 
 /// The only pair of outputs whose shapes fit each other.
 pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<(Matrix, Matrix), Error> {
-    let boxes = candidates(list, named(list, "/boxes", config.boxes.as_deref())?);
-    let scores = candidates(list, named(list, "/scores", config.scores.as_deref())?);
+    let boxes = candidates(list, named(list, "boxes", config.boxes.as_deref())?);
+    let scores = candidates(list, named(list, "scores", config.scores.as_deref())?);
     let pairs: Vec<_> = boxes
         .filter_map(|(index, desc)| boxes_of(index, &desc.shape))
         .flat_map(|boxes| {
@@ -19,7 +19,7 @@ pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<(Matrix, Matr
     match pairs[..] {
         [pair] => Ok(pair),
         [] => Err(refused("no two outputs are boxes [1, n, 4] and scores [1, n, classes]", list)),
-        _ => Err(refused("several outputs can be the boxes or the scores: set /boxes and /scores", list)),
+        _ => Err(refused("several outputs can be the boxes or the scores: set `boxes` and `scores`", list)),
     }
 }
 

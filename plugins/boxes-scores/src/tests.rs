@@ -27,7 +27,7 @@ fn config(format: Format, units: Units) -> Config {
 }
 
 fn plugin(config: &Config) -> BoxesScores {
-    BoxesScores { config: config.clone(), checked: false, dropped: Dropped::default() }
+    BoxesScores { config: config.clone(), form: FormCheck::default(), dropped: Dropped::default() }
 }
 
 fn memory(boxes: &[f32], scores: &[f32]) -> Memory {
@@ -116,7 +116,7 @@ fn the_background_is_no_class() {
         let found = plugin(&config).find(&memory(&boxes, &scores)).unwrap();
         assert_eq!(seen(&found), right([2, 0], [9000, 8000]), "{background:?}");
         let none = Config { background: Background::None, ..config };
-        assert!(refused(&none, &memory(&boxes, &scores)).contains("the model has 4 classes, but /labels names 3"));
+        assert!(refused(&none, &memory(&boxes, &scores)).contains("the model has 4 classes, but `labels` names 3"));
     }
 }
 
@@ -131,7 +131,7 @@ fn logits_become_scores_as_configured() {
     let softmax = plugin(&with(Activation::Softmax)).find(&memory(&boxes, &logits)).unwrap();
     assert_eq!(seen(&softmax), right([2, 0], [9988, 9951]));
     let message = refused(&with(Activation::None), &memory(&boxes, &logits));
-    assert!(message.contains("/activation: 2 stands where scores are"), "{message}");
+    assert!(message.contains("`activation`: 2 stands where scores are"), "{message}");
 }
 
 #[test]
@@ -147,11 +147,19 @@ fn what_contradicts_the_configuration_is_an_error() {
         let message = refused(&config(format, units), &memory(boxes, &scores));
         assert!(message.contains(words), "{message}");
     }
+    // Corners at the right and at the bottom, as what they are not.
+    let corners = [[224.0, 24.0, 288.0, 96.0], [200.0, 150.0, 310.0, 230.0], [90.0, 170.0, 160.0, 236.0], [0.0; 4]];
+    let mut plugin = plugin(&config(Format::Xywh, Units::Pixels));
+    let outputs = memory(&corners.concat(), &scores);
+    assert!((0..2).all(|_| plugin.find(&outputs).is_ok()));
+    let told = plugin.find(&outputs);
+    assert!(matches!(&told, Err(Error::InvalidConfig(m)) if m.contains("not `xywh`: `xyxy`")), "{told:?}");
+
     let two = [("a", &[1u32, 4, 4][..], &pixels[..]), ("b", &[1, 4, 4], &pixels)];
     let message = refused(&config(Format::Xyxy, Units::Pixels), &Memory::new(&two));
-    assert!(message.contains("set /boxes and /scores; the outputs are `a` [1, 4, 4], `b` [1, 4, 4]"), "{message}");
+    assert!(message.contains("set `boxes` and `scores`; the outputs are `a` [1, 4, 4], `b` [1, 4, 4]"), "{message}");
     let named = Config { boxes: Some("x".into()), ..config(Format::Xyxy, Units::Pixels) };
-    assert!(refused(&named, &Memory::new(&two)).contains("/boxes: the model has no output `x`"));
+    assert!(refused(&named, &Memory::new(&two)).contains("`boxes`: the model has no output `x`"));
 }
 
 #[test]

@@ -96,7 +96,7 @@ impl Classify {
             Activation::Softmax => softmax(&numbers),
         };
         if let Some(outside) = scores.iter().find(|s| !is_score(**s)) {
-            let message = format!("/activation: {outside} stands where scores are: `sigmoid` or `softmax`?");
+            let message = format!("`activation`: {outside} stands where scores are: `sigmoid` or `softmax`?");
             return Err(Error::InvalidConfig(message));
         }
         let scores = (0u32..).zip(scores).filter_map(|(class, s)| Some((class, score(s)?)));
@@ -116,7 +116,7 @@ fn recognise(numbers: &[f32], desc: &TensorDesc) -> Result<Activation, Error> {
         (true, 2..) if (sum - 1.0).abs() <= ROUNDING => Ok(Activation::None),
         (true, _) => Err(Error::InvalidConfig(format!(
             "the numbers of {} are between 0 and 1 and their sum is {sum}, so they can be scores of several classes at \
-             once or logits: set /activation to `none`, or to `sigmoid` or `softmax`",
+             once or logits: set `activation` to `none`, or to `sigmoid` or `softmax`",
             described(desc)
         ))),
     }
@@ -124,18 +124,18 @@ fn recognise(numbers: &[f32], desc: &TensorDesc) -> Result<Activation, Error> {
 
 /// The output and the number of its classes.
 fn find_output(outputs: &[TensorDesc], config: &Config) -> Result<(u32, u32), Error> {
-    let named = named(outputs, "/output", config.output.as_deref())?;
+    let named = named(outputs, "output", config.output.as_deref())?;
     let candidates = (0u32..).zip(outputs).filter(|(index, _)| named.is_none_or(|named| named == *index));
     let fits: Vec<_> = candidates.filter_map(|(index, o)| Some((index, classes(&o.shape)?))).collect();
     let refused =
         |message: &str| Err(Error::InvalidConfig(format!("{message}; the outputs are {}", described_all(outputs))));
     match (&fits[..], config.labels.len()) {
         ([(_, classes)], labels) if labels > 0 && labels != *classes as usize => {
-            refused(&format!("the model has {classes} classes, but /labels names {labels}"))
+            refused(&format!("the model has {classes} classes, but `labels` names {labels}"))
         }
         ([one], _) => Ok(*one),
         ([], _) => refused("no output has the shape [1, classes]"),
-        _ => refused("several outputs have the shape [1, classes]: set /output"),
+        _ => refused("several outputs have the shape [1, classes]: set `output`"),
     }
 }
 

@@ -60,11 +60,11 @@ fn what_is_unclear_or_missing_is_explained() {
     let set = Config { output: Some("c".into()), ..Config::default() };
     let scores = Config { activation: Some(Activation::None), ..Config::default() };
     for (config, outputs, words) in [
-        (Config::default(), memory(&[0.9, 0.8]), "set /activation to `none`, or to `sigmoid` or `softmax`"),
-        (Config { labels, ..Config::default() }, memory(&[1.0, 3.0]), "the model has 2 classes, but /labels names 5"),
-        (Config::default(), two.clone(), "several outputs have the shape [1, classes]: set /output"),
-        (set, two, "/output: the model has no output `c`; its outputs are `a` [1, 2], `b` [1, 3]"),
-        (scores, memory(&[1.0, 3.0]), "/activation: 3 stands where scores are"),
+        (Config::default(), memory(&[0.9, 0.8]), "set `activation` to `none`, or to `sigmoid` or `softmax`"),
+        (Config { labels, ..Config::default() }, memory(&[1.0, 3.0]), "the model has 2 classes, but `labels` names 5"),
+        (Config::default(), two.clone(), "several outputs have the shape [1, classes]: set `output`"),
+        (set, two, "`output`: the model has no output `c`; its outputs are `a` [1, 2], `b` [1, 3]"),
+        (scores, memory(&[1.0, 3.0]), "`activation`: 3 stands where scores are"),
         (Config::default(), Memory::new(&[("a", &[1, 2, 2], &[0.5; 4])]), "no output has the shape [1, classes]"),
     ] {
         let message = refused(&config, &outputs);

@@ -49,7 +49,7 @@ pub(crate) fn recognise(
     let classes = if with_last { width - 1 } else { width };
     match labels {
         Some(n) if n != classes => Err(Error::InvalidConfig(format!(
-            "the model has {classes} classes with `{}`, but /labels names {n}",
+            "the model has {classes} classes with `{}`, but `labels` names {n}",
             name(activation)
         ))),
         _ => Ok(Some(Rule { activation, width, classes })),
@@ -75,7 +75,7 @@ fn by_last(rows: &[&[f32]], width: u32, labels: Option<u32>) -> Result<Activatio
         (_, true) => Ok(Activation::Sigmoid),
         _ => Err(Error::InvalidConfig(format!(
             "the last class is the best of {last} of {} boxes, which fits both `sigmoid` and `softmax` with a last \
-             class for no object: set /activation",
+             class for no object: set `activation`",
             rows.len()
         ))),
     }
@@ -108,7 +108,7 @@ mod tests {
             (boxes(100, 30), None, Some(3), Ok((Sigmoid, 3))),
             (boxes(100, 30), None, Some(2), Ok((Softmax, 2))),
             (boxes(100, 95), Some(Sigmoid), None, Ok((Sigmoid, 3))),
-            (boxes(100, 95), None, Some(7), Err("2 classes with `softmax`, but /labels names 7")),
+            (boxes(100, 95), None, Some(7), Err("2 classes with `softmax`, but `labels` names 7")),
             (vec![0.1, 0.9, 0.5], None, None, Ok((Scores, 3))),
             (vec![0.1, 0.4, 0.5], None, Some(2), Ok((Scores, 2))),
         ] {

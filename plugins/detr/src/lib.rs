@@ -18,6 +18,7 @@ use model_outputs::{
     boxes::{self, Format, Units, highest},
     classes::{Activation, Matrix, Scored, best_classes},
     config::{count, problems, share},
+    form::FormCheck,
     scores::score,
 };
 use schemars::JsonSchema;
@@ -79,8 +80,7 @@ struct Detr {
     config: Config,
     /// Once known.
     rule: Option<Rule>,
-    /// Something was found, and nothing contradicted the configuration.
-    checked: bool,
+    form: FormCheck,
     dropped: Dropped,
 }
 
@@ -88,7 +88,7 @@ impl Hook for Detr {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, rule: None, checked: false, dropped: Dropped::default() })
+        Ok(Self { config, rule: None, form: FormCheck::default(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -117,14 +117,11 @@ impl Detr {
         };
         let (format, units) = (self.config.format.unwrap_or(format), self.config.units.unwrap_or(units));
         let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
-        if !self.checked {
-            if let Some(outside) = scored.outside {
-                let message = format!("/activation: {outside} stands where scores are: `sigmoid` or `softmax`?");
-                return Err(Error::InvalidConfig(message));
-            }
-            boxes::check(format, units, &numbers)?;
-            self.checked = !scored.candidates.is_empty();
+        if let Some(outside) = scored.outside.filter(|_| self.form.is_new()) {
+            let message = format!("`activation`: {outside} stands where scores are: `sigmoid` or `softmax`?");
+            return Err(Error::InvalidConfig(message));
         }
+        self.form.check(format, units, &numbers, &outputs.view())?;
         let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(highest(found, self.config.max_detections as usize))

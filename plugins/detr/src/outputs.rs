@@ -27,12 +27,12 @@ const MOST_BOXES: u32 = 2_000;
 
 pub(crate) fn find(list: &[TensorDesc], config: &Config) -> Result<Form, Error> {
     let set = |field, name: &Option<String>| named(list, field, name.as_deref());
-    let boxes = set("/boxes", &config.boxes)?;
-    let scores = set("/scores", &config.scores)?;
-    let ids = set("/classes", &config.classes)?;
+    let boxes = set("boxes", &config.boxes)?;
+    let scores = set("scores", &config.scores)?;
+    let ids = set("classes", &config.classes)?;
     let refused = |message: &str| {
         let there = described_all(list);
-        Error::InvalidConfig(format!("{message}: set /boxes, /scores and /classes; the outputs are {there}"))
+        Error::InvalidConfig(format!("{message}: set `boxes`, `scores` and `classes`; the outputs are {there}"))
     };
     let boxes: Vec<_> = pick(list, boxes, &["box"], |shape| width(shape) == Some(BOX));
     let boxes = match boxes[..] {
@@ -85,7 +85,7 @@ fn check_joined(desc: &TensorDesc, rows: u32, labels: usize) -> Result<(), Error
     }
     Err(Error::InvalidConfig(format!(
         "{} has {rows} boxes of {numbers} numbers, more than boxes: if the boxes are its last dimension, `yolo` reads it; if \
-         not, name the classes in /labels",
+         not, name the classes in `labels`",
         described(desc)
     )))
 }
@@ -168,7 +168,7 @@ mod tests {
             ),
             (&[("output0", &[1, 25200, 85])], Err("has 25200 boxes, and a DETR has at most 2000")),
             (&[("boxes", &[1, 8732, 4]), ("scores", &[1, 8732, 21])], Err("need a suppression, as `yolo` and")),
-            (&[("output0", &[1, 30, 40])], Err("name the classes in /labels")),
+            (&[("output0", &[1, 30, 40])], Err("name the classes in `labels`")),
             (&[("a", &[1, 300]), ("b", &[1, 300, 4]), ("c", &[1, 300])], Err("several outputs can have the scores")),
             (&[("a", &[1, 300, 4]), ("b", &[1, 300, 4])], Err("several outputs have the shape of boxes")),
         ];

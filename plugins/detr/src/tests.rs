@@ -29,7 +29,7 @@ fn memory(logits: &[f32]) -> Memory {
 }
 
 fn detr(config: &Config) -> Detr {
-    Detr { config: config.clone(), rule: None, checked: false, dropped: Dropped::default() }
+    Detr { config: config.clone(), rule: None, form: FormCheck::default(), dropped: Dropped::default() }
 }
 
 fn seen(found: &[Detection]) -> Vec<(u32, i32, [i32; 4])> {
@@ -92,7 +92,7 @@ fn class_ids_with_boxes_on_the_frame() {
     assert_eq!(detr.find(&with(&boxes, &[0.9, 0.8, f32::NAN])).unwrap().len(), 2);
     assert_eq!(detr.dropped.count(), 1);
     let shares: Vec<_> = boxes.iter().map(|n| n / 320.0).collect();
-    assert!(refused(&Config::default(), &with(&shares, &[0.9; 3])).starts_with("/units: "));
+    assert!(refused(&Config::default(), &with(&shares, &[0.9; 3])).starts_with("`units`: "));
     assert!(refused(&Config::default(), &with(&boxes, &[9.0; 3])).contains("9 stands where scores are"));
 }
 

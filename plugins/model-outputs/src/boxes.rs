@@ -19,6 +19,19 @@ pub enum Format {
 }
 
 impl Format {
+    /// All, in the order in which messages name them.
+    pub const ALL: [Self; 3] = [Self::Xyxy, Self::Cxcywh, Self::Xywh];
+
+    /// As it is set.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Xyxy => "xyxy",
+            Self::Cxcywh => "cxcywh",
+            Self::Xywh => "xywh",
+        }
+    }
+
     #[must_use]
     pub fn corners(self, [a, b, c, d]: [f32; 4]) -> [f32; 4] {
         match self {
@@ -80,17 +93,17 @@ pub fn check(format: Format, units: Units, boxes: &[f32]) -> Result<(), Error> {
     let refused = |message: &str| Err(Error::InvalidConfig(message.into()));
     match (look_normalised(boxes.iter().copied()), units) {
         (Some(true), Units::Pixels | Units::Frame) => {
-            return refused("/units: no number of the boxes is larger than 1.5, so they are `normalised`, not pixels");
+            return refused("`units`: no number of the boxes is larger than 1.5, so they are `normalised`, not pixels");
         }
         (Some(false), Units::Normalised) => {
-            return refused("/units: some numbers of the boxes are larger than 1.5, so they are not `normalised`");
+            return refused("`units`: some numbers of the boxes are larger than 1.5, so they are not `normalised`");
         }
         _ => {}
     }
     let inside_out = |b: &[f32]| b[2] < b[0] || b[3] < b[1];
     if format == Format::Xyxy && boxes.chunks_exact(4).any(inside_out) {
         return refused(
-            "/format: the right of a box lies left of its left, so they are not `xyxy`: `cxcywh` or `xywh`?",
+            "`format`: the right of a box lies left of its left, so they are not `xyxy`: `cxcywh` or `xywh`?",
         );
     }
     Ok(())

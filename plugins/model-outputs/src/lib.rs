@@ -8,6 +8,7 @@ pub mod boxes;
 pub mod classes;
 pub mod config;
 mod dropped;
+pub mod form;
 pub mod memory;
 pub mod scores;
 
@@ -118,7 +119,7 @@ pub fn named(outputs: &[TensorDesc], field: &str, name: Option<&str>) -> Result<
     let found = (0u32..).zip(outputs).find(|(_, o)| o.name == name).map(|(index, _)| index);
     found.map(Some).ok_or_else(|| {
         let there = described_all(outputs);
-        Error::InvalidConfig(format!("{field}: the model has no output `{name}`; its outputs are {there}"))
+        Error::InvalidConfig(format!("`{field}`: the model has no output `{name}`; its outputs are {there}"))
     })
 }
 
@@ -129,9 +130,9 @@ mod tests {
     #[test]
     fn an_output_that_is_missing_is_named_with_those_that_there_are() {
         let outputs = [TensorDesc { name: "a".into(), shape: vec![1, 7] }];
-        assert_eq!(named(&outputs, "/output", None).unwrap(), None);
-        assert_eq!(named(&outputs, "/output", Some("a")).unwrap(), Some(0));
-        let Error::InvalidConfig(message) = named(&outputs, "/output", Some("b")).unwrap_err() else { panic!() };
-        assert_eq!(message, "/output: the model has no output `b`; its outputs are `a` [1, 7]");
+        assert_eq!(named(&outputs, "output", None).unwrap(), None);
+        assert_eq!(named(&outputs, "output", Some("a")).unwrap(), Some(0));
+        let Error::InvalidConfig(message) = named(&outputs, "output", Some("b")).unwrap_err() else { panic!() };
+        assert_eq!(message, "`output`: the model has no output `b`; its outputs are `a` [1, 7]");
     }
 }

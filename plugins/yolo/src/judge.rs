@@ -54,7 +54,7 @@ const GRID: usize = 400;
 /// The objectness of what is an object for certain, so that a v5 has a class for it.
 const CERTAIN: f32 = 0.5;
 /// A score that leaves little doubt; or an angle, if all that is certain has one.
-const SURE: f32 = 0.25;
+pub(crate) const SURE: f32 = 0.25;
 
 /// Judges an output that is seen in one of the two ways.
 pub(crate) fn judge(grid: Grid, sample: &Sample, known: Known) -> Verdict {
@@ -62,8 +62,11 @@ pub(crate) fn judge(grid: Grid, sample: &Sample, known: Known) -> Verdict {
     for head in heads(grid, sample, known) {
         let unlikely = || match (known.kind, known.classes) {
             (None, _) => unlikely(head, sample, known),
+            (Some(_), _) if is_end2end_for_certain(head, sample, known) => {
+                Some("whole numbers stand behind the score of each box, as class ids do".into())
+            }
             // Labels say how many of the numbers are classes.
-            (Some(_), None) => contradicted(head, sample),
+            (Some(_), None) => contradicted(head, sample, known),
             (Some(_), Some(_)) => None,
         };
         match refuted(head, sample, known).or_else(unlikely) {
@@ -156,21 +159,68 @@ fn unlikely(head: Head, sample: &Sample, known: Known) -> Option<String> {
     Some(reason.into())
 }
 
+/// Whether a tensor that is set to be another head has what only an end-to-end one has: things
+/// found, and behind each score a class id that is neither a score nor an angle, or sorted scores.
+fn is_end2end_for_certain(set: Head, sample: &Sample, known: Known) -> bool {
+    let head = |point| Head::new(Kind::End2End, set.grid(), known.classes, 0, point);
+    let fits = |head: Head| refuted(head, sample, known).or_else(|| unlikely(head, sample, known)).is_none();
+    let ids = || sample.rows().filter(|row| row[BOX as usize] >= SURE).map(|row| row[BOX as usize + 1]);
+    set.kind != Kind::End2End
+        && [0, 3].into_iter().filter_map(head).any(fits)
+        && (ids().any(|id| id >= 2.0) || (ids().next().is_some() && is_sorted(sample)))
+}
+
 /// Why a tensor is not the head that is set, where no labels bear that out: what leaves no doubt.
-fn contradicted(head: Head, sample: &Sample) -> Option<String> {
+fn contradicted(head: Head, sample: &Sample, known: Known) -> Option<String> {
+    let tail = head.tail()..head.width;
     match head.kind {
+        Kind::V8 if is_v5_for_certain(sample) => Some(
+            "most boxes have a class, and none has the first alone, as in a `v5`; `labels` would bear it out".into(),
+        ),
+        Kind::Seg if !known.masks && are_classes(sample, tail.clone()) => Some(
+            "no output has the prototypes of masks, and what stands where coefficients are looks like scores".into(),
+        ),
+        Kind::Pose if known.masks && finds(head, sample) && !sample.columns(tail).any(|n| n.abs() > FAR) => {
+            Some("an output has the prototypes of masks, and no keypoint lies in the picture".into())
+        }
         Kind::V5 => {
             let objects = || sample.rows().filter(|row| row[BOX as usize] >= CERTAIN);
             let has_class = |row: &[f32]| row[BOX as usize + 1..].iter().any(|n| *n >= NOTICED);
             let classless = objects().next().is_some() && !objects().any(has_class);
-            classless
-                .then(|| "no box with an objectness of 0.5 or more has a class; /labels would bear a v5 out".into())
+            classless.then(|| "no box with an objectness of 0.5 or more has a class; `labels` would bear it out".into())
         }
         Kind::Obb if sample.rows().count() >= GRID && !has_angles(head, sample) => {
-            Some("no angle is outside of 0 to 1, as those of a grid are; /labels would bear an obb out".into())
+            Some("no angle is outside of 0 to 1, as those of a grid are; `labels` would bear it out".into())
         }
         _ => None,
     }
+}
+
+/// Whether a head that is no `v5` finds something for certain.
+fn finds(head: Head, sample: &Sample) -> bool {
+    sample.highest(head) >= SURE
+}
+
+/// Whether this is a grid most of whose boxes have a class without the first number, which itself
+/// is never high alone: a v5, whose classes mean nothing where there is no object.
+fn is_v5_for_certain(sample: &Sample) -> bool {
+    let (first, classes) = (BOX as usize, BOX as usize + 1);
+    let has_class = |row: &[f32]| row[classes..].iter().any(|n| *n >= NOTICED);
+    let classed = sample.spread().filter(|row| row[first] < NOTICED && has_class(row)).count();
+    let mut objects = sample.rows().filter(|row| row[first] >= SURE).peekable();
+    let is_grid = sample.rows().count() >= GRID && classed * 2 > sample.spread().count();
+    is_grid && objects.peek().is_some() && objects.all(has_class)
+}
+
+/// Whether these numbers of a grid are scores: never outside of 0 to 1, and few of them high.
+/// Coefficients of masks are below 0 as often as above.
+fn are_classes(sample: &Sample, numbers: Range<u32>) -> bool {
+    let range = numbers.start as usize..numbers.end as usize;
+    let high = sample.spread().filter(|row| row[range.clone()].iter().any(|n| *n >= NOTICED)).count();
+    sample.rows().count() >= GRID
+        && sample.columns(numbers.clone()).all(is_score)
+        && sample.columns(numbers).any(|n| n != 0.0)
+        && high < sample.spread().count() / MANY
 }
 
 /// Whether the last number of the boxes looks like an angle. Real ones fill -pi/4 to 3 pi/4. Where

@@ -29,7 +29,7 @@ use serde::Deserialize;
 use crate::{
     decode::decode,
     head::{BOX, Grid, Head, Kind},
-    judge::{Known, Verdict, judge},
+    judge::{Fit, Known, SURE, Verdict, judge},
     sample::Sample,
 };
 
@@ -70,10 +70,15 @@ impl Default for Config {
     }
 }
 
+/// Frames without objects on which a head that is set is still looked at: some seconds of a video.
+const LOOKS: u32 = 100;
+
 struct Yolo {
     config: Config,
     /// Once recognised, with the number of its output.
     head: Option<(u32, Head)>,
+    /// Frames on which what is set was looked at.
+    looks: u32,
     dropped: Dropped,
 }
 
@@ -81,7 +86,7 @@ impl Hook for Yolo {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, head: None, dropped: Dropped::default() })
+        Ok(Self { config, head: None, looks: 0, dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -127,18 +132,27 @@ impl Yolo {
             classes: Some(self.config.labels.len() as u32).filter(|n| *n > 0),
             masks: list.iter().any(|o| matches!(o.shape[..], [1, 32, _, _])),
         };
-        let judge_grid = |grid| Sample::take(outputs, output, grid).map(|sample| judge(grid, &sample, known));
-        let verdicts = Grid::both(&desc.shape).into_iter().map(judge_grid).collect::<Result<Vec<_>, _>>()?;
+        let take = |grid| Sample::take(outputs, output, grid).map(|sample| (grid, sample));
+        let samples = Grid::both(&desc.shape).into_iter().map(take).collect::<Result<Vec<_>, _>>()?;
+        let judged = |known| samples.iter().map(|(grid, sample)| judge(*grid, sample, known)).collect::<Vec<_>>();
+        let verdicts = judged(known);
         // A score of 0 is no sign of anything, whatever the threshold.
         let threshold = (self.config.min_score as f32).max(f32::MIN_POSITIVE);
         let fits: Vec<_> = verdicts.iter().flat_map(|verdict| &verdict.fits).collect();
         let finds: Vec<_> = fits.iter().copied().filter(|fit| fit.highest >= threshold).collect();
+        let others = || others(known, threshold, judged);
         match (&fits[..], &finds[..]) {
             ([], _) if verdicts.iter().all(|verdict| verdict.is_blank) => Ok(None),
-            ([], _) => Err(Error::InvalidConfig(fits_nothing(desc, known, &verdicts))),
+            ([], _) => Err(Error::InvalidConfig(fits_nothing(desc, known, &verdicts, &others()))),
             (_, [a, b, ..]) => Err(Error::InvalidConfig(fits_two(desc, a.head, b.head))),
+            (_, []) if is_seen_otherwise(&fits, &others()) => {
+                Err(Error::InvalidConfig(fits_nothing(desc, known, &verdicts, &others())))
+            }
             (_, [fit]) | ([fit], []) => {
-                self.head = (fit.highest > 0.0).then_some((output, fit.head));
+                // What is set may fit a frame without objects though it is wrong.
+                self.looks += 1;
+                let is_shown = known.kind.is_none() || !finds.is_empty() || self.looks >= LOOKS;
+                self.head = (fit.highest > 0.0 && is_shown).then_some((output, fit.head));
                 Ok(Some(fit.head))
             }
             (_, []) => {
@@ -150,6 +164,23 @@ impl Yolo {
     }
 }
 
+/// What the values look like to one who does not know which head is set: heads that find something
+/// for certain. Nothing where none is set.
+fn others(known: Known, threshold: f32, judged: impl Fn(Known) -> Vec<Verdict>) -> Vec<Head> {
+    let Some(set) = known.kind else { return Vec::new() };
+    let verdicts = judged(Known { kind: None, ..known });
+    let fits = verdicts.iter().flat_map(|verdict| &verdict.fits);
+    fits.filter(|fit| fit.head.kind != set && fit.highest >= threshold.max(SURE)).map(|fit| fit.head).collect()
+}
+
+/// Whether what is set fits only where boxes and numbers change places, and another head finds
+/// something the right way round. A raw output that is seen the wrong way round has pixels where
+/// scores are, so that nothing is found there.
+fn is_seen_otherwise(fits: &[&Fit], others: &[Head]) -> bool {
+    let is_turned = |fit: &&Fit| others.iter().all(|other| other.columns != fit.head.columns);
+    !others.is_empty() && fits.iter().all(is_turned)
+}
+
 /// The same head on this frame's output, whose number of boxes may be another.
 fn refit(head: Head, output: Option<&TensorDesc>) -> Result<Head, Error> {
     output.and_then(|o| head.refit(&o.shape)).ok_or_else(|| {
@@ -159,7 +190,7 @@ fn refit(head: Head, output: Option<&TensorDesc>) -> Result<Head, Error> {
 }
 
 fn find_output(outputs: &[TensorDesc], config: &Config) -> Result<u32, Error> {
-    if let Some(output) = named(outputs, "/output", config.output.as_deref())? {
+    if let Some(output) = named(outputs, "output", config.output.as_deref())? {
         return Ok(output);
     }
     // With up to four boxes it could be an output of boxes. Without any, nothing was found.
@@ -173,22 +204,26 @@ fn find_output(outputs: &[TensorDesc], config: &Config) -> Result<u32, Error> {
 
 fn fits_two(desc: &TensorDesc, a: Head, b: Head) -> String {
     let heads = format!("both {} and {}", described_head(a), described_head(b));
-    let set = if a.kind == b.kind { "/labels" } else { "/head" };
-    format!("{} fits {heads}: set {set}", described(desc))
+    let set = if a.kind == b.kind { "labels" } else { "head" };
+    format!("{} fits {heads}: set `{set}`", described(desc))
 }
 
-fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict]) -> String {
+fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict], others: &[Head]) -> String {
     // Where it was seen both ways, the one with more boxes tells more.
     let against = verdicts.iter().filter(|v| !v.against.is_empty()).max_by_key(|v| v.against[0].0.boxes);
     let against = against.map_or(&[][..], |verdict| &verdict.against);
     let labels = known.classes.and_then(|labels| other_classes(desc, known.kind.unwrap_or(Kind::V8), labels));
-    let set = if labels.is_some() { "/labels or /head" } else { "/head" };
+    let set = if labels.is_some() { "`labels` or `head`" } else { "`head`" };
     let reasons = against.iter().map(|(head, reason)| format!("{}: {reason}", described_head(*head)));
     let mut reasons: Vec<_> = labels.into_iter().chain(reasons).collect();
-    if reasons.is_empty() {
+    if reasons.is_empty() || !others.is_empty() {
         reasons.extend(known.kind.map(|kind| other_numbers(desc, kind, known.classes)));
     }
-    let head = known.kind.map_or("no head fits".into(), |kind| format!("/head `{}` does not fit", kind.name()));
+    if !others.is_empty() {
+        let heads: Vec<_> = others.iter().copied().map(described_head).collect();
+        reasons.push(format!("the values look like {}", heads.join(" or ")));
+    }
+    let head = known.kind.map_or("no head fits".into(), |kind| format!("`head`: `{}` does not fit", kind.name()));
     let remedy = format!("set {set} to what the model has; `detr` and `boxes-scores` read other models");
     format!("{head} {}: {}; {remedy}", described(desc), reasons.join("; "))
 }
@@ -196,7 +231,7 @@ fn fits_nothing(desc: &TensorDesc, known: Known, verdicts: &[Verdict]) -> String
 /// How many numbers a box has, and how many it would need.
 fn other_numbers(desc: &TensorDesc, kind: Kind, classes: Option<u32>) -> String {
     let widths: Vec<_> = Grid::both(&desc.shape).iter().map(|grid| grid.width.to_string()).collect();
-    let labels = classes.map(|n| format!(" of the {n} in /labels")).unwrap_or_default();
+    let labels = classes.map(|n| format!(" of the {n} in `labels`")).unwrap_or_default();
     format!("a box has {} numbers, and one of `{}` has {}{labels}", widths.join(" or "), kind.name(), kind.numbers())
 }
 
@@ -204,7 +239,7 @@ fn other_numbers(desc: &TensorDesc, kind: Kind, classes: Option<u32>) -> String 
 fn other_classes(desc: &TensorDesc, kind: Kind, labels: u32) -> Option<String> {
     let usual = Grid::both(&desc.shape).into_iter().max_by_key(|grid| grid.boxes)?;
     let head = Head::new(kind, usual, None, 0, 0).filter(|head| head.classes != labels)?;
-    Some(format!("as `{}` it has {} classes, but /labels names {labels}", kind.name(), head.classes))
+    Some(format!("as `{}` it has {} classes, but `labels` names {labels}", kind.name(), head.classes))
 }
 
 fn described_head(head: Head) -> String {

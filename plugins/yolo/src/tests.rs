@@ -7,6 +7,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod set;
+
 /// Centre x, centre y, width, height in pixels of 320x240, and the class.
 const OBJECTS: [([f32; 4], usize); 2] = [([160.0, 90.0, 120.0, 80.0], 2), ([40.0, 190.0, 50.0, 70.0], 0)];
 const SCORE: f32 = 0.53;
@@ -77,7 +79,7 @@ fn memory((shape, data): (Vec<u32>, Vec<f32>)) -> Memory {
 }
 
 fn yolo(config: &Config) -> Yolo {
-    Yolo { config: config.clone(), head: None, dropped: Dropped::default() }
+    Yolo { config: config.clone(), head: None, looks: 0, dropped: Dropped::default() }
 }
 
 fn labelled(count: usize) -> Config {
@@ -264,7 +266,7 @@ fn what_fits_two_heads_names_both_and_tells_what_to_set() {
     boxes[0][5] = 1.0;
     let message = refused(&Config::default(), &memory(rows(&boxes)));
     assert!(message.contains("fits both `v") && message.contains("`end2end`"), "{message}");
-    assert!(message.ends_with("set /head"), "{message}");
+    assert!(message.ends_with("set `head`"), "{message}");
     assert_eq!(seen(&find(&set(Kind::End2End), &memory(rows(&boxes)))), right([1, 0]));
 
     // Angles between 0 and 1 could as well be scores of a fourth class.
@@ -282,7 +284,7 @@ fn what_fits_two_heads_names_both_and_tells_what_to_set() {
     let mut square = vec![vec![0.5; 9]; 9];
     square[0][0] = 9.0;
     let message = refused(&set(Kind::V8), &memory(rows(&square)));
-    assert!(message.ends_with("set /labels"), "{message}");
+    assert!(message.ends_with("set `labels`"), "{message}");
 }
 
 #[test]
@@ -310,10 +312,10 @@ fn what_fits_no_head_is_explained() {
         (Config::default(), rows(&raw), "negative widths or heights"),
         (Config::default(), columns(&logits), "-3 stands where scores are"),
         (Config::default(), rows(&shares), "its boxes are shares of 0 to 1, which `detr`"),
-        (set(Kind::V8), columns(&pose(17, 3)), "/head `v8` does not fit `output0` [1, 56, 1500]"),
-        (labelled(80), columns(&v8(1500, 3, 7)), "3 classes, but /labels names 80"),
+        (set(Kind::V8), columns(&pose(17, 3)), "`head`: `v8` does not fit `output0` [1, 56, 1500]"),
+        (labelled(80), columns(&v8(1500, 3, 7)), "3 classes, but `labels` names 80"),
         (labelled(2), rows(&end2end(6)), "2 stands where ids of 2 classes are"),
-        (labelled(80), columns(&v8(1500, 3, 7)), "set /labels or /head to what the model has"),
+        (labelled(80), columns(&v8(1500, 3, 7)), "set `labels` or `head` to what the model has"),
         (
             set(Kind::Pose),
             columns(&v8(1500, 3, 7)),

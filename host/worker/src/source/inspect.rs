@@ -70,7 +70,16 @@ pub(super) fn inspect(path: &Path) -> Result<Inspected, SourceError> {
     Ok(Inspected { file, outline: Some(outline), cut })
 }
 
-/// FFmpeg opens a still image as a video of one frame, which nobody means.
+/// An image as messages name it: still, unless its format may hold an animation.
+pub(super) fn image(format: &str) -> String {
+    match format {
+        "GIF" | "PNG" | "WebP" | "JPEG XL" | "HEIC" | "HEIF" => format!("a {format} image"),
+        "AVIF" => format!("an {format} image"),
+        _ => format!("a still {format} image"),
+    }
+}
+
+/// FFmpeg opens an image as a video of one frame, which nobody means.
 fn image_format(head: &[u8]) -> Option<&'static str> {
     const SIGNATURES: [(&[u8], &str); 21] = [
         (b"\xff\xd8\xff", "JPEG"),
@@ -127,7 +136,7 @@ fn image_format(head: &[u8]) -> Option<&'static str> {
 
 /// What people upload by mistake, and containers that are not taken.
 fn foreign_format(head: &[u8]) -> Option<&'static str> {
-    const SIGNATURES: [(&[u8], &str); 31] = [
+    const SIGNATURES: [(&[u8], &str); 32] = [
         (b"nut/multimedia container\0", "a NUT file"),
         (b".RMF", "a RealMedia file"),
         (b"\x1f\x07\x00", "a DV stream without a container"),
@@ -156,6 +165,7 @@ fn foreign_format(head: &[u8]) -> Option<&'static str> {
         (b"BZh", "compressed by bzip2; unpack it"),
         (b"\xfd7zXZ\0", "compressed by xz; unpack it"),
         (b"\x28\xb5\x2f\xfd", "compressed by Zstandard; unpack it"),
+        (b"#EXTM3U", "a playlist (M3U); give the video itself"),
         (b"%PDF", "a PDF document"),
         (b"\x7fELF", "a program"),
         (b"SQLite format 3\0", "a database of SQLite"),
