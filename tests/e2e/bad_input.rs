@@ -109,7 +109,7 @@ fn an_idempotency_key_stands_for_one_scenario() {
 
 #[test]
 fn an_upload_that_is_not_what_it_should_be() {
-    let platform = Platform::start(&["--max-plugin-mib", "1"]);
+    let platform = Platform::start(&["--max-plugin-mib", "2"]);
     let yolo = fs::read(plugin("yolo")).unwrap();
     let compiled = tempfile::NamedTempFile::new().unwrap();
     let child = std::process::Command::new(executables().join("framehook"))
@@ -131,8 +131,8 @@ fn an_upload_that_is_not_what_it_should_be() {
     for (bytes, words) in plugins {
         assert_problem(&platform.post("/plugin", "application/wasm", &bytes), 422, "invalid_plugin", &[words]);
     }
-    let big = vec![0; 2 << 20];
-    assert_problem(&platform.post("/plugin", "application/wasm", &big), 413, "upload_too_large", &["1048576 bytes"]);
+    let big = vec![0; 3 << 20];
+    assert_problem(&platform.post("/plugin", "application/wasm", &big), 413, "upload_too_large", &["2097152 bytes"]);
 
     let model = fs::read(asset("street.onnx")).unwrap();
     let models = [
