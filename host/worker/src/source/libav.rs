@@ -154,7 +154,7 @@ impl Libav {
     fn decode(&mut self) -> Result<Option<(frame::Video, Said)>, SourceError> {
         let mut frame = self.spare.pop().unwrap_or_else(frame::Video::empty);
         let came = self.reader.decode(&mut frame)?;
-        let said = self.said(&frame);
+        let said = self.said(&frame, self.had_wrong);
         Ok(came.then_some((frame, said)))
     }
 
@@ -171,13 +171,12 @@ impl Libav {
             let Some(next) = next else { break };
             self.ahead.push_back(next);
         }
-        let before = mem::replace(&mut self.had_wrong, true);
-        let behind: Vec<_> = self.ahead.iter().map(|(frame, _)| self.said(frame)).collect();
+        let behind: Vec<_> = self.ahead.iter().map(|(frame, _)| self.said(frame, true)).collect();
         let is_wrong = times::is_wrong(self.previous, time, &behind);
         if is_wrong {
+            self.had_wrong = true;
             self.ahead.iter_mut().zip(behind).for_each(|((_, said), own)| *said = own);
         }
-        self.had_wrong = before || is_wrong;
         Ok(is_wrong)
     }
 
@@ -196,7 +195,7 @@ impl Libav {
         self.reader.queue = packets;
         let (mut frame, mut shown) = (frame::Video::empty(), 0);
         while self.reader.decode(&mut frame)? && go_on() {
-            let Some(time) = self.said(&frame).time else { break };
+            let Some(time) = self.said(&frame, self.had_wrong).time else { break };
             // Those before lack what they refer to.
             if time < key_time {
                 continue;
@@ -236,10 +235,11 @@ impl Libav {
         self.reader.thin = selection.map(|selection| Thin::new(selection, base, next, sent, proof));
     }
 
-    fn said(&self, frame: &frame::Video) -> Said {
+    /// What the stream says of a frame, by its presentation time alone if `by_presentation`.
+    fn said(&self, frame: &frame::Video, by_presentation: bool) -> Said {
         let base = self.reader.time_base();
         let duration = micros(frame.packet().duration, base).filter(|duration| *duration > 0);
-        let time = frame.pts().filter(|_| self.had_wrong).or_else(|| frame.timestamp());
+        let time = frame.pts().filter(|_| by_presentation).or_else(|| frame.timestamp());
         Said {
             time: time.and_then(|time| micros(time, base)),
             duration: duration.unwrap_or(self.usual_duration).max(1),

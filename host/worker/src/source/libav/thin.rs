@@ -118,22 +118,19 @@ impl Thin {
     pub(super) fn number(&mut self, pts_us: i64, counted: u64) -> u64 {
         let later = self.numbers.split_off(&pts_us.saturating_add(1));
         let known = mem::replace(&mut self.numbers, later).remove(&pts_us);
+        // A time that was wrong has no number, and those behind it would have one too low.
+        let from = |least: u64| known.map_or(least, |known| known.max(counted));
         match self.proof {
-            Proof::Open(_) if known != Some(counted) => {
-                self.give_up();
-                counted
-            }
-            Proof::Open(1) => {
-                self.proof = Proof::Given;
-                counted
-            }
             Proof::Open(more) => {
-                self.proof = Proof::Open(more - 1);
+                match (known == Some(counted), more) {
+                    (false, _) => self.give_up(),
+                    (true, 1) => self.proof = Proof::Given,
+                    (true, _) => self.proof = Proof::Open(more - 1),
+                }
                 counted
             }
-            // A time that was wrong has no number, and those behind it would have one too low.
-            Proof::Given => known.map_or(counted, |known| known.max(counted)),
-            Proof::GivenUp { behind } => known.map_or(counted.max(behind), |known| known.max(counted)),
+            Proof::Given => from(counted),
+            Proof::GivenUp { behind } => from(counted.max(behind)),
         }
     }
 

@@ -107,11 +107,15 @@ impl Variant {
 
 /// Makes and checks each clip, and names all that are not right.
 fn check(variants: &[Variant]) {
+    check_each(variants, Variant::complaint);
+}
+
+fn check_each(variants: &[Variant], complaint: impl Fn(&Variant, &Path) -> Result<(), String>) {
     let folder = tempfile::tempdir().unwrap();
     let wrong: Vec<_> = variants
         .iter()
         .filter_map(|clip| {
-            let complaint = clip.complaint(&clip.make(folder.path())).err()?;
+            let complaint = complaint(clip, &clip.make(folder.path())).err()?;
             Some(format!("{}: {complaint}", clip.name))
         })
         .collect();
