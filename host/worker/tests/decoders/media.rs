@@ -70,7 +70,7 @@ fn what_is_not_on_the_list_is_told_by_name() {
         ("-c:v rv20 -f rm", "it is a RealMedia file"),
         ("-c:v apng -f apng", "PNG image"),
         ("-c:v libwebp -frames:v 1 -f webp", "WebP image"),
-        ("-c:v libx264 -f hls -hls_flags single_file", "text"),
+        ("-c:v libx264 -f hls -hls_flags single_file", "playlist (M3U)"),
     ] {
         let refused = source::open(&make(folder.path(), options), DEFAULT_PICTURE_SIDE);
         let message = refused.err().as_ref().map(SourceError::to_string).unwrap_or_default();
