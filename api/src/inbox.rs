@@ -6,16 +6,17 @@
 //! partitions.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use framehook_core::{
+    hook_state::HookState,
     ids::{Generation, ScenarioId},
     message::{Envelope, Message, frame_of},
     prediction::Position,
     prediction_record::PredictionRecord,
-    size::MAX_REASON,
+    size::{MAX_REASON, json_bytes},
     text::short_line,
     topic::Topic,
 };
@@ -39,7 +40,7 @@ const BATCH: usize = 500;
 /// second span.
 const MAX_BEGUN: usize = 10_000;
 
-/// What an envelope has around a prediction, generously: ids, times and a trace.
+/// What an envelope has around a prediction and what hooks keep, generously: ids, times and a trace.
 const ENVELOPE: usize = 1 << 10;
 /// Bytes of a dead letter: enough to see what it is.
 const MAX_DEAD_LETTER: usize = 64 << 10;
@@ -198,12 +199,15 @@ impl Inbox<'_> {
 
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
-        let mut rows = Vec::with_capacity(records.len());
+        let (mut rows, mut state) = (Vec::with_capacity(records.len()), BTreeMap::new());
         let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
             match result(&record.payload, self.max_prediction) {
-                Ok((row, traceparent)) => {
+                Ok(Frame { row, state: changes, traceparent }) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
+                    if !changes.is_empty() {
+                        state.insert(rows.len(), changes);
+                    }
                     rows.push(row);
                 }
                 Err(reason) => {
@@ -219,7 +223,7 @@ impl Inbox<'_> {
             }
         }
         let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-        (ResultBatch { consumer, topic, partition, expected, next, rows, dead_letters }, first_results)
+        (ResultBatch { consumer, topic, partition, expected, next, rows, state, dead_letters }, first_results)
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted,
@@ -308,16 +312,22 @@ where
     }
 }
 
-/// A prediction, and the trace it belongs to.
-fn result(payload: &[u8], max_prediction: usize) -> Result<(PredictionRecord, Option<String>), String> {
-    let (size, most) = (payload.len(), max_prediction.saturating_add(ENVELOPE));
+/// What a message of the topic says.
+struct Frame {
+    row: PredictionRecord,
+    /// What hooks changed of their state on it.
+    state: HookState,
+    traceparent: Option<String>,
+}
+
+fn result(payload: &[u8], max_prediction: usize) -> Result<Frame, String> {
+    let Envelope { message, state, traceparent, .. } = Envelope::parse(payload)?;
+    let topic = message.topic().name();
+    let Message::Result(row) = message else { return Err(format!("a message for topic `{topic}`, not a result")) };
+    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
+    let (size, most) = (payload.len(), max_prediction.saturating_add(ENVELOPE + kept));
     if size > most {
         return Err(format!("the message has {size} bytes; at most {most} are stored (max_prediction_kib)"));
     }
-    let envelope = Envelope::parse(payload)?;
-    let topic = envelope.topic().name();
-    match envelope.message {
-        Message::Result(record) => Ok((record, envelope.traceparent)),
-        _ => Err(format!("a message for topic `{topic}`, not a result")),
-    }
+    Ok(Frame { row, state, traceparent })
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     execution::Execution,
+    hook_state::HookState,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,
@@ -60,6 +61,9 @@ pub struct Job {
     pub patience: Patience,
     /// Frames up to and including this one are stored already; go on behind it.
     pub resume_after: Option<Position>,
+    /// What the hooks kept, as of that frame.
+    #[serde(default)]
+    pub state: HookState,
     pub provenance: Provenance,
     /// What runs the model.
     #[serde(default)]
@@ -146,7 +150,7 @@ pub struct Patience {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Control {
-    /// Finish the frames in flight, flush the hooks, report [`Report::Ended`], exit.
+    /// Finish the frames in flight, report [`Report::Ended`], exit.
     Stop,
     /// So many frames may be in the model at a time from now on.
     Lanes { lanes: u32 },
@@ -165,6 +169,8 @@ pub enum Report<Frame = PredictionRecord> {
     Lanes { lanes: u32 },
     /// Nothing new but life: sent while frames before the resume position are passed over.
     Alive,
+    /// What hooks changed of their state on the frame that follows.
+    State(HookState),
     /// One frame, in the order of the source.
     Frame(Frame),
     /// The health of the hooks changed. `None`: all are well again.

@@ -10,6 +10,7 @@ pub mod error_code;
 pub mod evidence;
 pub mod execution;
 pub mod fences;
+pub mod hook_state;
 pub mod ids;
 pub mod input;
 pub mod invariants;

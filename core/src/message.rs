@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::{
     execution::{Execution, Measured, ProviderStatus},
+    hook_state::HookState,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     placement::{Labels, provided},
     prediction::{FrameTimings, Position},
@@ -38,6 +39,9 @@ pub struct Envelope {
     /// Its `type`, and its `data`.
     #[serde(flatten)]
     pub message: Message,
+    /// Of a `frame.result`: what hooks changed of their state on that frame.
+    #[serde(default, skip_serializing_if = "HookState::is_empty")]
+    pub state: HookState,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
@@ -73,8 +77,11 @@ pub struct DeployOrder {
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
     pub scenario: ResolvedScenario,
-    /// The last stored frame.
+    /// The last stored frame of the deployment before.
     pub resume_after: Option<Position>,
+    /// What its hooks kept, as of that frame.
+    #[serde(default, skip_serializing_if = "HookState::is_empty")]
+    pub state: HookState,
     /// What ran the model on that frame, and shall go on doing so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
@@ -243,9 +250,20 @@ pub struct Fetching {
     pub total: Option<u64>,
 }
 
+impl Message {
+    pub const fn topic(&self) -> Topic {
+        match self {
+            Message::ScenarioChanged { .. } => Topic::InitScenario,
+            Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
+            Message::Result(_) => Topic::Results,
+            Message::RunnerStatus(_) => Topic::RunnerStatus,
+        }
+    }
+}
+
 impl Envelope {
     pub fn new(message: Message, time: Timestamp) -> Self {
-        Self { id: Uuid::now_v7(), version: VERSION, time, traceparent: None, message }
+        Self { id: Uuid::now_v7(), version: VERSION, time, traceparent: None, message, state: HookState::default() }
     }
 
     /// The partition key, so that what belongs together stays in order.
@@ -261,12 +279,7 @@ impl Envelope {
     }
 
     pub const fn topic(&self) -> Topic {
-        match self.message {
-            Message::ScenarioChanged { .. } => Topic::InitScenario,
-            Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
-            Message::Result(_) => Topic::Results,
-            Message::RunnerStatus(_) => Topic::RunnerStatus,
-        }
+        self.message.topic()
     }
 
     /// The scenario it is about, and of which generation of it, for logs and traces.
@@ -302,8 +315,16 @@ impl Envelope {
             "runner.status" => read(data).map(Message::RunnerStatus),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
+        let message = message.and_then(|message| raw.state.check().map(|()| message));
         let message = message.map_err(|e| format!("not a message of version {VERSION}: {e}"))?;
-        Ok(Self { id: raw.id, version: raw.version, time: raw.time, traceparent: raw.traceparent, message })
+        Ok(Self {
+            id: raw.id,
+            version: raw.version,
+            time: raw.time,
+            traceparent: raw.traceparent,
+            message,
+            state: raw.state,
+        })
     }
 }
 
@@ -343,6 +364,8 @@ struct RawEnvelope<'a> {
     kind: &'a str,
     #[serde(borrow)]
     data: &'a serde_json::value::RawValue,
+    #[serde(default)]
+    state: HookState,
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{from_value, json};
 
 use crate::{
+    hook_state::HookState,
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
     message::{DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerPhase, frame_of},
     prediction::{Position, Prediction},
@@ -59,6 +60,7 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
         created_at: Timestamp::UNIX_EPOCH,
         scenario: scenario(),
         resume_after: None,
+        state: HookState::default(),
         execution: None,
     };
     let prediction = json!({

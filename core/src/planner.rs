@@ -157,7 +157,6 @@ pub struct Deploy {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    pub resume_after: Option<Position>,
     pub execution: Option<Execution>,
 }
 
@@ -365,7 +364,6 @@ fn place(scenario: &ScenarioFacts, room: &mut Room<'_>, actions: &mut Vec<Action
                 generation: scenario.generation + 1,
                 runner_id,
                 incarnation,
-                resume_after: scenario.stored,
                 execution: scenario.execution,
             }));
         }

@@ -193,15 +193,7 @@ impl World {
                 let from = ScenarioState::Pending;
                 self.order(
                     incarnation,
-                    Action::Deploy(Deploy {
-                        scenario_id,
-                        from,
-                        generation,
-                        runner_id,
-                        incarnation,
-                        resume_after: None,
-                        execution: None,
-                    }),
+                    Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, execution: None }),
                 );
                 false
             }

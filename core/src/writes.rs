@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use crate::{
     ids::{Epoch, Generation},
+    prediction::Position,
     state::{Desired, ScenarioState},
 };
 
@@ -75,6 +76,13 @@ impl Deployment {
     }
 }
 
+/// Whether a stored row, one of generation `of`, is where the scenario's next deployment goes on, with the state of
+/// its hooks. A row of an earlier generation than the newest is not: that one began before it, so what both count
+/// would be counted twice. `resume_after` is where it would go on so far; a record that comes again is behind it.
+pub fn goes_on_behind(resume_after: Option<Position>, newest: Generation, of: Generation, row: Position) -> bool {
+    of == newest && resume_after.is_none_or(|before| before <= row)
+}
+
 /// Whether the rows of a scenario may be removed.
 pub fn may_purge(desired: Desired, state: ScenarioState, has_live_worker: bool) -> bool {
     desired == Desired::Deleted && state.is_ended() && !has_live_worker
@@ -135,6 +143,21 @@ mod tests {
             may(Desired::Running, 3, false, false),
         ] {
             assert!(!refused);
+        }
+    }
+
+    #[test]
+    fn a_scenario_goes_on_behind_the_last_row_of_its_newest_generation() {
+        let at = |frame| Position { pts_us: i64::try_from(frame).unwrap() * 40_000, frame };
+        for (before, newest, of, row, expected) in [
+            (None, 2, 2, at(0), true),
+            (None, 2, 1, at(9), false),
+            (Some(at(3)), 2, 2, at(4), true),
+            (Some(at(3)), 2, 2, at(3), true),
+            (Some(at(3)), 2, 2, at(2), false),
+            (Some(at(3)), 2, 1, at(9), false),
+        ] {
+            assert_eq!(goes_on_behind(before, newest, of, row), expected, "{before:?} {newest} {of} {row:?}");
         }
     }
 

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fmt::Display, time::Duration};
 
 use framehook_core::{
     artifact::ArtifactKind,
-    ids::{Incarnation, ScenarioId},
+    hook_state::HookState,
+    ids::{Generation, Incarnation, ScenarioId},
     message::RunnerStatus,
     prediction::Position,
     spec::{ResolvedScenario, ResolvedSource},
+    writes::goes_on_behind,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use sqlx::postgres::PgDatabaseError;
@@ -84,6 +86,41 @@ pub(crate) fn furthest(batch: &ResultBatch) -> BTreeMap<ScenarioId, Position> {
         *kept = position.max(*kept);
     }
     furthest
+}
+
+/// Where a scenario stands before a batch.
+pub(crate) struct Standing {
+    pub(crate) generation: Generation,
+    pub(crate) resume_after: Option<Position>,
+}
+
+/// What a batch changes of where a scenario stands.
+pub(crate) struct Step {
+    /// Its furthest frame in the batch.
+    pub(crate) position: Position,
+    /// Behind which frame the next deployment goes on.
+    pub(crate) resume_after: Option<Position>,
+    /// What hooks changed up to that frame.
+    pub(crate) changes: HookState,
+}
+
+/// The steps of those scenarios that take results.
+pub(crate) fn steps(batch: &ResultBatch, standing: &BTreeMap<ScenarioId, Standing>) -> BTreeMap<ScenarioId, Step> {
+    let begin = |(scenario, position)| {
+        let resume_after = standing.get(&scenario)?.resume_after;
+        Some((scenario, Step { position, resume_after, changes: HookState::default() }))
+    };
+    let mut steps: BTreeMap<_, _> = furthest(batch).into_iter().filter_map(begin).collect();
+    for (at, row) in batch.rows.iter().enumerate() {
+        let (Some(before), Some(step)) = (standing.get(&row.scenario_id), steps.get_mut(&row.scenario_id)) else {
+            continue;
+        };
+        if goes_on_behind(step.resume_after, before.generation, row.generation, row.position) {
+            step.resume_after = Some(row.position);
+            step.changes.extend(batch.state.get(&at).cloned().unwrap_or_default());
+        }
+    }
+    steps
 }
 
 /// The newest heartbeat of each incarnation, an older incarnation of a runner before a newer one.

@@ -38,7 +38,7 @@
 //! ```
 //!
 //! Build it with `cargo build --release --target wasm32-wasip2`. What the host gives a plugin
-//! (pixels, tensors, state) is only there in a plugin: keep the logic in plain functions and test
+//! (pixels, tensors) is only there in a plugin: keep the logic in plain functions and test
 //! those natively; [`geometry`] is such plain code.
 
 mod bindings;
@@ -47,6 +47,7 @@ pub mod geometry;
 pub mod glue;
 mod hook;
 pub mod log;
+pub mod state;
 
 pub use bindings::host::framehook::plugin::{
     clock,
@@ -54,7 +55,6 @@ pub use bindings::host::framehook::plugin::{
         AccessError, Candidate, ClassScores, Decision, Frame, Geometry, Inference, PixelFormat, Prepared, Tensor,
         TensorDesc,
     },
-    state,
     types::{
         Anchor, Bbox, Channels, ConfigProblem, Detection, Event, FrameMeta, InputOptions, Outcome,
         PluginError as Error, Point, Rect, Resize, Severity, Size,

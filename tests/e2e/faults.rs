@@ -1,7 +1,7 @@
 //! Whatever is killed, whenever: the scenario completes by itself, every frame once, with the detections of
 //! an undisturbed run.
 
-use framehook_core::prediction::{Detection, Prediction};
+use framehook_core::prediction::{Detection, Event, Prediction};
 use framehook_tests::{
     client::{light_scenario, slow_scenario},
     platform::{Platform, patient},
@@ -15,8 +15,9 @@ const MOMENTS: usize = 10;
 /// Two and a half seconds a run: enough to be hit, short enough for twenty of them.
 const FRAME_MS: u64 = 5;
 
-fn detections(rows: &[Prediction]) -> Vec<(i64, &[Detection])> {
-    rows.iter().map(|row| (row.pts_us, row.detections.as_slice())).collect()
+/// What was found on each frame, and what happened on it.
+fn found(rows: &[Prediction]) -> Vec<(i64, &[Detection], &[Event])> {
+    rows.iter().map(|row| (row.pts_us, &row.detections[..], &row.events[..])).collect()
 }
 
 /// Moments as numbers of a stored frame.
@@ -43,7 +44,7 @@ fn at_random_moments(mut kill: impl FnMut(&mut Platform)) {
         hits += usize::from(platform.workers().len() == 1);
         kill(&mut platform);
         let rows = platform.completed(&id, FRAMES);
-        assert_eq!(detections(&rows), detections(&reference), "killed at {moment}");
+        assert_eq!(found(&rows), found(&reference), "killed at {moment}");
         if hits == MOMENTS {
             return;
         }
@@ -75,7 +76,7 @@ fn a_worker_that_is_killed_again_and_again_still_gets_there() {
         platform.signal_workers(Signal::KILL);
     }
     let rows = platform.completed(&id, FRAMES);
-    assert_eq!(detections(&rows), detections(&reference));
+    assert_eq!(found(&rows), found(&reference));
     let recoveries = platform.transitions(&id).iter().filter(|(_, to)| to == "recovering").count();
     assert!(recoveries > 0, "no recovery was seen: {:?}", platform.transitions(&id));
 }

@@ -29,6 +29,7 @@ mod preview;
 mod providers;
 mod secrets;
 mod space;
+mod state;
 mod structure;
 mod traces;
 mod upgrade;

@@ -283,11 +283,14 @@ pub fn demo_scenario() -> Value {
     })
 }
 
-/// The same with a model that takes next to no time, for all that is not about a model.
+/// The same with a model that takes next to no time, for all that is not about a model, and with a hook whose
+/// tracks and counts say on each frame whether it knows all frames before.
 #[must_use]
 pub fn light_scenario() -> Value {
     let mut scenario = demo_scenario();
     scenario["model"] = "mosaic@1".into();
+    let counter = json!({"use": "line-counter", "config": {"line": [[0.5, 0.0], [0.5, 1.0]]}});
+    scenario["plugins"]["post"].as_array_mut().expect("a list").push(counter);
     scenario
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use framehook_core::{
-    prediction::{Detection, Prediction},
+    prediction::{Detection, Event, Prediction},
     topic::{Layout, Topic},
 };
 use rustix::process::Signal;
@@ -50,7 +50,7 @@ pub struct Cluster {
     processes: BTreeMap<&'static str, Process>,
     client: Client,
     witness: Witness,
-    reference: Vec<(i64, Vec<Detection>)>,
+    reference: Vec<Found>,
     folder: TempDir,
     database_url: String,
     brokers: String,
@@ -466,10 +466,13 @@ impl Cluster {
     }
 }
 
+/// What was found on a frame, and what happened on it.
+type Found = (i64, Vec<Detection>, Vec<Event>);
+
 /// What was found on each frame.
 #[must_use]
-pub fn found(rows: &[Prediction]) -> Vec<(i64, Vec<Detection>)> {
-    rows.iter().map(|row| (row.pts_us, row.detections.clone())).collect()
+pub fn found(rows: &[Prediction]) -> Vec<Found> {
+    rows.iter().map(|row| (row.pts_us, row.detections.clone(), row.events.clone())).collect()
 }
 
 impl Deref for Cluster {

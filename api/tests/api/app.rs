@@ -1,6 +1,7 @@
 //! One API on a data folder of its own, and what tests say to it.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -190,6 +191,7 @@ impl TestApp {
             expected,
             next: expected + 1,
             rows: predictions.iter().map(Into::into).collect(),
+            state: BTreeMap::new(),
             dead_letters: vec![],
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

@@ -29,6 +29,8 @@ pub(crate) enum Guard {
     FinishedWhenPublished,
     /// A row never goes back to an older generation: `NEVER_BACK`.
     GenerationOfRow,
+    /// What hooks keep is that of the newest generation alone: `core::writes::goes_on_behind`.
+    GenerationOfState,
     /// The inbox moves the offset from where it read: `MOVE_OFFSET`.
     OffsetCompared,
     /// Offset and rows are one transaction: `store_results`.
@@ -76,6 +78,8 @@ pub(crate) enum Broken {
     RowWentBack,
     /// I7: each result takes effect once, exactly when the offset passes it.
     OffsetAndRows,
+    /// What hooks keep counts each frame once, up to the one behind which a deployment would go on.
+    CountedTwice,
     /// I9 and I6: what was stored is complete, and what completed has one row a frame.
     FrameLost,
     /// Every transition is in core's tables.

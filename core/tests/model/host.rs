@@ -19,6 +19,8 @@ pub(crate) struct Host {
     /// The highest generation it was told to stop.
     pub(crate) stopped: Generation,
     next_frame: u64,
+    /// What the worker's hooks keep.
+    pub(crate) count: u64,
     /// A frame that the worker has done and the bus has not.
     pub(crate) held: Option<u64>,
     pub(crate) published: Option<u64>,
@@ -34,6 +36,7 @@ impl Host {
             fences: Fences::default(),
             stopped: 0,
             next_frame: 0,
+            count: 0,
             held: None,
             published: None,
             reports: vec![None],
@@ -54,7 +57,7 @@ impl Host {
 
     /// As `Runner::take`; the generation that it starts.
     pub(crate) fn take(&mut self, without: Without, order: Order) -> Option<Generation> {
-        let Order { generation, is_stop, resume_after, .. } = order;
+        let Order { generation, is_stop, resume_after, count, .. } = order;
         let mut fences = self.fences.clone();
         let verdict = match is_stop {
             true => fences.stop(SCENARIO, generation),
@@ -70,7 +73,7 @@ impl Host {
         match verdict {
             Verdict::Start => {
                 (self.held, self.published) = (None, None);
-                self.next_frame = resume_after.map_or(0, |frame| frame + 1);
+                (self.next_frame, self.count) = (resume_after.map_or(0, |frame| frame + 1), count);
                 self.report(generation, WorkerPhase::Running);
                 return Some(generation);
             }
@@ -135,7 +138,7 @@ impl Host {
         let published = self.published.filter(|_| phase.is_ended());
         self.reports.push(Some(Report { generation, phase, published }));
         if phase.is_ended() {
-            (self.next_frame, self.held, self.published) = (0, None, None);
+            (self.next_frame, self.count, self.held, self.published) = (0, 0, None, None);
         }
     }
 }

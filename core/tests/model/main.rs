@@ -44,6 +44,7 @@ const NEEDED: &[(&[Guard], Broken, Budget)] = &[
     (&[Guard::PublishedInOrder], Broken::FrameLost, TWO_FAULTS),
     (&[Guard::FinishedWhenPublished], Broken::FrameLost, TWO_FAULTS),
     (&[Guard::GenerationOfRow], Broken::RowWentBack, TWO_FAULTS),
+    (&[Guard::GenerationOfState], Broken::CountedTwice, TWO_FAULTS),
     (&[Guard::OffsetCompared], Broken::OffsetAndRows, TWO_FAULTS),
     (&[Guard::OffsetWithRows], Broken::OffsetAndRows, TWO_FAULTS),
     (&[Guard::OffsetWithRows], Broken::FrameLost, TWO_FAULTS),

@@ -13,7 +13,7 @@ use framehook_core::{
     prediction::{FrameTimings, Position, Prediction, Provenance},
     reason::{Reason, ReasonCode},
     state::{Desired, ScenarioState, WorkerState},
-    writes::{Deployment, Lease, may_purge, set_desired},
+    writes::{Deployment, Lease, goes_on_behind, may_purge, set_desired},
 };
 use uuid::Uuid;
 
@@ -38,6 +38,8 @@ pub(crate) struct Order {
     pub(crate) generation: Generation,
     pub(crate) is_stop: bool,
     pub(crate) resume_after: Option<u64>,
+    /// What the hooks keep as of that frame: how many frames they have seen.
+    pub(crate) count: u64,
 }
 
 /// A result on the bus.
@@ -45,6 +47,8 @@ pub(crate) struct Order {
 pub(crate) struct Record {
     pub(crate) generation: Generation,
     pub(crate) frame: u64,
+    /// What the hooks keep behind this frame.
+    pub(crate) count: u64,
     /// How often it took effect.
     pub(crate) effects: u8,
 }
@@ -91,6 +95,9 @@ pub(crate) struct Store {
     /// The generation of each frame's row.
     rows: BTreeMap<u64, Generation>,
     stored: Option<u64>,
+    /// Where the next deployment goes on, and what hooks keep as of then.
+    resume_after: Option<u64>,
+    count: u64,
     pub(crate) broken: Vec<Broken>,
 }
 
@@ -111,6 +118,8 @@ impl Store {
             offset: 0,
             rows: BTreeMap::new(),
             stored: None,
+            resume_after: None,
+            count: 0,
             broken: vec![],
         }
     }
@@ -229,8 +238,8 @@ impl Store {
     fn execute(&mut self, without: Without, action: &Action) -> bool {
         let is_from = |now: ScenarioState, from: ScenarioState| now == from || !without.has(Guard::StateOfAction);
         match action {
-            Action::Deploy(Deploy { from, generation, incarnation, resume_after, .. }) => {
-                is_from(self.state, *from) && self.deploy(without, *generation, host(*incarnation), *resume_after)
+            Action::Deploy(Deploy { from, generation, incarnation, .. }) => {
+                is_from(self.state, *from) && self.deploy(without, *generation, host(*incarnation))
             }
             Action::RepeatDeploy { generation, .. } => {
                 let live = self.workers.iter_mut().find(|w| w.order.generation == *generation && w.state.is_live());
@@ -271,7 +280,7 @@ impl Store {
         }
     }
 
-    fn deploy(&mut self, without: Without, generation: Generation, host: usize, after: Option<Position>) -> bool {
+    fn deploy(&mut self, without: Without, generation: Generation, host: usize) -> bool {
         let now = Deployment {
             desired: self.desired,
             generation: if without.has(Guard::NextGeneration) { self.generation } else { generation - 1 },
@@ -281,7 +290,8 @@ impl Store {
         if !now.may_begin(generation) {
             return false;
         }
-        let order = Order { host, generation, is_stop: false, resume_after: after.map(|p| p.frame) };
+        let Self { resume_after, count, .. } = *self;
+        let order = Order { host, generation, is_stop: false, resume_after, count };
         self.workers.push(Worker { order, state: WorkerState::Pending, stop_ordered: false, heard: false });
         self.generation = generation;
         self.move_state(ScenarioState::Deploying, None);
@@ -298,7 +308,7 @@ impl Store {
             }
             (worker.stop_ordered, worker.heard) = (true, false);
         }
-        self.outbox.insert(Order { host, generation, is_stop: true, resume_after: None });
+        self.outbox.insert(Order { host, generation, is_stop: true, resume_after: None, count: 0 });
     }
 
     fn purge(&mut self) -> bool {
@@ -306,6 +316,7 @@ impl Store {
             return false;
         }
         (self.rows, self.stored, self.purged) = (BTreeMap::new(), None, true);
+        (self.resume_after, self.count) = (None, 0);
         self.workers.clear();
         true
     }
@@ -378,7 +389,13 @@ impl Store {
                 *row = record.generation;
             }
             self.stored = self.stored.max(Some(record.frame));
+            let (before, row) = (self.resume_after.map(position), position(record.frame));
+            if goes_on_behind(before, self.generation, record.generation, row) || !without.has(Guard::GenerationOfState)
+            {
+                (self.resume_after, self.count) = (self.resume_after.max(Some(record.frame)), record.count);
+            }
         }
+        self.expect(Broken::CountedTwice, self.count == self.resume_after.map_or(0, |frame| frame + 1));
         self.expect(Broken::RowWentBack, no_row_goes_back(&before, &generations(&self.predictions())).is_ok());
         self.expect(Broken::LeftOver, !self.purged || self.rows.is_empty());
         let is_once = log.iter().enumerate().all(|(n, r)| r.effects == u8::from(n < self.offset));

@@ -420,7 +420,8 @@ impl World {
     fn publish(&mut self, host: usize, frame: u64) {
         let host = &mut self.hosts[host];
         if let Some(Report { generation, .. }) = host.worker() {
-            self.results.push(Record { generation, frame, effects: 0 });
+            host.count += 1;
+            self.results.push(Record { generation, frame, count: host.count, effects: 0 });
             host.published = host.published.max(Some(frame));
         }
     }

@@ -3,6 +3,7 @@
 //! Each stage has a chain of its own, because a worker runs them on separate threads.
 
 use framehook_core::{
+    hook_state::{HookState, StateQuota},
     job::{HookJob, HookLimits},
     prediction::{Detection, Event, HookFailure, Skipped},
     reason::{Reason, ReasonCode},
@@ -25,6 +26,10 @@ pub struct ChainSettings {
     pub on_failure: OnPluginFailure,
     /// Bytes of JSON that the detections and events of a frame may take.
     pub room: usize,
+    /// What each hook may keep.
+    pub quota: StateQuota,
+    /// What the hooks kept when the stream stood where it goes on.
+    pub state: HookState,
     pub log: Log,
 }
 
@@ -66,7 +71,7 @@ impl Chain {
     /// When a plugin cannot be loaded or refuses its configuration. No other try will help, but where the code is
     /// [`ReasonCode::WorkerCrash`](framehook_core::reason::ReasonCode::WorkerCrash).
     pub fn start(engine: &Engine, stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
-        let start = |job: &HookJob| {
+        let start = |(at, job): (usize, &HookJob)| {
             let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
             let (fits, place) = match stage {
                 Stage::Pre => (plugin.code.preprocess.is_some(), "before"),
@@ -76,9 +81,9 @@ impl Chain {
                 let error = LoadError::Refused(format!("the plugin has no hook for {place} the inference"));
                 return Err(error.reason(&job.identity));
             }
-            Hook::start(&plugin, &job.identity, &job.config, settings)
+            Hook::start(&plugin, job, slot(stage, hooks, at), settings)
         };
-        let hooks = hooks.iter().map(start).collect::<Result<_, _>>()?;
+        let hooks = hooks.iter().enumerate().map(start).collect::<Result<_, _>>()?;
         Ok(Self { hooks, on_failure: settings.on_failure })
     }
 
@@ -149,6 +154,13 @@ impl Chain {
         (events, failures)
     }
 
+    /// What the hooks changed of their state since the last call.
+    pub fn take_changes(&self) -> HookState {
+        let mut changes = HookState::default();
+        self.hooks.iter().for_each(|hook| hook.take_changes(&mut changes));
+        changes
+    }
+
     /// Why the chain is not what the user configured; `None` if it is.
     #[must_use]
     pub fn degraded(&self) -> Option<Reason> {
@@ -164,6 +176,19 @@ impl Chain {
     /// Calls the hooks' `shutdown`.
     pub fn shutdown(self) {
         self.hooks.into_iter().for_each(Hook::shutdown);
+    }
+}
+
+/// The name of a hook's state: see [`HookState`].
+fn slot(stage: Stage, hooks: &[HookJob], at: usize) -> String {
+    let stage = match stage {
+        Stage::Pre => "pre",
+        Stage::Post => "post",
+    };
+    let name = &hooks[at].identity.name;
+    match hooks[..at].iter().filter(|before| before.identity.name == *name).count() {
+        0 => format!("{stage}/{name}"),
+        others => format!("{stage}/{name}#{}", others + 1),
     }
 }
 

@@ -3,14 +3,16 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
 use framehook_core::{
-    job::HookLimits,
-    prediction::{Detection, Event, PluginIdentity},
+    hook_state::HookState,
+    job::{HookJob, HookLimits},
+    prediction::{Detection, Event},
     reason::{Reason, ReasonCode},
     size::json_bytes,
 };
+use parking_lot::Mutex;
 
 use crate::{
     Plugin,
@@ -19,7 +21,8 @@ use crate::{
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
-    sandbox::{Failure, State},
+    sandbox::Failure,
+    state::{Kept, State},
 };
 
 pub struct Hook {
@@ -33,6 +36,8 @@ pub struct Hook {
     /// together.
     room: usize,
     logger: Logger,
+    /// Whose state it has, among the hooks of its scenario.
+    slot: String,
     state: State,
     breaker: Breaker,
     instance: Option<Instance>,
@@ -46,12 +51,8 @@ impl Hook {
     ///
     /// # Errors
     /// When the plugin refuses its configuration: no other try will help.
-    pub fn start(
-        plugin: &Plugin,
-        identity: &PluginIdentity,
-        config: &serde_json::Value,
-        settings: &ChainSettings,
-    ) -> Result<Self, Reason> {
+    pub fn start(plugin: &Plugin, job: &HookJob, slot: String, settings: &ChainSettings) -> Result<Self, Reason> {
+        let HookJob { identity, config, .. } = job;
         let name = format!("{}@{}", identity.name, identity.version);
         let mut hook = Self {
             plugin: plugin.clone(),
@@ -60,7 +61,8 @@ impl Hook {
             limits: settings.limits,
             room: settings.room,
             logger: Logger::new(name.clone(), settings.log.clone()),
-            state: State::default(),
+            state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
+            slot,
             breaker: Breaker::default(),
             instance: None,
             labels: Vec::new(),
@@ -113,6 +115,11 @@ impl Hook {
             must_fit(json_bytes(&events), room)?;
             Ok(events)
         })
+    }
+
+    /// Adds what it changed of its state since the last call.
+    pub(crate) fn take_changes(&self, changes: &mut HookState) {
+        self.state.lock().take_changes(&self.slot, changes);
     }
 
     /// The failure for which the plugin is left out at the moment.

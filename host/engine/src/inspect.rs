@@ -21,8 +21,9 @@ use crate::{
     abi::{NEWEST, PACKAGE, v0_1::Instance},
     compile::Compiler,
     log::{Log, Logger},
-    sandbox::{Failure, State},
+    sandbox::Failure,
     schema,
+    state::State,
 };
 
 type Checked<T> = Result<T, Vec<Finding>>;

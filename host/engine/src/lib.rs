@@ -24,6 +24,7 @@ pub mod media;
 mod sandbox;
 mod scan;
 mod schema;
+mod state;
 
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

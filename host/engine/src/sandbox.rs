@@ -5,9 +5,7 @@
 //! [`Failure::store_is_lost`] tells the caller.
 
 use std::{
-    collections::BTreeMap,
     ptr::NonNull,
-    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -17,7 +15,6 @@ use framehook_core::{
     size::MAX_REASON,
     text::short_line,
 };
-use parking_lot::Mutex;
 use wasmtime::{ResourceLimiter, Store, Trap, UpdateDeadline, component::ResourceTable};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
@@ -25,6 +22,7 @@ use crate::{
     engine::{MEMORY_CEILING, TICK},
     log::{Logger, Printed},
     media::{Frame, Inference},
+    state::State,
 };
 
 /// Handles a plugin may hold at once; a plugin needs a handful.
@@ -39,9 +37,6 @@ const MAX_RANDOM: u64 = 64 << 10;
 /// A deadline is CPU time, so that a busy machine fails no plugin; but a plugin that waits instead
 /// of working is ended after this many times its deadline.
 const WALL_FACTOR: u32 = 50;
-
-/// Values of the `state` interface, kept by the host so that they outlive an instance.
-pub(crate) type State = Arc<Mutex<BTreeMap<String, Vec<u8>>>>;
 
 /// What a call shows to the guest.
 #[derive(Clone, Copy)]

@@ -8,6 +8,7 @@ use std::{
 
 use framehook_core::{
     execution::Execution,
+    hook_state::HookState,
     ids::Digest,
     job::{HookJob, Job},
     message::DeployOrder,
@@ -78,6 +79,7 @@ impl JobBuilder {
             memory_mib: None,
             patience: self.config.patience(),
             resume_after,
+            state: HookState::default(),
             provenance: Provenance {
                 model: scenario.model.digest.clone(),
                 plugins,

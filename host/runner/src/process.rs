@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use framehook_confine::Limits;
 use framehook_core::{
     execution::Provider,
-    job::{Control, Job, Report, write_record},
+    job::{Control, Job, MAX_RECORD, Report, write_record},
     memory::GPU_MIB,
     spec::Decoder,
     text::short_line,
@@ -29,8 +29,8 @@ use tracing::Instrument as _;
 
 use crate::{config::RunnerConfig, ending::Exit, records::RecordReader, scenario_log::ScenarioLog};
 
-/// What a report has around a prediction; the others are smaller than the smallest limit of a
-/// prediction.
+/// What a report has around a prediction. The others are smaller than the smallest limit of a prediction, but
+/// for what hooks keep.
 const REPORT: usize = 64;
 
 /// A process that has said its last word may take this long to go.
@@ -116,16 +116,12 @@ impl Worker {
         };
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
+        let has_hooks = !(job.pre.is_empty() && job.post.is_empty());
+        let longest = if has_hooks { MAX_RECORD } else { job.limits.prediction_bytes + REPORT };
         let last_lines = LastLines::default();
         let stderr = tokio::spawn(read_lines(stderr, last_lines.clone(), log).in_current_span());
         let stderr = AbortOnDropHandle::new(stderr);
-        Ok(Self {
-            child,
-            reports: RecordReader::new(stdout, job.limits.prediction_bytes + REPORT),
-            records,
-            last_lines,
-            stderr,
-        })
+        Ok(Self { child, reports: RecordReader::new(stdout, longest), records, last_lines, stderr })
     }
 
     /// The next report; see [`RecordReader::next`]. Cancel-safe.

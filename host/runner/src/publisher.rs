@@ -7,6 +7,7 @@
 use std::{future::Future, pin::Pin, time::Duration};
 
 use framehook_core::{
+    hook_state::HookState,
     message::{Envelope, Message},
     prediction_record::PredictionRecord,
     topic::Topic,
@@ -86,14 +87,19 @@ impl Publisher {
         Self { bus, traceparent, pending, in_flight: None, next_start: now, rate }
     }
 
-    /// Takes a frame, which the bus will get.
+    /// Takes a frame, with what hooks changed on it, which the bus will get.
     ///
     /// # Errors
     /// When the frame cannot be written as JSON.
-    pub(crate) fn push(&mut self, frame: PredictionRecord, at: Instant) -> Result<(), serde_json::Error> {
+    pub(crate) fn push(
+        &mut self,
+        frame: PredictionRecord,
+        state: HookState,
+        at: Instant,
+    ) -> Result<(), serde_json::Error> {
         let sample = Sample::of(&frame, at);
         let traceparent = self.traceparent.clone();
-        let envelope = Envelope { traceparent, ..Envelope::new(Message::Result(frame), Timestamp::now()) };
+        let envelope = Envelope { traceparent, state, ..Envelope::new(Message::Result(frame), Timestamp::now()) };
         let record = Record::try_from(&envelope)?;
         self.pending.bytes += record.payload.len();
         self.pending.records.push(record);

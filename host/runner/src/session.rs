@@ -6,6 +6,7 @@
 use std::io;
 
 use framehook_core::{
+    hook_state::HookState,
     job::{Control, LogLevel, Outcome, PluginLog, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
@@ -34,6 +35,8 @@ pub(crate) struct Session<'a> {
     share: Share,
     ready: bool,
     degraded: Option<Reason>,
+    /// What hooks changed on the frame that comes next.
+    state: HookState,
     stopping: bool,
     /// Since when the worker owes a report.
     silent_since: Instant,
@@ -64,6 +67,7 @@ impl<'a> Session<'a> {
             share,
             ready: false,
             degraded: None,
+            state: HookState::default(),
             stopping: false,
             silent_since: Instant::now(),
             kill_at: None,
@@ -136,6 +140,7 @@ impl<'a> Session<'a> {
                 self.deployment.show_progress();
             }
             Report::Alive => {}
+            Report::State(changes) => self.on_state(changes),
             Report::Frame(frame) => self.on_frame(frame),
             Report::Hooks { degraded } => {
                 self.degraded = degraded.map(readable);
@@ -146,7 +151,19 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn on_state(&mut self, changes: HookState) {
+        match changes.check() {
+            Ok(()) => self.state = changes,
+            Err(what) => self.on_nonsense(&what),
+        }
+    }
+
     fn on_frame(&mut self, frame: PredictionRecord) {
+        let changes = std::mem::take(&mut self.state);
+        let most = self.deployment.shared.job_builder.config.hook_limits.prediction_bytes;
+        if frame.json().len() > most {
+            return self.on_nonsense(&format!("a prediction of more than {most} bytes"));
+        }
         let deployment = &mut *self.deployment;
         let (scenario, generation) = (deployment.order.scenario_id, deployment.order.generation);
         if (frame.scenario_id, frame.generation) != (scenario, generation) {
@@ -157,7 +174,10 @@ impl<'a> Session<'a> {
         if let Some(last) = deployment.last_read.filter(|last| at < *last) {
             return self.on_nonsense(&format!("frame {} came after frame {}", at.frame, last.frame));
         }
-        if let Err(error) = deployment.publisher.push(frame, Instant::now()) {
+        if let Err(what) = deployment.keep(&changes) {
+            return self.on_nonsense(&what);
+        }
+        if let Err(error) = deployment.publisher.push(frame, changes, Instant::now()) {
             return self.on_nonsense(&error.to_string());
         }
         deployment.last_read = Some(at);

@@ -7,6 +7,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_core::{
     execution::Provider,
+    hook_state::HookState,
     job::{Job, Outcome},
     memory::UNKNOWN_MIB,
     message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
@@ -125,6 +126,8 @@ pub(crate) struct Deployment {
     recording: Option<TempPath>,
     /// The last frame read from a worker.
     pub(crate) last_read: Option<Position>,
+    /// What the hooks keep, as of that frame.
+    pub(crate) state: HookState,
     /// Restarts in a row without a new frame.
     pub(crate) attempt: u32,
     /// Memory did not reach for more lanes.
@@ -134,7 +137,7 @@ pub(crate) struct Deployment {
 impl Deployment {
     pub(crate) fn new(
         shared: Arc<Shared>,
-        order: DeployOrder,
+        mut order: DeployOrder,
         traceparent: Option<String>,
         stop: watch::Receiver<Option<StopCause>>,
     ) -> Self {
@@ -142,8 +145,22 @@ impl Deployment {
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        let (recording, attempt, one_lane) = (None, 0, false);
-        Self { shared, order, traceparent, step, stop, publisher, tally, log, recording, last_read, attempt, one_lane }
+        let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
+        Self {
+            shared,
+            order,
+            traceparent,
+            step,
+            stop,
+            publisher,
+            tally,
+            log,
+            recording,
+            last_read,
+            state,
+            attempt,
+            one_lane,
+        }
     }
 
     /// Runs it to its end. `predecessor` (cancelled once it ended) ends first, so that a scenario never has
@@ -276,7 +293,7 @@ impl Deployment {
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order, job.execution.provider);
         let share = shared.cores.enter(self.lanes(job.execution.provider));
-        let job = Job { memory_mib: Some(memory_mib), lanes: share.lanes(), ..job };
+        let job = Job { memory_mib: Some(memory_mib), lanes: share.lanes(), state: self.state.clone(), ..job };
         let worker =
             shared.prewarmed.take(Kind::of(&job)).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder, chosen);
@@ -329,6 +346,18 @@ impl Deployment {
                 Err(Failure::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
             }
         }
+    }
+
+    /// Notes what hooks changed, for the next worker.
+    ///
+    /// # Errors
+    /// When they keep more than they may: their worker does not hold itself to its limits.
+    pub(crate) fn keep(&mut self, changes: &HookState) -> Result<(), String> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        self.state.apply(changes.clone());
+        self.state.check()
     }
 
     /// Waits until everything read is published.

@@ -30,6 +30,7 @@ use std::{
 };
 
 use framehook_core::{
+    hook_state::HookState,
     job::{Job, Outcome},
     prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
@@ -174,6 +175,10 @@ impl Verdict {
         self.give(Outcome::Failed, reason);
     }
 
+    fn is_end_of_source(&self) -> bool {
+        matches!(*self.0.lock(), Some((Outcome::Finished, _)))
+    }
+
     /// A stage that ended without a word, or without all frames, panicked; another try may help.
     fn take(&self, has_all: bool) -> (Outcome, Reason) {
         let given = self.0.lock().take();
@@ -218,6 +223,8 @@ struct InFlight {
     geometry: Geometry,
     work: Work,
     failures: Vec<HookFailure>,
+    /// What the pre hooks changed of their state.
+    state: HookState,
     timings: FrameTimings,
 }
 

@@ -12,6 +12,7 @@ use std::{
 use parking_lot::Mutex;
 
 use framehook_core::{
+    hook_state::HookState,
     job::{Report, write_record},
     prediction::Prediction,
     reason::Reason,
@@ -58,9 +59,12 @@ impl Reporter {
         inner.flush();
     }
 
-    /// Writes a frame, or keeps it for a moment: see [`Self::due`].
-    pub fn frame(&self, prediction: &Prediction) {
+    /// Writes a frame and what hooks changed on it, or keeps both for a moment: see [`Self::due`].
+    pub fn frame(&self, prediction: &Prediction, state: HookState) {
         let mut inner = self.0.lock();
+        if !state.is_empty() {
+            inner.write(&Report::State(state));
+        }
         inner.write(&Report::Frame(prediction));
         inner.waits = true;
         if inner.flushed_at.elapsed() >= GATHER {

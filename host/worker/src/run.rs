@@ -9,6 +9,7 @@ use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory,
 use framehook_core::{
     artifact::VideoManifest,
     execution::Measured,
+    hook_state::StateQuota,
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
@@ -167,6 +168,8 @@ fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Re
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
+        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        state: job.state.clone(),
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     };
     let engine = Engine::loader().map_err(|error| {

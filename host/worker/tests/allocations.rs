@@ -18,7 +18,10 @@ use std::{
     },
 };
 
-use framehook_core::job::{DEFAULT_PICTURE_SIDE, Job, Outcome};
+use framehook_core::{
+    hook_state::{HookState, StateQuota},
+    job::{DEFAULT_PICTURE_SIDE, Job, Outcome},
+};
 use framehook_engine::{
     Engine, Log,
     chain::{Chain, ChainSettings, Stage},
@@ -99,6 +102,8 @@ fn run(job: Job) -> (u64, u64) {
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,
+        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        state: HookState::default(),
         log: Log::new(Arc::new(|_| {}), job.limits.log),
     };
     let engine = Engine::loader().unwrap();

@@ -1,6 +1,9 @@
 //! What is PostgreSQL's own; what every store must do is in the conformance suite.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use framehook_core::{
     artifact::ArtifactKind,
@@ -349,7 +352,7 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state: BTreeMap::new(), dead_letters: vec![] }
 }
 
 /// Not to be read: its specification is empty.

@@ -1,9 +1,11 @@
 //! The planner's actions, each in one transaction that checks the epoch and the state it starts from.
 
 use framehook_core::{
+    hook_state::{HookState, Value},
     ids::{Epoch, Generation, ScenarioId},
     message::{DeployOrder, Message, StopOrder},
     planner::{Action, Deploy},
+    prediction::Position,
     reason::Reason,
     state::{ScenarioState, WorkerState},
     writes::Deployment,
@@ -17,7 +19,7 @@ use super::{
 use crate::{
     history::Moment,
     row::RowExt as _,
-    sql::to_json,
+    sql::{to_json, unreadable},
     store::{Fenced, Result, ScenarioRecord, StoreError},
 };
 
@@ -29,6 +31,9 @@ const ADD_WORKER: &str = "
     INSERT INTO workers (scenario_id, generation, runner_id, incarnation, state, deploy_order, ordered_at, created_at,
                          updated_at)
     VALUES ($1, $2, $3, $4, 'pending', $5, $6, $6, $6)";
+const RESUME_AFTER: &str = "
+    SELECT resume_pts_us AS stored_pts_us, resume_frame AS stored_frame FROM scenario_progress WHERE scenario_id = $1";
+const HOOK_STATE: &str = "SELECT hook, key, value FROM hook_state WHERE scenario_id = $1";
 const SET_GENERATION: &str = "UPDATE scenarios SET generation = $1 WHERE id = $2";
 const TRACE: &str = "SELECT traceparent FROM scenarios WHERE id = $1";
 const ORDER_AGAIN: &str = "
@@ -104,7 +109,7 @@ fn line<'a>(scenario: &ScenarioRecord, to: ScenarioState, reason: Option<&'a Rea
 }
 
 async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
-    let &Deploy { scenario_id: id, from, generation, ref runner_id, incarnation, resume_after, execution } = action;
+    let &Deploy { scenario_id: id, from, generation, ref runner_id, incarnation, execution } = action;
     let Some(scenario) = in_state(conn, id, from).await? else { return Ok(false) };
     let is_present = sqlx::query(IS_PRESENT).bind(key(incarnation.0)).bind(&runner_id.0);
     let now = Deployment {
@@ -125,7 +130,8 @@ async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
         revision: scenario.revision,
         created_at: scenario.created_at,
         scenario: scenario.resolved,
-        resume_after,
+        resume_after: resume_after(conn, id).await?,
+        state: hook_state(conn, id).await?,
         execution,
     };
     sqlx::query(ADD_WORKER)
@@ -141,6 +147,23 @@ async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
     scenarios::move_state(conn, id, at, moved).await?;
     send(conn, at.now, id, Message::Deploy(Box::new(order))).await?;
     Ok(true)
+}
+
+/// Behind which frame a deployment goes on. Read with the scenario's lock, as what its hooks keep is: no row comes
+/// between the two, and those of an earlier deployment change neither from now on.
+async fn resume_after(conn: &mut Conn, id: ScenarioId) -> Result<Option<Position>> {
+    let row = sqlx::query(RESUME_AFTER).bind(key(id.0)).fetch_optional(conn).await?;
+    row.map_or(Ok(None), |row| row.stored())
+}
+
+async fn hook_state(conn: &mut Conn, id: ScenarioId) -> Result<HookState> {
+    let mut state = HookState::default();
+    for row in sqlx::query(HOOK_STATE).bind(key(id.0)).fetch_all(conn).await? {
+        let (hook, name, value): (&str, &[u8], Vec<u8>) = (row.col("hook")?, row.col("key")?, row.col("value")?);
+        let name = std::str::from_utf8(name).map_err(|e| unreadable("key", e))?;
+        state.set(hook, name.to_owned(), Some(Value(value)));
+    }
+    Ok(state)
 }
 
 async fn repeat_deploy(conn: &mut Conn, now: i64, id: ScenarioId, generation: Generation) -> Result<bool> {

@@ -7,6 +7,7 @@ use futures::TryStreamExt as _;
 use super::{Conn, Database, key, now_us, one_more, rows};
 use crate::{
     row::RowExt as _,
+    sql::steps,
     store::{DeadLetter, Limit, PredictionQuery, Result, ResultBatch, Results, Rows, StoreOutcome, StoredPrediction},
 };
 
@@ -49,7 +50,8 @@ async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
     if moved.bind(batch.next).bind(batch.expected).execute(&mut *tx).await?.rows_affected() == 0 {
         return Ok(StoreOutcome::OffsetMoved);
     }
-    rows::store(&mut tx, batch).await?;
+    let steps = steps(batch, &rows::standing(&mut tx, batch).await?);
+    rows::store(&mut tx, batch, &steps).await?;
     for letter in &batch.dead_letters {
         keep(&mut tx, batch, letter).await?;
     }

@@ -166,6 +166,8 @@ fn acknowledge(state: &mut State, end: i64, answer: impl Fn() -> Result<()>) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use framehook_core::topic::Topic;
     use framehook_tests::DEADLINE;
     use tokio::time::timeout;
@@ -200,7 +202,8 @@ mod tests {
     async fn store(sqlite: &Sqlite, expected: i64, next: i64) {
         let (consumer, topic) = ("inbox".to_owned(), TOPIC.name().to_owned());
         let (rows, dead_letters) = (Vec::new(), Vec::new());
-        let batch = ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters };
+        let batch =
+            ResultBatch { consumer, topic, partition: 0, expected, next, rows, state: BTreeMap::new(), dead_letters };
         assert_eq!(sqlite.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
         sqlite.bus().forget(TOPIC, 0, next).await.unwrap();
     }

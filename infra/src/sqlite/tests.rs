@@ -1,6 +1,9 @@
 //! What is SQLite's own; what every store and bus must do is in the conformance suites.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use framehook_core::{
     artifact::ArtifactKind,
@@ -169,7 +172,7 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state: BTreeMap::new(), dead_letters: vec![] }
 }
 
 #[tokio::test]

@@ -1,8 +1,11 @@
 //! What goes into the store and comes out of it.
 
+use std::collections::BTreeMap;
+
 use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     delivery::OutboxLag,
+    hook_state::HookState,
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     message::{RunnerStatus, WorkerStatus},
     prediction::{Position, Prediction},
@@ -244,6 +247,8 @@ pub struct ResultBatch {
     /// And becomes this one.
     pub next: i64,
     pub rows: Vec<PredictionRecord>,
+    /// What hooks changed of their state on a row, by its place in `rows`.
+    pub state: BTreeMap<usize, HookState>,
     pub dead_letters: Vec<DeadLetter>,
 }
 

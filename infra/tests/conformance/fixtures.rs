@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use framehook_core::{
     delivery::Delivery,
     evidence::Hearing,
+    hook_state::HookState,
     ids::{Digest, Epoch, Generation, Incarnation, RunnerId, ScenarioId},
     input::{InputOptions, TensorInfo},
     message::{Envelope, Progress, RunnerStatus, StopOrder, WorkerPhase, WorkerStatus},
@@ -126,7 +127,7 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, dead_letters: vec![] }
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state: BTreeMap::new(), dead_letters: vec![] }
 }
 
 /// An unreadable record, of this frame if it says so.
@@ -231,8 +232,7 @@ impl World {
 
     pub(crate) fn deploy(&self, scenario_id: ScenarioId, from: ScenarioState, generation: Generation) -> Action {
         let RunnerStatus { runner_id, incarnation, .. } = self.heartbeat.clone();
-        let resume_after = (generation > 1).then_some(Position { pts_us: 40_000, frame: 1 });
-        Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, resume_after, execution: None })
+        Action::Deploy(Deploy { scenario_id, from, generation, runner_id, incarnation, execution: None })
     }
 
     pub(crate) fn stop(&self, scenario_id: ScenarioId, generation: Generation) -> Action {
@@ -308,6 +308,14 @@ impl World {
     /// Stores these behind everything before.
     pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
         self.store_with(predictions, vec![]).await;
+    }
+
+    /// Rows, and what hooks changed on each.
+    pub(crate) async fn store_state(&self, predictions: Vec<Prediction>, state: impl IntoIterator<Item = HookState>) {
+        let offset = self.store.consumer_offset(CONSUMER, TOPIC, 0).await.unwrap();
+        let state = state.into_iter().enumerate().collect();
+        let batch = ResultBatch { state, ..batch(offset, offset + 1, predictions) };
+        assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     }
 
     pub(crate) async fn store_with(&self, predictions: Vec<Prediction>, dead_letters: Vec<DeadLetter>) {

@@ -7,15 +7,14 @@ use framehook_core::{
     invariants,
     message::{Message, WorkerPhase},
     planner::Action,
-    prediction::Position,
     reason::{Reason, ReasonCode},
     state::{Desired, SCENARIO_TRANSITIONS, ScenarioState, WORKER_TRANSITIONS, WorkerState},
 };
 use framehook_infra::store::{Created, Fenced, Keep, StoreError};
 
 use crate::fixtures::{
-    CONSUMER, StoreBackend, TOPIC, World, dead_letter, move_scenario, move_worker, predictions, published, reason,
-    status, with_key,
+    CONSUMER, StoreBackend, TOPIC, World, dead_letter, move_scenario, move_worker, position, predictions, published,
+    reason, status, with_key,
 };
 
 async fn lines(world: &World, id: ScenarioId) -> Vec<(Option<ScenarioState>, ScenarioState, Generation)> {
@@ -162,6 +161,9 @@ pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl Store
     let (mut workers, mut from) = (vec![], S::Pending);
     for generation in 1..=4 {
         world.done(world.deploy(id, from, generation)).await;
+        if generation == 1 {
+            world.store(predictions(id, 1, 0..2)).await;
+        }
         world.done(move_scenario(id, S::Deploying, S::Recovering)).await;
         // The scenario may be placed again, its worker is still live.
         assert_eq!(world.apply(world.deploy(id, S::Recovering, generation + 1)).await, Fenced::Stale);
@@ -183,7 +185,7 @@ pub(crate) async fn one_live_worker_and_growing_generations(backend: &impl Store
             _ => None,
         })
         .collect();
-    let resumed = Some(Position { pts_us: 40_000, frame: 1 });
+    let resumed = Some(position(1));
     assert_eq!(generations, [(1, None), (2, resumed), (3, resumed), (4, resumed)]);
 }
 
@@ -232,7 +234,7 @@ pub(crate) async fn an_explanation_adds_history_when_its_code_changes(backend: &
     }
 }
 
-async fn purge(world: &World, id: ScenarioId) -> usize {
+pub(crate) async fn purge(world: &World, id: ScenarioId) -> usize {
     let mut steps = 0;
     while world.snapshot().await.scenarios.iter().any(|s| s.id == id) {
         world.done(Action::Purge { scenario_id: id }).await;

@@ -9,6 +9,7 @@ mod artifacts;
 mod bus;
 mod fixtures;
 mod frozen;
+mod hook_state;
 mod kafka;
 mod lifecycle;
 mod orchestrator;
@@ -89,6 +90,13 @@ macro_rules! store_suite {
                 what_ran_the_stored_frames_is_wanted_again,
                 the_snapshot_shows_memory_of_scenarios_workers_and_runners,
                 competing_leaders_get_different_epochs,
+            }
+            hook_state {
+                a_deployment_gets_the_state_of_the_frame_it_goes_on_behind,
+                a_record_that_comes_again_changes_no_state,
+                a_deployment_that_was_replaced_changes_no_state,
+                state_is_stored_with_its_rows_or_not_at_all,
+                nothing_is_left_of_a_deleted_scenario,
             }
             lifecycle {
                 from_deploy_to_completed,

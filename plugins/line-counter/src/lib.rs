@@ -5,11 +5,9 @@
 
 mod track;
 
-use std::collections::BTreeMap;
-
-use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Severity};
+use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Severity, state};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::track::{Tracker, Tracking};
 
@@ -35,16 +33,25 @@ fn default_min_score() -> f64 {
 
 struct LineCounter {
     config: Config,
-    tracker: Tracker,
-    counts: BTreeMap<&'static str, u64>,
+    seen: Seen,
 }
+
+/// All that it needs of earlier frames.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Seen {
+    tracker: Tracker,
+    forward: u64,
+    backward: u64,
+}
+
+/// Its name among what the hook keeps.
+const SEEN: &str = "seen";
 
 impl Hook for LineCounter {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        let counts = BTreeMap::from([(FORWARD, 0), (BACKWARD, 0)]);
-        Ok(Self { config, tracker: Tracker::default(), counts })
+        Ok(Self { config, seen: state::load(SEEN).unwrap_or_default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -73,12 +80,20 @@ impl PostHook for LineCounter {
     fn postprocess(&mut self, inference: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error> {
         // Without a filter the names are not needed.
         let names = if self.config.labels.is_empty() { Vec::new() } else { inference.labels() };
-        Ok(self.count(detections, &names))
+        let outcome = self.count(detections, &names);
+        state::save(SEEN, &self.seen)?;
+        Ok(outcome)
     }
 }
 
 const FORWARD: &str = "forward";
 const BACKWARD: &str = "backward";
+
+impl Seen {
+    fn count_of(&mut self, direction: &str) -> &mut u64 {
+        if direction == FORWARD { &mut self.forward } else { &mut self.backward }
+    }
+}
 
 impl LineCounter {
     fn count(&mut self, mut detections: Vec<Detection>, names: &[String]) -> Outcome {
@@ -86,10 +101,10 @@ impl LineCounter {
         let tracked: Vec<usize> = (0..detections.len()).filter(|i| wanted(&detections[*i])).collect();
         let boxes: Vec<_> = tracked.iter().map(|i| (detections[*i].class_id, detections[*i].bbox)).collect();
         let mut events = Vec::new();
-        for (index, Tracking { id, from, to }) in tracked.into_iter().zip(self.tracker.update(&boxes)) {
+        for (index, Tracking { id, from, to }) in tracked.into_iter().zip(self.seen.tracker.update(&boxes)) {
             detections[index].track_id = Some(id);
             if let Some(direction) = from.and_then(|from| crossing(self.config.line, from, to)) {
-                *self.counts.entry(direction).or_default() += 1;
+                *self.seen.count_of(direction) += 1;
                 events.push(self.event(index, id, direction, names.get(detections[index].class_id as usize)));
             }
         }
@@ -104,7 +119,8 @@ impl LineCounter {
     fn event(&self, subject: usize, track: u64, direction: &str, name: Option<&String>) -> Event {
         let mut attributes =
             vec![("direction".to_owned(), direction.to_owned()), ("track_id".to_owned(), track.to_string())];
-        attributes.extend(self.counts.iter().map(|(direction, n)| ((*direction).to_owned(), n.to_string())));
+        let counts = [(BACKWARD, self.seen.backward), (FORWARD, self.seen.forward)];
+        attributes.extend(counts.map(|(direction, n)| (direction.to_owned(), n.to_string())));
         attributes.extend(name.map(|name| ("label".to_owned(), name.clone())));
         let subjects = vec![subject as u32];
         Event { kind: "line_crossed".into(), severity: Severity::Info, subjects, attributes }
@@ -157,7 +173,23 @@ mod tests {
         let there = (0..20).map(|i| 0.3 + 0.02 * i as f32);
         let back = (0..20).rev().map(|i| 0.3 + 0.02 * i as f32);
         assert_eq!(walk(&mut counter, 0, there.chain(back), &[]), [BACKWARD, FORWARD]);
-        assert_eq!(counter.counts, BTreeMap::from([(FORWARD, 1), (BACKWARD, 1)]));
+        assert_eq!((counter.seen.forward, counter.seen.backward), (1, 1));
+    }
+
+    #[test]
+    fn it_goes_on_where_another_instance_stopped() {
+        let xs: Vec<_> = (0..40).map(|i| 0.5 + 0.2 * (i as f32 / 4.0).sin()).collect();
+        let whole = walk(&mut counter(&[]), 0, xs.iter().copied(), &[]);
+        assert!(whole.len() > 2, "{whole:?}");
+        let in_parts = xs.iter().flat_map(|x| {
+            let mut counter = counter(&[]);
+            let events = walk(&mut counter, 0, [*x].into_iter(), &[]);
+            state::save(SEEN, &counter.seen).unwrap();
+            events
+        });
+        assert_eq!(in_parts.collect::<Vec<_>>(), whole);
+        let Seen { forward, backward, .. } = counter(&[]).seen;
+        assert_eq!(forward + backward, whole.len() as u64);
     }
 
     #[test]

@@ -2,24 +2,36 @@
 //! frames are one object. Greedy, the best pair first; the result depends on the input only.
 
 use framehook_sdk::{Bbox, geometry::iou};
+use serde::{Deserialize, Serialize};
 
 /// Frames an object may be hidden before its track ends: half a second at 25 frames a second.
 const MAX_MISSED: u32 = 12;
 /// Without overlap, a centre may move by this share of the larger box's diagonal: fast small objects.
 const MAX_JUMP: f32 = 0.75;
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Tracker {
     tracks: Vec<Track>,
     last_id: u64,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Track {
     id: u64,
     class_id: u32,
+    #[serde(with = "Corners")]
     bbox: Bbox,
     missed: u32,
+}
+
+/// How a box is kept.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Bbox")]
+struct Corners {
+    x: f32,
+    y: f32,
+    width: f32,
+    height: f32,
 }
 
 /// What is known of one detection: its track, and how the centre moved since it was last seen.

@@ -1,7 +1,7 @@
 //! Skips frames on which nothing moves: compares a small grey picture of the frame with that of the
 //! last frame that passed, so that slow motion adds up instead of staying below the threshold.
 
-use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size};
+use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size, state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -42,11 +42,16 @@ struct MotionGate {
     skipped: u32,
 }
 
+/// Their names among what the hook keeps.
+const REFERENCE: &str = "reference";
+const SKIPPED: &str = "skipped";
+
 impl Hook for MotionGate {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, reference: Vec::new(), skipped: 0 })
+        let (reference, skipped) = (state::load(REFERENCE), state::load(SKIPPED));
+        Ok(Self { config, reference: reference.unwrap_or_default(), skipped: skipped.unwrap_or_default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -65,7 +70,11 @@ impl PreHook for MotionGate {
         let size = frame.meta().size;
         let whole = Rect { x: 0, y: 0, width: size.width, height: size.height };
         let picture = frame.read(whole, THUMBNAIL, PixelFormat::Gray)?;
-        Ok(self.decide(picture))
+        let decision = self.decide(picture);
+        // Two, because only one of them is small and changes often.
+        state::save(SKIPPED, &self.skipped)?;
+        state::save(REFERENCE, &self.reference)?;
+        Ok(decision)
     }
 }
 

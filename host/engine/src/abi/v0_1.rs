@@ -20,7 +20,8 @@ use self::bindings::exports::framehook::plugin::{lifecycle, postprocess, preproc
 use crate::{
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
-    sandbox::{Ctx, Failure, Guarded, State, View},
+    sandbox::{Ctx, Failure, Guarded, View},
+    state::State,
 };
 
 mod bindings {

@@ -1,7 +1,7 @@
 //! Whatever a plugin does, it costs the plugin its instance at most, and the frame after is fine.
 
 use framehook_core::{
-    job::{HookJob, HookLimits},
+    job::HookLimits,
     reason::{Reason, ReasonCode as C},
     spec::OnPluginFailure as Policy,
 };
@@ -226,10 +226,10 @@ fn flush_speaks_for_the_last_frame_and_labels_are_filled_in() {
 fn instances_come_and_go_without_end() {
     // More than the pool holds: a store that was lost must give its place back.
     let (settings, _) = settings(Policy::SkipFrame);
-    let HookJob { compiled, digest, identity, .. } = job("misbehave", json!(null));
-    let plugin = ENGINE.load(&compiled, &digest).unwrap();
+    let job = job("misbehave", json!({"mode": "trap"}));
+    let plugin = ENGINE.load(&job.compiled, &job.digest).unwrap();
     for _ in 0..200 {
-        let mut hook = Hook::start(&plugin, &identity, &json!({"mode": "trap"}), &settings).unwrap();
+        let mut hook = Hook::start(&plugin, &job, "post/misbehave".into(), &settings).unwrap();
         let outcome = infer(0, &[], |inference| hook.postprocess(inference, &[], &[], 0));
         assert_eq!(outcome.unwrap_err().code, C::PluginTrap);
     }

@@ -1,8 +1,10 @@
 //! The stock plugins, through the same chains a worker uses.
 
-use framehook_core::{reason::ReasonCode, spec::OnPluginFailure as Policy};
+use std::collections::BTreeSet;
+
+use framehook_core::{hook_state::HookState, reason::ReasonCode, spec::OnPluginFailure as Policy};
 use framehook_engine::{
-    chain::{After, Chain, Stage},
+    chain::{After, Chain, ChainSettings, Stage},
     media::Decision,
 };
 use serde_json::json;
@@ -100,6 +102,33 @@ fn the_gate_skips_still_frames() {
     };
     let pattern: Vec<_> = [0, 0, 0, 0, 0, 0, 200].into_iter().enumerate().map(|(i, l)| passes(i as u64, l)).collect();
     assert_eq!(pattern, [true, false, false, false, true, false, true]);
+}
+
+/// As after the end of a worker: what one chain kept, the next begins with.
+#[test]
+fn hooks_go_on_where_another_chain_stopped() {
+    let xs: Vec<_> = (0..60).map(|step| 0.5 + 0.2 * (step as f32 / 6.0).sin()).collect();
+    let jobs = [
+        job("yolo", json!({"labels": ["person", "car", "truck"]})),
+        job("line-counter", json!({"line": [[0.5, 0.0], [0.5, 1.0]]})),
+        job("line-counter", json!({"line": [[0.4, 0.0], [0.4, 1.0]]})),
+    ];
+    let (settings, _) = settings(Policy::FailScenario);
+    let start = |state: &HookState| {
+        let settings = ChainSettings { state: state.clone(), ..settings.clone() };
+        Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap()
+    };
+    let said = |chain: &mut Chain, step: usize| run(chain, step as u64, &[1, 7, 960], &head(xs[step]));
+    let mut whole = start(&HookState::default());
+    let mut kept = HookState::default();
+    for step in 0..xs.len() {
+        let mut again = start(&kept);
+        assert_eq!(said(&mut again, step), said(&mut whole, step), "step {step}");
+        kept.apply(again.take_changes());
+        assert!(again.take_changes().is_empty(), "what was told is not told again");
+    }
+    let hooks: BTreeSet<_> = kept.iter().map(|(hook, ..)| hook).collect();
+    assert!(hooks.is_superset(&["post/line-counter", "post/line-counter#2"].into()), "{hooks:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use std::{
 };
 
 use framehook_core::{
+    hook_state::{HookState, StateQuota},
     ids::Digest,
     job::{HookJob, HookLimits, PluginLog},
     log_budget::LogLimits,
@@ -78,7 +79,11 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
     let log: framehook_engine::LogSink = Arc::new(move |line| sink.0.lock().unwrap().push(line));
     let log = Log::new(log, LogLimits::default());
     let room = room_for_outputs(MAX_PREDICTION, 1);
-    (ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, room, log }, lines)
+    let (quota, state) = (StateQuota::of(1), HookState::default());
+    (
+        ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, room, quota, state, log },
+        lines,
+    )
 }
 
 /// Every pixel has the same value.

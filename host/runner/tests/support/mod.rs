@@ -11,6 +11,7 @@ use std::{
 use async_trait::async_trait;
 use framehook_confine::{Piece, Sandbox};
 use framehook_core::{
+    hook_state::HookState,
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     input::{Anchor, Channels, Element, InputSpec, Layout, Resize},
     message::{
@@ -281,6 +282,7 @@ impl World {
                 range: None,
             },
             resume_after: None,
+            state: HookState::default(),
             execution: None,
         }
     }

@@ -181,7 +181,8 @@ impl Stage {
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        Ok(InFlight { position, left_out: 0, damaged: 0, size, picture, geometry, work, failures, timings })
+        let state = self.pre.take_changes();
+        Ok(InFlight { position, left_out: 0, damaged: 0, size, picture, geometry, work, failures, state, timings })
     }
 
     fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use framehook_core::{
+    hook_state::HookState,
     job::Report,
     prediction::{Position, Prediction},
     reason::Reason,
@@ -38,7 +39,9 @@ impl Stage {
     pub(super) fn run(mut self) -> u64 {
         let mut finished = 0;
         match self.finish_all(&mut finished) {
-            Ok(()) => self.flush(),
+            // A stream that only stopped may go on, with what its hooks keep.
+            Ok(()) if self.shared.verdict.is_end_of_source() => self.flush(),
+            Ok(()) => {}
             Err(reason) => self.shared.verdict.fail(reason),
         }
         self.report_damage(self.shared.damaged.load(Ordering::Relaxed));
@@ -48,10 +51,12 @@ impl Stage {
 
     fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
         let mut waiting = self.frames.wait();
-        while let Some(frame) = waiting {
+        while let Some(mut frame) = waiting {
             let damaged = frame.damaged;
+            let mut state = std::mem::take(&mut frame.state);
             let prediction = self.finish(frame)?;
-            self.report(prediction);
+            state.extend(self.post.take_changes());
+            self.report(prediction, state);
             // Behind the frame, so that whoever goes on behind it counts what comes then.
             self.report_damage(damaged);
             *finished += 1;
@@ -79,9 +84,9 @@ impl Stage {
         }
     }
 
-    fn report(&mut self, prediction: Prediction) {
+    fn report(&mut self, prediction: Prediction, state: HookState) {
         self.lanes.report();
-        self.shared.reporter.frame(&prediction);
+        self.shared.reporter.frame(&prediction, state);
         // Only a hook's last words need it again.
         self.last = (!self.post.is_empty()).then_some(prediction);
     }
@@ -154,11 +159,12 @@ impl Stage {
         let room = room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len());
         let taken = json_bytes(&last.detections) + json_bytes(&last.events);
         let (events, failures) = self.post.flush(room.saturating_sub(taken));
-        if events.is_empty() && failures.is_empty() {
+        let state = self.post.take_changes();
+        if events.is_empty() && failures.is_empty() && state.is_empty() {
             return;
         }
         last.events.extend(events);
         last.hook_failures.extend(failures);
-        self.shared.reporter.frame(&last);
+        self.shared.reporter.frame(&last, state);
     }
 }

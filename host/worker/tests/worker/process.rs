@@ -13,6 +13,7 @@ use std::{
 
 use framehook_core::{
     execution::Execution,
+    hook_state::HookState,
     ids::{Digest, ScenarioId},
     input::{InputOptions, TensorInfo},
     job::{DEFAULT_PICTURE_SIDE, HookJob, HookLimits, Job, Outcome, Patience, Report, read_record, write_record},
@@ -76,6 +77,7 @@ pub(crate) fn job(clip: &str) -> Job {
         memory_mib: None,
         patience: Patience { load_ms: 60_000, first_ms: 30_000, frame_ms: 30_000 },
         resume_after: None,
+        state: HookState::default(),
         provenance: Provenance {
             model: Digest::from_bytes(&[7; 32]),
             plugins: Vec::new(),

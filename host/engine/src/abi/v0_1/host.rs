@@ -16,6 +16,7 @@ use crate::{
     media::{self as own, FramePixels, Inference, PixelFormat, PixelsUnavailable, Size, Tensor, Values},
     sandbox::{Ctx, View},
     scan,
+    state::NotKept,
 };
 
 /// Says that the host functions live on [`Ctx`] itself.
@@ -33,9 +34,6 @@ const MAX_SIDE: u32 = 8_192;
 /// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host
 /// keeps 12 bytes of each.
 const MAX_ROWS: u32 = 1 << 20;
-const MAX_KEY: usize = 256;
-const MAX_VALUE: usize = 64 << 10;
-const MAX_STATE: usize = 1 << 20;
 
 type Access<T> = Result<T, media::AccessError>;
 
@@ -286,24 +284,18 @@ impl log::Host for Ctx {
 
 impl state::Host for Ctx {
     fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        Ok(self.state.lock().get(&key).cloned())
+        Ok(self.state.lock().get(&key))
     }
 
     fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
-        if key.len() > MAX_KEY || value.len() > MAX_VALUE {
-            return Ok(Err(state::StateError::TooLarge));
-        }
-        let mut state = self.state.lock();
-        let others = state.iter().filter(|(k, _)| **k != key).map(|(k, v)| k.len() + v.len()).sum::<usize>();
-        if others + key.len() + value.len() > MAX_STATE {
-            return Ok(Err(state::StateError::QuotaExceeded));
-        }
-        state.insert(key, value);
-        Ok(Ok(()))
+        Ok(self.state.lock().set(key, value).map_err(|why| match why {
+            NotKept::TooLarge => state::StateError::TooLarge,
+            NotKept::QuotaExceeded => state::StateError::QuotaExceeded,
+        }))
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<()> {
-        self.state.lock().remove(&key);
+        self.state.lock().delete(&key);
         Ok(())
     }
 }

@@ -1,0 +1,233 @@
+//! What hooks keep between frames, on its way from the worker into the store, and back to the next worker.
+//!
+//! Invariant: the changes of a frame travel with the frame's record and are stored in the transaction of its row. So
+//! the stored state is that behind the frame after which the scenario's newest deployment would go on.
+
+use std::collections::BTreeMap;
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use utoipa::ToSchema;
+
+/// Bytes of a key: a name, perhaps with a number in it.
+pub const MAX_KEY: usize = 256;
+/// Bytes of a value: more is a file.
+pub const MAX_VALUE: usize = 64 << 10;
+/// Keys and values of one hook, in bytes.
+const MAX_HOOK: usize = 1 << 20;
+/// The same of all hooks of a scenario: all that they may change on one frame fits into one message.
+const MAX_SCENARIO: usize = 4 << 20;
+/// Keys of one hook: each is a row of the store.
+const MAX_KEYS: usize = 4096;
+/// Keys of all hooks of a scenario.
+const MAX_SCENARIO_KEYS: usize = 4 * MAX_KEYS;
+
+/// On one frame, all that was there may go, as much may come and go, and as much may come to stay.
+const MAX_CHANGE: usize = 3;
+
+/// What one hook of a scenario may keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateQuota {
+    pub bytes: usize,
+    pub keys: usize,
+}
+
+impl StateQuota {
+    /// The same for each of so many hooks.
+    #[must_use]
+    pub fn of(hooks: usize) -> Self {
+        let hooks = hooks.max(1);
+        Self { bytes: MAX_HOOK.min(MAX_SCENARIO / hooks), keys: MAX_KEYS.min(MAX_SCENARIO_KEYS / hooks) }
+    }
+}
+
+/// A value. As JSON it is base64.
+#[derive(Clone, Debug, Default, PartialEq, Eq, ToSchema)]
+#[schema(value_type = String)]
+pub struct Value(pub Vec<u8>);
+
+impl Serialize for Value {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&BASE64_STANDARD.encode(&self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = <std::borrow::Cow<'_, str>>::deserialize(deserializer)?;
+        BASE64_STANDARD.decode(text.as_bytes()).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// What hooks changed, or all that they keep: by hook and key. `null`: the key was removed.
+///
+/// A hook is named by its stage, its plugin's name and, where the stage has that plugin more than once, its
+/// number: `post/line-counter#2`. So its state stays its own when the scenario gets another version of the plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(value_type = BTreeMap<String, BTreeMap<String, Option<String>>>)]
+pub struct HookState(BTreeMap<String, BTreeMap<String, Option<Value>>>);
+
+impl HookState {
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn set(&mut self, hook: &str, key: String, value: Option<Value>) {
+        match self.0.get_mut(hook) {
+            Some(keys) => drop(keys.insert(key, value)),
+            None => drop(self.0.insert(hook.to_owned(), BTreeMap::from([(key, value)]))),
+        }
+    }
+
+    /// Each key, with its hook; `None`: it was removed.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str, Option<&Value>)> {
+        self.0
+            .iter()
+            .flat_map(|(hook, keys)| keys.iter().map(move |(key, value)| (hook.as_str(), key.as_str(), value.as_ref())))
+    }
+
+    /// What one hook keeps.
+    pub fn of(&self, hook: &str) -> impl Iterator<Item = (&str, &Value)> {
+        let keys = self.0.get(hook).into_iter().flatten();
+        keys.filter_map(|(key, value)| Some((key.as_str(), value.as_ref()?)))
+    }
+
+    /// Adds what changed later.
+    pub fn extend(&mut self, later: Self) {
+        for (hook, keys) in later.0 {
+            self.0.entry(hook).or_default().extend(keys);
+        }
+    }
+
+    /// The state behind these changes: what they removed is gone.
+    pub fn apply(&mut self, changes: Self) {
+        for (hook, changed) in changes.0 {
+            let keys = self.0.entry(hook).or_default();
+            for (key, value) in changed {
+                match value {
+                    Some(_) => drop(keys.insert(key, value)),
+                    None => drop(keys.remove(&key)),
+                }
+            }
+        }
+        self.0.retain(|_, keys| !keys.is_empty());
+    }
+
+    /// Whether hooks can have said so: whoever passes it on does not trust the worker it comes from.
+    ///
+    /// # Errors
+    /// With what is too large.
+    pub fn check(&self) -> Result<(), String> {
+        let (mut bytes, mut keys) = (0, 0);
+        for (hook, key, value) in self.iter() {
+            let length = value.map_or(0, |value| value.0.len());
+            if hook.len() > MAX_KEY || key.len() > MAX_KEY || length > MAX_VALUE {
+                return Err(format!(
+                    "a hook's state has a name of {} bytes, a key of {} and a value of {length}; at most {MAX_KEY}, \
+                     {MAX_KEY} and {MAX_VALUE} are allowed",
+                    hook.len(),
+                    key.len()
+                ));
+            }
+            (bytes, keys) = (bytes + key.len() + length, keys + 1);
+        }
+        if bytes > MAX_CHANGE * MAX_SCENARIO || keys > MAX_CHANGE * MAX_SCENARIO_KEYS {
+            return Err(format!("the state of the hooks has {keys} keys and {bytes} bytes, which is too much"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn changes(of: &[(&str, &str, Option<&str>)]) -> HookState {
+        let mut state = HookState::default();
+        for (hook, key, value) in of {
+            state.set(hook, (*key).to_owned(), value.map(|value| Value(value.as_bytes().to_vec())));
+        }
+        state
+    }
+
+    #[test]
+    fn it_is_readable_as_json_whatever_its_bytes() {
+        let mut state = changes(&[("post/a", "k", Some("x")), ("post/a", "gone", None)]);
+        state.set("pre/b#2", "\0\u{1f600}".into(), Some(Value((0..=255).collect())));
+        let json = serde_json::to_value(&state).unwrap();
+        assert_eq!(json["post/a"], json!({"k": "eA==", "gone": null}));
+        assert_eq!(serde_json::from_str::<HookState>(&json.to_string()).unwrap(), state);
+        assert!(serde_json::from_value::<HookState>(json!({"a": {"b": "not base64"}})).is_err());
+    }
+
+    #[test]
+    fn a_later_change_counts_and_what_is_removed_is_gone() {
+        let mut state = changes(&[("a", "x", Some("1")), ("a", "y", Some("2")), ("b", "x", Some("3"))]);
+        state.apply(changes(&[("a", "x", Some("4")), ("a", "y", None), ("b", "x", None), ("c", "z", None)]));
+        assert_eq!(state, changes(&[("a", "x", Some("4"))]));
+        assert_eq!(
+            state.of("a").map(|(key, value)| (key, value.0.clone())).collect::<Vec<_>>(),
+            [("x", b"4".to_vec())]
+        );
+        assert_eq!(state.of("b").count(), 0);
+    }
+
+    #[test]
+    fn all_quotas_of_a_scenario_fit_into_one_message() {
+        for hooks in 0..=32 {
+            let quota = StateQuota::of(hooks);
+            assert!(quota.bytes * hooks <= MAX_SCENARIO && quota.keys * hooks <= MAX_SCENARIO_KEYS, "{hooks}");
+            assert!(quota.bytes >= 2 * MAX_VALUE && quota.keys >= 512, "{hooks}");
+        }
+        assert_eq!(StateQuota::of(4).bytes, 1 << 20);
+        // Keys that went and values, which are base64, with `"":null,` around each key.
+        let json = (MAX_CHANGE - 1) * MAX_SCENARIO + MAX_SCENARIO / 3 * 4 + MAX_CHANGE * MAX_SCENARIO_KEYS * 8;
+        assert!(json < crate::job::MAX_RECORD, "{json}");
+    }
+
+    #[test]
+    fn what_no_hook_can_have_said_is_refused() {
+        let long = |length: usize| "x".repeat(length);
+        let ok = |of: &[(&str, &str, Option<&str>)]| changes(of).check().is_ok();
+        assert!(ok(&[("a", &long(MAX_KEY), Some(&long(MAX_VALUE)))]));
+        assert!(!ok(&[("a", &long(MAX_KEY + 1), None)]));
+        assert!(!ok(&[("a", "k", Some(&long(MAX_VALUE + 1)))]));
+        assert!(!ok(&[(&long(MAX_KEY + 1), "k", None)]));
+        let mut many = HookState::default();
+        (0..=MAX_CHANGE * MAX_SCENARIO_KEYS).for_each(|n| many.set("a", n.to_string(), None));
+        assert!(many.check().unwrap_err().contains("keys"));
+        let mut large = HookState::default();
+        (0..=MAX_CHANGE * MAX_SCENARIO / MAX_VALUE)
+            .for_each(|n| large.set("a", n.to_string(), Some(Value(vec![0; MAX_VALUE]))));
+        assert!(large.check().unwrap_err().contains("bytes"));
+    }
+
+    fn any_changes() -> impl Strategy<Value = HookState> {
+        let value = prop::option::of(prop::collection::vec(any::<u8>(), 0..3));
+        prop::collection::vec((0..2u8, 0..3u8, value), 0..6).prop_map(|all| {
+            let mut state = HookState::default();
+            for (hook, key, value) in all {
+                state.set(&hook.to_string(), key.to_string(), value.map(Value));
+            }
+            state
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn changes_applied_together_are_changes_applied_one_by_one(all in prop::collection::vec(any_changes(), 0..6)) {
+            let (mut one_by_one, mut together, mut at_once) =
+                (HookState::default(), HookState::default(), HookState::default());
+            for changes in all {
+                one_by_one.apply(changes.clone());
+                together.extend(changes);
+            }
+            at_once.apply(together);
+            prop_assert_eq!(one_by_one, at_once);
+        }
+    }
+}

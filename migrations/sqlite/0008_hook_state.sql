@@ -1,0 +1,18 @@
+-- What hooks keep between frames, and the frame it belongs to.
+
+-- The last stored frame of the newest deployment: behind it the next one goes on. Null: it begins anew. It is not
+-- the last stored frame of all, because a deployment that was replaced may still give some.
+ALTER TABLE scenario_progress ADD COLUMN resume_pts_us INTEGER;
+ALTER TABLE scenario_progress ADD COLUMN resume_frame INTEGER;
+UPDATE scenario_progress SET resume_pts_us = pts_us, resume_frame = frame;
+
+-- As of that frame.
+CREATE TABLE hook_state (
+    scenario_id TEXT NOT NULL REFERENCES scenarios (id),
+    -- Stage and plugin, such as `post/line-counter`.
+    hook TEXT NOT NULL,
+    -- UTF-8.
+    key BLOB NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (scenario_id, hook, key)
+) STRICT, WITHOUT ROWID;
