@@ -59,7 +59,7 @@ fn hooks_go_on_with_what_they_knew_whatever_is_killed() {
     let undisturbed = platform.completed(&id, FRAMES);
     let crossings = undisturbed.iter().map(|row| row.events.len()).sum::<usize>();
     let tracks = undisturbed.iter().flat_map(|row| &row.detections).filter_map(|d| d.track_id).max().unwrap_or(0);
-    assert!(crossings > 20 && tracks > 20, "{crossings} crossings of {tracks} tracks are too few to tell");
+    assert!(crossings > 10 && tracks > 20, "{crossings} crossings of {tracks} tracks are too few to tell");
     assert_eq!(undisturbed.iter().filter(|row| row.skipped.is_some()).count(), 142);
 
     let mut random = fastrand::Rng::with_seed(seed());

@@ -15,6 +15,7 @@ use model_outputs::{
     classes::{Activation, Matrix, best_classes},
     config::{count, problems, share},
     form::FormCheck,
+    learnt,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -96,7 +97,7 @@ const MAX_CANDIDATES: u32 = 3_000;
 
 struct BoxesScores {
     config: Config,
-    form: FormCheck,
+    learnt: FormCheck,
     dropped: Dropped,
 }
 
@@ -104,7 +105,7 @@ impl Hook for BoxesScores {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, form: FormCheck::default(), dropped: Dropped::default() })
+        Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -130,11 +131,11 @@ impl BoxesScores {
         let min_score = self.config.min_score as f32;
         let scored = best_classes(outputs, desc, (scores, classes), activation, min_score, MAX_CANDIDATES)?;
         let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
-        if let Some(outside) = scored.outside.filter(|_| self.form.is_new()) {
+        if let Some(outside) = scored.outside.filter(|_| self.learnt.is_new()) {
             let message = format!("`activation`: {outside} stands where scores are: `sigmoid` or `softmax`?");
             return Err(Error::InvalidConfig(message));
         }
-        self.form.check(format, units, &numbers, &outputs.view())?;
+        self.learnt.check(format, units, &numbers, &outputs.view())?;
         let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(nms(found, self.config.iou as f32, self.config.max_detections as usize))

@@ -27,7 +27,7 @@ fn config(format: Format, units: Units) -> Config {
 }
 
 fn plugin(config: &Config) -> BoxesScores {
-    BoxesScores { config: config.clone(), form: FormCheck::default(), dropped: Dropped::default() }
+    BoxesScores { config: config.clone(), learnt: FormCheck::default(), dropped: Dropped::default() }
 }
 
 fn memory(boxes: &[f32], scores: &[f32]) -> Memory {

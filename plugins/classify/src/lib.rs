@@ -12,7 +12,7 @@ use model_outputs::{
     boxes::{detection, highest},
     classes::{Activation, Matrix},
     config::{count, problems, share},
-    described, described_all, named,
+    described, described_all, learnt, named,
     scores::{is_score, score, sigmoid, softmax},
 };
 use schemars::JsonSchema;
@@ -50,8 +50,8 @@ const FRAME: Bbox = Bbox { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
 
 struct Classify {
     config: Config,
-    /// As configured, or once recognised.
-    activation: Option<Activation>,
+    /// The activation, once recognised.
+    learnt: Option<Activation>,
     dropped: Dropped,
 }
 
@@ -59,7 +59,7 @@ impl Hook for Classify {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { activation: config.activation, config, dropped: Dropped::default() })
+        Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -86,9 +86,9 @@ impl Classify {
             self.dropped.add(1);
             return Ok(Vec::new());
         }
-        let activation = match self.activation {
+        let activation = match self.config.activation.or(self.learnt) {
             Some(activation) => activation,
-            None => *self.activation.insert(recognise(&numbers, desc)?),
+            None => *self.learnt.insert(recognise(&numbers, desc)?),
         };
         let scores = match activation {
             Activation::None => numbers,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn classify(config: &Config) -> Classify {
-    Classify { config: config.clone(), activation: config.activation, dropped: Dropped::default() }
+    Classify { config: config.clone(), learnt: None, dropped: Dropped::default() }
 }
 
 fn memory(numbers: &[f32]) -> Memory {

@@ -7,8 +7,9 @@ use model_outputs::{
     classes::Activation,
     scores::{best, is_score},
 };
+use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Rule {
     pub(crate) activation: Activation,
     /// Numbers of a box.

@@ -19,10 +19,11 @@ use model_outputs::{
     classes::{Activation, Matrix, Scored, best_classes},
     config::{count, problems, share},
     form::FormCheck,
+    learnt,
     scores::score,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     activation::{Rule, recognise},
@@ -78,17 +79,22 @@ const MAX_CANDIDATES: u32 = 10_000;
 
 struct Detr {
     config: Config,
+    learnt: Learnt,
+    dropped: Dropped,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct Learnt {
     /// Once known.
     rule: Option<Rule>,
     form: FormCheck,
-    dropped: Dropped,
 }
 
 impl Hook for Detr {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, rule: None, form: FormCheck::default(), dropped: Dropped::default() })
+        Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -117,11 +123,11 @@ impl Detr {
         };
         let (format, units) = (self.config.format.unwrap_or(format), self.config.units.unwrap_or(units));
         let numbers = boxes.gather(outputs, scored.candidates.iter().map(|c| c.row))?;
-        if let Some(outside) = scored.outside.filter(|_| self.form.is_new()) {
+        if let Some(outside) = scored.outside.filter(|_| self.learnt.form.is_new()) {
             let message = format!("`activation`: {outside} stands where scores are: `sigmoid` or `softmax`?");
             return Err(Error::InvalidConfig(message));
         }
-        self.form.check(format, units, &numbers, &outputs.view())?;
+        self.learnt.form.check(format, units, &numbers, &outputs.view())?;
         let (found, unusable) = boxes::detections(&scored, &numbers, (format, units), &outputs.view());
         self.dropped.add(unusable);
         Ok(highest(found, self.config.max_detections as usize))
@@ -129,7 +135,7 @@ impl Detr {
 
     fn best(&mut self, outputs: &impl Outputs, scores: Matrix) -> Result<Scored, Error> {
         let desc = &outputs.list()[scores.output as usize];
-        let rule = match self.rule {
+        let rule = match self.learnt.rule {
             Some(rule) if rule.width == scores.width => rule,
             _ => {
                 let labels = Some(self.config.labels.len() as u32).filter(|n| *n > 0);
@@ -137,7 +143,7 @@ impl Detr {
                 let Some(rule) = recognise(&numbers, scores.width, self.config.activation, labels)? else {
                     return Ok(Scored::default());
                 };
-                *self.rule.insert(rule)
+                *self.learnt.rule.insert(rule)
             }
         };
         let min_score = self.config.min_score as f32;

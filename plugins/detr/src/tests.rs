@@ -29,7 +29,7 @@ fn memory(logits: &[f32]) -> Memory {
 }
 
 fn detr(config: &Config) -> Detr {
-    Detr { config: config.clone(), rule: None, form: FormCheck::default(), dropped: Dropped::default() }
+    Detr { config: config.clone(), learnt: Learnt::default(), dropped: Dropped::default() }
 }
 
 fn seen(found: &[Detection]) -> Vec<(u32, i32, [i32; 4])> {

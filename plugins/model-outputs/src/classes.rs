@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use framehook_sdk::{Candidate, ClassScores, Error, TensorDesc};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     MAX_WHOLE, Outputs, described,
@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What makes scores of a model's numbers.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Activation {
     /// They are scores.

@@ -2,6 +2,7 @@
 //! what is certain is refused: numbers that fit two forms are taken for those that are set.
 
 use framehook_sdk::Error;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     View,
@@ -15,7 +16,7 @@ const FRAMES: u32 = 3;
 const FAR: f32 = 0.25;
 
 /// What was seen so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct FormCheck {
     frames: u32,
     /// The four numbers of each box, as shares of the picture.

@@ -13,7 +13,8 @@ pub mod memory;
 pub mod scores;
 
 pub use dropped::Dropped;
-use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Inference, Size, TensorDesc};
+use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Inference, Size, TensorDesc, state};
+use serde::de::DeserializeOwned;
 
 /// Elements of an output that is read as a whole: half of what the host copies in one call.
 pub const MAX_WHOLE: usize = 4 << 20;
@@ -73,8 +74,18 @@ impl Outputs for Inference {
     }
 }
 
-/// Exports a plugin that adds what its method `find` finds in the outputs of a frame, and says at
-/// the end what its field `dropped` has counted.
+/// The name, among what a hook keeps, of what it learnt of its model from the first frames.
+#[doc(hidden)]
+pub const LEARNT: &str = "learnt";
+
+/// What an earlier instance learnt of the model: it reads the frames to come as it read those before.
+#[must_use]
+pub fn learnt<T: DeserializeOwned + Default>() -> T {
+    state::load(LEARNT).unwrap_or_default()
+}
+
+/// Exports a plugin that adds what its method `find` finds in the outputs of a frame, keeps what its field
+/// `learnt` holds, and says at the end what its field `dropped` has counted.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {
@@ -85,6 +96,8 @@ macro_rules! export {
                 mut detections: Vec<framehook_sdk::Detection>,
             ) -> Result<framehook_sdk::Outcome, framehook_sdk::Error> {
                 detections.extend(self.find(inference)?);
+                // Without room it is learnt again.
+                framehook_sdk::state::save($crate::LEARNT, &self.learnt).ok();
                 Ok(framehook_sdk::Outcome { detections, events: Vec::new() })
             }
 

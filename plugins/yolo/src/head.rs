@@ -2,7 +2,7 @@
 
 use framehook_sdk::ClassScores;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Numbers of a box, before everything else.
 pub(crate) const BOX: u32 = 4;
@@ -10,7 +10,7 @@ pub(crate) const BOX: u32 = 4;
 const MASKS: u32 = 32;
 
 /// How a model's output is read.
-#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Kind {
     /// YOLOv5, v6 and v7: centre x, centre y, width, height, objectness, one score a class.
@@ -58,7 +58,7 @@ impl Kind {
 }
 
 /// One way to read a tensor `[1, numbers, boxes]` or `[1, boxes, numbers]`.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub(crate) struct Head {
     pub(crate) kind: Kind,
     pub(crate) boxes: u32,

@@ -21,10 +21,10 @@ use model_outputs::{
     Dropped, Outputs,
     boxes::highest,
     config::{count, problems, share},
-    described, described_all, named,
+    described, described_all, learnt, named,
 };
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     decode::decode,
@@ -75,18 +75,23 @@ const LOOKS: u32 = 100;
 
 struct Yolo {
     config: Config,
+    learnt: Learnt,
+    dropped: Dropped,
+}
+
+#[derive(Default, Deserialize, Serialize)]
+struct Learnt {
     /// Once recognised, with the number of its output.
     head: Option<(u32, Head)>,
     /// Frames on which what is set was looked at.
     looks: u32,
-    dropped: Dropped,
 }
 
 impl Hook for Yolo {
     type Config = Config;
 
     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
-        Ok(Self { config, head: None, looks: 0, dropped: Dropped::default() })
+        Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 
     fn check(config: &Config) -> Vec<ConfigProblem> {
@@ -105,7 +110,7 @@ impl Hook for Yolo {
 impl Yolo {
     fn find(&mut self, outputs: &impl Outputs) -> Result<Vec<Detection>, Error> {
         let list = outputs.list();
-        let (output, head) = match self.head {
+        let (output, head) = match self.learnt.head {
             Some((output, head)) => (output, refit(head, list.get(output as usize))?),
             None => {
                 let output = find_output(&list, &self.config)?;
@@ -150,9 +155,9 @@ impl Yolo {
             }
             (_, [fit]) | ([fit], []) => {
                 // What is set may fit a frame without objects though it is wrong.
-                self.looks += 1;
-                let is_shown = known.kind.is_none() || !finds.is_empty() || self.looks >= LOOKS;
-                self.head = (fit.highest > 0.0 && is_shown).then_some((output, fit.head));
+                self.learnt.looks += 1;
+                let is_shown = known.kind.is_none() || !finds.is_empty() || self.learnt.looks >= LOOKS;
+                self.learnt.head = (fit.highest > 0.0 && is_shown).then_some((output, fit.head));
                 Ok(Some(fit.head))
             }
             (_, []) => {

@@ -79,7 +79,7 @@ fn memory((shape, data): (Vec<u32>, Vec<f32>)) -> Memory {
 }
 
 fn yolo(config: &Config) -> Yolo {
-    Yolo { config: config.clone(), head: None, looks: 0, dropped: Dropped::default() }
+    Yolo { config: config.clone(), learnt: Learnt::default(), dropped: Dropped::default() }
 }
 
 fn labelled(count: usize) -> Config {
@@ -227,7 +227,7 @@ fn a_v5_as_trained_has_classes_where_it_has_no_objects() {
     // A frame without objects is still a v5's.
     let mut yolo = yolo(&Config::default());
     assert!(yolo.find(&memory(rows(&boxes[2..]))).unwrap().is_empty());
-    assert_eq!(yolo.head.unwrap().1.kind, Kind::V5);
+    assert_eq!(yolo.learnt.head.unwrap().1.kind, Kind::V5);
 }
 
 /// People in a crowd have 1,200 of 8,400 boxes: fewer than a v5 has with a class.
@@ -242,7 +242,7 @@ fn a_crowd_is_still_a_v8() {
         for outputs in [columns(&boxes), rows(&boxes)] {
             let mut yolo = yolo(&Config::default());
             assert!(yolo.find(&memory(outputs)).unwrap().len() > 100);
-            assert_eq!(yolo.head.unwrap().1.kind, Kind::V8);
+            assert_eq!(yolo.learnt.head.unwrap().1.kind, Kind::V8);
         }
     }
 }
@@ -256,7 +256,7 @@ fn an_end_to_end_head_of_one_class_is_known_by_its_order() {
     }
     let mut yolo = yolo(&labelled(1));
     yolo.find(&memory(rows(&boxes))).unwrap();
-    assert_eq!(yolo.head.unwrap().1.kind, Kind::End2End);
+    assert_eq!(yolo.learnt.head.unwrap().1.kind, Kind::End2End);
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn what_fits_two_heads_names_both_and_tells_what_to_set() {
 fn nothing_is_decided_before_something_is_found() {
     let mut yolo = yolo(&Config::default());
     let empty = memory(rows(&vec![vec![0.0; 6]; 300]));
-    assert!(yolo.find(&empty).unwrap().is_empty() && yolo.head.is_none());
+    assert!(yolo.find(&empty).unwrap().is_empty() && yolo.learnt.head.is_none());
     assert!(yolo.find(&memory((vec![1, 0, 6], vec![]))).unwrap().is_empty());
     assert_eq!(seen(&yolo.find(&memory(rows(&end2end(6)))).unwrap()), right([2, 0]));
     // What is known stays, also with another number of boxes.
