@@ -20,6 +20,12 @@ struct Config {
     /// Misbehave on every n-th call of an instance's life as the host's state counts it; 1 is always.
     #[serde(default = "always")]
     every: u64,
+    /// Misbehave on these calls only, from the first to the last.
+    #[serde(default)]
+    calls: Option<(u64, u64)>,
+    /// Print a line to stderr on each call that goes well.
+    #[serde(default)]
+    chatty: bool,
     /// Misbehave when it starts instead of on a frame.
     #[serde(default)]
     at_start: bool,
@@ -58,6 +64,8 @@ enum Mode {
     Allocate,
     Recurse,
     Panic,
+    /// Ends as a panic does in a component that was not built with the SDK.
+    PanicPrinted,
     HandleFlood,
     FloodLog,
     /// A line that looks like two, the second one the platform's.
@@ -116,7 +124,12 @@ impl Misbehave {
     fn now(&self) -> bool {
         let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
         state::set("calls", &calls.to_le_bytes()).ok();
-        !self.0.at_start && calls.is_multiple_of(self.0.every)
+        let is_meant = self.0.calls.is_none_or(|(first, last)| (first..=last).contains(&calls));
+        let now = !self.0.at_start && is_meant && calls.is_multiple_of(self.0.every);
+        if self.0.chatty && !now {
+            eprintln!("all is well");
+        }
+        now
     }
 }
 
@@ -217,6 +230,12 @@ fn misbehave(mode: Mode) -> Result<(), Error> {
         }
         Mode::Recurse => assert!(black_box(recurse(0)) != 1),
         Mode::Panic => panic!("this plugin panics on purpose"),
+        #[cfg(target_family = "wasm")]
+        Mode::PanicPrinted => {
+            eprintln!("\nthread '<unnamed>' (1) panicked at src/other.rs:3:5:\nprinted on purpose");
+            eprintln!("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace");
+            core::arch::wasm32::unreachable()
+        }
         Mode::HandleFlood => {
             let tensors: Result<Vec<_>, _> = (0..1000).map(|_| Tensor::from_f32(&[1], &[0.0])).collect();
             drop(tensors?);

@@ -33,7 +33,8 @@ fn every_way_to_fail_is_contained_and_named() {
         ("sleep", C::PluginTrap, "may not sleep"),
         ("allocate", C::PluginTrap, "limit of 64 MiB"),
         ("recurse", C::PluginTrap, "call stack exhausted"),
-        ("panic", C::PluginTrap, "trapped"),
+        ("panic", C::PluginTrap, "misbehave@0.1.0: panicked at "),
+        ("panic-printed", C::PluginTrap, "executed; it printed: thread '<unnamed>' (1) panicked at src/other.rs:3:5: printed on purpose"),
         ("handle-flood", C::PluginTrap, "ended unexpectedly"),
         ("not-finite", C::PluginError, "detection 0 has a number that is not finite"),
         ("bad-subject", C::PluginError, "about detection 99, but there are 0"),
@@ -54,6 +55,23 @@ fn every_way_to_fail_is_contained_and_named() {
         assert_eq!(call(&mut chain, 2).unwrap(), After::default(), "{mode}: the frame after");
         assert_eq!(chain.degraded(), None, "{mode}: one failure is no reason to leave it out");
     }
+}
+
+/// What was printed on the frame before explains nothing.
+#[test]
+fn a_failure_tells_the_panic_of_its_own_call() {
+    let (settings, lines) = settings(Policy::SkipFrame);
+    let fail = |mode: &str| {
+        let job = job("misbehave", json!({"mode": mode, "every": 2, "chatty": true}));
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &[job], &settings).unwrap();
+        call(&mut chain, 0).unwrap();
+        call(&mut chain, 1).unwrap().failures.remove(0).reason.message
+    };
+    let panicked = fail("panic");
+    assert!(panicked.ends_with(": this plugin panics on purpose"), "{panicked}");
+    let trapped = fail("trap");
+    assert!(trapped.ends_with("instruction executed"), "{trapped}");
+    assert_eq!(lines.texts().iter().filter(|line| *line == "all is well").count(), 2);
 }
 
 #[test]
