@@ -3,12 +3,12 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use framehook_core::{
     hook_state::HookState,
     job::{HookJob, HookLimits},
-    prediction::{Detection, Event},
+    prediction::{Detection, Event, Position},
     reason::{Reason, ReasonCode},
     size::json_bytes,
 };
@@ -77,7 +77,7 @@ impl Hook {
     /// # Errors
     /// When the plugin failed, or is left out because it failed before.
     pub fn preprocess(&mut self, frame: &Frame<'_>) -> Result<Decision, Reason> {
-        self.attempt(|instance, _| instance.preprocess(frame))
+        self.call(frame.position, |instance, _| instance.preprocess(frame))
     }
 
     /// `taken` is what the events of the hooks before take.
@@ -93,7 +93,7 @@ impl Hook {
         taken: usize,
     ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
-        self.attempt(|instance, own_labels| {
+        self.call(inference.position, |instance, own_labels| {
             let outcome = instance.postprocess(inference, so_far, labels)?;
             let labels = if own_labels.is_empty() { labels } else { own_labels };
             must_fit(labelled_bytes(&outcome.detections, labels) + json_bytes(&outcome.events), room)?;
@@ -101,8 +101,8 @@ impl Hook {
         })
     }
 
-    /// What the plugin still has to say at the end of the stream. Nothing, if it has no instance: a
-    /// new one has seen nothing.
+    /// What the plugin still has to say at the end of the stream. One that is left out is asked too: there is
+    /// no frame left to lose. Nothing, if it has no instance: a new one has seen nothing.
     ///
     /// # Errors
     /// When the plugin failed, or said more than `room` bytes of JSON.
@@ -137,24 +137,30 @@ impl Hook {
         }
     }
 
-    /// One call through the breaker, in a new instance if there is none.
-    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
-        self.breaker.admit(Instant::now())?;
-        let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
-        match result {
-            Ok(value) => {
-                self.breaker.succeeded();
-                Ok(value)
-            }
-            Err(failure) => {
-                if failure.store_is_lost {
-                    self.instance = None;
-                }
-                let reason = failure.reason(&self.name);
-                self.breaker.failed(&reason, Instant::now());
-                Err(reason)
-            }
+    /// One call for a frame, through the breaker.
+    fn call<R>(
+        &mut self,
+        at: Position,
+        call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>,
+    ) -> Result<R, Reason> {
+        self.breaker.admit(at)?;
+        let result = self.attempt(call);
+        match &result {
+            Ok(_) => self.breaker.succeeded(),
+            Err(reason) => self.breaker.failed(reason, at),
         }
+        result
+    }
+
+    /// One call, in a new instance if there is none.
+    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
+        let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
+        result.map_err(|failure| {
+            if failure.store_is_lost {
+                self.instance = None;
+            }
+            failure.reason(&self.name)
+        })
     }
 
     /// With its labels.

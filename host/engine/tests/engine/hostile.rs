@@ -87,6 +87,29 @@ fn a_plugin_that_always_fails_is_left_out_with_its_reason() {
     assert!(reason.message.starts_with("misbehave@0.1.0: "), "{reason:?}");
 }
 
+/// As many at any speed, and the same: the pause is a second of the stream.
+#[test]
+fn a_hiccup_costs_a_second_of_the_stream() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let lost = || {
+        let job = job("misbehave", json!({"mode": "panic", "calls": [101, 103]}));
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &[job], &settings).unwrap();
+        (0..200).filter(|frame| call(&mut chain, *frame).unwrap().skipped.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(), (100..127).collect::<Vec<_>>());
+    assert_eq!(lost(), lost());
+}
+
+/// It keeps its instance, and is left out when the stream ends.
+#[test]
+fn a_plugin_that_is_left_out_has_its_last_words() {
+    let (mut chain, _) = chain("bad-input", 1, Policy::SkipFrame);
+    (0..10).for_each(|frame| drop(call(&mut chain, frame).unwrap()));
+    assert!(chain.degraded().is_some());
+    let (events, failures) = chain.flush(usize::MAX);
+    assert_eq!((events[0].kind.as_str(), failures.len()), ("flushed", 0));
+}
+
 #[test]
 fn a_configuration_that_is_refused_on_a_frame_fails_under_every_policy() {
     for policy in [Policy::SkipFrame, Policy::RawOutput, Policy::FailScenario] {
