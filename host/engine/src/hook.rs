@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use framehook_core::{
     hook_state::HookState,
-    job::{HookJob, HookLimits},
+    job::{HookJob, HookLimits, LogLevel},
     prediction::{Detection, Event, Position},
     reason::{Reason, ReasonCode},
     size::json_bytes,
@@ -21,6 +21,7 @@ use crate::{
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
+    range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
 };
@@ -40,6 +41,8 @@ pub struct Hook {
     slot: String,
     state: State,
     breaker: Breaker,
+    /// Detections that were out of range.
+    mended: Mended,
     instance: Option<Instance>,
     /// Names of the classes, by class id, as the plugin gave them; empty if it has none.
     pub(crate) labels: Vec<String>,
@@ -64,6 +67,7 @@ impl Hook {
             state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
             slot,
             breaker: Breaker::default(),
+            mended: Mended::default(),
             instance: None,
             labels: Vec::new(),
             name,
@@ -93,12 +97,17 @@ impl Hook {
         taken: usize,
     ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
-        self.call(inference.position, |instance, own_labels| {
-            let outcome = instance.postprocess(inference, so_far, labels)?;
+        let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
+            let mut outcome = instance.postprocess(inference, so_far, labels)?;
+            let mended = range::mend(&mut outcome);
             let labels = if own_labels.is_empty() { labels } else { own_labels };
             must_fit(labelled_bytes(&outcome.detections, labels) + json_bytes(&outcome.events), room)?;
-            Ok(outcome)
-        })
+            Ok((outcome, mended))
+        })?;
+        if let Some(line) = self.mended.add(mended) {
+            self.logger.line(LogLevel::Warn, "framehook", &line);
+        }
+        Ok(outcome)
     }
 
     /// What the plugin still has to say at the end of the stream. One that is left out is asked too: there is

@@ -21,6 +21,7 @@ pub mod hook;
 mod inspect;
 mod log;
 pub mod media;
+mod range;
 mod sandbox;
 mod scan;
 mod schema;

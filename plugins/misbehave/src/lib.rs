@@ -71,7 +71,8 @@ enum Mode {
     /// A line that looks like two, the second one the platform's.
     ForgeLog,
     Print,
-    NotFinite,
+    /// Rows that cannot be between rows that can, and events about both.
+    OutOfRange,
     BadSubject,
     TooManyDetections,
     /// 4.3 MiB of JSON, within every other limit.
@@ -169,18 +170,21 @@ impl PostHook for Misbehave {
             let bbox = Bbox { x: 0.1, y: 0.2, width: 0.3, height: 0.4 };
             let one = Detection { class_id: 1, score: 0.5, bbox, track_id: Some(7), keypoints: Vec::new() };
             match self.0.mode {
-                Mode::NotFinite => detections.push(Detection { score: f32::NAN, ..one }),
+                Mode::OutOfRange => {
+                    let not_finite = Detection { score: f32::NAN, ..one.clone() };
+                    let outside = Detection { bbox: Bbox { x: 1.5, ..bbox }, ..one.clone() };
+                    let sure = Detection { score: 2.5, ..one.clone() };
+                    let wide = Detection { bbox: Bbox { x: 0.25, width: 3.0, ..bbox }, ..one.clone() };
+                    detections = vec![not_finite, sure, outside, wide, one];
+                    events.push(about("mixed", &[0, 1, 4]));
+                    events.push(about("dropped", &[0, 2]));
+                }
                 Mode::LargePrediction => {
                     let keypoints = vec![framehook_sdk::Point { x: 0.123_456_79, y: 0.876_543_2 }; 10];
                     detections.resize(10_000, Detection { keypoints, ..one });
                 }
                 Mode::TooManyDetections => detections.resize(20_000, one),
-                Mode::BadSubject => events.push(Event {
-                    kind: "bad".into(),
-                    severity: Severity::Info,
-                    subjects: vec![99],
-                    attributes: Vec::new(),
-                }),
+                Mode::BadSubject => events.push(about("bad", &[99])),
                 Mode::OutOfBounds => drop(inference.read_f32(0, u32::MAX, 2)?),
                 Mode::None => detections.push(one),
                 Mode::Tell => {
@@ -198,6 +202,10 @@ impl PostHook for Misbehave {
         let attributes = vec![("now_us".into(), clock::now_us().to_string())];
         Ok(vec![Event { kind: "flushed".into(), severity: Severity::Warning, subjects: Vec::new(), attributes }])
     }
+}
+
+fn about(kind: &str, subjects: &[u32]) -> Event {
+    Event { kind: kind.into(), severity: Severity::Info, subjects: subjects.to_vec(), attributes: Vec::new() }
 }
 
 /// An output with its first numbers.

@@ -36,7 +36,6 @@ fn every_way_to_fail_is_contained_and_named() {
         ("panic", C::PluginTrap, "misbehave@0.1.0: panicked at "),
         ("panic-printed", C::PluginTrap, "executed; it printed: thread '<unnamed>' (1) panicked at src/other.rs:3:5: printed on purpose"),
         ("handle-flood", C::PluginTrap, "ended unexpectedly"),
-        ("not-finite", C::PluginError, "detection 0 has a number that is not finite"),
         ("bad-subject", C::PluginError, "about detection 99, but there are 0"),
         ("too-many-detections", C::PluginError, "20000 detections"),
         ("out-of-bounds", C::PluginError, "not there"),
@@ -199,6 +198,25 @@ fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
         assert_eq!(call(&mut chain, 0).unwrap().failures.len(), 1);
         assert_eq!(chain.flush(20).1.len(), 2, "and what they say at the end");
     }
+}
+
+#[test]
+fn a_row_that_cannot_be_costs_no_other_row() {
+    let (mut chain, lines) = chain("out-of-range", 1, Policy::SkipFrame);
+    for frame in 0..3 {
+        let after = call(&mut chain, frame).unwrap();
+        assert_eq!((after.failures, after.skipped), (vec![], None));
+        let rows: Vec<_> = after.detections.iter().map(|d| (d.score, d.bbox)).collect();
+        let usual = [0.1, 0.2, 0.3, 0.4];
+        assert_eq!(rows, [(1.0, usual), (0.5, [0.25, 0.2, 0.75, 0.4]), (0.5, usual)]);
+        let events: Vec<_> = after.events.iter().map(|e| (e.kind.as_str(), e.subjects.as_slice())).collect();
+        assert_eq!(events, [("mixed", &[0, 2][..]), ("dropped", &[])]);
+    }
+    let told: Vec<_> = lines.texts().iter().map(|line| line.split(", with").next().unwrap().to_owned()).collect();
+    let so_far = |cut, dropped| {
+        format!("detections out of range so far: {cut} were cut to scores of 0 to 1 and to the frame, {dropped} were dropped")
+    };
+    assert_eq!(told, [so_far(2, 2), so_far(6, 6)]);
 }
 
 #[test]
