@@ -19,6 +19,7 @@ use crate::{
     abi::v0_1::Instance,
     breaker::Breaker,
     chain::ChainSettings,
+    labels,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
     range::{self, Mended},
@@ -84,7 +85,7 @@ impl Hook {
         self.call(frame.position, |instance, _| instance.preprocess(frame))
     }
 
-    /// `taken` is what the events of the hooks before take.
+    /// Gives detections with their labels. `taken` is what the events of the hooks before take.
     ///
     /// # Errors
     /// When the plugin failed, made more than the frame's row has room for, or is left out because
@@ -93,15 +94,15 @@ impl Hook {
         &mut self,
         inference: &Inference<'_>,
         so_far: &[Detection],
-        labels: &[String],
+        earlier_labels: &[String],
         taken: usize,
     ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
         let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
-            let mut outcome = instance.postprocess(inference, so_far, labels)?;
+            let mut outcome = instance.postprocess(inference, so_far, earlier_labels)?;
             let mended = range::mend(&mut outcome);
-            let labels = if own_labels.is_empty() { labels } else { own_labels };
-            must_fit(labelled_bytes(&outcome.detections, labels) + json_bytes(&outcome.events), room)?;
+            labels::resolve(so_far, &mut outcome.detections, earlier_labels, own_labels);
+            must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
             Ok((outcome, mended))
         })?;
         if let Some(line) = self.mended.add(mended) {
@@ -184,14 +185,6 @@ impl Hook {
     }
 }
 
-/// Bytes of JSON of the detections once they have their labels.
-fn labelled_bytes(detections: &[Detection], labels: &[String]) -> usize {
-    /// `"label":` and the comma behind it.
-    const KEY: usize = 9;
-    let label = |d: &Detection| labels.get(d.class_id as usize).map_or(0, |label| KEY + json_bytes(label));
-    json_bytes(detections) + detections.iter().map(label).sum::<usize>()
-}
-
 /// A plugin that makes too much has failed on the frame, and its scenario's policy decides: a frame
 /// must not vanish.
 fn must_fit(bytes: usize, room: usize) -> Result<(), Failure> {
@@ -209,17 +202,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_counted_as_they_will_be_written() {
-        let labels = ["car".to_owned(), "\"é\n".to_owned()];
-        let mut detections: Vec<_> =
-            (0..3).map(|class_id| Detection { class_id, score: 0.1, ..Detection::default() }).collect();
-        let counted = labelled_bytes(&detections, &labels);
-        for detection in &mut detections {
-            detection.label = labels.get(detection.class_id as usize).cloned();
-        }
-        assert_eq!(counted, serde_json::to_string(&detections).unwrap().len());
-        assert!(must_fit(counted, counted).is_ok(), "to the last byte");
-        let failure = must_fit(counted, counted - 1).unwrap_err();
+    fn what_fits_to_the_last_byte_fits() {
+        assert!(must_fit(100, 100).is_ok());
+        let failure = must_fit(101, 100).unwrap_err();
         assert!(failure.message.contains("prediction_too_large") && !failure.store_is_lost);
     }
 }

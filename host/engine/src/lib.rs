@@ -19,6 +19,7 @@ pub mod compile;
 mod engine;
 pub mod hook;
 mod inspect;
+mod labels;
 mod log;
 pub mod media;
 mod range;

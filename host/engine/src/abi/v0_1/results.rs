@@ -170,7 +170,7 @@ pub(super) fn to_guest(d: &Detection) -> types::Detection {
     }
 }
 
-/// Without its label: the chain fills that in at the end.
+/// Without its label, which does not cross the boundary.
 fn from_guest(d: types::Detection) -> Detection {
     Detection {
         class_id: d.class_id,
