@@ -79,7 +79,11 @@ mod tests {
             ("nothing", vec![], &["face"], vec![]),
         ] {
             let returned: Vec<_> = returned.into_iter().cloned().collect();
-            assert_eq!(resolved(&given, &returned, &street, own), expected.into_iter().map(|l| l.map(str::to_owned)).collect::<Vec<_>>(), "{what}");
+            assert_eq!(
+                resolved(&given, &returned, &street, own),
+                expected.into_iter().map(|l| l.map(str::to_owned)).collect::<Vec<_>>(),
+                "{what}"
+            );
         }
     }
 

@@ -258,11 +258,17 @@ mod tests {
         let of_std = "thread '<unnamed>' (1) panicked at src/lib.rs:3:5: index out of bounds";
         for (said, words) in [
             (&[("stdout", "x"), ("my_plugin", "y")][..], L::None),
-            (&[("panic", "panicked at src/lib.rs:1:2:\nboom\u{1b}[2J")], panic("panicked at src/lib.rs:1:2: boom\\u{1b}[2J")),
+            (
+                &[("panic", "panicked at src/lib.rs:1:2:\nboom\u{1b}[2J")],
+                panic("panicked at src/lib.rs:1:2: boom\\u{1b}[2J"),
+            ),
             (&[("panic", "one"), ("panic", "two"), (STDERR, "three")], panic("two")),
             (&std, printed(of_std)),
             (&[&[(STDERR, "loading")][..], &std].concat(), printed(of_std)),
-            (&[(STDERR, "Traceback"), (STDERR, "  line 3"), (STDERR, "ValueError")], printed("Traceback line 3 ValueError")),
+            (
+                &[(STDERR, "Traceback"), (STDERR, "  line 3"), (STDERR, "ValueError")],
+                printed("Traceback line 3 ValueError"),
+            ),
         ] {
             let mut heard = L::None;
             said.iter().for_each(|(target, message)| heard.hear(target, message));
@@ -270,7 +276,10 @@ mod tests {
         }
         let mut flooded = L::None;
         (0..1000).for_each(|n| flooded.hear(STDERR, &format!("line {n}")));
-        assert!(matches!(&flooded, L::Printed(text) if text.len() <= MAX_LINE && text.ends_with("line 999")), "{flooded:?}");
+        assert!(
+            matches!(&flooded, L::Printed(text) if text.len() <= MAX_LINE && text.ends_with("line 999")),
+            "{flooded:?}"
+        );
         flooded.hear("panic", &"é".repeat(MAX_LINE));
         assert!(matches!(&flooded, L::Panic(text) if text.len() == MAX_LINE));
     }

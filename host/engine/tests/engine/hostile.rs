@@ -34,7 +34,11 @@ fn every_way_to_fail_is_contained_and_named() {
         ("allocate", C::PluginTrap, "limit of 64 MiB"),
         ("recurse", C::PluginTrap, "call stack exhausted"),
         ("panic", C::PluginTrap, "misbehave@0.1.0: panicked at "),
-        ("panic-printed", C::PluginTrap, "executed; it printed: thread '<unnamed>' (1) panicked at src/other.rs:3:5: printed on purpose"),
+        (
+            "panic-printed",
+            C::PluginTrap,
+            "executed; it printed: thread '<unnamed>' (1) panicked at src/other.rs:3:5: printed on purpose",
+        ),
         ("handle-flood", C::PluginTrap, "ended unexpectedly"),
         ("bad-subject", C::PluginError, "about detection 99, but there are 0"),
         ("too-many-detections", C::PluginError, "20000 detections"),
@@ -214,7 +218,9 @@ fn a_row_that_cannot_be_costs_no_other_row() {
     }
     let told: Vec<_> = lines.texts().iter().map(|line| line.split(", with").next().unwrap().to_owned()).collect();
     let so_far = |cut, dropped| {
-        format!("detections out of range so far: {cut} were cut to scores of 0 to 1 and to the frame, {dropped} were dropped")
+        format!(
+            "detections out of range so far: {cut} were cut to scores of 0 to 1 and to the frame, {dropped} were dropped"
+        )
     };
     assert_eq!(told, [so_far(2, 2), so_far(6, 6)]);
 }
