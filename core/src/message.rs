@@ -396,6 +396,7 @@ mod tests {
         for (code, first, exact) in [
             (ReasonCode::OutOfMemory, "worker_crash", Some("out_of_memory")),
             (ReasonCode::ModelStalled, "source_stalled", Some("model_stalled")),
+            (ReasonCode::HooksFailed, "end_of_stream", Some("hooks_failed")),
             (ReasonCode::DecodeError, "decode_error", None),
         ] {
             let status = status(Reason::new(code, "why"));

@@ -326,7 +326,8 @@ fn last_words(report: &WorkerStatus) -> Option<Reason> {
         let frames = if damaged == 1 { "frame was" } else { "frames were" };
         reason.message += &format!("; {damaged} {frames} damaged");
     }
-    if report.phase == WorkerPhase::Finished && hook_failures > 0 {
+    // A reason of its own says it already.
+    if report.phase == WorkerPhase::Finished && hook_failures > 0 && reason.code != ReasonCode::HooksFailed {
         reason.message += &format!("; hooks failed on {hook_failures} of {frames} frames");
     }
     Some(reason)

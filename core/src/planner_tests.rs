@@ -704,3 +704,16 @@ fn one_damaged_frame_is_told_as_one() {
         assert_eq!(last_words(&report).unwrap().message, words);
     }
 }
+
+#[test]
+fn failed_hooks_are_told_once() {
+    for (code, words) in [
+        (ReasonCode::EndOfStream, "the end; 1 frame was damaged; hooks failed on 2 of 9 frames"),
+        (ReasonCode::HooksFailed, "the end; 1 frame was damaged"),
+    ] {
+        let reason = Some(Reason::new(code, "the end"));
+        let progress = Progress { damaged: 1, hook_failures: 2, frames: 9, ..Progress::default() };
+        let base = status(ScenarioId(uuid::Uuid::nil()), Generation::default(), WorkerPhase::Finished);
+        assert_eq!(last_words(&WorkerStatus { reason, progress, ..base }).unwrap().message, words);
+    }
+}

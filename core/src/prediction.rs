@@ -61,15 +61,17 @@ pub struct Detection {
     /// Name of the class, where a plugin named its classes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
-    /// Confidence, 0 to 1.
+    /// Confidence, 0 to 1; one outside of that is cut to it.
     pub score: f32,
-    /// `[x, y, width, height]`, normalised to 0..1 of the original frame.
+    /// `[x, y, width, height]`, normalised to 0..1 of the original frame, and cut to it. A detection with a
+    /// number that is not finite, or of whose box nothing lies in the frame, is dropped.
     #[serde(rename = "box")]
     #[schema(min_items = 4, max_items = 4)]
     pub bbox: [f32; 4],
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track_id: Option<u64>,
-    /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents.
+    /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents. They may lie outside of
+    /// the frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Point>)]
     pub keypoints: Vec<[f32; 2]>,

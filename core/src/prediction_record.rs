@@ -1,10 +1,10 @@
 //! A prediction as the JSON that its worker wrote, on its way into the store.
 //!
 //! Invariant: whoever reads a record has checked that its text is a whole [`Prediction`], so that
-//! whatever is stored can be read again. The check reads one detection at a time and keeps nothing
-//! of it; the text itself is passed on as it is and never written again.
+//! whatever is stored can be read again. The check reads one detection at a time and keeps none;
+//! the text itself is passed on as it is and never written again.
 
-use std::{fmt, marker::PhantomData};
+use std::fmt;
 
 use jiff::Timestamp;
 use serde::{
@@ -28,7 +28,8 @@ pub struct PredictionRecord {
     pub captured_at: Timestamp,
     /// There was no inference, or its result was dropped.
     pub is_skipped: bool,
-    pub has_hook_failure: bool,
+    /// The last of its hooks that failed.
+    pub hook_failure: Option<HookFailure>,
     pub timings: FrameTimings,
     json: Box<RawValue>,
 }
@@ -50,7 +51,7 @@ impl PredictionRecord {
             left_out: outline.left_out,
             captured_at: outline.captured_at,
             is_skipped: outline.skipped.is_some(),
-            has_hook_failure: outline.hook_failures.count > 0,
+            hook_failure: outline.hook_failures.last,
             timings: outline.timings,
             json,
         })
@@ -79,7 +80,7 @@ impl From<&Prediction> for PredictionRecord {
             left_out,
             captured_at,
             is_skipped: prediction.skipped.is_some(),
-            has_hook_failure: !prediction.hook_failures.is_empty(),
+            hook_failure: prediction.hook_failures.last().cloned(),
             timings,
             json: to_raw_value(prediction).expect("a prediction has no keys but strings"),
         }
@@ -92,7 +93,7 @@ impl PartialEq for PredictionRecord {
     }
 }
 
-/// Every field of a [`Prediction`], its lists only counted.
+/// Every field of a [`Prediction`], with the last items of its lists.
 #[derive(Deserialize)]
 struct Outline {
     scenario_id: ScenarioId,
@@ -116,15 +117,14 @@ struct Outline {
     _provenance: Provenance,
 }
 
-/// A list of which each item was read and let go.
+/// A list of which each item was read and let go for the next.
 struct Each<T> {
-    count: usize,
-    item: PhantomData<T>,
+    last: Option<T>,
 }
 
 impl<T> Default for Each<T> {
     fn default() -> Self {
-        Self { count: 0, item: PhantomData }
+        Self { last: None }
     }
 }
 
@@ -142,8 +142,8 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Self, A::Error> {
-        while items.next_element::<T>()?.is_some() {
-            self.count += 1;
+        while let Some(item) = items.next_element()? {
+            self.last = Some(item);
         }
         Ok(self)
     }
@@ -163,7 +163,8 @@ mod tests {
         let detection = json!({"class_id": 2, "label": "car", "score": 0.5, "box": [0.1, 0.2, 0.3, 0.4],
             "track_id": 7, "keypoints": [[0.1, 0.2]]});
         let event = json!({"kind": "line_crossed", "severity": "info", "subjects": [0], "attributes": {"line": "a"}});
-        let failure = |_| HookFailure { plugin: by(), reason: Reason::new(ReasonCode::PluginTrap, "unreachable") };
+        let failure =
+            |n| HookFailure { plugin: by(), reason: Reason::new(ReasonCode::PluginTrap, format!("unreachable {n}")) };
         let whole = json!({
             "scenario_id": ScenarioId::generate(), "generation": 3, "pts_us": -40_000, "frame": 12,
             "captured_at": "2026-11-27T03:04:05.123456Z", "detections": vec![detection; detections],
@@ -199,7 +200,8 @@ mod tests {
             let (ours, made) = (read(&text).unwrap(), PredictionRecord::from(&prediction));
             prop_assert_eq!(ours.json(), &text);
             prop_assert_eq!(format!("{ours:?}"), format!("{made:?}"));
-            prop_assert_eq!((ours.is_skipped, ours.has_hook_failure), (skipped, failures > 0));
+            prop_assert_eq!(ours.is_skipped, skipped);
+            prop_assert_eq!(&ours.hook_failure, &prediction.hook_failures.last().cloned());
             prop_assert_eq!(serde_json::to_string(&ours).unwrap(), text);
             let other = PredictionRecord::from(&Prediction { frame: prediction.frame + 1, ..prediction });
             prop_assert!(ours == made && ours != other);

@@ -51,7 +51,7 @@ pub enum ReasonCode {
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
     ///
-    /// Look for the plugin's last lines in the log, mend it, and upload it as a new version.
+    /// Read the plugin's last words in the reason's message and in the log, mend it, and upload it as a new version.
     PluginTrap,
     /// A plugin ran longer than its deadline.
     ///
@@ -87,6 +87,12 @@ pub enum ReasonCode {
     ///
     /// Nothing; start it again with `POST /scenario/{id}/start`.
     StoppedByUser,
+    /// The file came to its end, but hooks failed on more than half of the frames that they were called for.
+    /// Where `source_incomplete` is true as well, this is the code, and the message says both.
+    ///
+    /// Read the last failure in the reason's message, mend the plugin or its configuration, and post the
+    /// scenario again. `hook_failures` of a prediction has what failed there.
+    HooksFailed,
     /// The file came to its end, and its container declares more than came.
     ///
     /// Nothing, if what came is enough: its predictions can be read. Else upload the whole file.
@@ -112,7 +118,7 @@ impl ReasonCode {
             Self::ModelStalled => Self::SourceStalled,
             Self::OutOfMemory => Self::WorkerCrash,
             Self::ProviderUnavailable => Self::ModelLoad,
-            Self::SourceIncomplete => Self::EndOfStream,
+            Self::SourceIncomplete | Self::HooksFailed => Self::EndOfStream,
             older => older,
         }
     }

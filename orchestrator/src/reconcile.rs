@@ -6,6 +6,7 @@ use framehook_core::{
     evidence::{Hearing, Stray},
     ids::{Epoch, ScenarioId},
     planner::{Action, Snapshot, Timing, plan},
+    reason::ReasonCode,
     state::ScenarioState,
 };
 use framehook_infra::{
@@ -149,11 +150,13 @@ fn span(action: &Action, snapshot: &Snapshot) -> Span {
     span
 }
 
-/// Whether somebody should look at it: a scenario that failed, or a runner that was not heard of. One that has a newer
-/// incarnation was only started again.
+/// Whether somebody should look at it: a scenario that failed, or whose hooks did, or a runner that was not
+/// heard of. One that has a newer incarnation was only started again.
 fn is_trouble(action: &Action, snapshot: &Snapshot) -> bool {
     match action {
-        Action::MoveScenario { to, .. } => *to == ScenarioState::Failed,
+        Action::MoveScenario { to, reason, .. } => {
+            *to == ScenarioState::Failed || reason.as_ref().is_some_and(|r| r.code == ReasonCode::HooksFailed)
+        }
         // UUIDv7: a later start has a greater incarnation.
         Action::LoseRunner { runner_id, incarnation } => {
             !snapshot.runners.iter().any(|other| other.id == *runner_id && other.incarnation > *incarnation)

@@ -288,7 +288,7 @@ fn a_panic_over_a_configuration_is_told_and_logged() {
     let platform = Platform::with_demo(&[]);
     platform.upload("/plugin", &plugin("misbehave"));
     let panics = with("/plugins/post/0", json!({"use": "misbehave", "config": {"mode": "panic", "at_check": true}}));
-    let words = ["plugins.post[0].config", "trapped", "this plugin panics on purpose"];
+    let words = ["plugins.post[0].config", "panicked at ", "this plugin panics on purpose"];
     assert_problem(&platform.post_json("/scenario/check", &panics), 422, "invalid_plugin_config", &words);
     let log = platform.log();
     assert!(log.contains("a configuration was not judged") && log.contains("this plugin panics on purpose"), "{log}");

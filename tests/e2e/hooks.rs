@@ -1,5 +1,8 @@
 //! Plugins that misbehave: the scenario says so, others go on, nothing dies.
 
+use std::collections::BTreeMap;
+
+use framehook_core::prediction::Prediction;
 use framehook_tests::{
     DEADLINE,
     client::{light_scenario, slow_scenario},
@@ -42,8 +45,15 @@ fn a_plugin_that_misbehaves_degrades_its_scenario_and_no_other() {
         let degraded = lines.iter().find(|l| l["to"] == "degraded").unwrap_or_else(|| panic!("{mode}: {history:#}"));
         assert_eq!(degraded["reason"]["code"], code, "{mode}");
         assert!(degraded["reason"]["message"].as_str().unwrap().contains("misbehave"), "{degraded}");
-        let last = lines.last().unwrap()["reason"]["message"].as_str().unwrap();
-        assert!(last.contains("hooks failed on 500 of 500 frames"), "{mode}: {last}");
+        let of_list = platform.get("/scenario?limit=1000").body["items"].as_array().unwrap().clone();
+        let listed = of_list.into_iter().find(|s| s["id"] == *bad).unwrap();
+        for reason in [&lines.last().unwrap()["reason"], &platform.scenario(&bad)["reason"], &listed["reason"]] {
+            assert_eq!(reason["code"], "hooks_failed", "{mode}");
+            let message = reason["message"].as_str().unwrap();
+            let told = "hooks failed on 500 of 500 frames; the last failure: misbehave@0.1.0: ";
+            assert!(message.starts_with(told) && message.ends_with("; the video came to its end"), "{mode}: {message}");
+        }
+        assert_eq!(platform.scenario(&good)["reason"]["code"], "end_of_stream");
         // Its worker was never restarted: the process survived its plugin.
         assert!(lines.iter().all(|l| l["to"] != "recovering"), "{mode}: {history:#}");
         assert_eq!(platform.pid(), pid);
@@ -80,6 +90,72 @@ fn the_log_warns_of_a_failed_scenario_and_not_of_an_ordinary_restart() {
     let lines = told(&platform.log()[before..]);
     let loud: Vec<_> = lines.iter().filter(|(level, _)| level != "INFO").collect();
     assert!(loud.is_empty(), "{loud:#?}");
+}
+
+/// A hiccup of a fast file costs a second of its video, the same in each run, and the rows say what it was.
+#[test]
+fn three_panics_cost_a_second_of_the_video() {
+    let platform = Platform::with_demo(&[]);
+    let run = || {
+        let mut scenario = with_misbehave(&json!({"mode": "panic", "calls": [101, 103]}), "skip_frame");
+        scenario["plugins"].as_object_mut().unwrap().remove("pre");
+        let id = platform.post_scenario(&scenario);
+        let rows = platform.completed(&id, 500);
+        let reason = platform.scenario(&id)["reason"].clone();
+        let message = reason["message"].as_str().unwrap();
+        assert!(
+            reason["code"] == "end_of_stream" && message.ends_with("; hooks failed on 27 of 500 frames"),
+            "{reason}"
+        );
+        rows.into_iter().filter(|row| !row.hook_failures.is_empty()).collect::<Vec<_>>()
+    };
+    let (lost, again) = (run(), run());
+    let frames = |rows: &[Prediction]| rows.iter().map(|row| row.frame).collect::<Vec<_>>();
+    assert_eq!((frames(&lost), frames(&again)), ((100..127).collect(), (100..127).collect()));
+    for (row, end) in
+        [(&lost[0], "on purpose"), (&lost[26], "on purpose; not called for a while after repeated failures")]
+    {
+        let message = &row.hook_failures[0].reason.message;
+        assert!(message.starts_with("misbehave@0.1.0: panicked at misbehave/src/lib.rs:"), "{message}");
+        assert!(message.ends_with(&format!(": this plugin panics {end}")), "{message}");
+    }
+}
+
+/// Each hook's names are those of its own detections, and what one returns that cannot be is not stored.
+#[test]
+fn detections_keep_their_labels_and_are_in_range() {
+    let platform = Platform::with_demo(&[]);
+    let labels_of = |mode: &str| {
+        let mut scenario = light_scenario();
+        let hook = json!({"use": "misbehave", "config": {"mode": mode}});
+        scenario["plugins"]["post"].as_array_mut().unwrap().push(hook);
+        let rows = platform.completed(&platform.post_scenario(&scenario), 500);
+        let mut labels = BTreeMap::new();
+        for detection in rows.iter().flat_map(|row| &row.detections) {
+            *labels.entry(detection.label.clone().unwrap()).or_insert(0) += 1;
+            let [x, y, width, height] = detection.bbox;
+            let ends = [x + width, y + height].map(|end| end <= 1.0 + f32::EPSILON);
+            assert!(x >= 0.0 && y >= 0.0 && width > 0.0 && height > 0.0 && ends == [true; 2], "{detection:?}");
+            assert!((0.0..=1.0).contains(&detection.score), "{detection:?}");
+        }
+        assert!(rows.iter().all(|row| row.hook_failures.is_empty()));
+        (labels, rows)
+    };
+    let alone = platform.completed(&platform.post_scenario(&light_scenario()), 500);
+    let count = |label: &str| {
+        alone.iter().flat_map(|row| &row.detections).filter(|d| d.label.as_deref() == Some(label)).count()
+    };
+    let (labels, _) = labels_of("none");
+    for label in ["person", "car", "truck"] {
+        assert_eq!(labels.get(label).copied().unwrap_or(0), count(label), "{label}");
+    }
+    assert!(labels["one"] == 500 && count("car") > 0, "{labels:?}");
+
+    let (labels, rows) = labels_of("out-of-range");
+    assert_eq!(labels, BTreeMap::from([("one".to_owned(), 1500)]));
+    assert!(rows.iter().all(|row| row.events[0].subjects == [0, 2] && row.events[1].subjects.is_empty()));
+    let log = platform.log();
+    assert!(log.contains("detections out of range so far: 2 were cut") && log.contains(" 500 were dropped"), "{log}");
 }
 
 #[test]

@@ -1,15 +1,15 @@
 //! Leaves a plugin out while it keeps failing, and tries it again with one frame.
 //!
-//! Pure: the time is passed in. Closed -> open after [`IN_A_ROW`] failures in a row or more than
-//! [`TOLERATED`] among the last [`WINDOW`] calls; open -> one trial after the wait; a good trial
-//! closes, a bad one doubles the wait.
+//! Pure: the position in the stream is passed in, and is the only clock. So a file loses the same frames at
+//! any speed and in each run. Closed -> open after [`IN_A_ROW`] failures in a row or more than [`TOLERATED`]
+//! among the last [`WINDOW`] calls; open -> one trial after the pause; a good trial closes, a bad one doubles
+//! the pause.
+//!
+//! A worker that is started again begins with a closed breaker.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::collections::VecDeque;
 
-use framehook_core::reason::Reason;
+use framehook_core::{prediction::Position, reason::Reason};
 
 /// One failure may be the frame's fault, three in a row are the plugin's.
 const IN_A_ROW: u32 = 3;
@@ -17,44 +17,57 @@ const IN_A_ROW: u32 = 3;
 const WINDOW: usize = 200;
 /// 5 % of the window.
 const TOLERATED: usize = WINDOW / 20;
-/// Short enough that a hiccup costs 25 frames.
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// A plugin that is repaired from outside comes back within a minute.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// In seconds. Short enough that a hiccup costs 25 frames.
+const FIRST_PAUSE: u32 = 1;
+/// In seconds. A plugin that is well again comes back within a minute of the stream.
+const LONGEST_PAUSE: u32 = 60;
+/// So many frames of the source stand for a second, if they come first: the times of a file may stand still,
+/// and a pause must end.
+const FRAMES_OF_A_SECOND: u64 = 25;
 
 #[derive(Debug)]
 pub(crate) struct Breaker {
     /// Whether each of the last calls failed.
     recent: VecDeque<bool>,
     in_a_row: u32,
-    wait: Duration,
+    /// The next pause, in seconds.
+    pause: u32,
     open: Option<Open>,
 }
 
 #[derive(Debug)]
 struct Open {
-    until: Instant,
+    /// The pause ends here: at this time or at this frame.
+    until: Position,
     reason: Reason,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { recent: VecDeque::with_capacity(WINDOW), in_a_row: 0, wait: FIRST_WAIT, open: None }
+        Self { recent: VecDeque::with_capacity(WINDOW), in_a_row: 0, pause: FIRST_PAUSE, open: None }
     }
 }
 
 fn left_out(reason: &Reason) -> Reason {
-    Reason::new(reason.code, format!("not called for a while after repeated failures; the last: {}", reason.message))
+    Reason::new(reason.code, format!("{}; not called for a while after repeated failures", reason.message))
+}
+
+/// Where a pause of so many seconds ends.
+fn after(at: Position, seconds: u32) -> Position {
+    Position {
+        pts_us: at.pts_us.saturating_add(i64::from(seconds) * 1_000_000),
+        frame: at.frame.saturating_add(u64::from(seconds) * FRAMES_OF_A_SECOND),
+    }
 }
 
 impl Breaker {
-    /// Whether the plugin may be called now.
+    /// Whether the plugin may be called for this frame.
     ///
     /// # Errors
     /// While it is left out: the failure that opened the breaker, and that the plugin was not called.
-    pub(crate) fn admit(&self, now: Instant) -> Result<(), Reason> {
+    pub(crate) fn admit(&self, at: Position) -> Result<(), Reason> {
         match &self.open {
-            Some(open) if now < open.until => Err(left_out(&open.reason)),
+            Some(Open { until, reason }) if at.pts_us < until.pts_us && at.frame < until.frame => Err(left_out(reason)),
             _ => Ok(()),
         }
     }
@@ -66,20 +79,20 @@ impl Breaker {
         }
         self.in_a_row = 0;
         self.remember(false);
-        // The long wait is forgiven only after a whole window without a failure.
+        // The long pause is forgiven only after a whole window without a failure.
         if self.recent.len() == WINDOW && !self.recent.contains(&true) {
-            self.wait = FIRST_WAIT;
+            self.pause = FIRST_PAUSE;
         }
     }
 
-    /// A call failed.
-    pub(crate) fn failed(&mut self, reason: &Reason, now: Instant) {
+    /// The call for this frame failed.
+    pub(crate) fn failed(&mut self, reason: &Reason, at: Position) {
         self.in_a_row += 1;
         self.remember(true);
         let failures = self.recent.iter().filter(|failed| **failed).count();
         if self.open.is_some() || self.in_a_row >= IN_A_ROW || failures > TOLERATED {
-            self.open = Some(Open { until: now + self.wait, reason: reason.clone() });
-            self.wait = (self.wait * 2).min(LONGEST_WAIT);
+            self.open = Some(Open { until: after(at, self.pause), reason: reason.clone() });
+            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -107,19 +120,55 @@ mod tests {
         Reason::new(ReasonCode::PluginTrap, "trap")
     }
 
+    /// A frame of a stream with 25 a second.
+    fn frame(frame: u64) -> Position {
+        Position { pts_us: 40_000 * frame as i64, frame }
+    }
+
+    /// What is admitted of these frames by a breaker of a plugin that fails on each of them.
+    fn admitted(frames: impl IntoIterator<Item = Position>) -> Vec<u64> {
+        let mut breaker = Breaker::default();
+        let mut call = |at: &Position| {
+            let is_admitted = breaker.admit(*at).is_ok();
+            if is_admitted {
+                breaker.failed(&reason(), *at);
+            }
+            is_admitted
+        };
+        frames.into_iter().filter(|at| call(at)).map(|at| at.frame).collect()
+    }
+
     #[test]
-    fn opens_after_three_in_a_row_and_doubles_its_wait() {
-        let (mut breaker, start) = (Breaker::default(), Instant::now());
-        for _ in 0..IN_A_ROW {
-            assert_eq!(breaker.admit(start), Ok(()));
-            breaker.failed(&reason(), start);
+    fn the_pause_is_a_second_of_the_stream_and_doubles_to_a_minute() {
+        let calls = admitted((0..10_000).map(frame));
+        assert_eq!(calls[..6], [0, 1, 2, 27, 77, 177]);
+        let pauses: Vec<_> = calls[2..].windows(2).map(|pair| (pair[1] - pair[0]) / FRAMES_OF_A_SECOND).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+    }
+
+    #[test]
+    fn times_of_all_kinds_end_a_pause() {
+        let at = |pts_us: fn(u64) -> i64| (0..300).map(move |n| Position { pts_us: pts_us(n), frame: n });
+        for (what, calls, expected) in [
+            ("stand still", admitted(at(|_| 7)), &[0, 1, 2, 27, 77, 177][..]),
+            ("are missing", admitted(at(|_| i64::MIN)), &[0, 1, 2, 27, 77, 177]),
+            ("go back", admitted(at(|n| if n < 5 { 3_600_000_000 } else { n as i64 })), &[0, 1, 2, 27, 77, 177]),
+            ("leap ahead", admitted(at(|n| n as i64 + if n < 5 { 0 } else { 3_600_000_000 })), &[0, 1, 2, 5, 55, 155]),
+            ("100 frames a second", admitted(at(|n| n as i64 * 10_000)), &[0, 1, 2, 27, 77, 177]),
+            ("5 frames a second", admitted(at(|n| n as i64 * 200_000).take(40)), &[0, 1, 2, 7, 17, 37]),
+        ] {
+            assert_eq!(calls[..expected.len()], *expected, "{what}");
         }
-        assert_eq!(breaker.admit(start), Err(left_out(&reason())));
-        let trial = start + FIRST_WAIT;
-        assert_eq!(breaker.admit(trial), Ok(()));
-        breaker.failed(&reason(), trial);
-        assert!(breaker.admit(trial + FIRST_WAIT).is_err());
-        assert_eq!(breaker.admit(trial + 2 * FIRST_WAIT), Ok(()));
+        // `frames: {"fps": 1}` of 25 frames a second.
+        assert_eq!(admitted((0..20).map(|n| frame(n * 25))), [0, 25, 50, 75, 125, 225, 425]);
+    }
+
+    #[test]
+    fn a_good_trial_closes_it() {
+        let mut breaker = Breaker::default();
+        (0..3).for_each(|n| breaker.failed(&reason(), frame(n)));
+        assert_eq!(breaker.admit(frame(26)), Err(left_out(&reason())));
+        assert_eq!(breaker.admit(frame(27)), Ok(()));
         assert!(breaker.open_reason().is_some());
         breaker.succeeded();
         assert_eq!(breaker.open_reason(), None);
@@ -127,10 +176,10 @@ mod tests {
 
     #[test]
     fn opens_on_a_share_of_failures_but_not_on_a_few() {
-        let (mut breaker, now) = (Breaker::default(), Instant::now());
+        let (mut breaker, at) = (Breaker::default(), frame(0));
         let mut failures = 0;
         while breaker.open_reason().is_none() {
-            breaker.failed(&reason(), now);
+            breaker.failed(&reason(), at);
             failures += 1;
             (0..5).for_each(|_| {
                 if breaker.open_reason().is_none() {
@@ -141,22 +190,18 @@ mod tests {
         assert_eq!(failures, TOLERATED + 1);
         let mut rare = Breaker::default();
         for _ in 0..100 {
-            rare.failed(&reason(), now);
+            rare.failed(&reason(), at);
             (0..50).for_each(|_| rare.succeeded());
         }
         assert_eq!(rare.open_reason(), None);
     }
 
     #[test]
-    fn the_wait_is_bounded_and_forgiven() {
-        let (mut breaker, mut now) = (Breaker::default(), Instant::now());
-        for _ in 0..20 {
-            breaker.failed(&reason(), now);
-            now += LONGEST_WAIT;
-            assert_eq!(breaker.admit(now), Ok(()));
-        }
+    fn the_long_pause_is_forgiven() {
+        let mut breaker = Breaker::default();
+        (0..20).for_each(|_| breaker.failed(&reason(), frame(0)));
         (0..=WINDOW).for_each(|_| breaker.succeeded());
-        (0..IN_A_ROW).for_each(|_| breaker.failed(&reason(), now));
-        assert_eq!(breaker.admit(now + FIRST_WAIT), Ok(()));
+        (0..IN_A_ROW).for_each(|_| breaker.failed(&reason(), frame(0)));
+        assert_eq!((breaker.admit(frame(24)).is_ok(), breaker.admit(frame(25)).is_ok()), (false, true));
     }
 }

@@ -132,9 +132,6 @@ impl Chain {
                 labels = &hook.labels;
             }
         }
-        for detection in &mut after.detections {
-            detection.label = labels.get(detection.class_id as usize).cloned();
-        }
         Ok(after)
     }
 

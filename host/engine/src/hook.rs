@@ -3,12 +3,12 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use framehook_core::{
     hook_state::HookState,
-    job::{HookJob, HookLimits},
-    prediction::{Detection, Event},
+    job::{HookJob, HookLimits, LogLevel},
+    prediction::{Detection, Event, Position},
     reason::{Reason, ReasonCode},
     size::json_bytes,
 };
@@ -19,8 +19,10 @@ use crate::{
     abi::v0_1::Instance,
     breaker::Breaker,
     chain::ChainSettings,
+    labels,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome},
+    range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
 };
@@ -40,6 +42,8 @@ pub struct Hook {
     slot: String,
     state: State,
     breaker: Breaker,
+    /// Detections that were out of range.
+    mended: Mended,
     instance: Option<Instance>,
     /// Names of the classes, by class id, as the plugin gave them; empty if it has none.
     pub(crate) labels: Vec<String>,
@@ -64,6 +68,7 @@ impl Hook {
             state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
             slot,
             breaker: Breaker::default(),
+            mended: Mended::default(),
             instance: None,
             labels: Vec::new(),
             name,
@@ -77,10 +82,10 @@ impl Hook {
     /// # Errors
     /// When the plugin failed, or is left out because it failed before.
     pub fn preprocess(&mut self, frame: &Frame<'_>) -> Result<Decision, Reason> {
-        self.attempt(|instance, _| instance.preprocess(frame))
+        self.call(frame.position, |instance, _| instance.preprocess(frame))
     }
 
-    /// `taken` is what the events of the hooks before take.
+    /// Gives detections with their labels. `taken` is what the events of the hooks before take.
     ///
     /// # Errors
     /// When the plugin failed, made more than the frame's row has room for, or is left out because
@@ -89,20 +94,25 @@ impl Hook {
         &mut self,
         inference: &Inference<'_>,
         so_far: &[Detection],
-        labels: &[String],
+        earlier_labels: &[String],
         taken: usize,
     ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
-        self.attempt(|instance, own_labels| {
-            let outcome = instance.postprocess(inference, so_far, labels)?;
-            let labels = if own_labels.is_empty() { labels } else { own_labels };
-            must_fit(labelled_bytes(&outcome.detections, labels) + json_bytes(&outcome.events), room)?;
-            Ok(outcome)
-        })
+        let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
+            let mut outcome = instance.postprocess(inference, so_far, earlier_labels)?;
+            let mended = range::mend(&mut outcome);
+            labels::resolve(so_far, &mut outcome.detections, earlier_labels, own_labels);
+            must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
+            Ok((outcome, mended))
+        })?;
+        if let Some(line) = self.mended.add(mended) {
+            self.logger.line(LogLevel::Warn, "framehook", &line);
+        }
+        Ok(outcome)
     }
 
-    /// What the plugin still has to say at the end of the stream. Nothing, if it has no instance: a
-    /// new one has seen nothing.
+    /// What the plugin still has to say at the end of the stream. One that is left out is asked too: there is
+    /// no frame left to lose. Nothing, if it has no instance: a new one has seen nothing.
     ///
     /// # Errors
     /// When the plugin failed, or said more than `room` bytes of JSON.
@@ -137,24 +147,30 @@ impl Hook {
         }
     }
 
-    /// One call through the breaker, in a new instance if there is none.
-    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
-        self.breaker.admit(Instant::now())?;
-        let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
-        match result {
-            Ok(value) => {
-                self.breaker.succeeded();
-                Ok(value)
-            }
-            Err(failure) => {
-                if failure.store_is_lost {
-                    self.instance = None;
-                }
-                let reason = failure.reason(&self.name);
-                self.breaker.failed(&reason, Instant::now());
-                Err(reason)
-            }
+    /// One call for a frame, through the breaker.
+    fn call<R>(
+        &mut self,
+        at: Position,
+        call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>,
+    ) -> Result<R, Reason> {
+        self.breaker.admit(at)?;
+        let result = self.attempt(call);
+        match &result {
+            Ok(_) => self.breaker.succeeded(),
+            Err(reason) => self.breaker.failed(reason, at),
         }
+        result
+    }
+
+    /// One call, in a new instance if there is none.
+    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
+        let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
+        result.map_err(|failure| {
+            if failure.store_is_lost {
+                self.instance = None;
+            }
+            failure.reason(&self.name)
+        })
     }
 
     /// With its labels.
@@ -167,14 +183,6 @@ impl Hook {
         let instance = self.instance.as_mut().ok_or_else(|| Failure::unusable_result("the plugin has no instance"))?;
         Ok((instance, &self.labels))
     }
-}
-
-/// Bytes of JSON of the detections once they have their labels.
-fn labelled_bytes(detections: &[Detection], labels: &[String]) -> usize {
-    /// `"label":` and the comma behind it.
-    const KEY: usize = 9;
-    let label = |d: &Detection| labels.get(d.class_id as usize).map_or(0, |label| KEY + json_bytes(label));
-    json_bytes(detections) + detections.iter().map(label).sum::<usize>()
 }
 
 /// A plugin that makes too much has failed on the frame, and its scenario's policy decides: a frame
@@ -194,17 +202,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_counted_as_they_will_be_written() {
-        let labels = ["car".to_owned(), "\"é\n".to_owned()];
-        let mut detections: Vec<_> =
-            (0..3).map(|class_id| Detection { class_id, score: 0.1, ..Detection::default() }).collect();
-        let counted = labelled_bytes(&detections, &labels);
-        for detection in &mut detections {
-            detection.label = labels.get(detection.class_id as usize).cloned();
-        }
-        assert_eq!(counted, serde_json::to_string(&detections).unwrap().len());
-        assert!(must_fit(counted, counted).is_ok(), "to the last byte");
-        let failure = must_fit(counted, counted - 1).unwrap_err();
+    fn what_fits_to_the_last_byte_fits() {
+        assert!(must_fit(100, 100).is_ok());
+        let failure = must_fit(101, 100).unwrap_err();
         assert!(failure.message.contains("prediction_too_large") && !failure.store_is_lost);
     }
 }

@@ -5,11 +5,9 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
-    job::{HookLimits, PluginLog},
+    job::HookLimits,
     log_budget::LogLimits,
     probe::{ConfigProblem, Finding, Verdict},
 };
@@ -55,11 +53,9 @@ impl Compiler {
         };
         check_kind(wasm).map_err(say)?;
         let plugin = load(&self.0, wasm).map_err(say)?;
-        let said = LastLine::default();
-        let silent = |f: Failure| {
-            LoadError::Refused(format!("the plugin could not check its configuration: {}", said.explain(&f)))
-        };
-        let mut instance = start(&plugin, &said).map_err(silent)?;
+        let silent =
+            |f: Failure| LoadError::Refused(format!("the plugin could not check its configuration: {}", f.message));
+        let mut instance = start(&plugin).map_err(silent)?;
         let manifest = instance.describe().map_err(silent)?;
         let problems = schema::problems(manifest.config_schema, config).map_err(LoadError::Refused)?;
         if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
@@ -176,37 +172,16 @@ fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     })
 }
 
-/// The last line that a plugin logs while it is checked, which tells why it ended if it did. The SDK logs
-/// panics.
-#[derive(Default)]
-struct LastLine(Arc<Mutex<String>>);
-
-impl LastLine {
-    fn log(&self) -> Log {
-        let last = Arc::clone(&self.0);
-        let keep = move |line: PluginLog| *last.lock() = line.message;
-        Log::new(Arc::new(keep), LogLimits::default())
-    }
-
-    fn explain(&self, failure: &Failure) -> String {
-        match self.0.lock().as_str() {
-            "" => failure.message.clone(),
-            line => format!("{}; the last line it logged: {line}", failure.message),
-        }
-    }
-}
-
-fn start(plugin: &Plugin, said: &LastLine) -> Result<Instance, Failure> {
-    let logger = Logger::new(String::new(), said.log());
+/// A first instance, of which nobody reads the log: what ends it is in its failure.
+fn start(plugin: &Plugin) -> Result<Instance, Failure> {
+    let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
     Instance::new(&plugin.code, HookLimits::default(), logger, State::default())
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
-    let said = LastLine::default();
-    let manifest = start(plugin, &said).and_then(|mut instance| instance.describe()).or_else(|failure| {
-        let why = said.explain(&failure);
-        refused("describe_failed", format!("the plugin did not describe itself: {why}"))
-    })?;
+    let manifest = start(plugin)
+        .and_then(|mut instance| instance.describe())
+        .or_else(|f| refused("describe_failed", format!("the plugin did not describe itself: {}", f.message)))?;
     let schema = schema::check(&manifest.config_schema).map_err(|e| format!("`config-schema` {e}"));
     let checks = [
         ("bad_name", check_name(&manifest.name)),

@@ -1,4 +1,5 @@
-//! Where the lines of a plugin go: its `log` calls, and what it prints to stdout or stderr.
+//! Where the lines of a plugin go: its `log` calls, and what it prints to stdout or stderr. What it says of
+//! its own end is kept as well, for the failure of that call.
 //!
 //! Invariant: whatever the plugins of a scenario write, the host passes on as many lines and bytes
 //! a second as the scenario may log, each of them one line of at most [`MAX_LINE`] bytes, and says
@@ -25,6 +26,14 @@ pub type LogSink = Arc<dyn Fn(PluginLog) + Send + Sync>;
 /// A line is for a person; data belongs into detections and events.
 const MAX_LINE: usize = 1 << 10;
 const MAX_TARGET: usize = 64;
+/// Where the SDK logs panics.
+const PANIC: &str = "panic";
+/// Where a plugin prints what went wrong. Rust's standard library reports panics there.
+pub(crate) const STDERR: &str = "stderr";
+/// How the standard library begins its report of a panic, behind the name of the thread.
+const PANICKED: &str = "panicked at ";
+/// Its advice below the report, which is for whoever runs a program themselves.
+const ADVICE: &str = "note: run with `RUST_BACKTRACE";
 
 /// The log of a scenario's hooks, all of them within one budget. Clones share it.
 #[derive(Clone)]
@@ -48,14 +57,61 @@ pub(crate) struct Logger {
     /// `name@version`.
     pub(crate) plugin: String,
     log: Log,
+    said: Arc<Mutex<LastWords>>,
+}
+
+/// What a plugin said during a call that would explain why the call had no end.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum LastWords {
+    #[default]
+    None,
+    /// On stderr: an explanation, perhaps.
+    Printed(String),
+    Panic(String),
+}
+
+impl LastWords {
+    fn hear(&mut self, target: &str, message: &str) {
+        match (target, &mut *self) {
+            (PANIC, _) => *self = Self::Panic(in_one_line(message)),
+            (STDERR, Self::None | Self::Printed(_)) if message.is_empty() || message.starts_with(ADVICE) => {}
+            // What was printed before a panic has nothing to do with it, and the end says more than the rest.
+            (STDERR, Self::Printed(so_far))
+                if !message.contains(PANICKED) && so_far.len() + message.len() < MAX_LINE =>
+            {
+                so_far.push(' ');
+                so_far.push_str(&in_one_line(message));
+            }
+            (STDERR, Self::None | Self::Printed(_)) => *self = Self::Printed(in_one_line(message)),
+            _ => {}
+        }
+    }
+}
+
+/// A text of several lines as one that a person can read.
+fn in_one_line(text: &str) -> String {
+    let text = &text[..text.floor_char_boundary(MAX_LINE)];
+    short_line(&text.trim().replace('\n', " "), MAX_LINE)
 }
 
 impl Logger {
     pub(crate) fn new(plugin: String, log: Log) -> Self {
-        Self { plugin, log }
+        Self { plugin, log, said: Arc::default() }
+    }
+
+    /// What was said so far is about an earlier call.
+    pub(crate) fn begin_call(&self) {
+        *self.said.lock() = LastWords::None;
+    }
+
+    /// What was said since the call began.
+    pub(crate) fn last_words(&self) -> LastWords {
+        self.said.lock().clone()
     }
 
     pub(crate) fn line(&self, level: LogLevel, target: &str, message: &str) {
+        // Heard also where the log is full.
+        self.said.lock().hear(target, message);
         let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
         let line = PluginLog { plugin: self.plugin.clone(), level, target, message };
         self.log.0.lock().line(line, Instant::now());
@@ -187,6 +243,45 @@ mod tests {
         assert_eq!(lines[0].target, "a\\nb");
         assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
         assert_eq!(lines[1].message.len(), MAX_LINE);
+    }
+
+    #[test]
+    fn what_explains_an_end_is_heard() {
+        use LastWords as L;
+        let (printed, panic) = (|text: &str| L::Printed(text.into()), |text: &str| L::Panic(text.into()));
+        let std = [
+            (STDERR, ""),
+            (STDERR, "thread '<unnamed>' (1) panicked at src/lib.rs:3:5:"),
+            (STDERR, "index out of bounds"),
+            (STDERR, "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace"),
+        ];
+        let of_std = "thread '<unnamed>' (1) panicked at src/lib.rs:3:5: index out of bounds";
+        for (said, words) in [
+            (&[("stdout", "x"), ("my_plugin", "y")][..], L::None),
+            (
+                &[("panic", "panicked at src/lib.rs:1:2:\nboom\u{1b}[2J")],
+                panic("panicked at src/lib.rs:1:2: boom\\u{1b}[2J"),
+            ),
+            (&[("panic", "one"), ("panic", "two"), (STDERR, "three")], panic("two")),
+            (&std, printed(of_std)),
+            (&[&[(STDERR, "loading")][..], &std].concat(), printed(of_std)),
+            (
+                &[(STDERR, "Traceback"), (STDERR, "  line 3"), (STDERR, "ValueError")],
+                printed("Traceback line 3 ValueError"),
+            ),
+        ] {
+            let mut heard = L::None;
+            said.iter().for_each(|(target, message)| heard.hear(target, message));
+            assert_eq!(heard, words);
+        }
+        let mut flooded = L::None;
+        (0..1000).for_each(|n| flooded.hear(STDERR, &format!("line {n}")));
+        assert!(
+            matches!(&flooded, L::Printed(text) if text.len() <= MAX_LINE && text.ends_with("line 999")),
+            "{flooded:?}"
+        );
+        flooded.hear("panic", &"é".repeat(MAX_LINE));
+        assert!(matches!(&flooded, L::Panic(text) if text.len() == MAX_LINE));
     }
 
     #[test]

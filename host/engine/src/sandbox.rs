@@ -20,7 +20,7 @@ use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use crate::{
     engine::{MEMORY_CEILING, TICK},
-    log::{Logger, Printed},
+    log::{LastWords, Logger, Printed, STDERR},
     media::{Frame, Inference},
     state::State,
 };
@@ -179,7 +179,7 @@ impl Guarded {
     pub(crate) fn new(engine: &wasmtime::Engine, memory_bytes: usize, logger: Logger, state: State) -> Self {
         let wasi = WasiCtx::builder()
             .stdout(Printed::new(logger.clone(), LogLevel::Info, "stdout"))
-            .stderr(Printed::new(logger.clone(), LogLevel::Warn, "stderr"))
+            .stderr(Printed::new(logger.clone(), LogLevel::Warn, STDERR))
             .max_random_size(MAX_RANDOM)
             .build();
         let mut table = ResourceTable::new();
@@ -215,6 +215,7 @@ impl Guarded {
         call: impl FnOnce(&mut Store<Ctx>) -> wasmtime::Result<R>,
     ) -> Result<R, Failure> {
         let ctx = self.store.data_mut();
+        ctx.logger.begin_call();
         ctx.lent = view.map(|view| Lent(NonNull::from(view).cast()));
         ctx.deadline = Deadline::starting_now(limit);
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -245,9 +246,18 @@ impl Guarded {
                     self.store.data().limits.memory_bytes >> 20
                 ),
             ),
-            Some(trap) => (ReasonCode::PluginTrap, format!("trapped: {trap}")),
-            None => (ReasonCode::PluginTrap, format!("ended unexpectedly: {}", error.root_cause())),
+            Some(trap) => (ReasonCode::PluginTrap, self.explained(format!("trapped: {trap}"))),
+            None => (ReasonCode::PluginTrap, self.explained(format!("ended unexpectedly: {}", error.root_cause()))),
         };
         Failure { code, message, store_is_lost: true }
+    }
+
+    /// In the plugin's own words, if it had any. A trap is how a panic ends and says nothing of its cause.
+    fn explained(&self, how: String) -> String {
+        match self.store.data().logger.last_words() {
+            LastWords::Panic(words) => words,
+            LastWords::Printed(words) => format!("{how}; it printed: {words}"),
+            LastWords::None => how,
+        }
     }
 }

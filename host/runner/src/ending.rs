@@ -91,6 +91,15 @@ pub(crate) fn presentable<'a>(reason: Reason, private: impl IntoIterator<Item = 
     Reason::new(code, message)
 }
 
+/// The reason of a deployment that came to the end of its source. That its predictions lack most of what was
+/// asked for says more than that the source may have been longer, so this comes first.
+pub(crate) fn with_hooks(end: Reason, failed: Option<String>) -> Reason {
+    match failed {
+        Some(failed) => Reason::new(ReasonCode::HooksFailed, format!("{failed}; {}", end.message)),
+        None => end,
+    }
+}
+
 /// What a user can do about a worker that ran out of the memory it may have.
 pub(crate) fn with_limit(reason: Reason, memory_mib: u32, cap_mib: u32) -> Reason {
     let Reason { code, message } = reason;
@@ -203,6 +212,16 @@ mod tests {
         let plugin = clean(ReasonCode::PluginError, "bad_alloc is what I say");
         assert_eq!(plugin.code, ReasonCode::PluginError, "a plugin speaks for itself");
         assert_eq!(clean(ReasonCode::ModelLoad, &"é".repeat(5000)).message.chars().count(), MAX_MESSAGE + 3);
+    }
+
+    #[test]
+    fn failed_hooks_come_before_what_the_source_lacks() {
+        for code in [ReasonCode::EndOfStream, ReasonCode::SourceIncomplete] {
+            let end = Reason::new(code, "the end");
+            assert_eq!(with_hooks(end.clone(), None), end);
+            let failed = with_hooks(end, Some("hooks failed".into()));
+            assert_eq!(failed, Reason::new(ReasonCode::HooksFailed, "hooks failed; the end"));
+        }
     }
 
     #[test]

@@ -224,9 +224,11 @@ impl Deployment {
         };
         loop {
             match self.try_once().await {
-                Ok(ended) => {
+                Ok((phase, reason)) => {
                     self.flush().await;
-                    return Ok(ended);
+                    // Every frame is counted now.
+                    let failed = self.tally.failed_hooks().filter(|_| phase == WorkerPhase::Finished);
+                    return Ok((phase, ending::with_hooks(reason, failed)));
                 }
                 Err(failure) => self.recover(failure).await?,
             }

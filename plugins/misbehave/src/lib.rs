@@ -20,6 +20,12 @@ struct Config {
     /// Misbehave on every n-th call of an instance's life as the host's state counts it; 1 is always.
     #[serde(default = "always")]
     every: u64,
+    /// Misbehave on these calls only, from the first to the last.
+    #[serde(default)]
+    calls: Option<(u64, u64)>,
+    /// Print a line to stderr on each call that goes well.
+    #[serde(default)]
+    chatty: bool,
     /// Misbehave when it starts instead of on a frame.
     #[serde(default)]
     at_start: bool,
@@ -58,12 +64,15 @@ enum Mode {
     Allocate,
     Recurse,
     Panic,
+    /// Ends as a panic does in a component that was not built with the SDK.
+    PanicPrinted,
     HandleFlood,
     FloodLog,
     /// A line that looks like two, the second one the platform's.
     ForgeLog,
     Print,
-    NotFinite,
+    /// Rows that cannot be between rows that can, and events about both.
+    OutOfRange,
     BadSubject,
     TooManyDetections,
     /// 4.3 MiB of JSON, within every other limit.
@@ -116,7 +125,12 @@ impl Misbehave {
     fn now(&self) -> bool {
         let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
         state::set("calls", &calls.to_le_bytes()).ok();
-        !self.0.at_start && calls.is_multiple_of(self.0.every)
+        let is_meant = self.0.calls.is_none_or(|(first, last)| (first..=last).contains(&calls));
+        let now = !self.0.at_start && is_meant && calls.is_multiple_of(self.0.every);
+        if self.0.chatty && !now {
+            eprintln!("all is well");
+        }
+        now
     }
 }
 
@@ -156,18 +170,21 @@ impl PostHook for Misbehave {
             let bbox = Bbox { x: 0.1, y: 0.2, width: 0.3, height: 0.4 };
             let one = Detection { class_id: 1, score: 0.5, bbox, track_id: Some(7), keypoints: Vec::new() };
             match self.0.mode {
-                Mode::NotFinite => detections.push(Detection { score: f32::NAN, ..one }),
+                Mode::OutOfRange => {
+                    let not_finite = Detection { score: f32::NAN, ..one.clone() };
+                    let outside = Detection { bbox: Bbox { x: 1.5, ..bbox }, ..one.clone() };
+                    let sure = Detection { score: 2.5, ..one.clone() };
+                    let wide = Detection { bbox: Bbox { x: 0.25, width: 3.0, ..bbox }, ..one.clone() };
+                    detections = vec![not_finite, sure, outside, wide, one];
+                    events.push(about("mixed", &[0, 1, 4]));
+                    events.push(about("dropped", &[0, 2]));
+                }
                 Mode::LargePrediction => {
                     let keypoints = vec![framehook_sdk::Point { x: 0.123_456_79, y: 0.876_543_2 }; 10];
                     detections.resize(10_000, Detection { keypoints, ..one });
                 }
                 Mode::TooManyDetections => detections.resize(20_000, one),
-                Mode::BadSubject => events.push(Event {
-                    kind: "bad".into(),
-                    severity: Severity::Info,
-                    subjects: vec![99],
-                    attributes: Vec::new(),
-                }),
+                Mode::BadSubject => events.push(about("bad", &[99])),
                 Mode::OutOfBounds => drop(inference.read_f32(0, u32::MAX, 2)?),
                 Mode::None => detections.push(one),
                 Mode::Tell => {
@@ -185,6 +202,10 @@ impl PostHook for Misbehave {
         let attributes = vec![("now_us".into(), clock::now_us().to_string())];
         Ok(vec![Event { kind: "flushed".into(), severity: Severity::Warning, subjects: Vec::new(), attributes }])
     }
+}
+
+fn about(kind: &str, subjects: &[u32]) -> Event {
+    Event { kind: kind.into(), severity: Severity::Info, subjects: subjects.to_vec(), attributes: Vec::new() }
 }
 
 /// An output with its first numbers.
@@ -217,6 +238,12 @@ fn misbehave(mode: Mode) -> Result<(), Error> {
         }
         Mode::Recurse => assert!(black_box(recurse(0)) != 1),
         Mode::Panic => panic!("this plugin panics on purpose"),
+        #[cfg(target_family = "wasm")]
+        Mode::PanicPrinted => {
+            eprintln!("\nthread '<unnamed>' (1) panicked at src/other.rs:3:5:\nprinted on purpose");
+            eprintln!("note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace");
+            core::arch::wasm32::unreachable()
+        }
         Mode::HandleFlood => {
             let tensors: Result<Vec<_>, _> = (0..1000).map(|_| Tensor::from_f32(&[1], &[0.0])).collect();
             drop(tensors?);

@@ -1,7 +1,7 @@
 //! `framehook:plugin@0.1.0`: linking, calling, and converting to the engine's own types.
 //!
-//! What a guest returns is checked here ([`results`]), so that nothing unusable (a number that is
-//! not finite, a list without end) goes further.
+//! What a guest returns is checked here ([`results`]), so that nothing unusable (an index of nothing, a
+//! list without end) goes further. Scores and boxes are checked behind it, for all versions (`range`).
 
 mod host;
 mod results;

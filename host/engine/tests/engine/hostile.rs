@@ -33,9 +33,13 @@ fn every_way_to_fail_is_contained_and_named() {
         ("sleep", C::PluginTrap, "may not sleep"),
         ("allocate", C::PluginTrap, "limit of 64 MiB"),
         ("recurse", C::PluginTrap, "call stack exhausted"),
-        ("panic", C::PluginTrap, "trapped"),
+        ("panic", C::PluginTrap, "misbehave@0.1.0: panicked at "),
+        (
+            "panic-printed",
+            C::PluginTrap,
+            "executed; it printed: thread '<unnamed>' (1) panicked at src/other.rs:3:5: printed on purpose",
+        ),
         ("handle-flood", C::PluginTrap, "ended unexpectedly"),
-        ("not-finite", C::PluginError, "detection 0 has a number that is not finite"),
         ("bad-subject", C::PluginError, "about detection 99, but there are 0"),
         ("too-many-detections", C::PluginError, "20000 detections"),
         ("out-of-bounds", C::PluginError, "not there"),
@@ -56,6 +60,23 @@ fn every_way_to_fail_is_contained_and_named() {
     }
 }
 
+/// What was printed on the frame before explains nothing.
+#[test]
+fn a_failure_tells_the_panic_of_its_own_call() {
+    let (settings, lines) = settings(Policy::SkipFrame);
+    let fail = |mode: &str| {
+        let job = job("misbehave", json!({"mode": mode, "every": 2, "chatty": true}));
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &[job], &settings).unwrap();
+        call(&mut chain, 0).unwrap();
+        call(&mut chain, 1).unwrap().failures.remove(0).reason.message
+    };
+    let panicked = fail("panic");
+    assert!(panicked.ends_with(": this plugin panics on purpose"), "{panicked}");
+    let trapped = fail("trap");
+    assert!(trapped.ends_with("instruction executed"), "{trapped}");
+    assert_eq!(lines.texts().iter().filter(|line| *line == "all is well").count(), 2);
+}
+
 #[test]
 fn a_plugin_that_always_fails_is_left_out_with_its_reason() {
     let (mut chain, _) = chain("trap", 1, Policy::RawOutput);
@@ -67,6 +88,29 @@ fn a_plugin_that_always_fails_is_left_out_with_its_reason() {
     let reason = chain.degraded().unwrap();
     assert_eq!(reason.code, C::PluginTrap);
     assert!(reason.message.starts_with("misbehave@0.1.0: "), "{reason:?}");
+}
+
+/// As many at any speed, and the same: the pause is a second of the stream.
+#[test]
+fn a_hiccup_costs_a_second_of_the_stream() {
+    let (settings, _) = settings(Policy::SkipFrame);
+    let lost = || {
+        let job = job("misbehave", json!({"mode": "panic", "calls": [101, 103]}));
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &[job], &settings).unwrap();
+        (0..200).filter(|frame| call(&mut chain, *frame).unwrap().skipped.is_some()).collect::<Vec<_>>()
+    };
+    assert_eq!(lost(), (100..127).collect::<Vec<_>>());
+    assert_eq!(lost(), lost());
+}
+
+/// It keeps its instance, and is left out when the stream ends.
+#[test]
+fn a_plugin_that_is_left_out_has_its_last_words() {
+    let (mut chain, _) = chain("bad-input", 1, Policy::SkipFrame);
+    (0..10).for_each(|frame| drop(call(&mut chain, frame).unwrap()));
+    assert!(chain.degraded().is_some());
+    let (events, failures) = chain.flush(usize::MAX);
+    assert_eq!((events[0].kind.as_str(), failures.len()), ("flushed", 0));
 }
 
 #[test]
@@ -158,6 +202,27 @@ fn a_prediction_that_is_too_large_is_a_failure_of_its_hook() {
         assert_eq!(call(&mut chain, 0).unwrap().failures.len(), 1);
         assert_eq!(chain.flush(20).1.len(), 2, "and what they say at the end");
     }
+}
+
+#[test]
+fn a_row_that_cannot_be_costs_no_other_row() {
+    let (mut chain, lines) = chain("out-of-range", 1, Policy::SkipFrame);
+    for frame in 0..3 {
+        let after = call(&mut chain, frame).unwrap();
+        assert_eq!((after.failures, after.skipped), (vec![], None));
+        let rows: Vec<_> = after.detections.iter().map(|d| (d.score, d.bbox)).collect();
+        let usual = [0.1, 0.2, 0.3, 0.4];
+        assert_eq!(rows, [(1.0, usual), (0.5, [0.25, 0.2, 0.75, 0.4]), (0.5, usual)]);
+        let events: Vec<_> = after.events.iter().map(|e| (e.kind.as_str(), e.subjects.as_slice())).collect();
+        assert_eq!(events, [("mixed", &[0, 2][..]), ("dropped", &[])]);
+    }
+    let told: Vec<_> = lines.texts().iter().map(|line| line.split(", with").next().unwrap().to_owned()).collect();
+    let so_far = |cut, dropped| {
+        format!(
+            "detections out of range so far: {cut} were cut to scores of 0 to 1 and to the frame, {dropped} were dropped"
+        )
+    };
+    assert_eq!(told, [so_far(2, 2), so_far(6, 6)]);
 }
 
 #[test]

@@ -95,7 +95,7 @@ fn a_configuration_is_judged_by_the_plugin() {
 fn a_plugin_that_ends_while_it_judges_says_why() {
     let judged = |config: &str| COMPILER.validate_config(&wasm("misbehave"), config).unwrap_err().to_string();
     let error = judged(r#"{"mode": "panic", "at_check": true}"#);
-    assert!(error.contains("instruction executed; the last line it logged: panicked at "), "{error}");
+    assert!(error.contains("could not check its configuration: panicked at "), "{error}");
     assert!(error.contains("src/lib.rs") && error.contains("this plugin panics on purpose"), "{error}");
     let error = judged(r#"{"mode": "loop", "at_check": true}"#);
     assert!(error.ends_with("its deadline of 250 ms and was stopped"), "{error}");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use framehook_core::{hook_state::HookState, reason::ReasonCode, spec::OnPluginFailure as Policy};
+use framehook_core::{hook_state::HookState, job::HookJob, reason::ReasonCode, spec::OnPluginFailure as Policy};
 use framehook_engine::{
     chain::{After, Chain, ChainSettings, Stage},
     media::Decision,
@@ -75,6 +75,31 @@ fn the_counter_tracks_what_yolo_found_and_tells_of_the_crossing() {
         (Some("backward"), Some("1"), Some("0"))
     );
     assert_eq!(attribute("label"), Some("car"));
+}
+
+/// It has names of its own, passes on what it is given and adds a detection.
+fn misbehave() -> HookJob {
+    job("misbehave", json!({"mode": "none"}))
+}
+
+#[test]
+fn a_detection_has_the_label_of_the_hook_that_made_it() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let yolo = || job("yolo", json!({"labels": ["person", "car", "truck"]}));
+    let counter = || job("line-counter", json!({"line": [[0.5, 0.0], [0.5, 1.0]]}));
+    for (jobs, expected) in [
+        (vec![yolo(), misbehave()], &["car", "one"][..]),
+        (vec![yolo(), counter(), misbehave()], &["car", "one"]),
+        (vec![yolo(), misbehave(), counter()], &["car", "one"]),
+        (vec![yolo(), misbehave(), counter(), misbehave()], &["car", "one", "one"]),
+        // Nobody named its classes before.
+        (vec![job("yolo", json!({"head": "v8"})), misbehave()], &["one", "one"]),
+    ] {
+        let mut chain = Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap();
+        let after = run(&mut chain, 0, &[1, 7, 960], &head(0.25));
+        let labels: Vec<_> = after.detections.iter().map(|d| d.label.as_deref().unwrap()).collect();
+        assert_eq!(labels, expected);
+    }
 }
 
 #[test]
