@@ -29,6 +29,7 @@ PARTS = {
     "inbox": (5, "two minutes"),
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
+    "state": (5, "two minutes"),
     "fleet": (3, "five minutes"),
 }
 

@@ -6,7 +6,7 @@ ALTER TABLE scenario_progress ADD COLUMN resume_pts_us INTEGER;
 ALTER TABLE scenario_progress ADD COLUMN resume_frame INTEGER;
 UPDATE scenario_progress SET resume_pts_us = pts_us, resume_frame = frame;
 
--- As of that frame.
+-- What hooks keep, as of the frame `resume_frame` of `scenario_progress`.
 CREATE TABLE hook_state (
     scenario_id TEXT NOT NULL REFERENCES scenarios (id),
     -- Stage and plugin, such as `post/line-counter`.

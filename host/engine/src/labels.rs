@@ -38,8 +38,6 @@ fn likeness(detection: &Detection) -> (u32, u32, [u32; 4]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -103,12 +101,10 @@ mod tests {
 
     /// All alike, which is the worst case of some sorts and of all lists that are searched.
     #[test]
-    fn ten_thousand_take_milliseconds() {
+    fn ten_thousand_that_look_alike_keep_their_labels() {
         let given: Vec<_> = (0..10_000).map(|n| at(0, 0.1, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let mut returned = given.clone();
-        let began = Instant::now();
         resolve(&given, &mut returned, &names(&["a"]), &names(&["c"]));
-        assert!(began.elapsed().as_millis() < 200, "{:?}", began.elapsed());
         assert_eq!(given, returned);
     }
 }

@@ -35,6 +35,9 @@ struct Config {
     /// Keep busy this long on each frame, to make a short video last. (A plugin may not sleep.)
     #[serde(default)]
     delay_ms: u64,
+    /// Keep so many bytes, which change on each frame.
+    #[serde(default)]
+    keep_bytes: usize,
     /// Whoever gives it a value has the host evaluate a schema that takes for ever.
     #[serde(default, rename = "bomb")]
     #[schemars(schema_with = "bomb")]
@@ -125,6 +128,9 @@ impl Misbehave {
     fn now(&self) -> bool {
         let calls = state::get("calls").and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes) + 1;
         state::set("calls", &calls.to_le_bytes()).ok();
+        if self.0.keep_bytes > 0 {
+            state::set("kept", &vec![calls as u8; self.0.keep_bytes]).ok();
+        }
         let is_meant = self.0.calls.is_none_or(|(first, last)| (first..=last).contains(&calls));
         let now = !self.0.at_start && is_meant && calls.is_multiple_of(self.0.every);
         if self.0.chatty && !now {
