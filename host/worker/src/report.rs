@@ -59,7 +59,7 @@ impl Reporter {
         inner.flush();
     }
 
-    /// Writes a frame and what hooks changed on it, or keeps both for a moment: see [`Self::due`].
+    /// Keeps a frame, and what hooks changed on it, until [`Self::due`].
     pub fn frame(&self, prediction: &Prediction, state: HookState) {
         let mut inner = self.0.lock();
         if !state.is_empty() {
@@ -67,9 +67,6 @@ impl Reporter {
         }
         inner.write(&Report::Frame(prediction));
         inner.waits = true;
-        if inner.flushed_at.elapsed() >= GATHER {
-            inner.flush();
-        }
     }
 
     /// When frames that wait must be written, if any do.

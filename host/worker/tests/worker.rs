@@ -224,7 +224,7 @@ fn probe_video_says_what_a_file_is() {
         ("jpeg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "image_not_video", "JPEG image"),
         ("png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "image_not_video", "PNG image"),
         ("text", b"hello, world\n", "not_a_video", "is text"),
-        ("playlist", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "not_a_video", "is text"),
+        ("playlist", b"#EXTM3U\n#EXTINF:1,\nfile:///etc/hostname\n", "not_a_video", "playlist (M3U)"),
         ("concat", b"ffconcat version 1.0\nfile demo1.mp4\n", "not_a_video", "is text"),
         ("garbage", &bytes::garbage(5000), "not_a_video", "cannot be opened as a video"),
         ("no moov", &bytes::without_moov(&clip), "no_moov", "no `moov` box"),

@@ -65,16 +65,18 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits for the next frame, and sees that those before it do not wait too long for it.
+    /// Waits for the next frame, and sees that those before it do not wait too long for it. Where there is none, the
+    /// last one leaves together with what hooks say at the end: whoever goes on behind it has both or neither.
     fn next(&mut self) -> Option<InFlight> {
-        if let Some(due) = self.shared.reporter.due() {
-            match self.frames.wait_until(due) {
-                Ok(frame) => return Some(frame),
-                Err(RecvTimeoutError::Disconnected) => return None,
-                Err(RecvTimeoutError::Timeout) => self.shared.reporter.flush(),
-            }
+        let Some(due) = self.shared.reporter.due() else { return self.frames.wait() };
+        let frame = match self.frames.wait_until(due) {
+            Err(RecvTimeoutError::Disconnected) => return None,
+            other => other.ok(),
+        };
+        if due <= Instant::now() {
+            self.shared.reporter.flush();
         }
-        self.frames.wait()
+        frame.or_else(|| self.frames.wait())
     }
 
     fn report_damage(&mut self, frames: u64) {
