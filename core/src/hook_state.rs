@@ -1,7 +1,8 @@
 //! What hooks keep between frames, on its way from the worker into the store, and back to the next worker.
 //!
-//! Invariant: the changes of a frame travel with the frame's record and are stored in the transaction of its row. So
-//! the stored state is that behind the frame after which the scenario's newest deployment would go on.
+//! Invariant: the changes of a frame travel with the frame's record and are stored in the transaction of its
+//! row. So the stored state is that behind the frame after which the scenario's newest deployment would go
+//! on.
 
 use std::collections::BTreeMap;
 
@@ -62,7 +63,8 @@ impl<'de> Deserialize<'de> for Value {
 /// What hooks changed, or all that they keep: by hook and key. `null`: the key was removed.
 ///
 /// A hook is named by its stage, its plugin's name and, where the stage has that plugin more than once, its
-/// number: `post/line-counter#2`. So its state stays its own when the scenario gets another version of the plugin.
+/// number: `post/line-counter#2`. So its state stays its own when the scenario gets another version of the
+/// plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[schema(value_type = BTreeMap<String, BTreeMap<String, Option<String>>>)]
 pub struct HookState(BTreeMap<String, BTreeMap<String, Option<Value>>>);

@@ -46,12 +46,13 @@ pub enum ReasonCode {
     OutOfMemory,
     /// A plugin could not be loaded, refused its configuration, or cannot read this model's outputs.
     ///
-    /// Post the scenario again with what the reason's message asks for: another configuration, or another version
-    /// of the plugin, built against this release's contract.
+    /// Post the scenario again with what the reason's message asks for: another configuration, or another
+    /// version of the plugin, built against this release's contract.
     PluginIncompatible,
     /// A plugin trapped, or ran out of memory.
     ///
-    /// Read the plugin's last words in the reason's message and in the log, mend it, and upload it as a new version.
+    /// Read the plugin's last words in the reason's message and in the log, mend it, and upload it as a new
+    /// version.
     PluginTrap,
     /// A plugin ran longer than its deadline.
     ///

@@ -76,9 +76,10 @@ impl Deployment {
     }
 }
 
-/// Whether a stored row, one of generation `of`, is where the scenario's next deployment goes on, with the state of
-/// its hooks. A row of an earlier generation than the newest is not: that one began before it, so what both count
-/// would be counted twice. `resume_after` is where it would go on so far; a record that comes again is behind it.
+/// Whether a stored row, one of generation `of`, is where the scenario's next deployment goes on, with the
+/// state of its hooks. A row of an earlier generation than the newest is not: that one began before it, so
+/// what both count would be counted twice. `resume_after` is where it would go on so far; a record that comes
+/// again is behind it.
 pub fn goes_on_behind(resume_after: Option<Position>, newest: Generation, of: Generation, row: Position) -> bool {
     of == newest && resume_after.is_none_or(|before| before <= row)
 }

@@ -1,11 +1,12 @@
 //! What a hook keeps: it survives the instance (a panic, a missed deadline) and the worker process.
 //!
-//! What is set while a frame is worked on is stored with the frame's row. So a scenario that goes on after a crash
-//! has the state of the last stored frame, and a hook that keeps here all that it needs of earlier frames says the
-//! same as if nothing had happened. Values have at most 64 KiB, keys 256 bytes; a hook has 1 MiB and 4,096 keys
-//! (less where a scenario has more than four hooks).
+//! What is set while a frame is worked on is stored with the frame's row. So a scenario that goes on after a
+//! crash has the state of the last stored frame, and a hook that keeps here all that it needs of earlier
+//! frames says the same as if nothing had happened. Values have at most 64 KiB, keys 256 bytes; a hook has 1
+//! MiB and 4,096 keys (less where a scenario has more than four hooks).
 //!
-//! [`load`] and [`save`] keep any type that serde knows. In tests that run natively, the state is that of the thread.
+//! [`load`] and [`save`] keep any type that serde knows. In tests that run natively, the state is that of the
+//! thread.
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -20,7 +21,8 @@ pub use crate::bindings::host::framehook::plugin::state::{delete, get, set};
 #[cfg(not(target_family = "wasm"))]
 pub use native::{delete, get, set};
 
-/// What was saved under `key`. `None`: nothing was, or by another version of the plugin, which kept something else.
+/// What was saved under `key`. `None`: nothing was, or by another version of the plugin, which kept something
+/// else.
 #[must_use]
 pub fn load<T: DeserializeOwned>(key: &str) -> Option<T> {
     let mut bytes = get(key)?;

@@ -39,8 +39,8 @@ use crate::{
     tally::Tally,
 };
 
-/// With `lanes: auto`, whatever the cores: one fills the card while the other copies. Seven were slower than one
-/// (842 frames/s, 1,280 and 1,071 with one and two, on an H200).
+/// With `lanes: auto`, whatever the cores: one fills the card while the other copies. Seven were slower than
+/// one (842 frames/s, 1,280 and 1,071 with one and two, on an H200).
 const GPU_LANES: u32 = 2;
 
 /// What all supervisors of a runner share.

@@ -11,8 +11,8 @@ use crate::{
     store::{Result, ResultBatch},
 };
 
-/// The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it, and from
-/// being deployed anew between them and what its hooks keep.
+/// The lock keeps a scenario from being deleted and purged until these rows are there to be purged with it,
+/// and from being deployed anew between them and what its hooks keep.
 const STANDING: &str = "
     SELECT s.id, s.generation, p.resume_pts_us AS stored_pts_us, p.resume_frame AS stored_frame
     FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id

@@ -149,8 +149,8 @@ async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
     Ok(true)
 }
 
-/// Behind which frame a deployment goes on. Read with the scenario's lock, as what its hooks keep is: no row comes
-/// between the two, and those of an earlier deployment change neither from now on.
+/// Behind which frame a deployment goes on. Read with the scenario's lock, as what its hooks keep is: no row
+/// comes between the two, and those of an earlier deployment change neither from now on.
 async fn resume_after(conn: &mut Conn, id: ScenarioId) -> Result<Option<Position>> {
     let row = sqlx::query(RESUME_AFTER).bind(key(id.0)).fetch_optional(conn).await?;
     row.map_or(Ok(None), |row| row.stored())

@@ -65,8 +65,9 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits for the next frame, and sees that those before it do not wait too long for it. Where there is none, the
-    /// last one leaves together with what hooks say at the end: whoever goes on behind it has both or neither.
+    /// Waits for the next frame, and sees that those before it do not wait too long for it. Where there is
+    /// none, the last one leaves together with what hooks say at the end: whoever goes on behind it has both
+    /// or neither.
     fn next(&mut self) -> Option<InFlight> {
         let Some(due) = self.shared.reporter.due() else { return self.frames.wait() };
         let frame = match self.frames.wait_until(due) {
