@@ -42,7 +42,7 @@ async fn deploy(world: &World, id: ScenarioId, generation: Generation) -> Deploy
         Message::Deploy(order) if (order.scenario_id, order.generation) == (id, generation) => Some(*order),
         _ => None,
     });
-    orders.last().unwrap()
+    orders.collect::<Vec<_>>().pop().unwrap()
 }
 
 pub(crate) async fn a_deployment_gets_the_state_of_the_frame_it_goes_on_behind(backend: &impl StoreBackend) {
