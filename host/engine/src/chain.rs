@@ -14,6 +14,7 @@ use framehook_core::{
 use crate::{
     Engine, LoadError, Log,
     hook::Hook,
+    labels,
     media::{Decision, Frame, Inference},
 };
 
@@ -118,6 +119,7 @@ impl Chain {
         for hook in &mut self.hooks {
             match hook.postprocess(inference, &after.detections, labels, taken) {
                 Ok(outcome) => {
+                    labels::follow(&mut after.events, &after.detections, &outcome.detections);
                     after.detections = outcome.detections;
                     taken += json_bytes(&outcome.events);
                     after.events.extend(outcome.events);

@@ -1,9 +1,11 @@
-//! The label of a detection: the name that the hook which made it gives to its class.
+//! The label of a detection, which is the name that the hook which made it gives to its class; and the
+//! detections that an event is about.
 //!
-//! Detections cross the boundary of the contract 0.1.0 without labels. So those that a hook only passed on,
-//! perhaps with a track id or keypoints, are recognised here: the same class, score and box, bit for bit.
+//! Detections cross the boundary of the contract 0.1.0 without labels, and a hook returns them in its own order.
+//! So those that it only passed on, perhaps with a track id or keypoints, are recognised here: the same class,
+//! score and box, bit for bit.
 
-use framehook_core::prediction::Detection;
+use framehook_core::prediction::{Detection, Event};
 
 /// Labels what a hook returned. What it was given keeps its label. The rest gets the hook's `own` name of the
 /// class or, if the hook has no names, the one that a hook before it gave (`earlier`).
@@ -16,19 +18,49 @@ pub(crate) fn resolve(given: &[Detection], returned: &mut [Detection], earlier: 
     if earlier.is_empty() || given.iter().all(|d| d.label.as_ref() == name(d)) {
         return returned.iter_mut().for_each(|d| d.label = name(d).cloned());
     }
-    let (mut given, mut returned): (Vec<_>, Vec<_>) = (given.iter().collect(), returned.iter_mut().collect());
-    // Stable sorts: of those that look alike, the first keeps the label of the first.
-    given.sort_by_key(|d| likeness(d));
-    returned.sort_by_key(|d| likeness(d));
-    let mut given = given.into_iter().peekable();
-    for detection in returned {
-        let this = likeness(detection);
-        while given.next_if(|d| likeness(d) < this).is_some() {}
-        detection.label = match given.next_if(|d| likeness(d) == this) {
-            Some(passed_on) => passed_on.label.clone(),
+    for (place, from) in passed_on(given, returned).into_iter().enumerate() {
+        let detection = &mut returned[place];
+        detection.label = match from {
+            Some(from) => given[from].label.clone(),
             None => name(detection).cloned(),
         };
     }
+}
+
+/// Lets events of earlier hooks go on being about the same detections, which a later hook may have dropped or
+/// put elsewhere.
+pub(crate) fn follow(events: &mut [Event], given: &[Detection], returned: &[Detection]) {
+    if events.iter().all(|event| event.subjects.is_empty()) {
+        return;
+    }
+    let mut places = vec![None; given.len()];
+    for (place, from) in (0..).zip(passed_on(given, returned)) {
+        if let Some(from) = from {
+            places[from] = Some(place);
+        }
+    }
+    for event in events {
+        let place = |subject: &u32| places.get(*subject as usize).copied().flatten();
+        event.subjects = event.subjects.iter().filter_map(place).collect();
+    }
+}
+
+/// For each returned detection the given one that it is, if a hook passed it on. Each given one is used once; of those
+/// that look alike, the first is the first.
+fn passed_on(given: &[Detection], returned: &[Detection]) -> Vec<Option<usize>> {
+    let by_likeness = |all: &[Detection]| {
+        let mut order: Vec<_> = (0..all.len()).collect();
+        order.sort_by_key(|place| likeness(&all[*place]));
+        order
+    };
+    let mut sources = vec![None; returned.len()];
+    let mut left = by_likeness(given).into_iter().peekable();
+    for place in by_likeness(returned) {
+        let this = likeness(&returned[place]);
+        while left.next_if(|from| likeness(&given[*from]) < this).is_some() {}
+        sources[place] = left.next_if(|from| likeness(&given[*from]) == this);
+    }
+    sources
 }
 
 /// What stays of a detection that a hook passes on.
@@ -38,6 +70,10 @@ fn likeness(detection: &Detection) -> (u32, u32, [u32; 4]) {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use framehook_core::prediction::Severity;
+
     use super::*;
 
     fn names(names: &[&str]) -> Vec<String> {
@@ -100,6 +136,29 @@ mod tests {
     }
 
     /// All alike, which is the worst case of some sorts and of all lists that are searched.
+    #[test]
+    fn events_follow_their_detections() {
+        let [a, b, c] = [at(0, 0.1, None), at(0, 0.2, None), at(1, 0.3, None)];
+        let new = at(1, 0.4, None);
+        let given = [a.clone(), b.clone(), c.clone()];
+        for (returned, expected) in [
+            (vec![a.clone(), b.clone(), c.clone()], [vec![0, 2], vec![1], vec![]]),
+            (vec![c.clone(), new.clone(), a.clone()], [vec![2, 0], vec![], vec![]]),
+            (vec![new.clone(), b.clone()], [vec![], vec![1], vec![]]),
+            (vec![], [vec![], vec![], vec![]]),
+        ] {
+            let event = |subjects: &[u32]| Event {
+                kind: "seen".into(),
+                severity: Severity::Info,
+                subjects: subjects.to_vec(),
+                attributes: BTreeMap::new(),
+            };
+            let mut events = [event(&[0, 2]), event(&[1]), event(&[])];
+            follow(&mut events, &given, &returned);
+            assert_eq!(events.map(|event| event.subjects), expected, "{returned:?}");
+        }
+    }
+
     #[test]
     fn ten_thousand_that_look_alike_keep_their_labels() {
         let given: Vec<_> = (0..10_000).map(|n| at(0, 0.1, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
