@@ -70,7 +70,7 @@ impl Chain {
     ///
     /// # Errors
     /// When a plugin cannot be loaded or refuses its configuration. No other try will help, but where the
-    /// code is [`ReasonCode::WorkerCrash`](framehook_core::reason::ReasonCode::WorkerCrash).
+    /// code is [`ReasonCode::WorkerCrash`].
     pub fn start(engine: &Engine, stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
         let start = |(at, job): (usize, &HookJob)| {
             let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
