@@ -71,7 +71,7 @@ up-cluster: setup-tests build ## Run a cluster on this machine, to play with; Ct
 .PHONY: test
 test: setup-tests formatting build ## Run all tests and lints; does its own set-up
 	@echo "==> testing the plugins' own logic, natively"
-	@$(IN_PLUGINS) cargo test --release --workspace $(LOCKED)
+	@$(IN_PLUGINS) cargo test --profile native --workspace $(LOCKED)
 	@echo "==> testing the parsers with damaged bytes"
 	@$(IN_FUZZ) cargo test --release $(LOCKED)
 	@echo "==> testing the workspace"
