@@ -8,8 +8,6 @@ SHELL := /bin/bash
 
 # The demo and the tests look for executables here, wherever the user's own setting points.
 export CARGO_TARGET_DIR := $(CURDIR)/target
-# Most tests wait for processes most of the time: twice as many of them at a time as there are cores.
-export RUST_TEST_THREADS ?= $(shell echo $$((2 * $$(nproc))))
 # On a CI server a lock file that does not match is an error; at home it is updated.
 LOCKED := $(if $(CI),--locked)
 # One profile for build, tests and lints, and always the whole workspace: so each dependency is
