@@ -1,9 +1,9 @@
 //! The label of a detection, which is the name that the hook which made it gives to its class; and the
 //! detections that an event is about.
 //!
-//! Detections cross the boundary of the contract 0.1.0 without labels, and a hook returns them in its own order.
-//! So those that it only passed on, perhaps with a track id or keypoints, are recognised here: the same class,
-//! score and box, bit for bit.
+//! Detections cross the boundary of the contract 0.1.0 without labels, and a hook returns them in its own
+//! order. So those that it only passed on, perhaps with a track id or keypoints, are recognised here: the
+//! same class, score and box, bit for bit.
 
 use framehook_core::prediction::{Detection, Event};
 
@@ -45,8 +45,8 @@ pub(crate) fn follow(events: &mut [Event], given: &[Detection], returned: &[Dete
     }
 }
 
-/// For each returned detection the given one that it is, if a hook passed it on. Each given one is used once; of those
-/// that look alike, the first is the first.
+/// For each returned detection the given one that it is, if a hook passed it on. Each given one is used once;
+/// of those that look alike, the first is the first.
 fn passed_on(given: &[Detection], returned: &[Detection]) -> Vec<Option<usize>> {
     let by_likeness = |all: &[Detection]| {
         let mut order: Vec<_> = (0..all.len()).collect();
