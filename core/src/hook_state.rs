@@ -27,10 +27,17 @@ const MAX_SCENARIO_KEYS: usize = 4 * MAX_KEYS;
 const MAX_CHANGE: usize = 3;
 
 /// What one hook of a scenario may keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateQuota {
     pub bytes: usize,
     pub keys: usize,
+}
+
+/// That of a scenario's only hook.
+impl Default for StateQuota {
+    fn default() -> Self {
+        Self::of(1)
+    }
 }
 
 impl StateQuota {

@@ -3,8 +3,10 @@
 //! A prediction is identified by `(scenario_id, pts_us)`: a frame that is delivered again or
 //! computed again lands on its own row.
 
+use std::{collections::BTreeMap, fmt};
+
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
@@ -75,6 +77,78 @@ pub struct Detection {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Point>)]
     pub keypoints: Vec<[f32; 2]>,
+    /// The object's outline, normalised like the box.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Point>)]
+    pub polygon: Vec<[f32; 2]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<Mask>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, Attribute>,
+}
+
+/// What a plugin says of a detection or an event: a text, a number or a list of numbers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Attribute {
+    Text(String),
+    Number(#[serde(serialize_with = "number")] f64),
+    Numbers(#[serde(serialize_with = "numbers")] Vec<f64>),
+}
+
+/// As a person reads it.
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Numbers(numbers) => write!(f, "{numbers:?}"),
+        }
+    }
+}
+
+/// The largest whole number up to which all are floats.
+const WHOLE: f64 = 9_007_199_254_740_992.0;
+
+/// A count is written as one: `3`, not `3.0`.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn number<S: Serializer>(number: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if number.fract() == 0.0 && number.abs() < WHOLE {
+        serializer.serialize_i64(*number as i64)
+    } else {
+        serializer.serialize_f64(*number)
+    }
+}
+
+fn numbers<S: Serializer>(numbers: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(numbers.iter().map(|number| Attribute::Number(*number)))
+}
+
+/// Which cells of a grid over a detection's box belong to the object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Mask {
+    /// Columns and rows.
+    #[schema(min_items = 2, max_items = 2)]
+    pub grid: [u32; 2],
+    /// Lengths of the runs of cells, row by row from the top left: first one outside of the object, which may be 0,
+    /// then one inside, and so on. Together they are the whole grid.
+    pub runs: Vec<u32>,
+}
+
+/// What several events tell of, such as a person's stay in a zone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Happening {
+    /// The same in each event of it.
+    pub key: String,
+    pub stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    Begins,
+    GoesOn,
+    Ends,
 }
 
 /// Something that happened, as a post hook saw it.
@@ -86,8 +160,11 @@ pub struct Event {
     /// Indices into the frame's detections.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub subjects: Vec<u32>,
-    #[serde(default, skip_serializing_if = "std::collections::BTreeMap::is_empty")]
-    pub attributes: std::collections::BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub attributes: BTreeMap<String, Attribute>,
+    /// Absent: it is over with this event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub happening: Option<Happening>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -5,7 +5,7 @@
 
 pub mod host {
     wit_bindgen::generate!({
-        path: "../wit/framehook-plugin-0.1.0",
+        path: "../wit/framehook-plugin-0.2.0",
         world: "framehook:plugin/host-api",
         generate_unused_types: true,
     });
@@ -15,7 +15,7 @@ macro_rules! exported {
     ($interface:ident, $inline:literal, $world:literal, $export:literal, [$($shared:literal: $module:ident),+]) => {
         pub mod $interface {
             wit_bindgen::generate!({
-                path: "../wit/framehook-plugin-0.1.0",
+                path: "../wit/framehook-plugin-0.2.0",
                 inline: $inline,
                 world: $world,
                 pub_export_macro: true,
@@ -27,22 +27,22 @@ macro_rules! exported {
 }
 exported!(
     lifecycle,
-    "package framehook:sdk; world lifecycle-part { export framehook:plugin/lifecycle@0.1.0; }",
+    "package framehook:sdk; world lifecycle-part { export framehook:plugin/lifecycle@0.2.0; }",
     "framehook:sdk/lifecycle-part",
     "export_lifecycle",
-    ["framehook:plugin/types@0.1.0": types]
+    ["framehook:plugin/types@0.2.0": types]
 );
 exported!(
     preprocess,
-    "package framehook:sdk; world preprocess-part { export framehook:plugin/preprocess@0.1.0; }",
+    "package framehook:sdk; world preprocess-part { export framehook:plugin/preprocess@0.2.0; }",
     "framehook:sdk/preprocess-part",
     "export_preprocess",
-    ["framehook:plugin/types@0.1.0": types, "framehook:plugin/media@0.1.0": media]
+    ["framehook:plugin/types@0.2.0": types, "framehook:plugin/media@0.2.0": media]
 );
 exported!(
     postprocess,
-    "package framehook:sdk; world postprocess-part { export framehook:plugin/postprocess@0.1.0; }",
+    "package framehook:sdk; world postprocess-part { export framehook:plugin/postprocess@0.2.0; }",
     "framehook:sdk/postprocess-part",
     "export_postprocess",
-    ["framehook:plugin/types@0.1.0": types, "framehook:plugin/media@0.1.0": media]
+    ["framehook:plugin/types@0.2.0": types, "framehook:plugin/media@0.2.0": media]
 );

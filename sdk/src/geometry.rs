@@ -71,7 +71,7 @@ mod tests {
 
     fn detection(class_id: u32, score: f32, x: f32) -> Detection {
         let bbox = Bbox { x, y: 0.0, width: 0.2, height: 0.2 };
-        Detection { class_id, score, bbox, track_id: None, keypoints: Vec::new() }
+        Detection::new(class_id, score, bbox)
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::{any::Any, cell::RefCell, panic};
 use serde_path_to_error::Segment;
 
 pub use crate::bindings::host::framehook::plugin::types::{Descriptor, Ready};
-use crate::{ConfigProblem, Error, Hook, log};
+use crate::{ConfigProblem, Error, Hook, Stream, log};
 
 thread_local! {
     /// The instance. A component has one thread, and a crate exports one type.
@@ -35,7 +35,7 @@ pub fn validate_config<H: Hook>(config: &str) -> Result<(), Vec<ConfigProblem>> 
 
 /// # Errors
 /// When the configuration is wrong, or the plugin cannot start.
-pub fn init<H: Hook>(stream: &str, config: &str) -> Result<Ready, Error> {
+pub fn init<H: Hook>(stream: &Stream, config: &str) -> Result<Ready, Error> {
     log_panics();
     let config = parse::<H::Config>(config).map_err(|problem| invalid(&problem))?;
     if let Some(problem) = H::check(&config).first() {
@@ -44,7 +44,7 @@ pub fn init<H: Hook>(stream: &str, config: &str) -> Result<Ready, Error> {
     let hook = H::new(stream, config)?;
     let labels = hook.labels();
     INSTANCE.set(Some(Box::new(hook)));
-    Ok(Ready { labels })
+    Ok(Ready { labels, wants_skipped: H::WANTS_SKIPPED })
 }
 
 pub fn shutdown<H: Hook>() {

@@ -3,18 +3,24 @@
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use crate::{ConfigProblem, Decision, Detection, Error, Event, Frame, Inference, InputOptions, Outcome};
+use crate::{
+    ConfigProblem, Decision, Detection, Error, Event, Frame, FrameMeta, Inference, InputOptions, Outcome, Stream,
+};
 
 /// One instance of a plugin, for one scenario.
 pub trait Hook: Sized + 'static {
     /// What users may configure. With `#[serde(deny_unknown_fields)]` a misspelt field is an error.
     type Config: DeserializeOwned + JsonSchema;
 
-    /// Once, before the first frame; again in a new instance after a panic or a deadline missed.
+    /// Whether [`PostHook::skipped`] is to be called.
+    const WANTS_SKIPPED: bool = false;
+
+    /// Once, before the first frame; again in a new instance after a panic, a deadline missed or the end of the
+    /// worker: `stream.start` says which it is, and [`crate::state`] has what the instance before kept.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] ends the scenario; after any other error the host tries again.
-    fn new(stream: &str, config: Self::Config) -> Result<Self, Error>;
+    fn new(stream: &Stream, config: Self::Config) -> Result<Self, Error>;
 
     /// What is wrong with a configuration that has the right types. Called when a scenario is
     /// created, without an instance.
@@ -53,6 +59,15 @@ pub trait PostHook: Hook {
     /// The scenario's policy says what becomes of the frame.
     fn postprocess(&mut self, inference: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error>;
 
+    /// A frame without an inference, and why, where [`Hook::WANTS_SKIPPED`] asks for it. `detections` are those
+    /// of the hooks before this one that ask as well.
+    ///
+    /// # Errors
+    /// The scenario's policy says what becomes of the frame.
+    fn skipped(&mut self, _frame: FrameMeta, _reason: &str, detections: Vec<Detection>) -> Result<Outcome, Error> {
+        Ok(Outcome { detections, events: Vec::new() })
+    }
+
     /// At the end of the stream: what is still to be said. It goes with the last frame.
     ///
     /// # Errors
@@ -84,6 +99,7 @@ impl From<crate::AccessError> for Error {
             crate::AccessError::OutOfBounds => "asked for pixels or elements that are not there".into(),
             crate::AccessError::TooLarge => "asked for more than the host copies in one call".into(),
             crate::AccessError::Unavailable => "the host has no such pixels".into(),
+            crate::AccessError::WrongType => "asked for an output's elements as another type than they have".into(),
         })
     }
 }
@@ -122,8 +138,8 @@ macro_rules! __component {
                 fn validate_config(config: String) -> Result<(), Vec<$crate::ConfigProblem>> {
                     $crate::glue::validate_config::<$hook>(&config)
                 }
-                fn init(stream_id: String, config: String) -> Result<$crate::glue::Ready, $crate::Error> {
-                    $crate::glue::init::<$hook>(&stream_id, &config)
+                fn init(stream: $crate::Stream, config: String) -> Result<$crate::glue::Ready, $crate::Error> {
+                    $crate::glue::init::<$hook>(&stream, &config)
                 }
                 fn shutdown() {
                     $crate::glue::shutdown::<$hook>();
@@ -134,7 +150,7 @@ macro_rules! __component {
             // What a plugin exports is in use, also when it is built natively for its tests.
             #[cfg(not(target_family = "wasm"))]
             #[used]
-            static IN_USE: fn(String, String) -> Result<$crate::glue::Ready, $crate::Error> =
+            static IN_USE: fn($crate::Stream, String) -> Result<$crate::glue::Ready, $crate::Error> =
                 <Component as $crate::lifecycle::exports::framehook::plugin::lifecycle::Guest>::init;
 
             $($crate::__hook!($part, $hook);)+
@@ -165,6 +181,13 @@ macro_rules! __hook {
                 detections: Vec<$crate::Detection>,
             ) -> Result<$crate::Outcome, $crate::Error> {
                 $crate::glue::with::<$hook, _>(|hook| $crate::PostHook::postprocess(hook, inference, detections))
+            }
+            fn skipped(
+                frame: $crate::FrameMeta,
+                reason: String,
+                detections: Vec<$crate::Detection>,
+            ) -> Result<$crate::Outcome, $crate::Error> {
+                $crate::glue::with::<$hook, _>(|hook| $crate::PostHook::skipped(hook, frame, &reason, detections))
             }
             fn flush() -> Result<Vec<$crate::Event>, $crate::Error> {
                 $crate::glue::with::<$hook, _>($crate::PostHook::flush)

@@ -4,7 +4,7 @@
 //! one line that exports it:
 //!
 //! ```
-//! use framehook_sdk::{Detection, Error, Hook, Inference, Outcome, PostHook};
+//! use framehook_sdk::{Detection, Error, Hook, Inference, Outcome, PostHook, Stream};
 //! use schemars::JsonSchema;
 //! use serde::Deserialize;
 //!
@@ -22,7 +22,7 @@
 //! impl Hook for KeepSure {
 //!     type Config = Config;
 //!
-//!     fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+//!     fn new(_: &Stream, config: Config) -> Result<Self, Error> {
 //!         Ok(Self(config))
 //!     }
 //! }
@@ -46,18 +46,20 @@ pub mod geometry;
 #[doc(hidden)]
 pub mod glue;
 mod hook;
+mod made;
 pub mod log;
 pub mod state;
 
 pub use bindings::host::framehook::plugin::{
     clock,
     media::{
-        AccessError, Candidate, ClassScores, Decision, Frame, Geometry, Inference, PixelFormat, Prepared, Tensor,
-        TensorDesc,
+        AccessError, Candidate, ClassScores, Decision, Element, Frame, Geometry, Inference, PixelFormat, Prepared,
+        ScoredBox, Tensor, TensorDesc, suppress,
     },
     types::{
-        Anchor, Bbox, Channels, ConfigProblem, Detection, Event, FrameMeta, InputOptions, Outcome,
-        PluginError as Error, Point, Rect, Resize, Severity, Size,
+        Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Event, FrameMeta, Happening, InputOptions, Mask,
+        Outcome, PluginError as Error, Point, Position, Rect, Resize, Severity, Size, Source, SourceKind, Stage, Start,
+        StreamInfo as Stream, Value,
     },
 };
 #[doc(hidden)]

@@ -7,7 +7,7 @@ pub use crate::bindings::host::framehook::plugin::log::Level;
 /// One line. `target` says where in the plugin it comes from.
 pub fn line(level: Level, target: &str, message: &str) {
     #[cfg(target_family = "wasm")]
-    crate::bindings::host::framehook::plugin::log::log(level, target, message);
+    crate::bindings::host::framehook::plugin::log::log(level, target, message, &[]);
     // Natively, as in unit tests, there is no host.
     #[cfg(not(target_family = "wasm"))]
     eprintln!("{level:?} {target}: {message}");

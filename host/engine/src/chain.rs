@@ -5,7 +5,7 @@
 use framehook_core::{
     hook_state::{HookState, StateQuota},
     job::{HookJob, HookLimits},
-    prediction::{Detection, Event, HookFailure, Skipped},
+    prediction::{Detection, Event, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
     size::json_bytes,
     spec::OnPluginFailure,
@@ -14,15 +14,14 @@ use framehook_core::{
 use crate::{
     Engine, LoadError, Log,
     hook::Hook,
-    labels,
-    media::{Decision, Frame, Inference},
+    media::{Decision, Frame, Inference, Outcome, Size, Start},
+    passed_on,
 };
 
 /// What both chains need besides their hooks.
 #[derive(Clone)]
 pub struct ChainSettings {
-    /// Tells streams apart for a plugin: the scenario's id.
-    pub stream_id: String,
+    pub start: Start,
     pub limits: HookLimits,
     pub on_failure: OnPluginFailure,
     /// Bytes of JSON that the detections and events of a frame may take.
@@ -75,8 +74,8 @@ impl Chain {
         let start = |(at, job): (usize, &HookJob)| {
             let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
             let (fits, place) = match stage {
-                Stage::Pre => (plugin.code.preprocess.is_some(), "before"),
-                Stage::Post => (plugin.code.postprocess.is_some(), "after"),
+                Stage::Pre => (plugin.code.has_preprocess(), "before"),
+                Stage::Post => (plugin.code.has_postprocess(), "after"),
             };
             if !fits {
                 let error = LoadError::Refused(format!("the plugin has no hook for {place} the inference"));
@@ -113,25 +112,46 @@ impl Chain {
     /// # Errors
     /// When a hook failed and the policy is to fail the scenario, or it refuses its configuration.
     pub fn postprocess(&mut self, inference: &Inference<'_>) -> Result<After, Reason> {
+        self.each(|_| true, |hook, so_far, labels, taken| hook.postprocess(inference, so_far, labels, taken))
+    }
+
+    /// Tells those post hooks that want to know of a frame without an inference.
+    ///
+    /// # Errors
+    /// As [`Self::postprocess`].
+    pub fn skipped(&mut self, at: (Position, Size), reason: &str) -> Result<After, Reason> {
+        let wants = |hook: &Hook| hook.ready.wants_skipped;
+        self.each(wants, |hook, so_far, _, taken| hook.skipped(at, reason, so_far, taken))
+    }
+
+    /// Calls hooks in their order, each with the detections so far, the names of classes that those before gave,
+    /// and the bytes that their events take.
+    fn each(
+        &mut self,
+        is_called: impl Fn(&Hook) -> bool,
+        mut call: impl FnMut(&mut Hook, &[Detection], &[String], usize) -> Result<Outcome, Reason>,
+    ) -> Result<After, Reason> {
         let mut after = After::default();
         let mut labels: &[String] = &[];
         let mut taken = 0;
         for hook in &mut self.hooks {
-            match hook.postprocess(inference, &after.detections, labels, taken) {
-                Ok(outcome) => {
-                    labels::follow(&mut after.events, &after.detections, &outcome.detections);
-                    after.detections = outcome.detections;
-                    taken += json_bytes(&outcome.events);
-                    after.events.extend(outcome.events);
-                }
-                Err(reason) => {
-                    if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
-                        return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
+            if is_called(hook) {
+                match call(hook, &after.detections, labels, taken) {
+                    Ok(outcome) => {
+                        passed_on::follow(&mut after.events, &after.detections, &outcome.detections);
+                        after.detections = outcome.detections;
+                        taken += json_bytes(&outcome.events);
+                        after.events.extend(outcome.events);
+                    }
+                    Err(reason) => {
+                        if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
+                            return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
+                        }
                     }
                 }
             }
-            if !hook.labels.is_empty() {
-                labels = &hook.labels;
+            if !hook.ready.labels.is_empty() {
+                labels = &hook.ready.labels;
             }
         }
         Ok(after)

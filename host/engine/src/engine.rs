@@ -22,7 +22,7 @@ use wasmtime::{
     component::{Component, Linker},
 };
 
-use crate::{abi::v0_1, sandbox::Ctx};
+use crate::{abi, sandbox::Ctx};
 
 /// How often a running guest can be interrupted. A tick costs a wake-up, so not finer than a
 /// deadline of 20 ms needs.
@@ -54,7 +54,7 @@ struct Shared {
 pub struct Plugin {
     /// Keeps the clock of its deadlines running.
     _engine: Engine,
-    pub(crate) code: v0_1::Code,
+    pub(crate) code: abi::Code,
 }
 
 /// Why a plugin, or the engine itself, cannot be loaded.
@@ -102,7 +102,7 @@ impl Engine {
     fn new(config: &Config) -> Result<Self, LoadError> {
         let failed = |e| LoadError::Refused(format!("the plugin engine could not start: {e:#}"));
         let engine = wasmtime::Engine::new(config).map_err(failed)?;
-        let linker = v0_1::linker(&engine).map_err(failed)?;
+        let linker = abi::linker(&engine).map_err(failed)?;
         let ticker = start_ticker(engine.clone()).map_err(|e| failed(e.into()))?;
         Ok(Self(Arc::new(Shared { engine, linker, _ticker: ticker })))
     }
@@ -134,7 +134,7 @@ impl Engine {
 
     /// Binds a component's imports to the host.
     pub(crate) fn link(&self, component: &Component) -> Result<Plugin, LoadError> {
-        let code = v0_1::Code::link(&self.0.linker, component)
+        let code = abi::Code::link(&self.0.linker, component)
             .map_err(|e| LoadError::Refused(format!("the plugin does not fit this host: {e:#}")))?;
         Ok(Plugin { _engine: self.clone(), code })
     }

@@ -16,12 +16,12 @@ use parking_lot::Mutex;
 
 use crate::{
     Plugin,
-    abi::v0_1::Instance,
+    abi::{Instance, Ready, Skip},
     breaker::Breaker,
     chain::ChainSettings,
-    labels,
     log::Logger,
-    media::{Decision, Frame, Inference, Outcome},
+    media::{Decision, Frame, Inference, Outcome, Size, Start},
+    passed_on,
     range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
@@ -31,7 +31,8 @@ pub struct Hook {
     plugin: Plugin,
     /// `name@version`.
     pub(crate) name: String,
-    stream_id: String,
+    /// What an instance is started for; `after` grows with the frames that the hook is called for.
+    start: Start,
     config: String,
     limits: HookLimits,
     /// Bytes of JSON that the detections and events of a frame may take, those of all hooks
@@ -44,9 +45,9 @@ pub struct Hook {
     breaker: Breaker,
     /// Detections that were out of range.
     mended: Mended,
-    instance: Option<Instance>,
-    /// Names of the classes, by class id, as the plugin gave them; empty if it has none.
-    pub(crate) labels: Vec<String>,
+    instance: Option<Box<dyn Instance>>,
+    /// What the last instance said when it started.
+    pub(crate) ready: Ready,
 }
 
 impl Hook {
@@ -60,7 +61,7 @@ impl Hook {
         let name = format!("{}@{}", identity.name, identity.version);
         let mut hook = Self {
             plugin: plugin.clone(),
-            stream_id: settings.stream_id.clone(),
+            start: settings.start.clone(),
             config: config.to_string(),
             limits: settings.limits,
             room: settings.room,
@@ -70,7 +71,7 @@ impl Hook {
             breaker: Breaker::default(),
             mended: Mended::default(),
             instance: None,
-            labels: Vec::new(),
+            ready: Ready::default(),
             name,
         };
         match hook.attempt(|_, _| Ok(())) {
@@ -101,14 +102,41 @@ impl Hook {
         let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
             let mut outcome = instance.postprocess(inference, so_far, earlier_labels)?;
             let mended = range::mend(&mut outcome);
-            labels::resolve(so_far, &mut outcome.detections, earlier_labels, own_labels);
+            passed_on::restore(so_far, &mut outcome.detections, earlier_labels, own_labels);
             must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
             Ok((outcome, mended))
         })?;
+        self.tell(mended);
+        Ok(outcome)
+    }
+
+    /// Tells one that wants to know of a frame without an inference.
+    ///
+    /// # Errors
+    /// As [`Self::postprocess`].
+    pub fn skipped(
+        &mut self,
+        (position, size): (Position, Size),
+        reason: &str,
+        so_far: &[Detection],
+        taken: usize,
+    ) -> Result<Outcome, Reason> {
+        let room = self.room.saturating_sub(taken);
+        let (outcome, mended) = self.call(position, |instance, own_labels| {
+            let mut outcome = instance.skipped(&Skip { position, size, reason }, so_far)?;
+            let mended = range::mend(&mut outcome);
+            passed_on::restore(so_far, &mut outcome.detections, &[], own_labels);
+            must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
+            Ok((outcome, mended))
+        })?;
+        self.tell(mended);
+        Ok(outcome)
+    }
+
+    fn tell(&mut self, mended: Mended) {
         if let Some(line) = self.mended.add(mended) {
             self.logger.line(LogLevel::Warn, "framehook", &line);
         }
-        Ok(outcome)
     }
 
     /// What the plugin still has to say at the end of the stream. One that is left out is asked too: there is
@@ -151,10 +179,11 @@ impl Hook {
     fn call<R>(
         &mut self,
         at: Position,
-        call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>,
+        call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>,
     ) -> Result<R, Reason> {
         self.breaker.admit(at)?;
         let result = self.attempt(call);
+        self.start.after = Some(at);
         match &result {
             Ok(_) => self.breaker.succeeded(),
             Err(reason) => self.breaker.failed(reason, at),
@@ -163,7 +192,7 @@ impl Hook {
     }
 
     /// One call, in a new instance if there is none.
-    fn attempt<R>(&mut self, call: impl FnOnce(&mut Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
+    fn attempt<R>(&mut self, call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
         let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
         result.map_err(|failure| {
             if failure.store_is_lost {
@@ -174,14 +203,14 @@ impl Hook {
     }
 
     /// With its labels.
-    fn living_instance(&mut self) -> Result<(&mut Instance, &[String]), Failure> {
+    fn living_instance(&mut self) -> Result<(&mut dyn Instance, &[String]), Failure> {
         if self.instance.is_none() {
-            let mut instance = Instance::new(&self.plugin.code, self.limits, self.logger.clone(), self.state.clone())?;
-            self.labels = instance.init(&self.stream_id, &self.config)?;
+            let mut instance = self.plugin.code.start(self.limits, self.logger.clone(), self.state.clone())?;
+            self.ready = instance.init(&self.start, &self.config)?;
             self.instance = Some(instance);
         }
         let instance = self.instance.as_mut().ok_or_else(|| Failure::unusable_result("the plugin has no instance"))?;
-        Ok((instance, &self.labels))
+        Ok((&mut **instance, &self.ready.labels))
     }
 }
 

@@ -3,7 +3,7 @@
 //! For the child process only ([`crate::command`]): the last checks compile and run the file. What
 //! is wrong with it comes back as data, each finding with a stable code.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
@@ -16,7 +16,7 @@ use wasmtime::component::Component;
 
 use crate::{
     Engine, LoadError, Plugin,
-    abi::{NEWEST, PACKAGE, v0_1::Instance},
+    abi::{Instance, PACKAGE, VERSIONS},
     compile::Compiler,
     log::{Log, Logger},
     sandbox::Failure,
@@ -129,15 +129,15 @@ const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
 
 fn check_world(wasm: &[u8]) -> Checked<()> {
     let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;
-    check_abi(imports.iter().chain(&exports))?;
-    let ours = |name: &str| format!("{PACKAGE}/{name}@{NEWEST}");
+    let version = contract(imports.iter().chain(&exports))?;
+    let ours = |name: &str| format!("{PACKAGE}/{name}@{version}");
     let allowed = |name: &String| {
         ALLOWED_IMPORTS.iter().any(|i| *name == ours(i))
             || (ALLOWED_WASI.iter().any(|p| name.starts_with(p)) && name.contains("@0.2."))
     };
     let offence = |name: &String| {
         let message = format!(
-            "it imports `{name}`, which plugins do not get: there are {PACKAGE}@{NEWEST} and, without files or network, \
+            "it imports `{name}`, which plugins do not get: there are {PACKAGE}@{version} and, without files or network, \
              wasi:cli, clocks, filesystem, io and random of WASI 0.2"
         );
         Finding::new("unknown_import", &message)
@@ -155,27 +155,40 @@ fn check_world(wasm: &[u8]) -> Checked<()> {
     refused("wrong_world", format!("a plugin exports {wanted}; this component exports {found}"))
 }
 
-fn check_abi<'a>(names: impl Iterator<Item = &'a String>) -> Checked<()> {
+/// The version of the contract that a component was built against: all of its interfaces are of one.
+fn contract<'a>(names: impl Iterator<Item = &'a String>) -> Checked<&'static str> {
     let version = |name: &'a String| name.strip_prefix(PACKAGE)?.split_once('@').map(|(_, version)| version);
-    let Some(other) = names.filter_map(version).find(|version| *version != NEWEST) else { return Ok(()) };
-    let advice = "build it with the SDK of this release";
-    let message = format!("it was built against {PACKAGE}@{other}, but this host runs {PACKAGE}@{NEWEST}; {advice}");
-    refused("unknown_abi", message)
+    let found: BTreeSet<_> = names.filter_map(version).collect();
+    let known = VERSIONS.map(|version| format!("{PACKAGE}@{version}")).join(" and ");
+    match found.iter().copied().collect::<Vec<_>>()[..] {
+        [] => Ok(VERSIONS[VERSIONS.len() - 1]),
+        [one] => VERSIONS.into_iter().find(|known| *known == one).map_or_else(
+            || {
+                let advice = "build it with the SDK of this release";
+                refused("unknown_abi", format!("it was built against {PACKAGE}@{one}, but this host runs {known}; {advice}"))
+            },
+            Ok,
+        ),
+        ref several => {
+            let several = several.join(" and ");
+            refused("unknown_abi", format!("it was built against {PACKAGE}@{several}, but a plugin keeps to one version"))
+        }
+    }
 }
 
 fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
     let component = Component::from_binary(engine.raw(), wasm)
         .or_else(|e| refused("compile_failed", format!("the component does not compile: {e:#}")))?;
     engine.link(&component).or_else(|e| {
-        let what = format!("its imports or exports are not those of {PACKAGE}@{NEWEST}, although the names are");
+        let what = format!("its imports or exports are not those of {PACKAGE}, although the names are");
         refused("wrong_world", format!("{what}: {e}"))
     })
 }
 
 /// A first instance, of which nobody reads the log: what ends it is in its failure.
-fn start(plugin: &Plugin) -> Result<Instance, Failure> {
+fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
     let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
-    Instance::new(&plugin.code, HookLimits::default(), logger, State::default())
+    plugin.code.start(HookLimits::default(), logger, State::default())
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {

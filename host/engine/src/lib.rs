@@ -19,14 +19,15 @@ pub mod compile;
 mod engine;
 pub mod hook;
 mod inspect;
-mod labels;
 mod log;
 pub mod media;
+mod passed_on;
 mod range;
 mod sandbox;
 mod scan;
 mod schema;
 mod state;
+mod suppress;
 
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

@@ -7,7 +7,44 @@ use std::{borrow::Cow, ops::Range};
 
 use framehook_core::prediction::{Detection, Event, Position, Skipped};
 
-pub use crate::abi::v0_1::{Geometry, PixelFormat, Rect as Region, Size, TensorDesc};
+/// Pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    pub width: u32,
+    pub height: u32,
+}
+
+/// Pixels, inside a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    pub x: u32,
+    pub y: u32,
+    pub width: u32,
+    pub height: u32,
+}
+
+/// From the original frame to the model's input, in pixels: `input = original * scale + pad`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Geometry {
+    pub scale_x: f32,
+    pub scale_y: f32,
+    pub pad_x: f32,
+    pub pad_y: f32,
+}
+
+/// Eight bits a channel, rows without gaps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PixelFormat {
+    Rgb,
+    Bgr,
+    Gray,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TensorDesc {
+    pub name: String,
+    pub shape: Vec<u32>,
+}
 
 impl PixelFormat {
     /// Bytes of one pixel.
@@ -50,6 +87,27 @@ pub trait FramePixels {
     fn to_tensor(&self, region: Region) -> Result<(Tensor, Geometry), PixelsUnavailable>;
 }
 
+/// Where frames come from, as far as the source says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Source {
+    pub is_live: bool,
+    pub size: Option<Size>,
+    pub frames_per_second: Option<f64>,
+    pub frames: Option<u64>,
+}
+
+/// What a plugin is started for.
+#[derive(Clone, Debug, Default)]
+pub struct Start {
+    /// Tells streams apart for a plugin: the scenario's id.
+    pub stream_id: String,
+    /// The frame that was worked on last, if there was one.
+    pub after: Option<Position>,
+    pub source: Source,
+    /// Names of the classes as the model's file has them.
+    pub model_labels: Vec<String>,
+}
+
 /// A frame on its way to the inference.
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
@@ -79,10 +137,11 @@ pub enum Values<'a> {
     F64(&'a [f64]),
     I64(&'a [i64]),
     U64(&'a [u64]),
+    Text(&'a [String]),
 }
 
 impl<'a> Values<'a> {
-    /// The elements in `range`, if they are all there.
+    /// The elements in `range`, if they are all there and numbers.
     #[must_use]
     pub fn read(self, range: Range<usize>) -> Option<Cow<'a, [f32]>> {
         Some(match self {
@@ -90,6 +149,7 @@ impl<'a> Values<'a> {
             Self::F64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
             Self::I64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
             Self::U64(all) => all.get(range)?.iter().map(|value| *value as f32).collect(),
+            Self::Text(_) => return None,
         })
     }
 
@@ -100,6 +160,7 @@ impl<'a> Values<'a> {
             Self::F64(all) => all.len(),
             Self::I64(all) => all.len(),
             Self::U64(all) => all.len(),
+            Self::Text(all) => all.len(),
         }
     }
 

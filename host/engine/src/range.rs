@@ -60,8 +60,9 @@ pub(crate) fn mend(outcome: &mut Outcome) -> Mended {
 
 /// Whether something had to be cut; `None` if the detection is to be dropped.
 fn fit(detection: &mut Detection) -> Option<bool> {
-    let Detection { score, bbox, keypoints, .. } = detection;
-    if !bbox.iter().chain([&*score]).chain(keypoints.iter().flatten()).all(|n| n.is_finite()) {
+    let Detection { score, bbox, keypoints, polygon, .. } = detection;
+    let points = keypoints.iter().chain(&*polygon).flatten();
+    if !bbox.iter().chain([&*score]).chain(points).all(|n| n.is_finite()) {
         return None;
     }
     let [x, y, width, height] = *bbox;

@@ -48,6 +48,21 @@ pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: 
     Some(found)
 }
 
+/// The `k` highest values, the highest first, with their places. Equal values: the lower place. What is not a
+/// number is none of them.
+pub(crate) fn highest(data: &[f32], k: usize) -> Vec<(u32, f32)> {
+    let by_height = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
+    let mut all: Vec<_> = (0..).zip(data.iter().copied()).filter(|(_, value)| !value.is_nan()).collect();
+    if k < all.len() {
+        if k > 0 {
+            all.select_nth_unstable_by(k - 1, by_height);
+        }
+        all.truncate(k);
+    }
+    all.sort_unstable_by(by_height);
+    all
+}
+
 /// For `[classes, rows]`: each class is a contiguous run of rows.
 fn by_class(scores: &[f32], layout: &Layout, threshold: f32) -> Vec<Candidate> {
     let mut best = vec![(f32::NEG_INFINITY, 0u32); layout.rows];

@@ -18,6 +18,7 @@ use framehook_core::{
 use framehook_engine::{
     Engine, Log,
     chain::{Chain, ChainSettings, Stage},
+    media::{Size, Source, Start},
 };
 
 use crate::{
@@ -139,12 +140,13 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
     thread::scope(|scope| {
         let model = scope.spawn(|| Loader::new(job, watch));
         let source = open_source(job, opencv);
-        let chains = start_hooks(job, reporter);
+        // They are told what the source says of itself.
+        let chains = source.as_ref().ok().map(|source| start_hooks(job, source.info(), reporter));
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let model = model.join().map_err(panicked)?;
         let (source, (loader, model)) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
-        let (pre, post) = chains?;
+        let (pre, post) = chains.unwrap_or_else(|| Ok(Default::default()))?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
         Ok(Parts { source, model, loader, pre, post })
@@ -161,10 +163,20 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
     open(&job.source, job.max_picture_side).map_err(|error| error.reason())
 }
 
-fn start_hooks(job: &Job, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Reason> {
+fn start_hooks(job: &Job, video: &VideoManifest, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Reason> {
     let log = Arc::clone(reporter);
     let settings = ChainSettings {
-        stream_id: job.scenario_id.to_string(),
+        start: Start {
+            stream_id: job.scenario_id.to_string(),
+            after: job.resume_after,
+            source: Source {
+                is_live: false,
+                size: Some(Size { width: video.width, height: video.height }),
+                frames_per_second: (video.fps > 0.0).then_some(video.fps),
+                frames: video.frames,
+            },
+            model_labels: Vec::new(),
+        },
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),

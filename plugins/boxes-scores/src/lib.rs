@@ -8,7 +8,7 @@
 
 mod outputs;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Hook, geometry::nms};
+use framehook_sdk::{ConfigProblem, Detection, Error, Hook, geometry::nms, Stream};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units},
@@ -104,7 +104,7 @@ struct BoxesScores {
 impl Hook for BoxesScores {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

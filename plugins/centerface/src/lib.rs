@@ -3,11 +3,7 @@
 //! centre `[1, 2, h, w]` (y, x), and the landmarks `[1, 10, h, w]` (y, x each, relative to the box).
 //! Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019.
 
-use framehook_sdk::{
-    Anchor, Channels, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, InputOptions, Outcome,
-    PostHook, Resize, Size, TensorDesc, default_input,
-    geometry::{box_to_frame, nms, to_frame},
-};
+use framehook_sdk::{Anchor, Channels, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, InputOptions, Outcome, PostHook, Resize, Size, TensorDesc, default_input, geometry::{box_to_frame, nms, to_frame}, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -42,7 +38,7 @@ struct CenterFace(Config);
 impl Hook for CenterFace {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self(config))
     }
 
@@ -113,7 +109,7 @@ fn face(
         .map(|yx| to_frame(geometry, frame, left + yx[1] * width, top + yx[0] * height))
         .collect();
     let finite = keypoints.iter().all(|p| p.x.is_finite() && p.y.is_finite());
-    finite.then_some(Detection { class_id: 0, score, bbox, track_id: None, keypoints })
+    finite.then_some(Detection { keypoints, ..Detection::new(0, score, bbox) })
 }
 
 /// Which output is which, by their shapes; size and offset have the same one and come in this order.

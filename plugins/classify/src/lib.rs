@@ -6,7 +6,7 @@
 //! stays. No score outside of 0 to 1 leaves this plugin: a frame with NaN or infinite values has no
 //! classes, and is counted in the log.
 
-use framehook_sdk::{Bbox, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, TensorDesc, default_input};
+use framehook_sdk::{Bbox, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, TensorDesc, default_input, Stream};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{detection, highest},
@@ -58,7 +58,7 @@ struct Classify {
 impl Hook for Classify {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

@@ -12,7 +12,7 @@
 mod activation;
 mod outputs;
 
-use framehook_sdk::{Candidate, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, default_input};
+use framehook_sdk::{Candidate, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, default_input, Stream};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units, highest},
@@ -93,7 +93,7 @@ struct Learnt {
 impl Hook for Detr {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

@@ -5,7 +5,7 @@
 
 mod track;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Severity, state};
+use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, state, Stream};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,7 +50,7 @@ const SEEN: &str = "seen";
 impl Hook for LineCounter {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self { config, seen: state::load(SEEN).unwrap_or_default() })
     }
 
@@ -77,10 +77,8 @@ impl Hook for LineCounter {
 }
 
 impl PostHook for LineCounter {
-    fn postprocess(&mut self, inference: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error> {
-        // Without a filter the names are not needed.
-        let names = if self.config.labels.is_empty() { Vec::new() } else { inference.labels() };
-        let outcome = self.count(detections, &names);
+    fn postprocess(&mut self, _: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error> {
+        let outcome = self.count(detections);
         state::save(SEEN, &self.seen)?;
         Ok(outcome)
     }
@@ -96,8 +94,8 @@ impl Seen {
 }
 
 impl LineCounter {
-    fn count(&mut self, mut detections: Vec<Detection>, names: &[String]) -> Outcome {
-        let wanted = |d: &Detection| f64::from(d.score) >= self.config.min_score && self.is_wanted(d.class_id, names);
+    fn count(&mut self, mut detections: Vec<Detection>) -> Outcome {
+        let wanted = |d: &Detection| f64::from(d.score) >= self.config.min_score && self.is_wanted(d);
         let tracked: Vec<usize> = (0..detections.len()).filter(|i| wanted(&detections[*i])).collect();
         let boxes: Vec<_> = tracked.iter().map(|i| (detections[*i].class_id, detections[*i].bbox)).collect();
         let mut events = Vec::new();
@@ -105,25 +103,26 @@ impl LineCounter {
             detections[index].track_id = Some(id);
             if let Some(direction) = from.and_then(|from| crossing(self.config.line, from, to)) {
                 *self.seen.count_of(direction) += 1;
-                events.push(self.event(index, id, direction, names.get(detections[index].class_id as usize)));
+                events.push(self.event(index, id, direction, detections[index].label.as_deref()));
             }
         }
         Outcome { detections, events }
     }
 
-    fn is_wanted(&self, class_id: u32, names: &[String]) -> bool {
+    fn is_wanted(&self, detection: &Detection) -> bool {
         let labels = &self.config.labels;
-        labels.is_empty() || names.get(class_id as usize).is_some_and(|name| labels.contains(name))
+        labels.is_empty() || detection.label.as_ref().is_some_and(|label| labels.contains(label))
     }
 
-    fn event(&self, subject: usize, track: u64, direction: &str, name: Option<&String>) -> Event {
-        let mut attributes =
-            vec![("direction".to_owned(), direction.to_owned()), ("track_id".to_owned(), track.to_string())];
-        let counts = [(BACKWARD, self.seen.backward), (FORWARD, self.seen.forward)];
-        attributes.extend(counts.map(|(direction, n)| (direction.to_owned(), n.to_string())));
-        attributes.extend(name.map(|name| ("label".to_owned(), name.clone())));
-        let subjects = vec![subject as u32];
-        Event { kind: "line_crossed".into(), severity: Severity::Info, subjects, attributes }
+    /// Its attributes are texts, as they were when a contract had nothing else: clients compare them.
+    fn event(&self, subject: usize, track: u64, direction: &str, label: Option<&str>) -> Event {
+        let event = Event::new("line_crossed").about(subject).with("direction", direction);
+        let event = event.with("track_id", track.to_string());
+        let event = event.with(BACKWARD, self.seen.backward.to_string()).with(FORWARD, self.seen.forward.to_string());
+        match label {
+            Some(label) => event.with("label", label),
+            None => event,
+        }
     }
 }
 
@@ -145,26 +144,36 @@ framehook_sdk::export!(post: LineCounter);
 
 #[cfg(test)]
 mod tests {
-    use framehook_sdk::Bbox;
+    use framehook_sdk::{Bbox, Source, SourceKind, Start, Value};
 
     use super::*;
+
+    fn stream() -> Stream {
+        let source = Source { kind: SourceKind::File, size: None, frames_per_second: None, frames: None };
+        Stream { id: String::new(), start: Start::Fresh, source, model_labels: Vec::new() }
+    }
 
     fn counter(labels: &[&str]) -> LineCounter {
         let labels = labels.iter().map(|l| (*l).to_owned()).collect();
         // From the top down: left of it is the right half of the picture.
         let config = Config { line: [[0.5, 0.0], [0.5, 1.0]], labels, min_score: 0.3 };
-        LineCounter::new("", config).unwrap()
+        LineCounter::new(&stream(), config).unwrap()
     }
 
     fn at(class_id: u32, x: f32, y: f32) -> Detection {
         let bbox = Bbox { x: x - 0.05, y: y - 0.05, width: 0.1, height: 0.1 };
-        Detection { class_id, score: 0.9, bbox, track_id: None, keypoints: Vec::new() }
+        let label = ["person", "car"].get(class_id as usize).map(|label| (*label).to_owned());
+        Detection { label, ..Detection::new(class_id, 0.9, bbox) }
     }
 
     /// Directions of all crossings while one object goes through `xs`.
-    fn walk(counter: &mut LineCounter, class_id: u32, xs: impl Iterator<Item = f32>, names: &[String]) -> Vec<String> {
-        let events = xs.flat_map(|x| counter.count(vec![at(class_id, x, 0.5)], names).events);
-        events.map(|e| e.attributes[0].1.clone()).collect()
+    fn walk(counter: &mut LineCounter, class_id: u32, xs: impl Iterator<Item = f32>) -> Vec<String> {
+        let events = xs.flat_map(|x| counter.count(vec![at(class_id, x, 0.5)]).events);
+        let direction = |e: Event| match &e.attributes[0].value {
+            Value::Text(direction) => direction.clone(),
+            other => panic!("{other:?}"),
+        };
+        events.map(direction).collect()
     }
 
     #[test]
@@ -172,18 +181,18 @@ mod tests {
         let mut counter = counter(&[]);
         let there = (0..20).map(|i| 0.3 + 0.02 * i as f32);
         let back = (0..20).rev().map(|i| 0.3 + 0.02 * i as f32);
-        assert_eq!(walk(&mut counter, 0, there.chain(back), &[]), [BACKWARD, FORWARD]);
+        assert_eq!(walk(&mut counter, 0, there.chain(back)), [BACKWARD, FORWARD]);
         assert_eq!((counter.seen.forward, counter.seen.backward), (1, 1));
     }
 
     #[test]
     fn it_goes_on_where_another_instance_stopped() {
         let xs: Vec<_> = (0..40).map(|i| 0.5 + 0.2 * (i as f32 / 4.0).sin()).collect();
-        let whole = walk(&mut counter(&[]), 0, xs.iter().copied(), &[]);
+        let whole = walk(&mut counter(&[]), 0, xs.iter().copied());
         assert!(whole.len() > 2, "{whole:?}");
         let in_parts = xs.iter().flat_map(|x| {
             let mut counter = counter(&[]);
-            let events = walk(&mut counter, 0, [*x].into_iter(), &[]);
+            let events = walk(&mut counter, 0, [*x].into_iter());
             state::save(SEEN, &counter.seen).unwrap();
             events
         });
@@ -197,7 +206,7 @@ mod tests {
         let mut counter = counter(&[]);
         let ids: Vec<_> = (0..10)
             .map(|i| {
-                let out = counter.count(vec![at(0, 0.1 + 0.02 * i as f32, 0.2), at(0, 0.9, 0.8)], &[]);
+                let out = counter.count(vec![at(0, 0.1 + 0.02 * i as f32, 0.2), at(0, 0.9, 0.8)]);
                 (out.detections[0].track_id, out.detections[1].track_id)
             })
             .collect();
@@ -207,12 +216,11 @@ mod tests {
 
     #[test]
     fn other_classes_are_left_alone() {
-        let names = ["person".to_owned(), "car".to_owned()];
         let mut counter = counter(&["car"]);
-        assert!(walk(&mut counter, 0, (0..20).map(|i| 0.3 + 0.02 * i as f32), &names).is_empty());
+        assert!(walk(&mut counter, 0, (0..20).map(|i| 0.3 + 0.02 * i as f32)).is_empty());
         let mut cars = self::counter(&["car"]);
-        assert_eq!(walk(&mut cars, 1, (0..20).map(|i| 0.3 + 0.02 * i as f32), &names).len(), 1);
-        assert_eq!(counter.count(vec![at(0, 0.1, 0.1)], &names).detections[0].track_id, None);
+        assert_eq!(walk(&mut cars, 1, (0..20).map(|i| 0.3 + 0.02 * i as f32)).len(), 1);
+        assert_eq!(counter.count(vec![at(0, 0.1, 0.1)]).detections[0].track_id, None);
     }
 
     #[test]

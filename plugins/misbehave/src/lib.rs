@@ -6,10 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_sdk::{
-    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect,
-    Severity, Tensor, clock, state,
-};
+use framehook_sdk::{Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity, Tensor, clock, state, Stream};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 
@@ -97,7 +94,7 @@ struct Misbehave(Config);
 impl Hook for Misbehave {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         if config.at_start {
             misbehave(config.mode)?;
         }
@@ -174,7 +171,7 @@ impl PostHook for Misbehave {
         let mut events = Vec::new();
         if self.now() {
             let bbox = Bbox { x: 0.1, y: 0.2, width: 0.3, height: 0.4 };
-            let one = Detection { class_id: 1, score: 0.5, bbox, track_id: Some(7), keypoints: Vec::new() };
+            let one = Detection { track_id: Some(7), ..Detection::new(1, 0.5, bbox) };
             match self.0.mode {
                 Mode::OutOfRange => {
                     let not_finite = Detection { score: f32::NAN, ..one.clone() };
@@ -205,13 +202,13 @@ impl PostHook for Misbehave {
     }
 
     fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        let attributes = vec![("now_us".into(), clock::now_us().to_string())];
-        Ok(vec![Event { kind: "flushed".into(), severity: Severity::Warning, subjects: Vec::new(), attributes }])
+        let now = clock::now_us().to_string();
+        Ok(vec![Event::new("flushed").severity(Severity::Warning).with("now_us", now)])
     }
 }
 
 fn about(kind: &str, subjects: &[u32]) -> Event {
-    Event { kind: kind.into(), severity: Severity::Info, subjects: subjects.to_vec(), attributes: Vec::new() }
+    Event { subjects: subjects.to_vec(), ..Event::new(kind) }
 }
 
 /// An output with its first numbers.
@@ -219,12 +216,8 @@ fn tell(inference: &Inference, name: &str, shape: &[u32], at: u32) -> Result<Eve
     const MOST: u32 = 64;
     let count = shape.iter().product::<u32>().min(MOST);
     let numbers = inference.read_f32(at, 0, count)?;
-    let attributes = vec![
-        ("name".into(), name.to_owned()),
-        ("shape".into(), format!("{shape:?}")),
-        ("numbers".into(), format!("{numbers:?}")),
-    ];
-    Ok(Event { kind: "output".into(), severity: Severity::Info, subjects: Vec::new(), attributes })
+    let event = Event::new("output").with("name", name).with("shape", format!("{shape:?}"));
+    Ok(event.with("numbers", format!("{numbers:?}")))
 }
 
 fn misbehave(mode: Mode) -> Result<(), Error> {

@@ -132,7 +132,7 @@ pub fn detections(
 
 #[must_use]
 pub fn detection(class_id: u32, score: f32, bbox: Bbox) -> Detection {
-    Detection { class_id, score, bbox, track_id: None, keypoints: Vec::new() }
+    Detection::new(class_id, score, bbox)
 }
 
 /// The `max` with the highest scores, by falling score; equal scores keep their order.

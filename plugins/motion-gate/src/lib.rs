@@ -1,7 +1,7 @@
 //! Skips frames on which nothing moves: compares a small grey picture of the frame with that of the
 //! last frame that passed, so that slow motion adds up instead of staying below the threshold.
 
-use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size, state};
+use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size, state, Stream};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -49,7 +49,7 @@ const SKIPPED: &str = "skipped";
 impl Hook for MotionGate {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         let (reference, skipped) = (state::load(REFERENCE), state::load(SKIPPED));
         Ok(Self { config, reference: reference.unwrap_or_default(), skipped: skipped.unwrap_or_default() })
     }

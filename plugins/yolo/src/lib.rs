@@ -13,10 +13,7 @@ mod judge;
 mod rotated;
 mod sample;
 
-use framehook_sdk::{
-    ConfigProblem, Detection, Error, Hook, TensorDesc,
-    geometry::{nms, nms_by},
-};
+use framehook_sdk::{ConfigProblem, Detection, Error, Hook, TensorDesc, geometry::{nms, nms_by}, Stream};
 use model_outputs::{
     Dropped, Outputs,
     boxes::highest,
@@ -90,7 +87,7 @@ struct Learnt {
 impl Hook for Yolo {
     type Config = Config;
 
-    fn new(_stream: &str, config: Config) -> Result<Self, Error> {
+    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

@@ -45,7 +45,7 @@ mod tests {
     fn quad(corners: [[f32; 2]; 4]) -> Detection {
         let keypoints = corners.map(|[x, y]| Point { x, y }).to_vec();
         let bbox = Bbox { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
-        Detection { class_id: 0, score: 1.0, bbox, track_id: None, keypoints }
+        Detection { keypoints, ..Detection::new(0, 1.0, bbox) }
     }
 
     #[test]

@@ -132,10 +132,14 @@ impl Stage {
     }
 
     fn call_hooks(&mut self, frame: &mut InFlight) -> Result<After, Reason> {
-        let Work::Inferred(outputs) = &frame.work else { return Ok(After::default()) };
         if self.post.is_empty() {
             return Ok(After::default());
         }
+        let outputs = match &frame.work {
+            Work::Inferred(outputs) => outputs,
+            Work::Skip(skipped) => return self.post.skipped((frame.position, frame.size), &skipped.reason),
+            Work::Infer(_) => return Ok(After::default()),
+        };
         let job = &self.shared.job;
         let views: Vec<_> = outputs.iter().map(OutputTensor::view).collect();
         self.bgr.clear();

@@ -1,29 +1,33 @@
-//! The label of a detection, which is the name that the hook which made it gives to its class; and the
-//! detections that an event is about.
+//! What a detection keeps that a hook of the contract 0.1.0 passes on, and the detections that an event is about.
 //!
-//! Detections cross the boundary of the contract 0.1.0 without labels, and a hook returns them in its own
-//! order. So those that it only passed on, perhaps with a track id or keypoints, are recognised here: the
-//! same class, score and box, bit for bit.
+//! That contract has no label, outline, mask or attribute, and any hook returns detections in its own order. So
+//! those that it only passed on, perhaps with a track id or keypoints, are recognised here: the same class, score
+//! and box, bit for bit.
 
 use framehook_core::prediction::{Detection, Event};
 
-/// Labels what a hook returned. What it was given keeps its label. The rest gets the hook's `own` name of the
+/// Labels what a hook returned. What it was given keeps what it had. The rest gets the hook's `own` name of the
 /// class or, if the hook has no names, the one that a hook before it gave (`earlier`).
 ///
-/// In O(n log n) of the detections, and O(n) where the names say what the labels say already.
-pub(crate) fn resolve(given: &[Detection], returned: &mut [Detection], earlier: &[String], own: &[String]) {
+/// In O(n log n) of the detections, and O(n) where nothing is to be kept that the names do not say.
+pub(crate) fn restore(given: &[Detection], returned: &mut [Detection], earlier: &[String], own: &[String]) {
     let names = if own.is_empty() { earlier } else { own };
     let name = |detection: &Detection| names.get(detection.class_id as usize);
     // Where nobody named classes before, a hook names what it was given, too.
-    if earlier.is_empty() || given.iter().all(|d| d.label.as_ref() == name(d)) {
+    let is_plain = |d: &Detection| d.polygon.is_empty() && d.mask.is_none() && d.attributes.is_empty();
+    let is_labelled_so = |d: &Detection| earlier.is_empty() || d.label.as_ref() == name(d);
+    if given.iter().all(|d| is_plain(d) && is_labelled_so(d)) {
         return returned.iter_mut().for_each(|d| d.label = name(d).cloned());
     }
     for (place, from) in passed_on(given, returned).into_iter().enumerate() {
         let detection = &mut returned[place];
-        detection.label = match from {
-            Some(from) => given[from].label.clone(),
-            None => name(detection).cloned(),
+        let Some(from) = from else {
+            detection.label = name(detection).cloned();
+            continue;
         };
+        let Detection { label, polygon, mask, attributes, .. } = given[from].clone();
+        detection.label = if earlier.is_empty() { name(detection).cloned() } else { label };
+        (detection.polygon, detection.mask, detection.attributes) = (polygon, mask, attributes);
     }
 }
 
@@ -88,7 +92,7 @@ mod tests {
     fn resolved(given: &[Detection], returned: &[Detection], earlier: &[&str], own: &[&str]) -> Vec<Option<String>> {
         // As they come out of a plugin.
         let mut returned: Vec<_> = returned.iter().map(|d| Detection { label: None, ..d.clone() }).collect();
-        resolve(given, &mut returned, &names(earlier), &names(own));
+        restore(given, &mut returned, &names(earlier), &names(own));
         returned.into_iter().map(|d| d.label).collect()
     }
 
@@ -163,7 +167,7 @@ mod tests {
     fn ten_thousand_that_look_alike_keep_their_labels() {
         let given: Vec<_> = (0..10_000).map(|n| at(0, 0.1, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let mut returned = given.clone();
-        resolve(&given, &mut returned, &names(&["a"]), &names(&["c"]));
+        restore(&given, &mut returned, &names(&["a"]), &names(&["c"]));
         assert_eq!(given, returned);
     }
 }

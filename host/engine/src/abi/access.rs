@@ -1,0 +1,479 @@
+//! What the host does for a guest, in the engine's own types: each version's interfaces call this.
+//!
+//! An `Err(Refused)` is an answer; an outer error ends the guest. Nothing here trusts a number that the guest
+//! gave.
+
+use std::borrow::Cow;
+
+use framehook_core::{job::LogLevel, prediction::Position};
+use wasmtime::component::{HasData, Resource};
+
+use crate::{
+    media::{Frame, FramePixels, Geometry, Inference, PixelFormat, PixelsUnavailable, Region, Size, Tensor, Values},
+    sandbox::{Ctx, View},
+    scan,
+};
+
+/// Says that the host functions live on [`Ctx`] itself.
+pub(super) struct Host;
+
+impl HasData for Host {
+    type Data<'a> = &'a mut Ctx;
+}
+
+/// Copied to a guest in one call: a float image of 1,600 x 1,600 pixels.
+pub(super) const MAX_TRANSFER: usize = 32 << 20;
+/// Pixels of a side that pixels are scaled to: no picture that is decoded has a longer one, and scaling keeps
+/// tables of each column.
+const MAX_SIDE: u32 = 8_192;
+/// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host
+/// keeps 12 bytes of each.
+const MAX_ROWS: usize = 1 << 20;
+
+/// Why something is not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// An index, region or range outside of what is there.
+    OutOfBounds,
+    /// More than the host copies in one call.
+    TooLarge,
+    /// There are no such pixels, or the host could not convert them.
+    Unavailable,
+    /// The output has elements of another type.
+    WrongType,
+}
+
+pub(super) type Access<T> = Result<T, Refused>;
+
+impl Ctx {
+    pub(super) fn frame(&self) -> wasmtime::Result<Frame<'_>> {
+        match self.view() {
+            Some(View::Frame(frame)) => Ok(frame),
+            _ => Err(wasmtime::format_err!("there is no frame in this call")),
+        }
+    }
+
+    /// With the names of classes that earlier hooks gave.
+    pub(super) fn inference(&self) -> wasmtime::Result<(Inference<'_>, &[String])> {
+        match self.view() {
+            Some(View::Inference(inference, labels)) => Ok((inference, labels)),
+            _ => Err(wasmtime::format_err!("there is no inference in this call")),
+        }
+    }
+
+    fn output(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
+        let outputs = self.inference()?.0.outputs;
+        Ok(outputs.get(index as usize).map(|o| o.data).ok_or(Refused::OutOfBounds))
+    }
+
+    fn numbers(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
+        let is_number = |data: Values<'_>| if matches!(data, Values::Text(_)) { Err(Refused::WrongType) } else { Ok(data) };
+        Ok(self.output(index)?.and_then(is_number))
+    }
+
+    pub(super) fn keep_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Access<Resource<Tensor>>> {
+        let bytes = size_of_val(tensor.data.as_slice());
+        if !self.has_room(bytes) {
+            return Ok(Err(Refused::TooLarge));
+        }
+        self.tensor_bytes += bytes;
+        Ok(Ok(self.table.push(tensor)?))
+    }
+
+    pub(super) fn make_tensor(&mut self, shape: Vec<u32>, data: Vec<f32>) -> wasmtime::Result<Access<Resource<Tensor>>> {
+        let elements = shape.iter().try_fold(1u64, |n, side| n.checked_mul(u64::from(*side)));
+        if elements != Some(data.len() as u64) {
+            return Ok(Err(Refused::OutOfBounds));
+        }
+        self.keep_tensor(Tensor { shape, data })
+    }
+
+    pub(super) fn drop_tensor(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
+        let tensor = self.table.delete(tensor)?;
+        self.tensor_bytes -= size_of_val(tensor.data.as_slice());
+        Ok(())
+    }
+
+    fn unavailable(&self, error: &PixelsUnavailable) -> Refused {
+        self.logger.line(LogLevel::Warn, "framehook", &format!("pixels could not be given: {error}"));
+        Refused::Unavailable
+    }
+
+    pub(super) fn frame_pixels(&self, region: Region, target: Size, format: PixelFormat) -> wasmtime::Result<Access<Vec<u8>>> {
+        let frame = self.frame()?;
+        Ok(self.pixels(frame.pixels, frame.size, region, target, format))
+    }
+
+    pub(super) fn inference_pixels(
+        &self,
+        region: Region,
+        target: Size,
+        format: PixelFormat,
+    ) -> wasmtime::Result<Access<Vec<u8>>> {
+        let (inference, _) = self.inference()?;
+        let Some(pixels) = inference.pixels else { return Ok(Err(Refused::Unavailable)) };
+        Ok(self.pixels(pixels, inference.size, region, target, format))
+    }
+
+    fn pixels(
+        &self,
+        pixels: &dyn FramePixels,
+        frame: Size,
+        region: Region,
+        target: Size,
+        format: PixelFormat,
+    ) -> Access<Vec<u8>> {
+        check_region(frame, region)?;
+        check_target(target, format)?;
+        pixels.read(region, target, format).map_err(|e| self.unavailable(&e))
+    }
+
+    pub(super) fn to_tensor(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
+        let frame = self.frame()?;
+        let Size { width, height } = frame.input_size;
+        let pixel = frame.input_planes as usize * size_of::<f32>();
+        let bytes = (width as usize).saturating_mul(height as usize).saturating_mul(pixel);
+        if !self.has_room(bytes) {
+            return Ok(Err(Refused::TooLarge));
+        }
+        let made = check_region(frame.size, region)
+            .and_then(|()| frame.pixels.to_tensor(region).map_err(|e| self.unavailable(&e)));
+        match made {
+            Ok((tensor, geometry)) => Ok(self.keep_tensor(tensor)?.map(|tensor| (tensor, geometry))),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Elements of an output as floats.
+    pub(super) fn floats(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<f32>>> {
+        if count as usize > MAX_TRANSFER / size_of::<f32>() {
+            return Ok(Err(Refused::TooLarge));
+        }
+        let range = offset as usize..offset as usize + count as usize;
+        Ok(self.numbers(output)?.and_then(|data| {
+            data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)
+        }))
+    }
+
+    /// Elements of an output of whole numbers, exactly.
+    pub(super) fn integers(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<i64>>> {
+        if count as usize > MAX_TRANSFER / size_of::<i64>() {
+            return Ok(Err(Refused::TooLarge));
+        }
+        let range = offset as usize..offset as usize + count as usize;
+        Ok(self.output(output)?.and_then(|data| match data {
+            Values::I64(all) => all.get(range).map(<[i64]>::to_vec).ok_or(Refused::OutOfBounds),
+            // What has 64 bits without a sign and a value that `s64` does not have is nobody's index or class.
+            Values::U64(all) => {
+                let all = all.get(range).ok_or(Refused::OutOfBounds)?;
+                Ok(all.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect())
+            }
+            _ => Err(Refused::WrongType),
+        }))
+    }
+
+    /// Elements of an output of text.
+    pub(super) fn texts(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<String>>> {
+        let range = offset as usize..offset as usize + count as usize;
+        Ok(self.output(output)?.and_then(|data| {
+            let Values::Text(all) = data else { return Err(Refused::WrongType) };
+            let texts = all.get(range).ok_or(Refused::OutOfBounds)?;
+            let bytes: usize = texts.iter().map(|text| text.len() + size_of::<String>()).sum();
+            if bytes > MAX_TRANSFER { Err(Refused::TooLarge) } else { Ok(texts.to_vec()) }
+        }))
+    }
+
+    /// The highest elements of a part of an output, with their numbers in it.
+    pub(super) fn highest(
+        &self,
+        output: u32,
+        offset: u32,
+        count: u32,
+        k: u32,
+    ) -> wasmtime::Result<Access<Vec<(u32, f32)>>> {
+        if k as usize > MAX_TRANSFER / size_of::<(u32, f32)>() {
+            return Ok(Err(Refused::TooLarge));
+        }
+        let range = offset as usize..offset as usize + count as usize;
+        Ok(self.numbers(output)?.and_then(|data| {
+            let data = data.read(range).ok_or(Refused::OutOfBounds)?;
+            Ok(scan::highest(&data, k as usize))
+        }))
+    }
+
+    pub(super) fn single_floats(&self, output: u32, elements: &[u32]) -> wasmtime::Result<Access<Vec<f32>>> {
+        Ok(self.numbers(output)?.and_then(|data| {
+            let one = |at: usize| data.read(at..at + 1)?.first().copied();
+            elements.iter().map(|at| one(*at as usize).ok_or(Refused::OutOfBounds)).collect()
+        }))
+    }
+
+    pub(super) fn best_of_rows(
+        &self,
+        output: u32,
+        layout: &scan::Layout,
+        threshold: f32,
+        limit: u32,
+    ) -> wasmtime::Result<Access<Vec<scan::Candidate>>> {
+        if layout.rows > MAX_ROWS || limit as usize > MAX_TRANSFER / size_of::<scan::Candidate>() {
+            return Ok(Err(Refused::TooLarge));
+        }
+        Ok(self.numbers(output)?.and_then(|data| {
+            let data = data.read(0..data.len()).unwrap_or_default();
+            scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
+        }))
+    }
+}
+
+/// Before anything is allocated: tables and pictures on the way have no part in the plugin's memory.
+fn check_target(target: Size, format: PixelFormat) -> Access<()> {
+    let area = u64::from(target.width) * u64::from(target.height);
+    if area == 0 {
+        return Err(Refused::OutOfBounds);
+    }
+    if target.width.max(target.height) > MAX_SIDE || area * format.channels() as u64 > MAX_TRANSFER as u64 {
+        return Err(Refused::TooLarge);
+    }
+    Ok(())
+}
+
+fn check_region(frame: Size, r: Region) -> Access<()> {
+    let fits = |at: u32, len: u32, max: u32| len > 0 && at.checked_add(len).is_some_and(|end| end <= max);
+    let inside = fits(r.x, r.width, frame.width) && fits(r.y, r.height, frame.height);
+    inside.then_some(()).ok_or(Refused::OutOfBounds)
+}
+
+/// A frame as every version tells of it.
+pub(super) const fn told(Position { pts_us, frame }: Position) -> (u64, i64) {
+    (frame, pts_us)
+}
+
+/// The host's side of the interfaces of one version, as far as all versions have them alike. To be called where
+/// `types`, `media`, `state`, `clock` and `log` are that version's.
+macro_rules! common_interfaces {
+    () => {
+        impl types::Host for Ctx {}
+
+        impl From<types::Size> for own::Size {
+            fn from(types::Size { width, height }: types::Size) -> Self {
+                Self { width, height }
+            }
+        }
+
+        impl From<own::Size> for types::Size {
+            fn from(own::Size { width, height }: own::Size) -> Self {
+                Self { width, height }
+            }
+        }
+
+        impl From<types::Rect> for own::Region {
+            fn from(types::Rect { x, y, width, height }: types::Rect) -> Self {
+                Self { x, y, width, height }
+            }
+        }
+
+        impl From<own::Geometry> for media::Geometry {
+            fn from(own::Geometry { scale_x, scale_y, pad_x, pad_y }: own::Geometry) -> Self {
+                Self { scale_x, scale_y, pad_x, pad_y }
+            }
+        }
+
+        impl From<media::Geometry> for own::Geometry {
+            fn from(media::Geometry { scale_x, scale_y, pad_x, pad_y }: media::Geometry) -> Self {
+                Self { scale_x, scale_y, pad_x, pad_y }
+            }
+        }
+
+        impl From<media::PixelFormat> for own::PixelFormat {
+            fn from(format: media::PixelFormat) -> Self {
+                match format {
+                    media::PixelFormat::Rgb => Self::Rgb,
+                    media::PixelFormat::Bgr => Self::Bgr,
+                    media::PixelFormat::Gray => Self::Gray,
+                }
+            }
+        }
+
+        fn meta(position: Position, size: own::Size) -> types::FrameMeta {
+            let (sequence, pts_us) = told(position);
+            types::FrameMeta { sequence, pts_us, size: size.into() }
+        }
+
+        impl media::HostTensor for Ctx {
+            fn from_f32(&mut self, shape: Vec<u32>, data: Vec<f32>) -> wasmtime::Result<Answer<Resource<Tensor>>> {
+                Ok(self.make_tensor(shape, data)?.map_err(Into::into))
+            }
+
+            fn shape(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<Vec<u32>> {
+                Ok(self.table.get(&tensor)?.shape.clone())
+            }
+
+            fn drop(&mut self, tensor: Resource<Tensor>) -> wasmtime::Result<()> {
+                self.drop_tensor(tensor)
+            }
+        }
+
+        impl media::HostFrame for Ctx {
+            fn meta(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::FrameMeta> {
+                let own::Frame { position, size, .. } = self.frame()?;
+                Ok(meta(position, size))
+            }
+
+            fn input_size(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<types::Size> {
+                Ok(self.frame()?.input_size.into())
+            }
+
+            fn read(
+                &mut self,
+                _: Resource<FrameHandle>,
+                region: types::Rect,
+                target: types::Size,
+                format: media::PixelFormat,
+            ) -> wasmtime::Result<Answer<Vec<u8>>> {
+                Ok(self.frame_pixels(region.into(), target.into(), format.into())?.map_err(Into::into))
+            }
+
+            fn to_tensor(
+                &mut self,
+                _: Resource<FrameHandle>,
+                region: types::Rect,
+            ) -> wasmtime::Result<Answer<(Resource<Tensor>, media::Geometry)>> {
+                let made = Ctx::to_tensor(self, region.into())?;
+                Ok(made.map(|(tensor, geometry)| (tensor, geometry.into())).map_err(Into::into))
+            }
+
+            fn drop(&mut self, _: Resource<FrameHandle>) -> wasmtime::Result<()> {
+                Ok(())
+            }
+        }
+
+        impl state::Host for Ctx {
+            fn get(&mut self, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+                Ok(self.state.lock().get(&key))
+            }
+
+            fn set(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
+                Ok(self.state.lock().set(key, value).map_err(|why| match why {
+                    NotKept::TooLarge => state::StateError::TooLarge,
+                    NotKept::QuotaExceeded => state::StateError::QuotaExceeded,
+                }))
+            }
+
+            fn delete(&mut self, key: String) -> wasmtime::Result<()> {
+                self.state.lock().delete(&key);
+                Ok(())
+            }
+        }
+
+        impl clock::Host for Ctx {
+            fn now_us(&mut self) -> wasmtime::Result<u64> {
+                Ok(self.now_us)
+            }
+        }
+
+        impl From<log::Level> for LogLevel {
+            fn from(level: log::Level) -> Self {
+                match level {
+                    log::Level::Trace => Self::Trace,
+                    log::Level::Debug => Self::Debug,
+                    log::Level::Info => Self::Info,
+                    log::Level::Warn => Self::Warn,
+                    log::Level::Error => Self::Error,
+                }
+            }
+        }
+    };
+}
+pub(super) use common_interfaces;
+
+/// The methods of an inference that all versions have alike; to be called in the version's implementation.
+macro_rules! common_inference {
+    () => {
+        fn meta(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::FrameMeta> {
+            let (own::Inference { position, size, .. }, _) = self.inference()?;
+            Ok(meta(position, size))
+        }
+
+        fn geometry(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<media::Geometry> {
+            Ok(self.inference()?.0.geometry.into())
+        }
+
+        fn input_size(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::Size> {
+            Ok(self.inference()?.0.input_size.into())
+        }
+
+        fn read_f32(
+            &mut self,
+            _: Resource<InferenceHandle>,
+            output: u32,
+            offset: u32,
+            count: u32,
+        ) -> wasmtime::Result<Answer<Vec<f32>>> {
+            Ok(self.floats(output, offset, count)?.map_err(Into::into))
+        }
+
+        fn gather_f32(
+            &mut self,
+            _: Resource<InferenceHandle>,
+            output: u32,
+            elements: Vec<u32>,
+        ) -> wasmtime::Result<Answer<Vec<f32>>> {
+            Ok(self.single_floats(output, &elements)?.map_err(Into::into))
+        }
+
+        fn argmax_rows(
+            &mut self,
+            _: Resource<InferenceHandle>,
+            output: u32,
+            scores: media::ClassScores,
+            threshold: f32,
+            limit: u32,
+        ) -> wasmtime::Result<Answer<Vec<media::Candidate>>> {
+            let layout = scan::Layout {
+                rows: scores.rows as usize,
+                classes: scores.classes as usize,
+                offset: scores.offset as usize,
+                row_stride: scores.row_stride as usize,
+                class_stride: scores.class_stride as usize,
+            };
+            let found = self.best_of_rows(output, &layout, threshold, limit)?;
+            let told = |c: scan::Candidate| media::Candidate { row: c.row, class_id: c.class_id, score: c.score };
+            Ok(found.map(|found| found.into_iter().map(told).collect()).map_err(Into::into))
+        }
+
+        fn read_pixels(
+            &mut self,
+            _: Resource<InferenceHandle>,
+            region: types::Rect,
+            target: types::Size,
+            format: media::PixelFormat,
+        ) -> wasmtime::Result<Answer<Vec<u8>>> {
+            Ok(self.inference_pixels(region.into(), target.into(), format.into())?.map_err(Into::into))
+        }
+
+        fn drop(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<()> {
+            Ok(())
+        }
+    };
+}
+pub(super) use common_inference;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_pixels_are_scaled_to_has_sides_and_a_size() {
+        let check = |width, height, format| check_target(Size { width, height }, format);
+        for (width, height, format) in
+            [(1, 1, PixelFormat::Rgb), (8192, 1365, PixelFormat::Bgr), (4096, 8192, PixelFormat::Gray)]
+        {
+            assert_eq!(check(width, height, format), Ok(()), "{width}x{height}");
+        }
+        for (width, height) in [(33_000_000, 1), (1, 33_000_000), (8193, 1), (u32::MAX, u32::MAX), (8192, 4097)] {
+            assert_eq!(check(width, height, PixelFormat::Gray), Err(Refused::TooLarge), "{width}x{height}");
+        }
+        assert_eq!(check(8192, 1366, PixelFormat::Bgr), Err(Refused::TooLarge));
+        assert_eq!(check(0, u32::MAX, PixelFormat::Gray), Err(Refused::OutOfBounds));
+    }
+}

@@ -1,0 +1,285 @@
+//! `framehook:plugin@0.2.0`.
+
+use std::collections::BTreeMap;
+
+use framehook_core::{
+    artifact::PluginManifest,
+    input::{Anchor, Channels, InputOptions, Resize},
+    job::{HookLimits, LogLevel},
+    prediction::{Attribute, Detection, Event, Happening, Mask, Position, Severity, Stage},
+    probe::{ConfigProblem, MAX_FINDINGS},
+};
+use wasmtime::component::{Component, InstancePre, Linker, Resource};
+
+use self::bindings::{
+    exports::framehook::plugin::{lifecycle, postprocess, preprocess},
+    framehook::plugin::{clock, log, media, state, types},
+};
+use super::{
+    Ready, Skip, THE_ONE,
+    access::{Host, Refused, common_inference, common_interfaces, told},
+    guest::{common_calls, common_guest},
+    handles::{FrameHandle, InferenceHandle},
+    missing, ms,
+    results::{self, PluginError, common_results},
+};
+use crate::{
+    log::Logger,
+    media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
+    sandbox::{Ctx, Failure, Guarded, View},
+    scan,
+    state::{NotKept, State},
+    suppress,
+};
+
+mod bindings {
+    wasmtime::component::bindgen!({
+        path: "../../wit/framehook-plugin-0.2.0",
+        world: "framehook:plugin/processor",
+        imports: { default: trappable },
+        with: {
+            "framehook:plugin/media.frame": crate::abi::handles::FrameHandle,
+            "framehook:plugin/media.inference": crate::abi::handles::InferenceHandle,
+            "framehook:plugin/media.tensor": crate::media::Tensor,
+        },
+    });
+}
+
+pub(super) fn add_to(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
+    bindings::Processor::add_to_linker::<_, Host>(linker, |ctx| ctx)
+}
+
+type Answer<T> = Result<T, media::AccessError>;
+
+common_guest!("0.2.0");
+common_interfaces!();
+common_results!("0.2.0");
+
+impl From<Refused> for media::AccessError {
+    fn from(why: Refused) -> Self {
+        match why {
+            Refused::OutOfBounds => Self::OutOfBounds,
+            Refused::TooLarge => Self::TooLarge,
+            Refused::Unavailable => Self::Unavailable,
+            Refused::WrongType => Self::WrongType,
+        }
+    }
+}
+
+impl super::Instance for Instance {
+    common_calls!();
+
+    fn init(&mut self, start: &Start, config: &str) -> Result<Ready, Failure> {
+        let limit = ms(self.limits.init_ms);
+        let info = stream_info(start);
+        let ready = self.guarded.enter(limit, None, |store| self.lifecycle.call_init(store, &info, config))?;
+        let ready = ready.map_err(failure)?;
+        Ok(Ready { labels: results::labels(ready.labels)?, wants_skipped: ready.wants_skipped })
+    }
+
+    fn skipped(&mut self, skip: &Skip<'_>, so_far: &[Detection]) -> Result<Outcome, Failure> {
+        let Self { guarded, postprocess: Some(hook), limits, .. } = self else {
+            return Err(missing("postprocess"));
+        };
+        let so_far: Vec<_> = so_far.iter().map(to_guest).collect();
+        let frame = meta(skip.position, skip.size);
+        let made = guarded
+            .enter(ms(limits.call_ms), None, |store| hook.call_skipped(store, frame, skip.reason, &so_far))?;
+        outcome(made.map_err(failure)?)
+    }
+}
+
+fn stream_info(start: &Start) -> types::StreamInfo {
+    let own::Source { is_live, size, frames_per_second, frames } = start.source;
+    types::StreamInfo {
+        id: start.stream_id.clone(),
+        start: match start.after {
+            None => types::Start::Fresh,
+            Some(Position { pts_us, frame }) => types::Start::Resumed(types::Position { sequence: frame, pts_us }),
+        },
+        source: types::Source {
+            kind: if is_live { types::SourceKind::Live } else { types::SourceKind::File },
+            size: size.map(Into::into),
+            frames_per_second,
+            frames,
+        },
+        model_labels: start.model_labels.clone(),
+    }
+}
+
+impl media::Host for Ctx {
+    fn suppress(
+        &mut self,
+        boxes: Vec<media::ScoredBox>,
+        max_overlap: f32,
+        across_classes: bool,
+        limit: u32,
+    ) -> wasmtime::Result<Vec<u32>> {
+        let own = |b: media::ScoredBox| suppress::ScoredBox {
+            center: [b.center_x, b.center_y],
+            size: [b.width, b.height],
+            angle: b.angle,
+            class_id: b.class_id,
+            score: b.score,
+        };
+        let boxes: Vec<_> = boxes.into_iter().map(own).collect();
+        Ok(suppress::greedy(&boxes, max_overlap, across_classes, limit as usize))
+    }
+}
+
+impl media::HostInference for Ctx {
+    common_inference!();
+
+    fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
+        let desc = |output: &own::Output<'_>| {
+            let own::TensorDesc { name, shape } = output.desc.clone();
+            let element = match output.data {
+                own::Values::F32(_) | own::Values::F64(_) => media::Element::Float,
+                own::Values::I64(_) | own::Values::U64(_) => media::Element::Integer,
+                own::Values::Text(_) => media::Element::Text,
+            };
+            media::TensorDesc { name, shape, element }
+        };
+        Ok(self.inference()?.0.outputs.iter().map(desc).collect())
+    }
+
+    fn read_i64(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Answer<Vec<i64>>> {
+        Ok(self.integers(output, offset, count)?.map_err(Into::into))
+    }
+
+    fn read_text(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Answer<Vec<String>>> {
+        Ok(self.texts(output, offset, count)?.map_err(Into::into))
+    }
+
+    fn top_k(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        offset: u32,
+        count: u32,
+        k: u32,
+    ) -> wasmtime::Result<Answer<Vec<(u32, f32)>>> {
+        Ok(self.highest(output, offset, count, k)?.map_err(Into::into))
+    }
+}
+
+impl log::Host for Ctx {
+    fn log(
+        &mut self,
+        level: log::Level,
+        target: String,
+        message: String,
+        fields: Vec<types::Attribute>,
+    ) -> wasmtime::Result<()> {
+        let mut line = message;
+        for field in fields {
+            // As `tracing` writes them.
+            let value = match Attribute::from(field.value) {
+                Attribute::Text(text) => format!("{text:?}"),
+                other => serde_json::to_string(&other).unwrap_or_default(),
+            };
+            line.push_str(&format!(" {}={value}", field.key));
+        }
+        self.logger.line(level.into(), &target, &line);
+        Ok(())
+    }
+}
+
+impl From<types::Value> for Attribute {
+    fn from(value: types::Value) -> Self {
+        match value {
+            types::Value::Text(text) => Self::Text(text),
+            types::Value::Number(number) => Self::Number(number),
+            types::Value::Numbers(numbers) => Self::Numbers(numbers),
+        }
+    }
+}
+
+impl From<&Attribute> for types::Value {
+    fn from(value: &Attribute) -> Self {
+        match value {
+            Attribute::Text(text) => Self::Text(text.clone()),
+            Attribute::Number(number) => Self::Number(*number),
+            Attribute::Numbers(numbers) => Self::Numbers(numbers.clone()),
+        }
+    }
+}
+
+fn to_guest(d: &Detection) -> types::Detection {
+    let mask = |mask: &Mask| {
+        let [width, height] = mask.grid;
+        types::Mask { grid: types::Size { width, height }, runs: mask.runs.clone() }
+    };
+    let attribute = |(key, value): (&String, &Attribute)| types::Attribute { key: key.clone(), value: value.into() };
+    types::Detection {
+        class_id: d.class_id,
+        label: d.label.clone(),
+        score: d.score,
+        bbox: bbox(&d.bbox),
+        track_id: d.track_id,
+        keypoints: points(&d.keypoints),
+        polygon: points(&d.polygon),
+        mask: d.mask.as_ref().map(mask),
+        attributes: d.attributes.iter().map(attribute).collect(),
+    }
+}
+
+fn attributes(what: &str, given: Vec<types::Attribute>) -> Result<BTreeMap<String, Attribute>, Failure> {
+    results::attributes(what, given.into_iter().map(|a| (a.key, a.value.into())))
+}
+
+fn detection(d: types::Detection) -> Result<Detection, Failure> {
+    let mask = |mask: types::Mask| results::mask([mask.grid.width, mask.grid.height], mask.runs);
+    Ok(Detection {
+        class_id: d.class_id,
+        label: d.label,
+        score: d.score,
+        bbox: [d.bbox.x, d.bbox.y, d.bbox.width, d.bbox.height],
+        track_id: d.track_id,
+        keypoints: from_points(d.keypoints),
+        polygon: from_points(d.polygon),
+        mask: d.mask.map(mask).transpose()?,
+        attributes: attributes("a detection", d.attributes)?,
+    })
+}
+
+fn outcome(o: types::Outcome) -> Result<Outcome, Failure> {
+    let detections = o.detections.into_iter().map(detection).collect::<Result<_, _>>()?;
+    let events = o.events.into_iter().map(event).collect::<Result<_, _>>()?;
+    results::outcome(detections, events)
+}
+
+fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Failure> {
+    let events = events.into_iter().map(event).collect::<Result<_, _>>()?;
+    results::events(events, detections)
+}
+
+fn event(e: types::Event) -> Result<Event, Failure> {
+    let happening = |h: types::Happening| Happening {
+        key: h.key,
+        stage: match h.stage {
+            types::Stage::Begins => Stage::Begins,
+            types::Stage::GoesOn => Stage::GoesOn,
+            types::Stage::Ends => Stage::Ends,
+        },
+    };
+    Ok(Event {
+        attributes: attributes("an event", e.attributes)?,
+        kind: e.kind,
+        severity: severity(e.severity),
+        subjects: e.subjects,
+        happening: e.happening.map(happening),
+    })
+}
