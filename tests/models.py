@@ -237,12 +237,14 @@ def judge(folder, rgb, case):
             feeds[needed.name] = numpy.asarray(case['feeds'][needed.name], TYPES[needed.type]).reshape(shape)
         else:
             feeds[needed.name], batch = picture(rgb, needed, case['layout'])
-    made = []
+    numbers, texts = [], []
     for output, result in zip(loaded.get_outputs(), loaded.run(None, feeds)):
-        if isinstance(result, numpy.ndarray) and result.dtype.kind in 'fiub':
+        if isinstance(result, numpy.ndarray):
             result = result[:1] if batch > 1 else result
-            made.append({'name': output.name, 'shape': result.shape, 'numbers': [str(number) for number in result.ravel()]})
-    return made
+            made = {'name': output.name, 'shape': result.shape, 'numbers': [str(element) for element in result.ravel()]}
+            (numbers if result.dtype.kind in 'fiub' else texts).append(made)
+    # Hooks see text behind all numbers.
+    return numbers + texts
 
 
 if len(sys.argv) > 1:

@@ -56,6 +56,23 @@ pub struct ModelManifest {
     /// What to know before it is used: what a scenario has to say, and what no hook will see.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// What the file says of itself. Empty for models that an older release took.
+    #[serde(default)]
+    pub metadata: ModelMetadata,
+}
+
+/// What a model's file says of itself, as exports of Ultralytics do.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelMetadata {
+    /// Names of the classes, by class id: a number's name is what it is called where a hook has no other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Such as `detect` or `pose`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub task: Option<String>,
+    /// Pixels of the input for one cell of the coarsest grid; sides of the input are multiples of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stride: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

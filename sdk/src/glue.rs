@@ -90,7 +90,7 @@ fn invalid(problem: &ConfigProblem) -> Error {
 
 /// A panic ends the instance; its message is a line of the plugin's log.
 fn log_panics() {
-    panic::set_hook(Box::new(|info| log::line(log::Level::Error, "panic", &info.to_string())));
+    panic::set_hook(Box::new(|info| log::line(log::Level::Error, "panic", &info.to_string(), &[])));
 }
 
 #[cfg(test)]

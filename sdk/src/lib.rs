@@ -46,8 +46,8 @@ pub mod geometry;
 #[doc(hidden)]
 pub mod glue;
 mod hook;
-mod made;
 pub mod log;
+mod made;
 pub mod state;
 
 pub use bindings::host::framehook::plugin::{

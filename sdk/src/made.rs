@@ -129,7 +129,8 @@ mod tests {
         assert!(matches!(car.attribute("speed"), Some(Value::Number(4.0))));
         assert!(matches!(car.attribute("lane"), Some(Value::Text(lane)) if lane == "left"));
         assert!(car.attribute("colour").is_none());
-        let event = Event::new("stopped").severity(Severity::Warning).about(3).with("seconds", 1.5).with("seconds", 2.5);
+        let event =
+            Event::new("stopped").severity(Severity::Warning).about(3).with("seconds", 1.5).with("seconds", 2.5);
         assert_eq!((event.subjects.as_slice(), event.attributes.len()), (&[3][..], 1));
     }
 }

@@ -164,7 +164,12 @@ fn a_model_says_what_it_takes_and_what_a_scenario_has_to_say() {
         ("rtdetr", "float32", "what feeds `orig_target_sizes` (int64 [?, 2])", Some("input.inputs")),
         ("batch4_nhwc_u8", "uint8", "its batch is fixed to 4: as many consecutive frames", None),
         ("batch4_joined", "float32", "each frame is run alone with 3 rows of zeros", None),
-        ("string_and_float", "float32", "output `label` is string, not numbers: no hook sees it", None),
+        (
+            "string_and_float",
+            "float32",
+            "output `label` is text: hooks built for framehook:plugin@0.1.0 do not see it",
+            None,
+        ),
     ] {
         let model = upload(&platform, &folder, name);
         let manifest = &model["manifest"];

@@ -1,5 +1,8 @@
 use axum::{body::Body, http::Request};
-use framehook_core::{ids::ScenarioId, prediction::Prediction};
+use framehook_core::{
+    ids::ScenarioId,
+    prediction::{Attribute, Prediction},
+};
 use serde_json::{Value, json};
 
 use crate::app::{TestApp, prediction};
@@ -58,7 +61,7 @@ async fn pages_come_in_order_and_miss_nothing() {
 
 /// A row of the release before, which had no limit.
 fn large(id: ScenarioId, frame: u64) -> Prediction {
-    let attributes = [("text".to_owned(), "x".repeat(5 << 20))].into();
+    let attributes = [("text".to_owned(), Attribute::Text("x".repeat(5 << 20)))].into();
     let mut prediction = prediction(id, frame);
     prediction.events[0].attributes = attributes;
     prediction

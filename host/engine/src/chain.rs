@@ -44,6 +44,8 @@ pub enum Stage {
 pub struct Chain {
     hooks: Vec<Hook>,
     on_failure: OnPluginFailure,
+    /// The first names of classes that there are.
+    model_labels: Vec<String>,
 }
 
 /// What becomes of a frame after its pre hooks.
@@ -84,7 +86,7 @@ impl Chain {
             Hook::start(&plugin, job, slot(stage, hooks, at), settings)
         };
         let hooks = hooks.iter().enumerate().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { hooks, on_failure: settings.on_failure })
+        Ok(Self { hooks, on_failure: settings.on_failure, model_labels: settings.start.model_labels.clone() })
     }
 
     /// Calls pre hooks on one frame, until one decides.
@@ -121,18 +123,18 @@ impl Chain {
     /// As [`Self::postprocess`].
     pub fn skipped(&mut self, at: (Position, Size), reason: &str) -> Result<After, Reason> {
         let wants = |hook: &Hook| hook.ready.wants_skipped;
-        self.each(wants, |hook, so_far, _, taken| hook.skipped(at, reason, so_far, taken))
+        self.each(wants, |hook, so_far, labels, taken| hook.skipped(at, reason, so_far, labels, taken))
     }
 
-    /// Calls hooks in their order, each with the detections so far, the names of classes that those before gave,
-    /// and the bytes that their events take.
+    /// Calls hooks in their order, each with the detections so far, the names of classes that those before or the
+    /// model gave, and the bytes that their events take.
     fn each(
         &mut self,
         is_called: impl Fn(&Hook) -> bool,
         mut call: impl FnMut(&mut Hook, &[Detection], &[String], usize) -> Result<Outcome, Reason>,
     ) -> Result<After, Reason> {
         let mut after = After::default();
-        let mut labels: &[String] = &[];
+        let mut labels = &self.model_labels[..];
         let mut taken = 0;
         for hook in &mut self.hooks {
             if is_called(hook) {

@@ -16,12 +16,11 @@ use parking_lot::Mutex;
 
 use crate::{
     Plugin,
-    abi::{Instance, Ready, Skip},
+    abi::{Instance, Names, Ready, Skip},
     breaker::Breaker,
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
-    passed_on,
     range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
@@ -102,7 +101,8 @@ impl Hook {
         let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
             let mut outcome = instance.postprocess(inference, so_far, earlier_labels)?;
             let mended = range::mend(&mut outcome);
-            passed_on::restore(so_far, &mut outcome.detections, earlier_labels, own_labels);
+            let names = Names { own: own_labels, earlier: earlier_labels };
+            instance.complete(so_far, &mut outcome.detections, &names);
             must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
             Ok((outcome, mended))
         })?;
@@ -119,13 +119,15 @@ impl Hook {
         (position, size): (Position, Size),
         reason: &str,
         so_far: &[Detection],
+        earlier_labels: &[String],
         taken: usize,
     ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
         let (outcome, mended) = self.call(position, |instance, own_labels| {
             let mut outcome = instance.skipped(&Skip { position, size, reason }, so_far)?;
             let mended = range::mend(&mut outcome);
-            passed_on::restore(so_far, &mut outcome.detections, &[], own_labels);
+            let names = Names { own: own_labels, earlier: earlier_labels };
+            instance.complete(so_far, &mut outcome.detections, &names);
             must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
             Ok((outcome, mended))
         })?;
@@ -148,11 +150,14 @@ impl Hook {
         if self.instance.is_none() {
             return Ok(Vec::new());
         }
-        self.attempt(|instance, _| {
-            let events = instance.flush()?;
+        let (events, mended) = self.attempt(|instance, _| {
+            let mut events = instance.flush()?;
+            let mended = range::mend_events(&mut events);
             must_fit(json_bytes(&events), room)?;
-            Ok(events)
-        })
+            Ok((events, mended))
+        })?;
+        self.tell(mended);
+        Ok(events)
     }
 
     /// Adds what it changed of its state since the last call.
@@ -192,7 +197,10 @@ impl Hook {
     }
 
     /// One call, in a new instance if there is none.
-    fn attempt<R>(&mut self, call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>) -> Result<R, Reason> {
+    fn attempt<R>(
+        &mut self,
+        call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>,
+    ) -> Result<R, Reason> {
         let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
         result.map_err(|failure| {
             if failure.store_is_lost {

@@ -165,13 +165,19 @@ fn contract<'a>(names: impl Iterator<Item = &'a String>) -> Checked<&'static str
         [one] => VERSIONS.into_iter().find(|known| *known == one).map_or_else(
             || {
                 let advice = "build it with the SDK of this release";
-                refused("unknown_abi", format!("it was built against {PACKAGE}@{one}, but this host runs {known}; {advice}"))
+                refused(
+                    "unknown_abi",
+                    format!("it was built against {PACKAGE}@{one}, but this host runs {known}; {advice}"),
+                )
             },
             Ok,
         ),
         ref several => {
             let several = several.join(" and ");
-            refused("unknown_abi", format!("it was built against {PACKAGE}@{several}, but a plugin keeps to one version"))
+            refused(
+                "unknown_abi",
+                format!("it was built against {PACKAGE}@{several}, but a plugin keeps to one version"),
+            )
         }
     }
 }

@@ -6,16 +6,17 @@
 
 use framehook_core::prediction::{Detection, Event};
 
-/// Labels what a hook returned. What it was given keeps what it had. The rest gets the hook's `own` name of the
-/// class or, if the hook has no names, the one that a hook before it gave (`earlier`).
+use crate::abi::Names;
+
+/// Labels what a hook returned. What it was given keeps what it had; the rest gets the name of its class.
 ///
 /// In O(n log n) of the detections, and O(n) where nothing is to be kept that the names do not say.
-pub(crate) fn restore(given: &[Detection], returned: &mut [Detection], earlier: &[String], own: &[String]) {
-    let names = if own.is_empty() { earlier } else { own };
-    let name = |detection: &Detection| names.get(detection.class_id as usize);
+pub(crate) fn restore(given: &[Detection], returned: &mut [Detection], names: &Names<'_>) {
+    let name = |detection: &Detection| names.of(detection.class_id);
+    let nobody_named = names.earlier.is_empty();
     // Where nobody named classes before, a hook names what it was given, too.
     let is_plain = |d: &Detection| d.polygon.is_empty() && d.mask.is_none() && d.attributes.is_empty();
-    let is_labelled_so = |d: &Detection| earlier.is_empty() || d.label.as_ref() == name(d);
+    let is_labelled_so = |d: &Detection| nobody_named || d.label.as_ref() == name(d);
     if given.iter().all(|d| is_plain(d) && is_labelled_so(d)) {
         return returned.iter_mut().for_each(|d| d.label = name(d).cloned());
     }
@@ -26,7 +27,7 @@ pub(crate) fn restore(given: &[Detection], returned: &mut [Detection], earlier: 
             continue;
         };
         let Detection { label, polygon, mask, attributes, .. } = given[from].clone();
-        detection.label = if earlier.is_empty() { name(detection).cloned() } else { label };
+        detection.label = if nobody_named { name(detection).cloned() } else { label };
         (detection.polygon, detection.mask, detection.attributes) = (polygon, mask, attributes);
     }
 }
@@ -92,7 +93,7 @@ mod tests {
     fn resolved(given: &[Detection], returned: &[Detection], earlier: &[&str], own: &[&str]) -> Vec<Option<String>> {
         // As they come out of a plugin.
         let mut returned: Vec<_> = returned.iter().map(|d| Detection { label: None, ..d.clone() }).collect();
-        restore(given, &mut returned, &names(earlier), &names(own));
+        restore(given, &mut returned, &Names { earlier: &names(earlier), own: &names(own) });
         returned.into_iter().map(|d| d.label).collect()
     }
 
@@ -156,6 +157,7 @@ mod tests {
                 severity: Severity::Info,
                 subjects: subjects.to_vec(),
                 attributes: BTreeMap::new(),
+                happening: None,
             };
             let mut events = [event(&[0, 2]), event(&[1]), event(&[])];
             follow(&mut events, &given, &returned);
@@ -167,7 +169,7 @@ mod tests {
     fn ten_thousand_that_look_alike_keep_their_labels() {
         let given: Vec<_> = (0..10_000).map(|n| at(0, 0.1, Some(if n % 2 == 0 { "a" } else { "b" }))).collect();
         let mut returned = given.clone();
-        restore(&given, &mut returned, &names(&["a"]), &names(&["c"]));
+        restore(&given, &mut returned, &Names { earlier: &names(&["a"]), own: &names(&["c"]) });
         assert_eq!(given, returned);
     }
 }

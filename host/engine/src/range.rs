@@ -1,22 +1,25 @@
 //! Scores and boxes that cannot be: one bad row of a hook costs neither its frame nor the other rows.
 //!
-//! The rule. A number that is not finite (of the score, the box or the keypoints) drops its detection. A
-//! score is cut to 0..1, and a box to the frame; one of which nothing is left drops its detection. Keypoints
-//! stay, because what they mark may lie outside of the frame. Events go on being about the same detections.
+//! The rule. A number that is not finite drops its detection, wherever it is; of an event it drops its
+//! attribute. A score is cut to 0..1, and a box to the frame; one of which nothing is left drops its detection.
+//! Keypoints and outlines stay, because what they mark may lie outside of the frame. Events go on being about the
+//! same detections.
 //!
 //! Invariant: what follows the rule is left as it is, to the last bit.
 
-use framehook_core::prediction::Detection;
+use framehook_core::prediction::{Attribute, Detection, Event};
 
 use crate::media::Outcome;
 
 /// A left or a top and its length, each rounded, may add up to this more than 1.
 const ROUNDING: f32 = f32::EPSILON;
 
-/// How many detections broke the rule.
+/// How much broke the rule.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mended {
+    /// Detections that were cut, and attributes of events that were dropped.
     cut: u64,
+    /// Detections.
     dropped: u64,
 }
 
@@ -30,7 +33,8 @@ impl Mended {
         ((*cut + *dropped).checked_ilog10() != before).then(|| {
             format!(
                 "detections out of range so far: {cut} were cut to scores of 0 to 1 and to the frame, {dropped} were \
-                 dropped, with numbers that are not finite or nothing of the box in the frame"
+                 dropped, with numbers that are not finite or nothing of the box in the frame; an attribute of an event \
+                 that is not finite counts as cut"
             )
         })
     }
@@ -38,7 +42,7 @@ impl Mended {
 
 /// Makes what a hook returned follow the rule.
 pub(crate) fn mend(outcome: &mut Outcome) -> Mended {
-    let mut mended = Mended::default();
+    let mut mended = mend_events(&mut outcome.events);
     // Where each detection is afterwards.
     let mut places = Vec::with_capacity(outcome.detections.len());
     let mut kept = 0..;
@@ -58,11 +62,31 @@ pub(crate) fn mend(outcome: &mut Outcome) -> Mended {
     mended
 }
 
+/// The same of events alone.
+pub(crate) fn mend_events(events: &mut [Event]) -> Mended {
+    let mut mended = Mended::default();
+    for event in events {
+        event.attributes.retain(|_, value| {
+            mended.cut += u64::from(!is_finite(value));
+            is_finite(value)
+        });
+    }
+    mended
+}
+
+fn is_finite(value: &Attribute) -> bool {
+    match value {
+        Attribute::Text(_) => true,
+        Attribute::Number(number) => number.is_finite(),
+        Attribute::Numbers(numbers) => numbers.iter().all(|number| number.is_finite()),
+    }
+}
+
 /// Whether something had to be cut; `None` if the detection is to be dropped.
 fn fit(detection: &mut Detection) -> Option<bool> {
-    let Detection { score, bbox, keypoints, polygon, .. } = detection;
+    let Detection { score, bbox, keypoints, polygon, attributes, .. } = detection;
     let points = keypoints.iter().chain(&*polygon).flatten();
-    if !bbox.iter().chain([&*score]).chain(points).all(|n| n.is_finite()) {
+    if !bbox.iter().chain([&*score]).chain(points).all(|n| n.is_finite()) || !attributes.values().all(is_finite) {
         return None;
     }
     let [x, y, width, height] = *bbox;
@@ -161,6 +185,7 @@ mod tests {
             severity: Severity::Info,
             subjects: subjects.to_vec(),
             attributes: std::collections::BTreeMap::new(),
+            happening: None,
         };
         let mut outcome = Outcome {
             detections: vec![good(NAN), good(0.1), good(0.2), good(NAN), good(0.3)],

@@ -217,7 +217,7 @@ const COLOURS: [Scalar; 7] = [
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::prediction::Severity;
+    use framehook_core::prediction::{Attribute, Severity};
 
     use super::*;
 

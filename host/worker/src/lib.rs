@@ -18,6 +18,7 @@ pub mod image;
 pub mod lanes;
 pub mod loader;
 pub mod measure;
+mod metadata;
 pub mod model;
 pub mod outputs;
 pub mod pipeline;

@@ -20,7 +20,7 @@ use crate::{
     feed::FrameInput,
     image::{BgrCache, Image},
     model::{BoundModel, Model, ModelError},
-    outputs::{Numbers, OutputTensor},
+    outputs::{Elements, OutputTensor},
     preprocess::Preprocessor,
     runtime::Runtime,
     source::{FrameSource, SourceError},
@@ -188,12 +188,13 @@ impl Deviation {
     }
 }
 
-fn numbers(data: &Numbers) -> Vec<f64> {
+fn numbers(data: &Elements) -> Vec<f64> {
     match data {
-        Numbers::F32(all) => all.iter().copied().map(f64::from).collect(),
-        Numbers::F64(all) => all.clone(),
-        Numbers::I64(all) => all.iter().map(|n| *n as f64).collect(),
-        Numbers::U64(all) => all.iter().map(|n| *n as f64).collect(),
+        Elements::F32(all) => all.iter().copied().map(f64::from).collect(),
+        Elements::F64(all) => all.clone(),
+        Elements::I64(all) => all.iter().map(|n| *n as f64).collect(),
+        Elements::U64(all) => all.iter().map(|n| *n as f64).collect(),
+        Elements::Text(_) => Vec::new(),
     }
 }
 
@@ -208,7 +209,7 @@ mod tests {
         let tensor = |values: &[f32]| {
             vec![OutputTensor {
                 desc: TensorDesc { name: "out".into(), shape: vec![values.len() as u32] },
-                data: Numbers::F32(values.to_vec()),
+                data: Elements::F32(values.to_vec()),
             }]
         };
         let mut deviation = Deviation::default();

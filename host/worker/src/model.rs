@@ -25,6 +25,7 @@ use ort::{
 
 use crate::{
     feed::{Feeder, FrameInput},
+    metadata,
     outputs::{self, MAX_OUTPUT_BYTES, OutputReader, OutputTensor, f32_bytes},
     runtime::Runtime,
 };
@@ -177,15 +178,19 @@ impl Model {
             outputs: self.session.outputs().iter().map(tensor_info).collect(),
             input: None,
             warnings: Vec::new(),
+            metadata: metadata::of(&self.session),
         }
     }
 
-    /// A sentence about each output that no hook is shown.
+    /// A sentence about each output that no hook, or not each, is shown.
     pub fn left_out(&self) -> impl Iterator<Item = String> {
         let outputs = self.session.outputs().iter().filter(|outlet| !outputs::has_numbers(outlet.dtype()));
         outputs.map(|outlet| {
             let TensorInfo { name, element, .. } = tensor_info(outlet);
-            format!("output `{name}` is {element}, not numbers: no hook sees it")
+            if outputs::has_text(outlet.dtype()) {
+                return format!("output `{name}` is text: hooks built for framehook:plugin@0.1.0 do not see it");
+            }
+            format!("output `{name}` is {element}, neither numbers nor text: no hook sees it")
         })
     }
 
@@ -220,6 +225,12 @@ impl BoundModel {
     #[must_use]
     pub const fn frames(&self) -> usize {
         self.frames
+    }
+
+    /// Names of the classes, as the model's file has them.
+    #[must_use]
+    pub fn labels(&self) -> Vec<String> {
+        metadata::of(&self.session).labels
     }
 
     /// Runs the model on one frame. Outputs are copied into `outputs`, if given: the session keeps

@@ -1,7 +1,8 @@
-//! What a model gave for one frame: copied out of the session, each number exactly as it was.
+//! What a model gave for one frame: copied out of the session, each element exactly as it was.
 //!
-//! Invariant: an output that holds no numbers (text, a sequence, a map) is left out, and fails
-//! nothing: a hook that looks for it finds it missing.
+//! Invariants: an output that holds neither numbers nor text (a sequence, a map) is left out, and fails
+//! nothing: a hook that looks for it finds it missing. Text comes behind all numbers, because hooks of the
+//! contract 0.1.0 know outputs by their places and have no text.
 
 use framehook_engine::media::{Output, TensorDesc, Values};
 use ort::{
@@ -20,34 +21,41 @@ pub(crate) const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 #[derive(Debug)]
 pub struct OutputTensor {
     pub desc: TensorDesc,
-    pub data: Numbers,
+    pub data: Elements,
 }
 
 /// The owner of [`Values`].
 #[derive(Clone, Debug, PartialEq)]
-pub enum Numbers {
+pub enum Elements {
     F32(Vec<f32>),
     F64(Vec<f64>),
     I64(Vec<i64>),
     U64(Vec<u64>),
+    Text(Vec<String>),
 }
 
 impl OutputTensor {
     fn empty() -> Self {
-        Self { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Numbers::F32(Vec::new()) }
+        Self { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Elements::F32(Vec::new()) }
     }
 
     /// As hooks are shown it.
     #[must_use]
     pub fn view(&self) -> Output<'_> {
         let data = match &self.data {
-            Numbers::F32(all) => Values::F32(all),
-            Numbers::F64(all) => Values::F64(all),
-            Numbers::I64(all) => Values::I64(all),
-            Numbers::U64(all) => Values::U64(all),
+            Elements::F32(all) => Values::F32(all),
+            Elements::F64(all) => Values::F64(all),
+            Elements::I64(all) => Values::I64(all),
+            Elements::U64(all) => Values::U64(all),
+            Elements::Text(all) => Values::Text(all),
         };
         Output { desc: &self.desc, data }
     }
+}
+
+/// Whether an output has text, so that hooks of the contract 0.2.0 can be shown it.
+pub(crate) const fn has_text(ty: &ValueType) -> bool {
+    matches!(ty, ValueType::Tensor { ty: TensorElementType::String, .. })
 }
 
 /// Whether an output has numbers, so that hooks can be shown it.
@@ -93,9 +101,10 @@ pub(crate) struct OutputReader {
     rows: Vec<u32>,
 }
 
-/// The first output with numbers that are not those of the rows of a batch, one after the other.
+/// The first output with elements that are not those of the rows of a batch, one after the other.
 pub(crate) fn not_by_rows(outlets: &[Outlet], batch: u32) -> Option<&Outlet> {
-    outlets.iter().find(|outlet| has_numbers(outlet.dtype()) && rows(outlet, batch) != batch)
+    let is_shown = |ty: &ValueType| has_numbers(ty) || has_text(ty);
+    outlets.iter().find(|outlet| is_shown(outlet.dtype()) && rows(outlet, batch) != batch)
 }
 
 fn rows(outlet: &Outlet, batch: u32) -> u32 {
@@ -110,7 +119,7 @@ impl OutputReader {
         Self { rows: outlets.iter().map(|outlet| rows(outlet, batch)).collect() }
     }
 
-    /// Fills `outputs` with what has numbers, of this row of the batch.
+    /// Fills `outputs` with what has numbers, then with what has text, of this row of the batch.
     pub(crate) fn read(
         &self,
         values: &SessionOutputs<'_>,
@@ -118,25 +127,28 @@ impl OutputReader {
         outputs: &mut Vec<OutputTensor>,
     ) -> ort::Result<()> {
         let mut filled = 0;
-        for ((name, value), rows) in values.iter().zip(&self.rows) {
-            if !has_numbers(value.dtype()) {
-                continue;
+        for is_shown in [has_numbers, has_text] {
+            for ((name, value), rows) in values.iter().zip(&self.rows) {
+                if !is_shown(value.dtype()) {
+                    continue;
+                }
+                if filled == outputs.len() {
+                    outputs.push(OutputTensor::empty());
+                }
+                if copy(name, &value, (*rows, row), &mut outputs[filled])? {
+                    filled += 1;
+                }
             }
-            if filled == outputs.len() {
-                outputs.push(OutputTensor::empty());
-            }
-            copy(name, &value, (*rows, row), &mut outputs[filled])?;
-            filled += 1;
         }
         outputs.truncate(filled);
         Ok(())
     }
 }
 
-/// Copies one row of so many.
-fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut OutputTensor) -> ort::Result<()> {
+/// Copies one row of so many. `false`: this cannot be shown, as text that is not UTF-8.
+fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut OutputTensor) -> ort::Result<bool> {
     use TensorElementType as E;
-    let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(()) };
+    let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(false) };
     let OutputTensor { desc, data } = output;
     if desc.name != name {
         name.clone_into(&mut desc.name);
@@ -150,10 +162,10 @@ fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut Ou
     let count = if shape.contains(&0) { 0 } else { desc.shape.iter().map(|side| *side as usize).product() };
     macro_rules! copy {
         ($kind:ident, $element:ty, $convert:expr) => {{
-            if !matches!(data, Numbers::$kind(_)) {
-                *data = Numbers::$kind(Vec::new());
+            if !matches!(data, Elements::$kind(_)) {
+                *data = Elements::$kind(Vec::new());
             }
-            if let Numbers::$kind(kept) = data {
+            if let Elements::$kind(kept) = data {
                 kept.clear();
                 if count > 0 {
                     let (_, elements) = value.try_extract_tensor::<$element>()?;
@@ -175,7 +187,11 @@ fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut Ou
         E::Int32 => copy!(I64, i32, |v| i64::from(*v)),
         E::Uint64 => copy!(U64, u64, |v| *v),
         E::Uint32 => copy!(U64, u32, |v| u64::from(*v)),
+        E::String => {
+            let Ok((_, texts)) = value.try_extract_strings() else { return Ok(false) };
+            *data = Elements::Text(texts.into_iter().skip(row * count).take(count).collect());
+        }
         _ => copy!(F32, f32, |v| *v),
     }
-    Ok(())
+    Ok(true)
 }

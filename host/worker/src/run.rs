@@ -140,13 +140,12 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
     thread::scope(|scope| {
         let model = scope.spawn(|| Loader::new(job, watch));
         let source = open_source(job, opencv);
-        // They are told what the source says of itself.
-        let chains = source.as_ref().ok().map(|source| start_hooks(job, source.info(), reporter));
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let model = model.join().map_err(panicked)?;
         let (source, (loader, model)) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
-        let (pre, post) = chains.unwrap_or_else(|| Ok(Default::default()))?;
+        // They are told what the source and the model say of themselves.
+        let (pre, post) = start_hooks(job, source.info(), model.labels(), reporter)?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
         Ok(Parts { source, model, loader, pre, post })
@@ -163,7 +162,12 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
     open(&job.source, job.max_picture_side).map_err(|error| error.reason())
 }
 
-fn start_hooks(job: &Job, video: &VideoManifest, reporter: &Arc<Reporter>) -> Result<(Chain, Chain), Reason> {
+fn start_hooks(
+    job: &Job,
+    video: &VideoManifest,
+    model_labels: Vec<String>,
+    reporter: &Arc<Reporter>,
+) -> Result<(Chain, Chain), Reason> {
     let log = Arc::clone(reporter);
     let settings = ChainSettings {
         start: Start {
@@ -175,7 +179,7 @@ fn start_hooks(job: &Job, video: &VideoManifest, reporter: &Arc<Reporter>) -> Re
                 frames_per_second: (video.fps > 0.0).then_some(video.fps),
                 frames: video.frames,
             },
-            model_labels: Vec::new(),
+            model_labels,
         },
         limits: job.limits,
         on_failure: job.on_plugin_failure,

@@ -26,6 +26,7 @@ use framehook_engine::{
     Engine, Log,
     chain::{Chain, ChainSettings, Stage},
     compile::Compiler,
+    media::Start,
 };
 use framehook_worker::{
     image::Image,
@@ -98,7 +99,7 @@ fn run(job: Job) -> (u64, u64) {
     let source = source::open(&job.source, job.max_picture_side).unwrap();
     let frames = source.info().frames.unwrap();
     let settings = ChainSettings {
-        stream_id: String::new(),
+        start: Start::default(),
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,

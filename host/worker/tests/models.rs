@@ -22,7 +22,7 @@ use framehook_worker::{
     feed::FrameInput,
     image::{BGR_PIXEL, BgrCache, Image},
     model::Model,
-    outputs::{Numbers, OutputTensor},
+    outputs::{Elements, OutputTensor},
     preprocess::Preprocessor,
     probe, source,
 };
@@ -139,10 +139,12 @@ fn check(model: &str, made: &[OutputTensor], right: &Value, tolerance: f64) {
         let right: Vec<_> = right["numbers"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         let exact = |texts: Vec<String>| assert_eq!(texts, right, "{model}");
         match &made.data {
-            Numbers::I64(all) => exact(all.iter().map(ToString::to_string).collect()),
-            Numbers::U64(all) => exact(all.iter().map(ToString::to_string).collect()),
-            Numbers::F64(all) => exact(all.iter().map(ToString::to_string).collect()),
-            Numbers::F32(all) => {
+            Elements::I64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            Elements::U64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            Elements::F64(all) => exact(all.iter().map(ToString::to_string).collect()),
+            // Python's own words for each number.
+            Elements::Text(all) => exact(all.clone()),
+            Elements::F32(all) => {
                 assert_eq!(all.len(), right.len(), "{model}");
                 for (made, right) in all.iter().zip(right) {
                     let (made, right) = (f64::from(*made), right.parse::<f64>().unwrap());
@@ -196,8 +198,8 @@ fn an_upload_is_warned_about_what_a_scenario_has_to_know() {
             ),
         ),
         ("paddle", Some("`im_shape` (float32 [1, 2]), `scale_factor` (float32 [1, 2])")),
-        ("string_and_float", Some("output `label` is string, not numbers: no hook sees it")),
-        ("sequence_and_float", Some("output `list` is sequence, not numbers")),
+        ("string_and_float", Some("output `label` is text: hooks built for framehook:plugin@0.1.0 do not see it")),
+        ("sequence_and_float", Some("output `list` is sequence, neither numbers nor text")),
         ("batch4", Some("its batch is fixed to 4: as many consecutive frames are run at a time")),
         (
             "batch4_joined",

@@ -1,7 +1,7 @@
 //! Names and versions of blobs.
 
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest, VideoManifest},
+    artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest, ModelMetadata, VideoManifest},
     state::{Desired, ScenarioState},
 };
 use framehook_infra::store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact, SharedStore};
@@ -12,7 +12,13 @@ use crate::fixtures::{StoreBackend, World, digest};
 fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
     let manifest = match kind {
         ArtifactKind::Video => Manifest::Video(VideoManifest { width: 320, height: 192, fps: 25.0, frames: Some(500) }),
-        _ => Manifest::Model(ModelManifest { inputs: vec![], outputs: vec![], input: None, warnings: vec![] }),
+        _ => Manifest::Model(ModelManifest {
+            inputs: vec![],
+            outputs: vec![],
+            input: None,
+            warnings: vec![],
+            metadata: ModelMetadata::default(),
+        }),
     };
     let (name, version) = (name.into(), version.into());
     // All have the same time: the order of uploading decides which one is newest.

@@ -8,7 +8,7 @@
 
 mod outputs;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Hook, geometry::nms, Stream};
+use framehook_sdk::{ConfigProblem, Detection, Error, Hook, Stream, geometry::nms};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units},

@@ -3,7 +3,11 @@
 //! centre `[1, 2, h, w]` (y, x), and the landmarks `[1, 10, h, w]` (y, x each, relative to the box).
 //! Source: Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019.
 
-use framehook_sdk::{Anchor, Channels, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, InputOptions, Outcome, PostHook, Resize, Size, TensorDesc, default_input, geometry::{box_to_frame, nms, to_frame}, Stream};
+use framehook_sdk::{
+    Anchor, Channels, ClassScores, ConfigProblem, Detection, Error, Geometry, Hook, Inference, InputOptions, Outcome,
+    PostHook, Resize, Size, Stream, TensorDesc, default_input,
+    geometry::{box_to_frame, nms, to_frame},
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -154,10 +158,15 @@ framehook_sdk::export!(post: CenterFace);
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::Element;
+
     use super::*;
 
     fn outputs(channels: &[u32]) -> Vec<TensorDesc> {
-        channels.iter().map(|c| TensorDesc { name: c.to_string(), shape: vec![1, *c, 120, 160] }).collect()
+        channels
+            .iter()
+            .map(|c| TensorDesc { name: c.to_string(), shape: vec![1, *c, 120, 160], element: Element::Float })
+            .collect()
     }
 
     #[test]

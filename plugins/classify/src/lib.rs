@@ -6,7 +6,9 @@
 //! stays. No score outside of 0 to 1 leaves this plugin: a frame with NaN or infinite values has no
 //! classes, and is counted in the log.
 
-use framehook_sdk::{Bbox, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, TensorDesc, default_input, Stream};
+use framehook_sdk::{
+    Bbox, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, Stream, TensorDesc, default_input,
+};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{detection, highest},

@@ -12,7 +12,7 @@
 mod activation;
 mod outputs;
 
-use framehook_sdk::{Candidate, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, default_input, Stream};
+use framehook_sdk::{Candidate, ConfigProblem, Detection, Error, Hook, InputOptions, Resize, Stream, default_input};
 use model_outputs::{
     Dropped, Outputs,
     boxes::{self, Format, Units, highest},

@@ -126,12 +126,14 @@ fn width(shape: &[u32]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::Element;
+
     use super::*;
 
     type Output<'a> = (&'a str, &'a [u32]);
 
     fn desc((name, shape): &Output<'_>) -> TensorDesc {
-        TensorDesc { name: (*name).into(), shape: shape.to_vec() }
+        TensorDesc { name: (*name).into(), shape: shape.to_vec(), element: Element::Float }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 mod track;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, state, Stream};
+use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Stream, state};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use framehook_sdk::{Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect, Severity, Tensor, clock, state, Stream};
+use framehook_sdk::{
+    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect,
+    Severity, Stream, Tensor, clock, state,
+};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 

@@ -138,11 +138,13 @@ pub fn named(outputs: &[TensorDesc], field: &str, name: Option<&str>) -> Result<
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::Element;
+
     use super::*;
 
     #[test]
     fn an_output_that_is_missing_is_named_with_those_that_there_are() {
-        let outputs = [TensorDesc { name: "a".into(), shape: vec![1, 7] }];
+        let outputs = [TensorDesc { name: "a".into(), shape: vec![1, 7], element: Element::Float }];
         assert_eq!(named(&outputs, "output", None).unwrap(), None);
         assert_eq!(named(&outputs, "output", Some("a")).unwrap(), Some(0));
         let Error::InvalidConfig(message) = named(&outputs, "output", Some("b")).unwrap_err() else { panic!() };

@@ -1,6 +1,6 @@
 //! Outputs in memory, for native tests: they answer as the host does.
 
-use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Size, TensorDesc};
+use framehook_sdk::{Candidate, ClassScores, Element, Error, Geometry, Size, TensorDesc};
 
 use crate::{Outputs, View};
 
@@ -15,7 +15,7 @@ impl Memory {
     #[must_use]
     pub fn new(outputs: &[(&str, &[u32], &[f32])]) -> Self {
         let one = |(name, shape, data): &(&str, &[u32], &[f32])| {
-            (TensorDesc { name: (*name).into(), shape: shape.to_vec() }, data.to_vec())
+            (TensorDesc { name: (*name).into(), shape: shape.to_vec(), element: Element::Float }, data.to_vec())
         };
         let size = Size { width: 320, height: 240 };
         let geometry = Geometry { scale_x: 1.0, scale_y: 1.0, pad_x: 0.0, pad_y: 0.0 };

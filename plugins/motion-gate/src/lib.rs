@@ -1,7 +1,7 @@
 //! Skips frames on which nothing moves: compares a small grey picture of the frame with that of the
 //! last frame that passed, so that slow motion adds up instead of staying below the threshold.
 
-use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size, state, Stream};
+use framehook_sdk::{ConfigProblem, Decision, Error, Frame, Hook, PixelFormat, PreHook, Rect, Size, Stream, state};
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -13,7 +13,10 @@ mod judge;
 mod rotated;
 mod sample;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Hook, TensorDesc, geometry::{nms, nms_by}, Stream};
+use framehook_sdk::{
+    ConfigProblem, Detection, Error, Hook, Stream, TensorDesc,
+    geometry::{nms, nms_by},
+};
 use model_outputs::{
     Dropped, Outputs,
     boxes::highest,

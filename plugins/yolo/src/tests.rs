@@ -1,7 +1,7 @@
 //! The whole plugin on outputs in memory. Models of the kinds that people have: zeros, and the two
 //! objects of [`OBJECTS`]; the right values follow from those.
 
-use framehook_sdk::Bbox;
+use framehook_sdk::{Bbox, Element};
 use model_outputs::memory::Memory;
 use proptest::prelude::*;
 
@@ -345,7 +345,7 @@ fn labels_tell_a_turned_box_that_is_not_turned() {
 }
 
 fn output(name: &str, shape: &[u32]) -> TensorDesc {
-    TensorDesc { name: name.into(), shape: shape.to_vec() }
+    TensorDesc { name: name.into(), shape: shape.to_vec(), element: Element::Float }
 }
 
 #[test]

@@ -67,8 +67,10 @@ impl Ctx {
     }
 
     fn numbers(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
-        let is_number = |data: Values<'_>| if matches!(data, Values::Text(_)) { Err(Refused::WrongType) } else { Ok(data) };
-        Ok(self.output(index)?.and_then(is_number))
+        Ok(self.output(index)?.and_then(|data| match data {
+            Values::Text(_) => Err(Refused::WrongType),
+            data => Ok(data),
+        }))
     }
 
     pub(super) fn keep_tensor(&mut self, tensor: Tensor) -> wasmtime::Result<Access<Resource<Tensor>>> {
@@ -80,7 +82,11 @@ impl Ctx {
         Ok(Ok(self.table.push(tensor)?))
     }
 
-    pub(super) fn make_tensor(&mut self, shape: Vec<u32>, data: Vec<f32>) -> wasmtime::Result<Access<Resource<Tensor>>> {
+    pub(super) fn make_tensor(
+        &mut self,
+        shape: Vec<u32>,
+        data: Vec<f32>,
+    ) -> wasmtime::Result<Access<Resource<Tensor>>> {
         let elements = shape.iter().try_fold(1u64, |n, side| n.checked_mul(u64::from(*side)));
         if elements != Some(data.len() as u64) {
             return Ok(Err(Refused::OutOfBounds));
@@ -99,7 +105,12 @@ impl Ctx {
         Refused::Unavailable
     }
 
-    pub(super) fn frame_pixels(&self, region: Region, target: Size, format: PixelFormat) -> wasmtime::Result<Access<Vec<u8>>> {
+    pub(super) fn frame_pixels(
+        &self,
+        region: Region,
+        target: Size,
+        format: PixelFormat,
+    ) -> wasmtime::Result<Access<Vec<u8>>> {
         let frame = self.frame()?;
         Ok(self.pixels(frame.pixels, frame.size, region, target, format))
     }
@@ -128,7 +139,7 @@ impl Ctx {
         pixels.read(region, target, format).map_err(|e| self.unavailable(&e))
     }
 
-    pub(super) fn to_tensor(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
+    pub(super) fn make_input(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
         let frame = self.frame()?;
         let Size { width, height } = frame.input_size;
         let pixel = frame.input_planes as usize * size_of::<f32>();
@@ -150,9 +161,7 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(output)?.and_then(|data| {
-            data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)
-        }))
+        Ok(self.numbers(output)?.and_then(|data| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)))
     }
 
     /// Elements of an output of whole numbers, exactly.
@@ -338,7 +347,7 @@ macro_rules! common_interfaces {
                 _: Resource<FrameHandle>,
                 region: types::Rect,
             ) -> wasmtime::Result<Answer<(Resource<Tensor>, media::Geometry)>> {
-                let made = Ctx::to_tensor(self, region.into())?;
+                let made = self.make_input(region.into())?;
                 Ok(made.map(|(tensor, geometry)| (tensor, geometry.into())).map_err(Into::into))
             }
 

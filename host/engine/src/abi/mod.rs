@@ -32,7 +32,8 @@ pub(crate) const VERSIONS: [&str; 2] = ["0.1.0", "0.2.0"];
 /// Package of the interfaces that plugins import and export.
 pub(crate) const PACKAGE: &str = "framehook:plugin";
 
-/// What handles stand for; `pub` because generated code re-exports them.
+/// What handles stand for.
+#[expect(unreachable_pub, reason = "generated code re-exports them")]
 pub mod handles {
     /// The frame of the running call: there is only one, so it needs no number.
     pub struct FrameHandle;
@@ -80,9 +81,8 @@ pub(crate) enum Code {
 
 impl Code {
     pub(crate) fn link(linker: &Linker<Ctx>, component: &Component) -> wasmtime::Result<Self> {
-        let exports = |version: &str| {
-            component.get_export_index(None, &format!("{PACKAGE}/lifecycle@{version}")).is_some()
-        };
+        let exports =
+            |version: &str| component.get_export_index(None, format!("{PACKAGE}/lifecycle@{version}")).is_some();
         match VERSIONS.into_iter().find(|version| exports(version)) {
             Some("0.1.0") => v0_1::Code::link(linker, component).map(Self::V0_1),
             _ => v0_2::Code::link(linker, component).map(Self::V0_2),
@@ -132,10 +132,29 @@ pub(crate) trait Instance: Send {
         so_far: &[Detection],
         labels: &[String],
     ) -> Result<Outcome, Failure>;
+    /// Gives what `postprocess` or `skipped` returned its labels, and what else its version cannot tell.
+    fn complete(&self, given: &[Detection], returned: &mut [Detection], names: &Names<'_>);
     /// Only for one that wants it.
     fn skipped(&mut self, frame: &Skip<'_>, so_far: &[Detection]) -> Result<Outcome, Failure>;
     fn flush(&mut self) -> Result<Vec<Event>, Failure>;
     fn shutdown(&mut self) -> Result<(), Failure>;
+}
+
+/// Names of classes, by class id.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Names<'a> {
+    /// Those of the hook itself; empty if it has none.
+    pub(crate) own: &'a [String],
+    /// Those of the hooks before it, or of the model.
+    pub(crate) earlier: &'a [String],
+}
+
+impl Names<'_> {
+    /// What the hook calls a class.
+    pub(crate) fn of(&self, class_id: u32) -> Option<&String> {
+        let names = if self.own.is_empty() { self.earlier } else { self.own };
+        names.get(class_id as usize).filter(|name| !name.is_empty())
+    }
 }
 
 /// A frame without an inference.

@@ -1,5 +1,5 @@
 //! `framehook:plugin@0.1.0`. Its detections have no label, outline, mask or attributes of their own: what an
-//! earlier hook gave them comes back to those that a hook passes on (`crate::labels`).
+//! earlier hook gave them comes back to those that a hook passes on ([`crate::passed_on`]).
 
 use framehook_core::{
     artifact::PluginManifest,
@@ -15,7 +15,7 @@ use self::bindings::{
     framehook::plugin::{clock, log, media, state, types},
 };
 use super::{
-    Ready, Skip, THE_ONE,
+    Names, Ready, Skip, THE_ONE,
     access::{Host, Refused, common_inference, common_interfaces, told},
     guest::{common_calls, common_guest},
     handles::{FrameHandle, InferenceHandle},
@@ -25,6 +25,7 @@ use super::{
 use crate::{
     log::Logger,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
+    passed_on,
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
     state::{NotKept, State},
@@ -73,6 +74,10 @@ impl super::Instance for Instance {
             self.guarded.enter(limit, None, |store| self.lifecycle.call_init(store, &start.stream_id, config))?;
         let labels = results::labels(ready.map_err(failure)?.labels)?;
         Ok(Ready { labels, wants_skipped: false })
+    }
+
+    fn complete(&self, given: &[Detection], returned: &mut [Detection], names: &Names<'_>) {
+        passed_on::restore(given, returned, names);
     }
 
     fn skipped(&mut self, _: &Skip<'_>, _: &[Detection]) -> Result<Outcome, Failure> {

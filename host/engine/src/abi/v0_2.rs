@@ -16,7 +16,7 @@ use self::bindings::{
     framehook::plugin::{clock, log, media, state, types},
 };
 use super::{
-    Ready, Skip, THE_ONE,
+    Names, Ready, Skip, THE_ONE,
     access::{Host, Refused, common_inference, common_interfaces, told},
     guest::{common_calls, common_guest},
     handles::{FrameHandle, InferenceHandle},
@@ -77,14 +77,21 @@ impl super::Instance for Instance {
         Ok(Ready { labels: results::labels(ready.labels)?, wants_skipped: ready.wants_skipped })
     }
 
+    /// It returns all that a detection has.
+    fn complete(&self, _: &[Detection], returned: &mut [Detection], names: &Names<'_>) {
+        for detection in returned.iter_mut().filter(|detection| detection.label.is_none()) {
+            detection.label = names.of(detection.class_id).cloned();
+        }
+    }
+
     fn skipped(&mut self, skip: &Skip<'_>, so_far: &[Detection]) -> Result<Outcome, Failure> {
         let Self { guarded, postprocess: Some(hook), limits, .. } = self else {
             return Err(missing("postprocess"));
         };
         let so_far: Vec<_> = so_far.iter().map(to_guest).collect();
         let frame = meta(skip.position, skip.size);
-        let made = guarded
-            .enter(ms(limits.call_ms), None, |store| hook.call_skipped(store, frame, skip.reason, &so_far))?;
+        let made =
+            guarded.enter(ms(limits.call_ms), None, |store| hook.call_skipped(store, frame, skip.reason, &so_far))?;
         outcome(made.map_err(failure)?)
     }
 }

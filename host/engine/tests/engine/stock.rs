@@ -69,12 +69,11 @@ fn the_counter_tracks_what_yolo_found_and_tells_of_the_crossing() {
     }
     let [event] = &events[..] else { panic!("{events:?}") };
     assert_eq!((event.kind.as_str(), event.subjects.as_slice()), ("line_crossed", &[0][..]));
-    let attribute = |key: &str| event.attributes.get(key).map(String::as_str);
+    let attribute = |key: &str| event.attributes.get(key).map(ToString::to_string);
     assert_eq!(
-        (attribute("direction"), attribute("backward"), attribute("forward")),
-        (Some("backward"), Some("1"), Some("0"))
+        ["direction", "backward", "forward", "label"].map(attribute),
+        ["backward", "1", "0", "car"].map(|value| Some(value.to_owned()))
     );
-    assert_eq!(attribute("label"), Some("car"));
 }
 
 /// It has names of its own, passes on what it is given and adds a detection.

@@ -20,7 +20,7 @@ use framehook_engine::{
     chain::ChainSettings,
     compile::Compiler,
     media::{
-        Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
+        Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Start, Tensor,
         TensorDesc, Values,
     },
 };
@@ -81,7 +81,15 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
     let room = room_for_outputs(MAX_PREDICTION, 1);
     let (quota, state) = (StateQuota::of(1), HookState::default());
     (
-        ChainSettings { stream_id: "test".into(), limits: HookLimits::default(), on_failure, room, quota, state, log },
+        ChainSettings {
+            start: Start { stream_id: "test".into(), ..Start::default() },
+            limits: HookLimits::default(),
+            on_failure,
+            room,
+            quota,
+            state,
+            log,
+        },
         lines,
     )
 }

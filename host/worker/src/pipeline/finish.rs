@@ -96,7 +96,7 @@ impl Stage {
 
     fn finish(&mut self, mut frame: InFlight) -> Result<Prediction, Reason> {
         let started = Instant::now();
-        let after = self.call_hooks(&mut frame)?;
+        let after = self.call_hooks(&frame)?;
         frame.timings.post_us = micros(started);
         frame.failures.extend(after.failures);
         let skipped = match frame.work {
@@ -131,15 +131,20 @@ impl Stage {
         })
     }
 
-    fn call_hooks(&mut self, frame: &mut InFlight) -> Result<After, Reason> {
+    fn call_hooks(&mut self, frame: &InFlight) -> Result<After, Reason> {
         if self.post.is_empty() {
             return Ok(After::default());
         }
-        let outputs = match &frame.work {
-            Work::Inferred(outputs) => outputs,
-            Work::Skip(skipped) => return self.post.skipped((frame.position, frame.size), &skipped.reason),
-            Work::Infer(_) => return Ok(After::default()),
+        let after = match &frame.work {
+            Work::Inferred(outputs) => self.of_inference(frame, outputs)?,
+            Work::Skip(skipped) => self.post.skipped((frame.position, frame.size), &skipped.reason)?,
+            Work::Infer(_) => After::default(),
         };
+        self.shared.reporter.health(HookStage::Post, self.post.degraded());
+        Ok(after)
+    }
+
+    fn of_inference(&mut self, frame: &InFlight, outputs: &[OutputTensor]) -> Result<After, Reason> {
         let job = &self.shared.job;
         let views: Vec<_> = outputs.iter().map(OutputTensor::view).collect();
         self.bgr.clear();
@@ -153,9 +158,7 @@ impl Stage {
             outputs: &views,
             pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
         };
-        let after = self.post.postprocess(&inference)?;
-        self.shared.reporter.health(HookStage::Post, self.post.degraded());
-        Ok(after)
+        self.post.postprocess(&inference)
     }
 
     /// What the hooks say at the end belongs to the last frame, which is reported once more: a row is
