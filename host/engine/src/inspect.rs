@@ -37,7 +37,7 @@ impl Compiler {
         let manifest = check_kind(wasm)
             .and_then(|()| check_structure(wasm))
             .and_then(|()| check_world(wasm))
-            .and_then(|()| load(&self.0, wasm))
+            .and_then(|version| load(&self.0, wasm, version))
             .and_then(|plugin| check_description(&plugin));
         manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
     }
@@ -52,7 +52,8 @@ impl Compiler {
             LoadError::Refused(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "))
         };
         check_kind(wasm).map_err(say)?;
-        let plugin = load(&self.0, wasm).map_err(say)?;
+        let version = check_world(wasm).map_err(say)?;
+        let plugin = load(&self.0, wasm, version).map_err(say)?;
         let silent =
             |f: Failure| LoadError::Refused(format!("the plugin could not check its configuration: {}", f.message));
         let mut instance = start(&plugin).map_err(silent)?;
@@ -127,7 +128,8 @@ fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)
 const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
 
-fn check_world(wasm: &[u8]) -> Checked<()> {
+/// Gives the version of the contract that it keeps to, by its names.
+fn check_world(wasm: &[u8]) -> Checked<&'static str> {
     let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;
     let version = contract(imports.iter().chain(&exports))?;
     let ours = |name: &str| format!("{PACKAGE}/{name}@{version}");
@@ -148,7 +150,7 @@ fn check_world(wasm: &[u8]) -> Checked<()> {
     }
     let [lifecycle, pre, post] = ["lifecycle", "preprocess", "postprocess"].map(ours);
     if exports.contains(&lifecycle) && (exports.contains(&pre) || exports.contains(&post)) {
-        return Ok(());
+        return Ok(version);
     }
     let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
     let wanted = format!("`{lifecycle}` and one or both of `{pre}` and `{post}`");
@@ -182,11 +184,11 @@ fn contract<'a>(names: impl Iterator<Item = &'a String>) -> Checked<&'static str
     }
 }
 
-fn load(engine: &Engine, wasm: &[u8]) -> Checked<Plugin> {
+fn load(engine: &Engine, wasm: &[u8], version: &str) -> Checked<Plugin> {
     let component = Component::from_binary(engine.raw(), wasm)
         .or_else(|e| refused("compile_failed", format!("the component does not compile: {e:#}")))?;
     engine.link(&component).or_else(|e| {
-        let what = format!("its imports or exports are not those of {PACKAGE}, although the names are");
+        let what = format!("its imports or exports are not those of {PACKAGE}@{version}, although the names are");
         refused("wrong_world", format!("{what}: {e}"))
     })
 }

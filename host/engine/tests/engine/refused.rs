@@ -41,8 +41,30 @@ fn what_is_no_plugin() {
         &[("unknown_import", "`wasi:sockets/tcp@0.2.0`"), ("unknown_import", "`acme:gpu/run`")],
     );
     refused(
-        &wat(r#"(component (import "framehook:plugin/log@0.2.0" (instance)))"#),
-        &[("unknown_abi", "framehook:plugin@0.2.0, but this host runs framehook:plugin@0.1.0")],
+        &wat(r#"(component (import "framehook:plugin/log@0.3.0" (instance)))"#),
+        &[(
+            "unknown_abi",
+            "framehook:plugin@0.3.0, but this host runs framehook:plugin@0.1.0 and framehook:plugin@0.2.0",
+        )],
+    );
+    refused(
+        &wat(r#"(component
+                (import "framehook:plugin/log@0.2.0" (instance)) (import "framehook:plugin/state@0.1.0" (instance)))"#),
+        &[("unknown_abi", "framehook:plugin@0.1.0 and 0.2.0, but a plugin keeps to one version")],
+    );
+    // An interface that only a later version has.
+    refused(
+        &wat(
+            r#"(component (import "framehook:plugin/log@0.1.0" (instance)) (import "framehook:plugin/model@0.1.0" (instance)))"#,
+        ),
+        &[("unknown_import", "`framehook:plugin/model@0.1.0`")],
+    );
+    refused(
+        &wat(r#"(component
+                (instance $empty)
+                (export "framehook:plugin/lifecycle@0.2.0" (instance $empty))
+                (export "framehook:plugin/preprocess@0.2.0" (instance $empty)))"#),
+        &[("wrong_world", "are not those of framehook:plugin@0.2.0")],
     );
     refused(
         &wat(r#"(component
@@ -64,12 +86,13 @@ fn stock_plugins_describe_themselves() {
         ("classify", false, true),
         ("detr", false, true),
         ("misbehave", true, true),
+        ("witness", false, true),
     ] {
         let Verdict::Ok(manifest) = COMPILER.inspect(&wasm(name)) else {
             panic!("{name}: {:?}", COMPILER.inspect(&wasm(name)))
         };
         assert_eq!((manifest.name.as_str(), manifest.pre, manifest.post), (name, pre, post));
-        assert_eq!((manifest.version.as_str(), manifest.abi.as_str()), ("0.1.0", "0.1.0"));
+        assert_eq!((manifest.version.as_str(), manifest.abi.as_str()), ("0.1.0", "0.2.0"));
         assert_eq!(manifest.config_schema["type"], "object", "{name}");
     }
     let Verdict::Ok(faces) = COMPILER.inspect(&wasm("centerface")) else { panic!() };

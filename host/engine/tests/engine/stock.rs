@@ -15,7 +15,7 @@ const BOXES: usize = 960;
 const CLASSES: usize = 3;
 
 /// A head `[1, 7, 960]` with one car, found by two neighbouring boxes, around `x` of the frame (0..1).
-fn head(x: f32) -> Vec<f32> {
+pub(crate) fn head(x: f32) -> Vec<f32> {
     let mut data = vec![0.01; (4 + CLASSES) * BOXES];
     for (index, (nudge, score)) in [(0.0, 0.9), (1.0, 0.7)].into_iter().enumerate() {
         let row = 400 + index;
@@ -41,7 +41,7 @@ fn yolo_and_counter() -> Chain {
     Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap()
 }
 
-fn run(chain: &mut Chain, sequence: u64, shape: &[u32], data: &[f32]) -> After {
+pub(crate) fn run(chain: &mut Chain, sequence: u64, shape: &[u32], data: &[f32]) -> After {
     infer(sequence, &[(shape, data)], |inference| chain.postprocess(inference)).unwrap()
 }
 

@@ -38,8 +38,25 @@ pub(crate) fn wasm(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make plugins` first", path.display()))
 }
 
-/// A job for a stock plugin, compiled once for all tests.
+/// The bytes of a plugin that the release 4bc00f0 built for framehook:plugin@0.1.0.
+pub(crate) fn wasm_0_1(name: &str) -> Vec<u8> {
+    let file = format!("{}.wasm", name.replace('-', "_"));
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/contract/0.1.0")).join(file);
+    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// A job for one of those.
+pub(crate) fn job_0_1(name: &str, config: Value) -> HookJob {
+    job_of(&format!("{name}-0.1.0"), || wasm_0_1(name), config)
+}
+
+/// A job for a stock plugin.
 pub(crate) fn job(name: &str, config: Value) -> HookJob {
+    job_of(name, || wasm(name), config)
+}
+
+/// A job for a plugin, compiled once for all tests.
+pub(crate) fn job_of(name: &str, wasm: impl Fn() -> Vec<u8>, config: Value) -> HookJob {
     static COMPILED: LazyLock<(tempfile::TempDir, Mutex<HashMap<String, PathBuf>>)> =
         LazyLock::new(|| (tempfile::tempdir().unwrap(), Mutex::default()));
     let (folder, done) = &*COMPILED;
@@ -49,7 +66,7 @@ pub(crate) fn job(name: &str, config: Value) -> HookJob {
         .entry(name.to_owned())
         .or_insert_with(|| {
             let path = folder.path().join(format!("{name}.cwasm"));
-            std::fs::write(&path, COMPILER.compile(&wasm(name)).unwrap()).unwrap();
+            std::fs::write(&path, COMPILER.compile(&wasm()).unwrap()).unwrap();
             path
         })
         .clone();
@@ -112,9 +129,9 @@ impl FramePixels for Flat {
 pub(crate) const INPUT: Size = Size { width: 320, height: 192 };
 pub(crate) const GEOMETRY: Geometry = Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 };
 
-const SIZE: Size = Size { width: 640, height: 360 };
+pub(crate) const SIZE: Size = Size { width: 640, height: 360 };
 
-fn position(frame: u64) -> Position {
+pub(crate) fn position(frame: u64) -> Position {
     Position { frame, pts_us: frame as i64 * 40_000 }
 }
 
@@ -123,12 +140,22 @@ pub(crate) fn frame(number: u64, pixels: &Flat) -> Frame<'_> {
 }
 
 /// Calls `f` with an inference that has these outputs.
-pub(crate) fn infer<R>(frame: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(&Inference<'_>) -> R) -> R {
-    let describe =
-        |(i, (shape, _)): (usize, &(&[u32], &[f32]))| TensorDesc { name: format!("output{i}"), shape: shape.to_vec() };
-    let descs: Vec<_> = outputs.iter().enumerate().map(describe).collect();
-    let outputs: Vec<_> =
-        descs.iter().zip(outputs).map(|(desc, (_, data))| Output { desc, data: Values::F32(data) }).collect();
+pub(crate) fn infer_values<R>(
+    frame: u64,
+    outputs: &[(&str, &[u32], Values<'_>)],
+    f: impl FnOnce(&Inference<'_>) -> R,
+) -> R {
+    let desc =
+        |(name, shape, _): &(&str, &[u32], Values<'_>)| TensorDesc { name: (*name).into(), shape: shape.to_vec() };
+    let descs: Vec<_> = outputs.iter().map(desc).collect();
+    let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (.., data))| Output { desc, data: *data }).collect();
     let (position, input_size) = (position(frame), INPUT);
     f(&Inference { position, size: SIZE, input_size, geometry: GEOMETRY, outputs: &outputs, pixels: None })
+}
+
+/// The same with numbers, and names that count.
+pub(crate) fn infer<R>(frame: u64, outputs: &[(&[u32], &[f32])], f: impl FnOnce(&Inference<'_>) -> R) -> R {
+    let names: Vec<_> = (0..outputs.len()).map(|i| format!("output{i}")).collect();
+    let outputs = names.iter().zip(outputs).map(|(name, (shape, data))| (name.as_str(), *shape, Values::F32(data)));
+    infer_values(frame, &outputs.collect::<Vec<_>>(), f)
 }
