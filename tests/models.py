@@ -131,6 +131,12 @@ def rows(nodes, made):
                  [constant('numbers', [[0], [1], [2], [3]], numpy.float32), constant('zero', 0, numpy.float32), constant('flat', [1, 12])])
 
 
+def named(made, **metadata):
+    """With what exporters write about a model."""
+    helper.set_model_props(made, metadata)
+    return made
+
+
 CLASSES = dict(classlabels_strings=['a', 'b'], name='zip')
 NHWC, NCHW = dict(axes=(1, 2)), dict(axes=(2, 3))
 H, W = HEIGHT, WIDTH
@@ -168,6 +174,7 @@ MODELS = {
                                         [value('label', T.STRING, None), value('score', T.FLOAT, None)]),
     'sequence_and_float': lambda: outputs([node('SequenceConstruct', 's s', 'list'), node('Identity', 's', 'score')],
                                           [helper.make_tensor_sequence_value_info('list', T.FLOAT, None), value('score', T.FLOAT, None)]),
+    'named': lambda: named(image([1, 3, H, W]), names="{0: 'zero', 2: \"driver's seat\"}", task='detect', stride='[8, 16, 32]'),
     'convolution': convolution,
     'quantised': lambda: quantised(False),
     'quantised_channels': lambda: quantised(True),

@@ -7,15 +7,16 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     io::BufRead,
+    iter::repeat_n,
     path::Path,
 };
 
 use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
-    prediction::{Detection, Event, Position, Prediction},
+    prediction::{Detection, Event, Mask, Position, Prediction},
 };
 use opencv::{
-    core::{Point, Rect, Scalar},
+    core::{Point, Rect, Scalar, Vector},
     imgproc,
     prelude::*,
 };
@@ -164,14 +165,37 @@ fn draw_detection(picture: &mut Canvas<'_>, detection: &Detection) -> opencv::Re
     let frame = Rect::new(pixel(x, width), pixel(y, height), pixel(w, width), pixel(h, height));
     let colour = COLOURS[detection.class_id as usize % COLOURS.len()];
     imgproc::rectangle(picture, frame, colour, 2, imgproc::LINE_8, 0)?;
-    for [x, y] in &detection.keypoints {
-        let centre = Point::new(pixel(*x, width), pixel(*y, height));
+    let point = |[x, y]: &[f32; 2]| Point::new(pixel(*x, width), pixel(*y, height));
+    if !detection.polygon.is_empty() {
+        let outline: Vector<Point> = detection.polygon.iter().map(point).collect();
+        imgproc::polylines(picture, &outline, true, colour, 1, imgproc::LINE_AA, 0)?;
+    }
+    if let Some(mask) = &detection.mask {
+        tint(picture, frame, mask, colour)?;
+    }
+    for centre in detection.keypoints.iter().map(point) {
         imgproc::circle(picture, centre, 2, colour, imgproc::FILLED, imgproc::LINE_AA, 0)?;
     }
     let text = format!("{} {:.2}", title(detection), detection.score);
     // Above the box, or inside where it touches the upper edge.
     let baseline = if frame.y > 14 { frame.y - 4 } else { frame.y + 12 };
     write(picture, &text, Point::new(frame.x.max(2), baseline), colour)
+}
+
+/// Colours every other pixel of what a mask has inside, in both directions, so that the object can still be seen.
+fn tint(picture: &mut Canvas<'_>, frame: Rect, mask: &Mask, colour: Scalar) -> opencv::Result<()> {
+    let [columns, rows] = mask.grid.map(|side| side as usize);
+    let runs = mask.runs.iter().zip([false, true].into_iter().cycle());
+    let cells: Vec<bool> = runs.flat_map(|(run, is_inside)| repeat_n(is_inside, *run as usize)).collect();
+    for (y, x) in (0..frame.height).step_by(2).flat_map(|y| (0..frame.width).step_by(2).map(move |x| (y, x))) {
+        let cell = |at: i32, side: i32, cells: usize| at as usize * cells / side as usize;
+        let is_inside = cells.get(cell(y, frame.height, rows) * columns + cell(x, frame.width, columns));
+        let (x, y) = (frame.x + x, frame.y + y);
+        if is_inside == Some(&true) && (0..picture.cols()).contains(&x) && (0..picture.rows()).contains(&y) {
+            imgproc::line(picture, Point::new(x, y), Point::new(x, y), colour, 1, imgproc::LINE_8, 0)?;
+        }
+    }
+    Ok(())
 }
 
 /// A letter is some 7 pixels wide, so that a picture of 8,192 pixels shows no more.

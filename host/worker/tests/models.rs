@@ -11,7 +11,7 @@ use std::{
 };
 
 use framehook_core::{
-    artifact::ModelManifest,
+    artifact::{ModelManifest, ModelMetadata},
     input::{InputOptions, InputSpec},
     job::DEFAULT_PICTURE_SIDE,
     probe::Verdict,
@@ -183,6 +183,20 @@ fn models_give_what_they_give_in_python() {
 
 fn probed(model: &Path) -> Verdict<ModelManifest> {
     probe::model(model, &onnxruntime())
+}
+
+#[test]
+fn what_a_file_says_of_itself_is_shown() {
+    let metadata = |model: &str| {
+        let file = models::folder().join(model);
+        let Verdict::Ok(manifest) = probed(&file) else { panic!("{:?}", probed(&file)) };
+        (manifest.metadata, bound(&file, &json!({"inputs": {}})).0.labels())
+    };
+    let labels: Vec<_> = ["zero", "", "driver's seat"].map(str::to_owned).into();
+    let expected = ModelMetadata { labels: labels.clone(), task: Some("detect".into()), stride: Some(32) };
+    assert_eq!(metadata("named"), (expected, labels));
+    assert_eq!(metadata("nchw_u8"), (ModelMetadata::default(), Vec::new()));
+    assert_eq!(metadata("convolution.ort"), (ModelMetadata::default(), Vec::new()));
 }
 
 #[test]

@@ -104,7 +104,10 @@ struct BoxesScores {
 impl Hook for BoxesScores {
     type Config = Config;
 
-    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
+    fn new(stream: &Stream, mut config: Config) -> Result<Self, Error> {
+        if config.labels.is_empty() {
+            config.labels.clone_from(&stream.model_labels);
+        }
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

@@ -64,8 +64,9 @@ fn shape(head: Head, class: u32, score: f32, row: &[f32], view: &View) -> Option
     let boxed = |corners| view.bbox(Units::Pixels, corners);
     if head.kind == Kind::Obb {
         let corners = rotated(numbers, rest[0]);
-        let keypoints: Vec<_> = corners.iter().map(|[x, y]| point(*x, *y)).collect();
-        return Some(Detection { keypoints, ..detection(class, score, boxed(around(&corners))?) });
+        let polygon: Vec<_> = corners.iter().map(|[x, y]| point(*x, *y)).collect();
+        let turned = detection(class, score, boxed(around(&corners))?).with("angle", rest[0]);
+        return Some(Detection { polygon, ..turned });
     }
     let bbox: Bbox = boxed(format.corners(numbers))?;
     let points = if head.kind == Kind::End2End { rest.get(2..)? } else { rest };

@@ -4,7 +4,7 @@
 //! The head is as configured, or it is recognised from shape and values of the first frame on which
 //! something is found, and then stays. Keypoints of a pose are those of its detection, without
 //! their visibilities. A rotated box is the upright box around it, with its four corners as
-//! keypoints; suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin:
+//! outline and its angle as an attribute; suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin:
 //! such boxes, and those with NaN or infinite values, are dropped and counted in the log.
 
 mod decode;
@@ -90,7 +90,10 @@ struct Learnt {
 impl Hook for Yolo {
     type Config = Config;
 
-    fn new(_: &Stream, config: Config) -> Result<Self, Error> {
+    fn new(stream: &Stream, mut config: Config) -> Result<Self, Error> {
+        if config.labels.is_empty() {
+            config.labels.clone_from(&stream.model_labels);
+        }
         Ok(Self { config, learnt: learnt(), dropped: Dropped::default() })
     }
 

@@ -1,4 +1,4 @@
-//! Overlap of rotated boxes, whose corners are the keypoints of their detections.
+//! Overlap of rotated boxes, whose corners are the outlines of their detections.
 //!
 //! Source of the method: Sutherland and Hodgman, "Reentrant polygon clipping", 1974.
 
@@ -6,8 +6,8 @@ use framehook_sdk::{Detection, Point};
 
 /// Area of the intersection over area of the union; 0 for empty boxes.
 pub(crate) fn iou(a: &Detection, b: &Detection) -> f32 {
-    let both = area(&clip(&a.keypoints, &b.keypoints)).abs();
-    let either = area(&a.keypoints).abs() + area(&b.keypoints).abs() - both;
+    let both = area(&clip(&a.polygon, &b.polygon)).abs();
+    let either = area(&a.polygon).abs() + area(&b.polygon).abs() - both;
     if either > 0.0 { both / either } else { 0.0 }
 }
 
@@ -43,9 +43,9 @@ mod tests {
     use super::*;
 
     fn quad(corners: [[f32; 2]; 4]) -> Detection {
-        let keypoints = corners.map(|[x, y]| Point { x, y }).to_vec();
+        let polygon = corners.map(|[x, y]| Point { x, y }).to_vec();
         let bbox = Bbox { x: 0.0, y: 0.0, width: 1.0, height: 1.0 };
-        Detection { keypoints, ..Detection::new(0, 1.0, bbox) }
+        Detection { polygon, ..Detection::new(0, 1.0, bbox) }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The whole plugin on outputs in memory. Models of the kinds that people have: zeros, and the two
 //! objects of [`OBJECTS`]; the right values follow from those.
 
-use framehook_sdk::{Bbox, Element};
+use framehook_sdk::{Bbox, Element, Value};
 use model_outputs::memory::Memory;
 use proptest::prelude::*;
 
@@ -168,8 +168,9 @@ fn a_turned_box_is_the_upright_one_around_it_with_its_corners() {
     let found = find(&labelled(3), &memory(columns(&obb([quarter, 0.0], -0.5))));
     // 120 x 80 around (160, 90), on its side.
     assert_eq!(seen(&found)[0], (2, SCORE, [120.0, 30.0, 80.0, 120.0]));
-    let corners: Vec<_> = found[0].keypoints.iter().map(|p| [(p.x * 320.0).round(), (p.y * 240.0).round()]).collect();
+    let corners: Vec<_> = found[0].polygon.iter().map(|p| [(p.x * 320.0).round(), (p.y * 240.0).round()]).collect();
     assert_eq!(corners, [[120.0, 150.0], [200.0, 150.0], [200.0, 30.0], [120.0, 30.0]]);
+    assert!(matches!(found[0].attribute("angle"), Some(Value::Number(angle)) if *angle == f64::from(quarter)));
 }
 
 /// Two long, thin things side by side in parallel: the boxes around them are nearly the same.

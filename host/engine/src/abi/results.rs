@@ -30,6 +30,8 @@ const MAX_REASON: usize = 1 << 10;
 /// The largest public data sets have some 20,000 classes.
 const MAX_LABELS: usize = 100_000;
 const MAX_LABEL: usize = 256;
+/// Cells of a side of a mask; those of segmentation models have some hundred.
+const MAX_GRID: u32 = 4_096;
 
 /// What a plugin says of itself that it cannot do.
 pub(super) enum PluginError {
@@ -175,6 +177,11 @@ pub(super) fn attributes(
 /// When the runs are not the grid.
 pub(super) fn mask(grid: [u32; 2], runs: Vec<u32>) -> Result<Mask, Failure> {
     let (cells, [width, height]) = (runs.iter().map(|run| u64::from(*run)).sum::<u64>(), grid);
+    if width.max(height) > MAX_GRID {
+        return Err(Failure::unusable_result(format!(
+            "a mask has a grid of {width}x{height}; at most {MAX_GRID} a side"
+        )));
+    }
     if cells != u64::from(width) * u64::from(height) {
         return Err(Failure::unusable_result(format!(
             "a mask has runs of {cells} cells together, but a grid of {width}x{height}"

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
+    process::Command,
     sync::{Arc, LazyLock, Mutex},
 };
 
@@ -40,9 +41,12 @@ pub(crate) fn wasm(name: &str) -> Vec<u8> {
 
 /// The bytes of a plugin that the release 4bc00f0 built for framehook:plugin@0.1.0.
 pub(crate) fn wasm_0_1(name: &str) -> Vec<u8> {
-    let file = format!("{}.wasm", name.replace('-', "_"));
-    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/contract/0.1.0")).join(file);
-    std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    let file = format!("{}.wasm.xz", name.replace('-', "_"));
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/release-0.1.0")).join(file);
+    let unpacked = Command::new("xz").arg("-dc").arg(&path).output();
+    let unpacked = unpacked.expect("xz is installed by scripts/setup.sh --tests");
+    assert!(unpacked.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&unpacked.stderr));
+    unpacked.stdout
 }
 
 /// A job for one of those.
