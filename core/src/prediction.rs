@@ -83,6 +83,7 @@ pub struct Detection {
     pub polygon: Vec<[f32; 2]>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<Mask>,
+    /// What else the plugins say of it, in their own words.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, Attribute>,
 }
@@ -137,18 +138,18 @@ pub struct Mask {
 
 /// What several events tell of, such as a person's stay in a zone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Happening {
+pub struct Episode {
     /// The same in each event of it.
-    pub key: String,
-    pub stage: Stage,
+    pub id: String,
+    pub phase: Phase,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Stage {
-    Begins,
-    GoesOn,
-    Ends,
+pub enum Phase {
+    New,
+    Update,
+    End,
 }
 
 /// Something that happened, as a post hook saw it.
@@ -162,9 +163,9 @@ pub struct Event {
     pub subjects: Vec<u32>,
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub attributes: BTreeMap<String, Attribute>,
-    /// Absent: it is over with this event.
+    /// Absent: the event stands for itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub happening: Option<Happening>,
+    pub episode: Option<Episode>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]

@@ -57,8 +57,8 @@ pub use bindings::host::framehook::plugin::{
         ScoredBox, Tensor, TensorDesc, suppress,
     },
     types::{
-        Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Event, FrameMeta, Happening, InputOptions, Mask,
-        Outcome, PluginError as Error, Point, Position, Rect, Resize, Severity, Size, Source, SourceKind, Stage, Start,
+        Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Episode, Event, FrameMeta, InputOptions, Mask,
+        Outcome, Phase, PluginError as Error, Point, Position, Rect, Resize, Severity, Size, Source, SourceKind, Start,
         StreamInfo as Stream, Value,
     },
 };

@@ -1,6 +1,6 @@
 //! Detections and events, made in few words.
 
-use crate::{Attribute, Bbox, Detection, Event, Happening, Severity, Value};
+use crate::{Attribute, Bbox, Detection, Episode, Event, Severity, Value};
 
 impl Default for Bbox {
     fn default() -> Self {
@@ -53,7 +53,7 @@ impl Event {
             severity: Severity::Info,
             subjects: Vec::new(),
             attributes: Vec::new(),
-            happening: None,
+            episode: None,
         }
     }
 
@@ -78,8 +78,8 @@ impl Event {
     }
 
     #[must_use]
-    pub fn of(mut self, happening: Happening) -> Self {
-        self.happening = Some(happening);
+    pub fn of(mut self, episode: Episode) -> Self {
+        self.episode = Some(episode);
         self
     }
 }

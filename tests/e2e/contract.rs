@@ -84,7 +84,7 @@ fn what_hooks_say_in_new_words_reaches_the_client() {
     let [last] = &page["items"].as_array().unwrap()[..] else { panic!("{page:#}") };
     assert_eq!(last["frame"], 499);
     let stay = last["events"].as_array().unwrap().iter().find(|event| event["kind"] == "stay").unwrap();
-    assert_eq!(stay["happening"], json!({"key": "1", "stage": "ends"}));
+    assert_eq!(stay["episode"], json!({"id": "1", "phase": "end"}));
     let first = &platform.read(&format!("/prediction/{id}?limit=1"))["items"][0];
     let own = first["detections"].as_array().unwrap().last().unwrap();
     assert_eq!(own["mask"], json!({"grid": [3, 2], "runs": [1, 2, 3]}));

@@ -261,7 +261,7 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
             severity: Severity::Info,
             subjects,
             attributes: Default::default(),
-            happening: None,
+            episode: None,
         }],
         skipped: None,
         hook_failures: vec![],

@@ -157,7 +157,7 @@ mod tests {
                 severity: Severity::Info,
                 subjects: subjects.to_vec(),
                 attributes: BTreeMap::new(),
-                happening: None,
+                episode: None,
             };
             let mut events = [event(&[0, 2]), event(&[1]), event(&[])];
             follow(&mut events, &given, &returned);

@@ -185,7 +185,7 @@ mod tests {
             severity: Severity::Info,
             subjects: subjects.to_vec(),
             attributes: std::collections::BTreeMap::new(),
-            happening: None,
+            episode: None,
         };
         let mut outcome = Outcome {
             detections: vec![good(NAN), good(0.1), good(0.2), good(NAN), good(0.3)],

@@ -253,7 +253,7 @@ mod tests {
             severity: Severity::Info,
             subjects: vec![0, 9],
             attributes: [("direction".to_owned(), Attribute::Text("left".to_owned()))].into(),
-            happening: None,
+            episode: None,
         };
         assert_eq!(caption(&event, &[car]), "line_crossed car #7 direction=left");
         assert_eq!(title(&Detection { class_id: 3, ..Detection::default() }), "class 3");

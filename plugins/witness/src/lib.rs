@@ -2,8 +2,8 @@
 //! one can have.
 
 use framehook_sdk::{
-    Bbox, Detection, Element, Error, Event, FrameMeta, Happening, Hook, Inference, Mask, Outcome, Point, PostHook,
-    ScoredBox, Size, SourceKind, Stage, Start, Stream, TensorDesc, suppress,
+    Bbox, Detection, Element, Episode, Error, Event, FrameMeta, Hook, Inference, Mask, Outcome, Phase, Point, PostHook,
+    ScoredBox, Size, SourceKind, Start, Stream, TensorDesc, suppress,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -73,7 +73,7 @@ impl PostHook for Witness {
     }
 
     fn flush(&mut self) -> Result<Vec<Event>, Error> {
-        let stay = Happening { key: "1".into(), stage: Stage::Ends };
+        let stay = Episode { id: "1".into(), phase: Phase::End };
         Ok(vec![Event::new("stay").of(stay).with("seconds", 1.5)])
     }
 }

@@ -136,8 +136,8 @@ fn text(attributes: &BTreeMap<String, Attribute>) -> usize {
 
 /// `detections` is how many there are that an event can be about.
 pub(super) fn events(events: Vec<Event>, detections: usize) -> Result<Vec<Event>, Failure> {
-    let key = |e: &Event| e.happening.as_ref().map_or(0, |happening| happening.key.len());
-    let total: usize = events.iter().map(|e| e.kind.len() + text(&e.attributes) + key(e)).sum();
+    let id = |e: &Event| e.episode.as_ref().map_or(0, |episode| episode.id.len());
+    let total: usize = events.iter().map(|e| e.kind.len() + text(&e.attributes) + id(e)).sum();
     let (count, subjects) = (events.len(), events.iter().map(|e| e.subjects.len()).sum::<usize>());
     if count > MAX_EVENTS || total > MAX_TEXT || subjects > MAX_SUBJECTS {
         return Err(Failure::unusable_result(format!(

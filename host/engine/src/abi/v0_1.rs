@@ -142,5 +142,5 @@ fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Fa
 /// Of a key that occurs twice, the later value counts.
 fn event(e: types::Event) -> Event {
     let attributes = e.attributes.into_iter().map(|(key, value)| (key, Attribute::Text(value))).collect();
-    Event { kind: e.kind, severity: severity(e.severity), subjects: e.subjects, attributes, happening: None }
+    Event { kind: e.kind, severity: severity(e.severity), subjects: e.subjects, attributes, episode: None }
 }

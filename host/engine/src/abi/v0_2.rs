@@ -6,7 +6,7 @@ use framehook_core::{
     artifact::PluginManifest,
     input::{Anchor, Channels, InputOptions, Resize},
     job::{HookLimits, LogLevel},
-    prediction::{Attribute, Detection, Event, Happening, Mask, Position, Severity, Stage},
+    prediction::{Attribute, Detection, Episode, Event, Mask, Phase, Position, Severity},
     probe::{ConfigProblem, MAX_FINDINGS},
 };
 use wasmtime::component::{Component, InstancePre, Linker, Resource};
@@ -274,12 +274,12 @@ fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Fa
 }
 
 fn event(e: types::Event) -> Result<Event, Failure> {
-    let happening = |h: types::Happening| Happening {
-        key: h.key,
-        stage: match h.stage {
-            types::Stage::Begins => Stage::Begins,
-            types::Stage::GoesOn => Stage::GoesOn,
-            types::Stage::Ends => Stage::Ends,
+    let episode = |e: types::Episode| Episode {
+        id: e.id,
+        phase: match e.phase {
+            types::Phase::New => Phase::New,
+            types::Phase::Update => Phase::Update,
+            types::Phase::End => Phase::End,
         },
     };
     Ok(Event {
@@ -287,6 +287,6 @@ fn event(e: types::Event) -> Result<Event, Failure> {
         kind: e.kind,
         severity: severity(e.severity),
         subjects: e.subjects,
-        happening: e.happening.map(happening),
+        episode: e.episode.map(episode),
     })
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use framehook_core::{
     job::HookJob,
-    prediction::{Attribute, Detection, Event, Happening, Mask, Stage as Phase},
+    prediction::{Attribute, Detection, Episode, Event, Mask, Phase},
     probe::Verdict,
     reason::ReasonCode,
     spec::OnPluginFailure as Policy,
@@ -128,7 +128,7 @@ fn a_detection_carries_all_that_a_hook_says_of_it() {
     assert_eq!(serde_json::from_str::<Detection>(&stored).unwrap(), expected);
     // A row of the release before.
     let old: Event = serde_json::from_str(r#"{"kind": "k", "severity": "info", "attributes": {"n": "3"}}"#).unwrap();
-    assert_eq!((&old.attributes["n"], old.happening), (&Attribute::Text("3".into()), None));
+    assert_eq!((&old.attributes["n"], old.episode), (&Attribute::Text("3".into()), None));
 }
 
 #[test]
@@ -240,12 +240,12 @@ fn hooks_that_want_to_know_are_told_of_frames_without_an_inference() {
 }
 
 #[test]
-fn several_events_tell_of_one_happening() {
+fn several_events_tell_of_one_episode() {
     let mut chain = chain(&[witness(json!({}))]);
     run(&mut chain, 0, &[1, 2], &[0.5, 0.25]);
     let (events, failures) = chain.flush(1 << 20);
     assert_eq!((events.len(), failures.len()), (1, 0));
-    assert_eq!(events[0].happening, Some(Happening { key: "1".into(), stage: Phase::Ends }));
+    assert_eq!(events[0].episode, Some(Episode { id: "1".into(), phase: Phase::End }));
     let stored = serde_json::to_value(&events[0]).unwrap();
-    assert_eq!(stored["happening"], json!({"key": "1", "stage": "ends"}));
+    assert_eq!(stored["episode"], json!({"id": "1", "phase": "end"}));
 }
