@@ -248,8 +248,9 @@ def judge(folder, rgb, case):
     for output, result in zip(loaded.get_outputs(), loaded.run(None, feeds)):
         if isinstance(result, numpy.ndarray):
             result = result[:1] if batch > 1 else result
-            made = {'name': output.name, 'shape': result.shape, 'numbers': [str(element) for element in result.ravel()]}
-            (numbers if result.dtype.kind in 'fiub' else texts).append(made)
+            element = {'f': 'Float', 'i': 'Integer', 'u': 'Integer', 'b': 'Integer'}.get(result.dtype.kind, 'Text')
+            made = {'name': output.name, 'shape': result.shape, 'element': element, 'numbers': [str(each) for each in result.ravel()]}
+            (texts if element == 'Text' else numbers).append(made)
     # Hooks see text behind all numbers.
     return numbers + texts
 

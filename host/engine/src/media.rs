@@ -44,6 +44,17 @@ pub enum PixelFormat {
 pub struct TensorDesc {
     pub name: String,
     pub shape: Vec<u32>,
+    pub element: Element,
+}
+
+/// What the elements of a tensor are, however the host keeps them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Element {
+    #[default]
+    Float,
+    /// Whole numbers and booleans.
+    Integer,
+    Text,
 }
 
 impl PixelFormat {

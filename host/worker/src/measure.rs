@@ -200,7 +200,7 @@ fn numbers(data: &Elements) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
-    use framehook_engine::media::TensorDesc;
+    use framehook_engine::media::{Element, TensorDesc};
 
     use super::*;
 
@@ -208,7 +208,7 @@ mod tests {
     fn deviations_are_those_of_each_number_and_of_what_one_side_lacks() {
         let tensor = |values: &[f32]| {
             vec![OutputTensor {
-                desc: TensorDesc { name: "out".into(), shape: vec![values.len() as u32] },
+                desc: TensorDesc { name: "out".into(), shape: vec![values.len() as u32], element: Element::Float },
                 data: Elements::F32(values.to_vec()),
             }]
         };

@@ -4,7 +4,7 @@
 //! nothing: a hook that looks for it finds it missing. Text comes behind all numbers, because hooks of the
 //! contract 0.1.0 know outputs by their places and have no text.
 
-use framehook_engine::media::{Output, TensorDesc, Values};
+use framehook_engine::media::{Element, Output, TensorDesc, Values};
 use ort::{
     session::SessionOutputs,
     value::{DynValue, Outlet, TensorElementType, ValueType},
@@ -36,7 +36,10 @@ pub enum Elements {
 
 impl OutputTensor {
     fn empty() -> Self {
-        Self { desc: TensorDesc { name: String::new(), shape: Vec::new() }, data: Elements::F32(Vec::new()) }
+        Self {
+            desc: TensorDesc { name: String::new(), shape: Vec::new(), element: Element::Float },
+            data: Elements::F32(Vec::new()),
+        }
     }
 
     /// As hooks are shown it.
@@ -50,6 +53,15 @@ impl OutputTensor {
             Elements::Text(all) => Values::Text(all),
         };
         Output { desc: &self.desc, data }
+    }
+}
+
+fn element(ty: TensorElementType) -> Element {
+    use TensorElementType as E;
+    match ty {
+        E::Float32 | E::Float16 | E::Bfloat16 | E::Float64 => Element::Float,
+        E::String => Element::Text,
+        _ => Element::Integer,
     }
 }
 
@@ -153,6 +165,7 @@ fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut Ou
     if desc.name != name {
         name.clone_into(&mut desc.name);
     }
+    desc.element = element(*ty);
     desc.shape.clear();
     desc.shape.extend(shape.iter().map(|side| u32::try_from(*side).unwrap_or_default()));
     if let Some(first) = desc.shape.first_mut().filter(|_| rows > 1) {

@@ -132,28 +132,29 @@ fn check(model: &str, made: &[OutputTensor], right: &Value, tolerance: f64) {
     assert_eq!(made.len(), right.len(), "{model}: {made:?}");
     for (made, right) in made.iter().zip(right) {
         assert_eq!(
-            (json!(made.desc.name), json!(made.desc.shape)),
-            (right["name"].clone(), right["shape"].clone()),
+            (json!(made.desc.name), json!(made.desc.shape), json!(format!("{:?}", made.desc.element))),
+            (right["name"].clone(), right["shape"].clone(), right["element"].clone()),
             "{model}"
         );
         let right: Vec<_> = right["numbers"].as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect();
         let exact = |texts: Vec<String>| assert_eq!(texts, right, "{model}");
+        let near = |made: Vec<f64>| {
+            assert_eq!(made.len(), right.len(), "{model}");
+            for (made, right) in made.into_iter().zip(&right) {
+                let right = right.parse::<f64>().unwrap();
+                let near = made == right
+                    || (made.is_nan() && right.is_nan())
+                    || (made - right).abs() <= tolerance * right.abs().max(1.0);
+                assert!(near, "{model}: {made} is not {right}");
+            }
+        };
         match &made.data {
             Elements::I64(all) => exact(all.iter().map(ToString::to_string).collect()),
             Elements::U64(all) => exact(all.iter().map(ToString::to_string).collect()),
             Elements::F64(all) => exact(all.iter().map(ToString::to_string).collect()),
-            // Python's own words for each number.
-            Elements::Text(all) => exact(all.clone()),
-            Elements::F32(all) => {
-                assert_eq!(all.len(), right.len(), "{model}");
-                for (made, right) in all.iter().zip(right) {
-                    let (made, right) = (f64::from(*made), right.parse::<f64>().unwrap());
-                    let near = made == right
-                        || (made.is_nan() && right.is_nan())
-                        || (made - right).abs() <= tolerance * right.abs().max(1.0);
-                    assert!(near, "{model}: {made} is not {right}");
-                }
-            }
+            Elements::F32(all) => near(all.iter().copied().map(f64::from).collect()),
+            // A number as the model writes it.
+            Elements::Text(all) => near(all.iter().map(|text| text.parse().unwrap()).collect()),
         }
     }
 }

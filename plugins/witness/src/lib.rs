@@ -142,6 +142,8 @@ fn read(inference: &Inference, at: u32, output: &TensorDesc) -> Result<Event, Er
     let highest = inference.top_k(at, 0, count, 2);
     let event = event.with("highest", highest.map_or_else(|_| "refused".to_owned(), |highest| format!("{highest:?}")));
     let event = event.with("as_integers", other(inference.read_i64(at, 0, count).is_err()));
+    let bytes = inference.read_u8(at, 0, count);
+    let event = event.with("as_bytes", bytes.map_or_else(|_| "refused".to_owned(), |bytes| format!("{bytes:?}")));
     let event = event.with("as_text", other(inference.read_text(at, 0, count).is_err()));
     Ok(event.with("beyond", other(inference.read_f32(at, u32::MAX, 1).is_err())))
 }

@@ -3,13 +3,16 @@
 //! An `Err(Refused)` is an answer; an outer error ends the guest. Nothing here trusts a number that the guest
 //! gave.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 use framehook_core::{job::LogLevel, prediction::Position};
 use wasmtime::component::{HasData, Resource};
 
 use crate::{
-    media::{Frame, FramePixels, Geometry, Inference, PixelFormat, PixelsUnavailable, Region, Size, Tensor, Values},
+    media::{
+        Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
+        Values,
+    },
     sandbox::{Ctx, View},
     scan,
 };
@@ -61,13 +64,13 @@ impl Ctx {
         }
     }
 
-    fn output(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
+    fn output(&self, index: u32) -> wasmtime::Result<Access<Output<'_>>> {
         let outputs = self.inference()?.0.outputs;
-        Ok(outputs.get(index as usize).map(|o| o.data).ok_or(Refused::OutOfBounds))
+        Ok(outputs.get(index as usize).copied().ok_or(Refused::OutOfBounds))
     }
 
     fn numbers(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
-        Ok(self.output(index)?.and_then(|data| match data {
+        Ok(self.output(index)?.and_then(|output| match output.data {
             Values::Text(_) => Err(Refused::WrongType),
             data => Ok(data),
         }))
@@ -170,22 +173,24 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(output)?.and_then(|data| match data {
-            Values::I64(all) => all.get(range).map(<[i64]>::to_vec).ok_or(Refused::OutOfBounds),
-            // What has 64 bits without a sign and a value that `s64` does not have is nobody's index or class.
-            Values::U64(all) => {
-                let all = all.get(range).ok_or(Refused::OutOfBounds)?;
-                Ok(all.iter().map(|n| i64::try_from(*n).unwrap_or(i64::MAX)).collect())
-            }
-            _ => Err(Refused::WrongType),
-        }))
+        Ok(self.output(output)?.and_then(|output| whole(&output, range)))
+    }
+
+    /// The same as bytes.
+    pub(super) fn small_integers(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<u8>>> {
+        if count as usize > MAX_TRANSFER {
+            return Ok(Err(Refused::TooLarge));
+        }
+        let range = offset as usize..offset as usize + count as usize;
+        let small = |n: i64| u8::try_from(n).map_err(|_| Refused::WrongType);
+        Ok(self.output(output)?.and_then(|output| whole(&output, range)?.into_iter().map(small).collect()))
     }
 
     /// Elements of an output of text.
     pub(super) fn texts(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<String>>> {
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(output)?.and_then(|data| {
-            let Values::Text(all) = data else { return Err(Refused::WrongType) };
+        Ok(self.output(output)?.and_then(|output| {
+            let Values::Text(all) = output.data else { return Err(Refused::WrongType) };
             let texts = all.get(range).ok_or(Refused::OutOfBounds)?;
             let bytes: usize = texts.iter().map(|text| text.len() + size_of::<String>()).sum();
             if bytes > MAX_TRANSFER { Err(Refused::TooLarge) } else { Ok(texts.to_vec()) }
@@ -231,6 +236,21 @@ impl Ctx {
             let data = data.read(0..data.len()).unwrap_or_default();
             scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
         }))
+    }
+}
+
+/// Elements of an output of whole numbers. What has 64 bits without a sign and a value that `i64` does not have is
+/// nobody's index or class: it becomes the largest.
+fn whole(output: &Output<'_>, range: Range<usize>) -> Access<Vec<i64>> {
+    fn part<T: Copy>(all: &[T], range: Range<usize>, convert: impl Fn(T) -> i64) -> Access<Vec<i64>> {
+        all.get(range).map(|part| part.iter().copied().map(convert).collect()).ok_or(Refused::OutOfBounds)
+    }
+    match (output.desc.element, output.data) {
+        (_, Values::I64(all)) => part(all, range, |n| n),
+        (_, Values::U64(all)) => part(all, range, |n| i64::try_from(n).unwrap_or(i64::MAX)),
+        // Those of up to 16 bits, which are kept as floats.
+        (Element::Integer, Values::F32(all)) => part(all, range, |n| n as i64),
+        _ => Err(Refused::WrongType),
     }
 }
 

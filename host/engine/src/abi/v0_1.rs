@@ -92,7 +92,7 @@ impl media::HostInference for Ctx {
 
     fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
         let desc = |output: &own::Output<'_>| {
-            let own::TensorDesc { name, shape } = output.desc.clone();
+            let own::TensorDesc { name, shape, .. } = output.desc.clone();
             media::TensorDesc { name, shape }
         };
         // Text comes behind all numbers, so the others keep their places.

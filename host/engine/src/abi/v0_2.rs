@@ -139,11 +139,11 @@ impl media::HostInference for Ctx {
 
     fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
         let desc = |output: &own::Output<'_>| {
-            let own::TensorDesc { name, shape } = output.desc.clone();
-            let element = match output.data {
-                own::Values::F32(_) | own::Values::F64(_) => media::Element::Float,
-                own::Values::I64(_) | own::Values::U64(_) => media::Element::Integer,
-                own::Values::Text(_) => media::Element::Text,
+            let own::TensorDesc { name, shape, element } = output.desc.clone();
+            let element = match element {
+                own::Element::Float => media::Element::Float,
+                own::Element::Integer => media::Element::Integer,
+                own::Element::Text => media::Element::Text,
             };
             media::TensorDesc { name, shape, element }
         };
@@ -158,6 +158,16 @@ impl media::HostInference for Ctx {
         count: u32,
     ) -> wasmtime::Result<Answer<Vec<i64>>> {
         Ok(self.integers(output, offset, count)?.map_err(Into::into))
+    }
+
+    fn read_u8(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Answer<Vec<u8>>> {
+        Ok(self.small_integers(output, offset, count)?.map_err(Into::into))
     }
 
     fn read_text(

@@ -157,27 +157,56 @@ fn what_cannot_be_is_refused_or_mended() {
 #[test]
 fn outputs_are_read_as_what_they_are() {
     let (names, whole) = (["car", "né"].map(str::to_owned), [20_000_001, -3]);
-    let outputs: [(&str, &[u32], Values<'_>); 4] = [
+    let outputs: [(&str, &[u32], Values<'_>); 5] = [
         ("scores", &[1, 3], Values::F32(&[0.5, f32::NAN, 0.75])),
         ("ids", &[2], Values::I64(&whole)),
         ("large", &[1], Values::U64(&[u64::MAX])),
+        ("small", &[3], Values::F32(&[0.0, 1.0, 255.0])),
         ("names", &[2], Values::Text(&names)),
     ];
     let (mut chain, lines) = chain_of(&[witness(json!({}))], Start::default());
     let after = infer_values(0, &outputs, |inference| chain.postprocess(inference)).unwrap();
-    let keys = ["name", "element", "elements", "highest", "as_integers", "as_text", "beyond"];
+    let keys = ["name", "element", "elements", "highest", "as_integers", "as_bytes", "as_text", "beyond"];
     let read: Vec<_> = told(&after, "output").iter().map(|event| keys.map(|key| text(event, key))).collect();
     assert_eq!(
         read,
         [
-            ["scores", "float", "[0.5, NaN, 0.75]", "[(2, 0.75), (0, 0.5)]", "refused", "refused", "refused"],
-            ["ids", "integer", "[20000001, -3]", "[(0, 20000000.0), (1, -3.0)]", "given", "refused", "refused"],
-            ["large", "integer", "[9223372036854775807]", "[(0, 1.8446744e19)]", "given", "refused", "refused"],
-            ["names", "text", r#"["car", "né"]"#, "refused", "refused", "given", "refused"],
+            [
+                "scores",
+                "float",
+                "[0.5, NaN, 0.75]",
+                "[(2, 0.75), (0, 0.5)]",
+                "refused",
+                "refused",
+                "refused",
+                "refused"
+            ],
+            [
+                "ids",
+                "integer",
+                "[20000001, -3]",
+                "[(0, 20000000.0), (1, -3.0)]",
+                "given",
+                "refused",
+                "refused",
+                "refused"
+            ],
+            [
+                "large",
+                "integer",
+                "[9223372036854775807]",
+                "[(0, 1.8446744e19)]",
+                "given",
+                "refused",
+                "refused",
+                "refused"
+            ],
+            ["small", "integer", "[0, 1, 255]", "[(2, 255.0), (1, 1.0)]", "given", "[0, 1, 255]", "refused", "refused"],
+            ["names", "text", r#"["car", "né"]"#, "refused", "refused", "refused", "given", "refused"],
         ]
     );
     assert_eq!(told(&after, "suppressed")[0]["kept"], Attribute::Numbers(vec![1.0, 2.0]));
-    assert!(lines.texts().contains(&r#"4 outputs kind="count" seconds=2.5 ids=[1]"#.to_owned()), "{:?}", lines.texts());
+    assert!(lines.texts().contains(&r#"5 outputs kind="count" seconds=2.5 ids=[1]"#.to_owned()), "{:?}", lines.texts());
     // Text does not move what the first version knows by its place.
     let outputs: [(&str, &[u32], Values<'_>); 2] =
         [("output0", &[1, 7, 960], Values::F32(&head(0.25))), ("names", &[2], Values::Text(&names))];

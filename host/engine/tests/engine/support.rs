@@ -21,8 +21,8 @@ use framehook_engine::{
     chain::ChainSettings,
     compile::Compiler,
     media::{
-        Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Start, Tensor,
-        TensorDesc, Values,
+        Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Start,
+        Tensor, TensorDesc, Values,
     },
 };
 use serde_json::Value;
@@ -149,8 +149,16 @@ pub(crate) fn infer_values<R>(
     outputs: &[(&str, &[u32], Values<'_>)],
     f: impl FnOnce(&Inference<'_>) -> R,
 ) -> R {
-    let desc =
-        |(name, shape, _): &(&str, &[u32], Values<'_>)| TensorDesc { name: (*name).into(), shape: shape.to_vec() };
+    let desc = |(name, shape, data): &(&str, &[u32], Values<'_>)| {
+        let element = match data {
+            // By its name: small whole numbers are kept as floats.
+            Values::F32(_) if name.starts_with("small") => Element::Integer,
+            Values::F32(_) | Values::F64(_) => Element::Float,
+            Values::I64(_) | Values::U64(_) => Element::Integer,
+            Values::Text(_) => Element::Text,
+        };
+        TensorDesc { name: (*name).into(), shape: shape.to_vec(), element }
+    };
     let descs: Vec<_> = outputs.iter().map(desc).collect();
     let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (.., data))| Output { desc, data: *data }).collect();
     let (position, input_size) = (position(frame), INPUT);
