@@ -29,7 +29,7 @@ struct Case {
     name: &'static str,
     outputs: Vec<Output>,
     hook: Value,
-    /// Class, score, left, top, width and height, and how many keypoints.
+    /// Class, score, left, top, width and height, and how many points: keypoints, or corners of its outline.
     found: Vec<(u32, f32, [f32; 4], usize)>,
 }
 
@@ -178,8 +178,9 @@ fn post(platform: &Platform, number: usize, outputs: &[Output], hook: &Value, un
 
 fn check(name: &str, found: &[Detection], expected: &[(u32, f32, [f32; 4], usize)]) {
     assert_eq!(found.len(), expected.len(), "{name}: {found:#?}");
-    for (detection, (class, score, bbox, keypoints)) in found.iter().zip(expected) {
-        assert_eq!((detection.class_id, detection.keypoints.len()), (*class, *keypoints), "{name}: {detection:?}");
+    for (detection, (class, score, bbox, points)) in found.iter().zip(expected) {
+        let has = detection.keypoints.len() + detection.polygon.len();
+        assert_eq!((detection.class_id, has), (*class, *points), "{name}: {detection:?}");
         let is_near = |(a, b): (&f32, f32)| (a - b).abs() < 1e-4;
         assert!((detection.score - score).abs() < 1e-4, "{name}: {detection:?}");
         assert!(detection.bbox.iter().zip(shares(*bbox)).all(is_near), "{name}: {detection:?}");

@@ -7,8 +7,8 @@ use std::{
 };
 
 use framehook_sdk::{
-    Bbox, ConfigProblem, Decision, Detection, Error, Event, Frame, Hook, Inference, Outcome, PostHook, PreHook, Rect,
-    Severity, Stream, Tensor, clock, state,
+    Bbox, ConfigProblem, Decision, Detection, Element, Error, Event, Frame, Hook, Inference, Outcome, PostHook,
+    PreHook, Rect, Severity, Stream, Tensor, TensorDesc, clock, state,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -195,7 +195,7 @@ impl PostHook for Misbehave {
                 Mode::None => detections.push(one),
                 Mode::Tell => {
                     for (output, at) in inference.outputs().iter().zip(0..) {
-                        events.push(tell(inference, &output.name, &output.shape, at)?);
+                        events.push(tell(inference, &output, at)?);
                     }
                 }
                 mode => misbehave(mode)?,
@@ -214,13 +214,16 @@ fn about(kind: &str, subjects: &[u32]) -> Event {
     Event { subjects: subjects.to_vec(), ..Event::new(kind) }
 }
 
-/// An output with its first numbers.
-fn tell(inference: &Inference, name: &str, shape: &[u32], at: u32) -> Result<Event, Error> {
+/// An output with its first numbers, or texts.
+fn tell(inference: &Inference, output: &TensorDesc, at: u32) -> Result<Event, Error> {
     const MOST: u32 = 64;
+    let TensorDesc { name, shape, element } = output;
     let count = shape.iter().product::<u32>().min(MOST);
-    let numbers = inference.read_f32(at, 0, count)?;
-    let event = Event::new("output").with("name", name).with("shape", format!("{shape:?}"));
-    Ok(event.with("numbers", format!("{numbers:?}")))
+    let numbers = match element {
+        Element::Text => inference.read_text(at, 0, count)?.join(", "),
+        _ => format!("{:?}", inference.read_f32(at, 0, count)?),
+    };
+    Ok(Event::new("output").with("name", name.as_str()).with("shape", format!("{shape:?}")).with("numbers", numbers))
 }
 
 fn misbehave(mode: Mode) -> Result<(), Error> {
