@@ -35,8 +35,8 @@ pub struct Prediction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(min_items = 2, max_items = 2)]
     pub size: Option<[u32; 2]>,
-    /// A pure function of the identity: for a file, the time at which the scenario was posted (not that at which
-    /// the file was recorded) plus `pts_us`.
+    /// A pure function of the identity: for a file, the time at which the scenario was posted (not that at
+    /// which the file was recorded) plus `pts_us`.
     #[schema(value_type = String, format = DateTime)]
     pub captured_at: Timestamp,
     pub detections: Vec<Detection>,
@@ -72,8 +72,8 @@ pub struct Detection {
     pub bbox: [f32; 4],
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track_id: Option<u64>,
-    /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents. They may lie outside of
-    /// the frame.
+    /// Landmarks `[x, y]`, normalised like the box, in the order the plugin documents. They may lie outside
+    /// of the frame.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(value_type = Vec<Point>)]
     pub keypoints: Vec<[f32; 2]>,
@@ -131,8 +131,8 @@ pub struct Mask {
     /// Columns and rows.
     #[schema(min_items = 2, max_items = 2)]
     pub grid: [u32; 2],
-    /// Lengths of the runs of cells, row by row from the top left: first one outside of the object, which may be 0,
-    /// then one inside, and so on. Together they are the whole grid.
+    /// Lengths of the runs of cells, row by row from the top left: first one outside of the object, which may
+    /// be 0, then one inside, and so on. Together they are the whole grid.
     pub runs: Vec<u32>,
 }
 

@@ -15,8 +15,8 @@ pub trait Hook: Sized + 'static {
     /// Whether [`PostHook::skipped`] is to be called.
     const WANTS_SKIPPED: bool = false;
 
-    /// Once, before the first frame; again in a new instance after a panic, a deadline missed or the end of the
-    /// worker: `stream.start` says which it is, and [`crate::state`] has what the instance before kept.
+    /// Once, before the first frame; again in a new instance after a panic, a deadline missed or the end of
+    /// the worker: `stream.start` says which it is, and [`crate::state`] has what the instance before kept.
     ///
     /// # Errors
     /// [`Error::InvalidConfig`] ends the scenario; after any other error the host tries again.
@@ -59,8 +59,8 @@ pub trait PostHook: Hook {
     /// The scenario's policy says what becomes of the frame.
     fn postprocess(&mut self, inference: &Inference, detections: Vec<Detection>) -> Result<Outcome, Error>;
 
-    /// A frame without an inference, and why, where [`Hook::WANTS_SKIPPED`] asks for it. `detections` are those
-    /// of the hooks before this one that ask as well.
+    /// A frame without an inference, and why, where [`Hook::WANTS_SKIPPED`] asks for it. `detections` are
+    /// those of the hooks before this one that ask as well.
     ///
     /// # Errors
     /// The scenario's policy says what becomes of the frame.

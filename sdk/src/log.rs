@@ -1,6 +1,7 @@
 //! Lines in the platform's log, with the scenario and the plugin as fields, and with fields of their own:
-//! `framehook_sdk::info!("{n} objects"; zone = "door", seconds = 2.5)`. The host passes on 50 lines a second, and
-//! 64 KiB, of all hooks of a scenario together. A line has up to 1 KiB; control characters in it are escaped.
+//! `framehook_sdk::info!("{n} objects"; zone = "door", seconds = 2.5)`. The host passes on 50 lines a second,
+//! and 64 KiB, of all hooks of a scenario together. A line has up to 1 KiB; control characters in it are
+//! escaped.
 
 use crate::Attribute;
 pub use crate::bindings::host::framehook::plugin::log::Level;

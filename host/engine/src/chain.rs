@@ -126,8 +126,8 @@ impl Chain {
         self.each(wants, |hook, so_far, labels, taken| hook.skipped(at, reason, so_far, labels, taken))
     }
 
-    /// Calls hooks in their order, each with the detections so far, the names of classes that those before or the
-    /// model gave, and the bytes that their events take.
+    /// Calls hooks in their order, each with the detections so far, the names of classes that those before or
+    /// the model gave, and the bytes that their events take.
     fn each(
         &mut self,
         is_called: impl Fn(&Hook) -> bool,

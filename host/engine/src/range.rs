@@ -1,9 +1,9 @@
 //! Scores and boxes that cannot be: one bad row of a hook costs neither its frame nor the other rows.
 //!
 //! The rule. A number that is not finite drops its detection, wherever it is; of an event it drops its
-//! attribute. A score is cut to 0..1, and a box to the frame; one of which nothing is left drops its detection.
-//! Keypoints and outlines stay, because what they mark may lie outside of the frame. Events go on being about the
-//! same detections.
+//! attribute. A score is cut to 0..1, and a box to the frame; one of which nothing is left drops its
+//! detection. Keypoints and outlines stay, because what they mark may lie outside of the frame. Events go on
+//! being about the same detections.
 //!
 //! Invariant: what follows the rule is left as it is, to the last bit.
 

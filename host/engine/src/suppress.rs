@@ -1,7 +1,7 @@
 //! Suppression of duplicates, natively: a plugin with thousands of boxes spends its deadline elsewhere.
 //!
-//! Source of the overlap of turned boxes: the polygon of the intersection by Sutherland and Hodgman (1974), its area
-//! by the shoelace formula.
+//! Source of the overlap of turned boxes: the polygon of the intersection by Sutherland and Hodgman (1974),
+//! its area by the shoelace formula.
 
 /// A box that may be turned; any unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -14,13 +14,14 @@ pub(crate) struct ScoredBox {
     pub(crate) score: f32,
 }
 
-/// Boxes that are compared. The cost grows with their square, to some 20 ms; a plugin cannot be interrupted here.
+/// Boxes that are compared. The cost grows with their square, to some 20 ms; a plugin cannot be interrupted
+/// here.
 const MOST: usize = 3_000;
 /// Where some are turned: an overlap takes fifty times as long.
 const MOST_TURNED: usize = 500;
 
-/// Indices of the boxes that stay, by falling score; equal scores keep their order. What has a number that is not
-/// finite never stays.
+/// Indices of the boxes that stay, by falling score; equal scores keep their order. What has a number that is
+/// not finite never stays.
 pub(crate) fn greedy(boxes: &[ScoredBox], max_overlap: f32, across_classes: bool, limit: usize) -> Vec<u32> {
     let is_usable = |b: &ScoredBox| {
         let ScoredBox { center, size, angle, score, .. } = b;

@@ -182,7 +182,8 @@ fn draw_detection(picture: &mut Canvas<'_>, detection: &Detection) -> opencv::Re
     write(picture, &text, Point::new(frame.x.max(2), baseline), colour)
 }
 
-/// Colours every other pixel of what a mask has inside, in both directions, so that the object can still be seen.
+/// Colours every other pixel of what a mask has inside, in both directions, so that the object can still be
+/// seen.
 fn tint(picture: &mut Canvas<'_>, frame: Rect, mask: &Mask, colour: Scalar) -> opencv::Result<()> {
     let [columns, rows] = mask.grid.map(|side| side as usize);
     let runs = mask.runs.iter().zip([false, true].into_iter().cycle());

@@ -54,8 +54,8 @@ pub fn check(
     Ok(provider.precisions().iter().copied().filter(works).collect())
 }
 
-/// Whether the hardware computes in it: OpenVINO takes a hint on every processor, and is slower by it where the
-/// processor has no such instructions.
+/// Whether the hardware computes in it: OpenVINO takes a hint on every processor, and is slower by it where
+/// the processor has no such instructions.
 fn is_native(provider: Provider, precision: Precision) -> bool {
     match (provider, precision) {
         (Provider::Openvino, Precision::Bf16) => has_any(&["avx512_bf16", "amx_bf16"]),

@@ -28,8 +28,8 @@ fn numbers(text: &str) -> Vec<u32> {
     text.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse().ok()).collect()
 }
 
-/// Names by class id, out of `{0: 'person', 1: 'car'}` or `['person', 'car']`, with single or double quotes. A
-/// number that has no name gets an empty one.
+/// Names by class id, out of `{0: 'person', 1: 'car'}` or `['person', 'car']`, with single or double quotes.
+/// A number that has no name gets an empty one.
 fn labels(text: &str) -> Option<Vec<String>> {
     if text.len() > MAX_TEXT {
         return None;

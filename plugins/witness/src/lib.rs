@@ -1,5 +1,5 @@
-//! A post hook that tells what it is given as an event of each call, and returns a detection with everything that
-//! one can have.
+//! A post hook that tells what it is given as an event of each call, and returns a detection with everything
+//! that one can have.
 
 use framehook_sdk::{
     Bbox, Detection, Element, Episode, Error, Event, FrameMeta, Hook, Inference, Mask, Outcome, Phase, Point, PostHook,

@@ -1,11 +1,11 @@
 //! Detections from the heads of the YOLO family: one output `[1, numbers, boxes]` or
 //! `[1, boxes, numbers]`, whose boxes are in pixels of the model's input.
 //!
-//! The head is as configured, or it is recognised from shape and values of the first frame on which
-//! something is found, and then stays. Keypoints of a pose are those of its detection, without
-//! their visibilities. A rotated box is the upright box around it, with its four corners as
-//! outline and its angle as an attribute; suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin:
-//! such boxes, and those with NaN or infinite values, are dropped and counted in the log.
+//! The head is as configured, or it is recognised from shape and values of the first frame on which something
+//! is found, and then stays. Keypoints of a pose are those of its detection, without their visibilities. A
+//! rotated box is the upright box around it, with its four corners as outline and its angle as an attribute;
+//! suppression compares the rotated ones. No score outside of 0 to 1 leaves this plugin: such boxes, and
+//! those with NaN or infinite values, are dropped and counted in the log.
 
 mod decode;
 mod head;

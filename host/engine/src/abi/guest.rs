@@ -1,7 +1,7 @@
 //! The guest's side of one version, as far as all versions have it alike: its exports, found and called.
 
-/// A plugin whose imports are bound and whose exports are found, and a living one. To be called where `lifecycle`,
-/// `preprocess` and `postprocess` are the generated exports of that version.
+/// A plugin whose imports are bound and whose exports are found, and a living one. To be called where
+/// `lifecycle`, `preprocess` and `postprocess` are the generated exports of that version.
 macro_rules! common_guest {
     ($version:literal) => {
         /// A plugin whose imports are bound and whose exports are found.

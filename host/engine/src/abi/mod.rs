@@ -6,6 +6,7 @@
 
 mod access;
 mod guest;
+mod interfaces;
 mod results;
 pub(crate) mod v0_1;
 pub(crate) mod v0_2;

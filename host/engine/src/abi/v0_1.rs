@@ -16,9 +16,10 @@ use self::bindings::{
 };
 use super::{
     Names, Ready, Skip, THE_ONE,
-    access::{Host, Refused, common_inference, common_interfaces, told},
+    access::{Host, Refused, told},
     guest::{common_calls, common_guest},
     handles::{FrameHandle, InferenceHandle},
+    interfaces::{common_inference, common_interfaces},
     missing, ms,
     results::{self, PluginError, common_results},
 };

@@ -1,5 +1,5 @@
-//! The versions of the contract: plugins that a release built for the first go on working, alone and among those
-//! of the newest; and all that the newest gives and takes.
+//! The versions of the contract: plugins that a release built for the first go on working, alone and among
+//! those of the newest; and all that the newest gives and takes.
 
 use std::collections::BTreeMap;
 
