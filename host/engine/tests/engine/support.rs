@@ -7,11 +7,13 @@ use std::{
 };
 
 use framehook_core::{
+    artifact::PluginManifest,
     hook_state::{HookState, StateQuota},
     ids::Digest,
     job::{HookJob, HookLimits, PluginLog},
     log_budget::LogLimits,
     prediction::{PluginIdentity, Position},
+    probe::Verdict,
     size::{MAX_PREDICTION, room_for_outputs},
     spec::OnPluginFailure,
 };
@@ -19,6 +21,7 @@ use framehook_engine::{
     Engine, Log,
     chain::ChainSettings,
     compile::Compiler,
+    judge::Judge,
     media::{
         Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
         TensorDesc, Values,
@@ -36,6 +39,18 @@ pub(crate) fn wasm(name: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/plugins/wasm32-wasip2/release");
     let path = PathBuf::from(folder).join(file);
     std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}; run `make plugins` first", path.display()))
+}
+
+/// Compiles a plugin from outside and asks it what it is, as two processes do.
+pub(crate) fn inspect(bytes: &[u8]) -> Verdict<PluginManifest> {
+    COMPILER.compile(bytes).map_or_else(Verdict::Findings, |code| judge(&code).describe())
+}
+
+/// The judge of a compiled plugin.
+fn judge(code: &[u8]) -> Judge {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), code).unwrap();
+    Judge::load(file.path(), &digest_of(file.path())).unwrap()
 }
 
 /// A job for a stock plugin, compiled once for all tests.
