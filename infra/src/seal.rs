@@ -149,8 +149,8 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whole or not at all: a process that dies leaves a file of another name. And once: of several processes that
-/// have no key, one at a time is in here, and who comes second finds it made.
+/// Whole or not at all: a process that dies leaves a file of another name. And once: of several processes
+/// that have no key, one at a time is in here, and who comes second finds it made.
 fn make(path: &Path) -> io::Result<()> {
     let part = path.with_extension("part");
     // For nobody but the user who runs the platform, from its first moment on.

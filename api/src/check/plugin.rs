@@ -1,9 +1,11 @@
 //! Judges plugins and lets them judge: compiled in one child process, asked in another.
 //!
-//! Invariant: the child that runs a stranger's code only reads what the child that compiles wrote. So the compiled form
-//! that is kept, which runners use as well, is what the compiler made of the upload, whatever the plugin does.
+//! Invariant: the child that runs a stranger's code only reads what the child that compiles wrote. So the
+//! compiled form that is kept, which runners use as well, is what the compiler made of the upload, whatever
+//! the plugin does.
 //!
-//! An upload that is refused for what it says of itself leaves its compiled form behind, which is swept as unused.
+//! An upload that is refused for what it says of itself leaves its compiled form behind, which is swept as
+//! unused.
 
 use std::{path::Path, time::Duration};
 
@@ -24,8 +26,8 @@ use crate::{
     http::problem::Problem,
 };
 
-/// For the plugin's answer. Its own time is a quarter of a second a call, its schema's two seconds, and a busy machine
-/// may take its time to load the code of a script engine.
+/// For the plugin's answer. Its own time is a quarter of a second a call, its schema's two seconds, and a
+/// busy machine may take its time to load the code of a script engine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
 /// What the plugin in `file` says it is, if it is a usable one.
@@ -43,8 +45,8 @@ pub(crate) async fn inspect(app: &App, digest: &Digest, file: &Path) -> Result<M
     conclude(ArtifactKind::Plugin, ErrorCode::InvalidPlugin, verdict, file)
 }
 
-/// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes. A plugin
-/// whose compiled form is not there, such as one that an older release took, is compiled first.
+/// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes. A
+/// plugin whose compiled form is not there, such as one that an older release took, is compiled first.
 ///
 /// # Errors
 /// `invalid_plugin_config` when the plugin gives no answer.

@@ -1,9 +1,9 @@
 //! Tells compiled plugins that were signed here from files that somebody else put in their place.
 //!
-//! Invariants: what is loaded as machine code was written by a compiler of whoever has the key. A file ends with a
-//! MAC of its name and its code, by a key that no child can read; and a child loads it only if it has the digest
-//! that was found when the MAC was checked, so that a file that is changed in between is refused. The engine
-//! ignores the bytes behind the code. No file is in memory as a whole.
+//! Invariants: what is loaded as machine code was written by a compiler of whoever has the key. A file ends
+//! with a MAC of its name and its code, by a key that no child can read; and a child loads it only if it has
+//! the digest that was found when the MAC was checked, so that a file that is changed in between is refused.
+//! The engine ignores the bytes behind the code. No file is in memory as a whole.
 
 use std::{
     fs::File,

@@ -1,8 +1,8 @@
 //! The child that compiles and does nothing else.
 //!
-//! Its standard output is the file that will hold the code: so it needs no folder that it could write to, and no
-//! code is in the memory of its parent. If something is wrong with the plugin, findings are in that file instead,
-//! and its exit code says so.
+//! Its standard output is the file that will hold the code: so it needs no folder that it could write to, and
+//! no code is in the memory of its parent. If something is wrong with the plugin, findings are in that file
+//! instead, and its exit code says so.
 
 use std::{
     io::{self, Read as _, Seek as _},

@@ -1,15 +1,16 @@
-//! Compiled plugins: made by a child process, signed, kept in a folder, loaded by the children of API and runner.
+//! Compiled plugins: made by a child process, signed, kept in a folder, loaded by the children of API and
+//! runner.
 //!
 //! Invariants:
-//! - What is signed was written by a child that only compiles ([`child`]). A child that runs a stranger's code, if
-//!   only to let it describe itself, gets a compiled file to read and writes none.
-//! - A file in the folder is complete (written under another name, flushed, renamed) and signed; its name says which
-//!   plugin, engine and processor it is for.
-//! - Of one process, a plugin is compiled once, however many ask for it at a time. Several processes may use one
-//!   folder: they have one key, and at worst compile a plugin twice, of which the later file stays.
+//! - What is signed was written by a child that only compiles (`child`). A child that runs a stranger's code,
+//!   if only to let it describe itself, gets a compiled file to read and writes none.
+//! - A file in the folder is complete (written under another name, flushed, renamed) and signed; its name
+//!   says which plugin, engine and processor it is for.
+//! - Of one process, a plugin is compiled once, however many ask for it at a time. Several processes may use
+//!   one folder: they have one key, and at worst compile a plugin twice, of which the later file stays.
 //!
-//! Deliberately absent: which plugins there are. What nobody uses goes ([`sweep`]), and so does the code of a plugin
-//! that compiled, and was refused for what it then said of itself.
+//! Deliberately absent: which plugins there are. What nobody uses goes (`sweep`), and so does the code of a
+//! plugin that compiled, and was refused for what it then said of itself.
 
 mod authentic;
 mod child;
@@ -38,12 +39,12 @@ pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How plugins are compiled, and where what comes of it is kept.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Made if missing, and closed to other users. The key that its files are signed with lies beside it, with the
-    /// extension `key`: what lies in it may go at any time.
+    /// Made if missing, and closed to other users. The key that its files are signed with lies beside it,
+    /// with the extension `key`: what lies in it may go at any time.
     pub folder: PathBuf,
-    /// Names everything that compiled code depends on besides the plugin (`framehook_engine::compile::cache_key()`):
-    /// part of the names of files, so that another engine or processor never loads them. Letters, digits, `.`, `_`,
-    /// `-`, `+`.
+    /// Names everything that compiled code depends on besides the plugin
+    /// (`framehook_engine::compile::cache_key()`): part of the names of files, so that another engine or
+    /// processor never loads them. Letters, digits, `.`, `_`, `-`, `+`.
     pub engine: String,
     /// The `framehook` executable, called as `plugin-host compile FILE`.
     pub plugin_host: PathBuf,

@@ -1,8 +1,8 @@
 //! What stays in the folder of compiled plugins: what was used lately, and no more than a bound.
 //!
-//! Which plugins still exist is not known here. So a file goes by its last use, which is its modification time; one
-//! that is missed is compiled again, which takes seconds. Whoever shares the folder sweeps by the same rules, and
-//! nothing that is no file of ours is touched.
+//! Which plugins still exist is not known here. So a file goes by its last use, which is its modification
+//! time; one that is missed is compiled again, which takes seconds. Whoever shares the folder sweeps by the
+//! same rules, and nothing that is no file of ours is touched.
 
 use std::{
     fs::{self, DirEntry, File},

@@ -1,4 +1,5 @@
-//! Judges a file that somebody uploaded as a plugin by its bytes alone: what can be found without compiling it.
+//! Judges a file that somebody uploaded as a plugin by its bytes alone: what can be found without compiling
+//! it.
 //!
 //! What is wrong with it comes back as data, each finding with a stable code.
 

@@ -1,9 +1,9 @@
 //! The child processes that handle plugins from outside: `framehook plugin-host`.
 //!
-//! A stranger's code is compiled and tried only here; the executable confines itself before it comes here, and its
-//! parent limits its memory and time. Whoever compiles runs nothing of it, and whoever runs it has only the compiled
-//! file to read: so no code that was run had a hand in what is loaded later. A verdict, good or bad, is JSON on
-//! stdout; an error is something that says nothing about the plugin.
+//! A stranger's code is compiled and tried only here; the executable confines itself before it comes here,
+//! and its parent limits its memory and time. Whoever compiles runs nothing of it, and whoever runs it has
+//! only the compiled file to read: so no code that was run had a hand in what is loaded later. A verdict,
+//! good or bad, is JSON on stdout; an error is something that says nothing about the plugin.
 
 use std::{
     fs,

@@ -24,7 +24,8 @@ impl Compiler {
     /// Machine code for this processor and this engine, to be written where [`crate::Engine::load`] finds it.
     ///
     /// # Errors
-    /// With what is wrong, when `wasm` is not a component that could be a plugin and that this engine can compile.
+    /// With what is wrong, when `wasm` is not a component that could be a plugin and that this engine can
+    /// compile.
     pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, Vec<Finding>> {
         check::check(wasm)?;
         self.0

@@ -132,8 +132,9 @@ impl Engine {
         let Some(Precompiled::Component) = wasmtime::Engine::detect_precompiled(&code) else {
             return Err(LoadError::Refused(format!("{name} is not a compiled plugin; compile it again")));
         };
-        // SAFETY: these bytes are what whoever starts this process recognised as its own compiler's; no artifact
-        // compiled elsewhere is accepted anywhere. The call checks that engine, settings and processor are the same.
+        // SAFETY: these bytes are what whoever starts this process recognised as its own compiler's; no
+        // artifact compiled elsewhere is accepted anywhere. The call checks that engine, settings and
+        // processor are the same.
         unsafe { Component::deserialize(&self.0.engine, &code) }
             .map_err(|e| LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})")))
     }

@@ -1,7 +1,7 @@
 //! Lets a compiled plugin say what it is, and what it thinks of a configuration.
 //!
-//! For the child process only ([`crate::command`]), because this runs a stranger's code. What is wrong with a plugin
-//! comes back as data, each finding with a stable code.
+//! For the child process only ([`crate::command`]), because this runs a stranger's code. What is wrong with a
+//! plugin comes back as data, each finding with a stable code.
 
 use std::{path::Path, sync::Arc};
 
@@ -46,8 +46,8 @@ impl Judge {
         manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
     }
 
-    /// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin itself;
-    /// empty if it is good. The plugin described itself before, perhaps to an older release.
+    /// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
+    /// itself; empty if it is good. The plugin described itself before, perhaps to an older release.
     ///
     /// # Errors
     /// When the plugin does not fit this host or fails while it checks, or its schema cannot be used.
