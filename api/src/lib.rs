@@ -22,6 +22,7 @@ mod resource;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use framehook_compiled::CompiledPlugins;
 use framehook_confine::Sandbox;
 use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::ApiStore};
@@ -44,8 +45,10 @@ pub use http::{
 pub struct ApiConfig {
     /// The executable `framehook-worker`, which judges models and videos.
     pub worker: PathBuf,
-    /// The executable `framehook`, whose `plugin-host` judges plugins.
+    /// The executable `framehook`, whose `plugin-host` lets plugins judge.
     pub plugin_host: PathBuf,
+    /// Where it finds them.
+    pub compiled: CompiledPlugins,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
     /// How they are started.

@@ -17,7 +17,8 @@ use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
-use framehook_engine::command;
+use framehook_core::{ids::Digest, probe::EXIT_FINDINGS};
+use framehook_engine::command::{self, Printed};
 use settings::{Settings, layers};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -91,19 +92,19 @@ There is no authentication yet: listen only where nobody else can call.";
 
 #[derive(Subcommand)]
 enum PluginHost {
-    /// Check an uploaded file; the verdict is JSON
-    Inspect { file: PathBuf },
-    /// Compile a component for this machine; prints the machine code
+    /// Check an uploaded file and compile it for this machine; prints the machine code, or findings as JSON
     Compile { file: PathBuf },
-    /// Check the configuration on stdin; the verdict is JSON
-    ValidateConfig { file: PathBuf },
+    /// Ask a compiled plugin what it is; the verdict is JSON
+    Describe { compiled: PathBuf, digest: Digest },
+    /// Check the configuration on stdin with a compiled plugin; the verdict is JSON
+    ValidateConfig { compiled: PathBuf, digest: Digest },
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,
 }
 
 fn main() -> ExitCode {
     match start() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("framehook: {}", told(&error));
             ExitCode::FAILURE
@@ -123,7 +124,7 @@ fn told(error: &anyhow::Error) -> String {
     told
 }
 
-fn start() -> anyhow::Result<()> {
+fn start() -> anyhow::Result<ExitCode> {
     let line: Vec<_> = std::env::args_os().collect();
     let (matches, origins) = layers::read(Cli::command(), &line)?;
     let (mut role, run): (_, fn(Settings) -> anyhow::Result<()>) = match Cli::from_arg_matches(&matches)?.command {
@@ -139,21 +140,25 @@ fn start() -> anyhow::Result<()> {
     };
     if role.dump_config {
         print!("{}", layers::dump(&matches));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     role.settings.origins = origins;
-    run(role.settings)
+    run(role.settings).map(|()| ExitCode::SUCCESS)
 }
 
-fn plugin_host(command: PluginHost) -> anyhow::Result<()> {
+fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {
     let confined = |file: PathBuf| framehook_confine::enter(&Reach::reading([&file])).map(|()| file);
     match command {
-        PluginHost::Inspect { file } => command::inspect(&confined(file)?)?,
-        PluginHost::Compile { file } => command::compile(&confined(file)?)?,
-        PluginHost::ValidateConfig { file } => command::validate_config(&confined(file)?)?,
+        PluginHost::Compile { file } => {
+            if command::compile(&confined(file)?)? == Printed::Findings {
+                return Ok(EXIT_FINDINGS.into());
+            }
+        }
+        PluginHost::Describe { compiled, digest } => command::describe(&confined(compiled)?, &digest)?,
+        PluginHost::ValidateConfig { compiled, digest } => command::validate_config(&confined(compiled)?, &digest)?,
         PluginHost::Confinement => println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?),
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

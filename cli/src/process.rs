@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
+use framehook_compiled::{self as compiled, COMPILE_TIMEOUT, CompiledPlugins};
 use framehook_confine::keep_memory_private;
 use framehook_core::{execution::Provider, ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
 use framehook_infra::{private, seal::Key, store::Keep};
@@ -101,10 +102,30 @@ fn resolve_source_dir(dir: &Path) -> anyhow::Result<PathBuf> {
     Ok(resolved)
 }
 
-pub(crate) fn api_config(settings: &Settings, confined: &Confined, key: Option<Key>) -> anyhow::Result<ApiConfig> {
+/// Opens the folder of compiled plugins; an API and a runner of one process share it.
+pub(crate) fn compiled_plugins(settings: &Settings, confined: &Confined) -> anyhow::Result<CompiledPlugins> {
+    let folder = settings.compiled_dir.clone().unwrap_or_else(|| settings.data.join("compiled"));
+    let compiled = CompiledPlugins::open(compiled::Settings {
+        // Children begin in a folder of their own.
+        folder: std::path::absolute(folder).context("cannot resolve the folder of compiled plugins")?,
+        engine: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
+        plugin_host: this_executable()?,
+        sandbox: confined.sandbox.clone(),
+        timeout: COMPILE_TIMEOUT,
+    });
+    settings.blame("compiled_dir", compiled)
+}
+
+pub(crate) fn api_config(
+    settings: &Settings,
+    confined: &Confined,
+    compiled: CompiledPlugins,
+    key: Option<Key>,
+) -> anyhow::Result<ApiConfig> {
     Ok(ApiConfig {
         worker: settings.worker.clone(),
         plugin_host: this_executable()?,
+        compiled,
         onnxruntime: settings.onnxruntime.clone(),
         sandbox: confined.sandbox.clone(),
         source_dirs: settings.source_dirs.clone(),
@@ -161,13 +182,8 @@ pub(crate) fn orchestrator_config(settings: &Settings) -> OrchestratorConfig {
     OrchestratorConfig { keep_results, keep, ..OrchestratorConfig::default() }
 }
 
-pub(crate) fn runner_config(
-    settings: &Settings,
-    confined: Confined,
-    id: RunnerId,
-    key: Option<Key>,
-) -> anyhow::Result<RunnerConfig> {
-    Ok(RunnerConfig {
+pub(crate) fn runner_config(settings: &Settings, confined: Confined, id: RunnerId, key: Option<Key>) -> RunnerConfig {
+    RunnerConfig {
         sandbox: confined.sandbox,
         confinement: confined.table,
         max_workers: settings.max_workers,
@@ -198,17 +214,15 @@ pub(crate) fn runner_config(
         provider_options: provider_options(settings),
         lanes: settings.lanes,
         max_picture_side: settings.max_picture_side,
-        plugin_cache_key: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         frame_timeout: Duration::from_secs(settings.frame_timeout_s),
         ..RunnerConfig::new(
             id,
             settings.worker.clone(),
-            this_executable()?,
             settings.onnxruntime.clone(),
-            settings.data.join("compiled"),
             settings.data.join("recordings"),
+            settings.data.join("measured"),
         )
-    })
+    }
 }
 
 /// One library has both that run on a GPU.

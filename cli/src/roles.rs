@@ -42,8 +42,10 @@ const PID_FILE: &str = "runner.pid";
 pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.database_url().and(cluster.brokers()).and(cluster.blobs_url())?;
-    let config =
-        ApiConfig { lame_duck: LAME_DUCK, ..process::api_config(&settings, &confine(&settings)?, cluster.key()?)? };
+    let confined = confine(&settings)?;
+    let compiled = process::compiled_plugins(&settings, &confined)?;
+    let config = process::api_config(&settings, &confined, compiled, cluster.key()?)?;
+    let config = ApiConfig { lame_duck: LAME_DUCK, ..config };
     let listener = listen(&settings).await?;
     let (store, bus) = connect(&settings).await?;
     let blobs = settings.blame("blobs", cluster.blobs(&settings.data, settings.disk_reserve()).await)?;
@@ -81,8 +83,9 @@ pub(crate) async fn orchestrator(settings: Settings) -> anyhow::Result<()> {
 pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let cluster = &settings.cluster;
     cluster.brokers().and(cluster.blobs_url())?;
-    let config =
-        process::runner_config(&settings, confine(&settings)?, RunnerId(cluster.runner_id()?), cluster.key()?)?;
+    let confined = confine(&settings)?;
+    let compiled = process::compiled_plugins(&settings, &confined)?;
+    let config = process::runner_config(&settings, confined, RunnerId(cluster.runner_id()?), cluster.key()?);
     let listener = listen(&settings).await?;
     let bus = settings.blame("kafka_brokers", cluster.bus().await)?;
     let blobs = settings.blame("blobs", cluster.blobs(&settings.data, settings.disk_reserve()).await)?;
@@ -96,7 +99,7 @@ pub(crate) async fn runner(settings: Settings) -> anyhow::Result<()> {
     let is_heard = Arc::new(AtomicBool::new(true));
     let heard = Arc::clone(&is_heard);
     services.start("runner", Stage::Work, |cancel| async move {
-        let last_word = framehook_runner::run(config, bus, blobs, cancel).await?;
+        let last_word = framehook_runner::run(config, compiled, bus, blobs, cancel).await?;
         heard.store(last_word == LastWord::Heard, Ordering::Relaxed);
         Ok(())
     });

@@ -175,6 +175,11 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "MIB", value_parser = reserve, groups = PARENTS)]
     disk_reserve_mib: Option<u64>,
 
+    /// Folder of compiled plugins, which the processes of one user on one machine may share; made if missing.
+    /// The key that they are signed with lies beside it [default: compiled in the data folder]
+    #[arg(long, value_name = "FOLDER", groups = PARENTS)]
+    pub(crate) compiled_dir: Option<PathBuf>,
+
     /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name [default:
     /// framehook-worker beside this one]
     #[arg(long, value_name = "FILE", groups = PARENTS)]

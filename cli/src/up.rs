@@ -43,8 +43,9 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     let blobs = blobs.context("cannot open the blob folder")?;
     let key = Key::read_or_make(&settings.data.join("key"))?;
     let confined = confinement::confine(settings)?;
-    let api = process::api_config(settings, &confined, Some(key.clone()))?;
-    let runner = process::runner_config(settings, confined, RunnerId("local".into()), Some(key))?;
+    let compiled = process::compiled_plugins(settings, &confined)?;
+    let api = process::api_config(settings, &confined, compiled.clone(), Some(key.clone()))?;
+    let runner = process::runner_config(settings, confined, RunnerId("local".into()), Some(key));
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);
@@ -54,7 +55,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     });
     services.start("runner", Stage::Work, {
         let bus = bus.clone();
-        |cancel| async move { Ok(framehook_runner::run(runner, bus, blobs, cancel).await.map(drop)?) }
+        |cancel| async move { Ok(framehook_runner::run(runner, compiled, bus, blobs, cancel).await.map(drop)?) }
     });
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);

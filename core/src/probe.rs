@@ -27,6 +27,10 @@ pub const MAX_PREVIEW: u64 = 8 << 20;
 /// The code of a finding about a preview: the video has no frame at that time or later.
 pub const NO_SUCH_FRAME: &str = "no_such_frame";
 
+/// How the child that compiles ends when it wrote findings where the code would be: a program that fails ends
+/// with 1, one that was called in a wrong way with 2.
+pub const EXIT_FINDINGS: u8 = 3;
+
 /// What an upload is, or what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -5,6 +5,12 @@
 
 use std::{borrow::Cow, fmt::Write as _};
 
+/// Lines of a process's standard error that say why it ended.
+pub const LAST_LINES: usize = 3;
+
+/// A longer line is cut: it is for people.
+pub const MAX_LINE: usize = 500;
+
 /// `text` with its line ends, control characters and marks of writing direction written out, as
 /// `\n` or `\u{202e}`.
 pub fn one_line(text: &str) -> Cow<'_, str> {
@@ -34,6 +40,14 @@ pub fn short_line(text: &str, max: usize) -> String {
     let mut line = one_line(text).into_owned();
     line.truncate(line.floor_char_boundary(max));
     line
+}
+
+/// The last lines of an output, for people.
+pub fn last_lines(output: &[u8]) -> String {
+    let text = String::from_utf8_lossy(output);
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
+    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
+    short_line(&last, LAST_LINES * MAX_LINE)
 }
 
 /// What could end a line, move a cursor, turn the writing around or hide between other characters.

@@ -21,3 +21,4 @@ mod sql;
 pub mod sqlite;
 pub mod store;
 pub mod telemetry;
+pub mod turns;

@@ -149,13 +149,20 @@ impl fmt::Debug for Key {
     }
 }
 
-/// Whole or not at all: a process that dies leaves a file of another name.
+/// Whole or not at all: a process that dies leaves a file of another name. And once: of several processes
+/// that have no key, one at a time is in here, and who comes second finds it made.
 fn make(path: &Path) -> io::Result<()> {
-    let mut bytes = [0; KEY_BYTES];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random bytes"))?;
     let part = path.with_extension("part");
     // For nobody but the user who runs the platform, from its first moment on.
-    let mut file = fs::File::options().write(true).create(true).truncate(true).mode(0o600).open(&part)?;
+    let mut file = fs::File::options().write(true).create(true).truncate(false).mode(0o600).open(&part)?;
+    file.lock()?;
+    if path.exists() {
+        // What was opened is the key itself by now, or a file that nobody needs.
+        return fs::remove_file(part).or_else(|e| if e.kind() == io::ErrorKind::NotFound { Ok(()) } else { Err(e) });
+    }
+    let mut bytes = [0; KEY_BYTES];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    file.set_len(0)?;
     writeln!(file, "{}", BASE64.encode(bytes))?;
     file.sync_all()?;
     fs::rename(part, path)
@@ -168,7 +175,7 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{collections::HashSet, os::unix::fs::PermissionsExt as _, sync::Barrier, thread};
 
     use super::*;
 
@@ -241,5 +248,23 @@ mod tests {
         fs::write(&path, "s3cret").unwrap();
         let error = Key::read_or_make(&path).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()) && !error.contains("s3cret"), "{error}");
+    }
+    #[test]
+    fn of_many_who_make_a_key_at_a_time_all_have_the_same() {
+        for _ in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("key");
+            let begin = Barrier::new(8);
+            let digests: HashSet<_> = thread::scope(|scope| {
+                let make = || {
+                    begin.wait();
+                    Key::read_or_make(&path).unwrap().digest("x")
+                };
+                let makers: Vec<_> = (0..8).map(|_| scope.spawn(make)).collect();
+                makers.into_iter().map(|maker| maker.join().unwrap()).collect()
+            });
+            assert_eq!(digests, HashSet::from([Key::read(&path).unwrap().digest("x")]));
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod bad_input;
 mod bytes;
 mod chaos;
 mod cluster;
+mod compiled;
 mod contract;
 mod demo;
 mod deploy;

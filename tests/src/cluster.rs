@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 use crate::{
     client::{Client, light_scenario},
-    executables,
+    compiled_plugins, executables,
     platform::Place,
     process::{children_of, is_alive, signal, workers_of},
     release,
@@ -70,13 +70,15 @@ impl Cluster {
     /// settings as variables of the environment.
     #[must_use]
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::start_in(&env::temp_dir(), settings)
+        Self::start_on(postgres_url(), kafka_brokers(), None, &env::temp_dir(), settings)
     }
 
     /// The same, with everything that its processes keep in a folder below this one.
     #[must_use]
     pub fn start_in(parent: &Path, settings: &[(&str, &str)]) -> Self {
-        Self::start_on(postgres_url(), kafka_brokers(), None, parent, settings)
+        let compiled = parent.join("compiled").display().to_string();
+        let settings = [settings, &[("FRAMEHOOK_COMPILED_DIR", &compiled)]].concat();
+        Self::start_on(postgres_url(), kafka_brokers(), None, parent, &settings)
     }
 
     /// On servers of its own, which may be killed; the road of `runner-2` to Kafka can be cut.
@@ -185,6 +187,7 @@ impl Cluster {
             ("KAFKA_BROKERS", self.brokers.clone()),
             ("FRAMEHOOK_KAFKA_PREFIX", self.prefix.clone()),
             ("FRAMEHOOK_BLOBS", format!("file://{}", self.folder.path().join("blobs").display())),
+            ("FRAMEHOOK_COMPILED_DIR", compiled_plugins().display().to_string()),
             // No hook is ended for the time it keeps busy on a busy machine.
             ("FRAMEHOOK_HOOK_CALL_MS", "5000".to_owned()),
         ]);

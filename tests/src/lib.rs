@@ -71,6 +71,13 @@ pub fn executables() -> PathBuf {
     test.parent().and_then(Path::parent).expect("tests run from target/<profile>/deps").into()
 }
 
+/// Compiled plugins, which all tests share but those that are about compiling or about a data folder: so each
+/// plugin is compiled once.
+#[must_use]
+pub fn compiled_plugins() -> PathBuf {
+    root().join("target/test-compiled")
+}
+
 /// A plugin, built.
 ///
 /// # Panics

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::{
     DEADLINE,
     client::Client,
-    executables,
+    compiled_plugins, executables,
     process::{children_of, is_alive, signal, workers_of},
     root, wait_for,
 };
@@ -54,6 +54,8 @@ pub struct Platform {
     /// What stands before the executable in its command.
     launcher: Vec<String>,
     executable: PathBuf,
+    /// Compiled plugins that it shares with others; its own lie in its data folder.
+    compiled: Option<PathBuf>,
     process: Option<Child>,
     client: Client,
     _place: Place,
@@ -69,27 +71,34 @@ impl Platform {
     /// On what `lay` puts into the data folder, with these further arguments of `framehook up`.
     #[must_use]
     pub fn start_on(lay: impl FnOnce(&Path), arguments: &[&str]) -> Self {
-        Self::start_as(None, vec![], None, lay, arguments)
+        Self::start_as(None, vec![], None, Some(compiled_plugins()), lay, arguments)
+    }
+
+    /// On an empty folder, without plugins that others compiled.
+    #[must_use]
+    pub fn start_apart(arguments: &[&str]) -> Self {
+        Self::start_as(None, vec![], None, None, |_| {}, arguments)
     }
 
     /// On an empty folder, where so few files may be open.
     #[must_use]
     pub fn start_with_files(files: u32, arguments: &[&str]) -> Self {
         let limited = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
-        Self::start_as(None, vec!["sh".into(), "-c".into(), limited], None, |_| {}, arguments)
+        let launcher = vec!["sh".into(), "-c".into(), limited];
+        Self::start_as(None, launcher, None, Some(compiled_plugins()), |_| {}, arguments)
     }
 
     /// On an empty folder, on a machine that lacks what `scripts/lacking.py` can take away.
     #[must_use]
     pub fn start_lacking(lacking: &[&str], arguments: &[&str]) -> Self {
         let folder = open_to_everybody();
-        Self::start_as(Some(folder), lacking_launcher(lacking), None, |_| {}, arguments)
+        Self::start_as(Some(folder), lacking_launcher(lacking), None, None, |_| {}, arguments)
     }
 
     /// On a data folder of the test's own, which stays.
     #[must_use]
     pub fn on(data: &Path, arguments: &[&str]) -> Self {
-        Self::start_as(None, vec![], Some(data.to_owned()), |_| {}, arguments)
+        Self::start_as(None, vec![], Some(data.to_owned()), None, |_| {}, arguments)
     }
 
     /// A `folder` has executables of its own.
@@ -97,6 +106,7 @@ impl Platform {
         folder: Option<TempDir>,
         launcher: Vec<String>,
         data: Option<PathBuf>,
+        compiled: Option<PathBuf>,
         lay: impl FnOnce(&Path),
         arguments: &[&str],
     ) -> Self {
@@ -110,6 +120,7 @@ impl Platform {
             arguments: arguments.iter().map(ToString::to_string).collect(),
             launcher,
             executable,
+            compiled,
             process: None,
             client: Client::of(""),
             _place: place,
@@ -153,6 +164,7 @@ impl Platform {
             .args(["up", "--port", "0", "--data"])
             .arg(self.data())
             .args(&self.arguments)
+            .envs(self.compiled.iter().map(|folder| ("FRAMEHOOK_COMPILED_DIR", folder)))
             .stdin(Stdio::null())
             .stdout(out)
             .stderr(log)

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use crate::{
     App,
-    check::{canonical, probe, resolve::Found},
+    check::{canonical, plugin, resolve::Found},
     http::problem::{FieldError, Problem},
 };
 
@@ -120,13 +120,13 @@ impl AcceptedConfigs {
     }
 }
 
-async fn ask_plugin(app: &App, plugin: &Digest, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
-    let pair = (plugin.clone(), canonical::digest(config));
+async fn ask_plugin(app: &App, digest: &Digest, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
+    let pair = (digest.clone(), canonical::digest(config));
     if app.accepted_configs.0.lock().contains(&pair) {
         return Ok(Vec::new());
     }
-    let file = app.blobs.verified(plugin).await?;
-    let problems = probe::validate_config(app, &file, config).await?;
+    let file = app.blobs.verified(digest).await?;
+    let problems = plugin::validate_config(app, digest, &file, config).await?;
     if problems.is_empty() {
         app.accepted_configs.insert(pair);
     }

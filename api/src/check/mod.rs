@@ -2,6 +2,7 @@
 
 pub(crate) mod canonical;
 pub(crate) mod hooks;
+pub(crate) mod plugin;
 pub(crate) mod probe;
 pub(crate) mod queue;
 pub(crate) mod resolve;

@@ -4,6 +4,7 @@
 //! does, it does to a child that has a time limit, no credentials in its environment, and a bounded output.
 
 use std::{
+    io::ErrorKind,
     path::Path,
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -15,9 +16,10 @@ use framehook_core::{
     error_code::ErrorCode,
     input::InputSpec,
     memory::MODEL_COPIES,
-    probe::{ConfigProblem, ConfigVerdict, Finding, MAX_ANSWER, MAX_PREVIEW, NO_SUCH_FRAME, Verdict},
+    probe::{Finding, MAX_ANSWER, MAX_PREVIEW, NO_SUCH_FRAME, Verdict},
     reason::without_source_places,
 };
+use framehook_infra::blobs::Staged;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::{
@@ -27,7 +29,10 @@ use tokio::{
 
 use crate::{
     ApiConfig, App, HttpLimits,
-    check::queue::{Busy, Claim, Queue},
+    check::{
+        plugin,
+        queue::{Busy, Claim, Queue},
+    },
     http::{
         observe,
         problem::{Problem, is_passing},
@@ -36,27 +41,28 @@ use crate::{
 
 /// A model of a gigabyte takes some ten seconds to load on a slow disk.
 const UPLOAD_LIMIT: Duration = Duration::from_secs(60);
-/// Compiling a plugin takes 0.1 s, a script engine inside one 14 s on a fast core.
-const CONFIG_LIMIT: Duration = Duration::from_secs(60);
-/// All threads of a child together; both limits above are of wall time.
+/// All threads of a child together; the limit above is of wall time.
 const CPU_SECONDS: u64 = 120;
-/// What a child may use besides the bytes of a model: compiling a component of 18 MB takes 1.5 GB, and
-/// decoding the largest picture with its references not more.
-const MEMORY: u64 = 4 << 30;
+/// What a child may use besides the bytes of a model: decoding the largest picture with its references takes
+/// 1.5 GB, and a compiled plugin with all that its instance may have takes less.
+pub(super) const MEMORY: u64 = 4 << 30;
 
 /// The code of a finding that says nothing about the file: the worker could not load ONNX Runtime.
 const NO_LIBRARY: &str = "no_onnxruntime";
 
 /// Uploads and configurations wait apart, so that a configuration does not wait behind two large uploads.
 pub(crate) struct ProbeQueues {
-    uploads: Queue,
-    configs: Queue,
+    pub(super) uploads: Queue,
+    pub(super) configs: Queue,
 }
 
+/// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
-enum ProbeError {
+pub(super) enum ProbeError {
     #[error("`{program}` could not be started: {cause}")]
     Start { program: String, cause: std::io::Error },
+    #[error("{what}: {cause}")]
+    Folder { what: &'static str, cause: std::io::Error },
     #[error("it took longer than {} s", .0.as_secs())]
     Timeout(Duration),
     #[error(transparent)]
@@ -73,16 +79,15 @@ impl ProbeQueues {
     }
 }
 
-/// What `file` is, if it is a usable one.
+/// What an upload is, if it is a usable one.
 ///
 /// # Errors
 /// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
-pub(crate) async fn inspect(app: &App, kind: ArtifactKind, file: &Path) -> Result<Manifest, Problem> {
-    let ApiConfig { worker, plugin_host, onnxruntime, sandbox, .. } = &app.config;
+pub(crate) async fn inspect(app: &App, kind: ArtifactKind, upload: &Staged) -> Result<Manifest, Problem> {
+    let ApiConfig { worker, onnxruntime, sandbox, .. } = &app.config;
+    let file = &upload.path;
     let (code, command) = match kind {
-        ArtifactKind::Plugin => {
-            (ErrorCode::InvalidPlugin, command(sandbox, plugin_host, &["plugin-host", "inspect"], file, MEMORY))
-        }
+        ArtifactKind::Plugin => return plugin::inspect(app, &upload.digest, file).await,
         ArtifactKind::Video => (ErrorCode::InvalidVideo, video(app, file)),
         ArtifactKind::Model => {
             let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
@@ -119,10 +124,19 @@ async fn judge(
     command: Command,
     file: &Path,
 ) -> Result<Manifest, Problem> {
-    let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: kind.as_str().into() });
-    let verdict: Verdict<Value> = verdict(command, &[], UPLOAD_LIMIT, turn)
-        .await
-        .map_err(|error| refusal(code, &format!("the {kind} could not be read"), &error))?;
+    let child = child(command, &[], MAX_ANSWER, UPLOAD_LIMIT);
+    let verdict = in_turn(&app.probe_queues.uploads, kind.as_str(), child).await.and_then(|answer| read(&answer));
+    conclude(kind, code, verdict, file)
+}
+
+/// What follows from a verdict on the upload in `file`.
+pub(super) fn conclude(
+    kind: ArtifactKind,
+    code: ErrorCode,
+    verdict: Result<Verdict<Value>, ProbeError>,
+    file: &Path,
+) -> Result<Manifest, Problem> {
+    let verdict = verdict.map_err(|error| refusal(code, &format!("the {kind} could not be read"), &error))?;
     let findings = match verdict.bounded() {
         Verdict::Ok(manifest) => return read_manifest(kind, manifest).map_err(Problem::internal),
         Verdict::Findings(findings) => findings,
@@ -147,13 +161,13 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     let mut command = command(sandbox, worker, &["preview"], video, MEMORY);
     command.args(["--at-us", &at_us.to_string(), "--max-picture-side", &max_picture_side.to_string()]);
     let input = serde_json::to_vec(input).map_err(Problem::internal)?;
-    let turn = (&app.probe_queues.uploads, Claim { client: observe::client(), subject: "preview".into() });
     let refused = |error| refusal(ErrorCode::InvalidVideo, "the frame could not be shown", &error).field("video");
-    let answer = answer(command, &input, MAX_PREVIEW, UPLOAD_LIMIT, turn).await.map_err(refused)?;
+    let child = child(command, &input, MAX_PREVIEW, UPLOAD_LIMIT);
+    let answer = in_turn(&app.probe_queues.uploads, "preview", child).await.map_err(refused)?;
     if answer.starts_with(&JPEG) {
         return Ok(answer);
     }
-    let verdict = read_verdict::<Verdict<()>>(&answer).map_err(refused)?;
+    let verdict = read::<Verdict<()>>(&answer).map_err(refused)?;
     let findings = if let Verdict::Findings(findings) = verdict.bounded() { findings } else { Vec::new() };
     let Some(Finding { code, message }) = findings.into_iter().next() else {
         return Err(Problem::internal("a preview is neither a picture nor a finding"));
@@ -166,28 +180,7 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     })
 }
 
-/// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes.
-///
-/// # Errors
-/// `invalid_plugin_config` when the plugin gives no answer.
-pub(crate) async fn validate_config(app: &App, plugin: &Path, config: &Value) -> Result<Vec<ConfigProblem>, Problem> {
-    let ApiConfig { plugin_host, sandbox, .. } = &app.config;
-    let command = command(sandbox, plugin_host, &["plugin-host", "validate-config"], plugin, MEMORY);
-    let input = config.to_string();
-    // Blobs are named by their digests.
-    let subject = plugin.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let turn = (&app.probe_queues.configs, Claim { client: observe::client(), subject: subject.clone() });
-    let verdict: ConfigVerdict = verdict(command, input.as_bytes(), CONFIG_LIMIT, turn).await.map_err(|error| {
-        refusal(ErrorCode::InvalidPluginConfig, "the plugin could not be asked about its configuration", &error)
-    })?;
-    let ConfigVerdict { problems, failed } = verdict.bounded();
-    if let (true, Some(problem)) = (failed, problems.first()) {
-        tracing::warn!(plugin = subject, "a configuration was not judged: {}", problem.message);
-    }
-    Ok(problems)
-}
-
-fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
+pub(super) fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
     let limits = Limits { memory, cpu_seconds: Some(CPU_SECONDS), file_size: 0 };
     let mut command = Command::from(sandbox.command(program, limits));
     command.args(arguments).arg(file);
@@ -195,15 +188,22 @@ fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, m
 }
 
 /// `code` and `what` are for a fault of the file; where nothing was looked at, it has none.
-fn refusal(code: ErrorCode, what: &str, error: &ProbeError) -> Problem {
+pub(super) fn refusal(code: ErrorCode, what: &str, error: &ProbeError) -> Problem {
     match error {
         ProbeError::Busy(busy) => Problem::new(ErrorCode::TooBusy, format!("{busy}; retry in some seconds")),
         ProbeError::Start { cause, .. } if is_passing(cause) => {
             tracing::warn!("{error}");
             Problem::new(ErrorCode::Unavailable, "no process could be started to look at it; retry in a moment")
         }
+        ProbeError::Folder { cause, .. } if cause.kind() == ErrorKind::StorageFull => {
+            Problem::new(ErrorCode::StorageFull, "free disk space in the folder of compiled plugins, then retry")
+        }
+        ProbeError::Folder { cause, .. } if is_passing(cause) => {
+            tracing::warn!("{error}");
+            Problem::new(ErrorCode::Unavailable, "no more files can be opened at this moment; retry in a moment")
+        }
         // Our installation's fault.
-        ProbeError::Start { .. } => Problem::internal(error),
+        ProbeError::Start { .. } | ProbeError::Folder { .. } => Problem::internal(error),
         _ => Problem::new(code, format!("{what}: {error}")),
     }
 }
@@ -216,31 +216,23 @@ fn read_manifest(kind: ArtifactKind, manifest: Value) -> Result<Manifest, serde_
     })
 }
 
-/// Runs a child to its end, when it is its turn, and reads its verdict.
-async fn verdict<T: DeserializeOwned>(
-    command: Command,
-    input: &[u8],
-    limit: Duration,
-    turn: (&Queue, Claim),
+/// Does `work` when it is its turn.
+pub(super) async fn in_turn<T>(
+    queue: &Queue,
+    subject: &str,
+    work: impl Future<Output = Result<T, ProbeError>>,
 ) -> Result<T, ProbeError> {
-    read_verdict(&answer(command, input, MAX_ANSWER, limit, turn).await?)
+    queue.run(Claim { client: observe::client(), subject: subject.to_owned() }, work).await?
 }
 
-fn read_verdict<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ProbeError> {
+/// A child's verdict.
+pub(super) fn read<T: DeserializeOwned>(answer: &[u8]) -> Result<T, ProbeError> {
     serde_json::from_slice(answer).map_err(|e| ProbeError::NoVerdict(e.to_string()))
 }
 
-/// At most so many bytes of what a child writes, once it is its turn and it has ended.
-async fn answer(
-    command: Command,
-    input: &[u8],
-    most: u64,
-    limit: Duration,
-    (queue, claim): (&Queue, Claim),
-) -> Result<Vec<u8>, ProbeError> {
-    // Its time begins with its turn.
-    let child = async { tokio::time::timeout(limit, run(command, input, most)).await };
-    queue.run(claim, child).await?.map_err(|_| ProbeError::Timeout(limit))?
+/// Runs a child to its end: at most so many bytes of what it wrote.
+pub(super) async fn child(command: Command, input: &[u8], most: u64, limit: Duration) -> Result<Vec<u8>, ProbeError> {
+    tokio::time::timeout(limit, run(command, input, most)).await.map_err(|_| ProbeError::Timeout(limit))?
 }
 
 async fn run(mut command: Command, input: &[u8], most: u64) -> Result<Vec<u8>, ProbeError> {
@@ -277,13 +269,11 @@ async fn read_to_end(mut pipe: impl tokio::io::AsyncRead + Unpin, most: u64) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::HttpLimits;
 
     async fn shell(script: &str, input: &[u8], limit: Duration) -> Result<Value, ProbeError> {
         let mut command = Command::new("sh");
         command.arg("-c").arg(script);
-        let claim = Claim { client: None, subject: String::new() };
-        verdict(command, input, limit, (&Queue::new(&HttpLimits::default()), claim)).await
+        read(&child(command, input, MAX_ANSWER, limit).await?)
     }
 
     /// Far more than any of these scripts takes.

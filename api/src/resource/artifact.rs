@@ -141,7 +141,7 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
             None => {}
         }
     }
-    let manifest = probe::inspect(app, kind, &staged.path).await?;
+    let manifest = probe::inspect(app, kind, &staged).await?;
     let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
         (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),

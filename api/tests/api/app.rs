@@ -13,6 +13,8 @@ use axum::{
     http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
 use framehook_api::{ApiConfig, App, HttpLimits, Limits, UploadCaps};
+use framehook_compiled::{COMPILE_TIMEOUT, CompiledPlugins};
+use framehook_confine::Sandbox;
 use framehook_core::{
     ids::{Digest, ScenarioId},
     memory::MemoryCaps,
@@ -114,9 +116,10 @@ impl TestApp {
         let config = ApiConfig {
             memory: MemoryCaps::default(),
             worker: fake.clone(),
+            compiled: compiled_plugins(dir.path(), &fake, &Sandbox::default()),
             plugin_host: fake,
             onnxruntime: "libonnxruntime.so".into(),
-            sandbox: framehook_confine::Sandbox::default(),
+            sandbox: Sandbox::default(),
             source_dirs: vec![videos],
             key: Some(Key::parse(&"7".repeat(64)).unwrap()),
             max_picture_side: 8192,
@@ -201,6 +204,18 @@ impl TestApp {
     pub(crate) fn blob_files(&self) -> usize {
         files_below(&self.dir.path().join("blobs"))
     }
+}
+
+/// Those that `plugin_host` compiles, in a folder below `dir`.
+pub(crate) fn compiled_plugins(dir: &Path, plugin_host: &Path, sandbox: &Sandbox) -> CompiledPlugins {
+    let settings = framehook_compiled::Settings {
+        folder: dir.join("compiled"),
+        engine: "test".into(),
+        plugin_host: plugin_host.to_owned(),
+        sandbox: sandbox.clone(),
+        timeout: COMPILE_TIMEOUT,
+    };
+    CompiledPlugins::open(settings).unwrap()
 }
 
 pub(crate) fn files_below(dir: &Path) -> usize {

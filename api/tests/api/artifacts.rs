@@ -207,6 +207,8 @@ async fn an_unusable_file_is_refused_with_the_reason_and_harms_nothing() {
             assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
         }
     }
+    let problem = app.post("/plugin", "core").await.problem(422, "invalid_plugin");
+    assert_eq!(problem["detail"], "core_module: this is a core module");
     assert_eq!(app.blob_files(), 0);
     app.upload("/video?name=v", &video(1)).await.ok(201);
 }

@@ -1,10 +1,19 @@
 #!/bin/sh
-# Stands in for `framehook-worker` and `framehook plugin-host`: an uploaded file holds the verdict about itself.
+# Stands in for `framehook-worker` and `framehook plugin-host`: an uploaded file holds the verdict about itself. It is its
+# own machine code, behind which its signature of 64 characters comes.
 case "$1" in
     plugin-host) verb=$2 file=$3 ;;
     *) verb=$1 file=$2 ;;
 esac
 case "$verb" in
+    compile)
+        case "$(cat "$file")" in
+            crash) kill -11 $$ ;;
+            core) echo '{"findings": [{"code": "core_module", "message": "this is a core module"}]}'; exit 3 ;;
+            *) cat "$file" ;;
+        esac
+        ;;
+    describe) head -c -64 "$file" ;;
     validate-config)
         config=$(cat)
         case "$config" in

@@ -6,6 +6,7 @@
 mod app;
 mod artifacts;
 mod browser;
+mod compiled;
 mod connections;
 mod documentation;
 mod operation;

@@ -1,8 +1,9 @@
-//! The child process that handles plugins from outside: `framehook plugin-host`.
+//! The child processes that handle plugins from outside: `framehook plugin-host`.
 //!
-//! Compiling and trying a stranger's code happens only here; the executable confines itself before it
-//! comes here, and its parent limits its memory and time. A verdict, good or bad, is JSON on stdout
-//! and success; an error is something that says nothing about the plugin.
+//! A stranger's code is compiled and tried only here; the executable confines itself before it comes here,
+//! and its parent limits its memory and time. Whoever compiles runs nothing of it, and whoever runs it has
+//! only the compiled file to read: so no code that was run had a hand in what is loaded later. A verdict,
+//! good or bad, is JSON on stdout; an error is something that says nothing about the plugin.
 
 use std::{
     fs,
@@ -10,10 +11,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use framehook_core::probe::{ConfigProblem, ConfigVerdict};
+use framehook_core::{
+    ids::Digest,
+    probe::{ConfigProblem, ConfigVerdict, Verdict},
+};
 use serde::Serialize;
 
-use crate::compile::Compiler;
+use crate::{compile::Compiler, judge::Judge};
 
 /// A configuration is written by a person.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -29,43 +33,52 @@ pub enum CommandError {
     Plugin(#[from] crate::LoadError),
 }
 
-/// Prints a [`framehook_core::probe::Verdict`] on the plugin in this file.
-///
-/// # Errors
-/// When the file cannot be read or the verdict not be written.
-pub fn inspect(wasm: &Path) -> Result<(), CommandError> {
-    let wasm = read(wasm)?;
-    print(&Compiler::new()?.inspect(&wasm))
+/// What [`compile`] printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Printed {
+    Code,
+    /// A [`Verdict`] with what is wrong.
+    Findings,
 }
 
-/// Prints the machine code of the plugin in this file.
+/// Prints the machine code of the plugin in this file, or what is wrong with it.
 ///
 /// # Errors
-/// As [`inspect`], or when a plugin that was inspected before does not compile.
-pub fn compile(wasm: &Path) -> Result<(), CommandError> {
-    let code = Compiler::new()?.compile(&read(wasm)?)?;
-    let mut out = io::stdout().lock();
-    out.write_all(&code)?;
-    Ok(out.flush()?)
+/// When the file cannot be read or the result not be written.
+pub fn compile(wasm: &Path) -> Result<Printed, CommandError> {
+    let wasm = fs::read(wasm).map_err(|source| CommandError::File { path: wasm.to_owned(), source })?;
+    match Compiler::new()?.compile(&wasm) {
+        Ok(code) => {
+            let mut out = io::stdout().lock();
+            out.write_all(&code)?;
+            out.flush()?;
+            Ok(Printed::Code)
+        }
+        Err(findings) => print(&Verdict::<()>::Findings(findings).bounded()).map(|()| Printed::Findings),
+    }
 }
 
-/// Prints a [`ConfigVerdict`] of the plugin in this file on the configuration on stdin.
+/// Prints a [`Verdict`] on the plugin in this compiled file, which has this digest.
 ///
 /// # Errors
-/// As [`inspect`], or when the configuration cannot be read.
-pub fn validate_config(wasm: &Path) -> Result<(), CommandError> {
-    let wasm = read(wasm)?;
+/// When the file is not that or the verdict cannot be written.
+pub fn describe(compiled: &Path, digest: &Digest) -> Result<(), CommandError> {
+    print(&Judge::load(compiled, digest)?.describe())
+}
+
+/// Prints a [`ConfigVerdict`] of the plugin in this compiled file on the configuration on stdin.
+///
+/// # Errors
+/// As [`describe`], or when the configuration cannot be read.
+pub fn validate_config(compiled: &Path, digest: &Digest) -> Result<(), CommandError> {
+    let judge = Judge::load(compiled, digest)?;
     let mut config = String::new();
     io::stdin().take(MAX_CONFIG).read_to_string(&mut config)?;
-    let verdict = Compiler::new()?.validate_config(&wasm, &config);
+    let verdict = judge.validate_config(&config);
     // A plugin that cannot say what is wrong is what is wrong.
     let failed = verdict.is_err();
     let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
     print(&ConfigVerdict { problems, failed }.bounded())
-}
-
-fn read(path: &Path) -> Result<Vec<u8>, CommandError> {
-    fs::read(path).map_err(|source| CommandError::File { path: path.to_owned(), source })
 }
 
 fn print(verdict: &impl Serialize) -> Result<(), CommandError> {

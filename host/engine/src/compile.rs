@@ -1,29 +1,36 @@
-//! The compiler, for the child process only: a worker's engine has none.
+//! The compiler, for a child process that runs nothing of what it compiles.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use crate::{Engine, LoadError};
+use framehook_core::probe::Finding;
 
-/// Compiles components and, to judge them (`inspect`), runs them. Their code is a stranger's: use it in a
-/// process of its own, as [`crate::command`] does.
-pub struct Compiler(pub(crate) Engine);
+use crate::{
+    LoadError,
+    check::{self, refused},
+    engine,
+};
+
+/// Checks and compiles components. Their code is a stranger's: use it in a process of its own, as
+/// [`crate::command`] does.
+pub struct Compiler(wasmtime::Engine);
 
 impl Compiler {
     /// # Errors
     /// When the engine cannot start.
     pub fn new() -> Result<Self, LoadError> {
-        Engine::compiler().map(Self)
+        engine::compiler().map(Self)
     }
 
-    /// Machine code for this processor and this engine, to be written where [`Engine::load`] finds it.
+    /// Machine code for this processor and this engine, to be written where [`crate::Engine::load`] finds it.
     ///
     /// # Errors
-    /// When `wasm` is not a component that this engine can compile.
-    pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
+    /// With what is wrong, when `wasm` is not a component that could be a plugin and that this engine can
+    /// compile.
+    pub fn compile(&self, wasm: &[u8]) -> Result<Vec<u8>, Vec<Finding>> {
+        check::check(wasm)?;
         self.0
-            .raw()
             .precompile_component(wasm)
-            .map_err(|e| LoadError::Refused(format!("the plugin does not compile: {e:#}")))
+            .or_else(|e| refused("compile_failed", format!("the component does not compile: {e:#}")))
     }
 }
 
@@ -34,6 +41,6 @@ impl Compiler {
 /// When the engine cannot start.
 pub fn cache_key() -> Result<String, LoadError> {
     let mut hasher = DefaultHasher::new();
-    Engine::compiler()?.raw().precompile_compatibility_hash().hash(&mut hasher);
+    engine::compiler()?.precompile_compatibility_hash().hash(&mut hasher);
     Ok(format!("wasmtime-48-{:016x}", hasher.finish()))
 }

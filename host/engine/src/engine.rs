@@ -1,7 +1,7 @@
 //! The engine, and what it loads.
 //!
 //! All engines of one build share one compilation profile, so that what the compiling child process
-//! writes is exactly what a worker accepts. Only that child has a compiler.
+//! writes is exactly what a worker accepts. Only that child has a compiler, and it loads nothing.
 
 use std::{
     io,
@@ -62,8 +62,7 @@ pub struct Plugin {
 pub enum LoadError {
     #[error("{0}")]
     Refused(String),
-    /// Its compiled form went, or became another, after the runner looked at it: the runner's next look mends
-    /// that.
+    /// Its compiled form went, or became another, after it was looked at: the next look mends that.
     #[error("{0}")]
     Lost(String),
     #[error("there is no memory for the plugin")]
@@ -84,7 +83,7 @@ impl LoadError {
 }
 
 impl Engine {
-    /// Loads compiled plugins and cannot compile any.
+    /// For a worker: loads compiled plugins and cannot compile any.
     ///
     /// # Errors
     /// When this machine cannot give it the address space.
@@ -94,16 +93,20 @@ impl Engine {
         Self::new(&config)
     }
 
-    /// Compiles, and can run what it compiled: for a process of its own.
-    pub(crate) fn compiler() -> Result<Self, LoadError> {
-        Self::new(&profile())
+    /// For a process that asks one plugin and ends: the same, without room set aside for many.
+    ///
+    /// # Errors
+    /// When the engine cannot start.
+    pub(crate) fn judge() -> Result<Self, LoadError> {
+        let mut config = profile();
+        config.enable_compiler(false);
+        Self::new(&config)
     }
 
     fn new(config: &Config) -> Result<Self, LoadError> {
-        let failed = |e| LoadError::Refused(format!("the plugin engine could not start: {e:#}"));
-        let engine = wasmtime::Engine::new(config).map_err(failed)?;
-        let linker = abi::linker(&engine).map_err(failed)?;
-        let ticker = start_ticker(engine.clone()).map_err(|e| failed(e.into()))?;
+        let engine = wasmtime::Engine::new(config).map_err(not_started)?;
+        let linker = abi::linker(&engine).map_err(not_started)?;
+        let ticker = start_ticker(engine.clone()).map_err(|e| not_started(e.into()))?;
         Ok(Self(Arc::new(Shared { engine, linker, _ticker: ticker })))
     }
 
@@ -112,6 +115,11 @@ impl Engine {
     /// # Errors
     /// When the file is missing, has another digest, or was made by another engine or for another processor.
     pub fn load(&self, compiled: &Path, digest: &Digest) -> Result<Plugin, LoadError> {
+        self.link(&self.component(compiled, digest)?)
+    }
+
+    /// The same, with nothing behind its imports yet.
+    pub(crate) fn component(&self, compiled: &Path, digest: &Digest) -> Result<Component, LoadError> {
         let name = compiled.display();
         // Read and not mapped: nobody can change these bytes once they were looked at.
         let code = std::fs::read(compiled).map_err(|e| match e.kind() {
@@ -119,17 +127,16 @@ impl Engine {
             _ => LoadError::Lost(format!("{name} could not be read: {e}")),
         })?;
         if Digest::from_bytes(&Sha256::digest(&code).into()) != *digest {
-            return Err(LoadError::Lost(format!("{name} has changed since the runner looked at it")));
+            return Err(LoadError::Lost(format!("{name} has changed since it was looked at")));
         }
         let Some(Precompiled::Component) = wasmtime::Engine::detect_precompiled(&code) else {
             return Err(LoadError::Refused(format!("{name} is not a compiled plugin; compile it again")));
         };
-        // SAFETY: these bytes are what the runner recognised as its own compiler's; no artifact compiled
-        // elsewhere is accepted anywhere. The call checks that engine, settings and processor are the same.
-        let component = unsafe { Component::deserialize(self.raw(), &code) }.map_err(|e| {
-            LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})"))
-        })?;
-        self.link(&component)
+        // SAFETY: these bytes are what whoever starts this process recognised as its own compiler's; no
+        // artifact compiled elsewhere is accepted anywhere. The call checks that engine, settings and
+        // processor are the same.
+        unsafe { Component::deserialize(&self.0.engine, &code) }
+            .map_err(|e| LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})")))
     }
 
     /// Binds a component's imports to the host.
@@ -138,10 +145,15 @@ impl Engine {
             .map_err(|e| LoadError::Refused(format!("the plugin does not fit this host: {e:#}")))?;
         Ok(Plugin { _engine: self.clone(), code })
     }
+}
 
-    pub(crate) fn raw(&self) -> &wasmtime::Engine {
-        &self.0.engine
-    }
+/// An engine that compiles, and nothing else.
+pub(crate) fn compiler() -> Result<wasmtime::Engine, LoadError> {
+    wasmtime::Engine::new(&profile()).map_err(not_started)
+}
+
+fn not_started(error: wasmtime::Error) -> LoadError {
+    LoadError::Refused(format!("the plugin engine could not start: {error:#}"))
 }
 
 /// Everything that decides what compiled code looks like.

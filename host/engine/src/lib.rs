@@ -5,8 +5,8 @@
 //!   allocate, flood) costs it its instance, never the process; the next call gets a new one.
 //! - [`chain::Chain`] runs a scenario's hooks of one stage in order and applies its policy for failures. It
 //!   is all that a worker needs.
-//! - [`compile::Compiler`] judges and compiles components from outside, for [`command`]: in a child process
-//!   with limits of its own.
+//! - [`compile::Compiler`] checks and compiles components from outside, and [`judge::Judge`] asks them what
+//!   they are, for [`command`]: each in a child process with limits of its own.
 //!
 //! Invariants: exactly one function enters a guest (`sandbox::Guarded::enter`), a store is never
 //! used again after a trap, and no plugin sees files, network or environment.
@@ -14,11 +14,12 @@
 mod abi;
 mod breaker;
 pub mod chain;
+mod check;
 pub mod command;
 pub mod compile;
 mod engine;
 pub mod hook;
-mod inspect;
+pub mod judge;
 mod log;
 pub mod media;
 mod passed_on;

@@ -17,10 +17,7 @@ use framehook_core::{
     placement::Labels,
     spec::{Decoder, Lanes},
 };
-use framehook_infra::{
-    seal::{Key, KeyError},
-    space::Reserve,
-};
+use framehook_infra::{seal::Key, space::Reserve};
 use ipnet::IpNet;
 
 use crate::restart::RestartSchedule;
@@ -40,12 +37,6 @@ pub struct RunnerConfig {
     /// The `framehook-worker` executable. That for OpenCV's decoder is beside it, with `-opencv` behind the
     /// name.
     pub worker: PathBuf,
-    /// The `framehook` executable, called as `plugin-host compile FILE`.
-    pub plugin_host: PathBuf,
-    /// Names everything compiled code depends on besides the plugin
-    /// (`framehook_engine::compile::cache_key()`): part of the file names in `cache_dir`, so that another
-    /// engine or processor never loads it. Letters, digits, `.`, `_`, `-`.
-    pub plugin_cache_key: String,
     /// The ONNX Runtime shared library.
     pub onnxruntime: PathBuf,
     /// Libraries with other execution providers, each with what lies around it.
@@ -55,8 +46,6 @@ pub struct RunnerConfig {
     /// What runs the model of a scenario that does not say so.
     pub provider: ProviderChoice,
     pub precision: Precision,
-    /// Compiled plugins. The key that they are signed with lies beside it, with the extension `key`.
-    pub cache_dir: PathBuf,
     /// How children are started.
     pub sandbox: Sandbox,
     /// What confines them on this machine, as its heartbeat shows it.
@@ -65,6 +54,8 @@ pub struct RunnerConfig {
     pub source_dirs: Vec<PathBuf>,
     /// Recordings that are being worked on; emptied at the start, so it belongs to this runner alone.
     pub recordings_dir: PathBuf,
+    /// How fast models are, as measured here.
+    pub measured_dir: PathBuf,
     /// Most bytes of a recording.
     pub max_recording_bytes: u64,
     /// A recording that is not here after this is given up.
@@ -101,8 +92,6 @@ pub struct RunnerConfig {
     pub load_timeout: Duration,
     /// A model whose first inference takes longer is stalled.
     pub first_inference: Duration,
-    /// Wall time of one compilation.
-    pub compile_timeout: Duration,
     pub restarts: RestartSchedule,
     /// A worker that was told to stop is killed after this.
     pub drain_deadline: Duration,
@@ -118,10 +107,9 @@ impl RunnerConfig {
     pub fn new(
         runner_id: RunnerId,
         worker: PathBuf,
-        plugin_host: PathBuf,
         onnxruntime: PathBuf,
-        cache_dir: PathBuf,
         recordings_dir: PathBuf,
+        measured_dir: PathBuf,
     ) -> Self {
         Self {
             runner_id,
@@ -130,18 +118,16 @@ impl RunnerConfig {
             worker_memory_mib: MemoryCaps::default().worker_mib,
             labels: Labels::new(),
             worker,
-            plugin_host,
-            plugin_cache_key: env!("CARGO_PKG_VERSION").to_owned(),
             onnxruntime,
             providers: BTreeMap::new(),
             provider_options: BTreeMap::new(),
             provider: ProviderChoice::default(),
             precision: Precision::default(),
-            cache_dir,
             sandbox: Sandbox::default(),
             confinement: Vec::new(),
             source_dirs: Vec::new(),
             recordings_dir,
+            measured_dir,
             // As of an uploaded video.
             max_recording_bytes: 64 << 30,
             // An hour's recording of a camera (8 Mbit/s) over a line of 16 Mbit/s takes half of it.
@@ -171,8 +157,6 @@ impl RunnerConfig {
             load_timeout: Duration::from_secs(60),
             // A hundred times what the largest models in use take for a frame on one core.
             first_inference: Duration::from_secs(30),
-            // A component of a script language (18 MB) takes 14 s on a fast core.
-            compile_timeout: Duration::from_secs(60),
             restarts: RestartSchedule::default(),
             drain_deadline: Duration::from_secs(5),
             heartbeat: Duration::from_millis(500),
@@ -218,28 +202,17 @@ impl RunnerConfig {
         job.provider_options = self.options_of(execution.provider);
     }
 
-    /// How fast models are, as measured here. Beside the compiled plugins, which may go at any time.
-    pub(crate) fn measured_dir(&self) -> PathBuf {
-        self.cache_dir.with_file_name("measured")
-    }
-
     /// Refuses what can never work, before anything is announced; makes the folders.
     pub(crate) fn check(&self) -> Result<(), RunnerError> {
         if self.max_workers == 0 {
             return Err(RunnerError::NoWorkers);
         }
-        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'+');
-        if self.plugin_cache_key.is_empty() || !self.plugin_cache_key.bytes().all(plain) {
-            return Err(RunnerError::CacheKey(self.plugin_cache_key.clone()));
-        }
         must_be_file("framehook-worker executable", &self.worker)?;
         must_be_file("framehook-worker-opencv executable", &self.worker_with(Decoder::Opencv))?;
-        must_be_file("framehook executable", &self.plugin_host)?;
         must_be_file("ONNX Runtime library", &self.onnxruntime)?;
         self.providers.values().try_for_each(|library| must_be_file("ONNX Runtime library of a provider", library))?;
-        std::fs::create_dir_all(&self.cache_dir)
-            .and_then(|()| std::fs::create_dir_all(self.measured_dir()))
-            .map_err(|source| RunnerError::CacheDir { path: self.cache_dir.clone(), source })?;
+        std::fs::create_dir_all(&self.measured_dir)
+            .map_err(|source| RunnerError::MeasuredDir { path: self.measured_dir.clone(), source })?;
         empty_folder(&self.recordings_dir)
             .map_err(|source| RunnerError::RecordingsDir { path: self.recordings_dir.clone(), source })
     }
@@ -267,12 +240,8 @@ pub enum RunnerError {
     NotFound { what: &'static str, path: PathBuf },
     #[error("the runner is set to the provider `{provider}` in {precision}, and {why}")]
     Provider { provider: &'static str, precision: &'static str, why: String },
-    #[error("the plugin cache key `{0}` must be letters, digits, `.`, `_`, `-` or `+`, and not empty")]
-    CacheKey(String),
-    #[error("the folder for compiled plugins, {}, cannot be made: {source}", path.display())]
-    CacheDir { path: PathBuf, source: io::Error },
-    #[error("compiled plugins cannot be signed: {0}")]
-    Key(#[from] KeyError),
+    #[error("the folder for measurements, {}, cannot be made: {source}", path.display())]
+    MeasuredDir { path: PathBuf, source: io::Error },
     #[error("the folder for recordings, {}, cannot be emptied: {source}", path.display())]
     RecordingsDir { path: PathBuf, source: io::Error },
 }
@@ -288,10 +257,10 @@ mod tests {
         let opencv = dir.path().join("file-opencv");
         std::fs::write(&file, "").unwrap();
         std::fs::write(&opencv, "").unwrap();
-        let (cache, recordings) = (dir.path().join("cache"), dir.path().join("recordings"));
-        let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file.clone(), file, cache, recordings);
+        let (recordings, measured) = (dir.path().join("recordings"), dir.path().join("measured"));
+        let good = RunnerConfig::new(RunnerId("r".into()), file.clone(), file, recordings, measured);
         good.check().unwrap();
-        assert!(good.cache_dir.is_dir());
+        assert!(good.measured_dir.is_dir());
         let left = good.recordings_dir.join("left");
         std::fs::write(&left, "").unwrap();
         good.check().unwrap();
@@ -302,10 +271,8 @@ mod tests {
             (RunnerConfig { max_workers: 0, ..good.clone() }, "max_workers"),
             (RunnerConfig { worker: missing.clone(), ..good.clone() }, "framehook-worker executable is not at"),
             (RunnerConfig { worker: opencv, ..good.clone() }, "framehook-worker-opencv executable is not at"),
-            (RunnerConfig { plugin_host: missing.clone(), ..good.clone() }, "framehook executable is not at"),
             (RunnerConfig { onnxruntime: missing, ..good.clone() }, "ONNX Runtime library is not at"),
-            (RunnerConfig { plugin_cache_key: "../x".into(), ..good.clone() }, "`../x`"),
-            (RunnerConfig { cache_dir: good.worker.join("below-a-file"), ..good.clone() }, "cannot be made"),
+            (RunnerConfig { measured_dir: good.worker.join("below-a-file"), ..good.clone() }, "cannot be made"),
             (RunnerConfig { recordings_dir: good.worker.clone(), ..good.clone() }, "cannot be emptied"),
         ] {
             let error = bad.check().unwrap_err().to_string();

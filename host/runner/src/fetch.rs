@@ -284,7 +284,7 @@ mod tests {
 
     fn config() -> RunnerConfig {
         let none = PathBuf::new;
-        RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), "recordings".into())
+        RunnerConfig::new(RunnerId("r".into()), none(), none(), "recordings".into(), none())
     }
 
     fn answer(status: u16, location: &str) -> Response {

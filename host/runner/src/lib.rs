@@ -12,12 +12,9 @@
 //! - Nothing that a worker or a plugin sends can end the runner.
 //!
 //! Deliberately absent: any knowledge of the database (orders and results travel over the bus only), of the
-//! engine that compiles plugins (a child process does), and of codecs and models.
+//! engine that compiles plugins (`framehook_compiled` has it done), and of codecs and models.
 
 mod admission;
-mod authentic;
-mod compile;
-mod compiled;
 mod config;
 mod cores;
 mod ending;
@@ -39,7 +36,6 @@ mod session;
 mod status;
 mod supervisor;
 mod tally;
-mod turns;
 
 pub use config::{RunnerConfig, RunnerError};
 pub use restart::RestartSchedule;

@@ -6,13 +6,14 @@ use std::{
     sync::Arc,
 };
 
+use framehook_compiled::{CompileError, Compiled, CompiledPlugins};
 use framehook_core::{
     execution::Execution,
     hook_state::HookState,
     ids::Digest,
     job::{HookJob, Job},
     message::DeployOrder,
-    prediction::{Position, Provenance},
+    prediction::{PluginIdentity, Position, Provenance},
     reason::{Reason, ReasonCode},
     spec::{ResolvedHook, ResolvedSource},
 };
@@ -22,7 +23,6 @@ use framehook_infra::{
 };
 
 use crate::{
-    compile::Compiler,
     config::RunnerConfig,
     failure::Failure,
     providers::{Chosen, Providers},
@@ -32,7 +32,7 @@ use crate::{
 pub(crate) struct JobBuilder {
     pub(crate) config: Arc<RunnerConfig>,
     pub(crate) blobs: Blobs,
-    pub(crate) compiler: Compiler,
+    pub(crate) compiled: CompiledPlugins,
     pub(crate) providers: Providers,
 }
 
@@ -102,8 +102,10 @@ impl JobBuilder {
         let mut jobs = Vec::with_capacity(hooks.len());
         for hook in hooks {
             let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
-            let (compiled, digest) = self.compiler.compiled(&hook.identity, &wasm).await?;
-            jobs.push(HookJob { identity: hook.identity.clone(), compiled, digest, config: hook.config.clone() });
+            let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
+            let Compiled { path, digest } = compiled.map_err(|error| not_compiled(&hook.identity, &error))?;
+            let (identity, config) = (hook.identity.clone(), hook.config.clone());
+            jobs.push(HookJob { identity, compiled: path, digest, config });
         }
         Ok(jobs)
     }
@@ -133,6 +135,19 @@ impl JobBuilder {
     }
 }
 
+/// Fatal when the plugin is refused; worth a retry when the child could not do its work.
+fn not_compiled(plugin: &PluginIdentity, error: &CompileError) -> Failure {
+    let message = format!("plugin {}@{} could not be compiled: {error}", plugin.name, plugin.version);
+    match error {
+        CompileError::Refused(_) | CompileError::TooLong(_) | CompileError::Failed { .. } => {
+            Failure::Fatal(Reason::new(ReasonCode::PluginIncompatible, message))
+        }
+        CompileError::Died(_) | CompileError::Start(_) | CompileError::Folder { .. } => {
+            Failure::of(error, Reason::new(ReasonCode::WorkerCrash, message))
+        }
+    }
+}
+
 /// The real path of a file source, if it lies in one of `dirs`.
 fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
     source_file::resolve(path, dirs).map_err(|refusal| {
@@ -151,7 +166,41 @@ fn allowed_source(path: &Path, dirs: &[PathBuf]) -> Result<PathBuf, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::{io, os::unix::process::ExitStatusExt as _, process::ExitStatus, time::Duration};
+
+    use framehook_core::probe::Finding;
+    use rustix::io::Errno;
+
     use super::*;
+
+    #[test]
+    fn a_plugin_that_is_refused_is_not_tried_again_and_a_compiler_that_died_is() {
+        let digest = Digest::from_bytes(&[0; 32]);
+        let plugin = PluginIdentity { name: "yolo".into(), version: "1".into(), digest };
+        let (ended, killed) = (ExitStatus::from_raw(1 << 8), ExitStatus::from_raw(9));
+        let findings = ["no component", "no plugin"].map(|message| Finding::new("code", message)).to_vec();
+        let io = |errno: Errno| io::Error::from(errno);
+        let full = CompileError::Folder { what: "no file in the cache folder", source: io(Errno::NOSPC) };
+        for (error, code, words) in [
+            (CompileError::Refused(findings), ReasonCode::PluginIncompatible, "no component; no plugin"),
+            (CompileError::TooLong(Duration::from_secs(60)), ReasonCode::PluginIncompatible, "longer than 60s"),
+            (CompileError::Failed { status: ended, said: "why".into() }, ReasonCode::PluginIncompatible, "why"),
+            (CompileError::Died(killed), ReasonCode::WorkerCrash, "the compiler died: signal: 9"),
+            (CompileError::Start(io(Errno::AGAIN)), ReasonCode::WorkerCrash, "the compiler did not start"),
+            (full, ReasonCode::WorkerCrash, "no file in the cache folder: No space left"),
+        ] {
+            let (is_fatal, reason) = match not_compiled(&plugin, &error) {
+                Failure::Fatal(reason) => (true, reason),
+                Failure::Retry(reason) => (false, reason),
+                Failure::Wait(reason) => panic!("{reason:?}"),
+            };
+            assert_eq!((is_fatal, reason.code), (code == ReasonCode::PluginIncompatible, code));
+            let message = reason.message.strip_prefix("plugin yolo@1 could not be compiled: ").unwrap();
+            assert!(message.contains(words), "{message}");
+        }
+        let none_left = not_compiled(&plugin, &CompileError::Start(io(Errno::MFILE)));
+        assert!(matches!(none_left, Failure::Wait(reason) if reason.code == ReasonCode::NoCapacity));
+    }
 
     #[test]
     fn a_file_source_must_really_lie_in_an_allowed_folder() {

@@ -15,7 +15,7 @@ use framehook_core::{
     job::{Control, Job, MAX_RECORD, Report, write_record},
     memory::GPU_MIB,
     spec::Decoder,
-    text::short_line,
+    text::{LAST_LINES, MAX_LINE, short_line},
 };
 use serde::Serialize;
 use tokio::{
@@ -39,12 +39,6 @@ const EXIT_GRACE: Duration = Duration::from_secs(2);
 /// After the process is gone its last lines are in the pipe; only a descendant that holds it open makes us
 /// wait.
 const STDERR_GRACE: Duration = Duration::from_millis(200);
-
-/// Lines of standard error, for the reason of a crash.
-const LAST_LINES: usize = 3;
-
-/// A longer line is cut: it is for people.
-const MAX_LINE: usize = 500;
 
 /// What is decided before a worker starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -226,12 +220,4 @@ fn log_line(line: &[u8], last: &LastLines, log: &ScenarioLog) {
         tracing::debug!("worker: {text}");
     }
     last.push(text);
-}
-
-/// The last lines of an output for people.
-pub(crate) fn last_lines(output: &[u8]) -> String {
-    let text = String::from_utf8_lossy(output);
-    let lines: Vec<_> = text.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-    let last = lines[lines.len().saturating_sub(LAST_LINES)..].join(" | ");
-    short_line(&last, LAST_LINES * MAX_LINE)
 }

@@ -12,7 +12,9 @@ use framehook_core::{
     job::{Job, write_record},
     reason::{Reason, ReasonCode, without_source_places},
     spec::{Decoder, ResolvedScenario},
+    text::last_lines,
 };
+use framehook_infra::turns::Turns;
 use futures::future::join_all;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -25,8 +27,7 @@ use tokio::{
 use crate::{
     config::{RunnerConfig, RunnerError},
     failure::Failure,
-    process::{last_lines, with_library},
-    turns::Turns,
+    process::with_library,
 };
 
 /// Longest that a check or a measurement may take: TensorRT takes half a minute for a small model.
@@ -45,16 +46,18 @@ pub(crate) struct Chosen {
 
 pub(crate) struct Providers {
     config: Arc<RunnerConfig>,
+    /// Names this processor's features, and the engine of hooks.
+    machine: String,
     found: Vec<ProviderStatus>,
     measurements: Turns<String>,
 }
 
 impl Providers {
-    /// Finds out what there is.
+    /// Finds out what there is. `machine` names its processor's features.
     ///
     /// # Errors
     /// When the runner is set to a provider that cannot be used, or to a precision that none of them has.
-    pub(crate) async fn find(config: Arc<RunnerConfig>) -> Result<Self, RunnerError> {
+    pub(crate) async fn find(config: Arc<RunnerConfig>, machine: &str) -> Result<Self, RunnerError> {
         let cpu = ProviderStatus {
             provider: Provider::Cpu,
             precisions: vec![Precision::F32],
@@ -63,7 +66,7 @@ impl Providers {
         let others = [Provider::Openvino, Provider::Cuda, Provider::Tensorrt];
         let others = others.into_iter().map(|provider| check(&config, provider));
         let found = [cpu].into_iter().chain(join_all(others).await).collect();
-        let providers = Self { config, found, measurements: Turns::default() };
+        let providers = Self { config, machine: machine.to_owned(), found, measurements: Turns::default() };
         for ProviderStatus { provider, precisions, why } in &providers.found {
             tracing::info!(provider = provider.as_str(), ?precisions, why, "execution provider");
         }
@@ -153,7 +156,7 @@ impl Providers {
     /// As measured now or before; `None` if it does not work, which the log tells.
     async fn measured(&self, execution: Execution, job: &Job) -> Option<Measured> {
         let name = self.key(execution, job);
-        let file = self.config.measured_dir().join(format!("{name}.json"));
+        let file = self.config.measured_dir.join(format!("{name}.json"));
         let _turn = self.measurements.wait(name).await;
         let kept = tokio::fs::read(&file).await.ok();
         if let Some(measured) = kept.and_then(|text| serde_json::from_slice(&text).ok()) {
@@ -175,11 +178,11 @@ impl Providers {
 
     /// Names everything that a measurement depends on.
     fn key(&self, execution: Execution, job: &Job) -> String {
-        let RunnerConfig { plugin_cache_key, intra_threads, .. } = &*self.config;
+        let (machine, intra_threads) = (&self.machine, self.config.intra_threads);
         let version = self.found.iter().find(|s| s.provider == execution.provider).map_or("", |s| &s.why);
         let (model, options) = (&job.provenance.model, self.config.options_of(execution.provider));
         let input = serde_json::to_string(&job.input).unwrap_or_default();
-        let text = format!("{model} {input} {execution} {version} {options:?} {intra_threads} {plugin_cache_key}");
+        let text = format!("{model} {input} {execution} {version} {options:?} {intra_threads} {machine}");
         format!("{:x}", Sha256::digest(text))
     }
 
@@ -295,7 +298,7 @@ mod tests {
     /// With OpenVINO in two precisions, and CUDA that cannot be used.
     fn providers() -> Providers {
         let none = std::path::PathBuf::new;
-        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), none());
+        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none());
         let status = |provider, precisions: &[Precision], why: &str| ProviderStatus {
             provider,
             precisions: precisions.to_vec(),
@@ -307,7 +310,7 @@ mod tests {
             status(Provider::Cuda, &[], "there is no driver"),
             status(Provider::Tensorrt, &[Precision::F32, Precision::F16], ""),
         ];
-        Providers { config: Arc::new(config), found, measurements: Turns::default() }
+        Providers { config: Arc::new(config), machine: String::new(), found, measurements: Turns::default() }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use framehook_compiled::CompiledPlugins;
 use framehook_core::{
     fences::{Fences, Verdict},
     ids::{Generation, Incarnation, ScenarioId},
@@ -25,7 +26,6 @@ use tracing::{Instrument as _, field::Empty};
 
 use crate::{
     admission::{Admission, memory_of_machine},
-    compile::Compiler,
     config::{RunnerConfig, RunnerError},
     cores::Cores,
     heartbeat, metrics,
@@ -55,14 +55,14 @@ const DRAIN_MARGIN: Duration = Duration::from_secs(4);
 /// worker.
 pub async fn run(
     config: RunnerConfig,
+    compiled: CompiledPlugins,
     bus: SharedBus,
     blobs: Blobs,
     cancel: CancellationToken,
 ) -> Result<LastWord, RunnerError> {
     config.check()?;
     let config = Arc::new(config);
-    let compiler = Compiler::new(config.clone())?;
-    let providers = Providers::find(config.clone()).await?;
+    let providers = Providers::find(config.clone(), compiled.engine()).await?;
     let incarnation = Incarnation::generate();
     let Some(orders) = open_orders(&bus, &cancel).await else { return Ok(LastWord::Heard) };
     tracing::info!(runner = %config.runner_id, %incarnation, max_workers = config.max_workers, "runner started");
@@ -78,7 +78,7 @@ pub async fn run(
         admission: Admission::new(config.max_workers, memory_mib),
         cores: Cores::new(config.cores, config.intra_threads),
         prewarmed: Prewarmed::new(config.clone()),
-        job_builder: JobBuilder { compiler, providers, config, blobs },
+        job_builder: JobBuilder { config, blobs, compiled, providers },
         bus: bus.clone(),
         board: board.clone(),
     });

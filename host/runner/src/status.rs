@@ -185,7 +185,7 @@ mod tests {
 
     fn roster() -> Roster {
         let none = std::path::PathBuf::new;
-        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none(), none());
+        let config = RunnerConfig::new(RunnerId("r".into()), none(), none(), none(), none());
         Roster::new(&config, Incarnation::generate(), None, Vec::new())
     }
 

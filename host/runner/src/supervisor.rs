@@ -24,7 +24,6 @@ use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
     admission::Admission,
-    config::RunnerConfig,
     cores::Cores,
     ending,
     failure::Failure,
@@ -323,12 +322,13 @@ impl Deployment {
 
     /// Without the paths of this machine that somebody may have put into it.
     fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
-        let RunnerConfig { cache_dir, recordings_dir, .. } = &*self.shared.job_builder.config;
+        let JobBuilder { config, compiled, .. } = &self.shared.job_builder;
         let of_job = job.into_iter().flat_map(|job| {
             let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
             [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
         });
-        ending::presentable(reason, of_job.chain([cache_dir, recordings_dir]).map(PathBuf::as_path))
+        let folders = [compiled.folder(), &config.recordings_dir];
+        ending::presentable(reason, of_job.map(PathBuf::as_path).chain(folders))
     }
 
     fn classify_end(&mut self, outcome: Outcome, reason: Reason) -> Result<Ended, Failure> {

@@ -524,7 +524,7 @@ async fn what_cannot_be_prepared_fails_with_its_reason() {
 
 #[tokio::test]
 async fn a_compiler_that_hangs_is_killed() {
-    let world = World::start(|c| c.compile_timeout = PATIENCE).await;
+    let world = World::start_compiling(PATIENCE, |_| {}).await;
     let clip = world.clip(json!({"frames": 5}));
     world.deploy_with_plugin(&clip, "hang").await;
     let reason = world.phase(&clip, 1, P::Failed).await.reason.unwrap();
@@ -558,7 +558,7 @@ async fn a_plugin_is_compiled_once_for_all() {
 async fn with_prewarmed() -> (World, PathBuf, u32) {
     let mut script = PathBuf::new();
     let world = World::start(|config| {
-        script = config.cache_dir.with_file_name("worker.py");
+        script = config.recordings_dir.with_file_name("worker.py");
         for name in ["worker.py", "worker.py-opencv"] {
             std::os::unix::fs::symlink(&config.worker, script.with_file_name(name)).unwrap();
         }

@@ -73,6 +73,13 @@ fn forbid_waiting(linker: &mut Linker<Ctx>) -> wasmtime::Result<()> {
     Ok(())
 }
 
+/// The version that a component was built against; the newest, if it is a plugin of none.
+pub(crate) fn version(component: &Component) -> &'static str {
+    let [.., newest] = VERSIONS;
+    let exports = |version: &&str| component.get_export_index(None, format!("{PACKAGE}/lifecycle@{version}")).is_some();
+    VERSIONS.into_iter().find(exports).unwrap_or(newest)
+}
+
 /// A plugin whose imports are bound and whose exports are found.
 #[derive(Clone)]
 pub(crate) enum Code {
@@ -82,10 +89,8 @@ pub(crate) enum Code {
 
 impl Code {
     pub(crate) fn link(linker: &Linker<Ctx>, component: &Component) -> wasmtime::Result<Self> {
-        let exports =
-            |version: &str| component.get_export_index(None, format!("{PACKAGE}/lifecycle@{version}")).is_some();
-        match VERSIONS.into_iter().find(|version| exports(version)) {
-            Some("0.1.0") => v0_1::Code::link(linker, component).map(Self::V0_1),
+        match version(component) {
+            "0.1.0" => v0_1::Code::link(linker, component).map(Self::V0_1),
             _ => v0_2::Code::link(linker, component).map(Self::V0_2),
         }
     }

@@ -18,7 +18,10 @@ use serde_json::{Value, json};
 
 use crate::{
     stock::{head, run},
-    support::{COMPILER, ENGINE, Flat, Lines, SIZE, frame, infer_values, job, job_0_1, position, settings, wasm_0_1},
+    support::{
+        COMPILER, ENGINE, Flat, Lines, SIZE, frame, infer_values, inspect, job, job_0_1, judge, position, settings,
+        wasm_0_1,
+    },
 };
 
 fn chain_of(jobs: &[HookJob], start: Start) -> (Chain, Lines) {
@@ -54,11 +57,12 @@ fn text(event: &BTreeMap<String, Attribute>, key: &str) -> String {
 #[test]
 fn plugins_of_the_first_version_are_recognised_and_work_as_they_did() {
     for (name, pre, post) in [("yolo", false, true), ("line-counter", false, true), ("motion-gate", true, false)] {
-        let Verdict::Ok(manifest) = COMPILER.inspect(&wasm_0_1(name)) else { panic!("{name}") };
+        let Verdict::Ok(manifest) = inspect(&wasm_0_1(name)) else { panic!("{name}") };
         assert_eq!((manifest.name.as_str(), manifest.abi.as_str()), (name, "0.1.0"));
         assert_eq!((manifest.pre, manifest.post), (pre, post));
     }
-    let problems = COMPILER.validate_config(&wasm_0_1("yolo"), r#"{"min_score": "high"}"#).unwrap();
+    let problems =
+        judge(&COMPILER.compile(&wasm_0_1("yolo")).unwrap()).validate_config(r#"{"min_score": "high"}"#).unwrap();
     assert_eq!(problems[0].path, "/min_score");
 
     let (settings, _) = settings(Policy::FailScenario);

@@ -3,17 +3,24 @@
 use std::{fs::File, io::Write as _};
 
 use framehook_core::{ids::Digest, probe::Verdict};
-use framehook_engine::compile::cache_key;
+use framehook_engine::{compile::cache_key, judge::Judge};
+use serde_json::Value;
 
-use crate::support::{COMPILER, ENGINE, digest_of, wasm};
+use crate::support::{COMPILER, ENGINE, digest_of, inspect, job, wasm};
 
 fn wat(text: &str) -> Vec<u8> {
     wat::parse_str(text).unwrap()
 }
 
+/// The judge of a stock plugin.
+fn of(plugin: &str) -> Judge {
+    let job = job(plugin, Value::Null);
+    Judge::load(&job.compiled, &job.digest).unwrap()
+}
+
 /// Checks that `bytes` are refused with these findings: a code and words of the message each.
 fn refused(bytes: &[u8], expected: &[(&str, &str)]) {
-    let Verdict::Findings(findings) = COMPILER.inspect(bytes) else { panic!("accepted, expected {expected:?}") };
+    let Verdict::Findings(findings) = inspect(bytes) else { panic!("accepted, expected {expected:?}") };
     assert_eq!(findings.len(), expected.len(), "{findings:?}");
     for (finding, (code, words)) in findings.iter().zip(expected) {
         assert_eq!(finding.code, *code, "{findings:?}");
@@ -88,21 +95,19 @@ fn stock_plugins_describe_themselves() {
         ("misbehave", true, true),
         ("witness", false, true),
     ] {
-        let Verdict::Ok(manifest) = COMPILER.inspect(&wasm(name)) else {
-            panic!("{name}: {:?}", COMPILER.inspect(&wasm(name)))
-        };
+        let Verdict::Ok(manifest) = inspect(&wasm(name)) else { panic!("{name}: {:?}", inspect(&wasm(name))) };
         assert_eq!((manifest.name.as_str(), manifest.pre, manifest.post), (name, pre, post));
         assert_eq!((manifest.version.as_str(), manifest.abi.as_str()), ("0.1.0", "0.2.0"));
         assert_eq!(manifest.config_schema["type"], "object", "{name}");
     }
-    let Verdict::Ok(faces) = COMPILER.inspect(&wasm("centerface")) else { panic!() };
+    let Verdict::Ok(faces) = inspect(&wasm("centerface")) else { panic!() };
     assert_eq!((faces.input.scale, faces.input.pad), (Some(1.0), Some(0)));
 }
 
 #[test]
 fn a_configuration_is_judged_by_the_plugin() {
     let problems = |plugin: &str, config: &str| {
-        let problems = COMPILER.validate_config(&wasm(plugin), config).unwrap();
+        let problems = of(plugin).validate_config(config).unwrap();
         problems.into_iter().map(|p| (p.path, p.message)).collect::<Vec<_>>()
     };
     assert_eq!(problems("yolo", "{}"), []);
@@ -116,7 +121,7 @@ fn a_configuration_is_judged_by_the_plugin() {
 
 #[test]
 fn a_plugin_that_ends_while_it_judges_says_why() {
-    let judged = |config: &str| COMPILER.validate_config(&wasm("misbehave"), config).unwrap_err().to_string();
+    let judged = |config: &str| of("misbehave").validate_config(config).unwrap_err().to_string();
     let error = judged(r#"{"mode": "panic", "at_check": true}"#);
     assert!(error.contains("could not check its configuration: panicked at "), "{error}");
     assert!(error.contains("src/lib.rs") && error.contains("this plugin panics on purpose"), "{error}");
@@ -126,7 +131,7 @@ fn a_plugin_that_ends_while_it_judges_says_why() {
 
 #[test]
 fn a_schema_that_takes_for_ever_ends() {
-    let problems = |config: &str| COMPILER.validate_config(&wasm("misbehave"), config);
+    let problems = |config: &str| of("misbehave").validate_config(config);
     assert_eq!(problems(r#"{"mode": "none"}"#).unwrap(), []);
     let error = problems(r#"{"mode": "none", "bomb": true}"#).unwrap_err().to_string();
     assert!(error.contains("schema cannot be used") && error.contains("longer than 2 s"), "{error}");
@@ -141,9 +146,11 @@ fn a_worker_loads_only_what_was_compiled_for_it() {
     assert!(load_as(&Digest::from_bytes(&[0; 32])).unwrap_err().contains("could not be read"));
     std::fs::write(&path, wasm("yolo")).unwrap();
     assert!(load().unwrap_err().contains("is not a compiled plugin"));
+    let judge = Judge::load(&path, &digest_of(&path)).map(drop).unwrap_err();
+    assert!(judge.to_string().contains("is not a compiled plugin"), "{judge}");
     std::fs::write(&path, COMPILER.compile(&wasm("yolo")).unwrap()).unwrap();
     assert_eq!(load(), Ok(()));
-    // What a runner signs a file with stands behind the code.
+    // What a file is signed with stands behind the code.
     let digest = digest_of(&path);
     File::options().append(true).open(&path).unwrap().write_all(&[b'a'; 64]).unwrap();
     assert!(load_as(&digest).unwrap_err().contains("has changed since"));

@@ -8,11 +8,13 @@ use std::{
 };
 
 use framehook_core::{
+    artifact::PluginManifest,
     hook_state::{HookState, StateQuota},
     ids::Digest,
     job::{HookJob, HookLimits, PluginLog},
     log_budget::LogLimits,
     prediction::{PluginIdentity, Position},
+    probe::Verdict,
     size::{MAX_PREDICTION, room_for_outputs},
     spec::OnPluginFailure,
 };
@@ -20,6 +22,7 @@ use framehook_engine::{
     Engine, Log,
     chain::ChainSettings,
     compile::Compiler,
+    judge::Judge,
     media::{
         Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Start,
         Tensor, TensorDesc, Values,
@@ -52,6 +55,18 @@ pub(crate) fn wasm_0_1(name: &str) -> Vec<u8> {
 /// A job for one of those.
 pub(crate) fn job_0_1(name: &str, config: Value) -> HookJob {
     job_of(&format!("{name}-0.1.0"), || wasm_0_1(name), config)
+}
+
+/// Compiles a plugin from outside and asks it what it is, as two processes do.
+pub(crate) fn inspect(bytes: &[u8]) -> Verdict<PluginManifest> {
+    COMPILER.compile(bytes).map_or_else(Verdict::Findings, |code| judge(&code).describe())
+}
+
+/// The judge of a compiled plugin.
+pub(crate) fn judge(code: &[u8]) -> Judge {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), code).unwrap();
+    Judge::load(file.path(), &digest_of(file.path())).unwrap()
 }
 
 /// A job for a stock plugin.

@@ -9,6 +9,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use framehook_compiled::{COMPILE_TIMEOUT, CompiledPlugins, Settings};
 use framehook_confine::{Piece, Sandbox};
 use framehook_core::{
     hook_state::HookState,
@@ -197,6 +198,7 @@ pub(crate) struct World {
     pub(crate) bus: Arc<TestBus>,
     pub(crate) blobs: Blobs,
     pub(crate) config: RunnerConfig,
+    pub(crate) compiled: CompiledPlugins,
     pub(crate) model: Digest,
     pub(crate) cancel: CancellationToken,
     pub(crate) runner: Mutex<Option<JoinHandle<std::result::Result<LastWord, RunnerError>>>>,
@@ -206,13 +208,18 @@ pub(crate) struct World {
 impl World {
     /// A running runner that has announced itself.
     pub(crate) async fn start(change: impl FnOnce(&mut RunnerConfig)) -> Self {
+        Self::start_compiling(COMPILE_TIMEOUT, change).await
+    }
+
+    /// The same with another time for a compilation.
+    pub(crate) async fn start_compiling(timeout: Duration, change: impl FnOnce(&mut RunnerConfig)) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let support = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support");
         let worker = support.join("fake_worker.py");
         let plugin_host = support.join("fake_plugin_host.py");
-        let (cache, recordings) = (dir.path().join("cache"), dir.path().join("recordings"));
+        let (recordings, measured) = (dir.path().join("recordings"), dir.path().join("measured"));
         let id = RunnerId("runner-1".into());
-        let mut config = RunnerConfig::new(id, worker.clone(), plugin_host, worker, cache, recordings);
+        let mut config = RunnerConfig::new(id, worker.clone(), worker, recordings, measured);
         config.source_dirs = vec![dir.path().to_owned()];
         // The scripts write a journal, and Python wants a working directory that exists.
         let taken_away = [Piece::Limits, Piece::User, Piece::WorkingDirectory];
@@ -223,13 +230,16 @@ impl World {
         let (quick, base) = (Duration::from_millis(50), Duration::from_millis(2));
         config.restarts = RestartSchedule { quick, base, max_attempts: 3, ..RestartSchedule::default() };
         change(&mut config);
+        let (folder, sandbox) = (dir.path().join("cache"), config.sandbox.clone());
+        let settings = Settings { folder, engine: "test".into(), plugin_host, sandbox, timeout };
+        let compiled = CompiledPlugins::open(settings).unwrap();
         let blobs = Blobs::open(dir.path(), None, Reserve::NONE).await.unwrap();
         let (bus, cancel) = (TestBus::new(), CancellationToken::new());
-        let run = framehook_runner::run(config.clone(), bus.clone(), blobs.clone(), cancel.clone());
+        let run = framehook_runner::run(config.clone(), compiled.clone(), bus.clone(), blobs.clone(), cancel.clone());
         let runner = Mutex::new(Some(tokio::spawn(run)));
         let first = bus.wait("a first heartbeat", || heartbeats(&bus).first().cloned()).await;
         let model = upload(&blobs, "model").await;
-        Self { dir, bus, blobs, config, model, cancel, runner, incarnation: first.incarnation }
+        Self { dir, bus, blobs, config, compiled, model, cancel, runner, incarnation: first.incarnation }
     }
 
     pub(crate) fn clip(&self, plan: serde_json::Value) -> Clip {
@@ -373,12 +383,12 @@ impl World {
 
     /// The list of compilations is one of them.
     pub(crate) fn files_in_cache(&self) -> Vec<String> {
-        let entries = std::fs::read_dir(&self.config.cache_dir).unwrap();
+        let entries = std::fs::read_dir(self.compiled.folder()).unwrap();
         entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect()
     }
 
     pub(crate) fn compilations(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.config.cache_dir.join("compilations")).unwrap_or_default();
+        let text = std::fs::read_to_string(self.compiled.folder().join("compilations")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
     }
 }

@@ -1,9 +1,9 @@
-//! Tells compiled plugins that this runner wrote from files that somebody else put in their place.
+//! Tells compiled plugins that were signed here from files that somebody else put in their place.
 //!
-//! Invariants: what is loaded as machine code was written by this runner's compiler. A file ends with a MAC
-//! of its name and its code, by a key that no child can read; and a worker loads it only if it has the digest
-//! that was found when the MAC was checked, so that a file that is changed in between is refused. The engine
-//! ignores the bytes behind the code.
+//! Invariants: what is loaded as machine code was written by a compiler of whoever has the key. A file ends
+//! with a MAC of its name and its code, by a key that no child can read; and a child loads it only if it has
+//! the digest that was found when the MAC was checked, so that a file that is changed in between is refused.
+//! The engine ignores the bytes behind the code. No file is in memory as a whole.
 
 use std::{
     fs::File,
@@ -16,7 +16,7 @@ use framehook_infra::seal::{Key, KeyError};
 use sha2::{Digest as _, Sha256};
 
 /// Hexadecimal digits of a MAC.
-const MAC: usize = 64;
+const MAC: u64 = 64;
 
 /// Signs and recognises compiled plugins.
 #[derive(Debug)]
@@ -36,16 +36,14 @@ impl Authority {
     /// # Errors
     /// When the file holds nothing, or cannot be read or written.
     pub(crate) fn sign(&self, name: &str, file: &mut File) -> io::Result<Digest> {
-        let mut bytes = Vec::new();
+        let mut hash = Sha256::new();
         file.rewind()?;
-        file.read_to_end(&mut bytes)?;
-        if bytes.is_empty() {
+        if io::copy(file, &mut hash)? == 0 {
             return Err(io::Error::other("the compiler wrote nothing"));
         }
-        let mac = self.mac(name, &bytes);
-        file.write_all(mac.hex().as_bytes())?;
-        bytes.extend(mac.hex().as_bytes());
-        Ok(digest(&bytes))
+        let mac = self.mac(name, &hash);
+        file.write_all(mac.as_bytes())?;
+        Ok(digest(hash.chain_update(mac)))
     }
 
     /// The digest of the whole file, if its code was signed as that of `name`.
@@ -53,19 +51,23 @@ impl Authority {
     /// # Errors
     /// When the file cannot be read.
     pub(crate) fn verify(&self, name: &str, path: &Path) -> io::Result<Option<Digest>> {
-        let bytes = std::fs::read(path)?;
-        let Some((code, mac)) = bytes.split_last_chunk::<MAC>() else { return Ok(None) };
-        Ok((self.mac(name, code).hex().as_bytes() == mac).then(|| digest(&bytes)))
+        let mut file = File::open(path)?;
+        let Some(code) = file.metadata()?.len().checked_sub(MAC) else { return Ok(None) };
+        let (mut hash, mut mac) = (Sha256::new(), Vec::new());
+        io::copy(&mut (&mut file).take(code), &mut hash)?;
+        file.read_to_end(&mut mac)?;
+        Ok((self.mac(name, &hash).as_bytes() == mac).then(|| digest(hash.chain_update(mac))))
     }
 
-    fn mac(&self, name: &str, code: &[u8]) -> Digest {
+    /// In hexadecimal digits.
+    fn mac(&self, name: &str, code: &Sha256) -> String {
         // A digest has one length, so nothing of the name can pass for code.
-        self.0.digest(&format!("{} {name}", digest(code).hex()))
+        self.0.digest(&format!("{} {name}", digest(code.clone()).hex())).hex().to_owned()
     }
 }
 
-fn digest(bytes: &[u8]) -> Digest {
-    Digest::from_bytes(&Sha256::digest(bytes).into())
+fn digest(hash: Sha256) -> Digest {
+    Digest::from_bytes(&hash.finalize().into())
 }
 
 #[cfg(test)]

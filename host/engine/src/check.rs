@@ -1,66 +1,25 @@
-//! Judges a file that somebody uploaded as a plugin, the cheap checks first.
+//! Judges a file that somebody uploaded as a plugin by its bytes alone: what can be found without compiling
+//! it.
 //!
-//! For the child process only ([`crate::command`]): the last checks compile and run the file. What
-//! is wrong with it comes back as data, each finding with a stable code.
+//! What is wrong with it comes back as data, each finding with a stable code.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::collections::BTreeSet;
 
-use framehook_core::{
-    artifact::{PluginManifest, check_name, check_version},
-    job::HookLimits,
-    log_budget::LogLimits,
-    probe::{ConfigProblem, Finding, Verdict},
-};
+use framehook_core::probe::Finding;
 use wasmparser::{Encoding, Parser, Payload, Validator, WasmFeatures};
-use wasmtime::component::Component;
 
-use crate::{
-    Engine, LoadError, Plugin,
-    abi::{Instance, PACKAGE, VERSIONS},
-    compile::Compiler,
-    log::{Log, Logger},
-    sandbox::Failure,
-    schema,
-    state::State,
-};
+use crate::abi::{PACKAGE, VERSIONS};
 
-type Checked<T> = Result<T, Vec<Finding>>;
+/// What passed a check, or what is wrong with the file.
+pub(crate) type Checked<T> = Result<T, Vec<Finding>>;
 
-fn refused<T>(code: &'static str, message: impl AsRef<str>) -> Checked<T> {
+pub(crate) fn refused<T>(code: &'static str, message: impl AsRef<str>) -> Checked<T> {
     Err(vec![Finding::new(code, message.as_ref())])
 }
 
-impl Compiler {
-    /// Judges a file that somebody uploaded as a plugin.
-    #[must_use]
-    pub fn inspect(&self, wasm: &[u8]) -> Verdict<PluginManifest> {
-        let manifest = check_kind(wasm)
-            .and_then(|()| check_structure(wasm))
-            .and_then(|()| check_world(wasm))
-            .and_then(|version| load(&self.0, wasm, version))
-            .and_then(|plugin| check_description(&plugin));
-        manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
-    }
-
-    /// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
-    /// itself; empty if it is good. `wasm` was inspected before, perhaps by an older release.
-    ///
-    /// # Errors
-    /// When the plugin does not load or fails while it checks, or its schema cannot be used.
-    pub fn validate_config(&self, wasm: &[u8], config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
-        let say = |findings: Vec<Finding>| {
-            LoadError::Refused(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "))
-        };
-        check_kind(wasm).map_err(say)?;
-        let version = check_world(wasm).map_err(say)?;
-        let plugin = load(&self.0, wasm, version).map_err(say)?;
-        let silent =
-            |f: Failure| LoadError::Refused(format!("the plugin could not check its configuration: {}", f.message));
-        let mut instance = start(&plugin).map_err(silent)?;
-        let manifest = instance.describe().map_err(silent)?;
-        let problems = schema::problems(manifest.config_schema, config).map_err(LoadError::Refused)?;
-        if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
-    }
+/// The cheapest check first, as each one trusts those before it.
+pub(crate) fn check(wasm: &[u8]) -> Checked<()> {
+    check_kind(wasm).and_then(|()| check_structure(wasm)).and_then(|()| check_world(wasm))
 }
 
 fn check_kind(wasm: &[u8]) -> Checked<()> {
@@ -128,8 +87,7 @@ fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)
 const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
 const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
 
-/// Gives the version of the contract that it keeps to, by its names.
-fn check_world(wasm: &[u8]) -> Checked<&'static str> {
+fn check_world(wasm: &[u8]) -> Checked<()> {
     let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;
     let version = contract(imports.iter().chain(&exports))?;
     let ours = |name: &str| format!("{PACKAGE}/{name}@{version}");
@@ -150,7 +108,7 @@ fn check_world(wasm: &[u8]) -> Checked<&'static str> {
     }
     let [lifecycle, pre, post] = ["lifecycle", "preprocess", "postprocess"].map(ours);
     if exports.contains(&lifecycle) && (exports.contains(&pre) || exports.contains(&post)) {
-        return Ok(version);
+        return Ok(());
     }
     let found = if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") };
     let wanted = format!("`{lifecycle}` and one or both of `{pre}` and `{post}`");
@@ -182,34 +140,4 @@ fn contract<'a>(names: impl Iterator<Item = &'a String>) -> Checked<&'static str
             )
         }
     }
-}
-
-fn load(engine: &Engine, wasm: &[u8], version: &str) -> Checked<Plugin> {
-    let component = Component::from_binary(engine.raw(), wasm)
-        .or_else(|e| refused("compile_failed", format!("the component does not compile: {e:#}")))?;
-    engine.link(&component).or_else(|e| {
-        let what = format!("its imports or exports are not those of {PACKAGE}@{version}, although the names are");
-        refused("wrong_world", format!("{what}: {e}"))
-    })
-}
-
-/// A first instance, of which nobody reads the log: what ends it is in its failure.
-fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
-    let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
-    plugin.code.start(HookLimits::default(), logger, State::default())
-}
-
-fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
-    let manifest = start(plugin)
-        .and_then(|mut instance| instance.describe())
-        .or_else(|f| refused("describe_failed", format!("the plugin did not describe itself: {}", f.message)))?;
-    let schema = schema::check(&manifest.config_schema).map_err(|e| format!("`config-schema` {e}"));
-    let checks = [
-        ("bad_name", check_name(&manifest.name)),
-        ("bad_version", check_version(&manifest.version)),
-        ("bad_config_schema", schema),
-    ];
-    let findings: Vec<_> =
-        checks.into_iter().filter_map(|(code, check)| Some(Finding::new(code, &check.err()?))).collect();
-    if findings.is_empty() { Ok(manifest) } else { Err(findings) }
 }

@@ -8,7 +8,7 @@ use tokio::sync::OwnedMutexGuard;
 
 /// One lock for each key that somebody waits for; the others go when the next one is asked for.
 #[derive(Debug)]
-pub(crate) struct Turns<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
+pub struct Turns<K>(Mutex<HashMap<K, Arc<tokio::sync::Mutex<()>>>>);
 
 impl<K> Default for Turns<K> {
     fn default() -> Self {
@@ -18,7 +18,7 @@ impl<K> Default for Turns<K> {
 
 impl<K: Eq + Hash> Turns<K> {
     /// Waits until nobody else has a turn for this key; it lasts until it is dropped.
-    pub(crate) async fn wait(&self, key: K) -> OwnedMutexGuard<()> {
+    pub async fn wait(&self, key: K) -> OwnedMutexGuard<()> {
         let lock = {
             let mut locks = self.0.lock();
             locks.retain(|_, lock| Arc::strong_count(lock) > 1);

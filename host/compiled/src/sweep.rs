@@ -1,7 +1,8 @@
 //! What stays in the folder of compiled plugins: what was used lately, and no more than a bound.
 //!
-//! A runner does not know which plugins still exist. So a file goes by its last use, which is its
-//! modification time; one that is missed is compiled again, which takes seconds.
+//! Which plugins still exist is not known here. So a file goes by its last use, which is its modification
+//! time; one that is missed is compiled again, which takes seconds. Whoever shares the folder sweeps by the
+//! same rules, and nothing that is no file of ours is touched.
 
 use std::{
     fs::{self, DirEntry, File},
@@ -10,7 +11,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Unfinished files carry it, in case a runner is killed while it compiles.
+/// How the names of compiled plugins end.
+pub(crate) const COMPILED: &str = ".cwasm";
+
+/// How those of unfinished files end, which are left when a process is killed while it compiles.
 pub(crate) const UNFINISHED: &str = ".unfinished";
 
 /// Nobody compiles for this long.
@@ -19,7 +23,7 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 /// A plugin that was not used for a day may be compiled once more.
 const UNUSED: Duration = Duration::from_secs(24 * 3600);
 
-/// Some hundred plugins; a runner uses as many as its scenarios name.
+/// Some hundred plugins; as many are in use as there are scenarios that name them.
 const BYTES: u64 = 1 << 30;
 
 /// Says that a compiled plugin is being used.
@@ -35,7 +39,7 @@ pub(crate) fn sweep(dir: &Path) {
 
 fn sweep_to(dir: &Path, bytes: u64) {
     let Ok(entries) = fs::read_dir(dir) else { return };
-    let mut files: Vec<_> = entries.flatten().filter_map(age).collect();
+    let mut files: Vec<_> = entries.flatten().filter(is_ours).filter_map(age).collect();
     files.sort_by_key(|(age, ..)| *age);
     let mut kept = 0;
     for (age, length, entry) in files {
@@ -46,6 +50,11 @@ fn sweep_to(dir: &Path, bytes: u64) {
             kept -= length;
         }
     }
+}
+
+fn is_ours(entry: &DirEntry) -> bool {
+    let name = entry.file_name();
+    [COMPILED, UNFINISHED].iter().any(|end| name.to_string_lossy().ends_with(end))
 }
 
 /// How long a file was not used, and its length.
@@ -71,6 +80,7 @@ mod tests {
             ("old.cwasm", 25 * hour, 1),
             ("a.unfinished", hour / 2, 1),
             ("b.unfinished", 2 * hour, 1),
+            ("another's", 25 * hour, 100),
         ] {
             let path = dir.path().join(name);
             fs::write(&path, vec![0; length]).unwrap();
@@ -80,7 +90,7 @@ mod tests {
         let mut left: Vec<_> =
             fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
         left.sort();
-        assert_eq!(left, ["a.unfinished", "new.cwasm", "small.cwasm", "used.cwasm"]);
+        assert_eq!(left, ["a.unfinished", "another's", "new.cwasm", "small.cwasm", "used.cwasm"]);
 
         used(&dir.path().join("small.cwasm")).unwrap();
         sweep_to(dir.path(), 70);

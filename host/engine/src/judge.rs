@@ -1,0 +1,94 @@
+//! Lets a compiled plugin say what it is, and what it thinks of a configuration.
+//!
+//! For the child process only ([`crate::command`]), because this runs a stranger's code. What is wrong with a
+//! plugin comes back as data, each finding with a stable code.
+
+use std::{path::Path, sync::Arc};
+
+use framehook_core::{
+    artifact::{PluginManifest, check_name, check_version},
+    ids::Digest,
+    job::HookLimits,
+    log_budget::LogLimits,
+    probe::{ConfigProblem, Finding, Verdict},
+};
+use wasmtime::component::Component;
+
+use crate::{
+    Engine, LoadError, Plugin,
+    abi::{self, Instance, PACKAGE},
+    check::{Checked, refused},
+    log::{Log, Logger},
+    sandbox::Failure,
+    schema,
+    state::State,
+};
+
+/// One compiled plugin, and an engine of its own that has no compiler.
+pub struct Judge {
+    engine: Engine,
+    component: Component,
+}
+
+impl Judge {
+    /// # Errors
+    /// As [`Engine::load`]: what is wrong with the file, which says nothing about the plugin.
+    pub fn load(compiled: &Path, digest: &Digest) -> Result<Self, LoadError> {
+        let engine = Engine::judge()?;
+        let component = engine.component(compiled, digest)?;
+        Ok(Self { engine, component })
+    }
+
+    /// What the plugin is, if it can be one. It was compiled, so it passed the checks that come before.
+    #[must_use]
+    pub fn describe(&self) -> Verdict<PluginManifest> {
+        let manifest = self.link().and_then(|plugin| check_description(&plugin));
+        manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
+    }
+
+    /// What is wrong with a configuration, by the plugin's schema or, if that finds nothing, by the plugin
+    /// itself; empty if it is good. The plugin described itself before, perhaps to an older release.
+    ///
+    /// # Errors
+    /// When the plugin does not fit this host or fails while it checks, or its schema cannot be used.
+    pub fn validate_config(&self, config: &str) -> Result<Vec<ConfigProblem>, LoadError> {
+        let say = |findings: Vec<Finding>| {
+            LoadError::Refused(findings.into_iter().map(|f| f.message).collect::<Vec<_>>().join("; "))
+        };
+        let silent =
+            |f: Failure| LoadError::Refused(format!("the plugin could not check its configuration: {}", f.message));
+        let mut instance = start(&self.link().map_err(say)?).map_err(silent)?;
+        let manifest = instance.describe().map_err(silent)?;
+        let problems = schema::problems(manifest.config_schema, config).map_err(LoadError::Refused)?;
+        if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
+    }
+
+    fn link(&self) -> Checked<Plugin> {
+        self.engine.link(&self.component).or_else(|e| {
+            let version = abi::version(&self.component);
+            let what = format!("its imports or exports are not those of {PACKAGE}@{version}, although the names are");
+            refused("wrong_world", format!("{what}: {e}"))
+        })
+    }
+}
+
+/// A first instance, of which nobody reads the log: what ends it is in its failure.
+fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
+    let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
+    plugin.code.start(HookLimits::default(), logger, State::default())
+}
+
+fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
+    let manifest = start(plugin)
+        .and_then(|mut instance| instance.describe())
+        .or_else(|f| refused("describe_failed", format!("the plugin did not describe itself: {}", f.message)))?;
+    let schema = schema::check(&manifest.config_schema).map_err(|e| format!("`config-schema` {e}"));
+    let checks = [
+        ("bad_name", check_name(&manifest.name)),
+        ("bad_version", check_version(&manifest.version)),
+        ("bad_config_schema", schema),
+    ];
+    let findings: Vec<_> =
+        checks.into_iter().filter_map(|(code, check)| Some(Finding::new(code, &check.err()?))).collect();
+    if findings.is_empty() { Ok(manifest) } else { Err(findings) }
+}
