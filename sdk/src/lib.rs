@@ -53,8 +53,8 @@ pub mod state;
 pub use bindings::host::framehook::plugin::{
     clock,
     media::{
-        AccessError, Candidate, ClassScores, Decision, Element, Frame, Geometry, Inference, PixelFormat, Prepared,
-        ScoredBox, Tensor, TensorDesc, suppress,
+        AccessError, Candidate, ClassScores, Decision, Element, Frame, Geometry, Inference, MaskedBox, PixelFormat,
+        Prepared, ScoredBox, Tensor, TensorDesc, suppress,
     },
     types::{
         Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Episode, Event, FrameMeta, InputOptions, Mask,

@@ -1,7 +1,7 @@
 //! The stock plugins that read a model's outputs, over HTTP: models of the kinds that people have,
 //! each with the same two objects, whose places, classes and scores are known beforehand.
 
-use framehook_core::prediction::Detection;
+use framehook_core::prediction::{Detection, Mask};
 use framehook_tests::{
     asset,
     onnx::{FLOAT, INT, attribute, body, bytes, floats, model, node, number, value},
@@ -115,6 +115,46 @@ fn yolo_cases() -> Vec<Case> {
         yolo("v5", rows("output0", &v5), objects([SCORE; 2])),
         yolo("obb", columns("output0", &obb), with_corners),
     ]
+}
+
+/// A head whose second prototype is above 0 in a circle, and whose first is 1.
+fn segmented() -> Vec<Output> {
+    const CELLS: [usize; 2] = [60, 80];
+    let mut head = grid(1500, 39, |row, class| row[4 + class] = SCORE);
+    // The first object is the circle in it, the second is all of its box.
+    (head[0][8], head[1][7]) = (1.0, 1.0);
+    let [rows, columns] = CELLS;
+    let mut prototypes = vec![0.0; 32 * rows * columns];
+    let [x, y, ..] = centre(OBJECTS[0].0);
+    for cell in 0..rows * columns {
+        let middle = |at: usize| 4.0 * at as f32 + 2.0;
+        prototypes[cell] = 1.0;
+        prototypes[rows * columns + cell] = RADIUS - (middle(cell % columns) - x).hypot(middle(cell / columns) - y);
+    }
+    vec![self::columns("output0", &head), ("output1", vec![1, 32, rows as u64, columns as u64], prototypes)]
+}
+
+/// Pixels of the input.
+const RADIUS: f32 = 30.0;
+
+#[test]
+fn a_segmentation_head_gives_masks() {
+    let platform = start();
+    let masks = |config: Value, number: usize| {
+        let id = post(&platform, number, &segmented(), &json!({"use": "yolo", "config": config}), UNTIL_US);
+        let rows = platform.completed(&id, FRAMES);
+        check("seg", &rows[0].detections, &objects([SCORE; 2]));
+        rows[0].detections.iter().map(|detection| detection.mask.clone()).collect::<Vec<_>>()
+    };
+    let [Some(circle), Some(whole)] = &masks(json!({"labels": ["a", "b", "c"]}), 0)[..] else { panic!() };
+    let inside = |mask: &Mask| mask.runs.iter().skip(1).step_by(2).sum::<u32>();
+    // Cells of 4 x 4 pixels of the input.
+    assert_eq!(circle.grid, [30, 20]);
+    let area = inside(circle) as f32 * 16.0;
+    let expected = std::f32::consts::PI * RADIUS * RADIUS;
+    assert!((area - expected).abs() < expected * 0.05, "{area} {expected}");
+    assert_eq!(inside(whole), whole.grid.iter().product::<u32>());
+    assert_eq!(masks(json!({"labels": ["a", "b", "c"], "masks": false}), 1), [None, None]);
 }
 
 fn other_cases() -> Vec<Case> {

@@ -21,6 +21,7 @@ mod engine;
 pub mod hook;
 pub mod judge;
 mod log;
+mod masks;
 pub mod media;
 mod passed_on;
 mod range;

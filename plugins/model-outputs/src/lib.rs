@@ -13,7 +13,7 @@ pub mod memory;
 pub mod scores;
 
 pub use dropped::Dropped;
-use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Inference, Size, TensorDesc, state};
+use framehook_sdk::{Candidate, ClassScores, Error, Geometry, Inference, Mask, MaskedBox, Size, TensorDesc, state};
 use serde::de::DeserializeOwned;
 
 /// Elements of an output that is read as a whole: half of what the host copies in one call.
@@ -48,6 +48,10 @@ pub trait Outputs {
         threshold: f32,
         limit: u32,
     ) -> Result<Vec<Candidate>, Error>;
+
+    /// # Errors
+    /// When the output is none of prototypes, or a box does not fit it.
+    fn masks(&self, prototypes: u32, boxes: &[MaskedBox]) -> Result<Vec<Mask>, Error>;
 }
 
 impl Outputs for Inference {
@@ -71,6 +75,10 @@ impl Outputs for Inference {
         limit: u32,
     ) -> Result<Vec<Candidate>, Error> {
         Ok(Inference::argmax_rows(self, output, scores, threshold, limit)?)
+    }
+
+    fn masks(&self, prototypes: u32, boxes: &[MaskedBox]) -> Result<Vec<Mask>, Error> {
+        Ok(Inference::masks(self, prototypes, boxes)?)
     }
 }
 

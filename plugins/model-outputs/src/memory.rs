@@ -1,6 +1,6 @@
-//! Outputs in memory, for native tests: they answer as the host does.
+//! Outputs in memory, for native tests: they answer as the host does, but for masks, which have one cell.
 
-use framehook_sdk::{Candidate, ClassScores, Element, Error, Geometry, Size, TensorDesc};
+use framehook_sdk::{Candidate, ClassScores, Element, Error, Geometry, Mask, MaskedBox, Size, TensorDesc};
 
 use crate::{Outputs, View};
 
@@ -75,5 +75,16 @@ impl Outputs for Memory {
         found.truncate(limit as usize);
         found.sort_by_key(|candidate| candidate.row);
         Ok(found)
+    }
+
+    fn masks(&self, prototypes: u32, boxes: &[MaskedBox]) -> Result<Vec<Mask>, Error> {
+        let data = self.data(prototypes)?;
+        let one = |masked: &MaskedBox| {
+            let cells = data.len() / masked.coefficients.len();
+            // Of the first cell of each prototype.
+            let sum: f32 = masked.coefficients.iter().enumerate().map(|(n, c)| c * data[n * cells]).sum();
+            Mask { grid: Size { width: 1, height: 1 }, runs: if sum > 0.0 { vec![0, 1] } else { vec![1] } }
+        };
+        Ok(boxes.iter().map(one).collect())
     }
 }

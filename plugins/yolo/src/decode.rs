@@ -30,7 +30,8 @@ pub(crate) fn decode(outputs: &impl Outputs, output: u32, head: Head, min_score:
     for (candidate, row) in candidates.iter().zip(numbers.chunks_exact(needed.len())) {
         match class_and_score(head, candidate, row) {
             Some((class, score)) if row.iter().all(|n| n.is_finite()) => {
-                let detection = || shape(head, class, score, row, &view);
+                let read_from = head.has_coefficients().then_some(u64::from(candidate.row));
+                let detection = || Some(Detection { track_id: read_from, ..shape(head, class, score, row, &view)? });
                 found.detections.extend((score >= min_score).then(detection).flatten());
             }
             _ => found.unusable += 1,

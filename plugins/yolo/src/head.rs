@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 /// Numbers of a box, before everything else.
 pub(crate) const BOX: u32 = 4;
 /// Coefficients of a mask.
-const MASKS: u32 = 32;
+pub(crate) const MASKS: u32 = 32;
 
 /// How a model's output is read.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, JsonSchema, PartialEq, Serialize)]
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Pose,
     /// As `v8`, then an angle in radians: rotated boxes.
     Obb,
-    /// As `v8`, then 32 coefficients of a mask, which are not read.
+    /// As `v8`, then 32 coefficients of a mask, whose prototypes are another output.
     Seg,
     /// YOLOv10, v26 and others that need no suppression: left, top, right, bottom, score, class id;
     /// then perhaps keypoints (x, y and visibility each) or coefficients of a mask.
@@ -145,6 +145,15 @@ impl Head {
 
     pub(crate) const fn grid(self) -> Grid {
         Grid { boxes: self.boxes, width: self.width, columns: self.columns }
+    }
+
+    /// Whether coefficients of a mask come last.
+    pub(crate) const fn has_coefficients(self) -> bool {
+        match self.kind {
+            Kind::Seg => true,
+            Kind::End2End => self.point == 0 && self.width == self.tail() + MASKS,
+            _ => false,
+        }
     }
 
     /// Places of the numbers that a detection is made of.

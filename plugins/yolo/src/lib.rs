@@ -10,6 +10,7 @@
 mod decode;
 mod head;
 mod judge;
+mod masks;
 mod rotated;
 mod sample;
 
@@ -50,6 +51,8 @@ struct Config {
     /// Those with the highest scores are kept.
     #[schemars(range(min = 1, max = 10_000))]
     max_detections: u32,
+    /// Whether objects get a mask, where the model has masks.
+    masks: bool,
     /// Name of the output to read. Needed only if several have the layout.
     output: Option<String>,
 }
@@ -65,6 +68,7 @@ impl Default for Config {
             iou: 0.45,
             // More than a person can look at.
             max_detections: 300,
+            masks: true,
             output: None,
         }
     }
@@ -124,11 +128,16 @@ impl Yolo {
         let found = decode(outputs, output, head, self.config.min_score as f32)?;
         self.dropped.add(found.unusable);
         let (iou, max) = (self.config.iou as f32, self.config.max_detections as usize);
-        Ok(match head.kind {
+        let mut kept = match head.kind {
             Kind::End2End => highest(found.detections, max),
             Kind::Obb => nms_by(found.detections, iou, max, rotated::iou),
             _ => nms(found.detections, iou, max),
-        })
+        };
+        if head.has_coefficients() {
+            let list = if self.config.masks { &list[..] } else { &[] };
+            masks::add(outputs, output, head, list, &mut kept)?;
+        }
+        Ok(kept)
     }
 
     /// The head, which stays if something was found. `None` while several fit and none finds

@@ -5,10 +5,14 @@
 
 use std::{borrow::Cow, ops::Range};
 
-use framehook_core::{job::LogLevel, prediction::Position};
+use framehook_core::{
+    job::LogLevel,
+    prediction::{Mask, Position},
+};
 use wasmtime::component::{HasData, Resource};
 
 use crate::{
+    masks::{self, MaskedBox, NoMasks, Prototypes},
     media::{
         Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
         Values,
@@ -235,6 +239,29 @@ impl Ctx {
         Ok(self.numbers(output)?.and_then(|data| {
             let data = data.read(0..data.len()).unwrap_or_default();
             scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
+        }))
+    }
+}
+
+impl Ctx {
+    /// Masks out of an output of prototypes.
+    pub(super) fn masks(&self, output: u32, boxes: &[MaskedBox]) -> wasmtime::Result<Access<Vec<Mask>>> {
+        let Inference { geometry, size: frame, input_size: input, .. } = self.inference()?.0;
+        let Output { desc, data } = match self.output(output)? {
+            Ok(output) => output,
+            Err(why) => return Ok(Err(why)),
+        };
+        let Values::F32(data) = data else { return Ok(Err(Refused::WrongType)) };
+        let [1, channels, height, width] = desc.shape[..] else { return Ok(Err(Refused::OutOfBounds)) };
+        if data.is_empty() {
+            return Ok(Err(Refused::OutOfBounds));
+        }
+        let [channels, height, width] = [channels, height, width].map(|side| side as usize);
+        let prototypes = Prototypes { data, channels, height, width };
+        let view = masks::View { geometry, frame, input };
+        Ok(masks::decode(prototypes, view, boxes).map_err(|why| match why {
+            NoMasks::Unfit => Refused::OutOfBounds,
+            NoMasks::TooMany => Refused::TooLarge,
         }))
     }
 }

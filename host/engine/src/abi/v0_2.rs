@@ -26,6 +26,7 @@ use super::{
 };
 use crate::{
     log::Logger,
+    masks,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
@@ -181,6 +182,21 @@ impl media::HostInference for Ctx {
         Ok(self.texts(output, offset, count)?.map_err(Into::into))
     }
 
+    fn masks(
+        &mut self,
+        _: Resource<InferenceHandle>,
+        prototypes: u32,
+        boxes: Vec<media::MaskedBox>,
+    ) -> wasmtime::Result<Answer<Vec<types::Mask>>> {
+        let own = |b: media::MaskedBox| masks::MaskedBox {
+            bbox: [b.bbox.x, b.bbox.y, b.bbox.width, b.bbox.height],
+            coefficients: b.coefficients,
+        };
+        let boxes: Vec<_> = boxes.into_iter().map(own).collect();
+        let made = Ctx::masks(self, prototypes, &boxes)?;
+        Ok(made.map(|masks| masks.iter().map(mask_to_guest).collect()).map_err(Into::into))
+    }
+
     fn top_k(
         &mut self,
         _: Resource<InferenceHandle>,
@@ -235,11 +251,12 @@ impl From<&Attribute> for types::Value {
     }
 }
 
+fn mask_to_guest(mask: &Mask) -> types::Mask {
+    let [width, height] = mask.grid;
+    types::Mask { grid: types::Size { width, height }, runs: mask.runs.clone() }
+}
+
 fn to_guest(d: &Detection) -> types::Detection {
-    let mask = |mask: &Mask| {
-        let [width, height] = mask.grid;
-        types::Mask { grid: types::Size { width, height }, runs: mask.runs.clone() }
-    };
     let attribute = |(key, value): (&String, &Attribute)| types::Attribute { key: key.clone(), value: value.into() };
     types::Detection {
         class_id: d.class_id,
@@ -249,7 +266,7 @@ fn to_guest(d: &Detection) -> types::Detection {
         track_id: d.track_id,
         keypoints: points(&d.keypoints),
         polygon: points(&d.polygon),
-        mask: d.mask.as_ref().map(mask),
+        mask: d.mask.as_ref().map(mask_to_guest),
         attributes: d.attributes.iter().map(attribute).collect(),
     }
 }
