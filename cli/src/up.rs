@@ -2,14 +2,25 @@
 //!
 //! The port is bound and the executables are checked before work begins.
 
-use std::net::Ipv4Addr;
+use std::{
+    net::Ipv4Addr,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use framehook_api::App;
 use framehook_core::ids::RunnerId;
-use framehook_infra::{blobs::Blobs, seal::Key, sqlite::Sqlite};
+use framehook_infra::{
+    blobs::Blobs,
+    seal::Key,
+    sqlite::Sqlite,
+    store::{RunnerRecord, SharedStore},
+};
 use futures::FutureExt as _;
-use tokio::net::TcpListener;
+use tokio::{
+    net::TcpListener,
+    time::{sleep, timeout},
+};
 use tracing::warn;
 
 use crate::{
@@ -17,6 +28,9 @@ use crate::{
     services::{Services, Stage},
     settings::Settings,
 };
+
+/// The only runner there is.
+const RUNNER: &str = "local";
 
 /// Runs until a signal.
 pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
@@ -26,7 +40,9 @@ pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
     // There is no authentication, so nobody but this machine may call.
     let listener = roles::bind(&settings, Ipv4Addr::LOCALHOST.into()).await?;
     let url = format!("http://{}", listener.local_addr()?);
-    let services = start(&settings, listener).await?;
+    let began = SystemTime::now();
+    let (services, store) = start(&settings, listener).await?;
+    runner_is_known(&store, began).await;
     let address = settings.data.join("url");
     std::fs::write(&address, &url).context("cannot write the address to the data folder")?;
     greet(&url, &settings);
@@ -36,7 +52,24 @@ pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Services> {
+/// What is posted right after the greeting is placed at once, and does not wait for a runner to be heard of. One
+/// that is not heard of for so long says why in the log.
+async fn runner_is_known(store: &SharedStore, began: SystemTime) {
+    /// A runner tries its execution providers first, which takes some tenths of a second.
+    const LONGEST: Duration = Duration::from_secs(3);
+    /// Next to nothing for a query by a key.
+    const PAUSE: Duration = Duration::from_millis(10);
+    let id = RunnerId(RUNNER.into());
+    let is_known = async {
+        let is_heard = |record: RunnerRecord| SystemTime::from(record.seen_at) >= began;
+        while !store.runner(&id).await.ok().flatten().is_some_and(is_heard) {
+            sleep(PAUSE).await;
+        }
+    };
+    timeout(LONGEST, is_known).await.ok();
+}
+
+async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<(Services, SharedStore)> {
     let sqlite = Sqlite::open_with(&settings.data, settings.disk_reserve(), settings.limits.max_history_lines).await?;
     let (store, bus) = (sqlite.store(), sqlite.bus());
     let blobs = Blobs::open(&settings.data, None, settings.disk_reserve()).await;
@@ -45,7 +78,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     let confined = confinement::confine(settings)?;
     let compiled = process::compiled_plugins(settings, &confined)?;
     let api = process::api_config(settings, &confined, compiled.clone(), Some(key.clone()))?;
-    let runner = process::runner_config(settings, confined, RunnerId("local".into()), Some(key));
+    let runner = process::runner_config(settings, confined, RunnerId(RUNNER.into()), Some(key));
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);
@@ -60,7 +93,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<Ser
     services.relay(&store, &bus);
     services.inbox(&store, &bus, settings.limits.max_prediction_kib << 10);
     services.orchestrator(process::orchestrator_config(settings), &store, &bus);
-    Ok(services)
+    Ok((services, store))
 }
 
 /// The first thing a new user sees: where it is, and what to do next.
