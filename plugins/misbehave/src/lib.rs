@@ -195,7 +195,7 @@ impl PostHook for Misbehave {
                 Mode::None => detections.push(one),
                 Mode::Tell => {
                     for (output, at) in inference.outputs().iter().zip(0..) {
-                        events.push(tell(inference, &output, at)?);
+                        events.push(tell(inference, output, at)?);
                     }
                 }
                 mode => misbehave(mode)?,
