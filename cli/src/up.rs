@@ -52,8 +52,8 @@ pub(crate) async fn up(settings: Settings) -> anyhow::Result<()> {
     outcome
 }
 
-/// What is posted right after the greeting is placed at once, and does not wait for a runner to be heard of. One
-/// that is not heard of for so long says why in the log.
+/// What is posted right after the greeting is placed at once, and does not wait for a runner to be heard of.
+/// One that is not heard of for so long says why in the log.
 async fn runner_is_known(store: &SharedStore, began: SystemTime) {
     /// A runner tries its execution providers first, which takes some tenths of a second.
     const LONGEST: Duration = Duration::from_secs(3);

@@ -249,6 +249,7 @@ mod tests {
         let error = Key::read_or_make(&path).unwrap_err().to_string();
         assert!(error.contains(path.to_str().unwrap()) && !error.contains("s3cret"), "{error}");
     }
+
     #[test]
     fn of_many_who_make_a_key_at_a_time_all_have_the_same() {
         for _ in 0..20 {

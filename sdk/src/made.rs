@@ -45,7 +45,7 @@ impl Detection {
 }
 
 impl Event {
-    /// Of `Severity::Info`, about nothing yet.
+    /// An event of `Severity::Info`, about nothing yet.
     #[must_use]
     pub fn new(kind: impl Into<String>) -> Self {
         Self {

@@ -97,17 +97,9 @@ impl Hook {
         earlier_labels: &[String],
         taken: usize,
     ) -> Result<Outcome, Reason> {
-        let room = self.room.saturating_sub(taken);
-        let (outcome, mended) = self.call(inference.position, |instance, own_labels| {
-            let mut outcome = instance.postprocess(inference, so_far, earlier_labels)?;
-            let mended = range::mend(&mut outcome);
-            let names = Names { own: own_labels, earlier: earlier_labels };
-            instance.complete(so_far, &mut outcome.detections, &names);
-            must_fit(json_bytes(&outcome.detections) + json_bytes(&outcome.events), room)?;
-            Ok((outcome, mended))
-        })?;
-        self.tell(mended);
-        Ok(outcome)
+        self.outcome(inference.position, so_far, earlier_labels, taken, |instance| {
+            instance.postprocess(inference, so_far, earlier_labels)
+        })
     }
 
     /// Tells one that wants to know of a frame without an inference.
@@ -122,9 +114,23 @@ impl Hook {
         earlier_labels: &[String],
         taken: usize,
     ) -> Result<Outcome, Reason> {
+        let skip = Skip { position, size, reason };
+        self.outcome(position, so_far, earlier_labels, taken, |instance| instance.skipped(&skip, so_far))
+    }
+
+    /// What a call for a frame makes of the detections so far: in range, labelled, and no more than there is
+    /// room.
+    fn outcome(
+        &mut self,
+        at: Position,
+        so_far: &[Detection],
+        earlier_labels: &[String],
+        taken: usize,
+        call: impl FnOnce(&mut dyn Instance) -> Result<Outcome, Failure>,
+    ) -> Result<Outcome, Reason> {
         let room = self.room.saturating_sub(taken);
-        let (outcome, mended) = self.call(position, |instance, own_labels| {
-            let mut outcome = instance.skipped(&Skip { position, size, reason }, so_far)?;
+        let (outcome, mended) = self.call(at, |instance, own_labels| {
+            let mut outcome = call(&mut *instance)?;
             let mended = range::mend(&mut outcome);
             let names = Names { own: own_labels, earlier: earlier_labels };
             instance.complete(so_far, &mut outcome.detections, &names);

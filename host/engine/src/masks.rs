@@ -1,8 +1,8 @@
-//! Masks out of prototypes, natively: a mask is a sum of pictures that all objects of a frame share, each times a
-//! coefficient of the object.
+//! Masks out of prototypes, natively: a mask is a sum of pictures that all objects of a frame share, each
+//! times a coefficient of the object.
 //!
-//! Source: Bolya et al., "YOLACT: Real-time instance segmentation", 2019; as the YOLO family uses it, the sum is made
-//! larger linearly, and what is above 0 is inside.
+//! Source: Bolya et al., "YOLACT: Real-time instance segmentation", 2019; as the YOLO family uses it, the sum
+//! is made larger linearly, and what is above 0 is inside.
 
 use framehook_core::prediction::Mask;
 

@@ -81,7 +81,7 @@ impl Outputs for Memory {
         let data = self.data(prototypes)?;
         let one = |masked: &MaskedBox| {
             let cells = data.len() / masked.coefficients.len();
-            // Of the first cell of each prototype.
+            // The first cell of each prototype counts.
             let sum: f32 = masked.coefficients.iter().enumerate().map(|(n, c)| c * data[n * cells]).sum();
             Mask { grid: Size { width: 1, height: 1 }, runs: if sum > 0.0 { vec![0, 1] } else { vec![1] } }
         };

@@ -1,12 +1,13 @@
-//! Masks of what a segmentation head found: the output beside it has the prototypes, and each box 32 coefficients.
+//! Masks of what a segmentation head found: the output beside it has the prototypes, and each box 32
+//! coefficients.
 
 use framehook_sdk::{Detection, Error, MaskedBox, TensorDesc};
 use model_outputs::Outputs;
 
 use crate::head::{Head, MASKS};
 
-/// Gives each detection its mask. Until here, `track_id` holds the row that a detection was read from; then it is
-/// free for whoever tracks.
+/// Gives each detection its mask. Until here, `track_id` holds the row that a detection was read from; then
+/// it is free for whoever tracks.
 pub(crate) fn add(
     outputs: &impl Outputs,
     output: u32,

@@ -1,8 +1,8 @@
 //! The host's side of the interfaces of one version, as far as all versions have them alike: conversions, and
 //! calls of what [`super::access`] does.
 
-/// All but the methods of an inference. To be called where `types`, `media`, `state`, `clock` and `log` are that
-/// version's.
+/// All but the methods of an inference. To be called where `types`, `media`, `state`, `clock` and `log` are
+/// that version's.
 macro_rules! common_interfaces {
     () => {
         impl types::Host for Ctx {}

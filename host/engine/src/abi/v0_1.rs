@@ -140,7 +140,7 @@ fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Fa
     results::events(events.into_iter().map(event).collect(), detections)
 }
 
-/// Of a key that occurs twice, the later value counts.
+/// The later value counts where a key occurs twice.
 fn event(e: types::Event) -> Event {
     let attributes = e.attributes.into_iter().map(|(key, value)| (key, Attribute::Text(value))).collect();
     Event { kind: e.kind, severity: severity(e.severity), subjects: e.subjects, attributes, episode: None }
