@@ -50,6 +50,9 @@ pub struct Job {
     /// An ONNX model, already verified.
     pub model: PathBuf,
     pub input: InputSpec,
+    /// Further models, which hooks run, by the names that the scenario gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ModelJob>,
     pub pre: Vec<HookJob>,
     pub post: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
@@ -92,6 +95,14 @@ const fn default_picture_side() -> u32 {
     DEFAULT_PICTURE_SIDE
 }
 
+/// A further model of a job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelJob {
+    /// An ONNX model, already verified.
+    pub model: PathBuf,
+    pub input: InputSpec,
+}
+
 /// One plugin of a job: code compiled by the runner, never by the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct HookJob {
@@ -113,6 +124,9 @@ pub struct HookLimits {
     pub describe_ms: u64,
     /// A hook: half a frame at 25 frames a second.
     pub call_ms: u64,
+    /// Further models that one call runs, together: half of the time that a frame has until its worker is given
+    /// up.
+    pub model_ms: u64,
     /// Linear memory of one instance, all its memories together.
     pub memory_bytes: usize,
     /// One prediction as JSON: a hook that makes it larger has failed on the frame.
@@ -127,6 +141,7 @@ impl Default for HookLimits {
             init_ms: 2000,
             describe_ms: 250,
             call_ms: 20,
+            model_ms: 5000,
             memory_bytes: 64 << 20,
             prediction_bytes: MAX_PREDICTION,
             log: LogLimits::default(),

@@ -20,6 +20,7 @@ pub mod memory;
 pub mod message;
 #[cfg(test)]
 mod message_tests;
+pub mod model_use;
 pub mod noted;
 pub mod placement;
 pub mod planner;

@@ -16,6 +16,8 @@ pub struct Needs {
     pub picture: Option<[u32; 2]>,
     /// As many as the scenario asks for; where a runner decides, it takes no more than fit.
     pub lanes: u32,
+    /// Of further models, see [`further_bytes`].
+    pub further: u64,
     pub hooks: usize,
     /// Most linear memory of one hook.
     pub hook_bytes: u64,
@@ -67,6 +69,18 @@ pub fn lane_pixel(batch: u32) -> u64 {
     FRAME_PIXEL.saturating_mul(u64::from(batch).saturating_add(1))
 }
 
+/// Rows of a batch of a further model that leaves their number open. More of them are no faster on a processor,
+/// and each takes memory.
+pub const FURTHER_ROWS: u32 = 8;
+
+/// What a model takes that hooks run: it has one session. A model of one row may have
+/// left their number open.
+pub fn further_bytes(model_bytes: u64, [width, height]: [u32; 2], batch: u32) -> u64 {
+    let rows = if batch == 1 { FURTHER_ROWS } else { batch };
+    let pixels = u64::from(width).saturating_mul(height.into()).saturating_mul(rows.into());
+    model_bytes.saturating_mul(MODEL_COPIES).saturating_add(pixels.saturating_mul(INPUT_PIXEL))
+}
+
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
 /// A hook besides its own memory: its code, its tables, the bytes that are copied for it.
@@ -83,6 +97,7 @@ pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
         picture.saturating_mul(
             PICTURE_PIXEL.saturating_add(lanes.saturating_mul(lane_pixel(needs.batch)).saturating_sub(lane_pixel(1))),
         ),
+        needs.further,
         (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
     ];
     let bytes = bytes.into_iter().fold(u64::from(BASE_MIB) << 20, u64::saturating_add);
@@ -108,8 +123,16 @@ mod tests {
             ("an 8K video", MIB, [320, 192], [7680, 4320], 553),
             ("a U-Net", MIB, [640, 640], [1920, 1080], 1423),
         ] {
-            let needs =
-                Needs { model_bytes, input, picture: Some(picture), batch: 1, lanes: 1, hooks: 0, hook_bytes: 0 };
+            let needs = Needs {
+                model_bytes,
+                input,
+                picture: Some(picture),
+                batch: 1,
+                lanes: 1,
+                further: 0,
+                hooks: 0,
+                hook_bytes: 0,
+            };
             let estimate = estimate_mib(&needs, caps);
             assert!(estimate >= measured * 5 / 4, "{what}: {estimate} MiB for {measured}");
         }
@@ -118,16 +141,32 @@ mod tests {
     #[test]
     fn four_demos_fit_a_machine_of_four_gibibytes() {
         let picture = Some([640, 360]);
-        let needs =
-            Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 1, hook_bytes: 64 * MIB };
+        let needs = Needs {
+            model_bytes: MIB,
+            input: [320, 192],
+            picture,
+            batch: 1,
+            lanes: 1,
+            further: 0,
+            hooks: 1,
+            hook_bytes: 64 * MIB,
+        };
         assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
     }
 
     #[test]
     fn each_lane_and_each_hook_counts() {
         let picture = Some([640, 360]);
-        let needs =
-            Needs { model_bytes: MIB, input: [320, 192], picture, batch: 1, lanes: 1, hooks: 0, hook_bytes: 64 * MIB };
+        let needs = Needs {
+            model_bytes: MIB,
+            input: [320, 192],
+            picture,
+            batch: 1,
+            lanes: 1,
+            further: 0,
+            hooks: 0,
+            hook_bytes: 64 * MIB,
+        };
         let estimate = |lanes, hooks| estimate_mib(&Needs { lanes, hooks, ..needs }, MemoryCaps::default());
         // 256 of any worker, 28.1 for the pictures, 245 for model and input.
         assert_eq!(estimate(1, 0), 530);
@@ -142,8 +181,8 @@ mod tests {
             model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, lanes in 0..64u32, batch in 0..64u32, cap in 1..u32::MAX,
         ) {
             let caps = MemoryCaps { worker_mib: cap, hook_mib: 64 };
-            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, hooks, hook_bytes: 64 * MIB };
-            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, ..needs };
+            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, further: 0, hooks, hook_bytes: 64 * MIB };
+            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, further: more, ..needs };
             prop_assert!(estimate_mib(&needs, caps) <= estimate_mib(&larger, caps));
             prop_assert!(estimate_mib(&larger, caps) <= cap);
         }

@@ -29,17 +29,19 @@ fn digest(byte: u8) -> Digest {
 fn scenario() -> ResolvedScenario {
     let artifact = |byte| json!({"name": "a", "version": "1", "digest": digest(byte)});
     let hook = |byte| json!({"name": "a", "version": "1", "digest": digest(byte), "config": {}});
+    let input = json!({"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
+            "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]});
     let scenario = json!({"source": {"video": artifact(1)}, "model": artifact(2), "pre": [hook(3)], "post": [hook(4)],
+        "models": {"plate": {"name": "a", "version": "1", "digest": digest(5), "input": input}},
         "on_plugin_failure": "skip_frame",
-        "input": {"tensor": "x", "width": 8, "height": 8, "resize": "letterbox", "anchor": "center", "channels": "rgb",
-            "pad": 114, "scale": 1.0, "mean": [0.0, 0.0, 0.0], "std": [1.0, 1.0, 1.0]}});
+        "input": input});
     from_value(scenario).unwrap()
 }
 
 #[test]
 fn a_runner_fetches_everything_that_a_scenario_names() {
     let digests: Vec<_> = scenario().digests().cloned().collect();
-    assert_eq!(digests, [1, 2, 3, 4].map(digest));
+    assert_eq!(digests, [1, 2, 5, 3, 4].map(digest));
 }
 
 #[test]

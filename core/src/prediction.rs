@@ -207,6 +207,9 @@ pub struct FrameTimings {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Provenance {
     pub model: Digest,
+    /// Further models, by the names that hooks know them by.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, Digest>,
     /// Pre hooks, then post hooks, in the order they were called.
     pub plugins: Vec<PluginIdentity>,
     /// Revision of the scenario's settings, from 1.

@@ -11,6 +11,7 @@ use utoipa::{
 
 use crate::{
     artifact::{ArtifactRef, Manifest, ModelManifest, PluginManifest, VideoManifest},
+    model_use::{MAX_MODELS, MODEL_NAME, WrittenModelUse},
     placement::{MAX_LABEL, MAX_LABEL_VALUE, MAX_LABELS},
     source_url::{MAX_LENGTH, SourceUrl},
     spec::{Lanes, MAX_FPS, MAX_LANES, Sampling, SourceSpec},
@@ -55,6 +56,31 @@ impl PartialSchema for Labels {
 }
 
 impl ToSchema for Labels {}
+
+/// Further models by their names.
+pub struct Models;
+
+impl PartialSchema for Models {
+    fn schema() -> RefOr<Schema> {
+        let either = OneOfBuilder::new()
+            .item(Ref::from_schema_name(ArtifactRef::name()))
+            .item(Ref::from_schema_name("ModelUse"));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property_names(Some(ObjectBuilder::new().schema_type(Type::String).pattern(Some(MODEL_NAME))))
+            .additional_properties(Some(RefOr::T(Schema::from(either))))
+            .max_properties(Some(MAX_MODELS))
+            .into()
+    }
+}
+
+impl ToSchema for Models {
+    fn schemas(schemas: &mut Schemas) {
+        schemas.push((ArtifactRef::name().into(), ArtifactRef::schema()));
+        schemas.push(("ModelUse".into(), WrittenModelUse::schema()));
+        WrittenModelUse::schemas(schemas);
+    }
+}
 
 /// An object with any fields.
 pub struct AnyObject;

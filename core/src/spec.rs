@@ -10,8 +10,9 @@ use crate::{
     execution::{Execution, Precision, ProviderChoice},
     ids::Digest,
     input::{InputOptions, InputSpec},
+    model_use::ModelUse,
     prediction::PluginIdentity,
-    schemas::{AnyObject, ArtifactName, Labels, Version},
+    schemas::{AnyObject, ArtifactName, Labels, Models, Version},
     source_url::{SealedUrl, SourceUrl},
 };
 
@@ -29,6 +30,11 @@ pub struct ScenarioSpec {
     pub source: SourceSpec,
     /// `name@version`, `name` (its newest upload) or `sha256:...`.
     pub model: ArtifactRef,
+    /// Further models that its hooks run, by the names that the hooks know them by, such as
+    /// `{"plate": "lpr@1"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = Models)]
+    pub models: BTreeMap<String, ModelUse>,
     #[serde(default)]
     pub plugins: PluginChain,
     /// How a frame becomes the model's input; absent fields are what the plugins declare, else
@@ -201,6 +207,9 @@ pub struct ResolvedScenario {
     pub source: ResolvedSource,
     pub model: ResolvedArtifact,
     pub input: InputSpec,
+    /// Further models, by the names that the scenario gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub models: BTreeMap<String, ResolvedModel>,
     pub pre: Vec<ResolvedHook>,
     pub post: Vec<ResolvedHook>,
     pub on_plugin_failure: OnPluginFailure,
@@ -250,6 +259,14 @@ pub struct ResolvedArtifact {
     pub digest: Digest,
 }
 
+/// A further model of a scenario.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ResolvedModel {
+    #[serde(flatten)]
+    pub artifact: ResolvedArtifact,
+    pub input: InputSpec,
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ResolvedHook {
     #[serde(flatten)]
@@ -272,7 +289,8 @@ impl ResolvedScenario {
             ResolvedSource::File(_) | ResolvedSource::Url(_) => None,
         };
         let hooks = self.pre.iter().chain(&self.post).map(|hook| &hook.identity.digest);
-        video.into_iter().chain([&self.model.digest]).chain(hooks)
+        let models = self.models.values().map(|model| &model.artifact.digest);
+        video.into_iter().chain([&self.model.digest]).chain(models).chain(hooks)
     }
 }
 

@@ -145,6 +145,7 @@ fn scenario() -> NewScenario {
             source: ResolvedSource::Video(artifact(1)),
             model: artifact(2),
             input: InputOptions::default().resolve(&[tensor]).unwrap(),
+            models: Default::default(),
             pre: vec![],
             post: vec![],
             on_plugin_failure: OnPluginFailure::SkipFrame,
@@ -258,6 +259,7 @@ fn prediction(order: &DeployOrder, frame: u64) -> Prediction {
         timings: FrameTimings::default(),
         provenance: Provenance {
             model: Digest::from_bytes(&[2; 32]),
+            models: Default::default(),
             plugins: vec![],
             revision: 1,
             decoder: None,

@@ -5,7 +5,7 @@
 //! fields.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     time::Duration,
 };
 
@@ -14,10 +14,12 @@ use framehook_core::{
     error_code::ErrorCode,
     input::InputOptions,
     memory::{self, LEAST_MIB, Needs},
+    model_use::{MAX_MODELS, MODEL_NAME, ModelUse, is_model_name},
     placement::check_labels,
+    probe::printable,
     spec::{
-        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedScenario, ResolvedSource, Sampling,
-        ScenarioSpec, SourceSpec, TimeRange,
+        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
+        Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{
@@ -69,6 +71,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     let source = resolve_source(app, &found, &spec.source).await?.map_err(|error| errors.push(error)).ok();
     let model = found.look_up(ArtifactKind::Model, &spec.model, "model");
     let model = model.map_err(|error| errors.push(error)).ok();
+    let further = resolve_models(&found, spec).map_err(|found| errors.extend(found)).ok();
     let hooks = async {
         let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
         Ok::<_, Problem>((pre, hooks::resolve(app, &found, Hook::Post, &spec.plugins.post, &mut errors).await?))
@@ -86,17 +89,19 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         }
         _ => None,
     };
-    match (Problem::of_all(errors), source, model, input) {
-        (None, Some((source, picture)), Some(model), Some(input)) => {
+    match (Problem::of_all(errors), source, model.zip(further), input) {
+        (None, Some((source, picture)), Some((model, (models, further))), Some(input)) => {
             let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
             let (image, batch) = ([input.width, input.height], input.batch);
             let lanes = if let Some(Lanes::Fixed(lanes)) = spec.lanes { lanes } else { 1 };
-            let needs = Needs { model_bytes: model.size_bytes, input: image, batch, picture, lanes, hooks, hook_bytes };
+            let model_bytes = model.size_bytes;
+            let needs = Needs { model_bytes, input: image, batch, picture, lanes, further, hooks, hook_bytes };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
                 model: identity(model),
                 input,
+                models,
                 pre: pre.into_iter().map(|hook| hook.resolved).collect(),
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
                 on_plugin_failure: spec.on_plugin_failure,
@@ -128,6 +133,16 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
     for (field, labels) in [("labels", &spec.labels), ("placement", &spec.placement)] {
         let checked = check_labels(labels);
         check(checked.is_err(), field, checked.err().unwrap_or_default());
+    }
+    let models = spec.models.len();
+    check(
+        models > MAX_MODELS,
+        "models",
+        format!("there are {models} further models; at most {MAX_MODELS} are allowed"),
+    );
+    if let Some(name) = spec.models.keys().find(|name| !is_model_name(name)) {
+        let message = format!("`{}` is no name for a model: it must match {MODEL_NAME}", printable(name));
+        check(true, "models", message);
     }
     for (field, hooks) in [("plugins.pre", &spec.plugins.pre), ("plugins.post", &spec.plugins.post)] {
         let count = hooks.len();
@@ -217,6 +232,7 @@ impl Found {
         if let SourceSpec::Video(video) = &spec.source {
             wanted.insert((ArtifactKind::Video, video.clone()));
         }
+        wanted.extend(spec.models.values().map(|further| (ArtifactKind::Model, further.model.clone())));
         let hooks = spec.plugins.pre.iter().chain(&spec.plugins.post);
         wanted.extend(hooks.map(|hook| (ArtifactKind::Plugin, hook.plugin.clone())));
         let wanted: Vec<_> = wanted.into_iter().collect();
@@ -362,6 +378,36 @@ const fn picture(manifest: &Manifest) -> Picture {
         Manifest::Video(video) => Some([video.width, video.height]),
         Manifest::Model(_) | Manifest::Plugin(_) => None,
     }
+}
+
+/// Further models with their inputs, and the bytes that they take in a worker.
+fn resolve_models(
+    found: &Found,
+    spec: &ScenarioSpec,
+) -> Result<(BTreeMap<String, ResolvedModel>, u64), Vec<FieldError>> {
+    let (mut models, mut bytes, mut errors) = (BTreeMap::new(), 0_u64, Vec::new());
+    for (name, ModelUse { model, input }) in &spec.models {
+        let field = format!("models.{name}");
+        let resolved = found.look_up(ArtifactKind::Model, model, &field).and_then(|artifact| {
+            let Manifest::Model(manifest) = &artifact.manifest else {
+                return Err(FieldError::new(ErrorCode::UnknownModel, &field, "this is no model"));
+            };
+            let input = input.clone().resolve(&manifest.inputs).map_err(|e| {
+                let field = if e.field == "model" { field.clone() } else { format!("{field}.{}", e.field) };
+                FieldError::new(ErrorCode::ModelInputMismatch, field, e.message)
+            })?;
+            Ok((artifact, input))
+        });
+        match resolved {
+            Ok((artifact, input)) => {
+                let needed = memory::further_bytes(artifact.size_bytes, [input.width, input.height], input.batch);
+                bytes = bytes.saturating_add(needed);
+                models.insert(name.clone(), ResolvedModel { artifact: identity(artifact), input });
+            }
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok((models, bytes)) } else { Err(errors) }
 }
 
 fn identity(artifact: &Artifact) -> ResolvedArtifact {

@@ -283,6 +283,7 @@ pub(crate) fn prediction(scenario_id: ScenarioId, frame: u64) -> Prediction {
         timings: FrameTimings::default(),
         provenance: Provenance {
             model: Digest::from_bytes(&[1; 32]),
+            models: Default::default(),
             plugins: vec![],
             revision: 1,
             decoder: None,

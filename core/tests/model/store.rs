@@ -476,6 +476,7 @@ fn prediction(frame: u64, generation: Generation) -> Prediction {
         timings: FrameTimings::default(),
         provenance: Provenance {
             model: Digest::from_bytes(&[0; 32]),
+            models: Default::default(),
             plugins: vec![],
             revision: 1,
             decoder: None,

@@ -2,6 +2,8 @@
 //!
 //! Each stage has a chain of its own, because a worker runs them on separate threads.
 
+use std::sync::Arc;
+
 use framehook_core::{
     hook_state::{HookState, StateQuota},
     job::{HookJob, HookLimits},
@@ -15,6 +17,7 @@ use crate::{
     Engine, LoadError, Log,
     hook::Hook,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
+    models::Models,
     passed_on,
 };
 
@@ -30,6 +33,8 @@ pub struct ChainSettings {
     pub quota: StateQuota,
     /// What the hooks kept when the stream stood where it goes on.
     pub state: HookState,
+    /// Further models that hooks may run.
+    pub models: Option<Arc<dyn Models>>,
     pub log: Log,
 }
 

@@ -22,8 +22,8 @@ use crate::{
     log::Logger,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
     range::{self, Mended},
-    sandbox::Failure,
-    state::{Kept, State},
+    sandbox::{Failure, Given},
+    state::Kept,
 };
 
 pub struct Hook {
@@ -37,10 +37,9 @@ pub struct Hook {
     /// Bytes of JSON that the detections and events of a frame may take, those of all hooks
     /// together.
     room: usize,
-    logger: Logger,
     /// Whose state it has, among the hooks of its scenario.
     slot: String,
-    state: State,
+    given: Given,
     breaker: Breaker,
     /// Detections that were out of range.
     mended: Mended,
@@ -64,8 +63,11 @@ impl Hook {
             config: config.to_string(),
             limits: settings.limits,
             room: settings.room,
-            logger: Logger::new(name.clone(), settings.log.clone()),
-            state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
+            given: Given {
+                logger: Logger::new(name.clone(), settings.log.clone()),
+                state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
+                models: settings.models.clone(),
+            },
             slot,
             breaker: Breaker::default(),
             mended: Mended::default(),
@@ -143,7 +145,7 @@ impl Hook {
 
     fn tell(&mut self, mended: Mended) {
         if let Some(line) = self.mended.add(mended) {
-            self.logger.line(LogLevel::Warn, "framehook", &line);
+            self.given.logger.line(LogLevel::Warn, "framehook", &line);
         }
     }
 
@@ -168,7 +170,7 @@ impl Hook {
 
     /// Adds what it changed of its state since the last call.
     pub(crate) fn take_changes(&self, changes: &mut HookState) {
-        self.state.lock().take_changes(&self.slot, changes);
+        self.given.state.lock().take_changes(&self.slot, changes);
     }
 
     /// The failure for which the plugin is left out at the moment.
@@ -219,7 +221,7 @@ impl Hook {
     /// With its labels.
     fn living_instance(&mut self) -> Result<(&mut dyn Instance, &[String]), Failure> {
         if self.instance.is_none() {
-            let mut instance = self.plugin.code.start(self.limits, self.logger.clone(), self.state.clone())?;
+            let mut instance = self.plugin.code.start(self.limits, self.given.clone())?;
             self.ready = instance.init(&self.start, &self.config)?;
             self.instance = Some(instance);
         }

@@ -23,6 +23,7 @@ pub mod judge;
 mod log;
 mod masks;
 pub mod media;
+pub mod models;
 mod passed_on;
 mod range;
 mod sandbox;

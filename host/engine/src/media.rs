@@ -32,6 +32,18 @@ pub struct Geometry {
     pub pad_y: f32,
 }
 
+impl Geometry {
+    /// Of the whole frame, where this is that of a part: `input = (frame - corner) * scale + pad`.
+    #[must_use]
+    pub fn of_part(self, part: Region) -> Self {
+        Self {
+            pad_x: self.pad_x - part.x as f32 * self.scale_x,
+            pad_y: self.pad_y - part.y as f32 * self.scale_y,
+            ..self
+        }
+    }
+}
+
 /// Eight bits a channel, rows without gaps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PixelFormat {
@@ -40,7 +52,7 @@ pub enum PixelFormat {
     Gray,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TensorDesc {
     pub name: String,
     pub shape: Vec<u32>,
@@ -132,11 +144,46 @@ pub struct Frame<'a> {
     pub pixels: &'a dyn FramePixels,
 }
 
-/// One output of the model.
-#[derive(Clone, Copy, Debug)]
-pub struct Output<'a> {
-    pub desc: &'a TensorDesc,
-    pub data: Values<'a>,
+/// One output of one run of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Output {
+    pub desc: TensorDesc,
+    pub data: Elements,
+}
+
+/// The owner of [`Values`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Elements {
+    F32(Vec<f32>),
+    F64(Vec<f64>),
+    I64(Vec<i64>),
+    U64(Vec<u64>),
+    Text(Vec<String>),
+}
+
+impl Elements {
+    #[must_use]
+    pub fn values(&self) -> Values<'_> {
+        match self {
+            Self::F32(all) => Values::F32(all),
+            Self::F64(all) => Values::F64(all),
+            Self::I64(all) => Values::I64(all),
+            Self::U64(all) => Values::U64(all),
+            Self::Text(all) => Values::Text(all),
+        }
+    }
+
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::F32(all) => size_of_val(&all[..]),
+            Self::F64(all) => size_of_val(&all[..]),
+            Self::I64(all) => size_of_val(&all[..]),
+            Self::U64(all) => size_of_val(&all[..]),
+            Self::Text(all) => all.iter().map(|text| text.len() + size_of::<String>()).sum(),
+        }
+    }
 }
 
 /// Elements of a tensor, each exactly as the model gave it: types of up to 16 bits fit into `f32`,
@@ -190,7 +237,7 @@ pub struct Inference<'a> {
     /// The size of the model's input.
     pub input_size: Size,
     pub geometry: Geometry,
-    pub outputs: &'a [Output<'a>],
+    pub outputs: &'a [Output],
     /// `None` if the frame was not kept; a hook that asks is told so.
     pub pixels: Option<&'a dyn FramePixels>,
 }

@@ -6,11 +6,12 @@
 
 use std::{
     ptr::NonNull,
+    sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use framehook_core::{
-    job::LogLevel,
+    job::{HookLimits, LogLevel},
     reason::{Reason, ReasonCode},
     size::MAX_REASON,
     text::short_line,
@@ -22,6 +23,7 @@ use crate::{
     engine::{MEMORY_CEILING, TICK},
     log::{LastWords, Logger, Printed, STDERR},
     media::{Frame, Inference},
+    models::Models,
     state::State,
 };
 
@@ -37,6 +39,10 @@ const MAX_RANDOM: u64 = 64 << 10;
 /// A deadline is CPU time, so that a busy machine fails no plugin; but a plugin that waits instead
 /// of working is ended after this many times its deadline.
 const WALL_FACTOR: u32 = 50;
+
+/// Runs of further models in one call: the faces of a crowd, the lines of a page. Half of the handles that a
+/// plugin may hold.
+const MAX_RUNS: usize = 128;
 
 /// What a call shows to the guest.
 #[derive(Clone, Copy)]
@@ -56,8 +62,26 @@ pub(crate) struct Ctx {
     /// Bytes of the tensors that the guest holds.
     pub(crate) tensor_bytes: usize,
     pub(crate) now_us: u64,
+    pub(crate) models: Option<Arc<dyn Models>>,
+    /// What the running call may still have of them.
+    pub(crate) model_budget: ModelBudget,
     deadline: Deadline,
     lent: Option<Lent>,
+}
+
+/// What a hook works with, besides what a call shows to it.
+#[derive(Clone)]
+pub(crate) struct Given {
+    pub(crate) logger: Logger,
+    pub(crate) state: State,
+    pub(crate) models: Option<Arc<dyn Models>>,
+}
+
+/// Runs of further models, and the time for them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ModelBudget {
+    pub(crate) runs: usize,
+    pub(crate) time: Duration,
 }
 
 impl Ctx {
@@ -67,6 +91,16 @@ impl Ctx {
         // before it returns; host functions, the only callers, run inside `enter`. The lifetime of
         // the result is cut to that of the borrow of `self`.
         self.lent.as_ref().map(|lent| *unsafe { lent.0.cast::<View<'_>>().as_ref() })
+    }
+
+    /// Does what is not the guest's work: its deadline waits meanwhile. Gives the time that it took, too.
+    pub(crate) fn apart<R>(&mut self, work: impl FnOnce(&Self) -> R) -> (R, Duration) {
+        let (cpu, wall) = (thread_cpu_time(), Instant::now());
+        let done = work(self);
+        let took = wall.elapsed();
+        self.deadline.cpu_start += thread_cpu_time().saturating_sub(cpu);
+        self.deadline.wall_end += took;
+        (done, took)
     }
 
     /// Whether the guest may hold a tensor of so many bytes more.
@@ -173,10 +207,14 @@ impl Failure {
 /// A store that only [`Guarded::enter`] runs.
 pub(crate) struct Guarded {
     store: Store<Ctx>,
+    model_time: Duration,
 }
 
 impl Guarded {
-    pub(crate) fn new(engine: &wasmtime::Engine, memory_bytes: usize, logger: Logger, state: State) -> Self {
+    pub(crate) fn new(engine: &wasmtime::Engine, limits: &HookLimits, given: Given) -> Self {
+        let Given { logger, state, models } = given;
+        let model_time = Duration::from_millis(limits.model_ms);
+        let memory_bytes = limits.memory_bytes;
         let wasi = WasiCtx::builder()
             .stdout(Printed::new(logger.clone(), LogLevel::Info, "stdout"))
             .stderr(Printed::new(logger.clone(), LogLevel::Warn, STDERR))
@@ -194,6 +232,8 @@ impl Guarded {
             state,
             tensor_bytes: 0,
             now_us: 0,
+            models,
+            model_budget: ModelBudget { runs: 0, time: Duration::ZERO },
             deadline: Deadline::starting_now(Duration::ZERO),
             lent: None,
         };
@@ -203,7 +243,7 @@ impl Guarded {
         store.epoch_deadline_callback(|ctx| {
             Ok(ctx.data().deadline.remaining_ticks().map_or(UpdateDeadline::Interrupt, UpdateDeadline::Continue))
         });
-        Self { store }
+        Self { store, model_time }
     }
 
     /// Runs guest code: sets its deadline, lends it `view`, and says what went wrong.
@@ -218,6 +258,7 @@ impl Guarded {
         ctx.logger.begin_call();
         ctx.lent = view.map(|view| Lent(NonNull::from(view).cast()));
         ctx.deadline = Deadline::starting_now(limit);
+        ctx.model_budget = ModelBudget { runs: MAX_RUNS, time: self.model_time };
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         ctx.now_us = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
         self.store.set_epoch_deadline(ticks(limit));

@@ -176,6 +176,11 @@ impl RunnerConfig {
         }
     }
 
+    /// Further models may take half of the time that a frame has.
+    pub(crate) fn hook_limits(&self) -> HookLimits {
+        HookLimits { model_ms: self.patience().frame_ms / 2, ..self.hook_limits }
+    }
+
     /// The worker executable that has this decoder.
     pub(crate) fn worker_with(&self, decoder: Decoder) -> PathBuf {
         let mut path = self.worker.clone().into_os_string();

@@ -11,11 +11,11 @@ use framehook_core::{
     execution::Execution,
     hook_state::HookState,
     ids::Digest,
-    job::{HookJob, Job},
+    job::{HookJob, Job, ModelJob},
     message::DeployOrder,
     prediction::{PluginIdentity, Position, Provenance},
     reason::{Reason, ReasonCode},
-    spec::{ResolvedHook, ResolvedSource},
+    spec::{ResolvedHook, ResolvedModel, ResolvedSource},
 };
 use framehook_infra::{
     blobs::{BlobError, Blobs},
@@ -57,6 +57,7 @@ impl JobBuilder {
             })?,
         };
         let model = self.blob("model", &scenario.model.name, &scenario.model.digest).await?;
+        let models = self.models(&scenario.models).await?;
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
         let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
@@ -72,16 +73,22 @@ impl JobBuilder {
             max_picture_side: self.config.max_picture_side,
             model,
             input: scenario.input.clone(),
+            models,
             pre,
             post,
             on_plugin_failure: scenario.on_plugin_failure,
-            limits: self.config.hook_limits,
+            limits: self.config.hook_limits(),
             memory_mib: None,
             patience: self.config.patience(),
             resume_after,
             state: HookState::default(),
             provenance: Provenance {
                 model: scenario.model.digest.clone(),
+                models: scenario
+                    .models
+                    .iter()
+                    .map(|(name, model)| (name.clone(), model.artifact.digest.clone()))
+                    .collect(),
                 plugins,
                 revision: order.revision,
                 decoder: Some(decoder),
@@ -96,6 +103,15 @@ impl JobBuilder {
         let chosen = self.providers.choose(order.execution, scenario, &job).await?;
         self.config.execute(&mut job, chosen.execution);
         Ok((job, chosen))
+    }
+
+    async fn models(&self, models: &BTreeMap<String, ResolvedModel>) -> Result<BTreeMap<String, ModelJob>, Failure> {
+        let mut jobs = BTreeMap::new();
+        for (name, ResolvedModel { artifact, input }) in models {
+            let model = self.blob("model", &artifact.name, &artifact.digest).await?;
+            jobs.insert(name.clone(), ModelJob { model, input: input.clone() });
+        }
+        Ok(jobs)
     }
 
     async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Failure> {

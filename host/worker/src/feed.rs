@@ -71,6 +71,18 @@ impl Feeder {
         }
     }
 
+    pub(crate) const fn spec(&self) -> &InputSpec {
+        &self.spec
+    }
+
+    /// For an input of this size, and so many rows where the model leaves them open.
+    pub(crate) fn resize(&mut self, rows: Option<u32>, [width, height]: [u32; 2]) {
+        let batch = rows.unwrap_or(self.spec.batch);
+        if (self.spec.batch, self.spec.width, self.spec.height) != (batch, width, height) {
+            *self = Self::new(&InputSpec { batch, width, height, ..self.spec.clone() });
+        }
+    }
+
     /// Whether each frame of a batch has inputs of its own.
     pub(crate) fn takes_batches(&self) -> bool {
         // One pair of numbers for all rows is that of a single frame.

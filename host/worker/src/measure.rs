@@ -14,13 +14,12 @@ use framehook_core::{
     job::Job,
     reason::Reason,
 };
-use framehook_engine::media::Size;
+use framehook_engine::media::{Elements, Output, Size};
 
 use crate::{
     feed::FrameInput,
     image::{BgrCache, Image},
     model::{BoundModel, Model, ModelError},
-    outputs::{Elements, OutputTensor},
     preprocess::Preprocessor,
     runtime::Runtime,
     source::{FrameSource, SourceError},
@@ -135,7 +134,7 @@ impl Frames<'_> {
 /// One of the two that take turns.
 struct Run {
     model: BoundModel,
-    outputs: Vec<OutputTensor>,
+    outputs: Vec<Output>,
     took_ms: Vec<f64>,
 }
 
@@ -171,7 +170,7 @@ struct Deviation {
 }
 
 impl Deviation {
-    fn add(&mut self, expected: &[OutputTensor], given: &[OutputTensor]) {
+    fn add(&mut self, expected: &[Output], given: &[Output]) {
         self.frames += 1;
         for (expected, given) in expected.iter().zip(given) {
             let (expected, given) = (numbers(&expected.data), numbers(&given.data));
@@ -207,7 +206,7 @@ mod tests {
     #[test]
     fn deviations_are_those_of_each_number_and_of_what_one_side_lacks() {
         let tensor = |values: &[f32]| {
-            vec![OutputTensor {
+            vec![Output {
                 desc: TensorDesc { name: "out".into(), shape: vec![values.len() as u32], element: Element::Float },
                 data: Elements::F32(values.to_vec()),
             }]

@@ -13,10 +13,11 @@ use std::{
 
 use framehook_core::{
     artifact::ModelManifest,
-    input::{InputSpec, TensorInfo},
+    input::{InputSpec, Layout, TensorInfo},
     probe::{MAX_TENSOR_NAME, MAX_TENSORS, printable},
     reason::{ReasonCode, without_source_places},
 };
+use framehook_engine::media::{Output, Size};
 use framehook_formats::onnx::{self, OnnxError};
 use ort::{
     session::Session,
@@ -26,7 +27,7 @@ use ort::{
 use crate::{
     feed::{Feeder, FrameInput},
     metadata,
-    outputs::{self, MAX_OUTPUT_BYTES, OutputReader, OutputTensor, f32_bytes},
+    outputs::{self, MAX_OUTPUT_BYTES, OutputReader, f32_bytes},
     runtime::Runtime,
 };
 
@@ -135,6 +136,25 @@ pub struct BoundModel {
     feeder: Feeder,
     reader: OutputReader,
     frames: usize,
+    /// What the model leaves open.
+    open: Open,
+}
+
+/// How many frames a run takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rows {
+    /// At most so many.
+    Fixed(usize),
+    Open,
+}
+
+/// What the shape of a model's input leaves open.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// Each output has a row for each of the input.
+    rows: bool,
+    width: bool,
+    height: bool,
 }
 
 /// Frames that wait for each other in a batch, at most: each keeps its picture.
@@ -208,7 +228,8 @@ impl Model {
         let feeder = Feeder::new(spec);
         let by_rows = feeder.takes_batches() && outputs::not_by_rows(session.outputs(), spec.batch).is_none();
         let frames = if by_rows { spec.batch.min(MAX_FRAMES) as usize } else { 1 };
-        Ok(BoundModel { session, feeder, reader, frames })
+        let open = Open::of(&session, spec);
+        Ok(BoundModel { session, feeder, reader, frames, open })
     }
 
     /// The first output that does not have the rows of the batch as its first dimension, so that a
@@ -227,6 +248,40 @@ impl BoundModel {
         self.frames
     }
 
+    /// The same where every run may have as many as it likes.
+    #[must_use]
+    pub const fn rows(&self) -> Rows {
+        if self.open.rows { Rows::Open } else { Rows::Fixed(self.frames) }
+    }
+
+    /// The size of a tensor of one frame, if it can be the model's input.
+    ///
+    /// # Errors
+    /// What the model takes.
+    pub fn takes(&self, shape: &[u32]) -> Result<Size, String> {
+        let Self { open, .. } = self;
+        let InputSpec { planes, width, height, .. } = self.feeder.spec();
+        let fits = |side: u32, own: u32, is_open: bool| side == own || (is_open && side > 0);
+        let area = |width: u32, height: u32| u64::from(width) * u64::from(height);
+        match *shape {
+            [1, channels, h, w]
+                if channels == *planes
+                    && fits(h, *height, open.height)
+                    && fits(w, *width, open.width)
+                    && area(w, h) <= area(*width, *height) =>
+            {
+                Ok(Size { width: w, height: h })
+            }
+            _ => {
+                let side = |own: u32, is_open: bool| if is_open { "any".to_owned() } else { own.to_string() };
+                let (h, w) = (side(*height, open.height), side(*width, open.width));
+                let most =
+                    if open.height || open.width { format!(", and at most {height} x {width}") } else { String::new() };
+                Err(format!("the model takes [1, {planes}, {h}, {w}]{most}; the tensor has {shape:?}"))
+            }
+        }
+    }
+
     /// Names of the classes, as the model's file has them.
     #[must_use]
     pub fn labels(&self) -> Vec<String> {
@@ -238,7 +293,7 @@ impl BoundModel {
     ///
     /// # Errors
     /// When ONNX Runtime refuses the input or fails, or the outputs are too large.
-    pub fn run(&mut self, frame: &FrameInput<'_>, outputs: Option<&mut Vec<OutputTensor>>) -> Result<(), ModelError> {
+    pub fn run(&mut self, frame: &FrameInput<'_>, outputs: Option<&mut Vec<Output>>) -> Result<(), ModelError> {
         self.run_together(slice::from_ref(frame), outputs.map(slice::from_mut))
     }
 
@@ -249,7 +304,7 @@ impl BoundModel {
     pub fn run_together(
         &mut self,
         frames: &[FrameInput<'_>],
-        outputs: Option<&mut [Vec<OutputTensor>]>,
+        outputs: Option<&mut [Vec<Output>]>,
     ) -> Result<(), ModelError> {
         let failed = |error: ort::Error| classify(&error.to_string(), ModelError::Run);
         let inputs = self.feeder.feed(frames).map_err(failed)?;
@@ -262,6 +317,24 @@ impl BoundModel {
         Ok(())
     }
 
+    /// The same on frames of any size that [`BoundModel::takes`], as many as [`BoundModel::rows`].
+    ///
+    /// # Errors
+    /// As [`BoundModel::run`].
+    pub fn run_sized(
+        &mut self,
+        frames: &[FrameInput<'_>],
+        Size { width, height }: Size,
+        outputs: &mut [Vec<Output>],
+    ) -> Result<(), ModelError> {
+        let rows = frames.len() as u32;
+        self.feeder.resize(self.open.rows.then_some(rows), [width, height]);
+        if self.open.rows {
+            self.reader = OutputReader::by_rows(self.session.outputs(), rows);
+        }
+        self.run_together(frames, Some(outputs))
+    }
+
     /// The same on a picture of zeros.
     ///
     /// # Errors
@@ -269,6 +342,24 @@ impl BoundModel {
     pub fn run_empty(&mut self, spec: &InputSpec) -> Result<(), ModelError> {
         let zeros = vec![0.0; spec.frame_len()];
         self.run(&FrameInput::of_input_size(spec, &zeros), None)
+    }
+}
+
+impl Open {
+    fn of(session: &Session, spec: &InputSpec) -> Self {
+        let outlet = session.inputs().iter().find(|input| input.name() == spec.tensor);
+        let sides = match outlet.map(Outlet::dtype) {
+            Some(ValueType::Tensor { shape, .. }) => shape.iter().copied().collect(),
+            _ => Vec::new(),
+        };
+        let is_open = |at: usize| sides.get(at) == Some(&-1);
+        let (height, width) = match spec.layout {
+            Layout::Nchw => (2, 3),
+            Layout::Nhwc => (1, 2),
+        };
+        // Other inputs have the numbers of so many frames as the scenario was resolved for.
+        let rows = spec.inputs.is_empty() && outlet.is_some_and(|input| outputs::follow(session.outputs(), input));
+        Self { rows, width: is_open(width), height: is_open(height) }
     }
 }
 

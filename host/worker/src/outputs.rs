@@ -4,7 +4,7 @@
 //! nothing: a hook that looks for it finds it missing. Text comes behind all numbers, because hooks of the
 //! contract 0.1.0 know outputs by their places and have no text.
 
-use framehook_engine::media::{Element, Output, TensorDesc, Values};
+use framehook_engine::media::{Element, Elements, Output, TensorDesc};
 use ort::{
     session::SessionOutputs,
     value::{DynValue, Outlet, TensorElementType, ValueType},
@@ -17,43 +17,9 @@ use crate::model::ModelError;
 /// that.
 pub(crate) const MAX_OUTPUT_BYTES: u64 = 256 << 20;
 
-/// One output of one run; kept and filled again.
-#[derive(Debug)]
-pub struct OutputTensor {
-    pub desc: TensorDesc,
-    pub data: Elements,
-}
-
-/// The owner of [`Values`].
-#[derive(Clone, Debug, PartialEq)]
-pub enum Elements {
-    F32(Vec<f32>),
-    F64(Vec<f64>),
-    I64(Vec<i64>),
-    U64(Vec<u64>),
-    Text(Vec<String>),
-}
-
-impl OutputTensor {
-    fn empty() -> Self {
-        Self {
-            desc: TensorDesc { name: String::new(), shape: Vec::new(), element: Element::Float },
-            data: Elements::F32(Vec::new()),
-        }
-    }
-
-    /// As hooks are shown it.
-    #[must_use]
-    pub fn view(&self) -> Output<'_> {
-        let data = match &self.data {
-            Elements::F32(all) => Values::F32(all),
-            Elements::F64(all) => Values::F64(all),
-            Elements::I64(all) => Values::I64(all),
-            Elements::U64(all) => Values::U64(all),
-            Elements::Text(all) => Values::Text(all),
-        };
-        Output { desc: &self.desc, data }
-    }
+/// To be filled.
+fn empty() -> Output {
+    Output { desc: TensorDesc::default(), data: Elements::F32(Vec::new()) }
 }
 
 fn element(ty: TensorElementType) -> Element {
@@ -107,6 +73,19 @@ pub(crate) fn check_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelEr
     if total > MAX_OUTPUT_BYTES { Err(ModelError::OutputSize { mib: total >> 20 }) } else { Ok(()) }
 }
 
+/// Whether each output has as many rows as this input, which leaves their number open: both say so by the same
+/// name.
+pub(crate) fn follow(outlets: &[Outlet], input: &Outlet) -> bool {
+    let rows = |outlet: &Outlet| match outlet.dtype() {
+        ValueType::Tensor { shape, dimension_symbols, .. } if shape.first() == Some(&-1) => {
+            dimension_symbols.first().filter(|name| !name.is_empty()).map(ToString::to_string)
+        }
+        _ => None,
+    };
+    let wanted = rows(input);
+    wanted.is_some() && outlets.iter().all(|outlet| rows(outlet) == wanted)
+}
+
 /// Copies the outputs of a model.
 pub(crate) struct OutputReader {
     /// Into how many parts the elements of each output fall, one a row of the batch.
@@ -131,13 +110,13 @@ impl OutputReader {
         Self { rows: outlets.iter().map(|outlet| rows(outlet, batch)).collect() }
     }
 
+    /// Where all of them have so many rows, see [`follow`].
+    pub(crate) fn by_rows(outlets: &[Outlet], rows: u32) -> Self {
+        Self { rows: vec![rows; outlets.len()] }
+    }
+
     /// Fills `outputs` with what has numbers, then with what has text, of this row of the batch.
-    pub(crate) fn read(
-        &self,
-        values: &SessionOutputs<'_>,
-        row: usize,
-        outputs: &mut Vec<OutputTensor>,
-    ) -> ort::Result<()> {
+    pub(crate) fn read(&self, values: &SessionOutputs<'_>, row: usize, outputs: &mut Vec<Output>) -> ort::Result<()> {
         let mut filled = 0;
         for is_shown in [has_numbers, has_text] {
             for ((name, value), rows) in values.iter().zip(&self.rows) {
@@ -145,7 +124,7 @@ impl OutputReader {
                     continue;
                 }
                 if filled == outputs.len() {
-                    outputs.push(OutputTensor::empty());
+                    outputs.push(empty());
                 }
                 if copy(name, &value, (*rows, row), &mut outputs[filled])? {
                     filled += 1;
@@ -158,10 +137,10 @@ impl OutputReader {
 }
 
 /// Copies one row of so many. `false`: this cannot be shown, as text that is not UTF-8.
-fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut OutputTensor) -> ort::Result<bool> {
+fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut Output) -> ort::Result<bool> {
     use TensorElementType as E;
     let ValueType::Tensor { ty, shape, .. } = value.dtype() else { return Ok(false) };
-    let OutputTensor { desc, data } = output;
+    let Output { desc, data } = output;
     if desc.name != name {
         name.clone_into(&mut desc.name);
     }
@@ -169,7 +148,10 @@ fn copy(name: &str, value: &DynValue, (rows, row): (u32, usize), output: &mut Ou
     desc.shape.clear();
     desc.shape.extend(shape.iter().map(|side| u32::try_from(*side).unwrap_or_default()));
     if let Some(first) = desc.shape.first_mut().filter(|_| rows > 1) {
-        *first /= rows;
+        if *first != rows {
+            return Err(ort::Error::new(format!("output `{name}` has {first} rows for a batch of {rows}")));
+        }
+        *first = 1;
     }
     // An empty tensor may have no memory behind it.
     let count = if shape.contains(&0) { 0 } else { desc.shape.iter().map(|side| *side as usize).product() };

@@ -38,7 +38,7 @@ use framehook_core::{
 };
 use framehook_engine::{
     chain::Chain,
-    media::{Geometry, Size},
+    media::{Geometry, Output, Size},
 };
 use parking_lot::Mutex;
 
@@ -47,7 +47,6 @@ use crate::{
     lanes::Lanes,
     loader::Loader,
     model::BoundModel,
-    outputs::OutputTensor,
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -194,7 +193,7 @@ impl Verdict {
 struct Pools {
     pictures: Pool<Image>,
     inputs: Pool<Vec<f32>>,
-    outputs: Pool<Vec<OutputTensor>>,
+    outputs: Pool<Vec<Output>>,
 }
 
 #[derive(Default)]
@@ -232,7 +231,7 @@ enum Work {
     /// The image for the model.
     Infer(Vec<f32>),
     /// The model's outputs; none if no hook would read them.
-    Inferred(Vec<OutputTensor>),
+    Inferred(Vec<Output>),
     Skip(Skipped),
 }
 

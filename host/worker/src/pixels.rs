@@ -76,13 +76,7 @@ fn to_tensor(
     } else {
         preprocessor.fill(bgr.get(image)?, region, &mut data)?;
     }
-    let of_part = preprocessor.geometry();
-    // `input = (frame - corner) * scale + pad`
-    let geometry = Geometry {
-        pad_x: of_part.pad_x - region.x as f32 * of_part.scale_x,
-        pad_y: of_part.pad_y - region.y as f32 * of_part.scale_y,
-        ..of_part
-    };
+    let geometry = preprocessor.geometry().of_part(region);
     Ok((Tensor { shape: vec![1, spec.planes, spec.height, spec.width], data }, geometry))
 }
 

@@ -19,12 +19,15 @@ use framehook_engine::{
     Engine, Log,
     chain::{Chain, ChainSettings, Stage},
     media::{Size, Source, Start},
+    models::Models,
 };
 
 use crate::{
+    further::Further,
     lanes::Lanes,
     loader::Loader,
     measure,
+    model::ModelError,
     pipeline::{self, Parts, StopFlag},
     process,
     report::{EXIT_ORPHANED, Reporter},
@@ -97,7 +100,8 @@ pub fn measure(opencv: Option<Open>) -> Result<Measured, Reason> {
 fn confine(job: &Job) -> Result<(), Reason> {
     let compiled = job.pre.iter().chain(&job.post).map(|hook| hook.compiled.clone());
     let provider = job.execution.provider;
-    let files = [job.source.clone(), job.model.clone()].into_iter().chain(compiled);
+    let further = job.models.values().map(|further| further.model.clone());
+    let files = [job.source.clone(), job.model.clone()].into_iter().chain(further).chain(compiled);
     let reach = Reach::reading(files.chain(runtime::files(provider, &job.onnxruntime)));
     restrict_files(&reach.with(runtime::devices(provider))).map_err(unconfined)
 }
@@ -138,14 +142,22 @@ fn listen(stop: StopFlag, lanes: Arc<Lanes>) {
 /// Opens and loads everything; the model on a thread of its own, since it takes longest.
 fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &Arc<Watch>) -> Result<Parts, Reason> {
     thread::scope(|scope| {
-        let model = scope.spawn(|| Loader::new(job, watch));
+        let models = scope.spawn(|| {
+            let no_model = |error: ModelError| Reason::new(error.reason_code(), error.to_string());
+            let model = Loader::new(job, watch).map_err(no_model)?;
+            let of = |(name, error): (String, ModelError)| {
+                Reason::new(error.reason_code(), format!("the model `{name}`: {error}"))
+            };
+            Ok((model, Further::load(job, watch, reporter).map_err(of)?))
+        });
         let source = open_source(job, opencv);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
-        let model = model.join().map_err(panicked)?;
-        let (source, (loader, model)) = (source?, model.map_err(|e| Reason::new(e.reason_code(), e.to_string()))?);
+        let models = models.join().map_err(panicked)?;
+        let (source, ((loader, model), further)) = (source?, models?);
         // They are told what the source and the model say of themselves.
-        let (pre, post) = start_hooks(job, source.info(), model.labels(), reporter)?;
+        let told = Told { video: source.info(), model_labels: model.labels(), further };
+        let (pre, post) = start_hooks(job, told, reporter)?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
         Ok(Parts { source, model, loader, pre, post })
@@ -162,10 +174,16 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
     open(&job.source, job.max_picture_side).map_err(|error| error.reason())
 }
 
+/// What hooks are told and given besides their job.
+struct Told<'a> {
+    video: &'a VideoManifest,
+    model_labels: Vec<String>,
+    further: Option<Arc<Further>>,
+}
+
 fn start_hooks(
     job: &Job,
-    video: &VideoManifest,
-    model_labels: Vec<String>,
+    Told { video, model_labels, further }: Told<'_>,
     reporter: &Arc<Reporter>,
 ) -> Result<(Chain, Chain), Reason> {
     let log = Arc::clone(reporter);
@@ -186,6 +204,7 @@ fn start_hooks(
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
         quota: StateQuota::of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
+        models: further.map(|further| further as Arc<dyn Models>),
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     };
     let engine = Engine::loader().map_err(|error| {

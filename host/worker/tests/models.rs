@@ -16,13 +16,12 @@ use framehook_core::{
     job::DEFAULT_PICTURE_SIDE,
     probe::Verdict,
 };
-use framehook_engine::media::Region;
+use framehook_engine::media::{Elements, Output, Region};
 use framehook_tests::{models, root};
 use framehook_worker::{
     feed::FrameInput,
     image::{BGR_PIXEL, BgrCache, Image},
     model::Model,
-    outputs::{Elements, OutputTensor},
     preprocess::Preprocessor,
     probe, source,
 };
@@ -114,7 +113,7 @@ fn bound(file: &Path, options: &Value) -> (framehook_worker::model::BoundModel, 
 }
 
 /// What the model gives for the frame, made into its input by `fill`.
-fn run(file: &Path, options: &Value, fill: impl Fn(&mut Preprocessor, &mut Vec<f32>)) -> Vec<OutputTensor> {
+fn run(file: &Path, options: &Value, fill: impl Fn(&mut Preprocessor, &mut Vec<f32>)) -> Vec<Output> {
     let (mut model, spec) = bound(file, options);
     let mut preprocessor = Preprocessor::new(&spec, 640, 360);
     let (mut image, mut outputs) = (Vec::new(), Vec::new());
@@ -127,7 +126,7 @@ fn run(file: &Path, options: &Value, fill: impl Fn(&mut Preprocessor, &mut Vec<f
     outputs
 }
 
-fn check(model: &str, made: &[OutputTensor], right: &Value, tolerance: f64) {
+fn check(model: &str, made: &[Output], right: &Value, tolerance: f64) {
     let right = right.as_array().unwrap();
     assert_eq!(made.len(), right.len(), "{model}: {made:?}");
     for (made, right) in made.iter().zip(right) {

@@ -335,7 +335,7 @@ fn outputs_of_every_number_type_are_read_as_floats() {
         let spec = planes.resolve(&model.manifest().inputs).unwrap();
         let (mut model, mut outputs) = (model.bind(&spec).unwrap(), Vec::new());
         model.run(&FrameInput::of_input_size(&spec, &[0.0, 1.0, 1.0]), Some(&mut outputs)).unwrap();
-        let read = outputs[0].view().data.read(0..3).unwrap();
+        let read = outputs[0].data.values().read(0..3).unwrap();
         assert_eq!((&outputs[0].desc.shape[..], &read[..]), (&[1, 3, 1, 1][..], &[0.0, 1.0, 1.0][..]));
         assert_eq!(outputs[0].desc.name, "y", "element type {element}");
     }

@@ -410,6 +410,7 @@ fn prediction(scenario_id: ScenarioId, n: i64) -> Prediction {
         timings: FrameTimings { decode_us: 1000, pre_us: 1000, inference_us: 10_000, post_us: 1000 },
         provenance: Provenance {
             model: Digest::from_bytes(&[0; 32]),
+            models: Default::default(),
             plugins: vec![],
             revision: 1,
             decoder: None,

@@ -64,6 +64,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         source: ResolvedSource::Video(street(1)),
         model: street(2),
         input: InputOptions::default().resolve(&[tensor]).unwrap(),
+        models: Default::default(),
         pre: vec![],
         post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
         on_plugin_failure: OnPluginFailure::SkipFrame,
@@ -116,7 +117,14 @@ pub(crate) fn prediction(scenario_id: ScenarioId, generation: Generation, frame:
         skipped: None,
         hook_failures: vec![],
         timings: FrameTimings { decode_us: 1, pre_us: 2, inference_us: 3, post_us: 4 },
-        provenance: Provenance { model: digest(2), plugins: vec![], revision: 1, decoder: None, execution: None },
+        provenance: Provenance {
+            model: digest(2),
+            models: Default::default(),
+            plugins: vec![],
+            revision: 1,
+            decoder: None,
+            execution: None,
+        },
     }
 }
 

@@ -11,12 +11,14 @@ use framehook_core::{
 };
 use wasmtime::component::{HasData, Resource};
 
+use super::THE_ONE;
 use crate::{
     masks::{self, MaskedBox, NoMasks, Prototypes},
     media::{
-        Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
-        Values,
+        Element, Elements, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region,
+        Size, Tensor, Values,
     },
+    models::Held,
     sandbox::{Ctx, View},
     scan,
 };
@@ -50,6 +52,14 @@ pub(super) enum Refused {
     WrongType,
 }
 
+/// A frame with pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Shown<'a> {
+    pub(super) position: Position,
+    pub(super) size: Size,
+    pub(super) pixels: &'a dyn FramePixels,
+}
+
 pub(super) type Access<T> = Result<T, Refused>;
 
 impl Ctx {
@@ -60,21 +70,52 @@ impl Ctx {
         }
     }
 
-    /// With the names of classes that earlier hooks gave.
-    pub(super) fn inference(&self) -> wasmtime::Result<(Inference<'_>, &[String])> {
+    /// That of the call, or one that the guest holds.
+    pub(super) fn inference(&self, handle: &Resource<Held>) -> wasmtime::Result<Inference<'_>> {
         match self.view() {
-            Some(View::Inference(inference, labels)) => Ok((inference, labels)),
-            _ => Err(wasmtime::format_err!("there is no inference in this call")),
+            Some(View::Inference(inference, _)) if handle.rep() == THE_ONE => Ok(inference),
+            _ if handle.rep() == THE_ONE => Err(wasmtime::format_err!("there is no inference in this call")),
+            _ => {
+                let Held { position, size, run } = self.table.get(handle)?;
+                // Those of an earlier frame are gone.
+                let pixels = self.shown().filter(|shown| shown.position == *position).map(|shown| shown.pixels);
+                Ok(Inference {
+                    position: *position,
+                    size: *size,
+                    input_size: run.input_size,
+                    geometry: run.geometry,
+                    outputs: &run.outputs,
+                    pixels,
+                })
+            }
         }
     }
 
-    fn output(&self, index: u32) -> wasmtime::Result<Access<Output<'_>>> {
-        let outputs = self.inference()?.0.outputs;
-        Ok(outputs.get(index as usize).copied().ok_or(Refused::OutOfBounds))
+    /// The names of classes that earlier hooks gave.
+    pub(super) fn earlier_labels(&self) -> &[String] {
+        match self.view() {
+            Some(View::Inference(_, labels)) => labels,
+            _ => &[],
+        }
     }
 
-    fn numbers(&self, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
-        Ok(self.output(index)?.and_then(|output| match output.data {
+    /// The frame that the call is for, if it has pixels.
+    pub(super) fn shown(&self) -> Option<Shown<'_>> {
+        match self.view()? {
+            View::Frame(Frame { position, size, pixels, .. }) => Some(Shown { position, size, pixels }),
+            View::Inference(Inference { position, size, pixels, .. }, _) => {
+                Some(Shown { position, size, pixels: pixels? })
+            }
+        }
+    }
+
+    fn output(&self, inference: &Resource<Held>, index: u32) -> wasmtime::Result<Access<&Output>> {
+        let outputs = self.inference(inference)?.outputs;
+        Ok(outputs.get(index as usize).ok_or(Refused::OutOfBounds))
+    }
+
+    fn numbers(&self, inference: &Resource<Held>, index: u32) -> wasmtime::Result<Access<Values<'_>>> {
+        Ok(self.output(inference, index)?.and_then(|output| match output.data.values() {
             Values::Text(_) => Err(Refused::WrongType),
             data => Ok(data),
         }))
@@ -124,11 +165,12 @@ impl Ctx {
 
     pub(super) fn inference_pixels(
         &self,
+        handle: &Resource<Held>,
         region: Region,
         target: Size,
         format: PixelFormat,
     ) -> wasmtime::Result<Access<Vec<u8>>> {
-        let (inference, _) = self.inference()?;
+        let inference = self.inference(handle)?;
         let Some(pixels) = inference.pixels else { return Ok(Err(Refused::Unavailable)) };
         Ok(self.pixels(pixels, inference.size, region, target, format))
     }
@@ -163,38 +205,62 @@ impl Ctx {
     }
 
     /// Elements of an output as floats.
-    pub(super) fn floats(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<f32>>> {
+    pub(super) fn floats(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Access<Vec<f32>>> {
         if count as usize > MAX_TRANSFER / size_of::<f32>() {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(output)?.and_then(|data| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)))
+        Ok(self.numbers(of, output)?.and_then(|data| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)))
     }
 
     /// Elements of an output of whole numbers, exactly.
-    pub(super) fn integers(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<i64>>> {
+    pub(super) fn integers(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Access<Vec<i64>>> {
         if count as usize > MAX_TRANSFER / size_of::<i64>() {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(output)?.and_then(|output| whole(&output, range)))
+        Ok(self.output(of, output)?.and_then(|output| whole(output, range)))
     }
 
     /// The same as bytes.
-    pub(super) fn small_integers(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<u8>>> {
+    pub(super) fn small_integers(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Access<Vec<u8>>> {
         if count as usize > MAX_TRANSFER {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
         let small = |n: i64| u8::try_from(n).map_err(|_| Refused::WrongType);
-        Ok(self.output(output)?.and_then(|output| whole(&output, range)?.into_iter().map(small).collect()))
+        Ok(self.output(of, output)?.and_then(|output| whole(output, range)?.into_iter().map(small).collect()))
     }
 
     /// Elements of an output of text.
-    pub(super) fn texts(&self, output: u32, offset: u32, count: u32) -> wasmtime::Result<Access<Vec<String>>> {
+    pub(super) fn texts(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        offset: u32,
+        count: u32,
+    ) -> wasmtime::Result<Access<Vec<String>>> {
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(output)?.and_then(|output| {
-            let Values::Text(all) = output.data else { return Err(Refused::WrongType) };
+        Ok(self.output(of, output)?.and_then(|output| {
+            let Elements::Text(all) = &output.data else { return Err(Refused::WrongType) };
             let texts = all.get(range).ok_or(Refused::OutOfBounds)?;
             let bytes: usize = texts.iter().map(|text| text.len() + size_of::<String>()).sum();
             if bytes > MAX_TRANSFER { Err(Refused::TooLarge) } else { Ok(texts.to_vec()) }
@@ -204,6 +270,7 @@ impl Ctx {
     /// The highest elements of a part of an output, with their numbers in it.
     pub(super) fn highest(
         &self,
+        of: &Resource<Held>,
         output: u32,
         offset: u32,
         count: u32,
@@ -213,14 +280,19 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(output)?.and_then(|data| {
+        Ok(self.numbers(of, output)?.and_then(|data| {
             let data = data.read(range).ok_or(Refused::OutOfBounds)?;
             Ok(scan::highest(&data, k as usize))
         }))
     }
 
-    pub(super) fn single_floats(&self, output: u32, elements: &[u32]) -> wasmtime::Result<Access<Vec<f32>>> {
-        Ok(self.numbers(output)?.and_then(|data| {
+    pub(super) fn single_floats(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        elements: &[u32],
+    ) -> wasmtime::Result<Access<Vec<f32>>> {
+        Ok(self.numbers(of, output)?.and_then(|data| {
             let one = |at: usize| data.read(at..at + 1)?.first().copied();
             elements.iter().map(|at| one(*at as usize).ok_or(Refused::OutOfBounds)).collect()
         }))
@@ -228,6 +300,7 @@ impl Ctx {
 
     pub(super) fn best_of_rows(
         &self,
+        of: &Resource<Held>,
         output: u32,
         layout: &scan::Layout,
         threshold: f32,
@@ -236,7 +309,7 @@ impl Ctx {
         if layout.rows > MAX_ROWS || limit as usize > MAX_TRANSFER / size_of::<scan::Candidate>() {
             return Ok(Err(Refused::TooLarge));
         }
-        Ok(self.numbers(output)?.and_then(|data| {
+        Ok(self.numbers(of, output)?.and_then(|data| {
             let data = data.read(0..data.len()).unwrap_or_default();
             scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
         }))
@@ -245,13 +318,18 @@ impl Ctx {
 
 impl Ctx {
     /// Masks out of an output of prototypes.
-    pub(super) fn masks(&self, output: u32, boxes: &[MaskedBox]) -> wasmtime::Result<Access<Vec<Mask>>> {
-        let Inference { geometry, size: frame, input_size: input, .. } = self.inference()?.0;
-        let Output { desc, data } = match self.output(output)? {
+    pub(super) fn masks(
+        &self,
+        of: &Resource<Held>,
+        output: u32,
+        boxes: &[MaskedBox],
+    ) -> wasmtime::Result<Access<Vec<Mask>>> {
+        let Inference { geometry, size: frame, input_size: input, .. } = self.inference(of)?;
+        let Output { desc, data } = match self.output(of, output)? {
             Ok(output) => output,
             Err(why) => return Ok(Err(why)),
         };
-        let Values::F32(data) = data else { return Ok(Err(Refused::WrongType)) };
+        let Elements::F32(data) = data else { return Ok(Err(Refused::WrongType)) };
         let [1, channels, height, width] = desc.shape[..] else { return Ok(Err(Refused::OutOfBounds)) };
         if data.is_empty() {
             return Ok(Err(Refused::OutOfBounds));
@@ -268,11 +346,11 @@ impl Ctx {
 
 /// Elements of an output of whole numbers. What has 64 bits without a sign and a value that `i64` does not
 /// have is nobody's index or class: it becomes the largest.
-fn whole(output: &Output<'_>, range: Range<usize>) -> Access<Vec<i64>> {
+fn whole(output: &Output, range: Range<usize>) -> Access<Vec<i64>> {
     fn part<T: Copy>(all: &[T], range: Range<usize>, convert: impl Fn(T) -> i64) -> Access<Vec<i64>> {
         all.get(range).map(|part| part.iter().copied().map(convert).collect()).ok_or(Refused::OutOfBounds)
     }
-    match (output.desc.element, output.data) {
+    match (output.desc.element, output.data.values()) {
         (_, Values::I64(all)) => part(all, range, |n| n),
         (_, Values::U64(all)) => part(all, range, |n| i64::try_from(n).unwrap_or(i64::MAX)),
         // Those of up to 16 bits, which are kept as floats.
@@ -293,7 +371,7 @@ fn check_target(target: Size, format: PixelFormat) -> Access<()> {
     Ok(())
 }
 
-fn check_region(frame: Size, r: Region) -> Access<()> {
+pub(super) fn check_region(frame: Size, r: Region) -> Access<()> {
     let fits = |at: u32, len: u32, max: u32| len > 0 && at.checked_add(len).is_some_and(|end| end <= max);
     let inside = fits(r.x, r.width, frame.width) && fits(r.y, r.height, frame.height);
     inside.then_some(()).ok_or(Refused::OutOfBounds)

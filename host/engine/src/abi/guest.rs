@@ -38,8 +38,8 @@ macro_rules! common_guest {
         }
 
         impl Instance {
-            pub(crate) fn new(code: &Code, limits: HookLimits, logger: Logger, state: State) -> Result<Self, Failure> {
-                let mut guarded = Guarded::new(code.instance.engine(), limits.memory_bytes, logger, state);
+            pub(crate) fn new(code: &Code, limits: HookLimits, given: Given) -> Result<Self, Failure> {
+                let mut guarded = Guarded::new(code.instance.engine(), &limits, given);
                 let (lifecycle, preprocess, postprocess) = guarded.enter(ms(limits.init_ms), None, |store| {
                     let instance = code.instance.instantiate(&mut *store)?;
                     Ok((

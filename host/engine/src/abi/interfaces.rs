@@ -142,41 +142,41 @@ pub(super) use common_interfaces;
 /// The methods of an inference that all versions have alike; to be called in the version's implementation.
 macro_rules! common_inference {
     () => {
-        fn meta(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::FrameMeta> {
-            let (own::Inference { position, size, .. }, _) = self.inference()?;
+        fn meta(&mut self, handle: Resource<Held>) -> wasmtime::Result<types::FrameMeta> {
+            let own::Inference { position, size, .. } = self.inference(&handle)?;
             Ok(meta(position, size))
         }
 
-        fn geometry(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<media::Geometry> {
-            Ok(self.inference()?.0.geometry.into())
+        fn geometry(&mut self, handle: Resource<Held>) -> wasmtime::Result<media::Geometry> {
+            Ok(self.inference(&handle)?.geometry.into())
         }
 
-        fn input_size(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<types::Size> {
-            Ok(self.inference()?.0.input_size.into())
+        fn input_size(&mut self, handle: Resource<Held>) -> wasmtime::Result<types::Size> {
+            Ok(self.inference(&handle)?.input_size.into())
         }
 
         fn read_f32(
             &mut self,
-            _: Resource<InferenceHandle>,
+            handle: Resource<Held>,
             output: u32,
             offset: u32,
             count: u32,
         ) -> wasmtime::Result<Answer<Vec<f32>>> {
-            Ok(self.floats(output, offset, count)?.map_err(Into::into))
+            Ok(self.floats(&handle, output, offset, count)?.map_err(Into::into))
         }
 
         fn gather_f32(
             &mut self,
-            _: Resource<InferenceHandle>,
+            handle: Resource<Held>,
             output: u32,
             elements: Vec<u32>,
         ) -> wasmtime::Result<Answer<Vec<f32>>> {
-            Ok(self.single_floats(output, &elements)?.map_err(Into::into))
+            Ok(self.single_floats(&handle, output, &elements)?.map_err(Into::into))
         }
 
         fn argmax_rows(
             &mut self,
-            _: Resource<InferenceHandle>,
+            handle: Resource<Held>,
             output: u32,
             scores: media::ClassScores,
             threshold: f32,
@@ -189,23 +189,23 @@ macro_rules! common_inference {
                 row_stride: scores.row_stride as usize,
                 class_stride: scores.class_stride as usize,
             };
-            let found = self.best_of_rows(output, &layout, threshold, limit)?;
+            let found = self.best_of_rows(&handle, output, &layout, threshold, limit)?;
             let told = |c: scan::Candidate| media::Candidate { row: c.row, class_id: c.class_id, score: c.score };
             Ok(found.map(|found| found.into_iter().map(told).collect()).map_err(Into::into))
         }
 
         fn read_pixels(
             &mut self,
-            _: Resource<InferenceHandle>,
+            handle: Resource<Held>,
             region: types::Rect,
             target: types::Size,
             format: media::PixelFormat,
         ) -> wasmtime::Result<Answer<Vec<u8>>> {
-            Ok(self.inference_pixels(region.into(), target.into(), format.into())?.map_err(Into::into))
+            Ok(self.inference_pixels(&handle, region.into(), target.into(), format.into())?.map_err(Into::into))
         }
 
-        fn drop(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<()> {
-            Ok(())
+        fn drop(&mut self, handle: Resource<Held>) -> wasmtime::Result<()> {
+            self.drop_answer(handle)
         }
     };
 }

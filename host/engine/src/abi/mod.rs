@@ -8,6 +8,7 @@ mod access;
 mod guest;
 mod interfaces;
 mod results;
+mod run;
 pub(crate) mod v0_1;
 pub(crate) mod v0_2;
 
@@ -22,10 +23,8 @@ use framehook_core::{
 use wasmtime::component::{Component, Linker, Resource};
 
 use crate::{
-    log::Logger,
     media::{Decision, Frame, Inference, Outcome, Start},
-    sandbox::{Ctx, Failure},
-    state::State,
+    sandbox::{Ctx, Failure, Given},
 };
 
 /// The versions that the host runs, in their order. A new plugin is built against the last one.
@@ -38,12 +37,11 @@ pub(crate) const PACKAGE: &str = "framehook:plugin";
 pub mod handles {
     /// The frame of the running call: there is only one, so it needs no number.
     pub struct FrameHandle;
-    /// The inference of the running call.
-    pub struct InferenceHandle;
 }
 
-/// Number of the only frame or inference there is during a call.
-const THE_ONE: u32 = 0;
+/// Number of the frame or the inference that a call is for; what the guest holds itself is in its table, which
+/// counts from 0.
+const THE_ONE: u32 = u32::MAX;
 
 /// Everything a plugin may import.
 pub(crate) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<Ctx>> {
@@ -109,10 +107,10 @@ impl Code {
         }
     }
 
-    pub(crate) fn start(&self, limits: HookLimits, logger: Logger, state: State) -> Result<Box<dyn Instance>, Failure> {
+    pub(crate) fn start(&self, limits: HookLimits, given: Given) -> Result<Box<dyn Instance>, Failure> {
         Ok(match self {
-            Self::V0_1(code) => Box::new(v0_1::Instance::new(code, limits, logger, state)?),
-            Self::V0_2(code) => Box::new(v0_2::Instance::new(code, limits, logger, state)?),
+            Self::V0_1(code) => Box::new(v0_1::Instance::new(code, limits, given)?),
+            Self::V0_2(code) => Box::new(v0_2::Instance::new(code, limits, given)?),
         })
     }
 }

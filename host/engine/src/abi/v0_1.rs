@@ -18,18 +18,18 @@ use super::{
     Names, Ready, Skip, THE_ONE,
     access::{Host, Refused, told},
     guest::{common_calls, common_guest},
-    handles::{FrameHandle, InferenceHandle},
+    handles::FrameHandle,
     interfaces::{common_inference, common_interfaces},
     missing, ms,
     results::{self, PluginError, common_results},
 };
 use crate::{
-    log::Logger,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
+    models::Held,
     passed_on,
-    sandbox::{Ctx, Failure, Guarded, View},
+    sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
-    state::{NotKept, State},
+    state::NotKept,
 };
 
 mod bindings {
@@ -39,7 +39,7 @@ mod bindings {
         imports: { default: trappable },
         with: {
             "framehook:plugin/media.frame": crate::abi::handles::FrameHandle,
-            "framehook:plugin/media.inference": crate::abi::handles::InferenceHandle,
+            "framehook:plugin/media.inference": crate::models::Held,
             "framehook:plugin/media.tensor": crate::media::Tensor,
         },
     });
@@ -91,18 +91,18 @@ impl media::Host for Ctx {}
 impl media::HostInference for Ctx {
     common_inference!();
 
-    fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
-        let desc = |output: &own::Output<'_>| {
+    fn outputs(&mut self, handle: Resource<Held>) -> wasmtime::Result<Vec<media::TensorDesc>> {
+        let desc = |output: &own::Output| {
             let own::TensorDesc { name, shape, .. } = output.desc.clone();
             media::TensorDesc { name, shape }
         };
         // Text comes behind all numbers, so the others keep their places.
-        let has_numbers = |output: &&own::Output<'_>| !matches!(output.data, own::Values::Text(_));
-        Ok(self.inference()?.0.outputs.iter().filter(has_numbers).map(desc).collect())
+        let has_numbers = |output: &&own::Output| !matches!(output.data, own::Elements::Text(_));
+        Ok(self.inference(&handle)?.outputs.iter().filter(has_numbers).map(desc).collect())
     }
 
-    fn labels(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<String>> {
-        Ok(self.inference()?.1.to_vec())
+    fn labels(&mut self, _: Resource<Held>) -> wasmtime::Result<Vec<String>> {
+        Ok(self.earlier_labels().to_vec())
     }
 }
 

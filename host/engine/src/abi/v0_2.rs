@@ -13,24 +13,24 @@ use wasmtime::component::{Component, InstancePre, Linker, Resource};
 
 use self::bindings::{
     exports::framehook::plugin::{lifecycle, postprocess, preprocess},
-    framehook::plugin::{clock, log, media, state, types},
+    framehook::plugin::{clock, log, media, model, state, types},
 };
 use super::{
     Names, Ready, Skip, THE_ONE,
     access::{Host, Refused, told},
     guest::{common_calls, common_guest},
-    handles::{FrameHandle, InferenceHandle},
+    handles::FrameHandle,
     interfaces::{common_inference, common_interfaces},
     missing, ms,
     results::{self, PluginError, common_results},
 };
 use crate::{
-    log::Logger,
     masks,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
-    sandbox::{Ctx, Failure, Guarded, View},
+    models::{Held, ModelInfo, NotRun},
+    sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
-    state::{NotKept, State},
+    state::NotKept,
     suppress,
 };
 
@@ -41,7 +41,7 @@ mod bindings {
         imports: { default: trappable },
         with: {
             "framehook:plugin/media.frame": crate::abi::handles::FrameHandle,
-            "framehook:plugin/media.inference": crate::abi::handles::InferenceHandle,
+            "framehook:plugin/media.inference": crate::models::Held,
             "framehook:plugin/media.tensor": crate::media::Tensor,
         },
     });
@@ -139,8 +139,8 @@ impl media::Host for Ctx {
 impl media::HostInference for Ctx {
     common_inference!();
 
-    fn outputs(&mut self, _: Resource<InferenceHandle>) -> wasmtime::Result<Vec<media::TensorDesc>> {
-        let desc = |output: &own::Output<'_>| {
+    fn outputs(&mut self, handle: Resource<Held>) -> wasmtime::Result<Vec<media::TensorDesc>> {
+        let desc = |output: &own::Output| {
             let own::TensorDesc { name, shape, element } = output.desc.clone();
             let element = match element {
                 own::Element::Float => media::Element::Float,
@@ -149,42 +149,42 @@ impl media::HostInference for Ctx {
             };
             media::TensorDesc { name, shape, element }
         };
-        Ok(self.inference()?.0.outputs.iter().map(desc).collect())
+        Ok(self.inference(&handle)?.outputs.iter().map(desc).collect())
     }
 
     fn read_i64(
         &mut self,
-        _: Resource<InferenceHandle>,
+        handle: Resource<Held>,
         output: u32,
         offset: u32,
         count: u32,
     ) -> wasmtime::Result<Answer<Vec<i64>>> {
-        Ok(self.integers(output, offset, count)?.map_err(Into::into))
+        Ok(self.integers(&handle, output, offset, count)?.map_err(Into::into))
     }
 
     fn read_u8(
         &mut self,
-        _: Resource<InferenceHandle>,
+        handle: Resource<Held>,
         output: u32,
         offset: u32,
         count: u32,
     ) -> wasmtime::Result<Answer<Vec<u8>>> {
-        Ok(self.small_integers(output, offset, count)?.map_err(Into::into))
+        Ok(self.small_integers(&handle, output, offset, count)?.map_err(Into::into))
     }
 
     fn read_text(
         &mut self,
-        _: Resource<InferenceHandle>,
+        handle: Resource<Held>,
         output: u32,
         offset: u32,
         count: u32,
     ) -> wasmtime::Result<Answer<Vec<String>>> {
-        Ok(self.texts(output, offset, count)?.map_err(Into::into))
+        Ok(self.texts(&handle, output, offset, count)?.map_err(Into::into))
     }
 
     fn masks(
         &mut self,
-        _: Resource<InferenceHandle>,
+        handle: Resource<Held>,
         prototypes: u32,
         boxes: Vec<media::MaskedBox>,
     ) -> wasmtime::Result<Answer<Vec<types::Mask>>> {
@@ -193,19 +193,59 @@ impl media::HostInference for Ctx {
             coefficients: b.coefficients,
         };
         let boxes: Vec<_> = boxes.into_iter().map(own).collect();
-        let made = Ctx::masks(self, prototypes, &boxes)?;
+        let made = Ctx::masks(self, &handle, prototypes, &boxes)?;
         Ok(made.map(|masks| masks.iter().map(mask_to_guest).collect()).map_err(Into::into))
     }
 
     fn top_k(
         &mut self,
-        _: Resource<InferenceHandle>,
+        handle: Resource<Held>,
         output: u32,
         offset: u32,
         count: u32,
         k: u32,
     ) -> wasmtime::Result<Answer<Vec<(u32, f32)>>> {
-        Ok(self.highest(output, offset, count, k)?.map_err(Into::into))
+        Ok(self.highest(&handle, output, offset, count, k)?.map_err(Into::into))
+    }
+}
+
+impl model::Host for Ctx {
+    fn models(&mut self) -> wasmtime::Result<Vec<model::ModelInfo>> {
+        let told = |model: &ModelInfo| model::ModelInfo {
+            name: model.name.clone(),
+            input_size: model.input_size.into(),
+            labels: model.labels.clone(),
+        };
+        Ok(self.model_list().iter().map(told).collect())
+    }
+
+    fn run(
+        &mut self,
+        name: String,
+        regions: Vec<types::Rect>,
+    ) -> wasmtime::Result<Result<Vec<Resource<Held>>, model::ModelError>> {
+        let regions: Vec<_> = regions.into_iter().map(Into::into).collect();
+        Ok(self.run_regions(&name, &regions)?.map_err(Into::into))
+    }
+
+    fn run_tensor(
+        &mut self,
+        name: String,
+        input: Resource<Tensor>,
+    ) -> wasmtime::Result<Result<Resource<Held>, model::ModelError>> {
+        Ok(Ctx::run_tensor(self, &name, &input)?.map_err(Into::into))
+    }
+}
+
+impl From<NotRun> for model::ModelError {
+    fn from(why: NotRun) -> Self {
+        match why {
+            NotRun::Unknown => Self::Unknown,
+            NotRun::NoPixels => Self::NoPixels,
+            NotRun::Unfit(what) => Self::Unfit(results::sentence(what)),
+            NotRun::TooMuch => Self::TooMuch,
+            NotRun::Failed(why) => Self::Failed(results::sentence(why)),
+        }
     }
 }
 

@@ -24,8 +24,8 @@ use framehook_engine::{
     compile::Compiler,
     judge::Judge,
     media::{
-        Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Start,
-        Tensor, TensorDesc, Values,
+        Element, Elements, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region,
+        Size, Start, Tensor, TensorDesc, Values,
     },
 };
 use serde_json::Value;
@@ -124,6 +124,7 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
             room,
             quota,
             state,
+            models: None,
             log,
         },
         lines,
@@ -164,7 +165,7 @@ pub(crate) fn infer_values<R>(
     outputs: &[(&str, &[u32], Values<'_>)],
     f: impl FnOnce(&Inference<'_>) -> R,
 ) -> R {
-    let desc = |(name, shape, data): &(&str, &[u32], Values<'_>)| {
+    let output = |(name, shape, data): &(&str, &[u32], Values<'_>)| {
         let element = match data {
             // By its name: small whole numbers are kept as floats.
             Values::F32(_) if name.starts_with("small") => Element::Integer,
@@ -172,10 +173,17 @@ pub(crate) fn infer_values<R>(
             Values::I64(_) | Values::U64(_) => Element::Integer,
             Values::Text(_) => Element::Text,
         };
-        TensorDesc { name: (*name).into(), shape: shape.to_vec(), element }
+        let desc = TensorDesc { name: (*name).into(), shape: shape.to_vec(), element };
+        let data = match *data {
+            Values::F32(all) => Elements::F32(all.to_vec()),
+            Values::F64(all) => Elements::F64(all.to_vec()),
+            Values::I64(all) => Elements::I64(all.to_vec()),
+            Values::U64(all) => Elements::U64(all.to_vec()),
+            Values::Text(all) => Elements::Text(all.to_vec()),
+        };
+        Output { desc, data }
     };
-    let descs: Vec<_> = outputs.iter().map(desc).collect();
-    let outputs: Vec<_> = descs.iter().zip(outputs).map(|(desc, (.., data))| Output { desc, data: *data }).collect();
+    let outputs: Vec<_> = outputs.iter().map(output).collect();
     let (position, input_size) = (position(frame), INPUT);
     f(&Inference { position, size: SIZE, input_size, geometry: GEOMETRY, outputs: &outputs, pixels: None })
 }

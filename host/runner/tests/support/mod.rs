@@ -279,6 +279,7 @@ impl World {
                 source: ResolvedSource::File(clip.path.display().to_string()),
                 model: artifact,
                 input,
+                models: Default::default(),
                 pre: Vec::new(),
                 post: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,

@@ -15,12 +15,12 @@ use framehook_core::{
 };
 use framehook_engine::{
     chain::{After, Chain, Stage as HookStage},
-    media::{FramePixels, Inference},
+    media::{FramePixels, Inference, Output},
 };
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros, order::InOrder};
-use crate::{image::BgrCache, lanes::Lanes, outputs::OutputTensor, pixels::Picture};
+use crate::{image::BgrCache, lanes::Lanes, pixels::Picture};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -144,9 +144,8 @@ impl Stage {
         Ok(after)
     }
 
-    fn of_inference(&mut self, frame: &InFlight, outputs: &[OutputTensor]) -> Result<After, Reason> {
+    fn of_inference(&mut self, frame: &InFlight, outputs: &[Output]) -> Result<After, Reason> {
         let job = &self.shared.job;
-        let views: Vec<_> = outputs.iter().map(OutputTensor::view).collect();
         self.bgr.clear();
         let bgr = RefCell::new(&mut self.bgr);
         let picture = frame.picture.as_ref().map(|image| Picture { image, spec: &job.input, bgr });
@@ -155,7 +154,7 @@ impl Stage {
             size: frame.size,
             input_size: input_size(job),
             geometry: frame.geometry,
-            outputs: &views,
+            outputs,
             pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
         };
         self.post.postprocess(&inference)

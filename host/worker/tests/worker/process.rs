@@ -69,6 +69,7 @@ pub(crate) fn job(clip: &str) -> Job {
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
+        models: BTreeMap::new(),
         pre: Vec::new(),
         post: Vec::new(),
         on_plugin_failure: OnPluginFailure::SkipFrame,
@@ -80,6 +81,7 @@ pub(crate) fn job(clip: &str) -> Job {
         state: HookState::default(),
         provenance: Provenance {
             model: Digest::from_bytes(&[7; 32]),
+            models: Default::default(),
             plugins: Vec::new(),
             revision: 1,
             decoder: None,
