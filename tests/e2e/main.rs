@@ -16,6 +16,7 @@ mod demo;
 mod deploy;
 mod docs;
 mod faults;
+mod further;
 mod generators;
 mod heads;
 mod hooks;

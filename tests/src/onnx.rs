@@ -115,6 +115,19 @@ pub fn identity(shape: &[u64]) -> Vec<u8> {
     model(&graph(shape, &[node("Identity", &["x"], &["y"], &[])], &[]), &[])
 }
 
+/// A classifier of three classes, whose scores are the mean red, green and blue of a picture of 32 x 32 pixels.
+/// It leaves open how many pictures there are.
+#[must_use]
+pub fn mean_colour() -> Vec<u8> {
+    let open = |name: &str, sides: &[u64]| {
+        let dims: Vec<u8> = sides.iter().flat_map(|side| bytes(1, &number(1, *side))).collect();
+        let shape = bytes(2, &[bytes(1, &bytes(2, b"pictures")), dims].concat());
+        [bytes(1, name.as_bytes()), bytes(2, &bytes(1, &[number(1, FLOAT), shape].concat()))].concat()
+    };
+    let mean = node("GlobalAveragePool", &["x"], &["y"], &[]);
+    model(&body(&[mean], &[open("x", &[3, 32, 32])], &[open("y", &[3, 1, 1])]), &[])
+}
+
 /// The side of a cell of [`mosaic`], in pixels.
 const CELL: u64 = 64;
 

@@ -105,6 +105,7 @@ fn run(job: Job) -> (u64, u64) {
         room: job.limits.prediction_bytes,
         quota: StateQuota::of(job.pre.len() + job.post.len()),
         state: HookState::default(),
+        models: None,
         log: Log::new(Arc::new(|_| {}), job.limits.log),
     };
     let engine = Engine::loader().unwrap();

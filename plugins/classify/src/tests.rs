@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn classify(config: &Config) -> Classify {
-    Classify { config: config.clone(), learnt: None, dropped: Dropped::default() }
+    Classify { classifier: classifier(config, None), config: config.clone() }
 }
 
 fn memory(numbers: &[f32]) -> Memory {
@@ -76,7 +76,7 @@ fn what_is_unclear_or_missing_is_explained() {
 fn a_frame_with_values_that_are_none_has_no_classes_and_is_counted() {
     let mut classify = classify(&Config::default());
     assert!(classify.find(&memory(&[f32::NAN, 3.0])).unwrap().is_empty());
-    assert_eq!(classify.dropped.count(), 1);
+    assert_eq!(classify.classifier.dropped.count(), 1);
     assert_eq!(classify.find(&memory(&[1.0, 3.0])).unwrap().len(), 2);
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use framehook_sdk::{
     Bbox, ConfigProblem, Decision, Detection, Element, Error, Event, Frame, Hook, Inference, Outcome, PostHook,
-    PreHook, Rect, Severity, Stream, Tensor, TensorDesc, clock, state,
+    PreHook, Rect, Severity, Stream, Tensor, TensorDesc, clock, model, state,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -70,6 +70,8 @@ enum Mode {
     /// Ends as a panic does in a component that was not built with the SDK.
     PanicPrinted,
     HandleFlood,
+    /// Runs a further model for ever, and keeps all that it gets.
+    RunModels,
     FloodLog,
     /// A line that looks like two, the second one the platform's.
     ForgeLog,
@@ -252,6 +254,13 @@ fn misbehave(mode: Mode) -> Result<(), Error> {
         Mode::HandleFlood => {
             let tensors: Result<Vec<_>, _> = (0..1000).map(|_| Tensor::from_f32(&[1], &[0.0])).collect();
             drop(tensors?);
+        }
+        Mode::RunModels => {
+            let mut hoard = Vec::new();
+            loop {
+                let all = vec![Rect { x: 0, y: 0, width: 8, height: 8 }; 3];
+                hoard.extend(model::run("kind", &all));
+            }
         }
         Mode::FloodLog => (0..1000).for_each(|n| framehook_sdk::info!("line {n}")),
         Mode::ForgeLog => {

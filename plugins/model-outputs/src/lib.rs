@@ -6,6 +6,7 @@
 
 pub mod boxes;
 pub mod classes;
+pub mod classifier;
 pub mod config;
 mod dropped;
 pub mod form;
@@ -93,10 +94,10 @@ pub fn learnt<T: DeserializeOwned + Default>() -> T {
 }
 
 /// Exports a plugin that adds what its method `find` finds in the outputs of a frame, keeps what its field
-/// `learnt` holds, and says at the end what its field `dropped` has counted.
+/// `learnt` holds, and says at the end what its field `dropped` has counted; or those of one of its fields.
 #[macro_export]
 macro_rules! export {
-    ($plugin:ty) => {
+    ($plugin:ty $(, $field:ident)?) => {
         impl framehook_sdk::PostHook for $plugin {
             fn postprocess(
                 &mut self,
@@ -105,12 +106,12 @@ macro_rules! export {
             ) -> Result<framehook_sdk::Outcome, framehook_sdk::Error> {
                 detections.extend(self.find(inference)?);
                 // Without room it is learnt again.
-                framehook_sdk::state::save($crate::LEARNT, &self.learnt).ok();
+                framehook_sdk::state::save($crate::LEARNT, &self$(.$field)?.learnt).ok();
                 Ok(framehook_sdk::Outcome { detections, events: Vec::new() })
             }
 
             fn flush(&mut self) -> Result<Vec<framehook_sdk::Event>, framehook_sdk::Error> {
-                self.dropped.report();
+                self$(.$field)?.dropped.report();
                 Ok(Vec::new())
             }
         }

@@ -6,6 +6,7 @@
 
 mod contract;
 mod hostile;
+mod models;
 mod refused;
 mod stock;
 mod support;
