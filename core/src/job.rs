@@ -15,6 +15,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
+    hook_stats::HookStats,
     execution::Execution,
     hook_state::HookState,
     ids::{Digest, Generation, ScenarioId},
@@ -175,6 +176,8 @@ pub enum Report<Frame = PredictionRecord> {
     Frame(Frame),
     /// The health of the hooks changed. `None`: all are well again.
     Hooks { degraded: Option<Reason> },
+    /// What became of the calls of each hook so far, in the order of the scenario, pre hooks first.
+    HookStats(Vec<HookStats>),
     /// A line that a plugin logged.
     Log(PluginLog),
     /// Said once the source is at its end: so many of its frames lie behind the last one that was

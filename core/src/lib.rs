@@ -11,6 +11,7 @@ pub mod evidence;
 pub mod execution;
 pub mod fences;
 pub mod hook_state;
+pub mod hook_stats;
 pub mod ids;
 pub mod input;
 pub mod invariants;

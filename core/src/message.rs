@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::{
+    hook_stats::HookStats,
     execution::{Execution, Measured, ProviderStatus},
     hook_state::HookState,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
@@ -178,6 +179,9 @@ pub struct WorkerStatus {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Timestamp>,
     pub progress: Progress,
+    /// Its hooks, pre hooks first; empty until the worker has called one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStats>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]

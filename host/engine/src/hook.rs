@@ -3,10 +3,11 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::{HookStage, HookStats},
     job::{HookJob, HookLimits, LogLevel},
     prediction::{Detection, Event, Position},
     reason::{Reason, ReasonCode},
@@ -24,6 +25,7 @@ use crate::{
     range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
+    stats::Stats,
 };
 
 pub struct Hook {
@@ -44,6 +46,7 @@ pub struct Hook {
     breaker: Breaker,
     /// Detections that were out of range.
     mended: Mended,
+    stats: Stats,
     instance: Option<Box<dyn Instance>>,
     /// What the last instance said when it started.
     pub(crate) ready: Ready,
@@ -55,7 +58,12 @@ impl Hook {
     ///
     /// # Errors
     /// When the plugin refuses its configuration: no other try will help.
-    pub fn start(plugin: &Plugin, job: &HookJob, slot: String, settings: &ChainSettings) -> Result<Self, Reason> {
+    pub fn start(
+        plugin: &Plugin,
+        job: &HookJob,
+        (stage, slot): (HookStage, String),
+        settings: &ChainSettings,
+    ) -> Result<Self, Reason> {
         let HookJob { identity, config, .. } = job;
         let name = format!("{}@{}", identity.name, identity.version);
         let mut hook = Self {
@@ -69,6 +77,7 @@ impl Hook {
             slot,
             breaker: Breaker::default(),
             mended: Mended::default(),
+            stats: Stats::new(name.clone(), stage),
             instance: None,
             ready: Ready::default(),
             name,
@@ -138,10 +147,12 @@ impl Hook {
             Ok((outcome, mended))
         })?;
         self.tell(mended);
+        self.stats.made(so_far.len(), &outcome);
         Ok(outcome)
     }
 
     fn tell(&mut self, mended: Mended) {
+        self.stats.mended(mended);
         if let Some(line) = self.mended.add(mended) {
             self.logger.line(LogLevel::Warn, "framehook", &line);
         }
@@ -171,6 +182,11 @@ impl Hook {
         self.state.lock().take_changes(&self.slot, changes);
     }
 
+    /// What became of its calls so far.
+    pub(crate) fn stats(&self) -> HookStats {
+        self.stats.now(self.instance.as_ref().map(|instance| instance.used()).unwrap_or_default())
+    }
+
     /// The failure for which the plugin is left out at the moment.
     #[must_use]
     pub fn degraded(&self) -> Option<Reason> {
@@ -192,8 +208,13 @@ impl Hook {
         at: Position,
         call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>,
     ) -> Result<R, Reason> {
-        self.breaker.admit(at)?;
+        if let Err(reason) = self.breaker.admit(at) {
+            self.stats.left_out();
+            return Err(reason);
+        }
+        let began = Instant::now();
         let result = self.attempt(call);
+        self.stats.called(began.elapsed(), result.as_ref().err().map(|reason| reason.code));
         self.start.after = Some(at);
         match &result {
             Ok(_) => self.breaker.succeeded(),
@@ -209,8 +230,10 @@ impl Hook {
     ) -> Result<R, Reason> {
         let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
         result.map_err(|failure| {
-            if failure.store_is_lost {
-                self.instance = None;
+            if failure.store_is_lost
+                && let Some(instance) = self.instance.take()
+            {
+                self.stats.lost(instance.used());
             }
             failure.reason(&self.name)
         })

@@ -29,6 +29,7 @@ mod sandbox;
 mod scan;
 mod schema;
 mod state;
+mod stats;
 mod suppress;
 
 pub use engine::{Engine, LoadError, Plugin};

@@ -5,6 +5,7 @@
 //! [`Failure::store_is_lost`] tells the caller.
 
 use std::{
+    cell::Cell,
     ptr::NonNull,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -23,6 +24,7 @@ use crate::{
     log::{LastWords, Logger, Printed, STDERR},
     media::{Frame, Inference},
     state::State,
+    stats::Used,
 };
 
 /// Handles a plugin may hold at once; a plugin needs a handful.
@@ -55,6 +57,8 @@ pub(crate) struct Ctx {
     pub(crate) state: State,
     /// Bytes of the tensors that the guest holds.
     pub(crate) tensor_bytes: usize,
+    /// Bytes of pixels and elements that were copied into the guest.
+    pub(crate) copied_bytes: Cell<u64>,
     pub(crate) now_us: u64,
     deadline: Deadline,
     lent: Option<Lent>,
@@ -193,6 +197,7 @@ impl Guarded {
             logger,
             state,
             tensor_bytes: 0,
+            copied_bytes: Cell::new(0),
             now_us: 0,
             deadline: Deadline::starting_now(Duration::ZERO),
             lent: None,
@@ -226,6 +231,11 @@ impl Guarded {
         ctx.lent = None;
         let refused_memory = std::mem::take(&mut ctx.limits.refused);
         result.map_err(|error| self.failure(&error, limit, refused_memory))
+    }
+
+    pub(crate) fn used(&self) -> Used {
+        let ctx = self.store.data();
+        Used { memory_bytes: ctx.limits.used_bytes as u64, copied_bytes: ctx.copied_bytes.get() }
     }
 
     /// For what is not guest code: lifting handles out of results.

@@ -146,9 +146,21 @@ impl<'a> Session<'a> {
                 self.degraded = degraded.map(readable);
                 self.show_health();
             }
+            Report::HookStats(hooks) => self.on_hooks(hooks),
             Report::Log(line) => self.log(&line),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
         }
+    }
+
+    /// The worker is not trusted: it tells of the hooks that it was given, and of no others.
+    fn on_hooks(&mut self, hooks: Vec<HookStats>) {
+        let plugins = &self.deployment.order.scenario.plugins;
+        let named = |of: &ResolvedHook| format!("{}@{}", of.plugin.name, of.plugin.version);
+        let known: Vec<_> = plugins.pre.iter().chain(&plugins.post).map(named).collect();
+        if hooks.len() > known.len() || hooks.iter().any(|hook| !known.contains(&hook.plugin)) {
+            return self.on_nonsense("what became of a hook that its scenario does not have");
+        }
+        self.deployment.update(|status| status.hooks = hooks);
     }
 
     fn on_state(&mut self, changes: HookState) {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::HookStats,
     job::{Report, write_record},
     prediction::Prediction,
     reason::Reason,
@@ -29,6 +30,9 @@ pub const EXIT_ORPHANED: i32 = 3;
 /// them again, and less than what lies between two frames of a camera, which do not wait.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// So often what became of the calls of hooks is told: as often as a runner tells how its workers do.
+const STATS: Duration = Duration::from_secs(1);
+
 /// What a pipe holds.
 const BUFFER: usize = 64 << 10;
 
@@ -40,6 +44,9 @@ struct Inner {
     flushed_at: Instant,
     /// Whether frames wait to be written.
     waits: bool,
+    /// What became of the calls of the pre and of the post hooks, and when each was last asked.
+    hooks: [Vec<HookStats>; 2],
+    asked_at: [Option<Instant>; 2],
     /// Health of the pre and of the post hooks, and what was reported.
     health: [Option<Reason>; 2],
     reported: Option<Reason>,
@@ -49,7 +56,7 @@ impl Reporter {
     #[must_use]
     pub fn new(out: File) -> Self {
         let (out, flushed_at) = (BufWriter::with_capacity(BUFFER, out), Instant::now());
-        Self(Mutex::new(Inner { out, flushed_at, waits: false, health: [None, None], reported: None }))
+        Self(Mutex::new(Inner { out, flushed_at, waits: false, hooks: [Vec::new(), Vec::new()], asked_at: [None, None], health: [None, None], reported: None }))
     }
 
     /// Writes a record at once.
@@ -78,6 +85,21 @@ impl Reporter {
     /// Writes what waits.
     pub fn flush(&self) {
         self.0.lock().flush();
+    }
+
+    /// Reports what became of the calls of one chain's hooks, if it is time, or the last time.
+    pub fn hooks(&self, stage: Stage, is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
+        let mut inner = self.0.lock();
+        let is_due = inner.asked_at[stage as usize].is_none_or(|at| at.elapsed() >= STATS);
+        if !is_due && !is_last {
+            return;
+        }
+        inner.asked_at[stage as usize] = Some(Instant::now());
+        inner.hooks[stage as usize] = stats();
+        let both = inner.hooks.concat();
+        if !both.is_empty() {
+            inner.write(&Report::HookStats(both));
+        }
     }
 
     /// Notes the health of one chain, and reports a change of the whole at once.

@@ -143,7 +143,14 @@ impl Ctx {
     ) -> Access<Vec<u8>> {
         check_region(frame, region)?;
         check_target(target, format)?;
-        pixels.read(region, target, format).map_err(|e| self.unavailable(&e))
+        self.copies(pixels.read(region, target, format).map_err(|e| self.unavailable(&e)))
+    }
+
+    /// Counts what is on its way into the guest.
+    fn copies<T>(&self, given: Access<Vec<T>>) -> Access<Vec<T>> {
+        given.inspect(|items| {
+            self.copied_bytes.update(|bytes| bytes + size_of_val(items.as_slice()) as u64);
+        })
     }
 
     pub(super) fn make_input(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
@@ -168,7 +175,8 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(output)?.and_then(|data| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)))
+        let read = |data: Values<'_>| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds);
+        Ok(self.copies(self.numbers(output)?.and_then(read)))
     }
 
     /// Elements of an output of whole numbers, exactly.
@@ -177,7 +185,7 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(output)?.and_then(|output| whole(&output, range)))
+        Ok(self.copies(self.output(output)?.and_then(|output| whole(&output, range))))
     }
 
     /// The same as bytes.
@@ -187,7 +195,8 @@ impl Ctx {
         }
         let range = offset as usize..offset as usize + count as usize;
         let small = |n: i64| u8::try_from(n).map_err(|_| Refused::WrongType);
-        Ok(self.output(output)?.and_then(|output| whole(&output, range)?.into_iter().map(small).collect()))
+        let read = |output| whole(&output, range)?.into_iter().map(small).collect();
+        Ok(self.copies(self.output(output)?.and_then(read)))
     }
 
     /// Elements of an output of text.

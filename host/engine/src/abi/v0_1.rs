@@ -30,6 +30,7 @@ use crate::{
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
     state::{NotKept, State},
+    stats::Used,
 };
 
 mod bindings {

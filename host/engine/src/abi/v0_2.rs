@@ -31,6 +31,7 @@ use crate::{
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
     state::{NotKept, State},
+    stats::Used,
     suppress,
 };
 
