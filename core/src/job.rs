@@ -15,9 +15,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    hook_stats::HookStats,
     execution::Execution,
     hook_state::HookState,
+    hook_stats::HookStats,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,

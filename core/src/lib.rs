@@ -10,6 +10,8 @@ pub mod error_code;
 pub mod evidence;
 pub mod execution;
 pub mod fences;
+pub mod hints;
+pub mod hook_metrics;
 pub mod hook_state;
 pub mod hook_stats;
 pub mod ids;

@@ -19,6 +19,8 @@ use crate::{
     passed_on,
 };
 
+pub use framehook_core::hook_stats::HookStage as Stage;
+
 /// What both chains need besides their hooks.
 #[derive(Clone)]
 pub struct ChainSettings {
@@ -29,12 +31,12 @@ pub struct ChainSettings {
     pub room: usize,
     /// What each hook may keep.
     pub quota: StateQuota,
+    /// Names that the metrics of each hook may have.
+    pub metric_names: usize,
     /// What the hooks kept when the stream stood where it goes on.
     pub state: HookState,
     pub log: Log,
 }
-
-pub use framehook_core::hook_stats::HookStage as Stage;
 
 /// The hooks of one stage.
 pub struct Chain {

@@ -18,10 +18,12 @@ use parking_lot::Mutex;
 use crate::{
     Plugin,
     abi::{Instance, Names, Ready, Skip},
+    asked::Asked,
     breaker::Breaker,
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
+    metrics::{Metrics, Named},
     range::{self, Mended},
     sandbox::Failure,
     state::{Kept, State},
@@ -47,6 +49,9 @@ pub struct Hook {
     /// Detections that were out of range.
     mended: Mended,
     stats: Stats,
+    metrics: Metrics,
+    /// Labels of its configuration that nobody gave yet.
+    asked: Asked,
     instance: Option<Box<dyn Instance>>,
     /// What the last instance said when it started.
     pub(crate) ready: Ready,
@@ -78,6 +83,8 @@ impl Hook {
             breaker: Breaker::default(),
             mended: Mended::default(),
             stats: Stats::new(name.clone(), stage),
+            metrics: Arc::new(Mutex::new(Named::new(settings.metric_names))),
+            asked: Asked::of(config),
             instance: None,
             ready: Ready::default(),
             name,
@@ -148,11 +155,12 @@ impl Hook {
         })?;
         self.tell(mended);
         self.stats.made(so_far.len(), &outcome);
+        let names = Names { own: &self.ready.labels, earlier: earlier_labels };
+        self.asked.meet(so_far, &outcome.detections, &names);
         Ok(outcome)
     }
 
     fn tell(&mut self, mended: Mended) {
-        self.stats.mended(mended);
         if let Some(line) = self.mended.add(mended) {
             self.logger.line(LogLevel::Warn, "framehook", &line);
         }
@@ -174,6 +182,7 @@ impl Hook {
             Ok((events, mended))
         })?;
         self.tell(mended);
+        self.stats.said(events.len());
         Ok(events)
     }
 
@@ -184,7 +193,15 @@ impl Hook {
 
     /// What became of its calls so far.
     pub(crate) fn stats(&self) -> HookStats {
-        self.stats.now(self.instance.as_ref().map(|instance| instance.used()).unwrap_or_default())
+        let used = self.instance.as_ref().map(|instance| instance.used()).unwrap_or_default();
+        HookStats {
+            cut: self.mended.cut,
+            dropped: self.mended.dropped,
+            state_bytes: self.state.lock().bytes() as u64,
+            unknown_labels: self.asked.unknown(),
+            metrics: self.metrics.lock().now(),
+            ..self.stats.now(used)
+        }
     }
 
     /// The failure for which the plugin is left out at the moment.
@@ -242,7 +259,9 @@ impl Hook {
     /// With its labels.
     fn living_instance(&mut self) -> Result<(&mut dyn Instance, &[String]), Failure> {
         if self.instance.is_none() {
-            let mut instance = self.plugin.code.start(self.limits, self.logger.clone(), self.state.clone())?;
+            self.stats.began();
+            let (logger, state, metrics) = (self.logger.clone(), self.state.clone(), self.metrics.clone());
+            let mut instance = self.plugin.code.start(self.limits, logger, state, metrics)?;
             self.ready = instance.init(&self.start, &self.config)?;
             self.instance = Some(instance);
         }

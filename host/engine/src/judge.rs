@@ -75,7 +75,7 @@ impl Judge {
 /// A first instance, of which nobody reads the log: what ends it is in its failure.
 fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
     let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
-    plugin.code.start(HookLimits::default(), logger, State::default())
+    plugin.code.start(HookLimits::default(), logger, State::default(), Metrics::default())
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {

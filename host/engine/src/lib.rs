@@ -12,6 +12,7 @@
 //! used again after a trap, and no plugin sees files, network or environment.
 
 mod abi;
+mod asked;
 mod breaker;
 pub mod chain;
 mod check;
@@ -23,6 +24,7 @@ pub mod judge;
 mod log;
 mod masks;
 pub mod media;
+mod metrics;
 mod passed_on;
 mod range;
 mod sandbox;

@@ -23,6 +23,7 @@ use crate::{
     engine::{MEMORY_CEILING, TICK},
     log::{LastWords, Logger, Printed, STDERR},
     media::{Frame, Inference},
+    metrics::Metrics,
     state::State,
     stats::Used,
 };
@@ -55,13 +56,23 @@ pub(crate) struct Ctx {
     limits: Limits,
     pub(crate) logger: Logger,
     pub(crate) state: State,
+    pub(crate) metrics: Metrics,
     /// Bytes of the tensors that the guest holds.
     pub(crate) tensor_bytes: usize,
     /// Bytes of pixels and elements that were copied into the guest.
     pub(crate) copied_bytes: Cell<u64>,
+    pub(crate) highest: Cell<Highest>,
     pub(crate) now_us: u64,
     deadline: Deadline,
     lent: Option<Lent>,
+}
+
+/// The highest value that a guest had looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Highest {
+    pub(crate) value: Option<f32>,
+    /// Searches below the threshold of the guest.
+    pub(crate) searches: u32,
 }
 
 impl Ctx {
@@ -180,7 +191,13 @@ pub(crate) struct Guarded {
 }
 
 impl Guarded {
-    pub(crate) fn new(engine: &wasmtime::Engine, memory_bytes: usize, logger: Logger, state: State) -> Self {
+    pub(crate) fn new(
+        engine: &wasmtime::Engine,
+        memory_bytes: usize,
+        logger: Logger,
+        state: State,
+        metrics: Metrics,
+    ) -> Self {
         let wasi = WasiCtx::builder()
             .stdout(Printed::new(logger.clone(), LogLevel::Info, "stdout"))
             .stderr(Printed::new(logger.clone(), LogLevel::Warn, STDERR))
@@ -196,8 +213,10 @@ impl Guarded {
             limits,
             logger,
             state,
+            metrics,
             tensor_bytes: 0,
             copied_bytes: Cell::new(0),
+            highest: Cell::default(),
             now_us: 0,
             deadline: Deadline::starting_now(Duration::ZERO),
             lent: None,
@@ -235,7 +254,9 @@ impl Guarded {
 
     pub(crate) fn used(&self) -> Used {
         let ctx = self.store.data();
-        Used { memory_bytes: ctx.limits.used_bytes as u64, copied_bytes: ctx.copied_bytes.get() }
+        // A memory never shrinks, so this is the most that it had.
+        let memory_bytes = ctx.limits.used_bytes as u64;
+        Used { memory_bytes, copied_bytes: ctx.copied_bytes.get(), highest_score: ctx.highest.get().value }
     }
 
     /// For what is not guest code: lifting handles out of results.

@@ -48,6 +48,20 @@ pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: 
     Some(found)
 }
 
+/// The highest of all scores; none if none is a number, or the layout reaches outside of `data`.
+pub(crate) fn best(data: &[f32], layout: &Layout) -> Option<f32> {
+    let is_flat = layout.row_stride == 1;
+    let (outer, inner) = if is_flat { (layout.classes, layout.rows) } else { (layout.rows, layout.classes) };
+    let (step, stride) =
+        if is_flat { (layout.class_stride, 1) } else { (layout.row_stride, layout.class_stride) };
+    let mut best = f32::NEG_INFINITY;
+    for at in (0..outer).map(|n| layout.offset + n * step) {
+        // `max` gives the other one where one is not a number.
+        best = data.get(at..)?.iter().step_by(stride.max(1)).take(inner).fold(best, |best, score| best.max(*score));
+    }
+    best.is_finite().then_some(best)
+}
+
 /// The `k` highest values, the highest first, with their places. Equal values: the lower place. What is not a
 /// number is none of them.
 pub(crate) fn highest(data: &[f32], k: usize) -> Vec<(u32, f32)> {

@@ -8,7 +8,7 @@ use framehook_core::{
 };
 use hdrhistogram::Histogram;
 
-use crate::{media::Outcome, range::Mended};
+use crate::media::Outcome;
 
 /// Microseconds of a call, at most: a hook has 20 ms of processor time, which may last 50 times as long.
 const LONGEST_US: u64 = 60_000_000;
@@ -21,6 +21,8 @@ pub(crate) struct Used {
     pub(crate) memory_bytes: u64,
     /// Bytes that were copied into it.
     pub(crate) copied_bytes: u64,
+    /// The highest value that it had looked for.
+    pub(crate) highest_score: Option<f32>,
 }
 
 pub(crate) struct Stats {
@@ -35,9 +37,14 @@ impl Stats {
         Self { counts: HookStats::new(plugin, stage), took }
     }
 
+    /// An instance was made.
+    pub(crate) const fn began(&mut self) {
+        self.counts.instances += 1;
+    }
+
     /// It was left out of a frame.
     pub(crate) const fn left_out(&mut self) {
-        self.counts.left_out += 1;
+        self.counts.not_called += 1;
     }
 
     /// It was called, and failed for this reason if there is one.
@@ -49,8 +56,10 @@ impl Stats {
             Some(ReasonCode::PluginTimeout) => self.counts.timeouts += 1,
             Some(_) => self.counts.errors += 1,
         }
+        let us = u64::try_from(took.as_micros()).unwrap_or(LONGEST_US);
+        self.counts.total_us += us;
         if let Some(histogram) = &mut self.took {
-            histogram.saturating_record(u64::try_from(took.as_micros()).unwrap_or(LONGEST_US));
+            histogram.saturating_record(us);
         }
     }
 
@@ -58,31 +67,35 @@ impl Stats {
     pub(crate) fn made(&mut self, given: usize, outcome: &Outcome) {
         self.counts.detections_in += given as u64;
         self.counts.detections_out += outcome.detections.len() as u64;
-        self.counts.events += outcome.events.len() as u64;
+        self.said(outcome.events.len());
     }
 
-    pub(crate) const fn mended(&mut self, Mended { cut, dropped }: Mended) {
-        self.counts.cut += cut;
-        self.counts.dropped += dropped;
+    /// So many events.
+    pub(crate) const fn said(&mut self, events: usize) {
+        self.counts.events += events as u64;
     }
 
-    /// An instance is gone.
-    pub(crate) const fn lost(&mut self, used: Used) {
-        self.counts.copied_bytes += used.copied_bytes;
+    /// What an instance has used that is gone.
+    pub(crate) fn lost(&mut self, used: Used) {
+        use_more(&mut self.counts, used);
     }
 
     /// With what the living instance has used.
     pub(crate) fn now(&self, used: Used) -> HookStats {
-        let at = |quantile: f64| self.took.as_ref().map_or(0, |took| took.value_at_quantile(quantile));
-        HookStats {
-            p50_us: at(0.5),
-            p99_us: at(0.99),
-            max_us: self.took.as_ref().map_or(0, Histogram::max),
-            copied_bytes: self.counts.copied_bytes + used.copied_bytes,
-            memory_bytes: used.memory_bytes,
-            ..self.counts.clone()
+        let mut now = self.counts.clone();
+        if let Some(took) = &self.took {
+            (now.p50_us, now.p99_us, now.max_us) =
+                (took.value_at_quantile(0.5), took.value_at_quantile(0.99), took.max());
         }
+        use_more(&mut now, used);
+        now
     }
+}
+
+fn use_more(counts: &mut HookStats, used: Used) {
+    counts.copied_bytes += used.copied_bytes;
+    counts.memory_bytes = counts.memory_bytes.max(used.memory_bytes);
+    counts.highest_score = counts.highest_score.into_iter().chain(used.highest_score).reduce(f32::max);
 }
 
 #[cfg(test)]
@@ -97,11 +110,11 @@ mod tests {
             stats.called(Duration::from_micros(us), None);
         }
         stats.called(Duration::from_secs(3600), Some(ReasonCode::PluginTimeout));
-        stats.lost(Used { memory_bytes: 9, copied_bytes: 5 });
-        let now = stats.now(Used { memory_bytes: 7, copied_bytes: 3 });
+        stats.lost(Used { memory_bytes: 9, copied_bytes: 5, highest_score: Some(0.5) });
+        let now = stats.now(Used { memory_bytes: 7, copied_bytes: 3, highest_score: None });
         assert_eq!((now.calls, now.timeouts, now.traps, now.errors), (1001, 1, 0, 0));
         let near = |value: u64, expected: u64| value.abs_diff(expected) * 100 <= expected;
         assert!(near(now.p50_us, 500) && near(now.p99_us, 990) && near(now.max_us, LONGEST_US), "{now:?}");
-        assert_eq!((now.memory_bytes, now.copied_bytes), (7, 8));
+        assert_eq!((now.memory_bytes, now.copied_bytes, now.highest_score), (9, 8, Some(0.5)));
     }
 }

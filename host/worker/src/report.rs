@@ -30,7 +30,8 @@ pub const EXIT_ORPHANED: i32 = 3;
 /// them again, and less than what lies between two frames of a camera, which do not wait.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// So often what became of the calls of hooks is told: as often as a runner tells how its workers do.
+/// How often a worker tells what became of its hooks' calls. Nobody reads it twice a second, and a record of it may
+/// have 200 KiB.
 const STATS: Duration = Duration::from_secs(1);
 
 /// What a pipe holds.
@@ -44,9 +45,10 @@ struct Inner {
     flushed_at: Instant,
     /// Whether frames wait to be written.
     waits: bool,
-    /// What became of the calls of the pre and of the post hooks, and when each was last asked.
-    hooks: [Vec<HookStats>; 2],
-    asked_at: [Option<Instant>; 2],
+    /// What became of the calls of the pre and of the post hooks; `None`: they were not asked yet.
+    hooks: [Option<Vec<HookStats>>; 2],
+    /// When each is asked again.
+    ask_at: [Instant; 2],
     /// Health of the pre and of the post hooks, and what was reported.
     health: [Option<Reason>; 2],
     reported: Option<Reason>,
@@ -55,8 +57,16 @@ struct Inner {
 impl Reporter {
     #[must_use]
     pub fn new(out: File) -> Self {
-        let (out, flushed_at) = (BufWriter::with_capacity(BUFFER, out), Instant::now());
-        Self(Mutex::new(Inner { out, flushed_at, waits: false, hooks: [Vec::new(), Vec::new()], asked_at: [None, None], health: [None, None], reported: None }))
+        let now = Instant::now();
+        Self(Mutex::new(Inner {
+            out: BufWriter::with_capacity(BUFFER, out),
+            flushed_at: now,
+            waits: false,
+            hooks: [None, None],
+            ask_at: [now; 2],
+            health: [None, None],
+            reported: None,
+        }))
     }
 
     /// Writes a record at once.
@@ -87,17 +97,18 @@ impl Reporter {
         self.0.lock().flush();
     }
 
-    /// Reports what became of the calls of one chain's hooks, if it is time, or the last time.
+    /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if it is
+    /// time or the last time.
     pub fn hooks(&self, stage: Stage, is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
         let mut inner = self.0.lock();
-        let is_due = inner.asked_at[stage as usize].is_none_or(|at| at.elapsed() >= STATS);
-        if !is_due && !is_last {
+        let now = Instant::now();
+        if !is_last && now < inner.ask_at[stage as usize] {
             return;
         }
-        inner.asked_at[stage as usize] = Some(Instant::now());
-        inner.hooks[stage as usize] = stats();
-        let both = inner.hooks.concat();
-        if !both.is_empty() {
+        inner.ask_at[stage as usize] = now + STATS;
+        inner.hooks[stage as usize] = Some(stats());
+        if let [Some(pre), Some(post)] = &inner.hooks {
+            let both = [&pre[..], &post[..]].concat();
             inner.write(&Report::HookStats(both));
         }
     }
@@ -159,5 +170,27 @@ mod tests {
             assert_eq!(read_record(&mut input).unwrap(), Some(Report::<()>::Hooks { degraded: expected }));
         }
         assert!(input.is_empty());
+    }
+
+    #[test]
+    fn hooks_are_told_of_once_both_chains_are_known_seldom_and_at_the_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        let reporter = Reporter::new(file.try_clone().unwrap());
+        let stats = |stage, calls| vec![HookStats { calls, ..HookStats::new("p@1".into(), stage) }];
+        reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, 1));
+        reporter.hooks(Stage::Post, false, Vec::new);
+        (2..1000).for_each(|calls| reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, calls)));
+        reporter.hooks(Stage::Pre, true, || stats(Stage::Pre, 1000));
+        reporter.flush();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let mut input = bytes.as_slice();
+        let mut told = Vec::new();
+        while let Some(Report::<()>::HookStats(hooks)) = read_record(&mut input).unwrap() {
+            told.push(hooks[0].calls);
+        }
+        assert_eq!((told.first(), told.last()), (Some(&1), Some(&1000)));
+        assert!(told.len() < 10, "{told:?}");
     }
 }

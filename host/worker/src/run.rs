@@ -72,6 +72,8 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
             // A hook may be failing from the start, without being hopeless.
             reporter.health(Stage::Pre, parts.pre.degraded());
             reporter.health(Stage::Post, parts.post.degraded());
+            reporter.hooks(Stage::Pre, true, || parts.pre.stats());
+            reporter.hooks(Stage::Post, true, || parts.post.stats());
             pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
         }
         // That code is for what befell this process: another may have better luck.
@@ -185,6 +187,7 @@ fn start_hooks(
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
         quota: StateQuota::of(job.pre.len() + job.post.len()),
+        metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     };

@@ -104,6 +104,7 @@ fn run(job: Job) -> (u64, u64) {
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,
         quota: StateQuota::of(job.pre.len() + job.post.len()),
+        metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: HookState::default(),
         log: Log::new(Arc::new(|_| {}), job.limits.log),
     };

@@ -17,7 +17,7 @@ use crate::{
         Element, Frame, FramePixels, Geometry, Inference, Output, PixelFormat, PixelsUnavailable, Region, Size, Tensor,
         Values,
     },
-    sandbox::{Ctx, View},
+    sandbox::{Ctx, Highest, View},
     scan,
 };
 
@@ -36,6 +36,10 @@ const MAX_SIDE: u32 = 8_192;
 /// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host
 /// keeps 12 bytes of each.
 const MAX_ROWS: usize = 1 << 20;
+
+/// Times that the highest score is looked for where none reaches the guest's threshold: it costs as much again as the
+/// search for candidates, and what a hint says of it are the first 100 frames.
+const MAX_SEARCHES: u32 = 100;
 
 /// Why something is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,9 +152,26 @@ impl Ctx {
 
     /// Counts what is on its way into the guest.
     fn copies<T>(&self, given: Access<Vec<T>>) -> Access<Vec<T>> {
-        given.inspect(|items| {
-            self.copied_bytes.update(|bytes| bytes + size_of_val(items.as_slice()) as u64);
-        })
+        given.inspect(|items| self.copies_bytes(size_of_val(items.as_slice())))
+    }
+
+    fn copies_bytes(&self, more: usize) {
+        self.copied_bytes.update(|bytes| bytes + more as u64);
+    }
+
+    /// Notes the highest value that the guest had looked for.
+    fn saw(&self, value: Option<f32>) {
+        self.highest.update(|highest| {
+            let seen = highest.value.into_iter().chain(value).filter(|value| value.is_finite());
+            Highest { value: seen.reduce(f32::max), ..highest }
+        });
+    }
+
+    /// Whether it is worth while to look for the highest score below a threshold.
+    fn searches_on(&self) -> bool {
+        let Highest { searches, .. } = self.highest.get();
+        self.highest.update(|highest| Highest { searches: searches.saturating_add(1), ..highest });
+        searches < MAX_SEARCHES
     }
 
     pub(super) fn make_input(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
@@ -206,7 +227,11 @@ impl Ctx {
             let Values::Text(all) = output.data else { return Err(Refused::WrongType) };
             let texts = all.get(range).ok_or(Refused::OutOfBounds)?;
             let bytes: usize = texts.iter().map(|text| text.len() + size_of::<String>()).sum();
-            if bytes > MAX_TRANSFER { Err(Refused::TooLarge) } else { Ok(texts.to_vec()) }
+            if bytes > MAX_TRANSFER {
+                return Err(Refused::TooLarge);
+            }
+            self.copies_bytes(texts.iter().map(String::len).sum());
+            Ok(texts.to_vec())
         }))
     }
 
@@ -222,17 +247,19 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(output)?.and_then(|data| {
             let data = data.read(range).ok_or(Refused::OutOfBounds)?;
-            Ok(scan::highest(&data, k as usize))
-        }))
+            let found = scan::highest(&data, k as usize);
+            self.saw(found.first().map(|(_, value)| *value));
+            Ok(found)
+        })))
     }
 
     pub(super) fn single_floats(&self, output: u32, elements: &[u32]) -> wasmtime::Result<Access<Vec<f32>>> {
-        Ok(self.numbers(output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(output)?.and_then(|data| {
             let one = |at: usize| data.read(at..at + 1)?.first().copied();
             elements.iter().map(|at| one(*at as usize).ok_or(Refused::OutOfBounds)).collect()
-        }))
+        })))
     }
 
     pub(super) fn best_of_rows(
@@ -245,10 +272,13 @@ impl Ctx {
         if layout.rows > MAX_ROWS || limit as usize > MAX_TRANSFER / size_of::<scan::Candidate>() {
             return Ok(Err(Refused::TooLarge));
         }
-        Ok(self.numbers(output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(output)?.and_then(|data| {
             let data = data.read(0..data.len()).unwrap_or_default();
-            scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
-        }))
+            let found = scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)?;
+            let best = found.iter().map(|candidate| candidate.score).reduce(f32::max);
+            self.saw(best.or_else(|| self.searches_on().then(|| scan::best(&data, layout)).flatten()));
+            Ok(found)
+        })))
     }
 }
 

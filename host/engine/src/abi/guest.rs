@@ -38,8 +38,14 @@ macro_rules! common_guest {
         }
 
         impl Instance {
-            pub(crate) fn new(code: &Code, limits: HookLimits, logger: Logger, state: State) -> Result<Self, Failure> {
-                let mut guarded = Guarded::new(code.instance.engine(), limits.memory_bytes, logger, state);
+            pub(crate) fn new(
+                code: &Code,
+                limits: HookLimits,
+                logger: Logger,
+                state: State,
+                metrics: Metrics,
+            ) -> Result<Self, Failure> {
+                let mut guarded = Guarded::new(code.instance.engine(), limits.memory_bytes, logger, state, metrics);
                 let (lifecycle, preprocess, postprocess) = guarded.enter(ms(limits.init_ms), None, |store| {
                     let instance = code.instance.instantiate(&mut *store)?;
                     Ok((

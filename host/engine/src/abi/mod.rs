@@ -24,6 +24,7 @@ use wasmtime::component::{Component, Linker, Resource};
 use crate::{
     log::Logger,
     media::{Decision, Frame, Inference, Outcome, Start},
+    metrics::Metrics,
     sandbox::{Ctx, Failure},
     state::State,
     stats::Used,
@@ -110,10 +111,16 @@ impl Code {
         }
     }
 
-    pub(crate) fn start(&self, limits: HookLimits, logger: Logger, state: State) -> Result<Box<dyn Instance>, Failure> {
+    pub(crate) fn start(
+        &self,
+        limits: HookLimits,
+        logger: Logger,
+        state: State,
+        metrics: Metrics,
+    ) -> Result<Box<dyn Instance>, Failure> {
         Ok(match self {
-            Self::V0_1(code) => Box::new(v0_1::Instance::new(code, limits, logger, state)?),
-            Self::V0_2(code) => Box::new(v0_2::Instance::new(code, limits, logger, state)?),
+            Self::V0_1(code) => Box::new(v0_1::Instance::new(code, limits, logger, state, metrics)?),
+            Self::V0_2(code) => Box::new(v0_2::Instance::new(code, limits, logger, state, metrics)?),
         })
     }
 }

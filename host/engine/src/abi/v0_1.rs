@@ -27,6 +27,7 @@ use crate::{
     log::Logger,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
     passed_on,
+    metrics::Metrics,
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
     state::{NotKept, State},
