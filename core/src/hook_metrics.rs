@@ -103,12 +103,14 @@ impl Metric {
     }
 }
 
-/// Adds metrics to those of the same names.
+/// Adds metrics to those of the same names. New ones only as far as one hook may have them: names may differ from
+/// worker to worker.
 pub fn add(metrics: &mut Metrics, more: &Metrics) {
     for (name, more) in more {
         match metrics.get_mut(name) {
             Some(metric) => metric.add(more),
-            None => drop(metrics.insert(name.clone(), more.clone())),
+            None if metrics.len() < MAX_HOOK => drop(metrics.insert(name.clone(), more.clone())),
+            None => {}
         }
     }
 }
@@ -228,6 +230,15 @@ mod tests {
         let many = |n: usize| (0..n).map(|n| (format!("m{n}"), Metric::Counter(1))).collect();
         assert_eq!(check(&many(64)), Ok(()));
         assert!(check(&many(65)).is_err());
+    }
+
+    #[test]
+    fn names_do_not_add_up_without_end() {
+        let named = |from: usize| (from..from + 40).map(|n| (format!("m{n}"), Metric::Counter(1))).collect();
+        let mut all: Metrics = named(0);
+        add(&mut all, &named(30));
+        add(&mut all, &named(70));
+        assert_eq!((all.len(), &all["m30"]), (MAX_HOOK, &Metric::Counter(2)));
     }
 
     #[test]

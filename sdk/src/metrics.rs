@@ -13,9 +13,9 @@
 //! scenario has more than four hooks). A number that is not taken changes nothing, and the log says so once: most hooks
 //! need not look at the answer. In tests that run natively, numbers go nowhere.
 
-pub use crate::bindings::host::framehook::plugin::metrics::MetricError;
 #[cfg(target_family = "wasm")]
 use crate::bindings::host::framehook::plugin::metrics as host;
+pub use crate::bindings::host::framehook::plugin::metrics::MetricError;
 
 /// Adds to a counter, which only grows.
 ///

@@ -52,8 +52,7 @@ pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: 
 pub(crate) fn best(data: &[f32], layout: &Layout) -> Option<f32> {
     let is_flat = layout.row_stride == 1;
     let (outer, inner) = if is_flat { (layout.classes, layout.rows) } else { (layout.rows, layout.classes) };
-    let (step, stride) =
-        if is_flat { (layout.class_stride, 1) } else { (layout.row_stride, layout.class_stride) };
+    let (step, stride) = if is_flat { (layout.class_stride, 1) } else { (layout.row_stride, layout.class_stride) };
     let mut best = f32::NEG_INFINITY;
     for at in (0..outer).map(|n| layout.offset + n * step) {
         // `max` gives the other one where one is not a number.

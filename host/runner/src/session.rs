@@ -7,6 +7,7 @@ use std::io;
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::HookStats,
     job::{Control, LogLevel, Outcome, PluginLog, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
@@ -17,7 +18,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::{
     cores::Share,
-    ending,
+    ending, metrics,
     process::Worker,
     supervisor::{Deployment, stop_asked},
 };
@@ -152,15 +153,15 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The worker is not trusted: it tells of the hooks that it was given, and of no others.
-    fn on_hooks(&mut self, hooks: Vec<HookStats>) {
-        let plugins = &self.deployment.order.scenario.plugins;
-        let named = |of: &ResolvedHook| format!("{}@{}", of.plugin.name, of.plugin.version);
-        let known: Vec<_> = plugins.pre.iter().chain(&plugins.post).map(named).collect();
-        if hooks.len() > known.len() || hooks.iter().any(|hook| !known.contains(&hook.plugin)) {
-            return self.on_nonsense("what became of a hook that its scenario does not have");
+    fn on_hooks(&mut self, told: Vec<HookStats>) {
+        match self.deployment.hooks.hear(told) {
+            Ok(new) => {
+                metrics::global().plugins.count(new);
+                let all = self.deployment.hooks.all();
+                self.deployment.update(|status| status.hooks = all);
+            }
+            Err(what) => self.on_nonsense(&what),
         }
-        self.deployment.update(|status| status.hooks = hooks);
     }
 
     fn on_state(&mut self, changes: HookState) {

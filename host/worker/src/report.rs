@@ -109,7 +109,9 @@ impl Reporter {
         inner.hooks[stage as usize] = Some(stats());
         if let [Some(pre), Some(post)] = &inner.hooks {
             let both = [&pre[..], &post[..]].concat();
-            inner.write(&Report::HookStats(both));
+            if !both.is_empty() {
+                inner.write(&Report::HookStats(both));
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory,
 use framehook_core::{
     artifact::VideoManifest,
     execution::Measured,
+    hook_metrics,
     hook_state::StateQuota,
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},

@@ -19,6 +19,7 @@ use std::{
 };
 
 use framehook_core::{
+    hook_metrics,
     hook_state::{HookState, StateQuota},
     job::{DEFAULT_PICTURE_SIDE, Job, Outcome},
 };

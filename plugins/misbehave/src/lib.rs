@@ -234,13 +234,15 @@ fn measure_badly() -> Event {
         metrics::set("kept", 1.0),
         metrics::observe("kept", 1.0),
     ];
+    let word = |answer: Result<(), metrics::MetricError>| answer.map_or_else(|why| why.name(), |()| "ok");
+    let answers: Vec<_> = answers.into_iter().map(word).collect();
     let taken = (1..100).take_while(|n| metrics::set(&format!("m{n}"), 1.0).is_ok()).count() + 1;
     let last = metrics::set("one_more", 1.0);
     Event::new("measured")
-        .with("answers", format!("{answers:?}"))
-        .with("taken", taken as f64)
-        .with("last", format!("{last:?}"))
-        .with("still", format!("{:?}", metrics::add("kept", 1)))
+        .with("answers", answers.join(" "))
+        .with("taken", taken)
+        .with("last", word(last))
+        .with("still", word(metrics::add("kept", 1)))
 }
 
 fn about(kind: &str, subjects: &[u32]) -> Event {

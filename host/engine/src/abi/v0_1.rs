@@ -26,8 +26,8 @@ use super::{
 use crate::{
     log::Logger,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
-    passed_on,
     metrics::Metrics,
+    passed_on,
     sandbox::{Ctx, Failure, Guarded, View},
     scan,
     state::{NotKept, State},

@@ -7,5 +7,6 @@
 mod contract;
 mod hostile;
 mod refused;
+mod stats;
 mod stock;
 mod support;
