@@ -107,10 +107,10 @@ impl Metric {
 /// worker to worker.
 pub fn add(metrics: &mut Metrics, more: &Metrics) {
     for (name, more) in more {
-        match metrics.get_mut(name) {
-            Some(metric) => metric.add(more),
-            None if metrics.len() < MAX_HOOK => drop(metrics.insert(name.clone(), more.clone())),
-            None => {}
+        if let Some(metric) = metrics.get_mut(name) {
+            metric.add(more);
+        } else if metrics.len() < MAX_HOOK {
+            metrics.insert(name.clone(), more.clone());
         }
     }
 }

@@ -253,9 +253,14 @@ async fn stop_start_and_delete_are_idempotent() {
     for _ in 0..2 {
         app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
     }
-    for (method, rest) in
-        [("GET", ""), ("POST", "/stop"), ("POST", "/start"), ("GET", "/history"), ("GET", "/delivery"), ("GET", "/plugins")]
-    {
+    for (method, rest) in [
+        ("GET", ""),
+        ("POST", "/stop"),
+        ("POST", "/start"),
+        ("GET", "/history"),
+        ("GET", "/delivery"),
+        ("GET", "/plugins"),
+    ] {
         app.call(method, &format!("/scenario/{id}{rest}")).await.problem(404, "scenario_not_found");
     }
     app.get(&format!("/prediction/{id}")).await.problem(404, "scenario_not_found");

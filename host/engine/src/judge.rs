@@ -19,6 +19,7 @@ use crate::{
     abi::{self, Instance, PACKAGE},
     check::{Checked, refused},
     log::{Log, Logger},
+    metrics::Metrics,
     sandbox::Failure,
     schema,
     state::State,
