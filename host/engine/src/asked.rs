@@ -42,7 +42,7 @@ impl Asked {
             if names.earlier.is_empty() {
                 self.labels.clear();
             }
-            names.earlier.iter().chain(names.own).for_each(|name| drop(self.labels.remove(name)));
+            self.labels.retain(|label| !names.earlier.contains(label) && !names.own.contains(label));
         }
         for label in given.iter().chain(returned).filter_map(|detection| detection.label.as_ref()) {
             self.labels.remove(label);
