@@ -84,7 +84,9 @@ fn no_detections(post: &[&HookStats], has_ended: bool) -> Option<Hint> {
     let height = |hook: &&&HookStats| hook.highest_score.unwrap_or(f32::NEG_INFINITY);
     let highest = post.iter().max_by(|a, b| height(a).total_cmp(&height(b)));
     let seen = match highest.map(|hook| (&hook.plugin, hook.highest_score)) {
-        Some((plugin, Some(score))) => format!("the highest score that {plugin} was shown is {score:.3}"),
+        Some((plugin, Some(score))) => {
+            format!("the highest value from 0 to 1 that {plugin} had the host look for is {score:.3}")
+        }
         _ => "which scores the model gave is not known, because no hook had the host look for the highest".to_owned(),
     };
     let dropped: u64 = post.iter().map(|hook| hook.dropped).sum();
@@ -173,7 +175,7 @@ mod tests {
     fn a_hint_says_what_was_seen() {
         let said = |hooks: &[HookStats]| hints(&scenario(hooks.len()), hooks, true).remove(0).message;
         let scored = |score| HookStats { highest_score: score, ..hook("y@1", 200, [0, 0]) };
-        assert!(said(&[scored(None), scored(Some(0.2137))]).contains("the highest score that y@1 was shown is 0.214."));
+        assert!(said(&[scored(None), scored(Some(0.2137))]).contains("that y@1 had the host look for is 0.214."));
         assert!(said(&[scored(None)]).contains("is not known"));
         let dropped = HookStats { dropped: 3, ..scored(Some(0.5)) };
         assert!(said(&[dropped]).contains("0.500; 3 detections were dropped"));

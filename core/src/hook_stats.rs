@@ -80,8 +80,8 @@ pub struct HookStats {
     /// Keys and values that it keeps.
     #[serde(default)]
     pub state_bytes: u64,
-    /// The highest value that it found with `argmax-rows` or `top-k`, on the first 100 frames also below the threshold
-    /// that it asked for; absent: it found none.
+    /// The highest value from 0 to 1 that it found with `argmax-rows` or `top-k`, in its first 100 searches also below
+    /// the threshold that it asked for; absent: it found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest_score: Option<f32>,
     /// What its configuration lists under `labels`, `keep` or `classes` and what is neither the label of a detection so

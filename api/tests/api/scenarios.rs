@@ -288,8 +288,8 @@ async fn a_scenario_that_did_not_run_has_its_hooks_and_hints_of_its_specificatio
     assert!(view.get("hints").is_none(), "{view}");
     let plugins = app.get(&format!("/scenario/{}/plugins", view["id"].as_str().unwrap())).await.ok(200);
     let told = |at: usize| ["plugin", "stage", "calls", "p99_us"].map(|key| plugins["hooks"][at][key].clone());
-    assert_eq!(told(0), [json!("gate@0.1.0"), json!("pre"), json!(0), json!(0)]);
-    assert_eq!(told(1), [json!("yolo@0.1.0"), json!("post"), json!(0), json!(0)]);
+    assert_eq!(told(0), [json!("gate@1.0.0"), json!("pre"), json!(0), json!(0)]);
+    assert_eq!(told(1), [json!("yolo@1.0.0"), json!("post"), json!(0), json!(0)]);
 }
 
 #[tokio::test]

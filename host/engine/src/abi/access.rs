@@ -159,10 +159,10 @@ impl Ctx {
         self.copied_bytes.update(|bytes| bytes + more as u64);
     }
 
-    /// Notes the highest value that the guest had looked for.
+    /// Notes the highest value that the guest had looked for, if it can be a score: it may look for others as well.
     fn saw(&self, value: Option<f32>) {
         self.highest.update(|highest| {
-            let seen = highest.value.into_iter().chain(value).filter(|value| value.is_finite());
+            let seen = highest.value.into_iter().chain(value).filter(|value| (0.0..=1.0).contains(value));
             Highest { value: seen.reduce(f32::max), ..highest }
         });
     }
