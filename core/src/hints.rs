@@ -1,8 +1,8 @@
-//! What about a scenario is likely not meant, although it runs: a pure function of what it is made of and of what
-//! became of its hooks' calls.
+//! What about a scenario is likely not meant, although it runs: a pure function of what it is made of and of
+//! what became of its hooks' calls.
 //!
-//! Invariant: a hint says what was seen, as it was, and what it may mean; nothing that is not known. A hook that fails
-//! is no hint: the scenario's reason says so.
+//! Invariant: a hint says what was seen, as it was, and what it may mean; nothing that is not known. A hook
+//! that fails is no hint: the scenario's reason says so.
 
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -38,8 +38,8 @@ pub struct Hint {
     pub message: String,
 }
 
-/// Those of a scenario whose hooks did this in its current or last deployment; `hooks` is empty if nothing is known
-/// of that. `has_ended`: no more frames come.
+/// Those of a scenario whose hooks did this in its current or last deployment; `hooks` is empty if nothing is
+/// known of that. `has_ended`: no more frames come.
 #[must_use]
 pub fn hints(scenario: &ResolvedScenario, hooks: &[HookStats], has_ended: bool) -> Vec<Hint> {
     let post: Vec<_> = hooks.iter().filter(|hook| hook.stage == HookStage::Post).collect();

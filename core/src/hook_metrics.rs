@@ -15,9 +15,9 @@ const MAX_SCENARIO: usize = 256;
 /// Bytes of a name.
 const MAX_NAME: usize = 64;
 
-/// Upper bounds of the buckets, each included in its bucket; one more bucket has what is above the last. Fine enough
-/// for a quantile within a factor of 2.5, from a millisecond to a day in seconds, from a thousandth to a million in
-/// anything else.
+/// Upper bounds of the buckets, each included in its bucket; one more bucket has what is above the last. Fine
+/// enough for a quantile within a factor of 2.5, from a millisecond to a day in seconds, from a thousandth to
+/// a million in anything else.
 pub const BOUNDS: [f64; 28] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1e3,
     2e3, 5e3, 1e4, 2e4, 5e4, 1e5, 2e5, 5e5, 1e6,
@@ -41,8 +41,8 @@ pub enum Metric {
 pub struct Histogram {
     /// Of all values.
     pub sum: f64,
-    /// How many values are at most 0.001, 0.002, 0.005, 0.01 and so on to 1,000,000, and above the bound before; the
-    /// last number: how many are above 1,000,000.
+    /// How many values are at most 0.001, 0.002, 0.005, 0.01 and so on to 1,000,000, and above the bound
+    /// before; the last number: how many are above 1,000,000.
     #[schema(min_items = 29, max_items = 29)]
     pub buckets: Vec<u64>,
 }
@@ -83,8 +83,8 @@ const fn finite(number: f64) -> f64 {
 }
 
 impl Metric {
-    /// Adds what another worker, or another scenario, has under the same name: of gauges, and where it is another kind
-    /// there, that is what counts.
+    /// Adds what another worker, or another scenario, has under the same name: of gauges, and where it is
+    /// another kind there, that is what counts.
     fn add(&mut self, more: &Self) {
         match (&mut *self, more) {
             (Self::Counter(count), Self::Counter(more)) => *count = count.saturating_add(*more),
@@ -103,8 +103,8 @@ impl Metric {
     }
 }
 
-/// Adds metrics to those of the same names. New ones only as far as one hook may have them: names may differ from
-/// worker to worker.
+/// Adds metrics to those of the same names. New ones only as far as one hook may have them: names may differ
+/// from worker to worker.
 pub fn add(metrics: &mut Metrics, more: &Metrics) {
     for (name, more) in more {
         if let Some(metric) = metrics.get_mut(name) {

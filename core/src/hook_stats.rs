@@ -1,7 +1,8 @@
-//! What became of the calls of a scenario's hooks: counted by the worker that makes them, added up over the workers
-//! of a deployment by its runner.
+//! What became of the calls of a scenario's hooks: counted by the worker that makes them, added up over the
+//! workers of a deployment by its runner.
 //!
-//! Invariant: what one scenario's hooks have is bounded, whatever the hooks do ([`hook_metrics`], [`MAX_LABELS`]).
+//! Invariant: what one scenario's hooks have is bounded, whatever the hooks do ([`hook_metrics`],
+//! [`MAX_LABELS`]).
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -65,7 +66,8 @@ pub struct HookStats {
     pub detections_out: u64,
     #[serde(default)]
     pub events: u64,
-    /// Detections that were cut to scores of 0 to 1 and to the frame, and attributes of events that were dropped.
+    /// Detections that were cut to scores of 0 to 1 and to the frame, and attributes of events that were
+    /// dropped.
     #[serde(default)]
     pub cut: u64,
     /// Detections that were dropped, for numbers that are not finite or a box beside the frame.
@@ -80,12 +82,13 @@ pub struct HookStats {
     /// Keys and values that it keeps.
     #[serde(default)]
     pub state_bytes: u64,
-    /// The highest value from 0 to 1 that it found with `argmax-rows` or `top-k`, in its first 100 searches also below
-    /// the threshold that it asked for; absent: it found none.
+    /// The highest value from 0 to 1 that it found with `argmax-rows` or `top-k`, in its first 100 searches
+    /// also below the threshold that it asked for; absent: it found none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub highest_score: Option<f32>,
-    /// What its configuration lists under `labels`, `keep` or `classes` and what is neither the label of a detection so
-    /// far nor the name of a class of this hook, of those before it or of the model; at most 8 of them.
+    /// What its configuration lists under `labels`, `keep` or `classes` and what is neither the label of a
+    /// detection so far nor the name of a class of this hook, of those before it or of the model; at most 8
+    /// of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown_labels: Vec<String>,
     /// Its own, by name.
@@ -158,8 +161,8 @@ impl HookStats {
         ]
     }
 
-    /// Adds those of the worker that came behind this one. What is not counted is as it was there, or the higher of
-    /// both.
+    /// Adds those of the worker that came behind this one. What is not counted is as it was there, or the
+    /// higher of both.
     pub fn add(&mut self, more: &Self) {
         let mut copy = more.clone();
         for (count, more) in self.counts().into_iter().zip(copy.counts()) {

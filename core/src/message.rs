@@ -194,8 +194,8 @@ pub struct WorkerStatus {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Timestamp>,
     pub progress: Progress,
-    /// What became of its hooks' calls, pre hooks first. Empty: nothing is told of them this time, because a worker has
-    /// not begun, or because others are told of.
+    /// What became of its hooks' calls, pre hooks first. Empty: nothing is told of them this time, because a
+    /// worker has not begun, or because others are told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStats>,
 }

@@ -1,5 +1,5 @@
-//! Numbers of a hook's own: shown with its scenario (`GET /scenario/{id}/plugins`) and, added up over scenarios, in
-//! the runner's `/metrics`.
+//! Numbers of a hook's own: shown with its scenario (`GET /scenario/{id}/plugins`) and, added up over
+//! scenarios, in the runner's `/metrics`.
 //!
 //! ```no_run
 //! use framehook_sdk::metrics;
@@ -9,9 +9,9 @@
 //! metrics::observe("dwell_seconds", 12.5).ok();
 //! ```
 //!
-//! A name is `[a-z][a-z0-9_]*`, of up to 64 characters, and of one kind from its first use on; a hook has 64 (less where a
-//! scenario has more than four hooks). A number that is not taken changes nothing, and the log says so once: most hooks
-//! need not look at the answer. In tests that run natively, numbers go nowhere.
+//! A name is `[a-z][a-z0-9_]*`, of up to 64 characters, and of one kind from its first use on; a hook has 64
+//! (less where a scenario has more than four hooks). A number that is not taken changes nothing, and the log
+//! says so once: most hooks need not look at the answer. In tests that run natively, numbers go nowhere.
 
 #[cfg(target_family = "wasm")]
 use crate::bindings::host::framehook::plugin::metrics as host;

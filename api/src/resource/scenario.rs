@@ -279,8 +279,9 @@ pub(crate) async fn delivery(
 
 /// What became of the calls of each hook
 ///
-/// Calls, failures, times, detections and the hook's own metrics (counters, gauges and histograms, by name), of the
-/// current or the last deployment: a scenario that goes on elsewhere begins at 0. They are a second or two old.
+/// Calls, failures, times, detections and the hook's own metrics (counters, gauges and histograms, by name),
+/// of the current or the last deployment: a scenario that goes on elsewhere begins at 0. They are a second or
+/// two old.
 #[utoipa::path(get, path = "/scenario/{id}/plugins", tag = "/scenario", operation_id = "get_scenario_plugins",
     params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "Its hooks", body = PluginsView), AnyProblem))]

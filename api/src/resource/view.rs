@@ -40,7 +40,8 @@ pub(crate) struct ScenarioView {
     pub state: ScenarioState,
     /// Why it is in this state.
     pub reason: Option<Reason>,
-    /// What is likely not meant, although it runs; absent: nothing. In lists, only what its specification alone shows.
+    /// What is likely not meant, although it runs; absent: nothing. In lists, only what its specification
+    /// alone shows.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub hints: Vec<Hint>,
     /// Restarts in a row without a new frame.
@@ -147,7 +148,8 @@ pub(crate) struct PluginsView {
     /// The deployment that this is about: the current one, or the last.
     #[schema(value_type = i64)]
     pub generation: Generation,
-    /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is up.
+    /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is
+    /// up.
     pub hooks: Vec<HookStats>,
 }
 

@@ -1,7 +1,7 @@
 //! Labels that a hook's configuration asks for, and that nobody gives: a typing error, most likely.
 //!
-//! Invariant: what is told is true of all frames so far. A label of which it is not certain that nobody gives it is
-//! never told: one is met by being a name of a class, or on a detection.
+//! Invariant: what is told is true of all frames so far. A label of which it is not certain that nobody gives
+//! it is never told: one is met by being a name of a class, or on a detection.
 
 use std::collections::BTreeSet;
 
@@ -31,8 +31,8 @@ impl Asked {
         Self { labels, knows_names: false }
     }
 
-    /// Notes what a call was given and what it returned. Without a list of names nobody knows what may still come, so
-    /// nothing is said.
+    /// Notes what a call was given and what it returned. Without a list of names nobody knows what may still
+    /// come, so nothing is said.
     pub(crate) fn meet(&mut self, given: &[Detection], returned: &[Detection], names: &Names<'_>) {
         if self.labels.is_empty() {
             return;

@@ -1,7 +1,8 @@
-//! The numbers that a hook keeps of its own. They outlive its instances, and end with its worker, which tells them.
+//! The numbers that a hook keeps of its own. They outlive its instances, and end with its worker, which tells
+//! them.
 //!
-//! Invariant: a hook that gives whatever it likes gets an answer, costs one line of its log, and grows nothing
-//! without bound.
+//! Invariant: a hook that gives whatever it likes gets an answer, costs one line of its log, and grows
+//! nothing without bound.
 
 use std::sync::Arc;
 

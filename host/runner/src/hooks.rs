@@ -1,8 +1,8 @@
-//! What became of the calls of a deployment's hooks: those of its current worker, added to those of the workers
-//! before.
+//! What became of the calls of a deployment's hooks: those of its current worker, added to those of the
+//! workers before.
 //!
-//! Invariant: it is always of the hooks that the scenario has, in their order. A worker that tells of others, or of
-//! more than there can be, is not believed.
+//! Invariant: it is always of the hooks that the scenario has, in their order. A worker that tells of others,
+//! or of more than there can be, is not believed.
 
 use framehook_core::{hook_stats::HookStats, spec::ResolvedScenario};
 

@@ -1,10 +1,11 @@
 //! What a Prometheus server may scrape of the plugins that this runner called, by plugin and not by scenario.
 //!
-//! Invariant: the number of series is bounded, whatever names there are: by [`MAX_PLUGINS`] and [`MAX_NAMES`].
+//! Invariant: the number of series is bounded, whatever names there are: by [`MAX_PLUGINS`] and
+//! [`MAX_NAMES`].
 //!
-//! Counters and histograms are added up over scenarios, also over those that have ended. A gauge is what something is
-//! now, so there is one only while a scenario runs: its sum over the scenarios that have set it, beside their number, of
-//! which the mean can be made, over runners as well.
+//! Counters and histograms are added up over scenarios, also over those that have ended. A gauge is what
+//! something is now, so there is one only while a scenario runs: its sum over the scenarios that have set it,
+//! beside their number, of which the mean can be made, over runners as well.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 

@@ -21,12 +21,13 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{config::RunnerConfig, metrics};
 
-/// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB, without what became
-/// of hooks' calls.
+/// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB, without
+/// what became of hooks' calls.
 const MAX_ENDED: usize = 256;
 
-/// Bytes of JSON of what became of hooks' calls in a heartbeat: enough for some 200 workers with two hooks, and for any
-/// one worker. Where there is more, workers take turns; who reads them keeps what was told before.
+/// Bytes of JSON of what became of hooks' calls in a heartbeat: enough for some 200 workers with two hooks,
+/// and for any one worker. Where there is more, workers take turns; who reads them keeps what was told
+/// before.
 const MAX_HOOKS: usize = 256 << 10;
 
 /// The pure part.

@@ -30,8 +30,8 @@ pub const EXIT_ORPHANED: i32 = 3;
 /// them again, and less than what lies between two frames of a camera, which do not wait.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// How often a worker tells what became of its hooks' calls. Nobody reads it twice a second, and a record of it may
-/// have 200 KiB.
+/// How often a worker tells what became of its hooks' calls. Nobody reads it twice a second, and a record of
+/// it may have 200 KiB.
 const STATS: Duration = Duration::from_secs(1);
 
 /// What a pipe holds.
@@ -97,8 +97,8 @@ impl Reporter {
         self.0.lock().flush();
     }
 
-    /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if it is
-    /// time or the last time.
+    /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if
+    /// it is time or the last time.
     pub fn hooks(&self, stage: Stage, is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
         let mut inner = self.0.lock();
         let now = Instant::now();

@@ -49,9 +49,9 @@ macro_rules! select_scenario {
     };
 }
 
-/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come
-/// first, which are known without the rows: those that fit, and how many there are. What became of hooks' calls, which
-/// may be as long as all the rest, is not read.
+/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come first, which
+/// are known without the rows: those that fit, and how many there are. What became of hooks' calls, which may
+/// be as long as all the rest, is not read.
 macro_rules! page_of_scenarios {
     ($condition:literal) => {
         concat!(

@@ -37,8 +37,8 @@ const MAX_SIDE: u32 = 8_192;
 /// keeps 12 bytes of each.
 const MAX_ROWS: usize = 1 << 20;
 
-/// Times that the highest score is looked for where none reaches the guest's threshold: it costs as much again as the
-/// search for candidates, and what a hint says of it are the first 100 frames.
+/// Times that the highest score is looked for where none reaches the guest's threshold: it costs as much
+/// again as the search for candidates, and what a hint says of it are the first 100 frames.
 const MAX_SEARCHES: u32 = 100;
 
 /// Why something is not given.
@@ -159,7 +159,8 @@ impl Ctx {
         self.copied_bytes.update(|bytes| bytes + more as u64);
     }
 
-    /// Notes the highest value that the guest had looked for, if it can be a score: it may look for others as well.
+    /// Notes the highest value that the guest had looked for, if it can be a score: it may look for others as
+    /// well.
     fn saw(&self, value: Option<f32>) {
         self.highest.update(|highest| {
             let seen = highest.value.into_iter().chain(value).filter(|value| (0.0..=1.0).contains(value));
