@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::{
     execution::Execution,
     hook_state::HookState,
+    hook_stats::HookStats,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,
@@ -190,6 +191,8 @@ pub enum Report<Frame = PredictionRecord> {
     Frame(Frame),
     /// The health of the hooks changed. `None`: all are well again.
     Hooks { degraded: Option<Reason> },
+    /// What became of the calls of each hook so far, in the order of the scenario, pre hooks first.
+    HookStats(Vec<HookStats>),
     /// A line that a plugin logged.
     Log(PluginLog),
     /// Said once the source is at its end: so many of its frames lie behind the last one that was

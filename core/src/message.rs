@@ -11,6 +11,7 @@ use uuid::Uuid;
 use crate::{
     execution::{Execution, Measured, ProviderStatus},
     hook_state::HookState,
+    hook_stats::HookStats,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     placement::{Labels, provided},
     prediction::{FrameTimings, Position},
@@ -143,6 +144,21 @@ pub struct RunnerStatus {
 }
 
 impl RunnerStatus {
+    /// Without what became of the calls of its workers' hooks.
+    #[must_use]
+    pub fn without_hooks(&self) -> Self {
+        let workers = self.workers.iter().map(WorkerStatus::without_hooks).collect();
+        Self {
+            workers,
+            runner_id: self.runner_id.clone(),
+            version: self.version.clone(),
+            labels: self.labels.clone(),
+            confinement: self.confinement.clone(),
+            providers: self.providers.clone(),
+            ..*self
+        }
+    }
+
     /// Its labels, and what its providers can.
     pub fn all_labels(&self) -> Labels {
         let executions = self.providers.iter().flat_map(ProviderStatus::executions);
@@ -178,6 +194,19 @@ pub struct WorkerStatus {
     #[schema(value_type = Option<String>, format = DateTime)]
     pub retry_at: Option<Timestamp>,
     pub progress: Progress,
+    /// What became of its hooks' calls, pre hooks first. Empty: nothing is told of them this time, because a
+    /// worker has not begun, or because others are told of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hooks: Vec<HookStats>,
+}
+
+impl WorkerStatus {
+    /// Without what became of its hooks' calls, which is kept beside it.
+    #[must_use]
+    pub fn without_hooks(&self) -> Self {
+        let Self { scenario_id, generation, phase, ref reason, attempt, retry_at, progress, hooks: _ } = *self;
+        Self { scenario_id, generation, phase, reason: reason.clone(), attempt, retry_at, progress, hooks: Vec::new() }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
@@ -391,6 +420,7 @@ mod tests {
             reason: Some(reason),
             attempt: 0,
             retry_at: None,
+            hooks: Vec::new(),
             progress: Progress::default(),
         };
         for (code, first, exact) in [

@@ -7,8 +7,12 @@ use serde_json::{from_value, json};
 
 use crate::{
     hook_state::HookState,
+    hook_stats::{HookStage, HookStats},
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
-    message::{DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerPhase, frame_of},
+    message::{
+        DeployOrder, Envelope, Message, NotedWorkers, Progress, RunnerStatus, StopOrder, WorkerPhase, WorkerStatus,
+        frame_of,
+    },
     prediction::{Position, Prediction},
     spec::{PluginUse, ResolvedScenario},
     topic::{DEAD_LETTERS, Topic},
@@ -127,4 +131,26 @@ fn a_runner_has_its_labels_and_what_its_providers_can() {
     .unwrap();
     let labels = ["provider.openvino.bf16", "provider.openvino.f32", "site"];
     assert_eq!(status.all_labels().into_keys().collect::<Vec<_>>(), labels);
+}
+
+/// As the release before wrote it, and so that the release before can read it.
+#[test]
+fn a_heartbeat_tells_of_hooks_if_there_is_something_to_tell() {
+    let status = WorkerStatus {
+        scenario_id: ScenarioId::generate(),
+        generation: 1,
+        phase: WorkerPhase::Running,
+        reason: None,
+        attempt: 0,
+        retry_at: None,
+        progress: Progress::default(),
+        hooks: vec![HookStats { calls: 3, ..HookStats::new("p@1".into(), HookStage::Post) }],
+    };
+    let json = serde_json::to_value(&status).unwrap();
+    assert_eq!(json["hooks"][0]["calls"], 3);
+    assert_eq!(from_value::<WorkerStatus>(json).unwrap(), status);
+    let without = status.without_hooks();
+    let json = serde_json::to_value(&without).unwrap();
+    assert!(json.get("hooks").is_none());
+    assert_eq!(from_value::<WorkerStatus>(json).unwrap(), without);
 }

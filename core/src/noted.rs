@@ -39,8 +39,8 @@ mod tests {
     };
 
     fn report(scenario_id: ScenarioId, phase: WorkerPhase) -> WorkerStatus {
-        let progress = Progress::default();
-        WorkerStatus { scenario_id, generation: 1, phase, reason: None, attempt: 0, retry_at: None, progress }
+        let (progress, hooks) = (Progress::default(), Vec::new());
+        WorkerStatus { scenario_id, generation: 1, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
     }
 
     fn runner(incarnation: Incarnation, workers: Vec<WorkerStatus>) -> RunnerFacts {

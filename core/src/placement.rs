@@ -307,6 +307,7 @@ mod tests {
             reason: None,
             attempt: 0,
             retry_at: None,
+            hooks: Vec::new(),
             progress: Progress { fetching: is_fetching.then(Fetching::default), ..Progress::default() },
         };
         let workers: Vec<_> = (0..40).map(worker).collect();

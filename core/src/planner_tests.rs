@@ -346,6 +346,7 @@ fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -
         reason: None,
         attempt: 0,
         retry_at: None,
+        hooks: Vec::new(),
         progress: Progress::default(),
     }
 }

@@ -6,7 +6,7 @@ use framehook_core::{
     artifact::ArtifactKind,
     hook_state::HookState,
     ids::{Generation, Incarnation, ScenarioId},
-    message::RunnerStatus,
+    message::{RunnerStatus, WorkerStatus},
     prediction::Position,
     spec::{ResolvedScenario, ResolvedSource},
     writes::goes_on_behind,
@@ -121,6 +121,11 @@ pub(crate) fn steps(batch: &ResultBatch, standing: &BTreeMap<ScenarioId, Standin
         }
     }
     steps
+}
+
+/// What became of the calls of a worker's hooks, as it is stored; `None` if it is not told this time.
+pub(crate) fn hooks(worker: &WorkerStatus) -> Result<Option<String>> {
+    (!worker.hooks.is_empty()).then(|| to_json(&worker.hooks)).transpose()
 }
 
 /// The newest heartbeat of each incarnation, an older incarnation of a runner before a newer one.

@@ -229,6 +229,7 @@ impl Runner {
             reason: None,
             attempt: 0,
             retry_at: None,
+            hooks: Vec::new(),
             progress: Progress { published: last, frames: FRAMES, ..Progress::default() },
         };
         self.workers.insert(order.scenario_id, status);

@@ -48,6 +48,7 @@ pub mod glue;
 mod hook;
 pub mod log;
 mod made;
+pub mod metrics;
 pub mod model;
 pub mod state;
 

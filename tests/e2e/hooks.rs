@@ -182,3 +182,44 @@ fn fail_scenario_fails_it_and_it_stays_readable() {
     let failed = platform.scenario(&id);
     assert_eq!((failed["state"].as_str(), failed["reason"]["code"].as_str()), (Some("failed"), Some("plugin_trap")));
 }
+
+/// The counter stands before the hook that makes detections, and a third keeps metrics.
+#[test]
+fn a_client_sees_what_hooks_do_and_what_is_likely_not_meant() {
+    let platform = Platform::with_demo(&[]);
+    let mut scenario = light_scenario();
+    let post = scenario["plugins"]["post"].as_array_mut().unwrap();
+    post.reverse();
+    post.push(json!({"use": "misbehave", "config": {"mode": "measure"}}));
+    let id = platform.post_scenario(&scenario);
+    let made: usize = platform.completed(&id, 500).iter().map(|row| row.detections.len()).sum();
+    let told = platform.read(&format!("/scenario/{id}/plugins"));
+    assert_eq!(told["generation"], 1);
+    let hooks = told["hooks"].as_array().unwrap();
+    let count = |at: usize, key: &str| hooks[at][key].as_u64().unwrap_or_else(|| panic!("{key}: {told:#}"));
+    let names: Vec<_> = hooks.iter().map(|hook| hook["plugin"].as_str().unwrap()).collect();
+    assert_eq!(names, ["line-counter@0.1.0", "yolo@0.1.0", "misbehave@0.1.0"]);
+    assert!((0..3).all(|at| count(at, "calls") == 500 && count(at, "instances") == 1), "{told:#}");
+    assert!(made > 0 && count(1, "detections_out") == made as u64 && count(2, "detections_in") == made as u64);
+    assert!(count(1, "p99_us") >= count(1, "p50_us") && count(1, "memory_bytes") > 0, "{told:#}");
+    let metrics = &hooks[2]["metrics"];
+    assert_eq!((&metrics["calls"], &metrics["level"]), (&json!({"counter": 500}), &json!({"gauge": 2.5})));
+    assert_eq!(metrics["took_seconds"]["histogram"]["sum"], 125.0);
+
+    let hints = platform.scenario(&id)["hints"].clone();
+    let [hint] = &hints.as_array().unwrap()[..] else { panic!("{hints:#}") };
+    let words = "if line-counter@0.1.0 works on them, list it behind yolo@0.1.0";
+    assert!(hint["code"] == "hook_before_detector" && hint["message"].as_str().unwrap().contains(words), "{hint}");
+
+    let shown = platform.get("/metrics").body.as_str().unwrap().to_owned();
+    let of = |plugin: &str| format!("{{plugin=\"{plugin}\",version=\"0.1.0\",stage=\"post\"");
+    for line in [
+        format!("framehook_plugin_calls_total{}}} 500", of("yolo")),
+        format!("framehook_plugin_detections_out_total{}}} {made}", of("yolo")),
+        format!("framehook_plugin_metric_total{},metric=\"calls\"}} 500", of("misbehave")),
+        format!("framehook_plugin_metric_histogram_count{},metric=\"took_seconds\"}} 500", of("misbehave")),
+    ] {
+        assert!(shown.contains(&format!("{line}\n")), "{line} is not in\n{shown}");
+    }
+    assert_eq!(platform.log().matches("hook ended").count(), 3, "{}", platform.log());
+}

@@ -304,6 +304,7 @@ impl Stage {
             reason: None,
             attempt: 0,
             retry_at: None,
+            hooks: Vec::new(),
             progress,
         };
         if let Some(older) = runner.workers.insert(scenario, status) {

@@ -117,6 +117,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::start))
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
+        .routes(routes!(scenario::plugins))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))

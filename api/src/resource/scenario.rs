@@ -1,4 +1,4 @@
-//! `/scenario`: create, check, list, get, stop, start, delete, history, delivery.
+//! `/scenario`: create, check, list, get, stop, start, delete, history, delivery, plugins.
 //!
 //! Invariant: nothing here waits for a worker. A request writes what the user wants; the orchestrator does
 //! the rest.
@@ -37,7 +37,7 @@ use crate::{
         page::{self, NoParameters, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
-    resource::view::ScenarioView,
+    resource::view::{PluginsView, ScenarioView},
 };
 
 /// Create a scenario and start it
@@ -275,6 +275,23 @@ pub(crate) async fn delivery(
     _: Query<NoParameters>,
 ) -> JsonResult<Delivery> {
     app.store.delivery(id).await?.map(Json).ok_or_else(|| not_found(id))
+}
+
+/// What became of the calls of each hook
+///
+/// Calls, failures, times, detections and the hook's own metrics (counters, gauges and histograms, by name),
+/// of the current or the last deployment: a scenario that goes on elsewhere begins at 0. They are a second or
+/// two old.
+#[utoipa::path(get, path = "/scenario/{id}/plugins", tag = "/scenario", operation_id = "get_scenario_plugins",
+    params(("id" = ScenarioId, Path)),
+    responses((status = 200, description = "Its hooks", body = PluginsView), AnyProblem))]
+pub(crate) async fn plugins(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    _: Query<NoParameters>,
+) -> JsonResult<PluginsView> {
+    let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    Ok(Json(record.into()))
 }
 
 pub(crate) fn not_found(id: ScenarioId) -> Problem {

@@ -8,6 +8,8 @@ use std::collections::BTreeMap;
 
 use framehook_core::{
     execution::{Execution, Measured, ProviderStatus},
+    hints::{self, Hint},
+    hook_stats::HookStats,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
     prediction::FrameTimings,
@@ -38,6 +40,10 @@ pub(crate) struct ScenarioView {
     pub state: ScenarioState,
     /// Why it is in this state.
     pub reason: Option<Reason>,
+    /// What is likely not meant, although it runs; absent: nothing. In lists, only what its specification
+    /// alone shows.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hints: Vec<Hint>,
     /// Restarts in a row without a new frame.
     pub attempt: u32,
     /// When a recovering worker is started again.
@@ -88,6 +94,8 @@ impl From<ScenarioRecord> for ScenarioView {
     fn from(record: ScenarioRecord) -> Self {
         let status = record.worker.as_ref().and_then(|w| w.status.as_ref());
         let current = status.filter(|s| s.generation == record.generation);
+        let hooks = record.worker.as_ref().map_or(&[][..], |worker| &worker.hooks);
+        let hints = hints::hints(&record.resolved, hooks, record.state == ScenarioState::Completed);
         let measured = current.map(|s| s.progress).filter(|p| p.frames > 0);
         Self {
             id: record.id,
@@ -111,6 +119,7 @@ impl From<ScenarioRecord> for ScenarioView {
             measured: current.and_then(|s| s.progress.measured),
             lanes: current.and_then(|s| s.progress.lanes),
             reason: record.reason,
+            hints,
             spec: record.spec,
             resolved: record.resolved,
         }
@@ -131,6 +140,25 @@ fn progress(record: &ScenarioRecord, status: Option<&WorkerStatus>) -> ProgressV
     };
     let published = published.map_or(0, |p| p.frame + 1 + left_out).max(frames);
     ProgressView { frames, frames_total, percent, fetching, published }
+}
+
+/// What became of the calls of a scenario's hooks.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PluginsView {
+    /// The deployment that this is about: the current one, or the last.
+    #[schema(value_type = i64)]
+    pub generation: Generation,
+    /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is
+    /// up.
+    pub hooks: Vec<HookStats>,
+}
+
+impl From<ScenarioRecord> for PluginsView {
+    fn from(record: ScenarioRecord) -> Self {
+        let told = record.worker.map(|worker| worker.hooks).filter(|hooks| !hooks.is_empty());
+        let hooks = told.unwrap_or_else(|| HookStats::of(&record.resolved));
+        Self { generation: record.generation, hooks }
+    }
 }
 
 /// A host of workers, as of its last heartbeat.

@@ -17,6 +17,7 @@ const ROUTES: &str = "
     post /scenario/{id}/start
     get /scenario/{id}/history
     get /scenario/{id}/delivery
+    get /scenario/{id}/plugins
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin

@@ -101,6 +101,7 @@ async fn a_query_parameter_that_a_route_does_not_have_is_refused() {
         ("POST", "/scenario/check"),
         ("GET", &of_scenario),
         ("GET", &part("delivery")),
+        ("GET", &part("plugins")),
         ("POST", &part("stop")),
         ("POST", &part("start")),
         ("DELETE", &of_scenario),
@@ -252,9 +253,14 @@ async fn stop_start_and_delete_are_idempotent() {
     for _ in 0..2 {
         app.call("DELETE", &format!("/scenario/{id}")).await.ok(204);
     }
-    for (method, rest) in
-        [("GET", ""), ("POST", "/stop"), ("POST", "/start"), ("GET", "/history"), ("GET", "/delivery")]
-    {
+    for (method, rest) in [
+        ("GET", ""),
+        ("POST", "/stop"),
+        ("POST", "/start"),
+        ("GET", "/history"),
+        ("GET", "/delivery"),
+        ("GET", "/plugins"),
+    ] {
         app.call(method, &format!("/scenario/{id}{rest}")).await.problem(404, "scenario_not_found");
     }
     app.get(&format!("/prediction/{id}")).await.problem(404, "scenario_not_found");
@@ -263,6 +269,27 @@ async fn stop_start_and_delete_are_idempotent() {
     app.call("POST", &format!("{nobody}/stop")).await.problem(404, "scenario_not_found");
     let problem = app.get("/scenario/7").await.problem(400, "invalid_parameter");
     assert_eq!(problem["field"], "id");
+}
+
+#[tokio::test]
+async fn a_scenario_that_did_not_run_has_its_hooks_and_hints_of_its_specification() {
+    let app = TestApp::stocked().await;
+    let id = app.scenario().await;
+    let none = json!({"generation": 0, "hooks": []});
+    assert_eq!(app.get(&format!("/scenario/{id}/plugins")).await.ok(200), none);
+    let view = app.get(&format!("/scenario/{id}")).await.ok(200);
+    assert_eq!(view["hints"][0]["code"], "no_post_hook", "{view}");
+    let listed = app.get("/scenario").await.ok(200);
+    assert_eq!(listed["items"][0]["hints"], view["hints"]);
+
+    let mut spec = smallest();
+    spec["plugins"] = json!({"pre": [{"use": "gate"}], "post": [{"use": "yolo"}]});
+    let view = app.init(&spec).await.ok(200);
+    assert!(view.get("hints").is_none(), "{view}");
+    let plugins = app.get(&format!("/scenario/{}/plugins", view["id"].as_str().unwrap())).await.ok(200);
+    let told = |at: usize| ["plugin", "stage", "calls", "p99_us"].map(|key| plugins["hooks"][at][key].clone());
+    assert_eq!(told(0), [json!("gate@1.0.0"), json!("pre"), json!(0), json!(0)]);
+    assert_eq!(told(1), [json!("yolo@1.0.0"), json!("post"), json!(0), json!(0)]);
 }
 
 #[tokio::test]

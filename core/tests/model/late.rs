@@ -266,6 +266,7 @@ impl World {
             reason: None,
             attempt: 0,
             retry_at: None,
+            hooks: Vec::new(),
             progress: Progress::default(),
         };
         let runner = RunnerFacts {

@@ -445,6 +445,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         reason: None,
         attempt: 0,
         retry_at: None,
+        hooks: Vec::new(),
         progress: Progress { published: report.published.map(position), ..Progress::default() },
     };
     RunnerFacts {

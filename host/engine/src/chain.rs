@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use framehook_core::{
     hook_state::{HookState, StateQuota},
+    hook_stats::HookStats,
     job::{HookJob, HookLimits},
     prediction::{Detection, Event, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
@@ -21,6 +22,8 @@ use crate::{
     passed_on,
 };
 
+pub use framehook_core::hook_stats::HookStage as Stage;
+
 /// What both chains need besides their hooks.
 #[derive(Clone)]
 pub struct ChainSettings {
@@ -31,18 +34,13 @@ pub struct ChainSettings {
     pub room: usize,
     /// What each hook may keep.
     pub quota: StateQuota,
+    /// Names that the metrics of each hook may have.
+    pub metric_names: usize,
     /// What the hooks kept when the stream stood where it goes on.
     pub state: HookState,
     /// Further models that hooks may run.
     pub models: Option<Arc<dyn Models>>,
     pub log: Log,
-}
-
-/// Where hooks are called: before the inference, or after it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    Pre = 0,
-    Post = 1,
 }
 
 /// The hooks of one stage.
@@ -88,7 +86,7 @@ impl Chain {
                 let error = LoadError::Refused(format!("the plugin has no hook for {place} the inference"));
                 return Err(error.reason(&job.identity));
             }
-            Hook::start(&plugin, job, slot(stage, hooks, at), settings)
+            Hook::start(&plugin, job, (stage, slot(stage, hooks, at)), settings)
         };
         let hooks = hooks.iter().enumerate().map(start).collect::<Result<_, _>>()?;
         Ok(Self { hooks, on_failure: settings.on_failure, model_labels: settings.start.model_labels.clone() })
@@ -187,6 +185,12 @@ impl Chain {
         changes
     }
 
+    /// What became of each hook's calls so far.
+    #[must_use]
+    pub fn stats(&self) -> Vec<HookStats> {
+        self.hooks.iter().map(Hook::stats).collect()
+    }
+
     /// Why the chain is not what the user configured; `None` if it is.
     #[must_use]
     pub fn degraded(&self) -> Option<Reason> {
@@ -207,10 +211,6 @@ impl Chain {
 
 /// The name of a hook's state: see [`HookState`].
 fn slot(stage: Stage, hooks: &[HookJob], at: usize) -> String {
-    let stage = match stage {
-        Stage::Pre => "pre",
-        Stage::Post => "post",
-    };
     let name = &hooks[at].identity.name;
     match hooks[..at].iter().filter(|before| before.identity.name == *name).count() {
         0 => format!("{stage}/{name}"),

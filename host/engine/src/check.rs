@@ -85,7 +85,7 @@ fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)
 /// What a standard library wants to exist; nothing is behind it but clocks, random numbers and the
 /// plugin's log.
 const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
-const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
+const ALLOWED_IMPORTS: [&str; 7] = ["types", "media", "model", "log", "state", "metrics", "clock"];
 
 fn check_world(wasm: &[u8]) -> Checked<()> {
     let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;

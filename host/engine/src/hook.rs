@@ -3,10 +3,11 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::{HookStage, HookStats},
     job::{HookJob, HookLimits, LogLevel},
     prediction::{Detection, Event, Position},
     reason::{Reason, ReasonCode},
@@ -17,13 +18,16 @@ use parking_lot::Mutex;
 use crate::{
     Plugin,
     abi::{Instance, Names, Ready, Skip},
+    asked::Asked,
     breaker::Breaker,
     chain::ChainSettings,
     log::Logger,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
+    metrics::Named,
     range::{self, Mended},
     sandbox::{Failure, Given},
     state::Kept,
+    stats::Stats,
 };
 
 pub struct Hook {
@@ -43,6 +47,9 @@ pub struct Hook {
     breaker: Breaker,
     /// Detections that were out of range.
     mended: Mended,
+    stats: Stats,
+    /// Labels of its configuration that nobody gave yet.
+    asked: Asked,
     instance: Option<Box<dyn Instance>>,
     /// What the last instance said when it started.
     pub(crate) ready: Ready,
@@ -54,7 +61,12 @@ impl Hook {
     ///
     /// # Errors
     /// When the plugin refuses its configuration: no other try will help.
-    pub fn start(plugin: &Plugin, job: &HookJob, slot: String, settings: &ChainSettings) -> Result<Self, Reason> {
+    pub fn start(
+        plugin: &Plugin,
+        job: &HookJob,
+        (stage, slot): (HookStage, String),
+        settings: &ChainSettings,
+    ) -> Result<Self, Reason> {
         let HookJob { identity, config, .. } = job;
         let name = format!("{}@{}", identity.name, identity.version);
         let mut hook = Self {
@@ -66,11 +78,14 @@ impl Hook {
             given: Given {
                 logger: Logger::new(name.clone(), settings.log.clone()),
                 state: Arc::new(Mutex::new(Kept::restore(settings.quota, &settings.state, &slot))),
+                metrics: Arc::new(Mutex::new(Named::new(settings.metric_names))),
                 models: settings.models.clone(),
             },
             slot,
             breaker: Breaker::default(),
             mended: Mended::default(),
+            stats: Stats::new(name.clone(), stage),
+            asked: Asked::of(config),
             instance: None,
             ready: Ready::default(),
             name,
@@ -140,6 +155,9 @@ impl Hook {
             Ok((outcome, mended))
         })?;
         self.tell(mended);
+        self.stats.made(so_far.len(), &outcome);
+        let names = Names { own: &self.ready.labels, earlier: earlier_labels };
+        self.asked.meet(so_far, &outcome.detections, &names);
         Ok(outcome)
     }
 
@@ -165,12 +183,26 @@ impl Hook {
             Ok((events, mended))
         })?;
         self.tell(mended);
+        self.stats.said(events.len());
         Ok(events)
     }
 
     /// Adds what it changed of its state since the last call.
     pub(crate) fn take_changes(&self, changes: &mut HookState) {
         self.given.state.lock().take_changes(&self.slot, changes);
+    }
+
+    /// What became of its calls so far.
+    pub(crate) fn stats(&self) -> HookStats {
+        let used = self.instance.as_ref().map(|instance| instance.used()).unwrap_or_default();
+        HookStats {
+            cut: self.mended.cut,
+            dropped: self.mended.dropped,
+            state_bytes: self.given.state.lock().bytes() as u64,
+            unknown_labels: self.asked.unknown(),
+            metrics: self.given.metrics.lock().now(),
+            ..self.stats.now(used)
+        }
     }
 
     /// The failure for which the plugin is left out at the moment.
@@ -194,8 +226,13 @@ impl Hook {
         at: Position,
         call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>,
     ) -> Result<R, Reason> {
-        self.breaker.admit(at)?;
+        if let Err(reason) = self.breaker.admit(at) {
+            self.stats.left_out();
+            return Err(reason);
+        }
+        let began = Instant::now();
         let result = self.attempt(call);
+        self.stats.called(began.elapsed(), result.as_ref().err().map(|reason| reason.code));
         self.start.after = Some(at);
         match &result {
             Ok(_) => self.breaker.succeeded(),
@@ -211,8 +248,10 @@ impl Hook {
     ) -> Result<R, Reason> {
         let result = self.living_instance().and_then(|(instance, labels)| call(instance, labels));
         result.map_err(|failure| {
-            if failure.store_is_lost {
-                self.instance = None;
+            if failure.store_is_lost
+                && let Some(instance) = self.instance.take()
+            {
+                self.stats.lost(instance.used());
             }
             failure.reason(&self.name)
         })
@@ -221,6 +260,7 @@ impl Hook {
     /// With its labels.
     fn living_instance(&mut self) -> Result<(&mut dyn Instance, &[String]), Failure> {
         if self.instance.is_none() {
+            self.stats.began();
             let mut instance = self.plugin.code.start(self.limits, self.given.clone())?;
             self.ready = instance.init(&self.start, &self.config)?;
             self.instance = Some(instance);

@@ -19,6 +19,7 @@ use crate::{
     abi::{self, Instance, PACKAGE},
     check::{Checked, refused},
     log::{Log, Logger},
+    metrics::Metrics,
     sandbox::{Failure, Given},
     schema,
     state::State,
@@ -75,7 +76,8 @@ impl Judge {
 /// A first instance, of which nobody reads the log: what ends it is in its failure.
 fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
     let logger = Logger::new(String::new(), Log::new(Arc::new(|_| {}), LogLimits::default()));
-    plugin.code.start(HookLimits::default(), Given { logger, state: State::default(), models: None })
+    let given = Given { logger, state: State::default(), metrics: Metrics::default(), models: None };
+    plugin.code.start(HookLimits::default(), given)
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {

@@ -12,6 +12,7 @@
 //! used again after a trap, and no plugin sees files, network or environment.
 
 mod abi;
+mod asked;
 mod breaker;
 pub mod chain;
 mod check;
@@ -23,6 +24,7 @@ pub mod judge;
 mod log;
 mod masks;
 pub mod media;
+mod metrics;
 pub mod models;
 mod passed_on;
 mod range;
@@ -30,6 +32,7 @@ mod sandbox;
 mod scan;
 mod schema;
 mod state;
+mod stats;
 mod suppress;
 
 pub use engine::{Engine, LoadError, Plugin};

@@ -18,9 +18,9 @@ const ROUNDING: f32 = f32::EPSILON;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mended {
     /// Detections that were cut, and attributes of events that were dropped.
-    cut: u64,
+    pub(crate) cut: u64,
     /// Detections.
-    dropped: u64,
+    pub(crate) dropped: u64,
 }
 
 impl Mended {

@@ -5,6 +5,7 @@
 //! [`Failure::store_is_lost`] tells the caller.
 
 use std::{
+    cell::Cell,
     ptr::NonNull,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -23,8 +24,10 @@ use crate::{
     engine::{MEMORY_CEILING, TICK},
     log::{LastWords, Logger, Printed, STDERR},
     media::{Frame, Inference},
+    metrics::Metrics,
     models::Models,
     state::State,
+    stats::Used,
 };
 
 /// Handles a plugin may hold at once; a plugin needs a handful.
@@ -59,8 +62,12 @@ pub(crate) struct Ctx {
     limits: Limits,
     pub(crate) logger: Logger,
     pub(crate) state: State,
+    pub(crate) metrics: Metrics,
     /// Bytes of the tensors that the guest holds.
     pub(crate) tensor_bytes: usize,
+    /// Bytes of pixels and elements that were copied into the guest.
+    pub(crate) copied_bytes: Cell<u64>,
+    pub(crate) highest: Cell<Highest>,
     pub(crate) now_us: u64,
     pub(crate) models: Option<Arc<dyn Models>>,
     /// What the running call may still have of them.
@@ -74,6 +81,7 @@ pub(crate) struct Ctx {
 pub(crate) struct Given {
     pub(crate) logger: Logger,
     pub(crate) state: State,
+    pub(crate) metrics: Metrics,
     pub(crate) models: Option<Arc<dyn Models>>,
 }
 
@@ -82,6 +90,14 @@ pub(crate) struct Given {
 pub(crate) struct ModelBudget {
     pub(crate) runs: usize,
     pub(crate) time: Duration,
+}
+
+/// The highest value that a guest had looked for.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Highest {
+    pub(crate) value: Option<f32>,
+    /// Searches below the threshold of the guest.
+    pub(crate) searches: u32,
 }
 
 impl Ctx {
@@ -212,7 +228,7 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     pub(crate) fn new(engine: &wasmtime::Engine, limits: &HookLimits, given: Given) -> Self {
-        let Given { logger, state, models } = given;
+        let Given { logger, state, metrics, models } = given;
         let model_time = Duration::from_millis(limits.model_ms);
         let memory_bytes = limits.memory_bytes;
         let wasi = WasiCtx::builder()
@@ -230,7 +246,10 @@ impl Guarded {
             limits,
             logger,
             state,
+            metrics,
             tensor_bytes: 0,
+            copied_bytes: Cell::new(0),
+            highest: Cell::default(),
             now_us: 0,
             models,
             model_budget: ModelBudget { runs: 0, time: Duration::ZERO },
@@ -267,6 +286,13 @@ impl Guarded {
         ctx.lent = None;
         let refused_memory = std::mem::take(&mut ctx.limits.refused);
         result.map_err(|error| self.failure(&error, limit, refused_memory))
+    }
+
+    pub(crate) fn used(&self) -> Used {
+        let ctx = self.store.data();
+        // A memory never shrinks, so this is the most that it had.
+        let memory_bytes = ctx.limits.used_bytes as u64;
+        Used { memory_bytes, copied_bytes: ctx.copied_bytes.get(), highest_score: ctx.highest.get().value }
     }
 
     /// For what is not guest code: lifting handles out of results.

@@ -48,6 +48,23 @@ pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: 
     Some(found)
 }
 
+/// The highest of all scores; none if none is a number. For a layout that [`argmax_rows`] took.
+pub(crate) fn best(data: &[f32], layout: &Layout) -> Option<f32> {
+    // A layout without rows may have any number of classes.
+    if layout.rows == 0 || layout.classes == 0 {
+        return None;
+    }
+    let is_flat = layout.row_stride == 1;
+    let (outer, inner) = if is_flat { (layout.classes, layout.rows) } else { (layout.rows, layout.classes) };
+    let (step, stride) = if is_flat { (layout.class_stride, 1) } else { (layout.row_stride, layout.class_stride) };
+    let mut best = f32::NEG_INFINITY;
+    for at in (0..outer).map(|n| layout.offset + n * step) {
+        // `max` gives the other one where one is not a number.
+        best = data.get(at..)?.iter().step_by(stride.max(1)).take(inner).fold(best, |best, score| best.max(*score));
+    }
+    best.is_finite().then_some(best)
+}
+
 /// The `k` highest values, the highest first, with their places. Equal values: the lower place. What is not a
 /// number is none of them.
 pub(crate) fn highest(data: &[f32], k: usize) -> Vec<(u32, f32)> {
@@ -140,6 +157,17 @@ mod tests {
             assert_eq!(argmax_rows(&columns, &by_columns, threshold, N), Some(want.clone()), "{threshold}");
             assert_eq!(argmax_rows(&rows, &by_rows, threshold, N), Some(want), "{threshold}");
         }
+    }
+
+    #[test]
+    fn the_highest_of_all_is_the_best_of_the_best() {
+        let columns: Vec<f32> = (0..CLASSES * N).map(|i| score(i % N, i / N)).collect();
+        let by_columns = Layout { rows: N, classes: CLASSES, offset: 0, row_stride: 1, class_stride: N };
+        let by_rows = Layout { row_stride: CLASSES, class_stride: 1, ..by_columns };
+        let expected = expected(0.0).iter().map(|c| c.score).reduce(f32::max);
+        assert_eq!((best(&columns, &by_columns), best(&columns, &by_rows)), (expected, expected));
+        assert_eq!(best(&columns, &Layout { rows: 0, classes: usize::MAX, class_stride: 0, ..by_columns }), None);
+        assert_eq!(best(&[f32::NAN], &Layout { rows: 1, classes: 1, ..by_columns }), None);
     }
 
     #[test]

@@ -45,6 +45,11 @@ impl Kept {
         Self { quota, values, bytes, ..Self::default() }
     }
 
+    /// Bytes of keys and values.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(crate) fn get(&self, key: &str) -> Option<Vec<u8>> {
         self.values.get(key).cloned()
     }

@@ -12,6 +12,8 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 
+use crate::plugin_metrics::PluginMetrics;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PhaseLabel {
     phase: &'static str,
@@ -30,6 +32,7 @@ pub(crate) struct Metrics {
     models: Family<ExecutionLabel, Gauge>,
     pub(crate) restarts: Counter,
     pub(crate) frames: Counter,
+    pub(crate) plugins: PluginMetrics,
 }
 
 /// The phases of a worker that has not ended.
@@ -50,6 +53,7 @@ pub(crate) fn global() -> &'static Metrics {
             registry.register("models", "Models that run, by what runs them", metrics.models.clone());
             registry.register("worker_restarts", "Workers that ended before their time", metrics.restarts.clone());
             registry.register("frames_published", "Frames that the bus has acknowledged", metrics.frames.clone());
+            registry.register_collector(Box::new(metrics.plugins.clone()));
         });
         metrics
     });
@@ -57,15 +61,16 @@ pub(crate) fn global() -> &'static Metrics {
 }
 
 impl Metrics {
-    /// Those of a heartbeat.
-    pub(crate) fn workers(&self, workers: &[WorkerStatus]) {
+    /// Those of the runner.
+    pub(crate) fn workers<'a>(&self, workers: impl Iterator<Item = &'a WorkerStatus> + Clone) {
         for (phase, name) in LIVE {
-            let count = workers.iter().filter(|worker| worker.phase == phase).count();
+            let count = workers.clone().filter(|worker| worker.phase == phase).count();
             self.workers.get_or_create(&PhaseLabel { phase: name }).set(i64::try_from(count).unwrap_or(i64::MAX));
         }
+        self.plugins.workers(workers.clone());
         // Those that nobody uses any more are gone.
         self.models.clear();
-        for worker in workers.iter().filter(|worker| !worker.phase.is_ended()) {
+        for worker in workers.filter(|worker| !worker.phase.is_ended()) {
             let Some(Execution { provider, precision }) = worker.progress.execution else { continue };
             let label = ExecutionLabel { provider: provider.as_str(), precision: precision.as_str() };
             self.models.get_or_create(&label).inc();

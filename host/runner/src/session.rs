@@ -7,6 +7,7 @@ use std::io;
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::HookStats,
     job::{Control, LogLevel, Outcome, PluginLog, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
@@ -17,7 +18,7 @@ use tokio::time::{Duration, Instant, sleep_until};
 
 use crate::{
     cores::Share,
-    ending,
+    ending, metrics,
     process::Worker,
     supervisor::{Deployment, stop_asked},
 };
@@ -146,8 +147,20 @@ impl<'a> Session<'a> {
                 self.degraded = degraded.map(readable);
                 self.show_health();
             }
+            Report::HookStats(hooks) => self.on_hooks(hooks),
             Report::Log(line) => self.log(&line),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
+        }
+    }
+
+    fn on_hooks(&mut self, told: Vec<HookStats>) {
+        match self.deployment.hooks.hear(told) {
+            Ok(new) => {
+                metrics::global().plugins.count(new);
+                let all = self.deployment.hooks.all();
+                self.deployment.update(|status| status.hooks = all);
+            }
+            Err(what) => self.on_nonsense(&what),
         }
     }
 

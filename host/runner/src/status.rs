@@ -3,7 +3,10 @@
 //! Invariants: an ended worker never comes to life again; an older generation never overwrites a newer one;
 //! an ended worker is told of until its end is noted, or until nobody has done so for long.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use parking_lot::Mutex;
 
@@ -12,13 +15,20 @@ use framehook_core::{
     ids::{Generation, Incarnation, ScenarioId},
     message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     reason::Reason,
+    size::json_bytes,
 };
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{config::RunnerConfig, metrics};
 
-/// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB.
+/// Ended workers in a heartbeat, at most: the oldest leave first. 256 keep it below about 100 KiB, without
+/// what became of hooks' calls.
 const MAX_ENDED: usize = 256;
+
+/// Bytes of JSON of what became of hooks' calls in a heartbeat: enough for some 200 workers with two hooks,
+/// and for any one worker. Where there is more, workers take turns; who reads them keeps what was told
+/// before.
+const MAX_HOOKS: usize = 256 << 10;
 
 /// The pure part.
 #[derive(Debug)]
@@ -31,6 +41,8 @@ pub(crate) struct Roster {
 #[derive(Debug)]
 struct Entry {
     status: WorkerStatus,
+    /// The heartbeat that last told of its hooks; 0: none did.
+    hooks_told: u64,
     ended_at: Option<Instant>,
 }
 
@@ -57,6 +69,10 @@ impl Roster {
         Self { status, entries: BTreeMap::new(), keep_ended: config.keep_ended }
     }
 
+    fn workers(&self) -> impl Iterator<Item = &WorkerStatus> + Clone {
+        self.entries.values().map(|entry| &entry.status)
+    }
+
     fn knows(&self, scenario: ScenarioId, generation: Generation) -> bool {
         self.entries.get(&scenario).is_some_and(|e| e.status.generation == generation)
     }
@@ -66,7 +82,7 @@ impl Roster {
         let is_newer = self.entries.get(&status.scenario_id).is_none_or(|e| e.status.generation < status.generation);
         if is_newer {
             let ended_at = status.phase.is_ended().then_some(now);
-            self.entries.insert(status.scenario_id, Entry { status, ended_at });
+            self.entries.insert(status.scenario_id, Entry { status, hooks_told: 0, ended_at });
         }
     }
 
@@ -116,7 +132,28 @@ impl Roster {
     pub(crate) fn heartbeat(&mut self, now: Instant) -> RunnerStatus {
         self.forget_old(now);
         self.status.sequence += 1;
-        RunnerStatus { workers: self.entries.values().map(|e| e.status.clone()).collect(), ..self.status.clone() }
+        let tells_of_hooks = self.take_turns();
+        let told = |(id, entry): (&ScenarioId, &Entry)| {
+            if tells_of_hooks.contains(id) { entry.status.clone() } else { entry.status.without_hooks() }
+        };
+        RunnerStatus { workers: self.entries.iter().map(told).collect(), ..self.status.clone() }
+    }
+
+    /// Whose hooks the next heartbeat tells of: those first that have waited longest.
+    fn take_turns(&mut self) -> BTreeSet<ScenarioId> {
+        let mut waiting: Vec<_> = self.entries.iter_mut().filter(|(_, e)| !e.status.hooks.is_empty()).collect();
+        waiting.sort_by_key(|(_, e)| e.hooks_told);
+        let mut room = MAX_HOOKS;
+        let mut told = BTreeSet::new();
+        for (id, entry) in waiting {
+            let bytes = json_bytes(&entry.status.hooks);
+            if bytes <= room {
+                room -= bytes;
+                entry.hooks_told = self.status.sequence;
+                told.insert(*id);
+            }
+        }
+        told
     }
 }
 
@@ -148,8 +185,9 @@ impl Board {
         phase: WorkerPhase,
         reason: Option<Reason>,
     ) {
-        let progress = Progress::default();
-        let status = WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress };
+        let (progress, hooks) = (Progress::default(), Vec::new());
+        let status =
+            WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress, hooks };
         self.roster.lock().insert(status, Instant::now());
         self.changed.notify_one();
     }
@@ -171,15 +209,20 @@ impl Board {
     }
 
     pub(crate) fn heartbeat(&self) -> RunnerStatus {
-        let status = self.roster.lock().heartbeat(Instant::now());
-        metrics::global().workers(&status.workers);
-        status
+        let mut roster = self.roster.lock();
+        metrics::global().workers(roster.workers());
+        roster.heartbeat(Instant::now())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::{ids::RunnerId, message::Fetching, reason::ReasonCode};
+    use framehook_core::{
+        hook_stats::{HookStage, HookStats},
+        ids::RunnerId,
+        message::Fetching,
+        reason::ReasonCode,
+    };
 
     use super::*;
 
@@ -190,8 +233,8 @@ mod tests {
     }
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
-        let progress = Progress::default();
-        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress }
+        let (progress, hooks) = (Progress::default(), Vec::new());
+        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
     }
 
     #[test]
@@ -244,6 +287,30 @@ mod tests {
         assert!(roster.heartbeat(now).workers.is_empty());
         roster.insert(status(id, 3, WorkerPhase::Starting), now);
         assert!(roster.knows(id, 3));
+    }
+
+    #[test]
+    fn workers_take_turns_where_there_is_much_to_tell_of_their_hooks() {
+        let (mut roster, now) = (roster(), Instant::now());
+        let plugin = |n: usize| "p".repeat(MAX_HOOKS / 10 - 1_000 * n);
+        let ids: Vec<_> = (0..15).map(|_| ScenarioId::generate()).collect();
+        for (n, id) in ids.iter().enumerate() {
+            let hooks = vec![HookStats::new(plugin(n % 2), HookStage::Post)];
+            roster.insert(WorkerStatus { hooks, ..status(*id, 1, WorkerPhase::Running) }, now);
+        }
+        let large = HookStats::new("p".repeat(MAX_HOOKS), HookStage::Post);
+        let never = WorkerStatus { hooks: vec![large], ..status(ScenarioId::generate(), 1, WorkerPhase::Running) };
+        roster.insert(never.clone(), now);
+        let mut told = BTreeMap::<_, usize>::new();
+        for _ in 0..6 {
+            let heartbeat = roster.heartbeat(now);
+            assert_eq!(heartbeat.workers.len(), 16);
+            let hooks: Vec<_> = heartbeat.workers.iter().filter(|worker| !worker.hooks.is_empty()).collect();
+            assert!(hooks.iter().map(|worker| json_bytes(&worker.hooks)).sum::<usize>() <= MAX_HOOKS);
+            hooks.iter().for_each(|worker| *told.entry(worker.scenario_id).or_default() += 1);
+        }
+        assert!(ids.iter().all(|id| told[id] >= 3), "{told:?}");
+        assert!(!told.contains_key(&never.scenario_id));
     }
 
     #[test]

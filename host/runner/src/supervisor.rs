@@ -27,7 +27,9 @@ use crate::{
     cores::Cores,
     ending,
     failure::Failure,
-    fetch, metrics,
+    fetch,
+    hooks::Hooks,
+    metrics,
     prepare::JobBuilder,
     prewarmed::Prewarmed,
     process::{Kind, Worker, extra_mib},
@@ -120,6 +122,8 @@ pub(crate) struct Deployment {
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
+    /// What became of the calls of its hooks.
+    pub(crate) hooks: Hooks,
     pub(crate) log: ScenarioLog,
     /// The source, if it had to be fetched; removed with this.
     recording: Option<TempPath>,
@@ -144,6 +148,7 @@ impl Deployment {
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
+        let hooks = Hooks::new(&order.scenario);
         let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
         Self {
             shared,
@@ -153,6 +158,7 @@ impl Deployment {
             stop,
             publisher,
             tally,
+            hooks,
             log,
             recording,
             last_read,
@@ -169,6 +175,7 @@ impl Deployment {
             Ok(()) => self.work(&predecessor).await,
             Err(ended) => Err(ended),
         };
+        self.hooks.log();
         tracing::info!(?phase, reason = reason.message, predictions = self.tally.progress().frames, "deployment ended");
         // The recording's space is free, as the slot is, before anybody hears of the end.
         self.recording = None;
@@ -298,6 +305,7 @@ impl Deployment {
         let worker =
             shared.prewarmed.take(Kind::of(&job)).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder, chosen);
+        self.hooks.begin();
         // A worker that dies goes on with what ran the frames before.
         self.order.execution = Some(job.execution);
         let worker = worker.map_err(|error| {

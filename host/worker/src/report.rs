@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use framehook_core::{
     hook_state::HookState,
+    hook_stats::HookStats,
     job::{Report, write_record},
     prediction::Prediction,
     reason::Reason,
@@ -29,6 +30,10 @@ pub const EXIT_ORPHANED: i32 = 3;
 /// them again, and less than what lies between two frames of a camera, which do not wait.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// How often a worker tells what became of its hooks' calls. Nobody reads it twice a second, and a record of
+/// it may have 200 KiB.
+const STATS: Duration = Duration::from_secs(1);
+
 /// What a pipe holds.
 const BUFFER: usize = 64 << 10;
 
@@ -40,6 +45,10 @@ struct Inner {
     flushed_at: Instant,
     /// Whether frames wait to be written.
     waits: bool,
+    /// What became of the calls of the pre and of the post hooks; `None`: they were not asked yet.
+    hooks: [Option<Vec<HookStats>>; 2],
+    /// When each is asked again.
+    ask_at: [Instant; 2],
     /// Health of the pre and of the post hooks, and what was reported.
     health: [Option<Reason>; 2],
     reported: Option<Reason>,
@@ -48,8 +57,16 @@ struct Inner {
 impl Reporter {
     #[must_use]
     pub fn new(out: File) -> Self {
-        let (out, flushed_at) = (BufWriter::with_capacity(BUFFER, out), Instant::now());
-        Self(Mutex::new(Inner { out, flushed_at, waits: false, health: [None, None], reported: None }))
+        let now = Instant::now();
+        Self(Mutex::new(Inner {
+            out: BufWriter::with_capacity(BUFFER, out),
+            flushed_at: now,
+            waits: false,
+            hooks: [None, None],
+            ask_at: [now; 2],
+            health: [None, None],
+            reported: None,
+        }))
     }
 
     /// Writes a record at once.
@@ -78,6 +95,24 @@ impl Reporter {
     /// Writes what waits.
     pub fn flush(&self) {
         self.0.lock().flush();
+    }
+
+    /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if
+    /// it is time or the last time.
+    pub fn hooks(&self, stage: Stage, is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
+        let mut inner = self.0.lock();
+        let now = Instant::now();
+        if !is_last && now < inner.ask_at[stage as usize] {
+            return;
+        }
+        inner.ask_at[stage as usize] = now + STATS;
+        inner.hooks[stage as usize] = Some(stats());
+        if let [Some(pre), Some(post)] = &inner.hooks {
+            let both = [&pre[..], &post[..]].concat();
+            if !both.is_empty() {
+                inner.write(&Report::HookStats(both));
+            }
+        }
     }
 
     /// Notes the health of one chain, and reports a change of the whole at once.
@@ -137,5 +172,27 @@ mod tests {
             assert_eq!(read_record(&mut input).unwrap(), Some(Report::<()>::Hooks { degraded: expected }));
         }
         assert!(input.is_empty());
+    }
+
+    #[test]
+    fn hooks_are_told_of_once_both_chains_are_known_seldom_and_at_the_end() {
+        let mut file = tempfile::tempfile().unwrap();
+        let reporter = Reporter::new(file.try_clone().unwrap());
+        let stats = |stage, calls| vec![HookStats { calls, ..HookStats::new("p@1".into(), stage) }];
+        reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, 1));
+        reporter.hooks(Stage::Post, false, Vec::new);
+        (2..1000).for_each(|calls| reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, calls)));
+        reporter.hooks(Stage::Pre, true, || stats(Stage::Pre, 1000));
+        reporter.flush();
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        let mut input = bytes.as_slice();
+        let mut told = Vec::new();
+        while let Some(Report::<()>::HookStats(hooks)) = read_record(&mut input).unwrap() {
+            told.push(hooks[0].calls);
+        }
+        assert_eq!((told.first(), told.last()), (Some(&1), Some(&1000)));
+        assert!(told.len() < 10, "{told:?}");
     }
 }

@@ -9,6 +9,7 @@ use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory,
 use framehook_core::{
     artifact::VideoManifest,
     execution::Measured,
+    hook_metrics,
     hook_state::StateQuota,
     job::{Control, Job, Outcome, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
@@ -75,6 +76,8 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
             // A hook may be failing from the start, without being hopeless.
             reporter.health(Stage::Pre, parts.pre.degraded());
             reporter.health(Stage::Post, parts.post.degraded());
+            reporter.hooks(Stage::Pre, true, || parts.pre.stats());
+            reporter.hooks(Stage::Post, true, || parts.post.stats());
             pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
         }
         // That code is for what befell this process: another may have better luck.
@@ -203,6 +206,7 @@ fn start_hooks(
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
         quota: StateQuota::of(job.pre.len() + job.post.len()),
+        metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
         models: further.map(|further| further as Arc<dyn Models>),
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),

@@ -19,6 +19,7 @@ use std::{
 };
 
 use framehook_core::{
+    hook_metrics,
     hook_state::{HookState, StateQuota},
     job::{DEFAULT_PICTURE_SIDE, Job, Outcome},
 };
@@ -104,6 +105,7 @@ fn run(job: Job) -> (u64, u64) {
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,
         quota: StateQuota::of(job.pre.len() + job.post.len()),
+        metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: HookState::default(),
         models: None,
         log: Log::new(Arc::new(|_| {}), job.limits.log),

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::now_us;
 use crate::{
-    sql::{later, signed, to_json},
+    sql::{hooks, later, signed, to_json},
     store::Result,
 };
 
@@ -24,13 +24,13 @@ const HEARTBEATS: &str = "
         expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after,
         lost = false
     RETURNING incarnation";
-/// Most repeat what they said before: those are compared and not written.
+/// Most repeat what they said before: those are compared and not written. What is not told of hooks stays.
 const WORKER_STATUSES: &str = "
-    UPDATE workers w SET status = t.status, updated_at = $5
-    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[])
-              AS t (scenario_id, generation, incarnation, status) ORDER BY scenario_id, generation) t
+    UPDATE workers w SET status = t.status, updated_at = $5, hooks = coalesce(t.hooks, w.hooks)
+    FROM (SELECT * FROM unnest($1::uuid[], $2::bigint[], $3::uuid[], $4::text[], $6::text[])
+              AS t (scenario_id, generation, incarnation, status, hooks) ORDER BY scenario_id, generation) t
     WHERE w.scenario_id = t.scenario_id AND w.generation = t.generation AND w.incarnation = t.incarnation
-      AND w.status IS DISTINCT FROM t.status";
+      AND (w.status IS DISTINCT FROM t.status OR w.hooks IS DISTINCT FROM coalesce(t.hooks, w.hooks))";
 
 /// Expects one heartbeat of each incarnation, an older incarnation of a runner before a newer one.
 pub(super) async fn record(
@@ -45,7 +45,7 @@ pub(super) async fn record(
     let incarnations: Vec<_> = told.iter().map(|t| t.incarnation.0).collect();
     let runners: Vec<_> = told.iter().map(|t| t.runner_id.0.as_str()).collect();
     let sequences: Vec<_> = told.iter().map(|t| signed(t.sequence)).collect();
-    let statuses = told.iter().map(to_json).collect::<Result<Vec<_>>>()?;
+    let statuses = told.iter().map(|t| to_json(&t.without_hooks())).collect::<Result<Vec<_>>>()?;
     let record = sqlx::query_scalar(HEARTBEATS).bind(incarnations).bind(runners).bind(sequences).bind(statuses);
     let record = record.bind(later(now, lease_time)).bind(now).bind(arrived_after_us);
     let news: HashSet<Uuid> = record.fetch_all(&mut *conn).await?.into_iter().collect();
@@ -58,8 +58,9 @@ async fn worker_statuses(conn: &mut PgConnection, now: i64, heartbeats: &[&Runne
     let scenarios: Vec<_> = workers.iter().map(|(_, w)| w.scenario_id.0).collect();
     let generations: Vec<_> = workers.iter().map(|(_, w)| w.generation).collect();
     let incarnations: Vec<_> = workers.iter().map(|(incarnation, _)| *incarnation).collect();
-    let statuses = workers.iter().map(|(_, w)| to_json(w)).collect::<Result<Vec<_>>>()?;
+    let statuses = workers.iter().map(|(_, w)| to_json(&w.without_hooks())).collect::<Result<Vec<_>>>()?;
+    let hooks = workers.iter().map(|(_, w)| hooks(w)).collect::<Result<Vec<_>>>()?;
     let update = sqlx::query(WORKER_STATUSES).bind(scenarios).bind(generations).bind(incarnations).bind(statuses);
-    update.bind(now).execute(conn).await?;
+    update.bind(now).bind(hooks).execute(conn).await?;
     Ok(())
 }

@@ -28,28 +28,30 @@ use crate::{
     },
 };
 
-/// A scenario with its stored position and its newest worker.
+/// A scenario with its stored position and its newest worker; `$hooks` is a column of that.
 macro_rules! whole_scenario {
-    () => {
-        "s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
+    ($hooks:literal) => {
+        concat!("s.id, s.created_at, s.updated_at, s.spec, s.resolved, s.revision, s.desired, s.state, s.reason,
                     s.generation, s.idempotency_request,
                     p.pts_us AS stored_pts_us, p.frame AS stored_frame,
-                    w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status
+                    w.generation AS worker_generation, w.runner_id, w.incarnation, w.state AS worker_state, w.status,
+                    ", $hooks, " AS hooks
              FROM scenarios s
              LEFT JOIN scenario_progress p ON p.scenario_id = s.id
-             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation "
+             LEFT JOIN workers w ON w.scenario_id = s.id AND w.generation = s.generation ")
     };
 }
 
 /// Those that meet a condition.
 macro_rules! select_scenario {
     ($condition:literal) => {
-        concat!("SELECT ", whole_scenario!(), $condition)
+        concat!("SELECT ", whole_scenario!("w.hooks"), $condition)
     };
 }
 
-/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come
-/// first, which are known without the rows: those that fit, and how many there are.
+/// Newest first: identities are time-ordered, so their order is that of creation. The sizes come first, which
+/// are known without the rows: those that fit, and how many there are. What became of hooks' calls, which may
+/// be as long as all the rest, is not read.
 macro_rules! page_of_scenarios {
     ($condition:literal) => {
         concat!(
@@ -61,7 +63,7 @@ macro_rules! page_of_scenarios {
             " ORDER BY s.id DESC LIMIT $3),
              sums AS (SELECT id, bytes, sum(bytes) OVER (ORDER BY id DESC) AS total FROM sizes)
              SELECT (SELECT count(*) FROM sizes) AS found, ",
-            whole_scenario!(),
+            whole_scenario!("CAST(NULL AS text)"),
             "WHERE s.id IN (SELECT id FROM sums WHERE total <= $4 OR total = bytes) ORDER BY s.id DESC"
         )
     };
@@ -300,6 +302,7 @@ fn worker(row: &Row, generation: Generation) -> Result<WorkerRecord> {
         incarnation: Incarnation(identity(row, "incarnation")?),
         state: row.parsed("worker_state")?,
         status: row.json_opt("status")?,
+        hooks: row.json_opt("hooks")?.unwrap_or_default(),
     })
 }
 

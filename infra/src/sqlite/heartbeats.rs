@@ -7,7 +7,7 @@ use sqlx::SqliteConnection;
 
 use super::clock_us;
 use crate::{
-    sql::{later, signed, to_json},
+    sql::{hooks, later, signed, to_json},
     store::Result,
 };
 
@@ -20,10 +20,11 @@ const HEARTBEAT: &str = "
     VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (incarnation) DO UPDATE SET sequence = excluded.sequence, status = excluded.status,
         expires_at = excluded.expires_at, seen_at = excluded.seen_at, arrived_after = excluded.arrived_after, lost = 0";
-/// Most repeat what they said before: those are compared and not written.
+/// Most repeat what they said before: those are compared and not written. What is not told of hooks stays.
 const WORKER_STATUS: &str = "
-    UPDATE workers SET status = ?1, updated_at = ?2
-    WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5 AND status IS NOT ?1";
+    UPDATE workers SET status = ?1, updated_at = ?2, hooks = coalesce(?6, hooks)
+    WHERE scenario_id = ?3 AND generation = ?4 AND incarnation = ?5
+      AND (status IS NOT ?1 OR hooks IS NOT coalesce(?6, hooks))";
 
 /// Expects one heartbeat of each incarnation, an older incarnation of a runner before a newer one.
 pub(super) async fn record(
@@ -40,12 +41,16 @@ pub(super) async fn record(
             continue;
         }
         let record = sqlx::query(HEARTBEAT).bind(&incarnation).bind(&status.runner_id.0).bind(sequence);
-        let record = record.bind(to_json(status)?).bind(later(now, lease_time)).bind(now).bind(arrived_after_us);
+        let record = record
+            .bind(to_json(&status.without_hooks())?)
+            .bind(later(now, lease_time))
+            .bind(now)
+            .bind(arrived_after_us);
         record.execute(&mut *conn).await?;
         for worker in &status.workers {
-            let update = sqlx::query(WORKER_STATUS).bind(to_json(worker)?).bind(now);
+            let update = sqlx::query(WORKER_STATUS).bind(to_json(&worker.without_hooks())?).bind(now);
             let update = update.bind(worker.scenario_id.to_string()).bind(worker.generation).bind(&incarnation);
-            update.execute(&mut *conn).await?;
+            update.bind(hooks(worker)?).execute(&mut *conn).await?;
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use framehook_core::{
     artifact::{ArtifactKind, Manifest},
     delivery::OutboxLag,
     hook_state::HookState,
+    hook_stats::HookStats,
     ids::{Digest, Generation, Incarnation, RunnerId, ScenarioId},
     message::{RunnerStatus, WorkerStatus},
     prediction::{Position, Prediction},
@@ -76,6 +77,8 @@ pub struct WorkerRecord {
     pub state: WorkerState,
     /// As of the runner's last heartbeat.
     pub status: Option<WorkerStatus>,
+    /// What became of the calls of its hooks, as it was told last. Empty: it was not; and in lists.
+    pub hooks: Vec<HookStats>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -82,6 +82,7 @@ macro_rules! store_suite {
                 every_write_checks_the_epoch,
                 heartbeats_in_any_order,
                 of_a_batch_the_newest_of_each_incarnation_counts,
+                what_is_told_of_hooks_stays_until_more_is_told,
                 orders_are_counted_from_when_they_were_published,
                 a_written_off_incarnation_gets_nothing_until_it_is_heard_of_again,
                 a_newer_incarnation_replaces_an_older_one,

@@ -5,20 +5,21 @@ use std::{collections::BTreeMap, time::Duration};
 use framehook_core::{
     delivery::OutboxLag,
     execution::{Execution, Precision, Provider, ProviderChoice, ProviderStatus},
+    hook_stats::{HookStage, HookStats},
     ids::{Incarnation, RunnerId},
     memory::UNKNOWN_MIB,
-    message::{RunnerStatus, WorkerPhase},
+    message::{RunnerStatus, WorkerPhase, WorkerStatus},
     planner::Action,
     source_url::SealedUrl,
     spec::ResolvedSource,
     state::{Desired, ScenarioState, WorkerState},
 };
-use framehook_infra::store::Fenced;
+use framehook_infra::store::{Fenced, ScenarioFilter};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::fixtures::{
-    ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, predictions, scenario, status,
+    ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, predictions, rows, scenario, status,
 };
 
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
@@ -130,6 +131,27 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
     assert!(snapshot.now_us < here.expires_at_us);
     let listed: Vec<_> = world.store.runners().await.unwrap().into_iter().map(|r| (r.id, r.lost)).collect();
     assert_eq!(listed, [(stranger.runner_id, false), (world.heartbeat.runner_id.clone(), false)]);
+}
+
+pub(crate) async fn what_is_told_of_hooks_stays_until_more_is_told(backend: &impl StoreBackend) {
+    let mut world = World::new(backend).await;
+    let id = world.create("any").await.id;
+    world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
+    let hooks = async |world: &World| world.record(id).await.worker.unwrap().hooks;
+    assert_eq!(hooks(&world).await, []);
+    let told = |calls| HookStats { calls, ..HookStats::new("p@1".into(), HookStage::Post) };
+    let running = |hooks: &[HookStats]| WorkerStatus { hooks: hooks.to_vec(), ..status(id, 1, WorkerPhase::Running) };
+    // Workers take turns, so a heartbeat may say nothing of them.
+    for (said, kept) in [(vec![told(1)], 1), (vec![], 1), (vec![told(2)], 2), (vec![], 2)] {
+        world.report(vec![running(&said)]).await;
+        assert_eq!(hooks(&world).await, [told(kept)]);
+        assert_eq!(world.record(id).await.worker.unwrap().status, Some(running(&[])));
+    }
+    world.report(vec![running(&[told(3)])]).await;
+    let runner = world.store.runner(&world.heartbeat.runner_id).await.unwrap().unwrap();
+    assert_eq!(runner.status.workers, [running(&[])], "it is kept in one place");
+    let listed = world.store.scenarios(ScenarioFilter::default(), None, rows(10)).await.unwrap().rows;
+    assert_eq!(listed[0].worker.as_ref().unwrap().hooks, [], "lists do without");
 }
 
 pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &impl StoreBackend) {

@@ -8,7 +8,7 @@ use std::{
 
 use framehook_sdk::{
     Bbox, ConfigProblem, Decision, Detection, Element, Error, Event, Frame, Hook, Inference, Outcome, PostHook,
-    PreHook, Rect, Severity, Stream, Tensor, TensorDesc, clock, model, state,
+    PreHook, Rect, Severity, Stream, Tensor, TensorDesc, clock, metrics, model, state,
 };
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
@@ -90,6 +90,10 @@ enum Mode {
     InvalidConfig,
     Skip,
     Infer,
+    /// Keeps a metric of each kind.
+    Measure,
+    /// Keeps metrics that it may not, and says what is answered to each.
+    MeasureBadly,
     /// Says what it is shown of the model's outputs: an event for each.
     Tell,
 }
@@ -200,6 +204,8 @@ impl PostHook for Misbehave {
                         events.push(tell(inference, output, at)?);
                     }
                 }
+                Mode::Measure => measure().ok().unwrap_or_default(),
+                Mode::MeasureBadly => events.push(measure_badly()),
                 mode => misbehave(mode)?,
             }
         }
@@ -210,6 +216,35 @@ impl PostHook for Misbehave {
         let now = clock::now_us().to_string();
         Ok(vec![Event::new("flushed").severity(Severity::Warning).with("now_us", now)])
     }
+}
+
+fn measure() -> Result<(), metrics::MetricError> {
+    metrics::add("calls", 1)?;
+    metrics::set("level", 2.5)?;
+    metrics::observe("took_seconds", 0.25)
+}
+
+fn measure_badly() -> Event {
+    let long = "n".repeat(65);
+    let answers = [
+        metrics::add("Calls", 1),
+        metrics::add("", 1),
+        metrics::add(&long, 1),
+        metrics::set("level", f64::NAN),
+        metrics::observe("level", f64::INFINITY),
+        metrics::add("kept", 1),
+        metrics::set("kept", 1.0),
+        metrics::observe("kept", 1.0),
+    ];
+    let word = |answer: Result<(), metrics::MetricError>| answer.map_or_else(|why| why.name(), |()| "ok");
+    let answers: Vec<_> = answers.into_iter().map(word).collect();
+    let taken = (1..100).take_while(|n| metrics::set(&format!("m{n}"), 1.0).is_ok()).count() + 1;
+    let last = metrics::set("one_more", 1.0);
+    Event::new("measured")
+        .with("answers", answers.join(" "))
+        .with("taken", taken)
+        .with("last", word(last))
+        .with("still", word(metrics::add("kept", 1)))
 }
 
 fn about(kind: &str, subjects: &[u32]) -> Event {

@@ -19,7 +19,7 @@ use crate::{
         Size, Tensor, Values,
     },
     models::Held,
-    sandbox::{Ctx, View},
+    sandbox::{Ctx, Highest, View},
     scan,
 };
 
@@ -38,6 +38,10 @@ const MAX_SIDE: u32 = 8_192;
 /// Rows of scores that are looked through at once; a detector at 1,280 x 1,280 pixels has 33,600. The host
 /// keeps 12 bytes of each.
 const MAX_ROWS: usize = 1 << 20;
+
+/// Times that the highest score is looked for where none reaches the guest's threshold: it costs as much
+/// again as the search for candidates, and what a hint says of it are the first 100 frames.
+const MAX_SEARCHES: u32 = 100;
 
 /// Why something is not given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -185,7 +189,32 @@ impl Ctx {
     ) -> Access<Vec<u8>> {
         check_region(frame, region)?;
         check_target(target, format)?;
-        pixels.read(region, target, format).map_err(|e| self.unavailable(&e))
+        self.copies(pixels.read(region, target, format).map_err(|e| self.unavailable(&e)))
+    }
+
+    /// Counts what is on its way into the guest.
+    fn copies<T>(&self, given: Access<Vec<T>>) -> Access<Vec<T>> {
+        given.inspect(|items| self.copies_bytes(size_of_val(items.as_slice())))
+    }
+
+    fn copies_bytes(&self, more: usize) {
+        self.copied_bytes.update(|bytes| bytes + more as u64);
+    }
+
+    /// Notes the highest value that the guest had looked for, if it can be a score: it may look for others as
+    /// well.
+    fn saw(&self, value: Option<f32>) {
+        self.highest.update(|highest| {
+            let seen = highest.value.into_iter().chain(value).filter(|value| (0.0..=1.0).contains(value));
+            Highest { value: seen.reduce(f32::max), ..highest }
+        });
+    }
+
+    /// Whether it is worth while to look for the highest score below a threshold.
+    fn searches_on(&self) -> bool {
+        let Highest { searches, .. } = self.highest.get();
+        self.highest.update(|highest| Highest { searches: searches.saturating_add(1), ..highest });
+        searches < MAX_SEARCHES
     }
 
     pub(super) fn make_input(&mut self, region: Region) -> wasmtime::Result<Access<(Resource<Tensor>, Geometry)>> {
@@ -216,7 +245,8 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(of, output)?.and_then(|data| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds)))
+        let read = |data: Values<'_>| data.read(range).map(Cow::into_owned).ok_or(Refused::OutOfBounds);
+        Ok(self.copies(self.numbers(of, output)?.and_then(read)))
     }
 
     /// Elements of an output of whole numbers, exactly.
@@ -231,7 +261,7 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.output(of, output)?.and_then(|output| whole(output, range)))
+        Ok(self.copies(self.output(of, output)?.and_then(|output| whole(output, range))))
     }
 
     /// The same as bytes.
@@ -247,7 +277,8 @@ impl Ctx {
         }
         let range = offset as usize..offset as usize + count as usize;
         let small = |n: i64| u8::try_from(n).map_err(|_| Refused::WrongType);
-        Ok(self.output(of, output)?.and_then(|output| whole(output, range)?.into_iter().map(small).collect()))
+        let read = |output: &Output| whole(output, range)?.into_iter().map(small).collect();
+        Ok(self.copies(self.output(of, output)?.and_then(read)))
     }
 
     /// Elements of an output of text.
@@ -263,7 +294,11 @@ impl Ctx {
             let Elements::Text(all) = &output.data else { return Err(Refused::WrongType) };
             let texts = all.get(range).ok_or(Refused::OutOfBounds)?;
             let bytes: usize = texts.iter().map(|text| text.len() + size_of::<String>()).sum();
-            if bytes > MAX_TRANSFER { Err(Refused::TooLarge) } else { Ok(texts.to_vec()) }
+            if bytes > MAX_TRANSFER {
+                return Err(Refused::TooLarge);
+            }
+            self.copies_bytes(texts.iter().map(String::len).sum());
+            Ok(texts.to_vec())
         }))
     }
 
@@ -280,10 +315,12 @@ impl Ctx {
             return Ok(Err(Refused::TooLarge));
         }
         let range = offset as usize..offset as usize + count as usize;
-        Ok(self.numbers(of, output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(of, output)?.and_then(|data| {
             let data = data.read(range).ok_or(Refused::OutOfBounds)?;
-            Ok(scan::highest(&data, k as usize))
-        }))
+            let found = scan::highest(&data, k as usize);
+            self.saw(found.first().map(|(_, value)| *value));
+            Ok(found)
+        })))
     }
 
     pub(super) fn single_floats(
@@ -292,10 +329,10 @@ impl Ctx {
         output: u32,
         elements: &[u32],
     ) -> wasmtime::Result<Access<Vec<f32>>> {
-        Ok(self.numbers(of, output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(of, output)?.and_then(|data| {
             let one = |at: usize| data.read(at..at + 1)?.first().copied();
             elements.iter().map(|at| one(*at as usize).ok_or(Refused::OutOfBounds)).collect()
-        }))
+        })))
     }
 
     pub(super) fn best_of_rows(
@@ -309,10 +346,13 @@ impl Ctx {
         if layout.rows > MAX_ROWS || limit as usize > MAX_TRANSFER / size_of::<scan::Candidate>() {
             return Ok(Err(Refused::TooLarge));
         }
-        Ok(self.numbers(of, output)?.and_then(|data| {
+        Ok(self.copies(self.numbers(of, output)?.and_then(|data| {
             let data = data.read(0..data.len()).unwrap_or_default();
-            scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)
-        }))
+            let found = scan::argmax_rows(&data, layout, threshold, limit as usize).ok_or(Refused::OutOfBounds)?;
+            let best = found.iter().map(|candidate| candidate.score).reduce(f32::max);
+            self.saw(best.or_else(|| self.searches_on().then(|| scan::best(&data, layout)).flatten()));
+            Ok(found)
+        })))
     }
 }
 

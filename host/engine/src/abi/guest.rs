@@ -108,6 +108,10 @@ macro_rules! common_calls {
             events(said.map_err(failure)?, 0)
         }
 
+        fn used(&self) -> Used {
+            self.guarded.used()
+        }
+
         fn shutdown(&mut self) -> Result<(), Failure> {
             self.guarded.enter(ms(self.limits.describe_ms), None, |store| self.lifecycle.call_shutdown(store))
         }

@@ -25,6 +25,7 @@ use wasmtime::component::{Component, Linker, Resource};
 use crate::{
     media::{Decision, Frame, Inference, Outcome, Start},
     sandbox::{Ctx, Failure, Given},
+    stats::Used,
 };
 
 /// The versions that the host runs, in their order. A new plugin is built against the last one.
@@ -142,6 +143,8 @@ pub(crate) trait Instance: Send {
     fn skipped(&mut self, frame: &Skip<'_>, so_far: &[Detection]) -> Result<Outcome, Failure>;
     fn flush(&mut self) -> Result<Vec<Event>, Failure>;
     fn shutdown(&mut self) -> Result<(), Failure>;
+    /// What it has used so far.
+    fn used(&self) -> Used;
 }
 
 /// Names of classes, by class id.

@@ -30,6 +30,7 @@ use crate::{
     sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
     state::NotKept,
+    stats::Used,
 };
 
 mod bindings {

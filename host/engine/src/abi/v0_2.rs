@@ -13,7 +13,7 @@ use wasmtime::component::{Component, InstancePre, Linker, Resource};
 
 use self::bindings::{
     exports::framehook::plugin::{lifecycle, postprocess, preprocess},
-    framehook::plugin::{clock, log, media, model, state, types},
+    framehook::plugin::{clock, log, media, metrics as numbers, model, state, types},
 };
 use super::{
     Names, Ready, Skip, THE_ONE,
@@ -27,10 +27,12 @@ use super::{
 use crate::{
     masks,
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
+    metrics::{self, NotTaken},
     models::{Held, ModelInfo, NotRun},
     sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
     state::NotKept,
+    stats::Used,
     suppress,
 };
 
@@ -268,6 +270,33 @@ impl log::Host for Ctx {
         }
         self.logger.line(level.into(), &target, &line);
         Ok(())
+    }
+}
+
+type Taken = Result<(), numbers::MetricError>;
+
+impl numbers::Host for Ctx {
+    fn add(&mut self, name: String, value: u64) -> wasmtime::Result<Taken> {
+        Ok(metrics::take(&self.metrics, &self.logger, &name, |named| named.add(&name, value)).map_err(Into::into))
+    }
+
+    fn set(&mut self, name: String, value: f64) -> wasmtime::Result<Taken> {
+        Ok(metrics::take(&self.metrics, &self.logger, &name, |named| named.set(&name, value)).map_err(Into::into))
+    }
+
+    fn observe(&mut self, name: String, value: f64) -> wasmtime::Result<Taken> {
+        Ok(metrics::take(&self.metrics, &self.logger, &name, |named| named.observe(&name, value)).map_err(Into::into))
+    }
+}
+
+impl From<NotTaken> for numbers::MetricError {
+    fn from(why: NotTaken) -> Self {
+        match why {
+            NotTaken::BadName => Self::BadName,
+            NotTaken::BadValue => Self::BadValue,
+            NotTaken::WrongKind => Self::WrongKind,
+            NotTaken::TooMany => Self::TooMany,
+        }
     }
 }
 

@@ -294,7 +294,7 @@ fn instances_come_and_go_without_end() {
     let job = job("misbehave", json!({"mode": "trap"}));
     let plugin = ENGINE.load(&job.compiled, &job.digest).unwrap();
     for _ in 0..200 {
-        let mut hook = Hook::start(&plugin, &job, "post/misbehave".into(), &settings).unwrap();
+        let mut hook = Hook::start(&plugin, &job, (Stage::Post, "post/misbehave".into()), &settings).unwrap();
         let outcome = infer(0, &[], |inference| hook.postprocess(inference, &[], &[], 0));
         assert_eq!(outcome.unwrap_err().code, C::PluginTrap);
     }

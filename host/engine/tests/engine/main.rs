@@ -8,5 +8,6 @@ mod contract;
 mod hostile;
 mod models;
 mod refused;
+mod stats;
 mod stock;
 mod support;

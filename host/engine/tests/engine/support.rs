@@ -123,6 +123,7 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
             on_failure,
             room,
             quota,
+            metric_names: 64,
             state,
             models: None,
             log,

@@ -56,6 +56,7 @@ impl Stage {
             self.shared.damaged.store(self.source.damaged(), Ordering::Relaxed);
         }
         self.shared.verdict.give(outcome, reason);
+        self.shared.reporter.hooks(HookStage::Pre, true, || self.pre.stats());
         self.pre.shutdown();
     }
 
@@ -195,6 +196,7 @@ impl Stage {
         let before =
             self.pre.preprocess(&Frame { position, size, input_size: input_size(job), input_planes, pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
+        self.shared.reporter.hooks(HookStage::Pre, false, || self.pre.stats());
         Ok(before)
     }
 

@@ -45,6 +45,7 @@ impl Stage {
             Err(reason) => self.shared.verdict.fail(reason),
         }
         self.report_damage(self.shared.damaged.load(Ordering::Relaxed));
+        self.shared.reporter.hooks(HookStage::Post, true, || self.post.stats());
         self.post.shutdown();
         finished
     }
@@ -141,6 +142,7 @@ impl Stage {
             Work::Infer(_) => After::default(),
         };
         self.shared.reporter.health(HookStage::Post, self.post.degraded());
+        self.shared.reporter.hooks(HookStage::Post, false, || self.post.stats());
         Ok(after)
     }
 
