@@ -143,7 +143,7 @@ impl Hook {
 
     fn tell(&mut self, mended: Mended) {
         if let Some(line) = self.mended.add(mended) {
-            self.logger.line(LogLevel::Warn, "framehook", &line);
+            self.logger.tell(LogLevel::Warn, &line);
         }
     }
 
@@ -193,13 +193,28 @@ impl Hook {
         call: impl FnOnce(&mut dyn Instance, &[String]) -> Result<R, Failure>,
     ) -> Result<R, Reason> {
         self.breaker.admit(at)?;
+        self.logger.begin_frame(at.frame);
         let result = self.attempt(call);
         self.start.after = Some(at);
+        let was_left_out = self.breaker.open_reason().is_some();
         match &result {
-            Ok(_) => self.breaker.succeeded(),
-            Err(reason) => self.breaker.failed(reason, at),
+            Ok(_) => {
+                self.breaker.succeeded();
+                if was_left_out {
+                    self.logger.tell(LogLevel::Info, "works again");
+                }
+            }
+            Err(reason) => self.failed(reason, at),
         }
         result
+    }
+
+    fn failed(&mut self, reason: &Reason, at: Position) {
+        let message = match self.breaker.failed(reason, at) {
+            Some(seconds) => format!("{}; not called for {seconds} s of the stream", reason.message),
+            None => reason.message.clone(),
+        };
+        self.logger.tell(LogLevel::Warn, &message);
     }
 
     /// One call, in a new instance if there is none.

@@ -7,11 +7,11 @@ use std::io;
 
 use framehook_core::{
     hook_state::HookState,
-    job::{Control, LogLevel, Outcome, PluginLog, Report},
+    job::{Control, Outcome, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
-    text::{one_line, short_line},
+    text::short_line,
 };
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -146,7 +146,7 @@ impl<'a> Session<'a> {
                 self.degraded = degraded.map(readable);
                 self.show_health();
             }
-            Report::Log(line) => self.log(&line),
+            Report::Log(line) => self.deployment.log.line(&line),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
         }
     }
@@ -234,27 +234,6 @@ impl<'a> Session<'a> {
         self.worker.kill();
         self.kill_at = None;
         self.gone_at = Some(Instant::now() + AFTER_KILL);
-    }
-
-    fn log(&self, line: &PluginLog) {
-        let bytes = line.plugin.len() + line.target.len() + line.message.len();
-        if !self.deployment.log.admits(bytes) {
-            return;
-        }
-        // The worker has seen to that already, if it is still ours.
-        let [plugin, from, message] = [&line.plugin, &line.target, &line.message].map(|text| one_line(text));
-        macro_rules! event {
-            ($level:ident) => {
-                tracing::$level!(plugin = &*plugin, from = &*from, "{message}")
-            };
-        }
-        match line.level {
-            LogLevel::Trace => event!(trace),
-            LogLevel::Debug => event!(debug),
-            LogLevel::Info => event!(info),
-            LogLevel::Warn => event!(warn),
-            LogLevel::Error => event!(error),
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use framehook_core::{
     execution::Provider,
     hook_state::HookState,
-    job::{Job, Outcome},
+    job::{Job, LogLevel, Outcome},
     memory::UNKNOWN_MIB,
     message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
     prediction::Position,
@@ -32,7 +32,7 @@ use crate::{
     prewarmed::Prewarmed,
     process::{Kind, Worker, extra_mib},
     publisher::Publisher,
-    scenario_log::ScenarioLog,
+    scenario_log::{LogPublisher, ScenarioLog},
     session::Session,
     status::Board,
     tally::Tally,
@@ -121,6 +121,7 @@ pub(crate) struct Deployment {
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
     pub(crate) log: ScenarioLog,
+    log_publisher: LogPublisher,
     /// The source, if it had to be fetched; removed with this.
     recording: Option<TempPath>,
     /// The last frame read from a worker.
@@ -143,6 +144,7 @@ impl Deployment {
         let config = &shared.job_builder.config;
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
+        let log_publisher = LogPublisher::new(log.clone(), shared.bus.clone(), order.scenario_id, order.generation);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
         let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
         Self {
@@ -154,6 +156,7 @@ impl Deployment {
             publisher,
             tally,
             log,
+            log_publisher,
             recording,
             last_read,
             state,
@@ -170,6 +173,11 @@ impl Deployment {
             Err(ended) => Err(ended),
         };
         tracing::info!(?phase, reason = reason.message, predictions = self.tally.progress().frames, "deployment ended");
+        if phase == WorkerPhase::Failed {
+            self.log.tell(LogLevel::Error, "worker", &reason.message);
+        }
+        // Who follows the log until the end has all of it by then.
+        self.log_publisher.close().await;
         // The recording's space is free, as the slot is, before anybody hears of the end.
         self.recording = None;
         self.update(|status| {
@@ -245,6 +253,7 @@ impl Deployment {
             Failure::Fatal(reason) => return Err((WorkerPhase::Failed, reason)),
         };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
+        self.log.tell(LogLevel::Warn, "worker", &reason.message);
         self.update(|status| {
             status.phase = WorkerPhase::Recovering;
             status.reason = Some(reason.clone());
