@@ -10,8 +10,8 @@ use crate::{
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
     message::{DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerPhase, frame_of},
     prediction::{Position, Prediction},
-    spec::{PluginUse, ResolvedScenario},
     scenario_log::LoggedLines,
+    spec::{PluginUse, ResolvedScenario},
     topic::{DEAD_LETTERS, Topic},
 };
 
