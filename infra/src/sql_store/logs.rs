@@ -55,7 +55,7 @@ pub(super) async fn store(conn: &mut Conn, logged: &[LoggedLines]) -> Result<()>
 async fn append(conn: &mut Conn, id: ScenarioId, logged: Vec<&LoggedLines>) -> Result<()> {
     let newest = sqlx::query(NEWEST).bind(key(id.0)).fetch_optional(&mut *conn).await?;
     let new = behind(newest.as_ref().map(place).transpose()?, logged);
-    let Some(((sequence, bytes), _)) = new.last().map(|(newest, line)| (newest.gone(), line)) else { return Ok(()) };
+    let Some((sequence, bytes)) = new.last().map(|(newest, _)| newest.gone()) else { return Ok(()) };
     // Of a batch that is longer than the ring, its end.
     let kept = new.iter().filter(|(place, _)| place.sequence > sequence && place.bytes > bytes);
     let rows = kept.map(|(place, line)| row(*place, line)).collect::<Result<Vec<_>>>()?;
