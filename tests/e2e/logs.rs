@@ -53,7 +53,7 @@ fn a_flood_is_cut_and_the_log_says_so() {
     let platform = Platform::with_demo(&[]);
     let flood = json!({"use": "misbehave", "config": {"mode": "flood-log"}});
     let id = platform.post_scenario(&sampled(&[flood]));
-    platform.completed(&id, 25);
+    platform.wait_for_state(&id, &["completed"]);
     let all = lines(&platform, &format!("/scenario/{id}/logs?follow=true"));
     let (told, passed): (Vec<_>, Vec<_>) = all.iter().partition(|line| line["plugin"] == "framehook");
     assert!((50..1000).contains(&passed.len()), "{} of 25,000 lines", passed.len());

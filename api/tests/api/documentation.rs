@@ -16,6 +16,7 @@ const ROUTES: &str = "
     post /scenario/{id}/stop
     post /scenario/{id}/start
     get /scenario/{id}/history
+    get /scenario/{id}/logs
     get /scenario/{id}/delivery
     get /prediction/{id}
     get /prediction/{id}/export
