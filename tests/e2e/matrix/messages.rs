@@ -22,7 +22,8 @@ fn messages_may_come_twice_in_any_order_too_late_and_broken() {
     let mut cluster = Cluster::start(&[]);
     // Its first hook prints a line a frame.
     let mut scenario = slow_scenario(FRAME_MS);
-    scenario["plugins"]["pre"][0]["config"]["chatty"] = json!(true);
+    let hook = &mut scenario["plugins"]["pre"][0]["config"];
+    (hook["chatty"], hook["calls"]) = (json!(true), json!([0, 0]));
     let ids = [cluster.post_scenario(&scenario)];
     cluster.wait_for_row(&ids[0], 20);
     cluster.settle(&ids);
