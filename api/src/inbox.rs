@@ -63,7 +63,7 @@ async fn read_all(topic: Topic, store: &Arc<dyn Results>, bus: &SharedBus, most:
     while !cancel.is_cancelled() {
         if let Err(error) = consume(topic, store, bus, most, cancel, &mut backoff).await {
             tracing::warn!(topic = topic.name(), "inbox: {error}");
-            backoff.wait(&cancel).await;
+            backoff.wait(cancel).await;
         }
     }
 }
