@@ -1,4 +1,5 @@
-//! The results inbox: predictions from the bus into the store.
+//! The inbox: predictions, and the lines that scenarios log, from the bus into the store. Each of the two topics is
+//! read by a membership of its own.
 //!
 //! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set,
 //! so a consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows
@@ -16,6 +17,7 @@ use framehook_core::{
     message::{Envelope, Message, frame_of},
     prediction::Position,
     prediction_record::PredictionRecord,
+    scenario_log::LoggedLines,
     size::{MAX_REASON, json_bytes},
     text::short_line,
     topic::Topic,
@@ -31,7 +33,7 @@ use tracing::{Span, info_span};
 
 use crate::metrics;
 
-/// Group on the bus and consumer in the store.
+/// Group on the bus and consumer in the store, of results.
 pub const CONSUMER: &str = "results-inbox";
 /// Records of one transaction. While one commits the next is read, so batches grow with the load by
 /// themselves.
@@ -40,6 +42,8 @@ const BATCH: usize = 500;
 /// second span.
 const MAX_BEGUN: usize = 10_000;
 
+/// Far more than a runner puts into one message of a scenario's log.
+const MAX_LOGGED: usize = 1 << 20;
 /// What an envelope has around a prediction and what hooks keep, generously: ids, times and a trace.
 const ENVELOPE: usize = 1 << 10;
 /// Bytes of a dead letter: enough to see what it is.
@@ -48,28 +52,37 @@ const MAX_DEAD_LETTER: usize = 64 << 10;
 /// Runs until `cancel`. Errors are logged and retried. A prediction of more than `max_prediction`
 /// bytes is a dead letter.
 pub async fn run(store: Arc<dyn Results>, bus: SharedBus, max_prediction: usize, cancel: CancellationToken) {
+    let results = read_all(Topic::Results, &store, &bus, max_prediction, &cancel);
+    let logs = read_all(Topic::ScenarioLogs, &store, &bus, MAX_LOGGED, &cancel);
+    tokio::join!(results, logs);
+}
+
+/// Messages of more than `most` bytes and an envelope are dead letters.
+async fn read_all(topic: Topic, store: &Arc<dyn Results>, bus: &SharedBus, most: usize, cancel: &CancellationToken) {
     let mut backoff = Backoff::default();
     while !cancel.is_cancelled() {
-        if let Err(error) = consume(&store, &bus, max_prediction, &cancel, &mut backoff).await {
-            tracing::warn!("results inbox: {error}");
-            backoff.wait(&cancel).await;
+        if let Err(error) = consume(topic, store, bus, most, cancel, &mut backoff).await {
+            tracing::warn!(topic = topic.name(), "inbox: {error}");
+            backoff.wait(cancel).await;
         }
     }
 }
 
 /// One membership of the group; ends with `cancel` or an error of the bus.
 async fn consume(
+    topic: Topic,
     store: &Arc<dyn Results>,
     bus: &SharedBus,
-    max_prediction: usize,
+    most: usize,
     cancel: &CancellationToken,
     backoff: &mut Backoff,
 ) -> Result<(), BusError> {
-    let subscription = bus.subscribe(CONSUMER, Topic::Results).await?;
+    let subscription = bus.subscribe(consumer(topic), topic).await?;
     let mut inbox = Inbox {
+        topic,
         store,
         bus,
-        max_prediction,
+        most,
         cancel,
         subscription,
         next: HashMap::new(),
@@ -82,9 +95,11 @@ async fn consume(
 }
 
 struct Inbox<'a> {
+    topic: Topic,
     store: &'a Arc<dyn Results>,
     bus: &'a SharedBus,
-    max_prediction: usize,
+    /// Bytes of a message without its envelope.
+    most: usize,
     cancel: &'a CancellationToken,
     subscription: Box<dyn Subscription>,
     /// The next record to read of each partition of ours: the stored offset, or what it becomes by the batch
@@ -125,7 +140,7 @@ impl Inbox<'_> {
                 Fetched::Revoked(partitions) => {
                     self.next.retain(|partition, _| !partitions.contains(partition));
                     self.finish().await?;
-                    partitions.into_iter().for_each(|partition| metrics::global().inbox_left(partition));
+                    partitions.into_iter().for_each(|partition| self.show(partition, None));
                 }
                 Fetched::Records { partition, records } => self.take(partition, records).await?,
                 Fetched::LogReset { partition, begin } => self.begin_anew(partition, begin).await?,
@@ -137,11 +152,11 @@ impl Inbox<'_> {
     /// Begins, or begins again, at the stored offset.
     async fn position(&mut self, partition: i32) -> Result<(), BusError> {
         let store = self.store;
-        let offset =
-            until_stored(self.cancel, || store.consumer_offset(CONSUMER, Topic::Results.name(), partition)).await;
+        let (consumer, topic) = (consumer(self.topic), self.topic.name());
+        let offset = until_stored(self.cancel, || store.consumer_offset(consumer, topic, partition)).await;
         let Some(offset) = offset else { return Ok(()) };
         self.next.insert(partition, offset);
-        metrics::global().inbox_at(partition, offset);
+        self.show(partition, Some(offset));
         self.subscription.seek(partition, offset).await
     }
 
@@ -154,6 +169,7 @@ impl Inbox<'_> {
             return self.position(partition).await;
         }
         tracing::error!(
+            topic = self.topic.name(),
             partition,
             stored = expected,
             begin,
@@ -176,7 +192,7 @@ impl Inbox<'_> {
             // The batch before was not stored: these records come again behind it.
             return Ok(());
         }
-        show_dead_letters(self.bus, &batch).await;
+        show_dead_letters(self.topic, self.bus, &batch).await;
         self.next.insert(partition, next);
         let (predictions, dead_letters) = (batch.rows.len(), batch.dead_letters.len());
         let (store, cancel) = (self.store.clone(), self.cancel.clone());
@@ -200,10 +216,11 @@ impl Inbox<'_> {
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
         let (mut rows, mut state) = (Vec::with_capacity(records.len()), BTreeMap::new());
-        let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
+        let (mut logged, mut dead_letters, mut first_results) = (Vec::new(), Vec::new(), Vec::new());
         for record in records {
-            match result(&record.payload, self.max_prediction) {
-                Ok(Frame { row, state: changes, traceparent }) => {
+            match read(self.topic, &record.payload, self.most) {
+                Ok(Content::Logged(lines)) => logged.push(lines),
+                Ok(Content::Frame { row, state: changes, traceparent }) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
                     if !changes.is_empty() {
                         state.insert(rows.len(), changes);
@@ -213,7 +230,8 @@ impl Inbox<'_> {
                 Err(reason) => {
                     let Delivered { offset, key, mut payload, .. } = record;
                     let reason = short_line(&reason, MAX_REASON);
-                    tracing::warn!(partition, offset, scenario_id = key, "dead letter: {reason}");
+                    let topic = self.topic.name();
+                    tracing::warn!(topic, partition, offset, scenario_id = key, "dead letter: {reason}");
                     // The key says the same, or it is not this scenario's frame.
                     let frame = frame_of(&payload).filter(|(scenario, _)| scenario.to_string() == key);
                     let position = frame.map(|(_, position)| position);
@@ -222,8 +240,8 @@ impl Inbox<'_> {
                 }
             }
         }
-        let (consumer, topic) = (CONSUMER.to_owned(), Topic::Results.name().to_owned());
-        (ResultBatch { consumer, topic, partition, expected, next, rows, state, dead_letters }, first_results)
+        let (consumer, topic) = (consumer(self.topic).to_owned(), self.topic.name().to_owned());
+        (ResultBatch { consumer, topic, partition, expected, next, rows, state, logged, dead_letters }, first_results)
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted,
@@ -239,6 +257,15 @@ impl Inbox<'_> {
         let span = info_span!("store first result", otel.kind = "consumer", %scenario_id, generation, frame);
         telemetry::follow(&span, traceparent);
         Some(span)
+    }
+
+    /// The lag that is shown is that of results.
+    fn show(&self, partition: i32, next: Option<i64>) {
+        match next {
+            _ if self.topic != Topic::Results => {}
+            Some(next) => metrics::global().inbox_at(partition, next),
+            None => metrics::global().inbox_left(partition),
+        }
     }
 
     /// Waits for the batch in flight, if there is one.
@@ -259,9 +286,9 @@ impl Inbox<'_> {
             metrics::global().stored.inc_by(predictions as u64);
             metrics::global().dead_letters.inc_by(dead_letters as u64);
             if is_ours {
-                metrics::global().inbox_at(partition, next);
+                self.show(partition, Some(next));
             }
-            if let Err(error) = self.bus.forget(Topic::Results, partition, next).await {
+            if let Err(error) = self.bus.forget(self.topic, partition, next).await {
                 // The next batch asks for more than this one did.
                 tracing::debug!(partition, "records are kept longer than needed: {error}");
             }
@@ -285,12 +312,12 @@ async fn outcome(in_flight: &mut Option<InFlight>) -> Option<StoreOutcome> {
 
 /// The dead letters of a batch to the bus. Before the commit, because after it nobody would know what is
 /// still to be shown; tried only once, because the store keeps them anyway.
-async fn show_dead_letters(bus: &SharedBus, batch: &ResultBatch) {
+async fn show_dead_letters(topic: Topic, bus: &SharedBus, batch: &ResultBatch) {
     let partition = batch.partition;
     for DeadLetter { offset, key, payload, reason, .. } in &batch.dead_letters {
         let record = Delivered { partition, offset: *offset, key: key.clone(), payload: payload.clone() };
-        if let Err(error) = bus.dead_letter(Topic::Results, &record, reason).await {
-            tracing::warn!(partition, offset, "a dead letter is in the store only: {error}");
+        if let Err(error) = bus.dead_letter(topic, &record, reason).await {
+            tracing::warn!(topic = topic.name(), partition, offset, "a dead letter is in the store only: {error}");
         }
     }
 }
@@ -304,7 +331,7 @@ where
     loop {
         match call().await {
             Ok(value) => return Some(value),
-            Err(error) => tracing::warn!("results inbox waits for the store: {error}"),
+            Err(error) => tracing::warn!("the inbox waits for the store: {error}"),
         }
         if !backoff.wait(cancel).await {
             return None;
@@ -313,21 +340,39 @@ where
 }
 
 /// What a message of the topic says.
-struct Frame {
-    row: PredictionRecord,
-    /// What hooks changed of their state on it.
-    state: HookState,
-    traceparent: Option<String>,
+enum Content {
+    Frame {
+        row: PredictionRecord,
+        /// What hooks changed of their state on it.
+        state: HookState,
+        traceparent: Option<String>,
+    },
+    Logged(LoggedLines),
 }
 
-fn result(payload: &[u8], max_prediction: usize) -> Result<Frame, String> {
+fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     let Envelope { message, state, traceparent, .. } = Envelope::parse(payload)?;
-    let topic = message.topic().name();
-    let Message::Result(row) = message else { return Err(format!("a message for topic `{topic}`, not a result")) };
-    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
-    let (size, most) = (payload.len(), max_prediction.saturating_add(ENVELOPE + kept));
-    if size > most {
-        return Err(format!("the message has {size} bytes; at most {most} are stored (max_prediction_kib)"));
+    let of = message.topic();
+    if of != topic {
+        return Err(format!("a message for topic `{}`, not for `{}`", of.name(), topic.name()));
     }
-    Ok(Frame { row, state, traceparent })
+    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
+    let (size, most) = (payload.len(), most.saturating_add(ENVELOPE + kept));
+    if size > most {
+        let setting = if topic == Topic::Results { " (max_prediction_kib)" } else { "" };
+        return Err(format!("the message has {size} bytes; at most {most} are stored{setting}"));
+    }
+    match message {
+        Message::Result(row) => Ok(Content::Frame { row, state, traceparent }),
+        Message::Logged(logged) => Ok(Content::Logged(logged)),
+        _ => Err(format!("a message of topic `{}`, which is not stored", of.name())),
+    }
+}
+
+/// Group on the bus and consumer in the store.
+const fn consumer(topic: Topic) -> &'static str {
+    match topic {
+        Topic::ScenarioLogs => "logs-inbox",
+        _ => CONSUMER,
+    }
 }

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     check::{hooks::AcceptedConfigs, probe::ProbeQueues},
-    resource::{response_cache::ResponseCache, start_rate::StartRate},
+    resource::{log::MAX_FOLLOWERS, response_cache::ResponseCache, start_rate::StartRate},
 };
 
 pub use http::{
@@ -157,6 +157,8 @@ pub struct App {
     pub(crate) start_rate: StartRate,
     /// One a page that is being read: a page of large rows takes some 50 MiB until it is written.
     pub(crate) page_turns: Semaphore,
+    /// One a request that follows a log.
+    pub(crate) followers: Arc<Semaphore>,
     /// Held while a blob and its row are written or removed together.
     pub(crate) artifact_writes: Mutex<()>,
     pub(crate) draining: CancellationToken,
@@ -181,6 +183,7 @@ impl App {
             accepted_configs: AcceptedConfigs::default(),
             start_rate: StartRate::new(config.limits.starts_a_minute),
             page_turns: Semaphore::new(config.limits.pages_at_once),
+            followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
             artifact_writes: Mutex::default(),
             config,
             store,

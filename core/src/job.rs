@@ -13,6 +13,7 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use utoipa::ToSchema;
 
 use crate::{
     execution::Execution,
@@ -21,9 +22,10 @@ use crate::{
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
     log_budget::LogLimits,
-    prediction::{PluginIdentity, Position, Provenance},
+    prediction::{Attribute, PluginIdentity, Position, Provenance},
     prediction_record::PredictionRecord,
     reason::Reason,
+    scenario_log::PLATFORM,
     size::MAX_PREDICTION,
     spec::{Decoder, OnPluginFailure, Sampling, TimeRange},
 };
@@ -224,16 +226,38 @@ pub enum Outcome {
     Failed,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PluginLog {
     /// The plugin, as `name@version`.
     pub plugin: String,
     pub level: LogLevel,
     pub target: String,
     pub message: String,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fields: BTreeMap<String, Attribute>,
+    /// The frame that the hook was last called for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frame: Option<u64>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+impl PluginLog {
+    /// A line that no hook wrote.
+    #[must_use]
+    pub fn of_platform(level: LogLevel, target: &str, message: String) -> Self {
+        let (plugin, target, fields) = (PLATFORM.to_owned(), target.to_owned(), BTreeMap::new());
+        Self { plugin, level, target, message, fields, frame: None }
+    }
+
+    /// What it counts as in a budget.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let fields = self.fields.iter().map(|(key, value)| key.len() + value.to_string().len());
+        self.plugin.len() + self.target.len() + self.message.len() + fields.sum::<usize>()
+    }
+}
+
+/// How much a line matters, least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LogLevel {
     Trace,

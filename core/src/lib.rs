@@ -31,6 +31,7 @@ pub mod prediction;
 pub mod prediction_record;
 pub mod probe;
 pub mod reason;
+pub mod scenario_log;
 pub mod schemas;
 pub mod size;
 pub mod source_url;

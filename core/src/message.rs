@@ -17,6 +17,7 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
+    scenario_log::LoggedLines,
     spec::{Decoder, ResolvedScenario},
     topic::Topic,
 };
@@ -61,6 +62,8 @@ pub enum Message {
     Result(PredictionRecord),
     #[serde(rename = "runner.status")]
     RunnerStatus(RunnerStatus),
+    #[serde(rename = "scenario.logged")]
+    Logged(LoggedLines),
 }
 
 /// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
@@ -286,6 +289,7 @@ impl Message {
             Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
+            Message::Logged(_) => Topic::ScenarioLogs,
         }
     }
 }
@@ -304,6 +308,7 @@ impl Envelope {
             Message::Noted(noted) => noted.runner_id.to_string(),
             Message::Result(prediction) => prediction.scenario_id.to_string(),
             Message::RunnerStatus(status) => status.runner_id.to_string(),
+            Message::Logged(logged) => logged.scenario_id.to_string(),
         }
     }
 
@@ -318,6 +323,7 @@ impl Envelope {
             Message::Deploy(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
+            Message::Logged(logged) => Some((logged.scenario_id, Some(logged.generation))),
             Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
     }
@@ -342,6 +348,7 @@ impl Envelope {
                 PredictionRecord::read(raw.data.to_owned()).map(Message::Result).map_err(|e| e.to_string())
             }
             "runner.status" => read(data).map(Message::RunnerStatus),
+            "scenario.logged" => read(data).map(Message::Logged),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.and_then(|message| raw.state.check().map(|()| message));

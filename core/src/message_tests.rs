@@ -14,6 +14,7 @@ use crate::{
         frame_of,
     },
     prediction::{Position, Prediction},
+    scenario_log::LoggedLines,
     spec::{PluginUse, ResolvedScenario},
     topic::{DEAD_LETTERS, Topic},
 };
@@ -90,6 +91,9 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
     };
     let stop = StopOrder { scenario_id, generation: 3, runner_id: runner(), incarnation };
     let noted = NotedWorkers { runner_id: runner(), incarnation, workers: vec![] };
+    let line = json!({"at": "2026-11-27T03:04:05Z", "level": "info", "plugin": "a@1", "target": "a", "message": "seen",
+        "frame": 7, "fields": {"zone": "door", "people": 3, "seconds": [0.5, 2]}});
+    let logged = LoggedLines { scenario_id, generation: 3, first: 0, lines: vec![from_value(line).unwrap()] };
     let (scenario, of_it) = (scenario_id.to_string(), Some((scenario_id, Some(3))));
     for (message, topic, key, subject) in [
         (Message::ScenarioChanged { scenario_id }, Topic::InitScenario, &*scenario, Some((scenario_id, None))),
@@ -98,6 +102,7 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
         (Message::Noted(noted), Topic::ToDeploy, "r", None),
         (Message::Result((&prediction).into()), Topic::Results, &*scenario, of_it),
         (Message::RunnerStatus(status), Topic::RunnerStatus, "r", None),
+        (Message::Logged(logged), Topic::ScenarioLogs, &*scenario, of_it),
     ] {
         let envelope = Envelope::new(message, Timestamp::UNIX_EPOCH);
         assert_eq!((envelope.topic(), &*envelope.key(), envelope.subject()), (topic, key, subject));

@@ -12,10 +12,13 @@ pub enum Topic {
     Results,
     /// Heartbeats. Key: runner.
     RunnerStatus,
+    /// What scenarios log, a batch a second of each at most. Key: scenario.
+    ScenarioLogs,
 }
 
 impl Topic {
-    pub const ALL: [Self; 4] = [Self::InitScenario, Self::ToDeploy, Self::Results, Self::RunnerStatus];
+    pub const ALL: [Self; 5] =
+        [Self::InitScenario, Self::ToDeploy, Self::Results, Self::RunnerStatus, Self::ScenarioLogs];
 
     pub const fn name(self) -> &'static str {
         match self {
@@ -23,7 +26,14 @@ impl Topic {
             Self::ToDeploy => "to_deploy",
             Self::Results => "results",
             Self::RunnerStatus => "runner_status",
+            Self::ScenarioLogs => "scenario_logs",
         }
+    }
+
+    /// Whether its readers store what it brings, and go on where that ends. Those of the others begin at the
+    /// end, and are told again.
+    pub const fn is_stored(self) -> bool {
+        matches!(self, Self::Results | Self::ScenarioLogs)
     }
 
     /// What it is made with, where it is missing.
@@ -37,6 +47,9 @@ impl Topic {
             }
             // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
             Self::RunnerStatus => Layout { partitions: 6, retention: Duration::from_mins(10), compression: "producer" },
+            // Few bytes beside the results, so fewer inboxes may share them. Only the newest lines are kept; a day
+            // is how long the database may be away before some of those are lost.
+            Self::ScenarioLogs => Layout { partitions: 6, retention: Duration::from_hours(24), compression: "lz4" },
             // As many inboxes as can ever share the work: more partitions cannot be had later without moving
             // keys. A week is how long the database may be away before frames are lost. JSON of boxes shrinks
             // to a third by lz4.

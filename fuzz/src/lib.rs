@@ -103,6 +103,9 @@ pub fn cursor(data: &[u8]) {
     if let Ok(Some(sequence)) = page::parse_history_cursor(Some(text)) {
         same(page::history_cursor(sequence));
     }
+    if let Ok(Some(sequence)) = page::parse_log_cursor(Some(text)) {
+        same(page::log_cursor(sequence));
+    }
     // An id may be written in several ways.
     if let Ok(Some(id)) = page::parse_scenario_cursor(Some(text)) {
         assert_eq!(page::parse_scenario_cursor(Some(&page::scenario_cursor(id))).ok(), Some(Some(id)));

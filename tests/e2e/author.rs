@@ -81,4 +81,7 @@ fn the_guide_leads_from_an_empty_folder_to_a_running_plugin() {
     let log = platform.log();
     let line = log.lines().find(|line| line.contains("keeps person")).unwrap_or_else(|| panic!("{log}"));
     assert!(line.contains(id) && line.contains("sure-people@0.1.0"), "{line}");
+    let lines = platform.get(&format!("/scenario/{id}/logs?plugin=sure-people&level=info")).body;
+    let line = &lines["items"][0];
+    assert_eq!((line["message"].as_str(), line["plugin"].as_str()), (Some("keeps person"), Some("sure-people@0.1.0")));
 }

@@ -117,7 +117,13 @@ fn nor_in_the_servers_of_a_cluster() {
         assert!(!records.is_empty(), "{topic}");
         seen.push((topic.to_owned(), records.into_iter().flat_map(|record| record.payload).collect()));
     }
-    for path in [format!("/scenario/{id}"), format!("/scenario/{id}/history"), "/runner".into(), "/metrics".into()] {
+    for path in [
+        format!("/scenario/{id}"),
+        format!("/scenario/{id}/history"),
+        format!("/scenario/{id}/logs"),
+        "/runner".into(),
+        "/metrics".into(),
+    ] {
         let answer = cluster.get(&path);
         seen.push((path, answer.body.to_string().into_bytes()));
     }

@@ -125,6 +125,7 @@ impl<'de> serde::Deserializer<'de> for Text {
         deserialize_u32 => visit_u32, format_args!("a whole number from 1 to {MAX_LIMIT}");
         deserialize_u8 => visit_u8, "a whole number from 0 to 255";
         deserialize_f32 => visit_f32, "a number";
+        deserialize_bool => visit_bool, "`true` or `false`";
     }
     fn deserialize_any<V: serde::de::Visitor<'de>>(self, visitor: V) -> Result<V::Value, ParameterError> {
         visitor.visit_string(self.0)
@@ -141,7 +142,7 @@ impl<'de> serde::Deserializer<'de> for Text {
         visitor.visit_enum(serde::de::value::StringDeserializer::new(self.0))
     }
     serde::forward_to_deserialize_any! {
-        bool i8 i16 i32 u16 u64 f64 char str string bytes byte_buf unit unit_struct
+        i8 i16 i32 u16 u64 f64 char str string bytes byte_buf unit unit_struct
         newtype_struct seq tuple tuple_struct map struct identifier ignored_any
     }
 }
@@ -229,7 +230,7 @@ fn accepted(headers: &HeaderMap) -> impl Iterator<Item = String> {
     types.filter_map(|t| t.split(';').next()).map(|t| t.trim().to_ascii_lowercase())
 }
 
-/// Whether the client wants one JSON line a prediction.
+/// Whether the client wants one JSON object a line.
 pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {
     accepted(headers).any(|t| t == "application/x-ndjson")
 }
@@ -242,8 +243,7 @@ pub(crate) fn check_takes_json(headers: &HeaderMap) -> Result<(), Problem> {
     if types.peek().is_none() || types.any(is_json) {
         return Ok(());
     }
-    let detail =
-        "predictions are given as pages of JSON (`application/json`) or as JSON lines (`application/x-ndjson`)";
+    let detail = "the answer is a page of JSON (`application/json`) or JSON lines (`application/x-ndjson`)";
     Err(Problem::new(ErrorCode::NotAcceptable, detail).field("Accept"))
 }
 

@@ -100,6 +100,7 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
 /// A letter a list, so that a cursor of another list is refused instead of meaning something else.
 const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
+const LOGS: char = 'l';
 const PREDICTIONS: char = 'p';
 const ARTIFACTS: char = 'a';
 const RUNNERS: char = 'r';
@@ -118,6 +119,14 @@ pub(crate) fn history_cursor(sequence: i64) -> String {
 
 pub(crate) fn parse_history_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
     parse(cursor, HISTORY, number)
+}
+
+pub(crate) fn log_cursor(sequence: i64) -> String {
+    format!("{LOGS}{sequence:016x}")
+}
+
+pub(crate) fn parse_log_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, LOGS, number)
 }
 
 /// The place of a frame, then whose it is.
@@ -186,6 +195,7 @@ mod tests {
             assert_eq!(parse_prediction_cursor(id, Some(&of_the_first_release)).unwrap(), Some(n));
             assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
             assert!(parse_history_cursor(Some(&cursor)).is_err());
+            assert_eq!(parse_log_cursor(Some(&log_cursor(n))).unwrap(), Some(n));
             assert_eq!(parse_artifact_cursor(Some(&artifact_cursor("yolo", n))).unwrap(), Some(("yolo".into(), n)));
         }
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));

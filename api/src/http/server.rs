@@ -3,9 +3,9 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     extract::{DefaultBodyLimit, Request},
-    http::header,
+    http::{Extensions, HeaderMap, StatusCode, Version, header},
     middleware,
     response::Redirect,
     routing::{MethodRouter, get},
@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, operation, prediction, preview, runner, scenario},
+    resource::{artifact, log, operation, prediction, preview, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -59,6 +59,17 @@ pub async fn serve(app: App, listener: TcpListener) {
     }
 }
 
+/// Of an answer whose parts the client waits for: none of it is held back to be compressed with what comes next.
+#[derive(Clone, Copy)]
+pub(crate) struct Flowing;
+
+impl Flowing {
+    /// For a response.
+    pub(crate) const fn extension() -> Extension<Self> {
+        Extension(Self)
+    }
+}
+
 /// Every route, ready to be served.
 pub fn router(app: App) -> Router {
     let (routes, openapi) = documented().split_for_parts();
@@ -69,7 +80,9 @@ pub fn router(app: App) -> Router {
     let routes = routes.route("/", get(|| async { Redirect::to("/docs/") }));
     // What is smaller fits into one packet, and pictures are compressed already. The least level: a page
     // must not wait for its compression.
-    let worthwhile = SizeAbove::new(1024).and(NotForContentType::IMAGES);
+    let worthwhile = SizeAbove::new(1024)
+        .and(NotForContentType::IMAGES)
+        .and(|_: StatusCode, _: Version, _: &HeaderMap, of_answer: &Extensions| of_answer.get::<Flowing>().is_none());
     let compression = CompressionLayer::new().quality(CompressionLevel::Fastest).compress_when(worthwhile);
     surround(routes.layer(compression), hosts)
 }
@@ -118,6 +131,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
         .routes(routes!(scenario::plugins))
+        .routes(routes!(log::get))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))

@@ -19,6 +19,7 @@ use framehook_core::{
     ids::{Digest, ScenarioId},
     memory::MemoryCaps,
     prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
+    scenario_log::LoggedLines,
 };
 use framehook_infra::{
     blobs::{Blobs, Shared},
@@ -185,6 +186,15 @@ impl TestApp {
 
     /// Stores predictions as the inbox would, at the front of a partition that only this test uses.
     pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
+        self.store_batch(predictions, vec![]).await;
+    }
+
+    /// The same with lines of scenarios' logs.
+    pub(crate) async fn log(&self, logged: Vec<LoggedLines>) {
+        self.store_batch(vec![], logged).await;
+    }
+
+    async fn store_batch(&self, predictions: Vec<Prediction>, logged: Vec<LoggedLines>) {
         let (consumer, topic) = ("test".to_owned(), "results".to_owned());
         let expected = self.store.consumer_offset(&consumer, &topic, 0).await.unwrap();
         let batch = ResultBatch {
@@ -195,6 +205,7 @@ impl TestApp {
             next: expected + 1,
             rows: predictions.iter().map(Into::into).collect(),
             state: BTreeMap::new(),
+            logged,
             dead_letters: vec![],
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

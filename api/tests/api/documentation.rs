@@ -16,6 +16,7 @@ const ROUTES: &str = "
     post /scenario/{id}/stop
     post /scenario/{id}/start
     get /scenario/{id}/history
+    get /scenario/{id}/logs
     get /scenario/{id}/delivery
     get /scenario/{id}/plugins
     get /prediction/{id}

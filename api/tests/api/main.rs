@@ -9,6 +9,7 @@ mod browser;
 mod compiled;
 mod connections;
 mod documentation;
+mod logs;
 mod operation;
 mod predictions;
 mod response_cache;

@@ -281,6 +281,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
         next: 2,
         rows,
         state: BTreeMap::new(),
+        logged: vec![],
         dead_letters: vec![],
     };
     assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

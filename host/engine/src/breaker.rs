@@ -85,15 +85,18 @@ impl Breaker {
         }
     }
 
-    /// The call for this frame failed.
-    pub(crate) fn failed(&mut self, reason: &Reason, at: Position) {
+    /// The call for this frame failed. `Some`: so many seconds of the stream the plugin is left out.
+    pub(crate) fn failed(&mut self, reason: &Reason, at: Position) -> Option<u32> {
         self.in_a_row += 1;
         self.remember(true);
         let failures = self.recent.iter().filter(|failed| **failed).count();
-        if self.open.is_some() || self.in_a_row >= IN_A_ROW || failures > TOLERATED {
-            self.open = Some(Open { until: after(at, self.pause), reason: reason.clone() });
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+        if self.open.is_none() && self.in_a_row < IN_A_ROW && failures <= TOLERATED {
+            return None;
         }
+        let pause = self.pause;
+        self.open = Some(Open { until: after(at, pause), reason: reason.clone() });
+        self.pause = (pause * 2).min(LONGEST_PAUSE);
+        Some(pause)
     }
 
     /// The failure for which the plugin is left out, until a trial went well.
@@ -166,7 +169,8 @@ mod tests {
     #[test]
     fn a_good_trial_closes_it() {
         let mut breaker = Breaker::default();
-        (0..3).for_each(|n| breaker.failed(&reason(), frame(n)));
+        let paused: Vec<_> = (0..3).map(|n| breaker.failed(&reason(), frame(n))).collect();
+        assert_eq!(paused, [None, None, Some(1)]);
         assert_eq!(breaker.admit(frame(26)), Err(left_out(&reason())));
         assert_eq!(breaker.admit(frame(27)), Ok(()));
         assert!(breaker.open_reason().is_some());
@@ -199,9 +203,11 @@ mod tests {
     #[test]
     fn the_long_pause_is_forgiven() {
         let mut breaker = Breaker::default();
-        (0..20).for_each(|_| breaker.failed(&reason(), frame(0)));
+        let longest = (0..20).filter_map(|_| breaker.failed(&reason(), frame(0))).last();
+        assert_eq!(longest, Some(LONGEST_PAUSE));
         (0..=WINDOW).for_each(|_| breaker.succeeded());
-        (0..IN_A_ROW).for_each(|_| breaker.failed(&reason(), frame(0)));
+        let paused = (0..IN_A_ROW).filter_map(|_| breaker.failed(&reason(), frame(0)));
+        assert_eq!(paused.collect::<Vec<_>>(), [FIRST_PAUSE]);
         assert_eq!((breaker.admit(frame(24)).is_ok(), breaker.admit(frame(25)).is_ok()), (false, true));
     }
 }

@@ -163,7 +163,7 @@ impl Hook {
 
     fn tell(&mut self, mended: Mended) {
         if let Some(line) = self.mended.add(mended) {
-            self.given.logger.line(LogLevel::Warn, "framehook", &line);
+            self.given.logger.tell(LogLevel::Warn, &line);
         }
     }
 
@@ -230,15 +230,30 @@ impl Hook {
             self.stats.left_out();
             return Err(reason);
         }
+        self.given.logger.begin_frame(at.frame);
         let began = Instant::now();
         let result = self.attempt(call);
         self.stats.called(began.elapsed(), result.as_ref().err().map(|reason| reason.code));
         self.start.after = Some(at);
+        let was_left_out = self.breaker.open_reason().is_some();
         match &result {
-            Ok(_) => self.breaker.succeeded(),
-            Err(reason) => self.breaker.failed(reason, at),
+            Ok(_) => {
+                self.breaker.succeeded();
+                if was_left_out {
+                    self.given.logger.tell(LogLevel::Info, "works again");
+                }
+            }
+            Err(reason) => self.failed(reason, at),
         }
         result
+    }
+
+    fn failed(&mut self, reason: &Reason, at: Position) {
+        let message = match self.breaker.failed(reason, at) {
+            Some(seconds) => format!("{}; not called for {seconds} s of the stream", reason.message),
+            None => reason.message.clone(),
+        };
+        self.given.logger.tell(LogLevel::Warn, &message);
     }
 
     /// One call, in a new instance if there is none.

@@ -1,17 +1,20 @@
 //! Where the lines of a plugin go: its `log` calls, and what it prints to stdout or stderr. What it says of
 //! its own end is kept as well, for the failure of that call.
 //!
+//! Each line names the frame that its hook was last called for.
+//!
 //! Invariant: whatever the plugins of a scenario write, the host passes on as many lines and bytes
 //! a second as the scenario may log, each of them one line of at most [`MAX_LINE`] bytes, and says
 //! how many it left out.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use parking_lot::Mutex;
 
 use framehook_core::{
     job::{LogLevel, PluginLog},
     log_budget::{LogBudget, LogLimits},
+    prediction::Attribute,
     text::short_line,
 };
 use wasmtime_wasi::{
@@ -26,6 +29,9 @@ pub type LogSink = Arc<dyn Fn(PluginLog) + Send + Sync>;
 /// A line is for a person; data belongs into detections and events.
 const MAX_LINE: usize = 1 << 10;
 const MAX_TARGET: usize = 64;
+const MAX_KEY: usize = 64;
+/// Where a line comes from that the host says of a plugin.
+pub(crate) const HOST: &str = "framehook";
 /// Where the SDK logs panics.
 const PANIC: &str = "panic";
 /// Where a plugin prints what went wrong. Rust's standard library reports panics there.
@@ -57,7 +63,15 @@ pub(crate) struct Logger {
     /// `name@version`.
     pub(crate) plugin: String,
     log: Log,
-    said: Arc<Mutex<LastWords>>,
+    call: Arc<Mutex<Call>>,
+}
+
+/// What is going on.
+#[derive(Default)]
+struct Call {
+    /// The frame that the hook was last called for.
+    frame: Option<u64>,
+    said: LastWords,
 }
 
 /// What a plugin said during a call that would explain why the call had no end.
@@ -96,31 +110,70 @@ fn in_one_line(text: &str) -> String {
 
 impl Logger {
     pub(crate) fn new(plugin: String, log: Log) -> Self {
-        Self { plugin, log, said: Arc::default() }
+        Self { plugin, log, call: Arc::default() }
+    }
+
+    /// What comes is about this frame.
+    pub(crate) fn begin_frame(&self, frame: u64) {
+        self.call.lock().frame = Some(frame);
     }
 
     /// What was said so far is about an earlier call.
     pub(crate) fn begin_call(&self) {
-        *self.said.lock() = LastWords::None;
+        self.call.lock().said = LastWords::None;
     }
 
     /// What was said since the call began.
     pub(crate) fn last_words(&self) -> LastWords {
-        self.said.lock().clone()
+        self.call.lock().said.clone()
     }
 
-    pub(crate) fn line(&self, level: LogLevel, target: &str, message: &str) {
+    /// A line of the host about the plugin.
+    pub(crate) fn tell(&self, level: LogLevel, message: &str) {
+        self.line(level, HOST, message, Vec::new());
+    }
+
+    /// A line of the plugin. What of its fields does not fit into a line behind the message is left out.
+    pub(crate) fn line(&self, level: LogLevel, target: &str, message: &str, fields: Vec<(String, Attribute)>) {
+        let mut call = self.call.lock();
         // Heard also where the log is full.
-        self.said.lock().hear(target, message);
+        call.said.hear(target, message);
+        let frame = call.frame;
+        drop(call);
         let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
-        let line = PluginLog { plugin: self.plugin.clone(), level, target, message };
+        let fields = fitting(fields, MAX_LINE - message.len());
+        let line = PluginLog { plugin: self.plugin.clone(), level, target, message, fields, frame };
         self.log.0.lock().line(line, Instant::now());
+    }
+}
+
+/// Those that take at most `room` bytes together, fit for a line; of two with one key the last.
+fn fitting(fields: Vec<(String, Attribute)>, mut room: usize) -> BTreeMap<String, Attribute> {
+    let mut fitting = BTreeMap::new();
+    for (key, value) in fields {
+        let (key, value) = (short_line(&key, MAX_KEY), presentable(value));
+        let Some(left) = room.checked_sub(key.len() + value.to_string().len()) else { break };
+        room = left;
+        fitting.insert(key, value);
+    }
+    fitting
+}
+
+/// JSON has no number that is not finite.
+fn presentable(value: Attribute) -> Attribute {
+    match value {
+        Attribute::Text(text) => Attribute::Text(short_line(&text, MAX_LINE)),
+        Attribute::Number(number) if !number.is_finite() => Attribute::Text(number.to_string()),
+        Attribute::Numbers(numbers) if !numbers.iter().all(|number| number.is_finite()) => {
+            Attribute::Text(format!("{numbers:?}"))
+        }
+        finite => finite,
     }
 }
 
 impl Inner {
     fn line(&mut self, line: PluginLog, now: Instant) {
-        if let Some(left_out) = self.budget.admit(line.target.len() + line.message.len(), now) {
+        if let Some(left_out) = self.budget.admit(line.bytes(), now) {
             self.tell(left_out);
             (self.sink)(line);
         }
@@ -128,9 +181,7 @@ impl Inner {
 
     fn tell(&self, lines: u64) {
         if lines > 0 {
-            let (plugin, target) = ("framehook".to_owned(), "log".to_owned());
-            let message = self.budget.left_out(lines);
-            (self.sink)(PluginLog { plugin, level: LogLevel::Warn, target, message });
+            (self.sink)(PluginLog::of_platform(LogLevel::Warn, "log", self.budget.left_out(lines)));
         }
     }
 }
@@ -188,7 +239,7 @@ impl OutputStream for Printed {
             // A line without an end is cut too, so that it cannot grow for ever.
             if piece.ends_with(b"\n") || partial.len() >= MAX_LINE {
                 let line = String::from_utf8_lossy(&partial);
-                self.logger.line(self.level, self.target, line.trim_end());
+                self.logger.line(self.level, self.target, line.trim_end(), Vec::new());
                 partial.clear();
             }
         }
@@ -223,7 +274,7 @@ mod tests {
         let log = Log::new(sink, LogLimits { lines: 5, bytes: 1 << 20 });
         let loggers: Vec<_> = (0..16).map(|n| Logger::new(format!("p{n}@1"), log.clone())).collect();
         for logger in loggers.iter().cycle().take(1600) {
-            logger.line(LogLevel::Info, "t", "x");
+            logger.line(LogLevel::Info, "t", "x", Vec::new());
         }
         drop((log, loggers));
         let lines = lines.lock();
@@ -237,12 +288,26 @@ mod tests {
     fn a_line_is_one_line_and_has_an_end() {
         let (lines, sink) = collected();
         let logger = Logger::new("p@1".into(), Log::new(sink, LogLimits::default()));
-        logger.line(LogLevel::Info, "a\nb", "fine\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m");
-        logger.line(LogLevel::Info, "t", &"é".repeat(MAX_LINE));
+        logger.line(LogLevel::Info, "a\nb", "fine\n2026-01-01T00:00:00Z ERROR forged \u{1b}[31m", Vec::new());
+        logger.line(LogLevel::Info, "t", &"é".repeat(MAX_LINE), vec![("k".into(), Attribute::Number(1.0))]);
+        logger.begin_frame(7);
+        let fields = [
+            ("a\nb", Attribute::Text("c\nd".into())),
+            ("n", Attribute::Number(f64::NAN)),
+            ("twice", Attribute::Number(1.0)),
+            ("twice", Attribute::Numbers(vec![2.0])),
+            ("long", Attribute::Text("x".repeat(MAX_LINE))),
+            ("behind", Attribute::Number(1.0)),
+        ];
+        logger.line(LogLevel::Info, "t", "m", fields.map(|(key, value)| (key.to_owned(), value)).to_vec());
         let lines = lines.lock();
         assert_eq!(lines[0].target, "a\\nb");
         assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
-        assert_eq!(lines[1].message.len(), MAX_LINE);
+        assert_eq!((lines[1].message.len(), lines[1].frame), (MAX_LINE, None));
+        assert!(lines[1].fields.is_empty(), "there was no room for it");
+        let fields = serde_json::to_value(&lines[2].fields).unwrap();
+        assert_eq!(fields, serde_json::json!({"a\\nb": "c\\nd", "n": "NaN", "twice": [2]}));
+        assert_eq!(lines[2].frame, Some(7));
     }
 
     #[test]

@@ -113,7 +113,7 @@ pub(crate) fn take(
         && !std::mem::replace(&mut metrics.has_told, true)
     {
         let line = format!("metric `{name}` was not taken, nor may others be: {}", why.words());
-        logger.line(LogLevel::Warn, "framehook", &line);
+        logger.tell(LogLevel::Warn, &line);
     }
     taken
 }

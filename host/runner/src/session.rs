@@ -8,11 +8,11 @@ use std::io;
 use framehook_core::{
     hook_state::HookState,
     hook_stats::HookStats,
-    job::{Control, LogLevel, Outcome, PluginLog, Report},
+    job::{Control, Outcome, Report},
     message::WorkerPhase,
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
-    text::{one_line, short_line},
+    text::short_line,
 };
 use tokio::time::{Duration, Instant, sleep_until};
 
@@ -148,7 +148,7 @@ impl<'a> Session<'a> {
                 self.show_health();
             }
             Report::HookStats(hooks) => self.on_hooks(hooks),
-            Report::Log(line) => self.log(&line),
+            Report::Log(line) => self.deployment.log.line(&line),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
         }
     }
@@ -247,27 +247,6 @@ impl<'a> Session<'a> {
         self.worker.kill();
         self.kill_at = None;
         self.gone_at = Some(Instant::now() + AFTER_KILL);
-    }
-
-    fn log(&self, line: &PluginLog) {
-        let bytes = line.plugin.len() + line.target.len() + line.message.len();
-        if !self.deployment.log.admits(bytes) {
-            return;
-        }
-        // The worker has seen to that already, if it is still ours.
-        let [plugin, from, message] = [&line.plugin, &line.target, &line.message].map(|text| one_line(text));
-        macro_rules! event {
-            ($level:ident) => {
-                tracing::$level!(plugin = &*plugin, from = &*from, "{message}")
-            };
-        }
-        match line.level {
-            LogLevel::Trace => event!(trace),
-            LogLevel::Debug => event!(debug),
-            LogLevel::Info => event!(info),
-            LogLevel::Warn => event!(warn),
-            LogLevel::Error => event!(error),
-        }
     }
 }
 

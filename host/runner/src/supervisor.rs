@@ -8,7 +8,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use framehook_core::{
     execution::Provider,
     hook_state::HookState,
-    job::{Job, Outcome},
+    job::{Job, LogLevel, Outcome},
     memory::UNKNOWN_MIB,
     message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
     prediction::Position,
@@ -34,7 +34,7 @@ use crate::{
     prewarmed::Prewarmed,
     process::{Kind, Worker, extra_mib},
     publisher::Publisher,
-    scenario_log::ScenarioLog,
+    scenario_log::{LogPublisher, ScenarioLog},
     session::Session,
     status::Board,
     tally::Tally,
@@ -125,6 +125,7 @@ pub(crate) struct Deployment {
     /// What became of the calls of its hooks.
     pub(crate) hooks: Hooks,
     pub(crate) log: ScenarioLog,
+    log_publisher: LogPublisher,
     /// The source, if it had to be fetched; removed with this.
     recording: Option<TempPath>,
     /// The last frame read from a worker.
@@ -147,6 +148,7 @@ impl Deployment {
         let config = &shared.job_builder.config;
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
+        let log_publisher = LogPublisher::new(log.clone(), shared.bus.clone(), order.scenario_id, order.generation);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
         let hooks = Hooks::new(&order.scenario);
         let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
@@ -160,6 +162,7 @@ impl Deployment {
             tally,
             hooks,
             log,
+            log_publisher,
             recording,
             last_read,
             state,
@@ -177,6 +180,11 @@ impl Deployment {
         };
         self.hooks.log();
         tracing::info!(?phase, reason = reason.message, predictions = self.tally.progress().frames, "deployment ended");
+        if phase == WorkerPhase::Failed {
+            self.log.tell(LogLevel::Error, "worker", &reason.message);
+        }
+        // Who follows the log until the end has all of it by then.
+        self.log_publisher.close().await;
         // The recording's space is free, as the slot is, before anybody hears of the end.
         self.recording = None;
         self.update(|status| {
@@ -252,6 +260,7 @@ impl Deployment {
             Failure::Fatal(reason) => return Err((WorkerPhase::Failed, reason)),
         };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
+        self.log.tell(LogLevel::Warn, "worker", &reason.message);
         self.update(|status| {
             status.phase = WorkerPhase::Recovering;
             status.reason = Some(reason.clone());

@@ -259,6 +259,30 @@ async fn the_health_of_hooks_is_shown() {
 }
 
 #[tokio::test]
+async fn what_a_scenario_logs_is_published_before_its_end_and_keeps_nobody_waiting() {
+    let world = World::start(|_| {}).await;
+    let well = || world.clip(json!({"frames": 10, "hooks": {"3": null, "5": null}}));
+    let (before, after) = (well(), well());
+    world.bus.set_down(Topic::ScenarioLogs, true);
+    world.deploy(&before, 1).await;
+    world.phase(&before, 1, P::Finished).await;
+    assert_eq!((world.frames(&before), world.logged(&before)), (numbers(10), vec![]));
+
+    world.bus.set_down(Topic::ScenarioLogs, false);
+    world.deploy(&after, 1).await;
+    let crashing = world.clip(json!({"frames": 10, "crash_at": [5]}));
+    world.deploy(&crashing, 1).await;
+    for clip in [&after, &crashing] {
+        world.phase(clip, 1, P::Finished).await;
+    }
+    let logged = world.logged(&after);
+    assert!(logged.iter().all(|(number, line)| (&*line.plugin, &*line.message) == ("p@1", "unwell") && *number < 2));
+    assert_eq!(logged.iter().map(|(number, _)| *number).collect::<Vec<_>>(), [0, 1]);
+    let logged = world.logged(&crashing);
+    assert_eq!((&*logged[0].1.plugin, &*logged[0].1.target, logged.len()), ("framehook", "worker", 1), "{logged:?}");
+}
+
+#[tokio::test]
 async fn a_stop_is_idempotent_and_keeps_the_frames_in_flight() {
     let world = World::start(|_| {}).await;
     let clip = world.clip(json!({"frames": 20, "hold_at": 10}));

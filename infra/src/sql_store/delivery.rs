@@ -19,7 +19,8 @@ pub(in super::super) const REPORTED: &str = "SELECT status FROM workers WHERE sc
 pub(in super::super) const DROPPED: &str = "
     SELECT count(DISTINCT d.pts_us) FROM dead_letters d WHERE d.key = $1
       AND NOT EXISTS (SELECT 1 FROM scenario_results r WHERE r.scenario_id = $2 AND r.pts_us = d.pts_us)";
-const UNREADABLE: &str = "SELECT count(*) FROM dead_letters WHERE key = $1 AND pts_us IS NULL";
+/// Those of another topic are about no frame.
+const UNREADABLE: &str = "SELECT count(*) FROM dead_letters WHERE key = $1 AND topic = 'results' AND pts_us IS NULL";
 
 pub(super) async fn read(db: &Database, id: ScenarioId) -> Result<Option<Delivery>> {
     // One read transaction: all see the same commit.

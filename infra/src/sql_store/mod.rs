@@ -20,6 +20,7 @@ mod artifacts;
 pub(super) mod delivery;
 mod history;
 pub(super) mod housekeeping;
+mod logs;
 pub(super) mod orchestrator;
 pub(super) mod outbox;
 mod purge;

@@ -1,10 +1,10 @@
-//! Results: the inbox's write and the API's read. How the rows themselves are stored is `rows`' business.
+//! The inbox's write, and the API's read of results. How the rows themselves are stored is `rows`' business.
 
 use async_trait::async_trait;
 use framehook_core::ids::ScenarioId;
 use futures::TryStreamExt as _;
 
-use super::{Conn, Database, key, now_us, one_more, rows};
+use super::{Conn, Database, key, logs, now_us, one_more, rows};
 use crate::{
     row::RowExt as _,
     sql::steps,
@@ -52,6 +52,7 @@ async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
     }
     let steps = steps(batch, &rows::standing(&mut tx, batch).await?);
     rows::store(&mut tx, batch, &steps).await?;
+    logs::store(&mut tx, &batch.logged).await?;
     for letter in &batch.dead_letters {
         keep(&mut tx, batch, letter).await?;
     }

@@ -16,15 +16,15 @@ use sqlx::error::DatabaseError;
 use super::{
     Conn, Database, Row, delivery,
     history::{self, Line},
-    identity, key, now_us, one_more, outbox, part, results,
+    identity, key, logs, now_us, one_more, outbox, part, results,
 };
 use crate::{
     history::Moment,
     row::RowExt as _,
     sql::{artifacts, from_json, signed, to_json},
     store::{
-        Created, HistoryEntry, Idempotency, Limit, NewScenario, PredictionQuery, Result, Rows, ScenarioFilter,
-        ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
+        Created, HistoryEntry, Idempotency, Limit, LogEntry, NewScenario, PredictionQuery, Result, Rows,
+        ScenarioFilter, ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
     },
 };
 
@@ -146,6 +146,10 @@ impl Scenarios for Database {
 
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>> {
         results::range(self, id, query).await
+    }
+
+    async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>> {
+        logs::read(self, id, after).await
     }
 
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {

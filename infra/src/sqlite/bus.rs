@@ -1,8 +1,8 @@
 //! The embedded bus: a durable log in the store's database, one partition a topic.
 //!
 //! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a
-//! reader is woken when there is something to read, and nobody polls; results are kept until their
-//! reader forgets them, and the rest, whose readers begin at the end, for a short while (`window`).
+//! reader is woken when there is something to read, and nobody polls; what is stored ([`Topic::is_stored`]) is
+//! kept until its reader forgets it, and the rest, whose readers begin at the end, for a short while (`window`).
 //! Results that their reader stores at once are never written here (`handoff`). Which member of a
 //! group reads, and which offset is next, are matters of this process alone, because one process
 //! alone has the folder open.
@@ -105,7 +105,7 @@ impl EmbeddedBus {
         for topic in Topic::ALL {
             sqlx::query(ADD_TOPIC).bind(topic.name()).execute(&database.writer).await?;
             let end = sqlx::query_scalar(END).bind(topic.name()).fetch_one(&database.writer).await?;
-            if topic != Topic::Results {
+            if !topic.is_stored() {
                 // Nobody will read what was there before.
                 sqlx::query(FORGET).bind(topic.name()).bind(end).execute(&database.writer).await?;
             }
@@ -133,7 +133,7 @@ impl Bus for EmbeddedBus {
         if records.is_empty() {
             return Ok(());
         }
-        if topic == Topic::Results {
+        if topic.is_stored() {
             // The publisher keeps them and tries again. The other topics carry what gives space back.
             let bytes: usize = records.iter().map(|record| record.payload.len()).sum();
             self.log.database.room.disk.admit(bytes as u64)?;
@@ -258,8 +258,8 @@ impl Committer {
 
     async fn commit(&self, batch: &mut Vec<Publication>) {
         let append = || append(&self.writer, batch, &self.ends, &self.windows);
-        // Results alone can wait for room.
-        let is_pressing = batch.iter().any(|publication| publication.topic != Topic::Results);
+        // What is stored can wait for room.
+        let is_pressing = batch.iter().any(|publication| !publication.topic.is_stored());
         let outcome = if is_pressing { self.room.despite_full(append).await } else { append().await };
         for (topic, end) in outcome.iter().flatten() {
             if *topic == Topic::Results {
@@ -303,7 +303,7 @@ pub(super) async fn append(
         append_to(&mut tx, topic, begin, &records, now).await?;
         sqlx::query(SET_END).bind(end).bind(topic.name()).execute(&mut *tx).await?;
         grown.push((topic, end));
-        if topic != Topic::Results {
+        if !topic.is_stored() {
             appended.push((topic, end, records.iter().map(|record| record.payload.len()).sum()));
         }
     }

@@ -12,6 +12,7 @@ use framehook_core::{
     prediction::{Position, Prediction},
     prediction_record::PredictionRecord,
     reason::Reason,
+    scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
@@ -111,6 +112,19 @@ pub struct HistoryEntry {
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde hands out references")]
 const fn is_zero(n: &u64) -> bool {
     *n == 0
+}
+
+/// A line of a scenario's log, as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = LogView)]
+pub struct LogEntry {
+    /// Place among all lines of the scenario, from 1; one more than that of the line before.
+    pub sequence: i64,
+    /// The deployment that logged it.
+    #[schema(value_type = i64)]
+    pub generation: Generation,
+    #[serde(flatten)]
+    pub line: LogLine,
 }
 
 /// How much of a list to read at a time.
@@ -252,6 +266,8 @@ pub struct ResultBatch {
     pub rows: Vec<PredictionRecord>,
     /// What hooks changed of their state on a row, by its place in `rows`.
     pub state: BTreeMap<usize, HookState>,
+    /// Lines of scenarios' logs; rows and lines travel on topics of their own.
+    pub logged: Vec<LoggedLines>,
     pub dead_letters: Vec<DeadLetter>,
 }
 

@@ -135,7 +135,8 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state: BTreeMap::new(), dead_letters: vec![] }
+    let (state, logged, dead_letters) = (BTreeMap::new(), vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, dead_letters }
 }
 
 /// An unreadable record, of this frame if it says so.

@@ -12,6 +12,7 @@ mod frozen;
 mod hook_state;
 mod kafka;
 mod lifecycle;
+mod logs;
 mod orchestrator;
 mod postgres;
 mod results;
@@ -98,6 +99,12 @@ macro_rules! store_suite {
                 a_deployment_that_was_replaced_changes_no_state,
                 state_is_stored_with_its_rows_or_not_at_all,
                 nothing_is_left_of_a_deleted_scenario,
+            }
+            logs {
+                lines_come_back_as_stored_and_in_order,
+                a_line_that_comes_again_or_too_late_changes_nothing,
+                the_oldest_lines_go,
+                a_deleted_scenario_has_no_log,
             }
             lifecycle {
                 from_deploy_to_completed,

@@ -1,13 +1,14 @@
 //! Rows about messages: delivered twice, out of order, too late, or not to be read at all.
 
 use framehook_tests::{
+    client::slow_scenario,
     cluster::{CLUSTER_DEADLINE, Cluster, found},
     servers::topics::{self, Record},
     wait_for,
 };
 use serde_json::{Value, json};
 
-use super::{row, running, undisturbed};
+use super::{FRAME_MS, row, running, undisturbed};
 
 /// What is written for the test to spoil.
 fn changed(record: &Record, change: impl FnOnce(&mut Value)) -> Record {
@@ -19,7 +20,12 @@ fn changed(record: &Record, change: impl FnOnce(&mut Value)) -> Record {
 #[test]
 fn messages_may_come_twice_in_any_order_too_late_and_broken() {
     let mut cluster = Cluster::start(&[]);
-    let ids = running(&cluster, 1);
+    // Its first hook prints a line a frame.
+    let mut scenario = slow_scenario(FRAME_MS);
+    let hook = &mut scenario["plugins"]["pre"][0]["config"];
+    (hook["chatty"], hook["calls"]) = (json!(true), json!([0, 0]));
+    let ids = [cluster.post_scenario(&scenario)];
+    cluster.wait_for_row(&ids[0], 20);
     cluster.settle(&ids);
     let before = cluster.predictions(&ids[0]);
     let brokers = cluster.brokers().to_owned();
@@ -51,6 +57,18 @@ fn messages_may_come_twice_in_any_order_too_late_and_broken() {
     topics::write(&brokers, &topic, &zombie);
     cluster.at_rest();
     assert_eq!(cluster.predictions(&ids[0]), before);
+
+    row("every log line again, backwards, and as one of a generation before: each is there once");
+    let log = || cluster.read(&format!("/scenario/{}/logs?limit=1000", ids[0]))["items"].as_array().cloned().unwrap();
+    let (logged, lines) = (of_scenario("scenario_logs"), log());
+    assert!(!lines.is_empty() && !logged.is_empty());
+    let zombies = logged.iter().map(|record| changed(record, |message| message["data"]["generation"] = json!(0)));
+    // None of its deployment has so high a number, so it comes last.
+    let last = changed(&logged[0], |message| message["data"]["first"] = json!(1_000_000));
+    let again: Vec<_> = logged.iter().rev().cloned().chain(zombies).chain([last]).collect();
+    topics::write(&brokers, &cluster.topic("scenario_logs"), &again);
+    let after = wait_for("the last line", CLUSTER_DEADLINE, || Some(log()).filter(|after| after.len() > lines.len()));
+    assert_eq!(after[..lines.len()], lines);
 
     row("what cannot be read goes to the dead letters with its reason, and what is behind it is read");
     let at = |payload: Vec<u8>| Record { payload, ..results[0].clone() };

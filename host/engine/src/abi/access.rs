@@ -153,7 +153,7 @@ impl Ctx {
     }
 
     fn unavailable(&self, error: &PixelsUnavailable) -> Refused {
-        self.logger.line(LogLevel::Warn, "framehook", &format!("pixels could not be given: {error}"));
+        self.logger.tell(LogLevel::Warn, &format!("pixels could not be given: {error}"));
         Refused::Unavailable
     }
 

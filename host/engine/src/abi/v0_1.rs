@@ -109,7 +109,7 @@ impl media::HostInference for Ctx {
 
 impl log::Host for Ctx {
     fn log(&mut self, level: log::Level, target: String, message: String) -> wasmtime::Result<()> {
-        self.logger.line(level.into(), &target, &message);
+        self.logger.line(level.into(), &target, &message, Vec::new());
         Ok(())
     }
 }

@@ -259,16 +259,8 @@ impl log::Host for Ctx {
         message: String,
         fields: Vec<types::Attribute>,
     ) -> wasmtime::Result<()> {
-        let mut line = message;
-        for field in fields {
-            // As `tracing` writes them.
-            let value = match Attribute::from(field.value) {
-                Attribute::Text(text) => format!("{text:?}"),
-                other => serde_json::to_string(&other).unwrap_or_default(),
-            };
-            line.push_str(&format!(" {}={value}", field.key));
-        }
-        self.logger.line(level.into(), &target, &line);
+        let fields = fields.into_iter().map(|field| (field.key, field.value.into())).collect();
+        self.logger.line(level.into(), &target, &message, fields);
         Ok(())
     }
 }

@@ -210,7 +210,9 @@ fn outputs_are_read_as_what_they_are() {
         ]
     );
     assert_eq!(told(&after, "suppressed")[0]["kept"], Attribute::Numbers(vec![1.0, 2.0]));
-    assert!(lines.texts().contains(&r#"5 outputs kind="count" seconds=2.5 ids=[1]"#.to_owned()), "{:?}", lines.texts());
+    let line = lines.all().into_iter().find(|line| line.message == "5 outputs").expect("it logs");
+    let fields = json!({"kind": "count", "seconds": 2.5, "ids": [1]});
+    assert_eq!((line.frame, serde_json::to_value(&line.fields).unwrap()), (Some(0), fields));
     // Text does not move what the first version knows by its place.
     let outputs: [(&str, &[u32], Values<'_>); 2] =
         [("output0", &[1, 7, 960], Values::F32(&head(0.25))), ("names", &[2], Values::Text(&names))];

@@ -245,6 +245,21 @@ fn lines_of_a_plugin_arrive_and_floods_do_not() {
 }
 
 #[test]
+fn the_log_says_how_a_plugin_failed_and_when_it_is_left_out() {
+    let (mut chain, lines) = chain("bad-input", 1, Policy::SkipFrame);
+    for frame in 0..28 {
+        call(&mut chain, frame).unwrap();
+    }
+    let failed = "misbehave@0.1.0: on purpose";
+    let told: Vec<_> = lines.all().into_iter().map(|line| (line.frame.unwrap(), line.target, line.message)).collect();
+    let told: Vec<_> = told.iter().map(|(frame, target, message)| (*frame, &**target, &**message)).collect();
+    let left_out = |seconds| format!("{failed}; not called for {seconds} s of the stream");
+    let host = "framehook";
+    let expected = [(0, host, failed), (1, host, failed), (2, host, &left_out(1)), (27, host, &left_out(2))];
+    assert_eq!(told, expected);
+}
+
+#[test]
 fn pre_hooks_pass_skip_and_build_the_input() {
     let (settings, _) = settings(Policy::SkipFrame);
     let pixels = Flat(7);

@@ -104,6 +104,10 @@ pub(crate) fn digest_of(path: &Path) -> Digest {
 pub(crate) struct Lines(Arc<Mutex<Vec<PluginLog>>>);
 
 impl Lines {
+    pub(crate) fn all(&self) -> Vec<PluginLog> {
+        self.0.lock().unwrap().clone()
+    }
+
     pub(crate) fn texts(&self) -> Vec<String> {
         self.0.lock().unwrap().iter().map(|line| line.message.clone()).collect()
     }

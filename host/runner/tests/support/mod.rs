@@ -19,6 +19,7 @@ use framehook_core::{
         DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerKey, WorkerPhase, WorkerStatus,
     },
     prediction::{PluginIdentity, Position, Prediction},
+    scenario_log::LogLine,
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedScenario, ResolvedSource},
     topic::Topic,
 };
@@ -365,6 +366,15 @@ impl World {
             other => panic!("{other:?} among the results"),
         });
         results.filter(|p| p.scenario_id == clip.id).collect()
+    }
+
+    /// The lines of a clip's log that were published, with their numbers.
+    pub(crate) fn logged(&self, clip: &Clip) -> Vec<(u64, LogLine)> {
+        let logged = self.bus.messages(Topic::ScenarioLogs).into_iter().map(|message| match message {
+            Message::Logged(logged) => logged,
+            other => panic!("{other:?} among the logs"),
+        });
+        logged.filter(|l| l.scenario_id == clip.id).flat_map(|l| (l.first..).zip(l.lines)).collect()
     }
 
     pub(crate) fn frames(&self, clip: &Clip) -> Vec<u64> {
