@@ -6,6 +6,7 @@ mod http;
 mod library;
 mod limits;
 mod log;
+mod plugin;
 mod process;
 mod roles;
 mod services;
@@ -46,6 +47,9 @@ enum Command {
     /// Make or update the tables of the database, and end (so do an API and an orchestrator at their start)
     #[command(after_help = MIGRATE_HELP)]
     Migrate(Box<Role>),
+    /// Write a plugin, try it and upload it
+    #[command(subcommand, after_help = PLUGIN_HELP)]
+    Plugin(plugin::Plugin),
     /// What the services run in a process of its own, so that no plugin can harm them
     #[command(hide = true, subcommand)]
     PluginHost(PluginHost),
@@ -84,6 +88,10 @@ enum RunnerCommand {
 const MIGRATE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
 environment may hold what other roles need, too.";
+
+const PLUGIN_HELP: &str = "\
+What judges and runs a plugin here is found as `framehook up` finds it: beside this executable, or where its environment \
+variables say, such as FRAMEHOOK_WORKER and FRAMEHOOK_ONNXRUNTIME.";
 
 const ROLE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
@@ -136,6 +144,7 @@ fn start() -> anyhow::Result<ExitCode> {
         }
         Command::Runner(Runner { role, .. }) => (role, |settings| process::run("runner", settings, roles::runner)),
         Command::Migrate(role) => (role, |settings| process::run("migrate", settings, roles::migrate)),
+        Command::Plugin(plugin) => return plugin.run(),
         Command::PluginHost(command) => return plugin_host(command),
     };
     if role.dump_config {
@@ -144,6 +153,18 @@ fn start() -> anyhow::Result<ExitCode> {
     }
     role.settings.origins = origins;
     run(role.settings).map(|()| ExitCode::SUCCESS)
+}
+
+/// The settings that `framehook up` would have here without any flag.
+fn settings_of_environment() -> anyhow::Result<Settings> {
+    let (matches, origins) = layers::read_environment(Cli::command(), "up")?;
+    match Cli::from_arg_matches(&matches)?.command {
+        Command::Up(mut role) => {
+            role.settings.origins = origins;
+            Ok(role.settings)
+        }
+        _ => anyhow::bail!("there are no settings of `up`"),
+    }
 }
 
 fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {

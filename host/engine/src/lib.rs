@@ -31,5 +31,6 @@ mod schema;
 mod state;
 mod suppress;
 
+pub use check::imports;
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};
