@@ -72,7 +72,6 @@ impl Light {
     }
 }
 
-/// Plain functions can be tested with `cargo test`.
 fn is_dark(pixels: &[u8], min_brightness: u8) -> bool {
     let sum: usize = pixels.iter().map(|pixel| usize::from(*pixel)).sum();
     sum < usize::from(min_brightness) * pixels.len()
@@ -82,19 +81,27 @@ framehook_sdk::export!(pre + post: Light);
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::testing::{self, Picture, Scene};
+
     use super::*;
 
     #[test]
     fn a_change_is_told_once() {
-        let mut light = Light { config: Config { min_brightness: 20 }, is_on: true };
-        let kinds: Vec<_> =
-            [true, false, false, true].into_iter().flat_map(|on| light.turned(on)).map(|e| e.kind).collect();
-        assert_eq!(kinds, ["light_off", "light_on"]);
+        let mut hook: Light = testing::start("{}").unwrap();
+        let scene = Scene::new(64, 36);
+        let kinds = |outcome: Outcome| outcome.events.into_iter().map(|event| event.kind).collect::<Vec<_>>();
+        assert!(kinds(hook.postprocess(&scene.inference(), Vec::new()).unwrap()).is_empty());
+        let dark = |hook: &mut Light| hook.skipped(scene.frame().meta(), DARK, Vec::new()).unwrap();
+        assert_eq!(kinds(dark(&mut hook)), ["light_off"]);
+        assert!(kinds(dark(&mut hook)).is_empty());
+        assert_eq!(kinds(hook.postprocess(&scene.inference(), Vec::new()).unwrap()), ["light_on"]);
     }
 
     #[test]
-    fn the_mean_counts() {
-        assert!(is_dark(&[0, 0, 50], 20));
-        assert!(!is_dark(&[0, 0, 60], 20));
+    fn dark_frames_are_skipped() {
+        let mut hook: Light = testing::start("{}").unwrap();
+        let mut decide = |grey| hook.preprocess(&Scene::of(Picture::plain(64, 36, [grey; 3])).frame()).unwrap();
+        assert!(matches!(decide(10), Decision::Skip(_)));
+        assert!(matches!(decide(100), Decision::Pass));
     }
 }

@@ -51,7 +51,6 @@ impl PostHook for Crowd {
     }
 }
 
-/// Plain functions can be tested with `cargo test`.
 fn keep(detections: Vec<Detection>, wanted: &[String]) -> Vec<Detection> {
     let is_wanted = |d: &Detection| d.label.as_ref().is_some_and(|label| wanted.contains(label));
     detections.into_iter().filter(is_wanted).collect()
@@ -61,14 +60,30 @@ framehook_sdk::export!(post: Crowd);
 
 #[cfg(test)]
 mod tests {
-    use framehook_sdk::Bbox;
+    use framehook_sdk::{
+        Bbox,
+        testing::{self, Scene},
+    };
 
     use super::*;
 
+    fn seen(label: &str) -> Detection {
+        Detection { label: Some(label.into()), ..Detection::new(0, 0.9, Bbox::default()) }
+    }
+
     #[test]
-    fn others_are_dropped() {
-        let seen = |label: &str| Detection { label: Some(label.into()), ..Detection::new(0, 0.9, Bbox::default()) };
-        let kept = keep(vec![seen("person"), seen("car")], &["person".into()]);
-        assert_eq!(kept.len(), 1);
+    fn a_crowd_is_told_of_once() {
+        let mut hook: Crowd = testing::start(r#"{"keep": ["person"], "crowd": 2}"#).unwrap();
+        let frame = Scene::new(640, 360).inference();
+        let crowd = || vec![seen("person"), seen("car"), seen("person")];
+        let first = hook.postprocess(&frame, crowd()).unwrap();
+        assert_eq!((first.detections.len(), first.events.len()), (2, 1));
+        assert_eq!(first.events[0].kind, "crowded");
+        assert!(hook.postprocess(&frame, crowd()).unwrap().events.is_empty());
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_refused() {
+        assert!(testing::start::<Crowd>(r#"{"kept": []}"#).is_err());
     }
 }

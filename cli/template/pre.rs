@@ -40,7 +40,6 @@ impl PreHook for Dark {
     }
 }
 
-/// Plain functions can be tested with `cargo test`.
 fn is_dark(pixels: &[u8], min_brightness: u8) -> bool {
     let sum: usize = pixels.iter().map(|pixel| usize::from(*pixel)).sum();
     sum < usize::from(min_brightness) * pixels.len()
@@ -50,11 +49,15 @@ framehook_sdk::export!(pre: Dark);
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::testing::{self, Picture, Scene};
+
     use super::*;
 
     #[test]
-    fn the_mean_counts() {
-        assert!(is_dark(&[0, 0, 50], 20));
-        assert!(!is_dark(&[0, 0, 60], 20));
+    fn dark_frames_are_skipped() {
+        let mut hook: Dark = testing::start("{}").unwrap();
+        let mut decide = |grey| hook.preprocess(&Scene::of(Picture::plain(64, 36, [grey; 3])).frame()).unwrap();
+        assert!(matches!(decide(10), Decision::Skip(_)));
+        assert!(matches!(decide(100), Decision::Pass));
     }
 }

@@ -38,7 +38,10 @@ impl Build {
 /// When a tool is missing, what it says goes wrong, or there is not one component.
 pub(super) fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     if !folder.join("Cargo.toml").is_file() {
-        bail!("{} has no Cargo.toml: name the folder of a plugin, such as `framehook plugin new` makes", folder.display());
+        bail!(
+            "{} has no Cargo.toml: name the folder of a plugin, such as `framehook plugin new` makes",
+            folder.display()
+        );
     }
     find_tools(folder)?;
     let mut command = tool("CARGO", "cargo", folder);
@@ -52,7 +55,9 @@ pub(super) fn build(folder: &Path) -> anyhow::Result<PathBuf> {
     match &components[..] {
         [only] => Ok(only.clone()),
         [] => bail!("cargo made no component: `[lib]` of Cargo.toml needs `crate-type = [\"cdylib\"]`"),
-        several => bail!("cargo made {} components, and a plugin is one: name the folder of its package", several.len()),
+        several => {
+            bail!("cargo made {} components, and a plugin is one: name the folder of its package", several.len())
+        }
     }
 }
 

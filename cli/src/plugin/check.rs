@@ -33,10 +33,13 @@ impl Check {
         let (code, text) = match verdict {
             Verdict::Ok(plugin) => {
                 let imports = framehook_engine::imports(&std::fs::read(&file.path)?);
-                let text = if self.json { as_json(plugin, &file, &imports) } else { self.told(&plugin, &file, &imports) };
+                let text =
+                    if self.json { as_json(plugin, &file, &imports) } else { self.told(&plugin, &file, &imports) };
                 (ExitCode::SUCCESS, text)
             }
-            Verdict::Findings(findings) if self.json => (ExitCode::FAILURE, json!({ "findings": findings }).to_string()),
+            Verdict::Findings(findings) if self.json => {
+                (ExitCode::FAILURE, json!({ "findings": findings }).to_string())
+            }
             Verdict::Findings(findings) => {
                 // Like what a compiler says, where people look for it.
                 eprintln!("{}", wrong(&findings, &self.file.display().to_string()));
@@ -106,16 +109,17 @@ fn settings(schema: &Value) -> Vec<String> {
 }
 
 fn type_of(about: &Value) -> String {
-    let listed = |items: &[Value]| items.iter().map(|item| item.as_str().unwrap_or("?")).collect::<Vec<_>>().join(" or ");
+    let listed =
+        |items: &[Value]| items.iter().map(|item| item.as_str().unwrap_or("?")).collect::<Vec<_>>().join(" or ");
     match (&about["type"], about["$ref"].as_str()) {
         (Value::String(name), _) if name == "array" => format!("list of {}", type_of(&about["items"])),
         (Value::String(name), _) => name.clone(),
         (Value::Array(several), _) => listed(several),
         (_, Some(reference)) => reference.rsplit('/').next().unwrap_or_default().to_owned(),
-        _ => about["anyOf"].as_array().or(about["oneOf"].as_array()).map_or_else(
-            || "any".to_owned(),
-            |choices| choices.iter().map(type_of).collect::<Vec<_>>().join(" or "),
-        ),
+        _ => about["anyOf"]
+            .as_array()
+            .or(about["oneOf"].as_array())
+            .map_or_else(|| "any".to_owned(), |choices| choices.iter().map(type_of).collect::<Vec<_>>().join(" or ")),
     }
 }
 

@@ -19,11 +19,7 @@ use framehook_core::ids::{Digest, RunnerId};
 use framehook_runner::RunnerConfig;
 use sha2::{Digest as _, Sha256};
 
-use crate::{
-    confinement::Confined,
-    process,
-    settings::Settings,
-};
+use crate::{confinement::Confined, process, settings::Settings};
 
 pub(super) struct Local {
     pub(super) settings: Settings,

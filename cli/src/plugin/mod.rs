@@ -5,12 +5,15 @@
 
 mod build;
 mod check;
+mod follow;
 mod local;
 mod new;
 mod progress;
+mod push;
 mod run;
 mod scenario;
 mod tally;
+mod test;
 
 use std::process::ExitCode;
 
@@ -26,6 +29,10 @@ pub(crate) enum Plugin {
     Check(check::Check),
     /// Run plugins and a model on a video, without a service
     Run(run::Run),
+    /// Run the golden cases of a plugin's folder
+    Test(test::Test),
+    /// Upload a plugin to a running platform
+    Push(push::Push),
 }
 
 impl Plugin {
@@ -39,6 +46,8 @@ impl Plugin {
             Self::Build(build) => build.run(),
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
+            Self::Test(test) => test.run(),
+            Self::Push(push) => push.run(),
         }
     }
 }

@@ -50,7 +50,7 @@ macro_rules! files {
 }
 
 /// The SDK, as it lies in the repository: the WIT folder is beside it there, and here.
-const VENDORED: [(&str, &str); 12] = files!(
+const VENDORED: [(&str, &str); 21] = files!(
     "framehook-sdk/Cargo.toml" <- "sdk/Cargo.toml",
     "framehook-sdk/src/bindings.rs" <- "sdk/src/bindings.rs",
     "framehook-sdk/src/geometry.rs" <- "sdk/src/geometry.rs",
@@ -59,7 +59,16 @@ const VENDORED: [(&str, &str); 12] = files!(
     "framehook-sdk/src/lib.rs" <- "sdk/src/lib.rs",
     "framehook-sdk/src/log.rs" <- "sdk/src/log.rs",
     "framehook-sdk/src/made.rs" <- "sdk/src/made.rs",
+    "framehook-sdk/src/native.rs" <- "sdk/src/native.rs",
+    "framehook-sdk/src/npy.rs" <- "sdk/src/npy.rs",
+    "framehook-sdk/src/pixels.rs" <- "sdk/src/pixels.rs",
     "framehook-sdk/src/state.rs" <- "sdk/src/state.rs",
+    "framehook-sdk/src/testing.rs" <- "sdk/src/testing.rs",
+    "framehook-sdk/helpers/Cargo.toml" <- "sdk/helpers/Cargo.toml",
+    "framehook-sdk/helpers/src/lib.rs" <- "sdk/helpers/src/lib.rs",
+    "framehook-sdk/helpers/src/masks.rs" <- "sdk/helpers/src/masks.rs",
+    "framehook-sdk/helpers/src/scan.rs" <- "sdk/helpers/src/scan.rs",
+    "framehook-sdk/helpers/src/suppress.rs" <- "sdk/helpers/src/suppress.rs",
     "framehook-sdk/LICENSE" <- "LICENSE",
     "wit/framehook-plugin-0.2.0/plugin.wit" <- "wit/framehook-plugin-0.2.0/plugin.wit",
     "wit/README.md" <- "wit/README.md",
@@ -131,14 +140,16 @@ mod tests {
     #[test]
     fn the_whole_sdk_is_in_it() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let sources = fs::read_dir(repository.join("sdk/src")).unwrap();
-        let sources = sources.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let there: BTreeSet<_> = sources.map(|name| format!("framehook-sdk/src/{name}")).collect();
+        let there = ["src", "helpers/src"].into_iter().flat_map(|folder| {
+            let sources = fs::read_dir(repository.join("sdk").join(folder)).unwrap();
+            sources.map(move |entry| format!("framehook-sdk/{folder}/{}", entry.unwrap().file_name().display()))
+        });
+        let there: BTreeSet<_> = there.collect();
         let listed = VENDORED.iter().map(|(path, _)| (*path).to_owned());
         assert_eq!(listed.filter(|path| path.contains("/src/")).collect::<BTreeSet<_>>(), there);
         // Its manifest can stand anywhere, and its bindings are made of the folder that is beside it.
         let of = |wanted: &str| VENDORED.iter().find(|(path, _)| *path == wanted).unwrap().1;
-        assert!(!of("framehook-sdk/Cargo.toml").contains("workspace ="));
+        assert!(VENDORED.iter().all(|(path, text)| !path.ends_with("Cargo.toml") || !text.contains("workspace =")));
         let wit = VENDORED.iter().find_map(|(path, _)| path.strip_suffix("/plugin.wit")).unwrap();
         assert!(of("framehook-sdk/src/bindings.rs").contains(&format!("\"../{wit}\"")));
         let version = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));

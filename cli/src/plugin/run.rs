@@ -11,16 +11,12 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use framehook_core::{
-    input::InputOptions,
-    job::{Outcome, Report},
-    prediction::Prediction,
-    reason::Reason,
-};
+use framehook_core::{input::InputOptions, job::Outcome, prediction::Prediction, reason::Reason};
 use framehook_runner::alone::Alone;
 use tempfile::NamedTempFile;
 
 use super::{
+    follow::{Said, follow},
     local::{Local, block_on},
     progress::Progress,
     scenario::{PluginFile, Prepared, Wanted, json, prepare},
@@ -73,39 +69,26 @@ impl Run {
         let input = self.input.as_deref().map(|text| json(text, "--input")).transpose()?;
         let input = input.map(serde_json::from_value::<InputOptions>).transpose().context("--input")?;
         let plugins = self.plugins.iter().map(|text| PluginFile::parse(text)).collect::<Result<_, _>>()?;
-        let wanted =
-            Wanted { video: &self.video, model: &self.model, plugins, input: input.unwrap_or_default() };
+        let wanted = Wanted { video: &self.video, model: &self.model, plugins, input: input.unwrap_or_default() };
         let Prepared { order, files, model, video } = prepare(&local, wanted).await?;
         let means = Means { model: &model, has_post: !order.scenario.post.is_empty() };
         let total = video.frames.map(|frames| frames.min(self.limit.unwrap_or(u64::MAX))).or(self.limit);
-        let mut alone = Alone::start(local.runner(), &order, files).context("cannot start a worker")?;
+        let alone = Alone::start(local.runner(), &order, files).context("cannot start a worker")?;
         let (mut tally, mut progress) = (Tally::default(), Progress::new(total));
-        let mut stopping = Box::pin(tokio::signal::ctrl_c());
-        let mut is_stopped = false;
-        let end = loop {
-            let report = tokio::select! {
-                report = alone.next() => report,
-                _ = &mut stopping, if !is_stopped => {
-                    is_stopped = true;
-                    alone.stop();
-                    continue;
-                }
-            };
-            match report {
-                Report::Ready(_) => progress = Progress::new(total),
-                Report::Frame(record) if self.limit.is_none_or(|most| tally.frames < most) => {
+        let end = follow(alone, self.limit, |said| {
+            match said {
+                // From here on it is as fast as it is.
+                Said::Ready => progress = Progress::new(total),
+                Said::Frame(record) => {
                     tally.add(&serde_json::from_str::<Prediction>(record.json()).context("a prediction")?);
                     sinks.write(record.json()).context("the predictions cannot be written")?;
                     progress.show(&tally);
-                    if self.limit == Some(tally.frames) {
-                        alone.stop();
-                    }
                 }
-                Report::Log(line) => progress.log(&line),
-                Report::Ended { outcome, reason } => break (outcome, reason),
-                _ => {}
+                Said::Log(line) => progress.log(&line),
             }
-        };
+            Ok(())
+        })
+        .await?;
         progress.clear();
         let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
         eprintln!("frames      {}{of}, {:.0} a second: {}", tally.frames, progress.fps(tally.frames), end.1.message);

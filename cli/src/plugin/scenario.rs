@@ -61,10 +61,8 @@ struct Plugin {
 pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result<Prepared> {
     let model_file = named(wanted.model)?;
     let source = wanted.video.canonicalize().with_context(|| format!("cannot read {}", wanted.video.display()))?;
-    let (video, model) = tokio::join!(
-        judge::video(&local.api, &source),
-        judge::model(&local.api, &model_file.path, model_file.size)
-    );
+    let (video, model) =
+        tokio::join!(judge::video(&local.api, &source), judge::model(&local.api, &model_file.path, model_file.size));
     let video = accepted(video?, wanted.video)?;
     let model = accepted(model?, wanted.model)?;
     let mut plugins = Vec::new();

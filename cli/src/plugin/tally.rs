@@ -72,10 +72,15 @@ impl Tally {
         if !self.detections.is_empty() || self.frames == 0 {
             return None;
         }
-        let outputs: Vec<_> = model.outputs.iter().map(|output| {
-            let sides: Vec<_> = output.shape.iter().map(|side| side.map_or("?".to_owned(), |n| n.to_string())).collect();
-            format!("{} [{}]", output.name, sides.join(", "))
-        }).collect();
+        let outputs: Vec<_> = model
+            .outputs
+            .iter()
+            .map(|output| {
+                let sides: Vec<_> =
+                    output.shape.iter().map(|side| side.map_or("?".to_owned(), |n| n.to_string())).collect();
+                format!("{} [{}]", output.name, sides.join(", "))
+            })
+            .collect();
         let outputs = outputs.join(", ");
         let failed: u64 = self.failures.values().map(|failures| failures.frames).sum();
         let skipped: u64 = self.skipped.values().sum();

@@ -21,15 +21,14 @@ mod engine;
 pub mod hook;
 pub mod judge;
 mod log;
-mod masks;
 pub mod media;
 mod passed_on;
 mod range;
 mod sandbox;
-mod scan;
 mod schema;
 mod state;
-mod suppress;
+
+use framehook_helpers::{masks, scan, suppress};
 
 pub use check::imports;
 pub use engine::{Engine, LoadError, Plugin};
