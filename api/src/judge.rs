@@ -63,6 +63,14 @@ pub async fn video(config: &ApiConfig, file: &Path) -> Result<Verdict<VideoManif
     read(probe::verdict(probe::source(config, file)).await?)
 }
 
+/// What came of a trial of a plugin, in a child like those that judge: JSON.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn trial<T: DeserializeOwned>(config: &ApiConfig, trial: &Value) -> Result<T, NotJudged> {
+    Ok(plugin::run_trial(config, trial).await?)
+}
+
 fn read<T: DeserializeOwned>(verdict: Verdict<Value>) -> Result<Verdict<T>, NotJudged> {
     Ok(match verdict.bounded() {
         Verdict::Ok(manifest) => {

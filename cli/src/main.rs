@@ -19,7 +19,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
 use framehook_core::{ids::Digest, probe::EXIT_FINDINGS};
-use framehook_engine::command::{self, Printed};
+use framehook_engine::{
+    command::{self, Printed},
+    trial::Trial,
+};
 use settings::{Settings, layers};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -106,6 +109,8 @@ enum PluginHost {
     Describe { compiled: PathBuf, digest: Digest },
     /// Check the configuration on stdin with a compiled plugin; the verdict is JSON
     ValidateConfig { compiled: PathBuf, digest: Digest },
+    /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is JSON
+    Try,
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,
 }
@@ -177,6 +182,12 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {
         }
         PluginHost::Describe { compiled, digest } => command::describe(&confined(compiled)?, &digest)?,
         PluginHost::ValidateConfig { compiled, digest } => command::validate_config(&confined(compiled)?, &digest)?,
+        PluginHost::Try => {
+            let trial: Trial = serde_json::from_reader(std::io::stdin().lock())?;
+            let files = trial.outputs.iter().map(|(_, file)| file).chain([&trial.hook.compiled]);
+            framehook_confine::enter(&Reach::reading(files))?;
+            command::run_trial(&trial)?;
+        }
         PluginHost::Confinement => println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?),
     }
     Ok(ExitCode::SUCCESS)

@@ -50,8 +50,6 @@ mod made;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 #[cfg(not(target_family = "wasm"))]
-mod npy;
-#[cfg(not(target_family = "wasm"))]
 mod pixels;
 pub mod state;
 #[cfg(not(target_family = "wasm"))]

@@ -3,6 +3,8 @@
 //! Invariant: what is not scaled is exact. The host scales with OpenCV, which rounds on its way; this does so once, at
 //! the end.
 
+use framehook_helpers::place::place;
+
 use crate::{Anchor, Channels, Geometry, InputOptions, PixelFormat, Rect, Resize, Size};
 
 /// Pixels of eight bits a channel, red first, rows without gaps.
@@ -162,17 +164,9 @@ impl Input {
 
     /// The part of the input that a picture of `width` x `height` pixels fills.
     fn place(&self, width: u32, height: u32) -> Rect {
-        if self.resize == Resize::Stretch {
-            return Rect { x: 0, y: 0, width: self.size.width, height: self.size.height };
-        }
-        let share = |of: u32, side: u32| f64::from(of) / f64::from(side);
-        let scale = share(self.size.width, width).min(share(self.size.height, height));
-        let side = |side: u32, most: u32| ((f64::from(side) * scale).round() as u32).clamp(1, most);
-        let (width, height) = (side(width, self.size.width), side(height, self.size.height));
-        let (x, y) = match self.anchor {
-            Anchor::Center => ((self.size.width - width) / 2, (self.size.height - height) / 2),
-            Anchor::TopLeft => (0, 0),
-        };
+        let is_centered = self.anchor == Anchor::Center;
+        let input = [self.size.width, self.size.height];
+        let [x, y, width, height] = place([width, height], input, self.resize == Resize::Stretch, is_centered);
         Rect { x, y, width, height }
     }
 

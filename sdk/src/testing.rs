@@ -31,13 +31,14 @@
 
 use std::{cell::RefCell, path::Path, rc::Rc};
 
+use framehook_helpers::npy;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 pub use crate::pixels::Picture;
 use crate::{
     Error, Frame, FrameMeta, Hook, Inference, InputOptions, Size, Source, SourceKind, Start, Stream, default_input,
-    glue, log::Level, native, npy, pixels::Input,
+    glue, log::Level, native, pixels::Input,
 };
 
 /// For hooks without settings.
@@ -152,6 +153,11 @@ impl Output {
         let file = file.as_ref();
         let bytes = std::fs::read(file).map_err(|why| format!("{}: {why}", file.display()))?;
         let (shape, elements) = npy::read(&bytes).map_err(|why| format!("{}: {why}", file.display()))?;
+        let elements = match elements {
+            npy::Elements::Floats(all) => Elements::Floats(all),
+            npy::Elements::Small(all) => Elements::Small(all),
+            npy::Elements::Integers(all) => Elements::Integers(all),
+        };
         Ok(Self { name: name.into(), shape, elements })
     }
 

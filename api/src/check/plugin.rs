@@ -30,6 +30,9 @@ use crate::{
 /// busy machine may take its time to load the code of a script engine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes of an answer about a trial: a prediction, and what a hook may log meanwhile.
+const MAX_TRIAL: u64 = 4 << 20;
+
 /// What the plugin in `file` says it is, if it is a usable one.
 ///
 /// # Errors
@@ -112,9 +115,16 @@ async fn compiled(
 
 fn command(config: &ApiConfig, verb: &str, compiled: &Compiled) -> Command {
     let ApiConfig { plugin_host, sandbox, .. } = config;
-    let mut command = probe::command(sandbox, plugin_host, &["plugin-host", verb], &compiled.path, MEMORY);
+    let mut command = probe::command(sandbox, plugin_host, &["plugin-host", verb], Some(&compiled.path), MEMORY);
     command.arg(compiled.digest.as_str());
     command
+}
+
+/// Lets a plugin work on kept outputs; the rest is between this executable and its child.
+pub(crate) async fn run_trial<T: DeserializeOwned>(config: &ApiConfig, trial: &Value) -> Result<T, ProbeError> {
+    let ApiConfig { plugin_host, sandbox, .. } = config;
+    let command = probe::command(sandbox, plugin_host, &["plugin-host", "try"], None, MEMORY);
+    read(&child(command, trial.to_string().as_bytes(), MAX_TRIAL, ANSWER_LIMIT).await?)
 }
 
 async fn answer<T: DeserializeOwned>(command: Command, input: &[u8]) -> Result<T, ProbeError> {

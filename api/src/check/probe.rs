@@ -109,7 +109,7 @@ pub(crate) async fn inspect_source(app: &App, file: &Path) -> Result<Manifest, P
 pub(crate) fn model(config: &ApiConfig, file: &Path, size: u64) -> Command {
     let ApiConfig { worker, onnxruntime, sandbox, .. } = config;
     let memory = size.saturating_mul(MODEL_COPIES).saturating_add(MEMORY);
-    let mut command = command(sandbox, worker, &["probe-model"], file, memory);
+    let mut command = command(sandbox, worker, &["probe-model"], Some(file), memory);
     command.arg("--onnxruntime").arg(onnxruntime);
     command
 }
@@ -123,7 +123,7 @@ pub(crate) fn source(config: &ApiConfig, file: &Path) -> Command {
 
 fn video(config: &ApiConfig, file: &Path) -> Command {
     let ApiConfig { worker, max_picture_side, sandbox, .. } = config;
-    let mut command = command(sandbox, worker, &["probe-video"], file, MEMORY);
+    let mut command = command(sandbox, worker, &["probe-video"], Some(file), MEMORY);
     command.arg("--max-picture-side").arg(max_picture_side.to_string());
     command
 }
@@ -173,7 +173,7 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     /// What each JPEG begins with, and no verdict.
     const JPEG: [u8; 2] = [0xff, 0xd8];
     let ApiConfig { worker, max_picture_side, sandbox, .. } = &app.config;
-    let mut command = command(sandbox, worker, &["preview"], video, MEMORY);
+    let mut command = command(sandbox, worker, &["preview"], Some(video), MEMORY);
     command.args(["--at-us", &at_us.to_string(), "--max-picture-side", &max_picture_side.to_string()]);
     let input = serde_json::to_vec(input).map_err(Problem::internal)?;
     let refused = |error| refusal(ErrorCode::InvalidVideo, "the frame could not be shown", &error).field("video");
@@ -195,10 +195,16 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     })
 }
 
-pub(super) fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
+pub(super) fn command(
+    sandbox: &Sandbox,
+    program: &Path,
+    arguments: &[&str],
+    file: Option<&Path>,
+    memory: u64,
+) -> Command {
     let limits = Limits { memory, cpu_seconds: Some(CPU_SECONDS), file_size: 0 };
     let mut command = Command::from(sandbox.command(program, limits));
-    command.args(arguments).arg(file);
+    command.args(arguments).args(file);
     command
 }
 

@@ -60,7 +60,7 @@ impl Check {
         let mut lines = vec![
             format!("{}: {name}@{version}, a {hooks} of framehook:plugin@{abi}", self.file.display()),
             format!("  size     {:.1} KiB, {}", file.size as f64 / 1024.0, file.digest),
-            format!("  imports  {}", if imports.is_empty() { "nothing".to_owned() } else { imports.join(", ") }),
+            format!("  uses     {}", uses(imports)),
         ];
         let input = serde_json::to_value(input).unwrap_or_default();
         if let Some(wanted) = input.as_object().filter(|wanted| !wanted.is_empty()) {
@@ -72,6 +72,20 @@ impl Check {
         lines.extend(settings.iter().map(|line| format!("    {line}")));
         lines.join("\n")
     }
+}
+
+/// What it imports, in a line. Of WASI there is what a standard library wants to exist, and nothing behind it.
+fn uses(imports: &[String]) -> String {
+    let mut parts: Vec<_> = imports
+        .iter()
+        .filter_map(|name| name.strip_prefix("framehook:plugin/")?.split('@').next())
+        // Plain data is no capability.
+        .filter(|name| *name != "types")
+        .collect();
+    if imports.iter().any(|name| name.starts_with("wasi:")) {
+        parts.push("wasi (no files, no network)");
+    }
+    if parts.is_empty() { "nothing of the host".to_owned() } else { parts.join(", ") }
 }
 
 fn as_json(plugin: PluginManifest, file: &Named, imports: &[String]) -> String {
@@ -126,6 +140,14 @@ fn type_of(about: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn capabilities_are_those_of_the_contract() {
+        let of = |names: &[&str]| uses(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let plugin = ["framehook:plugin/types@0.2.0", "framehook:plugin/media@0.2.0", "wasi:io/poll@0.2.6"];
+        assert_eq!(of(&plugin), "media, wasi (no files, no network)");
+        assert_eq!(of(&plugin[..1]), "nothing of the host");
+    }
 
     #[test]
     fn settings_are_told_with_type_default_and_purpose() {

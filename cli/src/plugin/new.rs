@@ -50,7 +50,7 @@ macro_rules! files {
 }
 
 /// The SDK, as it lies in the repository: the WIT folder is beside it there, and here.
-const VENDORED: [(&str, &str); 21] = files!(
+const VENDORED: [(&str, &str); 22] = files!(
     "framehook-sdk/Cargo.toml" <- "sdk/Cargo.toml",
     "framehook-sdk/src/bindings.rs" <- "sdk/src/bindings.rs",
     "framehook-sdk/src/geometry.rs" <- "sdk/src/geometry.rs",
@@ -60,13 +60,14 @@ const VENDORED: [(&str, &str); 21] = files!(
     "framehook-sdk/src/log.rs" <- "sdk/src/log.rs",
     "framehook-sdk/src/made.rs" <- "sdk/src/made.rs",
     "framehook-sdk/src/native.rs" <- "sdk/src/native.rs",
-    "framehook-sdk/src/npy.rs" <- "sdk/src/npy.rs",
     "framehook-sdk/src/pixels.rs" <- "sdk/src/pixels.rs",
     "framehook-sdk/src/state.rs" <- "sdk/src/state.rs",
     "framehook-sdk/src/testing.rs" <- "sdk/src/testing.rs",
     "framehook-sdk/helpers/Cargo.toml" <- "sdk/helpers/Cargo.toml",
     "framehook-sdk/helpers/src/lib.rs" <- "sdk/helpers/src/lib.rs",
     "framehook-sdk/helpers/src/masks.rs" <- "sdk/helpers/src/masks.rs",
+    "framehook-sdk/helpers/src/npy.rs" <- "sdk/helpers/src/npy.rs",
+    "framehook-sdk/helpers/src/place.rs" <- "sdk/helpers/src/place.rs",
     "framehook-sdk/helpers/src/scan.rs" <- "sdk/helpers/src/scan.rs",
     "framehook-sdk/helpers/src/suppress.rs" <- "sdk/helpers/src/suppress.rs",
     "framehook-sdk/LICENSE" <- "LICENSE",

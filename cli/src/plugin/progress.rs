@@ -18,22 +18,22 @@ const WIDTH: usize = 24;
 pub(super) struct Progress {
     total: Option<u64>,
     began: Instant,
-    shown_at: Option<Instant>,
+    shown_at: Instant,
     is_terminal: bool,
 }
 
 impl Progress {
     /// `total`: frames that are expected.
     pub(super) fn new(total: Option<u64>) -> Self {
-        Self { total, began: Instant::now(), shown_at: None, is_terminal: io::stderr().is_terminal() }
+        Self { total, began: Instant::now(), shown_at: Instant::now(), is_terminal: io::stderr().is_terminal() }
     }
 
     /// Shows it, if it is time to.
     pub(super) fn show(&mut self, tally: &Tally) {
         // In a terminal as often as an eye follows, in a log as often as somebody reads it.
         let pause = Duration::from_millis(if self.is_terminal { 100 } else { 1000 });
-        if self.shown_at.is_none_or(|at| at.elapsed() >= pause) {
-            self.shown_at = Some(Instant::now());
+        if self.shown_at.elapsed() >= pause {
+            self.shown_at = Instant::now();
             self.write(&self.line(tally));
         }
     }

@@ -91,7 +91,9 @@ impl Run {
         .await?;
         progress.clear();
         let of = total.map(|total| format!(" of {total}")).unwrap_or_default();
-        eprintln!("frames      {}{of}, {:.0} a second: {}", tally.frames, progress.fps(tally.frames), end.1.message);
+        // A run that has as many frames as were asked for did not merely stop.
+        let why = if self.limit == Some(tally.frames) { "as many as were asked for" } else { &end.1.message };
+        eprintln!("frames      {}{of}, {:.0} a second: {why}", tally.frames, progress.fps(tally.frames));
         tally.summary(&means).iter().for_each(|line| eprintln!("{line}"));
         Ok(end)
     }

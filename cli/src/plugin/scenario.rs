@@ -50,10 +50,10 @@ pub(super) struct Prepared {
     pub(super) video: VideoManifest,
 }
 
-struct Plugin {
-    manifest: PluginManifest,
-    hook: ResolvedHook,
-    compiled: Compiled,
+pub(super) struct Plugin {
+    pub(super) manifest: PluginManifest,
+    pub(super) hook: ResolvedHook,
+    pub(super) compiled: Compiled,
 }
 
 /// # Errors
@@ -122,7 +122,9 @@ fn order(scenario: ResolvedScenario) -> DeployOrder {
     }
 }
 
-async fn plugin(local: &Local, PluginFile { path, config }: &PluginFile) -> anyhow::Result<Plugin> {
+/// # Errors
+/// When it cannot be read, and with everything that is wrong with it or its configuration.
+pub(super) async fn plugin(local: &Local, PluginFile { path, config }: &PluginFile) -> anyhow::Result<Plugin> {
     let file: Named = named(path)?;
     let manifest = accepted(judge::plugin(&local.api, &file.digest, &file.path).await?, path)?;
     let verdict = judge::plugin_config(&local.api, &file.digest, &file.path, config).await?;

@@ -1,7 +1,8 @@
 //! `framehook plugin test`: golden cases, run in the worker of the platform.
 //!
 //! A case is a folder in `tests/golden/` of a plugin with a `case.json` (see [`Case`]) and an `expected.ndjson`, a line a
-//! frame. Numbers may differ a little, because models compute a little differently on other processors.
+//! frame. It is a video with a model, or the outputs of a model for one frame, as NumPy saved them: then the hook is called
+//! in a child with the platform's engine. Numbers may differ a little, because models compute a little differently on other processors.
 
 use std::{
     fs,
@@ -11,11 +12,14 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
+use framehook_api::judge;
+use framehook_compiled::Compiled;
 use framehook_core::{
-    input::InputOptions,
-    job::Outcome,
+    input::{Anchor, InputOptions, Resize},
+    job::{HookJob, Outcome},
     prediction::{Detection, Event, Prediction},
 };
+use framehook_engine::trial::{Trial, Tried};
 use framehook_runner::alone::Alone;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,7 +28,7 @@ use super::{
     build::build,
     follow::{Said, follow},
     local::{Local, block_on},
-    scenario::{PluginFile, Wanted, prepare},
+    scenario::{PluginFile, Wanted, plugin, prepare},
 };
 
 /// Scores and boxes are shares of 1: a thousandth of a frame is less than a pixel of most.
@@ -42,8 +46,30 @@ pub(crate) struct Test {
 
 /// What `case.json` says. Paths are relative to its folder.
 #[derive(Deserialize)]
+#[serde(untagged)]
+enum Case {
+    Video(OnVideo),
+    Outputs(OnOutputs),
+}
+
+/// One call of a post hook.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Case {
+struct OnOutputs {
+    /// Names of the model's outputs with their `.npy` files, in the model's order.
+    outputs: Vec<(String, PathBuf)>,
+    /// Width and height of the frame in pixels.
+    frame: [u32; 2],
+    #[serde(default = "nothing")]
+    config: Value,
+    /// Its `size` is that of the frame, if the plugin does not say either.
+    #[serde(default)]
+    input: InputOptions,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OnVideo {
     video: PathBuf,
     model: PathBuf,
     /// Components that are called before this one, each with its configuration.
@@ -116,8 +142,8 @@ fn cases(golden: &Path) -> anyhow::Result<Vec<PathBuf>> {
         entries.unwrap_or_default().into_iter().filter(|path| path.join("case.json").is_file()).collect();
     if cases.is_empty() {
         bail!(
-            "there is no case: make {}/NAME/case.json with `video` and `model`, and if needed `before` (other plugins), \
-             `config`, `input` and `limit`; then `--update` writes what is expected",
+            "there is no case: make {}/NAME/case.json with `video` and `model`, or `outputs` and `frame` (see \
+             docs/write-a-plugin.md); then `--update` writes what is expected",
             golden.display()
         );
     }
@@ -127,7 +153,45 @@ fn cases(golden: &Path) -> anyhow::Result<Vec<PathBuf>> {
 
 async fn run(folder: &Path, wasm: &Path) -> anyhow::Result<Vec<Value>> {
     let text = fs::read_to_string(folder.join("case.json")).context("case.json cannot be read")?;
-    let case: Case = serde_json::from_str(&text).context("case.json")?;
+    let case =
+        serde_json::from_str(&text).context("case.json: it has `video` and `model`, or `outputs` and `frame`")?;
+    match case {
+        Case::Video(case) => on_video(folder, wasm, case).await,
+        Case::Outputs(case) => on_outputs(folder, wasm, case).await,
+    }
+}
+
+async fn on_outputs(folder: &Path, wasm: &Path, case: OnOutputs) -> anyhow::Result<Vec<Value>> {
+    let local = Local::open()?;
+    let plugin = plugin(&local, &PluginFile { path: wasm.to_owned(), config: case.config }).await?;
+    let input = case.input.or(plugin.manifest.input);
+    let size = input.size.unwrap_or(case.frame);
+    if [case.frame, size].concat().contains(&0) {
+        bail!("case.json: `frame` and the input's `size` have 1 pixel at least");
+    }
+    let is_stretched = input.resize == Some(Resize::Stretch);
+    let is_centered = input.anchor != Some(Anchor::TopLeft);
+    let absolute = |(name, file): (String, PathBuf)| {
+        let file = folder.join(file);
+        let there = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
+        anyhow::Ok((name, there))
+    };
+    let Compiled { path, digest } = plugin.compiled;
+    let trial = Trial {
+        hook: HookJob { identity: plugin.hook.identity, compiled: path, digest, config: plugin.hook.config },
+        frame: case.frame,
+        input: size,
+        is_stretched,
+        is_centered,
+        outputs: case.outputs.into_iter().map(absolute).collect::<Result<_, _>>()?,
+    };
+    let tried: Result<Tried, String> = judge::trial(&local.api, &serde_json::to_value(&trial)?).await?;
+    let Tried { detections, events, failures, log } = tried.map_err(anyhow::Error::msg)?;
+    log.iter().for_each(|line| eprintln!("{}: {}", line.plugin, line.message));
+    Ok(vec![serde_json::to_value(Row { frame: 0, detections, events, skipped: None, failures })?])
+}
+
+async fn on_video(folder: &Path, wasm: &Path, case: OnVideo) -> anyhow::Result<Vec<Value>> {
     let before = case.before.into_iter().map(|b| PluginFile { path: folder.join(b.plugin), config: b.config });
     let plugins = before.chain([PluginFile { path: wasm.to_owned(), config: case.config }]).collect();
     let local = Local::with_worker()?;

@@ -27,6 +27,7 @@ mod range;
 mod sandbox;
 mod schema;
 mod state;
+pub mod trial;
 
 use framehook_helpers::{masks, scan, suppress};
 

@@ -2,13 +2,20 @@
 //!
 //! Source: NumPy's own description of the format, versions 1 to 3 (`numpy.lib.format`).
 
-use crate::testing::Elements;
+/// The elements of an array, as the host keeps those of a model's output.
+#[derive(Clone, Debug)]
+pub enum Elements {
+    Floats(Vec<f32>),
+    /// Whole numbers of up to 16 bits, and booleans.
+    Small(Vec<f32>),
+    Integers(Vec<i64>),
+}
 
 /// Shape and elements of an array.
 ///
 /// # Errors
 /// When it is none, or none that a model could give.
-pub(crate) fn read(bytes: &[u8]) -> Result<(Vec<u32>, Elements), String> {
+pub fn read(bytes: &[u8]) -> Result<(Vec<u32>, Elements), String> {
     let (header, data) = split(bytes).ok_or("this is no .npy file")?;
     let value = |key: &str| header.split_once(&format!("'{key}':")).map(|(_, rest)| rest.trim_start());
     let (Some(kind), Some(order), Some(shape)) = (value("descr"), value("fortran_order"), value("shape")) else {
@@ -25,7 +32,6 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Vec<u32>, Elements), String> {
     let length = match &elements {
         Elements::Floats(all) | Elements::Small(all) => all.len(),
         Elements::Integers(all) => all.len(),
-        Elements::Texts(all) => all.len(),
     };
     let wanted: u64 = shape.iter().map(|side| u64::from(*side)).product();
     if length as u64 != wanted {
