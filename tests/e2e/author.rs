@@ -66,7 +66,11 @@ fn the_guide_leads_from_an_empty_folder_to_a_running_plugin() {
             Step::File { name, text } if here.join(&name).exists() => {
                 assert_eq!(fs::read_to_string(here.join(&name)).unwrap(), text, "{name}");
             }
-            Step::File { name, text } => fs::write(here.join(name), text).unwrap(),
+            Step::File { name, text } => {
+                let file = here.join(name);
+                fs::create_dir_all(file.parent().unwrap()).unwrap();
+                fs::write(file, text).unwrap();
+            }
             Step::Shell(commands) => {
                 answers.push(shell(&here, &platform, &commands));
                 if commands.contains("plugin new") {
@@ -82,6 +86,7 @@ fn the_guide_leads_from_an_empty_folder_to_a_running_plugin() {
 
     let built = answers.iter().find(|answer| answer.contains("framehook:plugin@")).unwrap();
     assert!(built.contains("sure-people@0.1.0, a post hook") && built.contains("crowd (integer) = 3"), "{built}");
+    assert!(answers.iter().any(|answer| answer.contains("ok    street: 100 frames")), "{answers:#?}");
     let tried = fs::read_to_string(here.join("predictions.ndjson")).unwrap();
     let tried: Vec<Prediction> = tried.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(tried.len(), 200);

@@ -56,7 +56,7 @@ struct Kept {
 ///
 /// # Errors
 /// When an output cannot be read, or the hook does not start.
-pub(crate) fn run(trial: &Trial) -> Result<Tried, Reason> {
+pub fn run(trial: &Trial) -> Result<Tried, Reason> {
     let kept = trial.outputs.iter().map(|(name, file)| read(name, file)).collect::<Result<Vec<_>, _>>();
     let kept = kept.map_err(|why| Reason::new(ReasonCode::PluginIncompatible, why))?;
     let outputs: Vec<_> = kept.iter().map(|kept| Output { desc: &kept.desc, data: values(&kept.elements) }).collect();

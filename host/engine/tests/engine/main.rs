@@ -9,3 +9,4 @@ mod hostile;
 mod refused;
 mod stock;
 mod support;
+mod trial;
