@@ -109,7 +109,8 @@ enum PluginHost {
     Describe { compiled: PathBuf, digest: Digest },
     /// Check the configuration on stdin with a compiled plugin; the verdict is JSON
     ValidateConfig { compiled: PathBuf, digest: Digest },
-    /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is JSON
+    /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is
+    /// JSON
     Try,
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,

@@ -1,6 +1,6 @@
-//! Skips dark frames without an inference, and says when the light goes off and on. A scenario lists it twice:
-//! under `pre` and under `post`. Each is an instance of its own, so what one knows the other has to be told: here by
-//! the reason for which a frame was skipped.
+//! Skips dark frames without an inference, and says when the light goes off and on. A scenario lists it
+//! twice: under `pre` and under `post`. Each is an instance of its own, so what one knows the other has to be
+//! told: here by the reason for which a frame was skipped.
 
 use framehook_sdk::{
     Decision, Detection, Error, Event, Frame, FrameMeta, Hook, Inference, Outcome, PixelFormat, PostHook, PreHook,

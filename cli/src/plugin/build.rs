@@ -71,7 +71,8 @@ fn components(message: &str) -> Vec<PathBuf> {
     files.filter(|file| file.ends_with(".wasm")).map(PathBuf::from).collect()
 }
 
-/// A program of Rust's, as its environment names it, run in the plugin's folder: that may ask for a toolchain.
+/// A program of Rust's, as its environment names it, run in the plugin's folder: that may ask for a
+/// toolchain.
 fn tool(variable: &str, name: &str, folder: &Path) -> Command {
     let mut command = Command::new(env::var_os(variable).unwrap_or_else(|| OsString::from(name)));
     command.current_dir(folder).stdin(Stdio::null());

@@ -74,7 +74,8 @@ impl Check {
     }
 }
 
-/// What it imports, in a line. Of WASI there is what a standard library wants to exist, and nothing behind it.
+/// What it imports, in a line. Of WASI there is what a standard library wants to exist, and nothing behind
+/// it.
 fn uses(imports: &[String]) -> String {
     let mut parts: Vec<_> = imports
         .iter()
@@ -104,8 +105,8 @@ pub(super) fn wrong(findings: &[Finding], file: &str) -> String {
     findings.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// The settings of a schema, a line each: name, type, whether it must be there or what it is otherwise, and what it
-/// is for.
+/// The settings of a schema, a line each: name, type, whether it must be there or what it is otherwise, and
+/// what it is for.
 fn settings(schema: &Value) -> Vec<String> {
     let none = Map::new();
     let properties = schema["properties"].as_object().unwrap_or(&none);

@@ -1,8 +1,8 @@
 //! What judges and runs plugins on this machine, without a service.
 //!
-//! Worker, ONNX Runtime and limits are those that `framehook up` would have here: from its environment variables,
-//! its settings file (`FRAMEHOOK_CONFIG`), or beside this executable. Compiled plugins are kept in the user's cache,
-//! so that each is compiled once.
+//! Worker, ONNX Runtime and limits are those that `framehook up` would have here: from its environment
+//! variables, its settings file (`FRAMEHOOK_CONFIG`), or beside this executable. Compiled plugins are kept in
+//! the user's cache, so that each is compiled once.
 
 use std::{
     env,

@@ -1,7 +1,8 @@
-//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `push` needs a running platform.
+//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `push` needs a running
+//! platform.
 //!
-//! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children, found
-//! and confined in the same way.
+//! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
+//! found and confined in the same way.
 
 mod build;
 mod check;

@@ -1,8 +1,8 @@
 //! `framehook plugin new`: a folder that builds, tests and runs as it is.
 //!
-//! Everything is in this executable: the example, the SDK with the contract that it is generated from, and the lock
-//! file that the release's own plugins were built with, so that an author gets what was tried. Cargo fetches the few
-//! crates that the SDK needs, unless it has them.
+//! Everything is in this executable: the example, the SDK with the contract that it is generated from, and
+//! the lock file that the release's own plugins were built with, so that an author gets what was tried. Cargo
+//! fetches the few crates that the SDK needs, unless it has them.
 
 use std::{
     fs::{self, File},

@@ -30,8 +30,8 @@ pub(crate) struct Run {
     /// The model, an ONNX file
     #[arg(long, value_name = "FILE")]
     model: PathBuf,
-    /// A component, and its configuration as JSON, or in a file behind an `@`; repeat for several, which are called in
-    /// their order
+    /// A component, and its configuration as JSON, or in a file behind an `@`; repeat for several, which are
+    /// called in their order
     #[arg(long = "plugin", value_name = "FILE[=CONFIG]", required = true)]
     plugins: Vec<String>,
     /// How a frame becomes the model's input, as in a scenario's `input`: JSON, or a file behind an `@`

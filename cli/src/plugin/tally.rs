@@ -38,7 +38,10 @@ impl Tally {
             *self.events.entry(event.kind.clone()).or_default() += 1;
         }
         for failure in &prediction.hook_failures {
-            let first = || Failures { frames: 0, first: prediction.frame, message: failure.reason.message.clone() };
+            // The message may begin with the hook's name, which stands before it anyway.
+            let said = &failure.reason.message;
+            let message = said.strip_prefix(&format!("{}: ", failure.plugin)).unwrap_or(said);
+            let first = || Failures { frames: 0, first: prediction.frame, message: message.to_owned() };
             self.failures.entry(failure.plugin.clone()).or_insert_with(first).frames += 1;
         }
         // A frame on which a hook failed is skipped as well, and told as that.
@@ -105,4 +108,62 @@ fn counts(of: &BTreeMap<String, u64>) -> String {
     let mut all: Vec<_> = of.iter().collect();
     all.sort_by(|a, b| b.1.cmp(a.1));
     all.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use framehook_core::artifact::ModelMetadata;
+    use serde_json::json;
+
+    use super::*;
+
+    fn prediction(more: serde_json::Value) -> Prediction {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let mut all = json!({
+            "scenario_id": "018f4e2a-0000-7000-8000-000000000000", "generation": 1, "pts_us": 0, "frame": 4,
+            "captured_at": "2026-01-01T00:00:00Z", "detections": [], "events": [],
+            "timings": {"decode_us": 1, "pre_us": 1, "inference_us": 1, "post_us": 1},
+            "provenance": {"model": digest, "plugins": [], "revision": 1},
+        });
+        for (key, value) in more.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        serde_json::from_value(all).unwrap()
+    }
+
+    fn told(predictions: &[serde_json::Value], has_post: bool) -> String {
+        let model = ModelManifest {
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            input: None,
+            warnings: Vec::new(),
+            metadata: ModelMetadata::default(),
+        };
+        let mut tally = Tally::default();
+        predictions.iter().for_each(|more| tally.add(&prediction(more.clone())));
+        tally.summary(&Means { model: &model, has_post }).join("\n")
+    }
+
+    #[test]
+    fn what_was_found_is_counted_and_nothing_is_explained() {
+        let car = json!({"class_id": 2, "label": "car", "score": 0.5, "box": [0.0, 0.0, 0.1, 0.1]});
+        let thing = json!({"class_id": 7, "score": 0.5, "box": [0.0, 0.0, 0.1, 0.1]});
+        let event = json!({"kind": "crowded", "severity": "info"});
+        let found = json!({"detections": [car, thing, car], "events": [event]});
+        assert_eq!(told(&[found], true), "detections  3: car 2, class 7 1\nevents      crowded 1");
+        let failed =
+            json!({"hook_failures": [{"plugin": "a@1", "reason": {"code": "plugin_trap", "message": "a@1: x"}}]});
+        let skipped = json!({"skipped": {"by": "gate@1", "reason": "still"}});
+        for (rows, has_post, words) in [
+            (vec![], true, "events      none"),
+            (vec![json!({})], false, "no plugin has a post hook"),
+            (vec![json!({})], true, "nothing was detected"),
+            (vec![failed.clone()], true, "failed      a@1 on 1 frames, first on frame 4: x\nhint        hooks failed"),
+            (vec![skipped], true, "skipped     1 frames by gate@1: still\nhint        every frame was skipped"),
+        ] {
+            let told = told(&rows, has_post);
+            assert!(told.contains(words), "{told}");
+        }
+        assert!(!told(&[], true).contains("hint"));
+    }
 }

@@ -1,8 +1,9 @@
 //! `framehook plugin test`: golden cases, run in the worker of the platform.
 //!
-//! A case is a folder in `tests/golden/` of a plugin with a `case.json` (see [`Case`]) and an `expected.ndjson`, a line a
-//! frame. It is a video with a model, or the outputs of a model for one frame, as NumPy saved them: then the hook is called
-//! in a child with the platform's engine. Numbers may differ a little, because models compute a little differently on other processors.
+//! A case is a folder in `tests/golden/` of a plugin with a `case.json` (see [`Case`]) and an
+//! `expected.ndjson`, a line a frame. It is a video with a model, or the outputs of a model for one frame, as
+//! NumPy saved them: then the hook is called in a child with the platform's engine. Numbers may differ a
+//! little, because models compute a little differently on other processors.
 
 use std::{
     fs,
