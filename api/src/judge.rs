@@ -1,5 +1,5 @@
-//! What an upload or a scenario is told, for tools that have files and no service: the same children, with the
-//! same limits, without turns.
+//! What an upload or a scenario is told, for tools that have files and no service: the same children, with
+//! the same limits, without turns.
 
 use std::path::Path;
 

@@ -1,5 +1,5 @@
-//! Boxes: from a model's input back to the frame, overlap, and suppression of duplicates. Zones and lines: what lies
-//! inside, and what crosses. Points are normalised to 0..1 of the frame, `y` points down.
+//! Boxes: from a model's input back to the frame, overlap, and suppression of duplicates. Zones and lines:
+//! what lies inside, and what crosses. Points are normalised to 0..1 of the frame, `y` points down.
 
 use crate::{Bbox, Detection, Geometry, Point, Rect, Size};
 
@@ -71,8 +71,8 @@ pub fn center(bbox: &Bbox) -> Point {
     Point { x: bbox.x + bbox.width / 2.0, y: bbox.y + bbox.height / 2.0 }
 }
 
-/// Whether a point lies inside of a polygon, whose last point is joined to its first. Of one that crosses itself, what
-/// is covered twice is outside (even-odd rule).
+/// Whether a point lies inside of a polygon, whose last point is joined to its first. Of one that crosses
+/// itself, what is covered twice is outside (even-odd rule).
 #[must_use]
 pub fn contains(polygon: &[Point], point: Point) -> bool {
     let ends = polygon.iter().zip(polygon.iter().cycle().skip(1));
@@ -83,8 +83,8 @@ pub fn contains(polygon: &[Point], point: Point) -> bool {
     ends.filter(|edge| is_left_of(*edge)).count() % 2 == 1
 }
 
-/// On which side of the line from the first to the second point another one lies: above 0 on the right, below 0 on the
-/// left, 0 on the line.
+/// On which side of the line from the first to the second point another one lies: above 0 on the right, below
+/// 0 on the left, 0 on the line.
 #[must_use]
 pub fn side([from, to]: [Point; 2], point: Point) -> f32 {
     (to.x - from.x) * (point.y - from.y) - (to.y - from.y) * (point.x - from.x)
@@ -98,8 +98,9 @@ pub enum Crossing {
     ToLeft,
 }
 
-/// Whether the way from one point to another crosses the line between two others. Whatever ends on the line has not
-/// crossed it; whatever begins there, or beyond, has not either, so keep the last point that was beside the line.
+/// Whether the way from one point to another crosses the line between two others. Whatever ends on the line
+/// has not crossed it; whatever begins there, or beyond, has not either, so keep the last point that was
+/// beside the line.
 #[must_use]
 pub fn crossing(line: [Point; 2], from: Point, to: Point) -> Option<Crossing> {
     let (before, after) = (side(line, from), side(line, to));

@@ -37,8 +37,8 @@
 //! framehook_sdk::export!(post: KeepSure);
 //! ```
 //!
-//! Build it with `framehook plugin build`, or `cargo build --release --target wasm32-wasip2`. Test it natively, with
-//! `cargo test`: `testing` makes what the host would give a hook.
+//! Build it with `framehook plugin build`, or `cargo build --release --target wasm32-wasip2`. Test it
+//! natively, with `cargo test`: `testing` makes what the host would give a hook.
 
 mod bindings;
 pub mod geometry;

@@ -1,6 +1,6 @@
-//! The host's side of the contract for native tests: the same types and functions as in a plugin, on what a test
-//! made ([`crate::testing`]). What they compute is what the engine computes (`framehook-helpers`), and what the host
-//! refuses they refuse.
+//! The host's side of the contract for native tests: the same types and functions as in a plugin, on what a
+//! test made ([`crate::testing`]). What they compute is what the engine computes (`framehook-helpers`), and
+//! what the host refuses they refuse.
 
 use std::{cell::Cell, ops::Range, rc::Rc, time::SystemTime};
 
@@ -65,8 +65,8 @@ impl Frame {
         self.0.input.size
     }
 
-    /// A region, scaled to `target` and converted. Where it is scaled, a value may be one more or less than the
-    /// host's.
+    /// A region, scaled to `target` and converted. Where it is scaled, a value may be one more or less than
+    /// the host's.
     ///
     /// # Errors
     /// As the host's.

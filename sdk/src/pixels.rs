@@ -1,7 +1,8 @@
-//! Pictures for native tests, and what the host makes of them: cut, scaled, converted, made into a model's input.
+//! Pictures for native tests, and what the host makes of them: cut, scaled, converted, made into a model's
+//! input.
 //!
-//! Invariant: what is not scaled is exact. The host scales with OpenCV, which rounds on its way; this does so once, at
-//! the end.
+//! Invariant: what is not scaled is exact. The host scales with OpenCV, which rounds on its way; this does so
+//! once, at the end.
 
 use framehook_helpers::place::place;
 

@@ -1,7 +1,8 @@
 //! What a native test makes instead of the host: frames, a model's outputs, a stream, a clock.
 //!
 //! ```
-//! use framehook_sdk::{Detection, Error, Hook, Inference, Outcome, PostHook, Stream, testing::{self, Output, Scene}};
+//! use framehook_sdk::{Detection, Error, Hook, Inference, Outcome, PostHook, Stream};
+//! use framehook_sdk::testing::{self, Output, Scene};
 //!
 //! struct Best;
 //!
@@ -74,8 +75,8 @@ pub(crate) enum Elements {
 }
 
 impl Scene {
-    /// The first frame of a stream of this size, without pixels. The model takes it as it is, unless [`Self::input`]
-    /// says otherwise.
+    /// The first frame of a stream of this size, without pixels. The model takes it as it is, unless
+    /// [`Self::input`] says otherwise.
     #[must_use]
     pub fn new(width: u32, height: u32) -> Self {
         let size = Size { width, height };

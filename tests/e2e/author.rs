@@ -1,5 +1,5 @@
-//! The guide for plugin authors, followed to the letter from an empty folder, with the executable alone: its files are
-//! those that the commands make, its commands are run by a shell.
+//! The guide for plugin authors, followed to the letter from an empty folder, with the executable alone: its
+//! files are those that the commands make, its commands are run by a shell.
 
 use std::{env, fs, os::unix::fs::symlink, path::Path, process::Command};
 

@@ -11,7 +11,8 @@ use serde_json::Value;
 /// Which crates of ours a crate may depend on. A new edge is a decision, and this is where it shows.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("framehook-core", &[]),
-    // What the engine computes for hooks, and what the SDK's doubles of the host compute in native tests, is one code.
+    // What the engine computes for hooks, and what the SDK's doubles of the host compute in native tests, is
+    // one code.
     ("framehook-helpers", &[]),
     ("framehook-sdk", &["framehook-helpers"]),
     ("framehook-infra", &["framehook-core"]),

@@ -113,8 +113,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     }
 }
 
-/// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to the
-/// first, as later hooks see more.
+/// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to
+/// the first, as later hooks see more.
 pub fn input_options<'a>(
     scenario: &InputOptions,
     pre: impl DoubleEndedIterator<Item = &'a InputOptions>,

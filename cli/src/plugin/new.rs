@@ -141,13 +141,18 @@ mod tests {
     #[test]
     fn the_whole_sdk_is_in_it() {
         let repository = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-        let there = ["src", "helpers/src"].into_iter().flat_map(|folder| {
-            let sources = fs::read_dir(repository.join("sdk").join(folder)).unwrap();
-            sources.map(move |entry| format!("framehook-sdk/{folder}/{}", entry.unwrap().file_name().display()))
-        });
-        let there: BTreeSet<_> = there.collect();
-        let listed = VENDORED.iter().map(|(path, _)| (*path).to_owned());
-        assert_eq!(listed.filter(|path| path.contains("/src/")).collect::<BTreeSet<_>>(), there);
+        let sources = [
+            ("sdk/src", "framehook-sdk/src"),
+            ("sdk/helpers/src", "framehook-sdk/helpers/src"),
+            ("wit/framehook-plugin-0.2.0", "wit/framehook-plugin-0.2.0"),
+        ];
+        for (from, to) in sources {
+            let there = fs::read_dir(repository.join(from)).unwrap();
+            let there: BTreeSet<_> =
+                there.map(|entry| format!("{to}/{}", entry.unwrap().file_name().display())).collect();
+            let listed = VENDORED.iter().map(|(path, _)| (*path).to_owned());
+            assert_eq!(listed.filter(|path| path.starts_with(&format!("{to}/"))).collect::<BTreeSet<_>>(), there);
+        }
         // Its manifest can stand anywhere, and its bindings are made of the folder that is beside it.
         let of = |wanted: &str| VENDORED.iter().find(|(path, _)| *path == wanted).unwrap().1;
         assert!(VENDORED.iter().all(|(path, text)| !path.ends_with("Cargo.toml") || !text.contains("workspace =")));

@@ -1,4 +1,5 @@
-//! One call of a plugin's post hook on outputs that somebody kept, under the production engine: for golden tests.
+//! One call of a plugin's post hook on outputs that somebody kept, under the production engine: for golden
+//! tests.
 //!
 //! For the child process only ([`crate::command`]): it runs a stranger's code.
 

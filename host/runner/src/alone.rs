@@ -1,5 +1,5 @@
-//! One job outside of any runner, for tools: the same job, in the same worker, confined in the same way. Nothing is
-//! published, and a worker that ends is not started again.
+//! One job outside of any runner, for tools: the same job, in the same worker, confined in the same way.
+//! Nothing is published, and a worker that ends is not started again.
 
 use std::{io, path::PathBuf};
 
@@ -39,8 +39,8 @@ pub struct Alone {
 }
 
 impl Alone {
-    /// Starts a worker. Where the scenario leaves open what runs its model, and the runner is set to whatever is
-    /// fastest, that is the processor: nothing is measured for one job.
+    /// Starts a worker. Where the scenario leaves open what runs its model, and the runner is set to whatever
+    /// is fastest, that is the processor: nothing is measured for one job.
     ///
     /// # Errors
     /// When the process cannot be started.

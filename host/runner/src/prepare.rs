@@ -36,7 +36,8 @@ pub(crate) struct Files {
     pub(crate) post: Vec<HookJob>,
 }
 
-/// The job of a worker that has these files and goes on after `resume_after`, in one lane, whatever runs its model.
+/// The job of a worker that has these files and goes on after `resume_after`, in one lane, whatever runs its
+/// model.
 pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Option<Position>, files: Files) -> Job {
     let scenario = &order.scenario;
     let Files { source, model, pre, post } = files;

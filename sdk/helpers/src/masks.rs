@@ -4,8 +4,8 @@
 //! Source: Bolya et al., "YOLACT: Real-time instance segmentation", 2019; as the YOLO family uses it, the sum
 //! is made larger linearly, and what is above 0 is inside.
 
-/// Which cells of a grid over the box belong to the object: lengths of runs of cells, row by row, first one that is
-/// outside.
+/// Which cells of a grid over the box belong to the object: lengths of runs of cells, row by row, first one
+/// that is outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// Columns and rows.

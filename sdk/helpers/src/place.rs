@@ -1,7 +1,8 @@
 //! Where a frame lies in a model's input.
 
-/// Left, top, width and height in an input of that size, in pixels: all of it where the frame is stretched, else in its
-/// own proportions, in the middle or in the corner. `frame` and `input` are width and height, none of them 0.
+/// Left, top, width and height in an input of that size, in pixels: all of it where the frame is stretched,
+/// else in its own proportions, in the middle or in the corner. `frame` and `input` are width and height,
+/// none of them 0.
 #[must_use]
 pub fn place(frame: [u32; 2], input: [u32; 2], is_stretched: bool, is_centered: bool) -> [u32; 4] {
     if is_stretched {
