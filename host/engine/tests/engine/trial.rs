@@ -35,7 +35,7 @@ fn a_trial_says_what_a_worker_would() {
     };
     let tried = trial::run(&case([320, 192], file.clone())).unwrap();
     let (settings, _) = settings(Policy::FailScenario);
-    let mut chain = Chain::start(&ENGINE, Stage::Post, &[hook.clone()], &settings).unwrap();
+    let mut chain = Chain::start(&ENGINE, Stage::Post, std::slice::from_ref(&hook), &settings).unwrap();
     let expected = run(&mut chain, 0, &[1, 7, 960], &head(0.25));
     assert_eq!((tried.detections.len(), tried.failures.len()), (1, 0), "{tried:?}");
     assert_eq!(tried.detections, expected.detections);
