@@ -151,8 +151,7 @@ mod tests {
         let event = json!({"kind": "crowded", "severity": "info"});
         let found = json!({"detections": [car, thing, car], "events": [event]});
         assert_eq!(told(&[found], true), "detections  3: car 2, class 7 1\nevents      crowded 1");
-        let failed =
-            json!({"hook_failures": [{"plugin": "a@1", "reason": {"code": "plugin_trap", "message": "a@1: x"}}]});
+        let failed = json!({"hook_failures": [{"plugin": "a@1", "code": "plugin_trap", "message": "a@1: x"}]});
         let skipped = json!({"skipped": {"by": "gate@1", "reason": "still"}});
         for (rows, has_post, words) in [
             (vec![], true, "events      none"),
