@@ -5,7 +5,7 @@
 //! waits for neither.
 //!
 //! `resource` answers requests, one file a resource; `http` is what surrounds each of them; `check` judges
-//! what a client sends before it is taken.
+//! what a client sends before it is taken, and `judge` the same for tools that have files and no service.
 
 #![allow(
     clippy::result_large_err,
@@ -16,6 +16,7 @@ mod check;
 pub mod health;
 mod http;
 pub mod inbox;
+pub mod judge;
 mod metrics;
 pub mod relay;
 mod resource;

@@ -6,6 +6,7 @@ mod http;
 mod library;
 mod limits;
 mod log;
+mod plugin;
 mod process;
 mod roles;
 mod services;
@@ -18,7 +19,10 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use framehook_confine::Reach;
 use framehook_core::{ids::Digest, probe::EXIT_FINDINGS};
-use framehook_engine::command::{self, Printed};
+use framehook_engine::{
+    command::{self, Printed},
+    trial::Trial,
+};
 use settings::{Settings, layers};
 
 /// Watches videos with your ONNX models and WebAssembly hooks.
@@ -46,6 +50,9 @@ enum Command {
     /// Make or update the tables of the database, and end (so do an API and an orchestrator at their start)
     #[command(after_help = MIGRATE_HELP)]
     Migrate(Box<Role>),
+    /// Write a plugin, try it and upload it
+    #[command(subcommand, after_help = PLUGIN_HELP)]
+    Plugin(plugin::Plugin),
     /// What the services run in a process of its own, so that no plugin can harm them
     #[command(hide = true, subcommand)]
     PluginHost(PluginHost),
@@ -85,6 +92,10 @@ const MIGRATE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
 environment may hold what other roles need, too.";
 
+const PLUGIN_HELP: &str = "\
+What judges and runs a plugin here is found as `framehook up` finds it: beside this executable, or where its environment \
+variables say, such as FRAMEHOOK_WORKER and FRAMEHOOK_ONNXRUNTIME.";
+
 const ROLE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
 environment may hold what other roles need, too. Each process needs a data folder and a port of its own.
@@ -98,6 +109,9 @@ enum PluginHost {
     Describe { compiled: PathBuf, digest: Digest },
     /// Check the configuration on stdin with a compiled plugin; the verdict is JSON
     ValidateConfig { compiled: PathBuf, digest: Digest },
+    /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is
+    /// JSON
+    Try,
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,
 }
@@ -136,6 +150,7 @@ fn start() -> anyhow::Result<ExitCode> {
         }
         Command::Runner(Runner { role, .. }) => (role, |settings| process::run("runner", settings, roles::runner)),
         Command::Migrate(role) => (role, |settings| process::run("migrate", settings, roles::migrate)),
+        Command::Plugin(plugin) => return plugin.run(),
         Command::PluginHost(command) => return plugin_host(command),
     };
     if role.dump_config {
@@ -144,6 +159,18 @@ fn start() -> anyhow::Result<ExitCode> {
     }
     role.settings.origins = origins;
     run(role.settings).map(|()| ExitCode::SUCCESS)
+}
+
+/// The settings that `framehook up` would have here without any flag.
+fn settings_of_environment() -> anyhow::Result<Settings> {
+    let (matches, origins) = layers::read_environment(Cli::command(), "up")?;
+    match Cli::from_arg_matches(&matches)?.command {
+        Command::Up(mut role) => {
+            role.settings.origins = origins;
+            Ok(role.settings)
+        }
+        _ => anyhow::bail!("there are no settings of `up`"),
+    }
 }
 
 fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {
@@ -156,6 +183,12 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {
         }
         PluginHost::Describe { compiled, digest } => command::describe(&confined(compiled)?, &digest)?,
         PluginHost::ValidateConfig { compiled, digest } => command::validate_config(&confined(compiled)?, &digest)?,
+        PluginHost::Try => {
+            let trial: Trial = serde_json::from_reader(std::io::stdin().lock())?;
+            let files = trial.outputs.iter().map(|(_, file)| file).chain([&trial.hook.compiled]);
+            framehook_confine::enter(&Reach::reading(files))?;
+            command::run_trial(&trial)?;
+        }
         PluginHost::Confinement => println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?),
     }
     Ok(ExitCode::SUCCESS)

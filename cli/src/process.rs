@@ -52,12 +52,7 @@ where
 /// Checks the files that are named, and makes their paths independent of where the process was started.
 fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
     if name == "up" || PARENTS.contains(&name) {
-        let origin = |id| settings.origins.of(id);
-        settings.worker = resolve_file(&settings.worker, "the worker executable", origin("worker"))?;
-        settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", origin("onnxruntime"))?;
-        settings.onnxruntime_openvino =
-            provider_library(&settings.onnxruntime_openvino, "openvino", origin("onnxruntime_openvino"))?;
-        settings.onnxruntime_gpu = provider_library(&settings.onnxruntime_gpu, "gpu", origin("onnxruntime_gpu"))?;
+        resolve_children(&mut settings)?;
         let dirs = settings.source_dirs.iter().map(|dir| resolve_source_dir(dir)).collect();
         settings.source_dirs = settings.blame("source_dirs", dirs)?;
     }
@@ -73,6 +68,17 @@ fn resolve(name: &str, mut settings: Settings) -> anyhow::Result<Settings> {
     settings.blame("data", made)?;
     settings.data = settings.data.canonicalize().context("cannot resolve the data folder")?;
     Ok(settings)
+}
+
+/// What the children of this process are.
+pub(crate) fn resolve_children(settings: &mut Settings) -> anyhow::Result<()> {
+    let origin = |id| settings.origins.of(id);
+    settings.worker = resolve_file(&settings.worker, "the worker executable", origin("worker"))?;
+    settings.onnxruntime = resolve_file(&settings.onnxruntime, "the ONNX Runtime library", origin("onnxruntime"))?;
+    settings.onnxruntime_openvino =
+        provider_library(&settings.onnxruntime_openvino, "openvino", origin("onnxruntime_openvino"))?;
+    settings.onnxruntime_gpu = provider_library(&settings.onnxruntime_gpu, "gpu", origin("onnxruntime_gpu"))?;
+    Ok(())
 }
 
 fn resolve_file(path: &Path, what: &str, origin: &str) -> anyhow::Result<PathBuf> {

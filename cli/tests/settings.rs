@@ -187,8 +187,8 @@ fn an_empty_variable_is_as_if_it_were_not_set() {
 
 #[test]
 fn a_command_that_is_not_there_is_not_taken_for_a_hidden_one() {
-    let said = framehook("plugin list", &[]).unwrap_err();
-    assert!(said.contains("there is no command plugin.") && said.contains("over HTTP"), "{said}");
+    let said = framehook("artifact list", &[]).unwrap_err();
+    assert!(said.contains("there is no command artifact.") && said.contains("over HTTP"), "{said}");
     assert!(!said.contains("plugin-host"), "{said}");
     assert_refused(framehook("migrat", &[]), "there is no command migrat; did you mean migrate?");
 }

@@ -1,7 +1,7 @@
-//! Boxes: from a model's input back to the frame, overlap, and suppression of duplicates.
-//! Plain code, so it can be tested natively.
+//! Boxes: from a model's input back to the frame, overlap, and suppression of duplicates. Zones and lines:
+//! what lies inside, and what crosses. Points are normalised to 0..1 of the frame, `y` points down.
 
-use crate::{Bbox, Detection, Geometry, Point, Size};
+use crate::{Bbox, Detection, Geometry, Point, Rect, Size};
 
 /// A point of the model's input (pixels) on the original frame (0..1), not clipped.
 #[must_use]
@@ -65,6 +65,66 @@ pub fn nms_by(
     kept
 }
 
+/// The middle of a box.
+#[must_use]
+pub fn center(bbox: &Bbox) -> Point {
+    Point { x: bbox.x + bbox.width / 2.0, y: bbox.y + bbox.height / 2.0 }
+}
+
+/// Whether a point lies inside of a polygon, whose last point is joined to its first. Of one that crosses
+/// itself, what is covered twice is outside (even-odd rule).
+#[must_use]
+pub fn contains(polygon: &[Point], point: Point) -> bool {
+    let ends = polygon.iter().zip(polygon.iter().cycle().skip(1));
+    let is_left_of = |(a, b): (&Point, &Point)| {
+        // A corner belongs to the edge below it, so that it counts once.
+        (a.y > point.y) != (b.y > point.y) && point.x < a.x + (point.y - a.y) / (b.y - a.y) * (b.x - a.x)
+    };
+    ends.filter(|edge| is_left_of(*edge)).count() % 2 == 1
+}
+
+/// On which side of the line from the first to the second point another one lies: above 0 on the right, below
+/// 0 on the left, 0 on the line.
+#[must_use]
+pub fn side([from, to]: [Point; 2], point: Point) -> f32 {
+    (to.x - from.x) * (point.y - from.y) - (to.y - from.y) * (point.x - from.x)
+}
+
+/// How something crosses a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crossing {
+    /// From its left to its right, as one looks from its first point to its second.
+    ToRight,
+    ToLeft,
+}
+
+/// Whether the way from one point to another crosses the line between two others. Whatever ends on the line
+/// has not crossed it; whatever begins there, or beyond, has not either, so keep the last point that was
+/// beside the line.
+#[must_use]
+pub fn crossing(line: [Point; 2], from: Point, to: Point) -> Option<Crossing> {
+    let (before, after) = (side(line, from), side(line, to));
+    // Both ends of the line lie on different sides of the way, or on it.
+    let is_between = side([from, to], line[0]) * side([from, to], line[1]) <= 0.0;
+    match () {
+        () if is_between && before < 0.0 && after > 0.0 => Some(Crossing::ToRight),
+        () if is_between && before > 0.0 && after < 0.0 => Some(Crossing::ToLeft),
+        () => None,
+    }
+}
+
+/// The pixels of a frame that a part of it covers, cut to the frame; one at least.
+#[must_use]
+pub fn region(frame: Size, part: &Bbox) -> Rect {
+    let side = |start: f32, length: f32, pixels: u32| {
+        let at = |share: f32| (share * pixels as f32).clamp(0.0, pixels as f32);
+        let first = (at(start).floor() as u32).min(pixels.saturating_sub(1));
+        (first, (at(start + length).ceil() as u32).max(first + 1) - first)
+    };
+    let ((x, width), (y, height)) = (side(part.x, part.width, frame.width), side(part.y, part.height, frame.height));
+    Rect { x, y, width, height }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,5 +163,44 @@ mod tests {
         let kept: Vec<_> = nms(input.clone(), 0.45, 9).iter().map(|d| (d.class_id, d.score)).collect();
         assert_eq!(kept, [(0, 0.9), (1, 0.4), (0, 0.3)]);
         assert_eq!(nms(input, 0.45, 1).len(), 1);
+    }
+
+    fn point(x: f32, y: f32) -> Point {
+        Point { x, y }
+    }
+
+    #[test]
+    fn a_zone_contains_what_lies_inside() {
+        let notched = [(0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 0.5), (0.0, 1.0)].map(|(x, y)| point(x, y));
+        for (x, y, is_inside) in [(0.1, 0.8, true), (0.9, 0.8, true), (0.5, 0.4, true), (0.5, 0.8, false)] {
+            assert_eq!(contains(&notched, point(x, y)), is_inside, "{x} {y}");
+        }
+        assert!(!contains(&notched, point(1.5, 0.5)) && !contains(&notched, point(-0.5, 0.5)));
+        assert!(!contains(&notched[..2], point(0.5, 0.0)) && !contains(&[], point(0.0, 0.0)));
+    }
+
+    #[test]
+    fn a_line_is_crossed_between_its_ends_and_not_beside_them() {
+        // Downwards in the middle: its right is the left of the picture.
+        let line = [point(0.5, 0.2), point(0.5, 0.8)];
+        let way = |from: (f32, f32), to: (f32, f32)| crossing(line, point(from.0, from.1), point(to.0, to.1));
+        assert_eq!(way((0.9, 0.5), (0.1, 0.5)), Some(Crossing::ToRight));
+        assert_eq!(way((0.1, 0.5), (0.9, 0.6)), Some(Crossing::ToLeft));
+        for (from, to) in [((0.1, 0.9), (0.9, 0.9)), ((0.1, 0.5), (0.4, 0.5)), ((0.1, 0.5), (0.5, 0.5))] {
+            assert_eq!(way(from, to), None);
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_frame_is_a_region_inside_it() {
+        let frame = Size { width: 640, height: 360 };
+        let of = |x, y, width, height| {
+            let Rect { x, y, width, height } = region(frame, &Bbox { x, y, width, height });
+            [x, y, width, height]
+        };
+        assert_eq!(of(0.25, 0.5, 0.5, 0.25), [160, 180, 320, 90]);
+        assert_eq!(of(0.0, 0.0, 1.0, 1.0), [0, 0, 640, 360]);
+        assert_eq!(of(-1.0, 0.9999, 3.0, 1.0), [0, 359, 640, 1]);
+        assert_eq!(of(2.0, 2.0, 1.0, 1.0), [639, 359, 1, 1]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{any::Any, cell::RefCell, panic};
 
+use serde_json::Value;
 use serde_path_to_error::Segment;
 
 pub use crate::bindings::host::framehook::plugin::types::{Descriptor, Ready};
@@ -15,12 +16,24 @@ thread_local! {
 #[must_use]
 pub fn describe<H: Hook>(name: &str, version: &str) -> Descriptor {
     log_panics();
-    let schema = schemars::schema_for!(H::Config);
-    Descriptor {
-        name: name.into(),
-        version: version.into(),
-        config_schema: schema.as_value().to_string(),
-        input: H::input(),
+    let mut schema = schemars::schema_for!(H::Config).to_value();
+    as_written(&mut schema);
+    Descriptor { name: name.into(), version: version.into(), config_schema: schema.to_string(), input: H::input() }
+}
+
+/// Numbers that were an `f32`, such as defaults, as their author wrote them: 0.35 and not 0.3499999940395355.
+fn as_written(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let exact = number.as_f64().filter(|exact| exact.fract() != 0.0 && f64::from(*exact as f32) == *exact);
+            let short = exact.and_then(|exact| (exact as f32).to_string().parse().ok());
+            if let Some(short) = short.and_then(serde_json::Number::from_f64) {
+                *number = short;
+            }
+        }
+        Value::Array(all) => all.iter_mut().for_each(as_written),
+        Value::Object(all) => all.values_mut().for_each(as_written),
+        Value::Null | Value::Bool(_) | Value::String(_) => {}
     }
 }
 
@@ -37,14 +50,20 @@ pub fn validate_config<H: Hook>(config: &str) -> Result<(), Vec<ConfigProblem>> 
 /// When the configuration is wrong, or the plugin cannot start.
 pub fn init<H: Hook>(stream: &Stream, config: &str) -> Result<Ready, Error> {
     log_panics();
-    let config = parse::<H::Config>(config).map_err(|problem| invalid(&problem))?;
-    if let Some(problem) = H::check(&config).first() {
-        return Err(invalid(problem));
-    }
-    let hook = H::new(stream, config)?;
+    let hook = H::new(stream, accepted::<H>(config)?)?;
     let labels = hook.labels();
     INSTANCE.set(Some(Box::new(hook)));
     Ok(Ready { labels, wants_skipped: H::WANTS_SKIPPED })
+}
+
+/// # Errors
+/// What is wrong with the configuration.
+pub(crate) fn accepted<H: Hook>(config: &str) -> Result<H::Config, Error> {
+    let config = parse::<H::Config>(config).map_err(|problem| invalid(&problem))?;
+    match H::check(&config).first() {
+        Some(problem) => Err(invalid(problem)),
+        None => Ok(config),
+    }
 }
 
 pub fn shutdown<H: Hook>() {
@@ -64,7 +83,7 @@ pub fn with<H: Hook, R>(call: impl FnOnce(&mut H) -> Result<R, Error>) -> Result
 
 fn parse<C: serde::de::DeserializeOwned>(config: &str) -> Result<C, ConfigProblem> {
     let whole = |message: String| ConfigProblem { path: String::new(), message };
-    let value: serde_json::Value = serde_json::from_str(config).map_err(|e| whole(e.to_string()))?;
+    let value: Value = serde_json::from_str(config).map_err(|e| whole(e.to_string()))?;
     // A derived type would also take its fields from a list, in their order.
     if !value.is_object() {
         return Err(whole(format!("must be a JSON object, not {value}")));
@@ -130,5 +149,12 @@ mod tests {
         }
         assert!(parse::<Config>("{}").unwrap().limits.is_empty());
         assert_eq!(parse::<Config>(r#"{"limits": [{"at/most": 7}]}"#).unwrap().limits[0].at_most, 7);
+    }
+
+    #[test]
+    fn numbers_of_a_schema_are_those_that_were_written() {
+        let mut schema = serde_json::json!({"default": 0.35f32, "of": [0.1f32, 0.1f64, 0.25f32, 3, "0.3"]});
+        as_written(&mut schema);
+        assert_eq!(schema.to_string(), r#"{"default":0.35,"of":[0.1,0.1,0.25,3,"0.3"]}"#);
     }
 }

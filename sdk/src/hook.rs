@@ -162,6 +162,7 @@ macro_rules! __component {
 #[macro_export]
 macro_rules! __hook {
     (preprocess, $hook:ty) => {
+        #[cfg(target_family = "wasm")]
         impl $crate::preprocess::exports::framehook::plugin::preprocess::Guest for Component {
             fn preprocess(frame: &$crate::Frame) -> Result<$crate::Decision, $crate::Error> {
                 $crate::glue::with::<$hook, _>(|hook| $crate::PreHook::preprocess(hook, frame))
@@ -171,10 +172,11 @@ macro_rules! __hook {
         $crate::preprocess::export_preprocess!(Component with_types_in $crate::preprocess);
         #[cfg(not(target_family = "wasm"))]
         #[used]
-        static PREPROCESS_IN_USE: fn(&$crate::Frame) -> Result<$crate::Decision, $crate::Error> =
-            <Component as $crate::preprocess::exports::framehook::plugin::preprocess::Guest>::preprocess;
+        static PREPROCESS_IN_USE: fn(&mut $hook, &$crate::Frame) -> Result<$crate::Decision, $crate::Error> =
+            <$hook as $crate::PreHook>::preprocess;
     };
     (postprocess, $hook:ty) => {
+        #[cfg(target_family = "wasm")]
         impl $crate::postprocess::exports::framehook::plugin::postprocess::Guest for Component {
             fn postprocess(
                 inference: &$crate::Inference,
@@ -198,9 +200,9 @@ macro_rules! __hook {
         #[cfg(not(target_family = "wasm"))]
         #[used]
         static POSTPROCESS_IN_USE: fn(
+            &mut $hook,
             &$crate::Inference,
             Vec<$crate::Detection>,
-        ) -> Result<$crate::Outcome, $crate::Error> =
-            <Component as $crate::postprocess::exports::framehook::plugin::postprocess::Guest>::postprocess;
+        ) -> Result<$crate::Outcome, $crate::Error> = <$hook as $crate::PostHook>::postprocess;
     };
 }

@@ -37,9 +37,8 @@
 //! framehook_sdk::export!(post: KeepSure);
 //! ```
 //!
-//! Build it with `cargo build --release --target wasm32-wasip2`. What the host gives a plugin
-//! (pixels, tensors) is only there in a plugin: keep the logic in plain functions and test
-//! those natively; [`geometry`] is such plain code.
+//! Build it with `framehook plugin build`, or `cargo build --release --target wasm32-wasip2`. Test it
+//! natively, with `cargo test`: `testing` makes what the host would give a hook.
 
 mod bindings;
 pub mod geometry;
@@ -50,14 +49,21 @@ pub mod log;
 mod made;
 pub mod metrics;
 pub mod model;
+#[cfg(not(target_family = "wasm"))]
+mod native;
+#[cfg(not(target_family = "wasm"))]
+mod pixels;
 pub mod state;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
+#[cfg(target_family = "wasm")]
 pub use bindings::host::framehook::plugin::{
     clock,
-    media::{
-        AccessError, Candidate, ClassScores, Decision, Element, Frame, Geometry, Inference, MaskedBox, PixelFormat,
-        Prepared, ScoredBox, Tensor, TensorDesc, suppress,
-    },
+    media::{Decision, Frame, Inference, Prepared, Tensor, suppress},
+};
+pub use bindings::host::framehook::plugin::{
+    media::{AccessError, Candidate, ClassScores, Element, Geometry, MaskedBox, PixelFormat, ScoredBox, TensorDesc},
     types::{
         Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Episode, Event, FrameMeta, InputOptions, Mask,
         Outcome, Phase, PluginError as Error, Point, Position, Rect, Resize, Severity, Size, Source, SourceKind, Start,
@@ -67,3 +73,5 @@ pub use bindings::host::framehook::plugin::{
 #[doc(hidden)]
 pub use bindings::{lifecycle, postprocess, preprocess};
 pub use hook::{Hook, PostHook, PreHook, default_input};
+#[cfg(not(target_family = "wasm"))]
+pub use native::{Decision, Frame, Inference, Prepared, Tensor, clock, suppress};

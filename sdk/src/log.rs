@@ -12,7 +12,10 @@ pub fn line(level: Level, target: &str, message: &str, fields: &[Attribute]) {
     crate::bindings::host::framehook::plugin::log::log(level, target, message, fields);
     // Natively, as in unit tests, there is no host.
     #[cfg(not(target_family = "wasm"))]
-    eprintln!("{level:?} {target}: {message} {fields:?}");
+    {
+        eprintln!("{level:?} {target}: {message} {fields:?}");
+        crate::testing::keep_line(level, message);
+    }
 }
 
 #[doc(hidden)]

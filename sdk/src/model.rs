@@ -1,6 +1,8 @@
 //! Further models of the scenario: those that it names in `models`, next to the one whose outputs every frame
 //! has.
 //!
+//! In tests that run natively, they are what [`crate::testing::model`] says.
+//!
 //! ```no_run
 //! # use framehook_sdk::{Error, Inference, Rect, model};
 //! # fn plates(regions: &[Rect]) -> Result<(), Error> {
@@ -12,7 +14,11 @@
 //! ```
 
 use crate::Error;
-pub use crate::bindings::host::framehook::plugin::model::{ModelError, ModelInfo, models, run, run_tensor};
+pub use crate::bindings::host::framehook::plugin::model::{ModelError, ModelInfo};
+#[cfg(target_family = "wasm")]
+pub use crate::bindings::host::framehook::plugin::model::{models, run, run_tensor};
+#[cfg(not(target_family = "wasm"))]
+pub use crate::native::{models, run, run_tensor};
 
 /// The model of this name, for a hook that wants to know in `new` whether the scenario has it.
 ///

@@ -11,11 +11,14 @@ use serde_json::Value;
 /// Which crates of ours a crate may depend on. A new edge is a decision, and this is where it shows.
 const MAY_DEPEND_ON: &[(&str, &[&str])] = &[
     ("framehook-core", &[]),
-    ("framehook-sdk", &[]),
+    // What the engine computes for hooks, and what the SDK's doubles of the host compute in native tests, is
+    // one code.
+    ("framehook-helpers", &[]),
+    ("framehook-sdk", &["framehook-helpers"]),
     ("framehook-infra", &["framehook-core"]),
     ("framehook-confine", &["framehook-core"]),
     ("framehook-compiled", &["framehook-confine", "framehook-core", "framehook-infra"]),
-    ("framehook-engine", &["framehook-core"]),
+    ("framehook-engine", &["framehook-core", "framehook-helpers"]),
     ("framehook-formats", &[]),
     ("framehook-worker", &["framehook-confine", "framehook-core", "framehook-engine", "framehook-formats"]),
     ("framehook-runner", &["framehook-compiled", "framehook-confine", "framehook-core", "framehook-infra"]),

@@ -30,19 +30,25 @@ use crate::{
 /// busy machine may take its time to load the code of a script engine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// Bytes of an answer about a trial: a prediction, and what a hook may log meanwhile.
+const MAX_TRIAL: u64 = 4 << 20;
+
 /// What the plugin in `file` says it is, if it is a usable one.
 ///
 /// # Errors
 /// `invalid_plugin` with what is wrong.
 pub(crate) async fn inspect(app: &App, digest: &Digest, file: &Path) -> Result<Manifest, Problem> {
-    let ask = async {
-        match compiled(app, digest, file).await? {
-            Ok(compiled) => answer(command(app, "describe", &compiled), &[]).await,
-            Err(findings) => Ok(Verdict::Findings(findings)),
-        }
-    };
+    let ask = describe(&app.config, digest, file);
     let verdict = in_turn(&app.probe_queues.uploads, ArtifactKind::Plugin.as_str(), ask).await;
     conclude(ArtifactKind::Plugin, ErrorCode::InvalidPlugin, verdict, file)
+}
+
+/// What the plugin in `file` says it is, or what is wrong with it.
+pub(crate) async fn describe(config: &ApiConfig, digest: &Digest, file: &Path) -> Result<Verdict<Value>, ProbeError> {
+    match compiled(config, digest, file).await? {
+        Ok(compiled) => answer(command(config, "describe", &compiled), &[]).await,
+        Err(findings) => Ok(Verdict::Findings(findings)),
+    }
 }
 
 /// Asks a plugin's schema and the plugin whether they accept a configuration; an empty answer is a yes. A
@@ -56,18 +62,9 @@ pub(crate) async fn validate_config(
     file: &Path,
     config: &Value,
 ) -> Result<Vec<ConfigProblem>, Problem> {
-    let input = config.to_string();
-    let ask = async {
-        match compiled(app, digest, file).await? {
-            Ok(compiled) => answer(command(app, "validate-config", &compiled), input.as_bytes()).await,
-            Err(findings) => {
-                let problems = findings.iter().map(|finding| ConfigProblem::new("", &finding.message)).collect();
-                Ok(ConfigVerdict { problems, failed: true })
-            }
-        }
-    };
+    let ask = judge_config(&app.config, digest, file, config);
     let verdict = in_turn(&app.probe_queues.configs, digest.hex(), ask).await;
-    let ConfigVerdict { problems, failed } = verdict.map(ConfigVerdict::bounded).map_err(|error| {
+    let ConfigVerdict { problems, failed } = verdict.map_err(|error| {
         refusal(ErrorCode::InvalidPluginConfig, "the plugin could not be asked about its configuration", &error)
     })?;
     if let (true, Some(problem)) = (failed, problems.first()) {
@@ -76,9 +73,32 @@ pub(crate) async fn validate_config(
     Ok(problems)
 }
 
+/// What a plugin and its schema say of a configuration.
+pub(crate) async fn judge_config(
+    config: &ApiConfig,
+    digest: &Digest,
+    file: &Path,
+    given: &Value,
+) -> Result<ConfigVerdict, ProbeError> {
+    match compiled(config, digest, file).await? {
+        Ok(compiled) => {
+            let command = command(config, "validate-config", &compiled);
+            answer(command, given.to_string().as_bytes()).await.map(ConfigVerdict::bounded)
+        }
+        Err(findings) => {
+            let problems = findings.iter().map(|finding| ConfigProblem::new("", &finding.message)).collect();
+            Ok(ConfigVerdict { problems, failed: true }.bounded())
+        }
+    }
+}
+
 /// The compiled form of a plugin, or what is wrong with the plugin.
-async fn compiled(app: &App, digest: &Digest, file: &Path) -> Result<Result<Compiled, Vec<Finding>>, ProbeError> {
-    let ApiConfig { compiled, plugin_host, .. } = &app.config;
+async fn compiled(
+    config: &ApiConfig,
+    digest: &Digest,
+    file: &Path,
+) -> Result<Result<Compiled, Vec<Finding>>, ProbeError> {
+    let ApiConfig { compiled, plugin_host, .. } = config;
     Err(match compiled.compiled(digest, file).await {
         Ok(compiled) => return Ok(Ok(compiled)),
         Err(CompileError::Refused(findings)) => return Ok(Err(findings)),
@@ -93,11 +113,18 @@ async fn compiled(app: &App, digest: &Digest, file: &Path) -> Result<Result<Comp
     })
 }
 
-fn command(app: &App, verb: &str, compiled: &Compiled) -> Command {
-    let ApiConfig { plugin_host, sandbox, .. } = &app.config;
-    let mut command = probe::command(sandbox, plugin_host, &["plugin-host", verb], &compiled.path, MEMORY);
+fn command(config: &ApiConfig, verb: &str, compiled: &Compiled) -> Command {
+    let ApiConfig { plugin_host, sandbox, .. } = config;
+    let mut command = probe::command(sandbox, plugin_host, &["plugin-host", verb], Some(&compiled.path), MEMORY);
     command.arg(compiled.digest.as_str());
     command
+}
+
+/// Lets a plugin work on kept outputs; the rest is between this executable and its child.
+pub(crate) async fn run_trial<T: DeserializeOwned>(config: &ApiConfig, trial: &Value) -> Result<T, ProbeError> {
+    let ApiConfig { plugin_host, sandbox, .. } = config;
+    let command = probe::command(sandbox, plugin_host, &["plugin-host", "try"], None, MEMORY);
+    read(&child(command, trial.to_string().as_bytes(), MAX_TRIAL, ANSWER_LIMIT).await?)
 }
 
 async fn answer<T: DeserializeOwned>(command: Command, input: &[u8]) -> Result<T, ProbeError> {

@@ -58,7 +58,7 @@ pub(crate) struct ProbeQueues {
 
 /// Why there is no verdict.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum ProbeError {
+pub(crate) enum ProbeError {
     #[error("`{program}` could not be started: {cause}")]
     Start { program: String, cause: std::io::Error },
     #[error("{what}: {cause}")]
@@ -84,17 +84,13 @@ impl ProbeQueues {
 /// # Errors
 /// `invalid_plugin`, `invalid_model` or `invalid_video` with what is wrong.
 pub(crate) async fn inspect(app: &App, kind: ArtifactKind, upload: &Staged) -> Result<Manifest, Problem> {
-    let ApiConfig { worker, onnxruntime, sandbox, .. } = &app.config;
     let file = &upload.path;
     let (code, command) = match kind {
         ArtifactKind::Plugin => return plugin::inspect(app, &upload.digest, file).await,
-        ArtifactKind::Video => (ErrorCode::InvalidVideo, video(app, file)),
+        ArtifactKind::Video => (ErrorCode::InvalidVideo, video(&app.config, file)),
         ArtifactKind::Model => {
             let size = tokio::fs::metadata(file).await.map_err(Problem::internal)?.len();
-            let memory = size.saturating_mul(MODEL_COPIES).saturating_add(MEMORY);
-            let mut command = command(sandbox, worker, &["probe-model"], file, memory);
-            command.arg("--onnxruntime").arg(onnxruntime);
-            (ErrorCode::InvalidModel, command)
+            (ErrorCode::InvalidModel, model(&app.config, file, size))
         }
     };
     judge(app, kind, code, command, file).await
@@ -105,14 +101,29 @@ pub(crate) async fn inspect(app: &App, kind: ArtifactKind, upload: &Staged) -> R
 /// # Errors
 /// `invalid_video` with what is wrong.
 pub(crate) async fn inspect_source(app: &App, file: &Path) -> Result<Manifest, Problem> {
-    let mut command = video(app, file);
-    command.arg("--may-be-cut");
+    let command = source(&app.config, file);
     judge(app, ArtifactKind::Video, ErrorCode::InvalidVideo, command, file).await
 }
 
-fn video(app: &App, file: &Path) -> Command {
-    let ApiConfig { worker, max_picture_side, sandbox, .. } = &app.config;
-    let mut command = command(sandbox, worker, &["probe-video"], file, MEMORY);
+/// Judges a model of `size` bytes.
+pub(crate) fn model(config: &ApiConfig, file: &Path, size: u64) -> Command {
+    let ApiConfig { worker, onnxruntime, sandbox, .. } = config;
+    let memory = size.saturating_mul(MODEL_COPIES).saturating_add(MEMORY);
+    let mut command = command(sandbox, worker, &["probe-model"], Some(file), memory);
+    command.arg("--onnxruntime").arg(onnxruntime);
+    command
+}
+
+/// Judges a video that may lack its end.
+pub(crate) fn source(config: &ApiConfig, file: &Path) -> Command {
+    let mut command = video(config, file);
+    command.arg("--may-be-cut");
+    command
+}
+
+fn video(config: &ApiConfig, file: &Path) -> Command {
+    let ApiConfig { worker, max_picture_side, sandbox, .. } = config;
+    let mut command = command(sandbox, worker, &["probe-video"], Some(file), MEMORY);
     command.arg("--max-picture-side").arg(max_picture_side.to_string());
     command
 }
@@ -124,9 +135,13 @@ async fn judge(
     command: Command,
     file: &Path,
 ) -> Result<Manifest, Problem> {
-    let child = child(command, &[], MAX_ANSWER, UPLOAD_LIMIT);
-    let verdict = in_turn(&app.probe_queues.uploads, kind.as_str(), child).await.and_then(|answer| read(&answer));
+    let verdict = in_turn(&app.probe_queues.uploads, kind.as_str(), verdict(command)).await;
     conclude(kind, code, verdict, file)
+}
+
+/// What the child of this command says of a file.
+pub(crate) async fn verdict(command: Command) -> Result<Verdict<Value>, ProbeError> {
+    read(&child(command, &[], MAX_ANSWER, UPLOAD_LIMIT).await?)
 }
 
 /// What follows from a verdict on the upload in `file`.
@@ -158,7 +173,7 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     /// What each JPEG begins with, and no verdict.
     const JPEG: [u8; 2] = [0xff, 0xd8];
     let ApiConfig { worker, max_picture_side, sandbox, .. } = &app.config;
-    let mut command = command(sandbox, worker, &["preview"], video, MEMORY);
+    let mut command = command(sandbox, worker, &["preview"], Some(video), MEMORY);
     command.args(["--at-us", &at_us.to_string(), "--max-picture-side", &max_picture_side.to_string()]);
     let input = serde_json::to_vec(input).map_err(Problem::internal)?;
     let refused = |error| refusal(ErrorCode::InvalidVideo, "the frame could not be shown", &error).field("video");
@@ -180,10 +195,16 @@ pub(crate) async fn preview(app: &App, video: &Path, at_us: i64, input: &InputSp
     })
 }
 
-pub(super) fn command(sandbox: &Sandbox, program: &Path, arguments: &[&str], file: &Path, memory: u64) -> Command {
+pub(super) fn command(
+    sandbox: &Sandbox,
+    program: &Path,
+    arguments: &[&str],
+    file: Option<&Path>,
+    memory: u64,
+) -> Command {
     let limits = Limits { memory, cpu_seconds: Some(CPU_SECONDS), file_size: 0 };
     let mut command = Command::from(sandbox.command(program, limits));
-    command.args(arguments).arg(file);
+    command.args(arguments).args(file);
     command
 }
 

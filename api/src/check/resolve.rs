@@ -79,9 +79,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     let limit = app.config.limits.configs_time;
     let (pre, post) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
 
-    // The scenario has the first word, then the hooks from the last to the first, as later hooks see more.
-    let declared = post.iter().rev().chain(pre.iter().rev()).map(|hook| hook.input.clone());
-    let options = declared.fold(spec.input.clone(), InputOptions::or);
+    let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
     let input = match &model {
         Some(Artifact { manifest: Manifest::Model(model), .. }) => {
             let input = options.resolve(&model.inputs);
@@ -118,6 +116,16 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         (Some(problem), ..) => Err(problem),
         (None, ..) => Err(Problem::internal("a part of a scenario is missing without an error")),
     }
+}
+
+/// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to
+/// the first, as later hooks see more.
+pub fn input_options<'a>(
+    scenario: &InputOptions,
+    pre: impl DoubleEndedIterator<Item = &'a InputOptions>,
+    post: impl DoubleEndedIterator<Item = &'a InputOptions>,
+) -> InputOptions {
+    post.rev().chain(pre.rev()).cloned().fold(scenario.clone(), InputOptions::or)
 }
 
 fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldError> {

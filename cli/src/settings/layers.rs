@@ -137,13 +137,26 @@ fn with_variable(arg: Arg) -> Arg {
     if arg.get_env().is_some() { arg } else { arg.env(name) }
 }
 
+/// What works on plugins has arguments of its own, and reads the settings by [`read_environment`].
+const WITHOUT_SETTINGS: &str = "plugin";
+
 /// Reads the command line of `command` and, if it runs a role, the settings. Ends the process where
 /// clap does: after the help, and when the command line cannot be read.
 pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMatches, Origins)> {
     // Children have no settings, and one is started for each configuration that is checked.
-    if line.get(1).and_then(|name| command.find_subcommand(name)).is_some_and(Command::is_hide_set) {
+    let has_none = |command: &Command| command.is_hide_set() || command.get_name() == WITHOUT_SETTINGS;
+    if line.get(1).and_then(|name| command.find_subcommand(name)).is_some_and(has_none) {
         return Ok((command.get_matches_from(line), Origins::default()));
     }
+    read_layers(command, line, true)
+}
+
+/// The settings that `role` would have here without any flag.
+pub(crate) fn read_environment(command: Command, role: &str) -> anyhow::Result<(ArgMatches, Origins)> {
+    read_layers(command, &["framehook".into(), role.into()], false)
+}
+
+fn read_layers(command: Command, line: &[OsString], is_typed: bool) -> anyhow::Result<(ArgMatches, Origins)> {
     let settings = definitions();
     let command = each(command, &|role, arg| match find(&settings, arg.get_id().as_str()) {
         Some(setting) => without_empty_variable(with_variable(arg)).hide(!setting.is_for(role)),
@@ -164,7 +177,7 @@ pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMa
     refuse_variables(&settings)?;
     let config = given.get_one::<PathBuf>("config");
     let file = config.map(|path| file::read(path, config_origin(given), &settings)).transpose()?.unwrap_or_default();
-    let layers = Layers { role, given, file, settings: &settings };
+    let layers = Layers { role, given, file, settings: &settings, is_typed };
     layers.refuse_flags()?;
     layers.refuse_empty()?;
     let command = each(command, &|_, arg| layers.with_file(arg));
@@ -177,8 +190,8 @@ pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMa
 fn no_command(command: &Command, name: &str) -> anyhow::Error {
     let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(|known| known.get_name().to_owned());
     anyhow!(
-        "there is no command {name}{}. `framehook --help` lists the commands. None of them is a client: plugins, models, \
-         videos and scenarios are reached over HTTP, with curl for instance, as `/docs` of a running API shows",
+        "there is no command {name}{}. `framehook --help` lists the commands. None of them is a client, but for `plugin push`: \
+         models, videos and scenarios are reached over HTTP, with curl for instance, as `/docs` of a running API shows",
         did_you_mean(name, known)
     )
 }
@@ -201,6 +214,8 @@ struct Layers<'a> {
     given: &'a ArgMatches,
     file: File,
     settings: &'a [Setting],
+    /// Whether somebody typed the role, and could have typed a flag.
+    is_typed: bool,
 }
 
 impl Layers<'_> {
@@ -298,6 +313,7 @@ impl Layers<'_> {
     fn name(&self, setting: &Setting) -> String {
         match self.source(setting) {
             Some(ValueSource::EnvVariable) => setting.variable(),
+            _ if !self.is_typed => setting.variable(),
             _ => setting.flag(),
         }
     }

@@ -82,6 +82,12 @@ fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)
     Ok((imports, exports))
 }
 
+/// What a component imports, by name; nothing, if it is none.
+#[must_use]
+pub fn imports(wasm: &[u8]) -> Vec<String> {
+    interface_names(wasm).map(|(imports, _)| imports).unwrap_or_default()
+}
+
 /// What a standard library wants to exist; nothing is behind it but clocks, random numbers and the
 /// plugin's log.
 const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];

@@ -17,7 +17,11 @@ use framehook_core::{
 };
 use serde::Serialize;
 
-use crate::{compile::Compiler, judge::Judge};
+use crate::{
+    compile::Compiler,
+    judge::Judge,
+    trial::{self, Trial},
+};
 
 /// A configuration is written by a person.
 const MAX_CONFIG: u64 = 1 << 20;
@@ -79,6 +83,14 @@ pub fn validate_config(compiled: &Path, digest: &Digest) -> Result<(), CommandEr
     let failed = verdict.is_err();
     let problems = verdict.unwrap_or_else(|error| vec![ConfigProblem::new("", &error.to_string())]);
     print(&ConfigVerdict { problems, failed }.bounded())
+}
+
+/// Prints what came of a [`Trial`], as `Ok`, or as `Err` why there was none.
+///
+/// # Errors
+/// When the outcome cannot be written.
+pub fn run_trial(trial: &Trial) -> Result<(), CommandError> {
+    print(&trial::run(trial).map_err(|reason| reason.message))
 }
 
 fn print(verdict: &impl Serialize) -> Result<(), CommandError> {

@@ -22,18 +22,19 @@ mod engine;
 pub mod hook;
 pub mod judge;
 mod log;
-mod masks;
 pub mod media;
 mod metrics;
 pub mod models;
 mod passed_on;
 mod range;
 mod sandbox;
-mod scan;
 mod schema;
 mod state;
 mod stats;
-mod suppress;
+pub mod trial;
 
+use framehook_helpers::{masks, scan, suppress};
+
+pub use check::imports;
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

@@ -15,6 +15,7 @@
 //! engine that compiles plugins (`framehook_compiled` has it done), and of codecs and models.
 
 mod admission;
+pub mod alone;
 mod config;
 mod cores;
 mod ending;

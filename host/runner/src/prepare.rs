@@ -28,6 +28,63 @@ use crate::{
     providers::{Chosen, Providers},
 };
 
+/// What a job reads.
+pub(crate) struct Files {
+    pub(crate) source: PathBuf,
+    pub(crate) model: PathBuf,
+    pub(crate) models: BTreeMap<String, ModelJob>,
+    pub(crate) pre: Vec<HookJob>,
+    pub(crate) post: Vec<HookJob>,
+}
+
+/// The job of a worker that has these files and goes on after `resume_after`, in one lane, whatever runs its
+/// model.
+pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Option<Position>, files: Files) -> Job {
+    let scenario = &order.scenario;
+    let Files { source, model, models, pre, post } = files;
+    let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
+    let decoder = scenario.decoder.unwrap_or(config.decoder);
+    Job {
+        scenario_id: order.scenario_id,
+        generation: order.generation,
+        created_at: order.created_at,
+        source,
+        decoder,
+        frames: scenario.frames,
+        range: scenario.range,
+        max_picture_side: config.max_picture_side,
+        model,
+        input: scenario.input.clone(),
+        models,
+        pre,
+        post,
+        on_plugin_failure: scenario.on_plugin_failure,
+        limits: config.hook_limits(),
+        memory_mib: None,
+        patience: config.patience(),
+        resume_after,
+        state: HookState::default(),
+        provenance: Provenance {
+            model: scenario.model.digest.clone(),
+            models: scenario.models.iter().map(|(name, model)| (name.clone(), model.artifact.digest.clone())).collect(),
+            plugins,
+            revision: order.revision,
+            decoder: Some(decoder),
+            execution: None,
+        },
+        execution: Execution::default(),
+        provider_options: BTreeMap::new(),
+        intra_threads: config.intra_threads,
+        lanes: 1,
+        onnxruntime: config.onnxruntime.clone(),
+    }
+}
+
+/// One hook of a job.
+pub(crate) fn hook_job(hook: &ResolvedHook, Compiled { path, digest }: Compiled) -> HookJob {
+    HookJob { identity: hook.identity.clone(), compiled: path, digest, config: hook.config.clone() }
+}
+
 /// What preparing needs.
 pub(crate) struct JobBuilder {
     pub(crate) config: Arc<RunnerConfig>,
@@ -60,46 +117,7 @@ impl JobBuilder {
         let models = self.models(&scenario.models).await?;
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
-        let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
-        let decoder = scenario.decoder.unwrap_or(self.config.decoder);
-        let mut job = Job {
-            scenario_id: order.scenario_id,
-            generation: order.generation,
-            created_at: order.created_at,
-            source,
-            decoder,
-            frames: scenario.frames,
-            range: scenario.range,
-            max_picture_side: self.config.max_picture_side,
-            model,
-            input: scenario.input.clone(),
-            models,
-            pre,
-            post,
-            on_plugin_failure: scenario.on_plugin_failure,
-            limits: self.config.hook_limits(),
-            memory_mib: None,
-            patience: self.config.patience(),
-            resume_after,
-            state: HookState::default(),
-            provenance: Provenance {
-                model: scenario.model.digest.clone(),
-                models: scenario
-                    .models
-                    .iter()
-                    .map(|(name, model)| (name.clone(), model.artifact.digest.clone()))
-                    .collect(),
-                plugins,
-                revision: order.revision,
-                decoder: Some(decoder),
-                execution: None,
-            },
-            execution: Execution::default(),
-            provider_options: BTreeMap::new(),
-            intra_threads: self.config.intra_threads,
-            lanes: 1,
-            onnxruntime: self.config.onnxruntime.clone(),
-        };
+        let mut job = job(&self.config, order, resume_after, Files { source, model, models, pre, post });
         let chosen = self.providers.choose(order.execution, scenario, &job).await?;
         self.config.execute(&mut job, chosen.execution);
         Ok((job, chosen))
@@ -119,9 +137,7 @@ impl JobBuilder {
         for hook in hooks {
             let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
             let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
-            let Compiled { path, digest } = compiled.map_err(|error| not_compiled(&hook.identity, &error))?;
-            let (identity, config) = (hook.identity.clone(), hook.config.clone());
-            jobs.push(HookJob { identity, compiled: path, digest, config });
+            jobs.push(hook_job(hook, compiled.map_err(|error| not_compiled(&hook.identity, &error))?));
         }
         Ok(jobs)
     }

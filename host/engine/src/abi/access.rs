@@ -376,11 +376,18 @@ impl Ctx {
         }
         let [channels, height, width] = [channels, height, width].map(|side| side as usize);
         let prototypes = Prototypes { data, channels, height, width };
-        let view = masks::View { geometry, frame, input };
-        Ok(masks::decode(prototypes, view, boxes).map_err(|why| match why {
+        let view = masks::View {
+            scale: [geometry.scale_x, geometry.scale_y],
+            pad: [geometry.pad_x, geometry.pad_y],
+            frame: [frame.width, frame.height],
+            input: [input.width, input.height],
+        };
+        let decoded = masks::decode(prototypes, view, boxes).map_err(|why| match why {
             NoMasks::Unfit => Refused::OutOfBounds,
             NoMasks::TooMany => Refused::TooLarge,
-        }))
+        });
+        let own = |masks::Mask { grid, runs }| Mask { grid, runs };
+        Ok(decoded.map(|masks| masks.into_iter().map(own).collect()))
     }
 }
 

@@ -11,3 +11,4 @@ mod refused;
 mod stats;
 mod stock;
 mod support;
+mod trial;

@@ -4,38 +4,46 @@
 //! Source: Bolya et al., "YOLACT: Real-time instance segmentation", 2019; as the YOLO family uses it, the sum
 //! is made larger linearly, and what is above 0 is inside.
 
-use framehook_core::prediction::Mask;
-
-use crate::media::{Geometry, Size};
+/// Which cells of a grid over the box belong to the object: lengths of runs of cells, row by row, first one
+/// that is outside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    /// Columns and rows.
+    pub grid: [u32; 2],
+    pub runs: Vec<u32>,
+}
 
 /// The prototypes of a frame, row-major `[channels, height, width]`, over the model's input.
 #[derive(Clone, Copy)]
-pub(crate) struct Prototypes<'a> {
-    pub(crate) data: &'a [f32],
-    pub(crate) channels: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+pub struct Prototypes<'a> {
+    pub data: &'a [f32],
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
 }
 
 /// How the model's input lies on the frame.
 #[derive(Clone, Copy)]
-pub(crate) struct View {
-    pub(crate) geometry: Geometry,
-    pub(crate) frame: Size,
-    pub(crate) input: Size,
+pub struct View {
+    /// Across and down, in pixels: `input = frame * scale + pad`.
+    pub scale: [f32; 2],
+    pub pad: [f32; 2],
+    /// Width and height in pixels.
+    pub frame: [u32; 2],
+    pub input: [u32; 2],
 }
 
 /// A box of the frame, normalised, with its coefficients.
-pub(crate) struct MaskedBox {
-    pub(crate) bbox: [f32; 4],
-    pub(crate) coefficients: Vec<f32>,
+pub struct MaskedBox {
+    pub bbox: [f32; 4],
+    pub coefficients: Vec<f32>,
 }
 
 /// Multiplications for the boxes of a call together, some 30 ms: a plugin cannot be interrupted here.
 const MOST: usize = 64 << 20;
 
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum NoMasks {
+pub enum NoMasks {
     /// A box has another number of coefficients than there are prototypes, or numbers that are not finite.
     Unfit,
     TooMany,
@@ -45,7 +53,7 @@ pub(crate) enum NoMasks {
 ///
 /// # Errors
 /// When a box does not fit the prototypes, or all together take too long.
-pub(crate) fn decode(prototypes: Prototypes<'_>, view: View, boxes: &[MaskedBox]) -> Result<Vec<Mask>, NoMasks> {
+pub fn decode(prototypes: Prototypes<'_>, view: View, boxes: &[MaskedBox]) -> Result<Vec<Mask>, NoMasks> {
     let mut work = 0;
     let mut places = Vec::with_capacity(boxes.len());
     for masked in boxes {
@@ -80,9 +88,9 @@ struct Between {
 
 impl Place {
     fn of([x, y, width, height]: &[f32; 4], prototypes: Prototypes<'_>, view: View) -> Self {
-        let View { geometry: g, frame, input } = view;
-        let across = (frame.width, g.scale_x, g.pad_x, input.width, prototypes.width);
-        let down = (frame.height, g.scale_y, g.pad_y, input.height, prototypes.height);
+        let View { scale, pad, frame, input } = view;
+        let across = (frame[0], scale[0], pad[0], input[0], prototypes.width);
+        let down = (frame[1], scale[1], pad[1], input[1], prototypes.height);
         Self { across: side(*x, *width, across), down: side(*y, *height, down) }
     }
 
@@ -176,9 +184,10 @@ mod tests {
 
     const VIEW: View = View {
         // 640x360 in 320x192, with 6 pixels above and below.
-        geometry: Geometry { scale_x: 0.5, scale_y: 0.5, pad_x: 0.0, pad_y: 6.0 },
-        frame: Size { width: 640, height: 360 },
-        input: Size { width: 320, height: 192 },
+        scale: [0.5, 0.5],
+        pad: [0.0, 6.0],
+        frame: [640, 360],
+        input: [320, 192],
     };
     const WIDTH: usize = 80;
     const HEIGHT: usize = 48;

@@ -5,19 +5,19 @@
 
 /// Where the scores lie: that of class `c` in row `r` is `offset + r * row_stride + c * class_stride`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Layout {
-    pub(crate) rows: usize,
-    pub(crate) classes: usize,
-    pub(crate) offset: usize,
-    pub(crate) row_stride: usize,
-    pub(crate) class_stride: usize,
+pub struct Layout {
+    pub rows: usize,
+    pub classes: usize,
+    pub offset: usize,
+    pub row_stride: usize,
+    pub class_stride: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Candidate {
-    pub(crate) row: u32,
-    pub(crate) class_id: u32,
-    pub(crate) score: f32,
+pub struct Candidate {
+    pub row: u32,
+    pub class_id: u32,
+    pub score: f32,
 }
 
 /// Scores compared at once: four vectors of four.
@@ -26,7 +26,7 @@ const BLOCK: usize = 16;
 /// Candidates by row: every row whose best score is at least `threshold`; at most `limit` of them,
 /// those with the highest scores. Equal scores: the lower class, the lower row. A score that is not
 /// a number is never one. `None` if the layout reaches outside of `data`.
-pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: usize) -> Option<Vec<Candidate>> {
+pub fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: usize) -> Option<Vec<Candidate>> {
     if layout.rows == 0 || layout.classes == 0 {
         return Some(Vec::new());
     }
@@ -49,7 +49,8 @@ pub(crate) fn argmax_rows(data: &[f32], layout: &Layout, threshold: f32, limit: 
 }
 
 /// The highest of all scores; none if none is a number. For a layout that [`argmax_rows`] took.
-pub(crate) fn best(data: &[f32], layout: &Layout) -> Option<f32> {
+#[must_use]
+pub fn best(data: &[f32], layout: &Layout) -> Option<f32> {
     // A layout without rows may have any number of classes.
     if layout.rows == 0 || layout.classes == 0 {
         return None;
@@ -67,7 +68,7 @@ pub(crate) fn best(data: &[f32], layout: &Layout) -> Option<f32> {
 
 /// The `k` highest values, the highest first, with their places. Equal values: the lower place. What is not a
 /// number is none of them.
-pub(crate) fn highest(data: &[f32], k: usize) -> Vec<(u32, f32)> {
+pub fn highest(data: &[f32], k: usize) -> Vec<(u32, f32)> {
     let by_height = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     let mut all: Vec<_> = (0..).zip(data.iter().copied()).filter(|(_, value)| !value.is_nan()).collect();
     if k < all.len() {

@@ -5,13 +5,13 @@
 
 /// A box that may be turned; any unit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ScoredBox {
-    pub(crate) center: [f32; 2],
-    pub(crate) size: [f32; 2],
+pub struct ScoredBox {
+    pub center: [f32; 2],
+    pub size: [f32; 2],
     /// Clockwise in a picture whose y points down, in radians.
-    pub(crate) angle: f32,
-    pub(crate) class_id: u32,
-    pub(crate) score: f32,
+    pub angle: f32,
+    pub class_id: u32,
+    pub score: f32,
 }
 
 /// Boxes that are compared. The cost grows with their square, to some 20 ms; a plugin cannot be interrupted
@@ -22,7 +22,7 @@ const MOST_TURNED: usize = 500;
 
 /// Indices of the boxes that stay, by falling score; equal scores keep their order. What has a number that is
 /// not finite never stays.
-pub(crate) fn greedy(boxes: &[ScoredBox], max_overlap: f32, across_classes: bool, limit: usize) -> Vec<u32> {
+pub fn greedy(boxes: &[ScoredBox], max_overlap: f32, across_classes: bool, limit: usize) -> Vec<u32> {
     let is_usable = |b: &ScoredBox| {
         let ScoredBox { center, size, angle, score, .. } = b;
         center.iter().chain(size).chain([angle, score]).all(|n| n.is_finite())
@@ -48,7 +48,7 @@ pub(crate) fn greedy(boxes: &[ScoredBox], max_overlap: f32, across_classes: bool
 }
 
 /// Area of the intersection over area of the union; 0 for empty boxes.
-pub(crate) fn overlap(a: &ScoredBox, b: &ScoredBox) -> f32 {
+pub fn overlap(a: &ScoredBox, b: &ScoredBox) -> f32 {
     let both = if a.angle == 0.0 && b.angle == 0.0 { upright(a, b) } else { turned(a, b) };
     let area = |b: &ScoredBox| b.size[0].max(0.0) * b.size[1].max(0.0);
     let either = area(a) + area(b) - both;
