@@ -92,6 +92,7 @@ fn stock_plugins_describe_themselves() {
         ("boxes-scores", false, true),
         ("classify", false, true),
         ("detr", false, true),
+        ("tracker", false, true),
         ("misbehave", true, true),
         ("witness", false, true),
     ] {
