@@ -1,8 +1,8 @@
 //! Gives each object a number that it keeps from frame to frame, in the manner of ByteTrack.
 //!
-//! Stands behind a hook that detects. Detections pass as they are, with a `track_id` where one is known. Time is
-//! that of the stream, so frames may come at any rate and be skipped. All that is needed of earlier frames is
-//! in the hook's state: whatever ends the worker, the ids go on.
+//! Stands behind a hook that detects. Detections pass as they are, with a `track_id` where one is known. Time
+//! is that of the stream, so frames may come at any rate and be skipped. All that is needed of earlier frames
+//! is in the hook's state: whatever ends the worker, the ids go on.
 
 mod motion;
 #[cfg(test)]
@@ -72,8 +72,8 @@ struct Tracker {
     tracks: Tracks,
 }
 
-/// Detections of a frame that are looked at, those with the highest scores: more would take longer than a hook
-/// may.
+/// Detections of a frame that are looked at, those with the highest scores: more would take longer than a
+/// hook may.
 const MAX_SEEN: usize = 500;
 /// Its name among what the hook keeps.
 const TRACKS: &str = "tracks";

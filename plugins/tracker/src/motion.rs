@@ -1,5 +1,6 @@
-//! Where an object is and how it moves: a Kalman filter with a constant velocity, with the noise that ByteTrack
-//! and DeepSORT use (Wojke et al., "Simple Online and Realtime Tracking with a Deep Association Metric", 2017).
+//! Where an object is and how it moves: a Kalman filter with a constant velocity, with the noise that
+//! ByteTrack and DeepSORT use (Wojke et al., "Simple Online and Realtime Tracking with a Deep Association
+//! Metric", 2017).
 //!
 //! Theirs is a filter of eight numbers: centre, aspect and height of a box, and the velocity of each. None of
 //! its matrices joins two of the four, and the noise of centre and height is the same. So it is kept here as
@@ -116,8 +117,8 @@ impl Covariance {
 mod tests {
     use super::*;
 
-    /// What the filter of eight numbers with whole matrices says, which ByteTrack in `supervision` 0.26.1 has.
-    /// `plugins/judges/tracker.py` prints it.
+    /// What the filter of eight numbers with whole matrices says, which ByteTrack in `supervision` 0.26.1
+    /// has. `plugins/judges/tracker.py` prints it.
     #[test]
     fn it_is_the_filter_of_eight_numbers() {
         let mut motion = Motion::new([0.5, 0.5, 0.4, 0.2]);

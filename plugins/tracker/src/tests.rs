@@ -1,5 +1,5 @@
-//! The rules of tracks one by one; and a sequence with known ids, which `plugins/judges/tracker.py` made, and on
-//! which another implementation was measured.
+//! The rules of tracks one by one; and a sequence with known ids, which `plugins/judges/tracker.py` made, and
+//! on which another implementation was measured.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,9 +171,9 @@ fn undisturbed(tracker: Option<Tracker>) -> Tracker {
     tracker.unwrap_or_else(|| self::tracker(Config::default()))
 }
 
-/// Ristani et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking", 2016: the share
-/// of boxes that have the right id, of those that are there and those that are said, ids being given to objects
-/// in the best way for the whole sequence.
+/// Ristani et al., "Performance Measures and a Data Set for Multi-Target, Multi-Camera Tracking", 2016: the
+/// share of boxes that have the right id, of those that are there and those that are said, ids being given to
+/// objects in the best way for the whole sequence.
 fn idf1(truth: &[Line], said: &[Line]) -> f64 {
     let mut common: BTreeMap<(u64, u64), u32> = BTreeMap::new();
     for real in truth {

@@ -1,9 +1,9 @@
 //! ByteTrack: Zhang et al., "ByteTrack: Multi-Object Tracking by Associating Every Detection Box", 2022.
 //!
-//! Detections of a high score are given to tracks first, then those of a low score to the tracks that are left:
-//! an object that is half hidden has a low score, and a track is the reason to believe it all the same. Pairs
-//! are those of the optimal assignment. The result depends on the input only, and all that is known of earlier
-//! frames is in [`Tracker`].
+//! Detections of a high score are given to tracks first, then those of a low score to the tracks that are
+//! left: an object that is half hidden has a low score, and a track is the reason to believe it all the same.
+//! Pairs are those of the optimal assignment. The result depends on the input only, and all that is known of
+//! earlier frames is in [`Tracker`].
 
 use framehook_sdk::{Bbox, geometry::iou};
 use pathfinding::{kuhn_munkres::kuhn_munkres, matrix::Matrix};
@@ -13,7 +13,8 @@ use crate::motion::{Motion, State};
 
 /// Half hidden objects: how much a detection of a low score must overlap its track. As in the paper.
 const MIN_OVERLAP_LOW: f32 = 0.5;
-/// How well the second detection of a track must match the first, whose velocity nobody knows. As in the paper.
+/// How well the second detection of a track must match the first, whose velocity nobody knows. As in the
+/// paper.
 const MIN_MATCH_NEW: f32 = 0.3;
 /// More than a picture shows; so what is kept has 25 KiB at most.
 const MAX_TRACKS: usize = 300;

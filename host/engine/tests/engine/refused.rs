@@ -93,6 +93,7 @@ fn stock_plugins_describe_themselves() {
         ("classify", false, true),
         ("detr", false, true),
         ("tracker", false, true),
+        ("zones", false, true),
         ("misbehave", true, true),
         ("witness", false, true),
     ] {
