@@ -14,6 +14,7 @@ pub mod annotate;
 pub mod bench;
 pub mod cli;
 pub mod feed;
+mod hide;
 pub mod image;
 pub mod lanes;
 pub mod loader;
