@@ -6,7 +6,7 @@ use framehook_core::prediction::{Detection, Event, Prediction};
 use framehook_tests::{
     client::slow_scenario,
     platform::{Platform, patient},
-    root, seed,
+    plugin, root, seed,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -18,7 +18,8 @@ const KILLS: usize = 20;
 const FRAME_MS: u64 = 3;
 const STREAM: &str = "application/octet-stream";
 
-fn upload_long_clip(platform: &Platform) {
+fn upload(platform: &Platform) {
+    ["tracker", "zones"].iter().for_each(|name| drop(platform.upload("/plugin", &plugin(name))));
     let folder = tempfile::tempdir().unwrap();
     let clip = folder.path().join("long.mp4");
     let mut ffmpeg = Command::new("ffmpeg");
@@ -28,7 +29,8 @@ fn upload_long_clip(platform: &Platform) {
     assert_eq!(answer.status, 201, "{:#}", answer.body);
 }
 
-/// Two counters, to be told apart; and a hook before the model whose state says on which frames it skips.
+/// Two counters, to be told apart; a tracker, and zones that know its objects; and a hook before the model whose
+/// state says on which frames it skips.
 fn counting() -> Value {
     let mut scenario = slow_scenario(FRAME_MS);
     scenario["source"] = json!({"video": "long@1"});
@@ -36,6 +38,13 @@ fn counting() -> Value {
     pre.push(json!({"use": "misbehave", "config": {"mode": "skip", "every": 7}}));
     let post = scenario["plugins"]["post"].as_array_mut().unwrap();
     post.push(json!({"use": "line-counter", "config": {"line": [[0.0, 0.6], [1.0, 0.6]]}}));
+    post.push(json!({"use": "tracker", "config": {"high_score": 0.3, "new_score": 0.3}}));
+    let left = json!([[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]);
+    post.push(json!({"use": "zones", "config": {
+        "zones": {"left": {"polygon": left, "dwell_s": 0.5, "max_count": 1}},
+        "lines": {"middle": {"line": [[0.5, 0.0], [0.5, 1.0]]}},
+        "cooldown_s": 0.2, "lost_s": 0.5
+    }}));
     scenario
 }
 
@@ -54,12 +63,14 @@ fn check(rows: &[Prediction], undisturbed: &[Prediction]) {
 #[test]
 fn hooks_go_on_with_what_they_knew_whatever_is_killed() {
     let mut platform = Platform::with_demo(&patient(&[]));
-    upload_long_clip(&platform);
+    upload(&platform);
     let id = platform.post_scenario(&counting());
     let undisturbed = platform.completed(&id, FRAMES);
-    let crossings = undisturbed.iter().map(|row| row.events.len()).sum::<usize>();
+    let count = |kind: &str| undisturbed.iter().flat_map(|row| &row.events).filter(|event| event.kind == kind).count();
+    let kinds = ["line_crossed", "zone_entered", "zone_dwell", "zone_left", "zone_crowded"];
     let tracks = undisturbed.iter().flat_map(|row| &row.detections).filter_map(|d| d.track_id).max().unwrap_or(0);
-    assert!(crossings > 10 && tracks > 20, "{crossings} crossings of {tracks} tracks are too few to tell");
+    let counts = kinds.map(count);
+    assert!(counts.iter().all(|count| *count > 1) && tracks > 20, "{counts:?} of {tracks} tracks are too few to tell");
     assert_eq!(undisturbed.iter().filter(|row| row.skipped.is_some()).count(), 142);
 
     let mut random = fastrand::Rng::with_seed(seed());
@@ -87,7 +98,7 @@ fn hooks_go_on_with_what_they_knew_whatever_is_killed() {
 #[test]
 fn a_scenario_that_was_stopped_goes_on_with_what_its_hooks_knew() {
     let platform = Platform::with_demo(&patient(&[]));
-    upload_long_clip(&platform);
+    upload(&platform);
     let id = platform.post_scenario(&counting());
     let undisturbed = platform.completed(&id, FRAMES);
     let id = platform.post_scenario(&counting());

@@ -1,7 +1,7 @@
 //! Draws predictions on their video, for people to look at.
 //!
-//! Invariant: a frame and its prediction meet by frame number; a frame without one is written
-//! as it is.
+//! Invariants: a frame and its prediction meet by frame number; a frame without one has no drawing. What
+//! hooks marked as private is hidden before anything is drawn.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,6 +22,7 @@ use opencv::{
 };
 
 use crate::{
+    hide::Hidden,
     image::{Converter, Image, ImageError},
     resize::{self, Canvas},
     source::{self, SourceError},
@@ -65,14 +66,17 @@ pub fn annotate(
     let (fps, declared) = (source.info().fps, source.info().frames);
     let (mut image, mut converter, mut picture) = (Image::default(), Converter::default(), Image::default());
     let mut writer = None;
-    let mut captions = Captions::default();
+    let (mut captions, mut hidden) = (Captions::default(), Hidden::default());
     let mut written = 0;
     while let Some(Position { pts_us, frame }) = source.advance()? {
         source.picture(&mut image)?;
         converter.to_bgr(&image, &mut picture)?;
         let prediction = predictions.remove(&frame);
         captions.add(prediction.as_ref());
-        draw(&mut resize::drawable(&mut picture)?, prediction.as_ref(), &captions, frame, pts_us)?;
+        hidden.follow(prediction.as_ref());
+        let mut canvas = resize::drawable(&mut picture)?;
+        hidden.draw(&mut canvas)?;
+        draw(&mut canvas, prediction.as_ref(), &captions, frame, pts_us)?;
         let writer = match &mut writer {
             Some(writer) => writer,
             None => writer.insert(VideoWriter::new(&out, picture.width(), picture.height(), fps)?),

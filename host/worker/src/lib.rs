@@ -15,6 +15,7 @@ pub mod bench;
 pub mod cli;
 pub mod feed;
 mod further;
+mod hide;
 pub mod image;
 pub mod lanes;
 pub mod loader;

@@ -13,7 +13,7 @@ mod lanes;
 #[path = "worker/process.rs"]
 mod process;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use framehook_core::{
     input::{InputOptions, Layout},
@@ -356,6 +356,40 @@ fn annotate_draws_on_every_frame() {
     let verdict = probe(&["probe-video".as_ref(), out.as_ref()]);
     let expected = json!({"ok": {"width": 640, "height": 360, "fps": 25.0, "frames": FRAMES}});
     assert_eq!(verdict, expected);
+}
+
+/// How much neighbouring pixels differ, between two columns, on frame 3 of a video.
+fn detail(video: &Path, columns: std::ops::Range<usize>) -> f64 {
+    let mut ffmpeg = Command::new("ffmpeg");
+    ffmpeg.args(["-v", "error", "-i"]).arg(video).args(["-vf", "select=eq(n\\,3)", "-frames:v", "1"]);
+    let picture = ffmpeg.args(["-f", "rawvideo", "-pix_fmt", "gray", "-"]).output().unwrap().stdout;
+    assert_eq!(picture.len(), 640 * 360);
+    // Below the status and above the captions.
+    let rows = picture.chunks(640).skip(40).take(280).map(|row| &row[columns.clone()]);
+    let differences = rows.flat_map(|row| row.windows(2).map(|pair| f64::from(pair[0].abs_diff(pair[1]))));
+    differences.sum::<f64>() / (280 * columns.len()) as f64
+}
+
+#[test]
+fn annotate_hides_what_is_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let (lines, out) = (folder.path().join("predictions.ndjson"), folder.path().join("out.mp4"));
+    let (mut frames, ..) = run(&job("demo1.mp4"));
+    // The left half, on the frame before one that nobody looked at.
+    let private = json!({"class_id": 0, "score": 1.0, "box": [0.0, 0.0, 0.5, 1.0], "attributes": {"privacy": "blur"},
+        "polygon": [[0.0, 0.0], [0.5, 0.0], [0.5, 1.0], [0.0, 1.0]]});
+    frames[2].detections = vec![serde_json::from_value(private).unwrap()];
+    frames[3].detections.clear();
+    frames[3].skipped = Some(serde_json::from_value(json!({"by": "a@1", "reason": "nothing moves"})).unwrap());
+    let text: String = frames.iter().map(|p| serde_json::to_string(p).unwrap() + "\n").collect();
+    fs::write(&lines, text).unwrap();
+    let video = asset("demo1.mp4");
+    let status = command().arg("annotate").args([&video, &lines, &out]).status().unwrap();
+    assert!(status.success());
+    let (hidden, before) = (detail(&out, 10..300), detail(&video, 10..300));
+    assert!(hidden < before / 4.0, "{hidden} of {before}");
+    let (shown, before) = (detail(&out, 340..630), detail(&video, 340..630));
+    assert!((shown - before).abs() < before / 4.0, "{shown} instead of {before}");
 }
 
 #[test]

@@ -92,6 +92,11 @@ fn stock_plugins_describe_themselves() {
         ("boxes-scores", false, true),
         ("classify", false, true),
         ("detr", false, true),
+        ("privacy-blur", false, true),
+        ("roi", true, false),
+        ("text-db", false, true),
+        ("tracker", false, true),
+        ("zones", false, true),
         ("misbehave", true, true),
         ("witness", false, true),
     ] {

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use framehook_core::{hook_state::HookState, job::HookJob, reason::ReasonCode, spec::OnPluginFailure as Policy};
+use framehook_core::{
+    hook_state::HookState, job::HookJob, reason::ReasonCode, size::MAX_PREDICTION, spec::OnPluginFailure as Policy,
+};
 use framehook_engine::{
     chain::{After, Chain, ChainSettings, Stage},
     media::Decision,
 };
 use serde_json::json;
 
-use crate::support::{ENGINE, Flat, frame, infer, job, settings};
+use crate::support::{ENGINE, Flat, GEOMETRY, frame, infer, job, settings};
 
 const BOXES: usize = 960;
 const CLASSES: usize = 3;
@@ -153,6 +155,58 @@ fn hooks_go_on_where_another_chain_stopped() {
     }
     let hooks: BTreeSet<_> = kept.iter().map(|(hook, ..)| hook).collect();
     assert_eq!(hooks, ["post/line-counter", "post/line-counter#2", "post/yolo"].into());
+}
+
+#[test]
+fn zones_know_what_the_tracker_numbers() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let left = json!([[0, 0], [0.5, 0], [0.5, 1], [0, 1]]);
+    let jobs = [
+        job("yolo", json!({"labels": ["person", "car", "truck"]})),
+        job("tracker", json!({})),
+        job("zones", json!({"zones": {"left": {"polygon": left, "labels": ["car"]}}})),
+        job("privacy-blur", json!({"labels": ["car"]})),
+    ];
+    let mut chain = Chain::start(&ENGINE, Stage::Post, &jobs, &settings).unwrap();
+    let mut events = Vec::new();
+    for step in 0..10 {
+        let after = run(&mut chain, step, &[1, 7, 960], &head(0.2 + 0.01 * step as f32));
+        assert_eq!(after.detections[0].track_id, (step > 0).then_some(1));
+        assert_eq!(after.detections[0].attributes.get("privacy").map(ToString::to_string).as_deref(), Some("blur"));
+        events.extend(after.events);
+    }
+    // A stay that goes on ends with the stream.
+    events.extend(chain.flush(MAX_PREDICTION).0);
+    let told: Vec<_> = events.iter().map(|e| (e.kind.as_str(), e.episode.as_ref().unwrap().id.as_str())).collect();
+    assert_eq!(told, [("zone_entered", "left#1"), ("zone_left", "left#1")]);
+}
+
+#[test]
+fn a_region_is_what_the_model_gets() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let config = json!({"region": [0.5, 0.0, 0.5, 0.5], "every": 2});
+    let mut chain = Chain::start(&ENGINE, Stage::Pre, &[job("roi", config)], &settings).unwrap();
+    let mut decision = |sequence| chain.preprocess(&frame(sequence, &Flat(7))).unwrap().decision;
+    let Decision::Infer(tensor, geometry) = decision(0) else { panic!() };
+    assert_eq!((tensor.data[0], geometry), (7.0, GEOMETRY));
+    let Decision::Skip(skipped) = decision(1) else { panic!() };
+    assert_eq!(skipped.reason, "not sampled");
+}
+
+#[test]
+fn text_is_where_the_map_is_high() {
+    let (settings, _) = settings(Policy::FailScenario);
+    let mut chain = Chain::start(&ENGINE, Stage::Post, &[job("text-db", json!({}))], &settings).unwrap();
+    let (height, width) = (96, 160);
+    let is_text = |at: usize| (20..100).contains(&(at % width)) && (30..42).contains(&(at / width));
+    let map: Vec<f32> = (0..height * width).map(|at| if is_text(at) { 0.9 } else { 0.1 }).collect();
+    let after = infer(0, &[(&[1, 1, 96, 160], &map)], |inference| chain.postprocess(inference)).unwrap();
+    let [text] = &after.detections[..] else { panic!("{after:?}") };
+    assert_eq!((text.label.as_deref(), text.polygon.len()), (Some("text"), 4));
+    // 79 x 11 pixels from middle to middle, grown by 1.5 * 869 / 180; the map is half as large as the input.
+    let by = 1.5 * (79.0 * 11.0) / 180.0;
+    let corner = [(20.5 - by) * 2.0 / 0.5 / 640.0, ((30.5 - by) * 2.0 - 6.0) / 0.5 / 360.0];
+    assert!(text.polygon[0].iter().zip(corner).all(|(a, b)| (a - b).abs() < 1e-4), "{text:?} {corner:?}");
 }
 
 #[test]
