@@ -25,7 +25,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use framehook_compiled::CompiledPlugins;
 use framehook_confine::Sandbox;
-use framehook_core::{artifact::ArtifactKind, memory::MemoryCaps};
+use framehook_core::{artifact::ArtifactKind, limits::HookCeilings, memory::MemoryCaps};
 use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::ApiStore};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,8 @@ pub struct Limits {
     pub pages_at_once: usize,
     /// How often one scenario may be stopped and started in a minute.
     pub starts_a_minute: u32,
+    /// What a scenario may ask for its hooks.
+    pub hooks: HookCeilings,
 }
 
 impl Default for Limits {
@@ -112,6 +114,7 @@ impl Default for Limits {
             pages_at_once: 16,
             // A worker takes about a second to start.
             starts_a_minute: 60,
+            hooks: HookCeilings::default(),
         }
     }
 }

@@ -4,12 +4,13 @@
 use clap::{ArgAction, Args};
 use framehook_api::Limits as ApiLimits;
 use framehook_core::{
+    limits::HookCeilings,
     log_budget::LogLimits,
     size::{LEAST_PREDICTION, MAX_PREDICTION},
 };
 use framehook_infra::store::{HISTORY_LINES, LEAST_HISTORY_LINES};
 
-use crate::settings::{PARENTS, parsers::number};
+use crate::settings::{MAX_HOOK_MEMORY_MIB, PARENTS, parsers::number};
 
 /// A default that is no number here has its reason in the library that it comes from.
 #[derive(Args, Clone, Copy)]
@@ -78,6 +79,16 @@ pub(crate) struct Limits {
     #[arg(default_value_t = LogLimits::default().bytes >> 10, value_parser = number::<u32>(2..=MAX_KIB))]
     pub(crate) max_log_kib: u32,
 
+    /// Longest that a scenario may let its hooks take for one frame (`limits.hook_call_ms`), in milliseconds
+    #[arg(long, value_name = "MS", groups = PARENTS)]
+    #[arg(default_value_t = HookCeilings::default().call_ms, value_parser = number::<u64>(1..=MAX_CALL_MS))]
+    pub(crate) max_hook_call_ms: u64,
+
+    /// Most memory that a scenario may give to each of its plugins (`limits.hook_memory_mib`), in MiB
+    #[arg(long, value_name = "MIB", groups = PARENTS)]
+    #[arg(default_value_t = HookCeilings::default().memory_mib, value_parser = number::<u32>(1..=MAX_HOOK_MEMORY_MIB))]
+    pub(crate) max_hook_memory_mib: u32,
+
     // The default: scenarios written for earlier releases name what is newest.
     /// Refuse a scenario that names an artifact without its version, so that no later upload is taken for it
     #[arg(long, value_name = "BOOL", group = "api")]
@@ -95,6 +106,9 @@ const MAX_KIB: u64 = 1 << 20;
 
 /// A MiB: they are in each order to a runner and in each page of a list, which are made in memory.
 const MAX_CONFIG_KIB: u64 = 1 << 10;
+
+/// A minute: no frame waits for longer.
+const MAX_CALL_MS: u64 = 60_000;
 
 /// Clients and balancers have given up by then.
 const MAX_CONFIGS_S: u64 = 3600;

@@ -154,6 +154,7 @@ pub(crate) fn api_config(
             configs_time: Duration::from_secs(settings.limits.max_configs_s),
             pages_at_once: settings.limits.max_pages_at_once,
             starts_a_minute: settings.limits.max_starts_min,
+            hooks: settings.hook_ceilings(),
         },
         require_versions: settings.limits.require_versions,
         lame_duck: Duration::ZERO,
@@ -201,6 +202,7 @@ pub(crate) fn runner_config(settings: &Settings, confined: Confined, id: RunnerI
             log: LogLimits { lines: settings.limits.max_log_lines, bytes: settings.limits.max_log_kib << 10 },
             ..HookLimits::default()
         },
+        hook_ceilings: settings.hook_ceilings(),
         prediction_bytes_per_s: settings.limits.max_prediction_mib_s << 20,
         source_dirs: settings.source_dirs.clone(),
         max_recording_bytes: settings.max_video_mib << 20,

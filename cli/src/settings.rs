@@ -18,6 +18,7 @@ use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     execution::{Precision, ProviderChoice},
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
+    limits::HookCeilings,
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
     spec::{Decoder, Lanes},
@@ -292,6 +293,15 @@ impl Settings {
         self.labels.iter().cloned().collect()
     }
 
+    /// The most that a scenario may ask for its hooks: never less than what each gets that asks for nothing.
+    pub(crate) fn hook_ceilings(&self) -> HookCeilings {
+        let own = u32::try_from(self.hook_memory_mib).unwrap_or(u32::MAX);
+        HookCeilings {
+            call_ms: self.limits.max_hook_call_ms.max(self.hook_call_ms),
+            memory_mib: self.limits.max_hook_memory_mib.max(own),
+        }
+    }
+
     /// What stays free of each disk that the data folder lies on.
     pub(crate) fn disk_reserve(&self) -> Reserve {
         self.disk_reserve_mib.map_or(Reserve::Share, |mib| Reserve::Bytes(mib << 20))
@@ -302,7 +312,7 @@ impl Settings {
 const MAX_PICTURE_SIDE: u64 = 16_384;
 
 /// The engine reserves address space for this much.
-const MAX_HOOK_MEMORY_MIB: u64 = 256;
+pub(crate) const MAX_HOOK_MEMORY_MIB: u64 = 256;
 
 /// A pebibyte; more is a mistake, and does not fit the arithmetic.
 const MAX_UPLOAD_MIB: u64 = 1 << 30;

@@ -43,6 +43,17 @@ pub struct PluginManifest {
     /// What the family of models it reads wants as input.
     #[serde(default)]
     pub input: InputOptions,
+    /// What of the host it can use: interfaces of the contract, and `wasi`, behind which there are no files and no
+    /// network. Empty for plugins that an older release took, and so are the next two.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub capabilities: Vec<String>,
+    /// The settings that have a value where a configuration leaves them out.
+    #[serde(default, skip_serializing_if = "serde_json::Map::is_empty")]
+    #[schema(value_type = AnyObject)]
+    pub defaults: serde_json::Map<String, serde_json::Value>,
+    /// What it took to make an instance when it was uploaded, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub instantiation_us: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]

@@ -18,6 +18,7 @@ pub mod ids;
 pub mod input;
 pub mod invariants;
 pub mod job;
+pub mod limits;
 pub mod log_budget;
 pub mod memory;
 pub mod message;

@@ -10,6 +10,7 @@ use crate::{
     execution::{Execution, Precision, ProviderChoice},
     ids::Digest,
     input::{InputOptions, InputSpec},
+    limits::ScenarioLimits,
     model_use::ModelUse,
     prediction::PluginIdentity,
     schemas::{AnyObject, ArtifactName, Labels, Models, Version},
@@ -43,6 +44,9 @@ pub struct ScenarioSpec {
     pub input: InputOptions,
     #[serde(default)]
     pub on_plugin_failure: OnPluginFailure,
+    /// What its hooks may use, within what the operator allows.
+    #[serde(default, skip_serializing_if = "ScenarioLimits::is_empty")]
+    pub limits: ScenarioLimits,
     /// For people and programs that read scenarios, such as `{"team": "traffic"}`: shown as given. Nothing
     /// compares them with the labels of runners; `placement` is for that.
     #[serde(default)]
@@ -213,6 +217,8 @@ pub struct ResolvedScenario {
     pub pre: Vec<ResolvedHook>,
     pub post: Vec<ResolvedHook>,
     pub on_plugin_failure: OnPluginFailure,
+    #[serde(default, skip_serializing_if = "ScenarioLimits::is_empty")]
+    pub limits: ScenarioLimits,
     /// Memory that its worker may have; absent in what older releases made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,

@@ -146,6 +146,7 @@ fn scenario() -> NewScenario {
             model: artifact(2),
             input: InputOptions::default().resolve(&[tensor]).unwrap(),
             models: Default::default(),
+            limits: Default::default(),
             pre: vec![],
             post: vec![],
             on_plugin_failure: OnPluginFailure::SkipFrame,

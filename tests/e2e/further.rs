@@ -27,7 +27,7 @@ fn objects_are_classified_by_a_second_model() {
     let platform = Platform::with_demo(&[]);
     let answer = platform.post("/model?name=mean&version=1", STREAM, &onnx::mean_colour());
     assert_eq!(answer.status, 201, "{:#}", answer.body);
-    platform.upload("/plugin", &root().join("target/plugins/wasm32-wasip2/release/classify-objects.wasm"));
+    platform.upload("/plugin", &root().join("target/plugins/wasm32-wasip2/release/classify_objects.wasm"));
     let mean = platform.read("/model/mean/1")["digest"].clone();
 
     for (change, field, words) in [
@@ -42,8 +42,8 @@ fn objects_are_classified_by_a_second_model() {
         let mut scenario = two_models();
         scenario.as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         let answer = platform.post_json("/scenario/init", &scenario);
-        assert_eq!(answer.body["errors"][0]["field"], field, "{:#}", answer.body);
-        assert!(answer.body["errors"][0]["message"].as_str().unwrap().contains(words), "{:#}", answer.body);
+        assert_eq!(answer.body["field"], field, "{:#}", answer.body);
+        assert!(answer.body["detail"].as_str().unwrap().contains(words), "{:#}", answer.body);
     }
 
     let id = platform.post_scenario(&two_models());

@@ -185,6 +185,34 @@ fn fail_scenario_fails_it_and_it_stays_readable() {
 
 /// The counter stands before the hook that makes detections, and a third keeps metrics.
 #[test]
+fn a_scenario_gives_its_hooks_more_time_within_the_operators_ceiling() {
+    let platform = Platform::with_demo(&["--max-hook-call-ms", "400"]);
+    let mut scenario = light_scenario();
+    scenario["frames"] = json!({"every": 100});
+    // Longer than the 20 ms that hooks have otherwise.
+    scenario["plugins"]["post"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": 200}}]);
+    let failed = |scenario: &Value| {
+        let id = platform.post_scenario(scenario);
+        let rows = platform.completed(&id, 5);
+        rows.iter().filter(|row| !row.hook_failures.is_empty()).count()
+    };
+    assert_eq!(failed(&scenario), 5);
+    scenario["limits"] = json!({"hook_call_ms": 400, "hook_memory_mib": 32});
+    assert_eq!(failed(&scenario), 0);
+    scenario["limits"] = json!({"hook_call_ms": 401, "hook_memory_mib": 300});
+    let refused = platform.post_json("/scenario/init", &scenario);
+    assert_eq!(refused.status, 422, "{:#}", refused.body);
+    let told: Vec<_> = refused.body["errors"].as_array().unwrap().iter().map(|e| e["message"].clone()).collect();
+    assert_eq!(
+        told,
+        [
+            "`hook_call_ms` is 401; it is 1 to 400 ms here (`max_hook_call_ms`)",
+            "`hook_memory_mib` is 300; it is 1 to 256 MiB here (`max_hook_memory_mib`)"
+        ]
+    );
+}
+
+#[test]
 fn a_client_sees_what_hooks_do_and_what_is_likely_not_meant() {
     let platform = Platform::with_demo(&[]);
     let mut scenario = light_scenario();

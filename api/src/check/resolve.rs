@@ -89,7 +89,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     };
     match (Problem::of_all(errors), source, model.zip(further), input) {
         (None, Some((source, picture)), Some((model, (models, further))), Some(input)) => {
-            let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(app.config.memory.hook_mib) << 20);
+            let hook_mib = spec.limits.hook_memory_mib.unwrap_or(app.config.memory.hook_mib);
+            let (hooks, hook_bytes) = (pre.len() + post.len(), u64::from(hook_mib) << 20);
             let (image, batch) = ([input.width, input.height], input.batch);
             let lanes = if let Some(Lanes::Fixed(lanes)) = spec.lanes { lanes } else { 1 };
             let model_bytes = model.size_bytes;
@@ -103,6 +104,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 pre: pre.into_iter().map(|hook| hook.resolved).collect(),
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
                 on_plugin_failure: spec.on_plugin_failure,
+                limits: spec.limits,
                 memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
                 decoder: spec.decoder,
                 provider: spec.provider,
@@ -184,6 +186,9 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
     if let SourceSpec::File(path) = &spec.source {
         let length = path.len();
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
+    }
+    for (field, message) in spec.limits.problems(limits.hooks) {
+        errors.push(FieldError::new(ErrorCode::InvalidScenario, format!("limits.{field}"), message));
     }
     errors.extend(check_configs(&spec.plugins, limits));
     errors.extend(check_precision(spec));

@@ -32,9 +32,7 @@ impl Check {
         let verdict = block_on(async { Ok(judge::plugin(&local.api, &file.digest, &file.path).await?) })?;
         let (code, text) = match verdict {
             Verdict::Ok(plugin) => {
-                let imports = framehook_engine::imports(&std::fs::read(&file.path)?);
-                let text =
-                    if self.json { as_json(plugin, &file, &imports) } else { self.told(&plugin, &file, &imports) };
+                let text = if self.json { as_json(plugin, &file) } else { self.told(&plugin, &file) };
                 (ExitCode::SUCCESS, text)
             }
             Verdict::Findings(findings) if self.json => {
@@ -50,8 +48,8 @@ impl Check {
         Ok(code)
     }
 
-    fn told(&self, plugin: &PluginManifest, file: &Named, imports: &[String]) -> String {
-        let PluginManifest { name, version, abi, pre, post, config_schema, input } = plugin;
+    fn told(&self, plugin: &PluginManifest, file: &Named) -> String {
+        let PluginManifest { name, version, abi, pre, post, config_schema, input, capabilities, .. } = plugin;
         let hooks = match (pre, post) {
             (true, true) => "pre and post hook",
             (true, false) => "pre hook",
@@ -60,7 +58,7 @@ impl Check {
         let mut lines = vec![
             format!("{}: {name}@{version}, a {hooks} of framehook:plugin@{abi}", self.file.display()),
             format!("  size     {:.1} KiB, {}", file.size as f64 / 1024.0, file.digest),
-            format!("  uses     {}", uses(imports)),
+            format!("  uses     {}", uses(capabilities)),
         ];
         let input = serde_json::to_value(input).unwrap_or_default();
         if let Some(wanted) = input.as_object().filter(|wanted| !wanted.is_empty()) {
@@ -74,26 +72,18 @@ impl Check {
     }
 }
 
-/// What it imports, in a line. Of WASI there is what a standard library wants to exist, and nothing behind
-/// it.
-fn uses(imports: &[String]) -> String {
-    let mut parts: Vec<_> = imports
-        .iter()
-        .filter_map(|name| name.strip_prefix("framehook:plugin/")?.split('@').next())
-        // Plain data is no capability.
-        .filter(|name| *name != "types")
-        .collect();
-    if imports.iter().any(|name| name.starts_with("wasi:")) {
-        parts.push("wasi (no files, no network)");
-    }
+/// What it uses, in a line. Of WASI there is what a standard library wants to exist, and nothing behind it.
+fn uses(capabilities: &[String]) -> String {
+    let part = |name: &String| if name == "wasi" { "wasi (no files, no network)".to_owned() } else { name.clone() };
+    let parts: Vec<_> = capabilities.iter().map(part).collect();
     if parts.is_empty() { "nothing of the host".to_owned() } else { parts.join(", ") }
 }
 
-fn as_json(plugin: PluginManifest, file: &Named, imports: &[String]) -> String {
+fn as_json(plugin: PluginManifest, file: &Named) -> String {
     let (name, version) = (plugin.name.clone(), plugin.version.clone());
     let manifest = Manifest::Plugin(plugin);
     json!({
-        "name": name, "version": version, "digest": file.digest, "size_bytes": file.size, "imports": imports,
+        "name": name, "version": version, "digest": file.digest, "size_bytes": file.size,
         "manifest": manifest,
     })
     .to_string()
@@ -145,9 +135,8 @@ mod tests {
     #[test]
     fn capabilities_are_those_of_the_contract() {
         let of = |names: &[&str]| uses(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        let plugin = ["framehook:plugin/types@0.2.0", "framehook:plugin/media@0.2.0", "wasi:io/poll@0.2.6"];
-        assert_eq!(of(&plugin), "media, wasi (no files, no network)");
-        assert_eq!(of(&plugin[..1]), "nothing of the host");
+        assert_eq!(of(&["media", "wasi"]), "media, wasi (no files, no network)");
+        assert_eq!(of(&[]), "nothing of the host");
     }
 
     #[test]

@@ -101,6 +101,7 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         pre: hooks(&pre),
         post: hooks(&post),
         on_plugin_failure: OnPluginFailure::default(),
+        limits: Default::default(),
         memory_mib: Some(memory::estimate_mib(&needs, caps)),
         decoder: None,
         provider: None,

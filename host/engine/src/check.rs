@@ -82,23 +82,20 @@ fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)
     Ok((imports, exports))
 }
 
-/// What a component imports, by name; nothing, if it is none.
-#[must_use]
-pub fn imports(wasm: &[u8]) -> Vec<String> {
-    interface_names(wasm).map(|(imports, _)| imports).unwrap_or_default()
-}
-
 /// What a standard library wants to exist; nothing is behind it but clocks, random numbers and the
 /// plugin's log.
 const ALLOWED_WASI: [&str; 5] = ["wasi:cli/", "wasi:clocks/", "wasi:filesystem/", "wasi:io/", "wasi:random/"];
-const ALLOWED_IMPORTS: [&str; 7] = ["types", "media", "model", "log", "state", "metrics", "clock"];
+const ALLOWED_IMPORTS: [&str; 5] = ["types", "media", "log", "state", "clock"];
+/// Those that the first version lacks.
+const LATER_IMPORTS: [&str; 2] = ["metrics", "model"];
 
 fn check_world(wasm: &[u8]) -> Checked<()> {
     let (imports, exports) = interface_names(wasm).or_else(|e| refused("invalid_component", e.to_string()))?;
     let version = contract(imports.iter().chain(&exports))?;
     let ours = |name: &str| format!("{PACKAGE}/{name}@{version}");
+    let later = if version == VERSIONS[0] { &[][..] } else { &LATER_IMPORTS[..] };
     let allowed = |name: &String| {
-        ALLOWED_IMPORTS.iter().any(|i| *name == ours(i))
+        ALLOWED_IMPORTS.iter().chain(later).any(|i| *name == ours(i))
             || (ALLOWED_WASI.iter().any(|p| name.starts_with(p)) && name.contains("@0.2."))
     };
     let offence = |name: &String| {

@@ -3,7 +3,7 @@
 //! For the child process only ([`crate::command`]), because this runs a stranger's code. What is wrong with a
 //! plugin comes back as data, each finding with a stable code.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Instant};
 
 use framehook_core::{
     artifact::{PluginManifest, check_name, check_version},
@@ -44,6 +44,7 @@ impl Judge {
     #[must_use]
     pub fn describe(&self) -> Verdict<PluginManifest> {
         let manifest = self.link().and_then(|plugin| check_description(&plugin));
+        let manifest = manifest.map(|manifest| PluginManifest { capabilities: self.capabilities(), ..manifest });
         manifest.map_or_else(Verdict::Findings, Verdict::Ok).bounded()
     }
 
@@ -64,6 +65,20 @@ impl Judge {
         if problems.is_empty() { instance.validate_config(config).map_err(silent) } else { Ok(problems) }
     }
 
+    /// What of the host it imports, plain data aside.
+    fn capabilities(&self) -> Vec<String> {
+        let ty = self.component.component_type();
+        let capability = |name: &str| match name.strip_prefix(PACKAGE)?.strip_prefix('/')?.split('@').next()? {
+            "types" => None,
+            interface => Some(interface.to_owned()),
+        };
+        let mut all: Vec<_> = ty.imports(self.component.engine()).filter_map(|(name, _)| capability(name)).collect();
+        if ty.imports(self.component.engine()).any(|(name, _)| name.starts_with("wasi:")) {
+            all.push("wasi".to_owned());
+        }
+        all
+    }
+
     fn link(&self) -> Checked<Plugin> {
         self.engine.link(&self.component).or_else(|e| {
             let version = abi::version(&self.component);
@@ -81,8 +96,12 @@ fn start(plugin: &Plugin) -> Result<Box<dyn Instance>, Failure> {
 }
 
 fn check_description(plugin: &Plugin) -> Checked<PluginManifest> {
+    let begun = Instant::now();
     let manifest = start(plugin)
-        .and_then(|mut instance| instance.describe())
+        .and_then(|mut instance| {
+            let instantiation_us = u32::try_from(begun.elapsed().as_micros()).ok();
+            Ok(PluginManifest { instantiation_us, ..instance.describe()? })
+        })
         .or_else(|f| refused("describe_failed", format!("the plugin did not describe itself: {}", f.message)))?;
     let schema = schema::check(&manifest.config_schema).map_err(|e| format!("`config-schema` {e}"));
     let checks = [

@@ -35,6 +35,5 @@ pub mod trial;
 
 use framehook_helpers::{masks, scan, suppress};
 
-pub use check::imports;
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

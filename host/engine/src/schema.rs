@@ -8,7 +8,7 @@ use std::{sync::mpsc, thread, time::Duration};
 
 use framehook_core::probe::{ConfigProblem, MAX_FINDINGS, MAX_SCHEMA};
 use jsonschema::{ValidationError, error::ValidationErrorKind};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// A thousand times what the schemas of the stock plugins take, on a busy machine too.
 const TIME_LIMIT: Duration = Duration::from_secs(2);
@@ -63,6 +63,12 @@ fn check_references(schema: &Value, is_root: bool) -> Result<(), String> {
 ///
 /// # Errors
 /// When the schema cannot be used, or takes too long; a sentence that says so.
+/// The settings that have a value where a configuration leaves them out.
+pub(crate) fn defaults(schema: &Value) -> Map<String, Value> {
+    let properties = schema["properties"].as_object().into_iter().flatten();
+    properties.filter_map(|(name, about)| Some((name.clone(), about.get("default")?.clone()))).collect()
+}
+
 pub(crate) fn problems(schema: Value, config: &str) -> Result<Vec<ConfigProblem>, String> {
     let unusable = |why: String| format!("the plugin's own schema cannot be used: {why}");
     check(&schema).map_err(|why| unusable(format!("it {why}")))?;

@@ -12,6 +12,7 @@ use framehook_core::{
     execution::{Execution, Precision, Provider, ProviderChoice},
     ids::RunnerId,
     job::{DEFAULT_PICTURE_SIDE, HookLimits, Job, Patience},
+    limits::{HookCeilings, ScenarioLimits},
     memory::MemoryCaps,
     message::Confinement,
     placement::Labels,
@@ -82,7 +83,9 @@ pub struct RunnerConfig {
     pub lanes: Lanes,
     /// Pixels of a side of a video's pictures, at most.
     pub max_picture_side: u32,
+    /// For scenarios that ask for nothing else.
     pub hook_limits: HookLimits,
+    pub hook_ceilings: HookCeilings,
     /// A worker that is ready and reports nothing for this long is killed and started again; a server that
     /// delivers nothing of a recording for this long is asked again.
     pub frame_timeout: Duration,
@@ -149,6 +152,7 @@ impl RunnerConfig {
             lanes: Lanes::default(),
             max_picture_side: DEFAULT_PICTURE_SIDE,
             hook_limits: HookLimits::default(),
+            hook_ceilings: HookCeilings::default(),
             // Ten times the longest pause between key frames one meets.
             frame_timeout: Duration::from_secs(10),
             // Twice what an upload may take to be judged, which loads a model and a video in the same way.
@@ -176,9 +180,10 @@ impl RunnerConfig {
         }
     }
 
-    /// Further models may take half of the time that a frame has.
-    pub(crate) fn hook_limits(&self) -> HookLimits {
-        HookLimits { model_ms: self.patience().frame_ms / 2, ..self.hook_limits }
+    /// Those of a scenario. Further models may take half of the time that a frame has.
+    pub(crate) fn limits_of(&self, scenario: &ScenarioLimits) -> HookLimits {
+        let limits = HookLimits { model_ms: self.patience().frame_ms / 2, ..self.hook_limits };
+        scenario.apply(limits, self.hook_ceilings)
     }
 
     /// The worker executable that has this decoder.

@@ -59,7 +59,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         pre,
         post,
         on_plugin_failure: scenario.on_plugin_failure,
-        limits: config.hook_limits(),
+        limits: config.limits_of(&scenario.limits),
         memory_mib: None,
         patience: config.patience(),
         resume_after,

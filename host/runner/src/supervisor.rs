@@ -261,21 +261,25 @@ impl Deployment {
         };
         tracing::warn!(attempt = self.attempt, reason = reason.message, "worker down");
         self.log.tell(LogLevel::Warn, "worker", &reason.message);
-        self.update(|status| {
-            status.phase = WorkerPhase::Recovering;
-            status.reason = Some(reason.clone());
-        });
+        let schedule = self.shared.job_builder.config.restarts;
+        let worth = ending::restarts(reason.code, self.last_read.is_some(), schedule.max_attempts);
+        let is_given_up = counts && self.attempt >= worth;
+        // One that is given up is never seen to recover.
+        if !is_given_up {
+            self.update(|status| {
+                status.phase = WorkerPhase::Recovering;
+                status.reason = Some(reason.clone());
+            });
+        }
         // What was read is published before the next worker is told where to go on.
         self.flush().await;
-        let schedule = self.shared.job_builder.config.restarts;
         if !counts {
             // Often enough for what others give back at any time, and seldom enough for a log.
             return self.wait(schedule.base).await;
         }
         metrics::global().restarts.inc();
         self.attempt += 1;
-        let worth = ending::restarts(reason.code, self.last_read.is_some(), schedule.max_attempts);
-        if self.attempt > worth {
+        if is_given_up {
             return Err((WorkerPhase::Failed, given_up(reason, worth)));
         }
         self.wait(schedule.delay(self.attempt, fastrand::f64())).await

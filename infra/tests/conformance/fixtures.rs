@@ -65,6 +65,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         model: street(2),
         input: InputOptions::default().resolve(&[tensor]).unwrap(),
         models: Default::default(),
+        limits: Default::default(),
         pre: vec![],
         post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
         on_plugin_failure: OnPluginFailure::SkipFrame,

@@ -13,6 +13,7 @@ use wasmtime::component::Resource;
 use crate::{
     media::{Decision, Frame, Geometry, Outcome, Tensor},
     sandbox::{Ctx, Failure},
+    schema,
 };
 
 /// Per frame; far over what a person or a query can use, and it keeps a record below its limit.
@@ -67,7 +68,20 @@ pub(super) fn manifest(
     if numbers.into_iter().any(|n| !n.is_finite()) {
         return Err(Failure::unusable_result("`input` has a number that is not finite"));
     }
-    Ok(PluginManifest { name, version, abi: abi.into(), pre, post, config_schema, input })
+    let defaults = schema::defaults(&config_schema);
+    let (abi, capabilities) = (abi.into(), Vec::new());
+    Ok(PluginManifest {
+        name,
+        version,
+        abi,
+        pre,
+        post,
+        config_schema,
+        input,
+        capabilities,
+        defaults,
+        instantiation_us: None,
+    })
 }
 
 pub(super) fn labels(labels: Vec<String>) -> Result<Vec<String>, Failure> {

@@ -104,7 +104,14 @@ fn stock_plugins_describe_themselves() {
         assert_eq!((manifest.name.as_str(), manifest.pre, manifest.post), (name, pre, post));
         assert_eq!((manifest.version.as_str(), manifest.abi.as_str()), ("0.1.0", "0.2.0"));
         assert_eq!(manifest.config_schema["type"], "object", "{name}");
+        assert!(manifest.capabilities.iter().any(|what| what == "media"), "{name}: {:?}", manifest.capabilities);
+        assert!(manifest.capabilities.iter().all(|what| what != "types"), "{name}: {:?}", manifest.capabilities);
+        assert!(manifest.instantiation_us.is_some(), "{name}");
     }
+    let Verdict::Ok(classifier) = inspect(&wasm("classify-objects")) else { panic!() };
+    assert!(["model", "state", "wasi"].iter().all(|what| classifier.capabilities.iter().any(|own| own == what)));
+    assert_eq!(classifier.defaults["max_objects"], 32);
+    assert!(!classifier.defaults.contains_key("model"), "there is none that would do");
     let Verdict::Ok(faces) = inspect(&wasm("centerface")) else { panic!() };
     assert_eq!((faces.input.scale, faces.input.pad), (Some(1.0), Some(0)));
 }

@@ -281,6 +281,7 @@ impl World {
                 model: artifact,
                 input,
                 models: Default::default(),
+                limits: Default::default(),
                 pre: Vec::new(),
                 post: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,
