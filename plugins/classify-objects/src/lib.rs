@@ -135,12 +135,15 @@ impl ClassifyObjects {
     }
 }
 
+/// By which a place of 32 bits may miss the edge of a pixel, in the largest pictures that there are.
+const ROUNDING: f64 = 0.001;
+
 /// The pixels of a box with a margin; `None` if there are none.
 fn region(bbox: Bbox, margin: f64, frame: Size) -> Option<Rect> {
     let side = |at: f32, length: f32, pixels: u32| {
         let (at, length, pixels) = (f64::from(at), f64::from(length), f64::from(pixels));
-        let begin = ((at - length * margin) * pixels).floor().clamp(0.0, pixels);
-        let end = ((at + length * (1.0 + margin)) * pixels).ceil().clamp(0.0, pixels);
+        let begin = ((at - length * margin) * pixels + ROUNDING).floor().clamp(0.0, pixels);
+        let end = ((at + length * (1.0 + margin)) * pixels - ROUNDING).ceil().clamp(0.0, pixels);
         (end > begin).then_some((begin as u32, (end - begin) as u32))
     };
     let (x, width) = side(bbox.x, bbox.width, frame.width)?;
@@ -152,6 +155,11 @@ framehook_sdk::export!(post: ClassifyObjects);
 
 #[cfg(test)]
 mod tests {
+    use framehook_sdk::{
+        Value,
+        testing::{self, Output, Scene},
+    };
+
     use super::*;
 
     const FRAME: Size = Size { width: 100, height: 50 };
@@ -202,6 +210,23 @@ mod tests {
         assert_eq!(places(r#"{"model": "kind"}"#), [1, 2, 0, 3]);
         assert_eq!(places(r#"{"model": "kind", "of": ["car"], "max_objects": 2}"#), [2, 0]);
         assert!(places(r#"{"model": "kind", "of": ["bus"]}"#).is_empty());
+    }
+
+    #[test]
+    fn each_object_is_shown_to_the_model() {
+        let scores = |region: Rect| {
+            Output::floats("y", &[1, 2], if region.x == 0 { vec![0.75, 0.25] } else { vec![0.25, 0.75] })
+        };
+        testing::model("kind", Size { width: 32, height: 32 }, &["van", "bus"], move |region| vec![scores(region)]);
+        let mut hook: ClassifyObjects = testing::start(r#"{"model": "kind", "of": ["car"]}"#).unwrap();
+        let seen = vec![seen("car", 0.5, 0.5), seen("person", 0.9, 0.2), seen("car", 0.8, 0.0)];
+        let outcome = hook.postprocess(&Scene::new(100, 50).inference(), seen).unwrap();
+        let kinds: Vec<_> = outcome.detections.iter().map(|d| d.attribute("kind").cloned()).collect();
+        assert!(matches!(&kinds[..], [Some(Value::Text(a)), None, Some(Value::Text(c))] if a == "bus" && c == "van"));
+        let Err(Error::InvalidConfig(message)) = testing::start::<ClassifyObjects>(r#"{"model": "plate"}"#) else {
+            panic!("it has no such model")
+        };
+        assert!(message.contains("no model `plate`; its `models` are `kind`"), "{message}");
     }
 
     #[test]

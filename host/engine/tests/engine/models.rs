@@ -88,7 +88,7 @@ fn an_object_is_shown_to_the_model_and_gets_its_class() {
     assert_eq!(object.attributes["kind"], Attribute::Text("bus".into()));
     assert_eq!(object.attributes["kind_score"], Attribute::Number(0.75));
     // 0.1, 0.2, 0.3 and 0.4 of 640 x 360.
-    assert_eq!(models.asked(), [vec![Region { x: 64, y: 72, width: 193, height: 145 }]]);
+    assert_eq!(models.asked(), [vec![Region { x: 64, y: 72, width: 192, height: 144 }]]);
 }
 
 #[test]
