@@ -9,6 +9,7 @@ use framehook_core::{
     job::{LogLevel, PluginLog},
     text::one_line,
 };
+use framehook_runner::alone::told;
 use rustix::termios::tcgetwinsize;
 
 use super::tally::Tally;
@@ -48,7 +49,9 @@ impl Progress {
             LogLevel::Error => "ERROR",
         };
         self.clear();
-        eprintln!("{level} {}: {}", one_line(&line.plugin), one_line(&line.message));
+        let frame = line.frame.map(|frame| format!(" frame {frame}")).unwrap_or_default();
+        let message = line.message.clone() + &told(&line.fields);
+        eprintln!("{level} {}{frame}: {}", one_line(&line.plugin), one_line(&message));
     }
 
     /// Leaves the line for others.

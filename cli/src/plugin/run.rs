@@ -56,19 +56,23 @@ impl Run {
         let local = Local::with_worker()?;
         let worker = local.settings.worker.clone();
         let mut sinks = Sinks::new(self.out.as_deref(), self.annotate.is_some())?;
-        let end = block_on(self.follow(local, &mut sinks))?;
+        let (end, failed) = block_on(self.follow(local, &mut sinks))?;
         let kept = sinks.finish().context("the predictions cannot be written")?;
         if let (Some(video), Some(kept)) = (&self.annotate, kept) {
             annotate(&worker, &self.video, kept.path(), video)?;
         }
         // A run that was cut short is one that somebody wanted so.
         match end.0 {
+            Outcome::Finished | Outcome::Stopped if failed.is_some() => {
+                bail!("{} failed on more than half of the frames", failed.unwrap_or_default())
+            }
             Outcome::Finished | Outcome::Stopped => Ok(ExitCode::SUCCESS),
             Outcome::Retry | Outcome::Failed => bail!("{}", end.1.message),
         }
     }
 
-    async fn follow(&self, local: Local, sinks: &mut Sinks) -> anyhow::Result<(Outcome, Reason)> {
+    /// How it ended, and the hook that failed on most frames, if one did.
+    async fn follow(&self, local: Local, sinks: &mut Sinks) -> anyhow::Result<((Outcome, Reason), Option<String>)> {
         let input = self.input.as_deref().map(|text| json(text, "--input")).transpose()?;
         let input = input.map(serde_json::from_value::<InputOptions>).transpose().context("--input")?;
         let plugins = self.plugins.iter().map(|text| PluginFile::parse(text)).collect::<Result<_, _>>()?;
@@ -100,7 +104,7 @@ impl Run {
         let why = if self.limit == Some(tally.frames) { "as many as were asked for" } else { &end.1.message };
         eprintln!("frames      {}{of}, {:.0} a second: {why}", tally.frames, progress.fps(tally.frames));
         tally.summary(&means).iter().for_each(|line| eprintln!("{line}"));
-        Ok(end)
+        Ok((end, tally.failed_hook().map(str::to_owned)))
     }
 }
 

@@ -50,6 +50,12 @@ impl Tally {
         }
     }
 
+    /// The hook that failed on more than half of the frames, if one did: a platform says so of its scenario, too.
+    pub(super) fn failed_hook(&self) -> Option<&str> {
+        let mut failed = self.failures.iter().filter(|(_, failures)| failures.frames * 2 > self.frames);
+        failed.next().map(|(plugin, _)| plugin.as_str())
+    }
+
     /// `person 230, car 12 | crowded 3`
     pub(super) fn short(&self) -> String {
         let parts = [&self.detections, &self.events].map(counts);
@@ -164,5 +170,10 @@ mod tests {
             assert!(told.contains(words), "{told}");
         }
         assert!(!told(&[], true).contains("hint"));
+        let mut tally = Tally::default();
+        for (row, expected) in [(&failed, Some("a@1")), (&json!({}), None), (&failed, Some("a@1"))] {
+            tally.add(&prediction(row.clone()));
+            assert_eq!(tally.failed_hook(), expected);
+        }
     }
 }

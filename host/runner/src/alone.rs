@@ -22,6 +22,8 @@ use crate::{
     scenario_log::ScenarioLog,
 };
 
+pub use crate::scenario_log::told;
+
 /// What a job reads: models and hooks as the scenario of its order has them.
 pub struct Files {
     pub source: PathBuf,

@@ -229,14 +229,20 @@ fn presentable(line: &PluginLog) -> LogLine {
     }
 }
 
+/// The fields of a line, as `tracing` writes them behind its message.
+#[must_use]
+pub fn told(fields: &BTreeMap<String, Attribute>) -> String {
+    let field = |(key, value): (&String, &Attribute)| match value {
+        Attribute::Text(text) => format!(" {key}={text:?}"),
+        other => format!(" {key}={}", serde_json::to_string(other).unwrap_or_default()),
+    };
+    fields.iter().map(field).collect()
+}
+
 /// Writes a line into the runner's log, its fields as `tracing` writes them.
 fn show(line: &LogLine) {
     let LogLine { plugin, target: from, .. } = line;
-    let fields = line.fields.iter().map(|(key, value)| match value {
-        Attribute::Text(text) => format!(" {key}={text:?}"),
-        other => format!(" {key}={}", serde_json::to_string(other).unwrap_or_default()),
-    });
-    let message = line.message.clone() + &fields.collect::<String>();
+    let message = line.message.clone() + &told(&line.fields);
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(plugin, from, "{message}")
