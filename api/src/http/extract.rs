@@ -5,7 +5,7 @@
 use axum::{
     body::Bytes,
     extract::{FromRequest, FromRequestParts, Path, Request},
-    http::{HeaderMap, StatusCode, header, request::Parts},
+    http::{HeaderMap, HeaderName, StatusCode, header, request::Parts},
 };
 use framehook_core::{
     artifact::{check_name, check_version},
@@ -229,6 +229,11 @@ fn accepted(headers: &HeaderMap) -> impl Iterator<Item = String> {
     let types = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     types.filter_map(|t| t.split(';').next()).map(|t| t.trim().to_ascii_lowercase())
 }
+
+/// For caches: the answer is in one format or the other.
+pub(crate) const BY_ACCEPT: [(HeaderName, &str); 1] = [(header::VARY, "accept")];
+/// One JSON object a line.
+pub(crate) const NDJSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/x-ndjson")];
 
 /// Whether the client wants one JSON object a line.
 pub(crate) fn wants_ndjson(headers: &HeaderMap) -> bool {

@@ -13,7 +13,7 @@ use std::{
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, HeaderName, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use framehook_core::{error_code::ErrorCode, ids::ScenarioId, job::LogLevel};
@@ -26,7 +26,7 @@ use utoipa::IntoParams;
 use crate::{
     SharedApp,
     http::{
-        extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
+        extract::{BY_ACCEPT, NDJSON, Query, ScenarioPath, check_takes_json, wants_ndjson},
         page::{self, Page},
         problem::{AnyProblem, Problem},
         server::Flowing,
@@ -42,10 +42,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(500);
 const LINGER: Duration = Duration::from_secs(1);
 /// An empty line goes out when there was none for this long: half of what proxies usually wait for.
 const HEARTBEAT: Duration = Duration::from_secs(30);
-
-/// For caches: the answer is in one format or the other.
-const BY_ACCEPT: [(HeaderName, &str); 1] = [(header::VARY, "accept")];
-const NDJSON: [(HeaderName, &str); 1] = [(header::CONTENT_TYPE, "application/x-ndjson")];
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::State,
-    http::{HeaderMap, HeaderName, header},
+    http::HeaderMap,
     response::{IntoResponse, Response},
 };
 use framehook_core::{ids::ScenarioId, prediction::Prediction};
@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 use crate::{
     SharedApp,
     http::{
-        extract::{Query, ScenarioPath, check_takes_json, wants_ndjson},
+        extract::{BY_ACCEPT, NDJSON, Query, ScenarioPath, check_takes_json, wants_ndjson},
         page::{self, Page},
         problem::{AnyProblem, Problem},
     },
@@ -32,9 +32,6 @@ const READ: Limit = Limit { rows: 500, bytes: 2 << 20 };
 /// Reads of one page of filtered predictions, before it gives a cursor instead of going on: 20,000
 /// rows, or 80 MiB, in some 100 ms.
 const MAX_READS: usize = 40;
-
-/// For caches: the answer is in one format or the other.
-const BY_ACCEPT: [(HeaderName, &str); 1] = [(header::VARY, "accept")];
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -125,7 +122,7 @@ async fn lines(app: SharedApp, id: ScenarioId, parameters: Parameters) -> Result
     // A stream that has begun can give no problem any more.
     app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
     let lines = stream_lines(app, reader, left);
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], lines).into_response())
+    Ok((NDJSON, lines).into_response())
 }
 
 /// Which detections and events, and so which frames.
