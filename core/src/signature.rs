@@ -1,9 +1,9 @@
 //! Signatures of plugins: who vouches for which bytes under which name and version.
 //!
-//! Invariant: what is signed is one text ([`PluginSignature::statement`]), which says what it is for, so that no
-//! signature made for anything else is one of a plugin; and it names the plugin beside its bytes, so that a
-//! plugin that gives itself another name than it was signed with is noticed. Making and checking signatures is
-//! `infra::signing`'s business.
+//! Invariant: what is signed is one text ([`PluginSignature::statement`]), which says what it is for, so that
+//! no signature made for anything else is one of a plugin; and it names the plugin beside its bytes, so that
+//! a plugin that gives itself another name than it was signed with is noticed. Making and checking signatures
+//! is `infra::signing`'s business.
 //!
 //! A signature has no time and no end: whoever can move a tag of a registry can lead to an older plugin that
 //! was signed as well. A reference by digest cannot be moved.

@@ -1,10 +1,11 @@
 //! Connections to where a stranger's word leads: a scenario's recording, a registry's files.
 //!
 //! Invariants:
-//! - A connection goes only to an address that was checked, and no name is resolved again: what it resolves to a
-//!   moment later changes nothing. A redirect is for the caller to follow, who has its address checked anew.
-//! - Public addresses are allowed, all others only by configuration: nobody makes the platform connect to hosts
-//!   inside its own network. The lists are those of IANA's registries of special-purpose addresses.
+//! - A connection goes only to an address that was checked, and no name is resolved again: what it resolves
+//!   to a moment later changes nothing. A redirect is for the caller to follow, who has its address checked
+//!   anew.
+//! - Public addresses are allowed, all others only by configuration: nobody makes the platform connect to
+//!   hosts inside its own network. The lists are those of IANA's registries of special-purpose addresses.
 //! - Credentials go to the server they were given for and to no other.
 
 use std::{

@@ -1,11 +1,11 @@
 //! Keys that sign plugins, and keys of whom the operator trusts.
 //!
 //! Keys are Ed25519 in the form that OpenSSL writes and reads, PEM: a private one is PKCS #8 (RFC 8410), a
-//! public one a `SubjectPublicKeyInfo`. So `openssl pkey` and `openssl pkeyutl` can make them and check what was
-//! signed with them.
+//! public one a `SubjectPublicKeyInfo`. So `openssl pkey` and `openssl pkeyutl` can make them and check what
+//! was signed with them.
 //!
-//! Invariant: a signature is worth something only as [`TrustedKeys::verify`] gives it back, which has compared
-//! the bytes that are there with those that were signed.
+//! Invariant: a signature is worth something only as [`TrustedKeys::verify`] gives it back, which has
+//! compared the bytes that are there with those that were signed.
 
 use std::{
     collections::BTreeMap,

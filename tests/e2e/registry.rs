@@ -1,5 +1,5 @@
-//! A plugin from its author's hands through a registry to a platform that takes only what is signed. Registries
-//! that lie and lead astray are met where the client of registries is tested, in `infra`.
+//! A plugin from its author's hands through a registry to a platform that takes only what is signed.
+//! Registries that lie and lead astray are met where the client of registries is tested, in `infra`.
 
 use std::{
     fs,

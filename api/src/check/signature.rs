@@ -1,8 +1,8 @@
 //! Whose word counts for a plugin.
 //!
-//! With `require_signed`, a plugin comes in only with a signature of a trusted key, and a new scenario takes only
-//! plugins that came in so and whose key is trusted still. What runs goes on running: a key is withdrawn for what
-//! comes, and scenarios that must not go on are stopped by whoever withdraws it.
+//! With `require_signed`, a plugin comes in only with a signature of a trusted key, and a new scenario takes
+//! only plugins that came in so and whose key is trusted still. What runs goes on running: a key is withdrawn
+//! for what comes, and scenarios that must not go on are stopped by whoever withdraws it.
 
 use framehook_core::{
     error_code::ErrorCode,
@@ -24,8 +24,8 @@ pub struct Signing {
 }
 
 impl Signing {
-    /// Who vouches for the plugin with this digest. Where no key is trusted and none is asked for, nobody judges
-    /// a signature, and nobody vouches.
+    /// Who vouches for the plugin with this digest. Where no key is trusted and none is asked for, nobody
+    /// judges a signature, and nobody vouches.
     ///
     /// # Errors
     /// `unsigned_plugin`, `invalid_signature`.

@@ -9,15 +9,21 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use framehook_core::{error_code::ErrorCode, signature::MAX_SIGNATURE};
+use framehook_core::{
+    error_code::ErrorCode,
+    signature::{MAX_SIGNATURE, PluginSignature},
+};
 use framehook_infra::blobs::{Blobs, Staged, Upload};
 use futures::{Stream, StreamExt};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use crate::http::{
-    guard::is_of_a_page,
-    multipart::{InDoses, Progress},
-    problem::{Problem, shortened, too_large, too_slow},
+use crate::{
+    check::signature,
+    http::{
+        guard::is_of_a_page,
+        multipart::{InDoses, Progress},
+        problem::{Problem, shortened, too_large, too_slow},
+    },
 };
 
 /// Bytes of a `name` or `version` field: more than any valid one, so that the message can show what is wrong
@@ -40,8 +46,8 @@ pub(crate) struct Received {
     /// From multipart fields.
     pub name: Option<String>,
     pub version: Option<String>,
-    /// Of a plugin: JSON.
-    pub signature: Option<String>,
+    /// Of a plugin.
+    pub signature: Option<PluginSignature>,
 }
 
 impl Received {
@@ -58,8 +64,8 @@ fn unreadable(detail: impl Into<String>) -> Problem {
 /// Takes a raw body, or the field `file` of a multipart one.
 ///
 /// # Errors
-/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `request_timeout`, or why it could not be
-/// stored.
+/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `invalid_signature`, `request_timeout`, or why
+/// it could not be stored.
 pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result<Received, Problem> {
     let form = form(request.headers())?;
     let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };
@@ -118,7 +124,8 @@ async fn receive_form(upload: Upload, cap: u64, boundary: String, body: BodyData
             Some("name") if name.is_none() => name = Some(text(part, "name", MAX_FIELD, cap).await?),
             Some("version") if version.is_none() => version = Some(text(part, "version", MAX_FIELD, cap).await?),
             Some("signature") if signature.is_none() => {
-                signature = Some(text(part, "signature", MAX_SIGNATURE_FIELD, cap).await?);
+                let json = text(part, "signature", MAX_SIGNATURE_FIELD, cap).await?;
+                signature = Some(PluginSignature::parse(&json).map_err(signature::invalid)?);
             }
             Some("file") if upload.is_some() => {
                 let Some(upload) = upload.take() else { continue };

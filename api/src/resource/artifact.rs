@@ -13,9 +13,7 @@ use axum::{
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
     error_code::ErrorCode,
-    ids::Digest,
     schemas::{ArtifactName, Version},
-    signature::{PluginSignature, SignedBy},
 };
 use framehook_infra::store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact};
 use jiff::Timestamp;
@@ -161,12 +159,13 @@ pub(crate) async fn take(
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
     };
-    let (signature, signed_by) = match kind {
-        ArtifactKind::Plugin => signed(app, signature.as_deref(), &staged.digest)?,
+    // Before the plugin is asked anything.
+    let signed_by = match kind {
+        ArtifactKind::Plugin => app.config.signing.judge(signature.as_ref(), &staged.digest)?,
         ArtifactKind::Model | ArtifactKind::Video if signature.is_some() => {
             return Err(signature::invalid(format!("a {kind} has no signature; only plugins are signed")));
         }
-        ArtifactKind::Model | ArtifactKind::Video => (None, None),
+        ArtifactKind::Model | ArtifactKind::Video => None,
     };
     if let Some((name, version)) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
@@ -207,17 +206,6 @@ pub(crate) async fn take(
             Err(version_exists(&there))
         }
     }
-}
-
-/// A signature that can be read, and who vouches with it: before the plugin is asked anything.
-fn signed(
-    app: &App,
-    signature: Option<&str>,
-    digest: &Digest,
-) -> Result<(Option<PluginSignature>, Option<SignedBy>), Problem> {
-    let signature = signature.map(PluginSignature::parse).transpose().map_err(signature::invalid)?;
-    let signed_by = app.config.signing.judge(signature.as_ref(), digest)?;
-    Ok((signature, signed_by))
 }
 
 fn version_exists(there: &Artifact) -> Problem {

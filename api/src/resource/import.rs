@@ -1,7 +1,7 @@
 //! `POST /plugin/import`: a plugin out of a registry, then as an upload.
 //!
-//! Invariants: only registries that the operator names are asked; what they give is judged as an upload is, its
-//! signature before its bytes are fetched; and it is fetched once, here: no runner ever asks a registry.
+//! Invariants: only registries that the operator names are asked; what they give is judged as an upload is,
+//! its signature before its bytes are fetched; and it is fetched once, here: no runner ever asks a registry.
 
 use std::time::Duration;
 
@@ -63,8 +63,6 @@ async fn take_import(app: &SharedApp, reference: &Reference) -> Result<Answer, P
         Err(Problem::new(ErrorCode::RegistryFailed, detail).field("from"))
     };
     let (staged, signature) = timeout(PATIENCE, fetch(app, reference)).await.unwrap_or_else(slow)?;
-    let signature = signature.map(|signature| serde_json::to_string(&signature)).transpose();
-    let signature = signature.map_err(Problem::internal)?;
     let received = Received { signature, ..Received::raw(staged) };
     artifact::take(app, ArtifactKind::Plugin, Naming::default(), received).await
 }

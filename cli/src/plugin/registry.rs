@@ -60,11 +60,12 @@ pub(super) fn push(
 pub(crate) struct Pull {
     /// oci://HOST/REPOSITORY:TAG, or oci://HOST/REPOSITORY@sha256:...
     from: Reference,
-    /// Where the component goes; its signature goes beside it, with `.sig` behind the name [default: the last part
-    /// of the repository, and `.wasm`]
+    /// Where the component goes; its signature goes beside it, with `.sig` behind the name [default: the last
+    /// part of the repository, and `.wasm`]
     #[arg(long, short, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Public key, or folder of public keys (*.pem): take only what one of them has signed [default: take anything]
+    /// Public key, or folder of public keys (*.pem): take only what one of them has signed [default: take
+    /// anything]
     #[arg(long, value_name = "PATH")]
     trusted_keys: Option<PathBuf>,
     #[command(flatten)]

@@ -11,7 +11,7 @@
 //! Deliberately absent: any authentication but Basic; going on with half a file; noticing that a recording is
 //! another one than in an earlier deployment.
 
-use std::{error::Error, fmt::Display, io, net::SocketAddr, time::Duration};
+use std::{error::Error, fmt::Display, io, net::SocketAddr};
 
 use framehook_core::{
     ids::ScenarioId,

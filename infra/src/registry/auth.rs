@@ -13,7 +13,6 @@ pub(super) enum Challenge {
     Bearer {
         realm: String,
         service: Option<String>,
-        scope: Option<String>,
     },
 }
 
@@ -27,8 +26,7 @@ impl Challenge {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let (mut realm, mut service, mut scope) = (None, None, None);
-        let mut rest = rest;
+        let (mut realm, mut service, mut rest) = (None, None, rest);
         while let Some((name, more)) = rest.split_once('=') {
             let (value, more) = match more.strip_prefix('"') {
                 Some(quoted) => quoted.split_once('"')?,
@@ -37,7 +35,6 @@ impl Challenge {
             let field = match name.trim_matches([' ', ',']).to_ascii_lowercase().as_str() {
                 "realm" => Some(&mut realm),
                 "service" => Some(&mut service),
-                "scope" => Some(&mut scope),
                 _ => None,
             };
             if let Some(field) = field {
@@ -45,7 +42,7 @@ impl Challenge {
             }
             rest = more;
         }
-        Some(Self::Bearer { realm: realm?, service, scope })
+        Some(Self::Bearer { realm: realm?, service })
     }
 }
 
@@ -90,19 +87,18 @@ mod tests {
 
     #[test]
     fn challenges_are_read() {
-        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
-            let text = |text: &str| text.to_owned();
-            Some(Challenge::Bearer { realm: realm.into(), service: service.map(text), scope: scope.map(text) })
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Challenge::Bearer { realm: realm.into(), service: service.map(str::to_owned) })
         };
         for (header, expected) in [
             ("Basic realm=\"x\"", Some(Challenge::Basic)),
             ("basic", Some(Challenge::Basic)),
             (
                 "Bearer realm=\"https://a.example/token\",service=\"r\",scope=\"repository:a/b:pull,push\"",
-                bearer("https://a.example/token", Some("r"), Some("repository:a/b:pull,push")),
+                bearer("https://a.example/token", Some("r")),
             ),
-            ("bearer realm=https://a.example/t, service=r", bearer("https://a.example/t", Some("r"), None)),
-            ("Bearer error=\"x\", realm=\"https://a.example\"", bearer("https://a.example", None, None)),
+            ("bearer realm=https://a.example/t, service=r", bearer("https://a.example/t", Some("r"))),
+            ("Bearer error=\"x\", realm=\"https://a.example\"", bearer("https://a.example", None)),
             ("Bearer service=\"r\"", None),
             ("Bearer realm=\"unfinished", None),
             ("Negotiate", None),

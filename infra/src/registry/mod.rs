@@ -1,16 +1,17 @@
 //! Plugins in OCI registries: a small client of the distribution specification, for components alone.
 //!
 //! Invariants:
-//! - What a reference by digest gives has that digest, manifest and bytes; whatever a registry says of itself.
-//! - A manifest is bounded, and a plugin's bytes are as many as its manifest says, which the caller sees before
-//!   the first of them.
-//! - With a list of registries, a connection goes to those, at whatever address they have, and where they lead
-//!   to public addresses only. Credentials go to a registry and to the token server that it names, which is
-//!   reached by TLS unless the registry is not.
+//! - What a reference by digest gives has that digest, manifest and bytes; whatever a registry says of
+//!   itself.
+//! - A manifest is bounded, and a plugin's bytes are as many as its manifest says, which the caller sees
+//!   before the first of them.
+//! - With a list of registries, a connection goes to those, at whatever address they have, and where they
+//!   lead to public addresses only. Credentials go to a registry and to the token server that it names, which
+//!   is reached by TLS unless the registry is not.
 //!
 //! The crate `oci-client` is not used: it follows redirects to any address, bounds no manifest, and brings
-//! sixty crates more. Deliberately absent: lists of platforms, proxies, identity tokens of OAuth 2, uploads in
-//! pieces.
+//! sixty crates more. Deliberately absent: lists of platforms, proxies, identity tokens of OAuth 2, uploads
+//! in pieces.
 
 mod auth;
 mod manifest;
@@ -129,7 +130,7 @@ impl Registries {
         let mut session = Session::open(self, reference, "pull")?;
         let url = session.url(&format!("manifests/{}", reference.selector()))?;
         let response = session.send(Method::GET, &url, Body::none()).await?;
-        let response = expect(response, &[StatusCode::OK], || reference.to_string())?;
+        let response = expect(response, StatusCode::OK, || reference.to_string())?;
         let manifest = read_whole(response, MAX_MANIFEST).await?;
         let actual = digest(&manifest);
         if let Some(expected) = reference.digest.as_ref().filter(|expected| **expected != actual) {
@@ -138,7 +139,7 @@ impl Registries {
         let (layer, signature) = unpack(&manifest)?;
         let url = session.url(&format!("blobs/{}", layer.digest))?;
         let response = session.send(Method::GET, &url, Body::none()).await?;
-        let response = expect(response, &[StatusCode::OK], || format!("bytes {}", layer.digest))?;
+        let response = expect(response, StatusCode::OK, || format!("bytes {}", layer.digest))?;
         Ok(Pulled {
             reference: reference.pinned(actual),
             signature,
@@ -167,7 +168,7 @@ impl Registries {
         let url = session.url(&format!("manifests/{tag}"))?;
         let pushed = digest(&packed.manifest);
         let response = session.send(Method::PUT, &url, Body::of(packed.manifest.into(), MANIFEST_TYPE)).await?;
-        expect(response, &[StatusCode::CREATED], || reference.to_string())?;
+        expect(response, StatusCode::CREATED, || reference.to_string())?;
         Ok(reference.pinned(pushed).digest.expect("it was pinned"))
     }
 }
@@ -201,18 +202,18 @@ async fn push_blob(session: &mut Session<'_>, bytes: Bytes) -> Result<(), Regist
     let uploads = session.url("blobs/uploads/")?;
     let response = session.send(Method::POST, &uploads, Body::none()).await?;
     let what = || "repository that takes uploads there".to_owned();
-    let response = expect(response, &[StatusCode::ACCEPTED], what)?;
+    let response = expect(response, StatusCode::ACCEPTED, what)?;
     let location = response.headers().get(LOCATION).and_then(|to| to.to_str().ok());
     let to = location.and_then(|to| uploads.join(to).ok());
     let mut to = to.ok_or_else(|| RegistryError::Malformed("the registry does not say where to upload to".into()))?;
     to.query_pairs_mut().append_pair("digest", digest.as_str());
     let response = session.send(Method::PUT, &to, Body::of(bytes, "application/octet-stream")).await?;
-    expect(response, &[StatusCode::CREATED], what).map(drop)
+    expect(response, StatusCode::CREATED, what).map(drop)
 }
 
-fn expect(response: Response, expected: &[StatusCode], what: impl Fn() -> String) -> Result<Response, RegistryError> {
+fn expect(response: Response, expected: StatusCode, what: impl Fn() -> String) -> Result<Response, RegistryError> {
     match response.status() {
-        status if expected.contains(&status) => Ok(response),
+        status if status == expected => Ok(response),
         StatusCode::NOT_FOUND => Err(RegistryError::NotFound(what())),
         status => Err(RegistryError::Status(status)),
     }

@@ -1,5 +1,5 @@
-//! Requests to one repository of one registry: addresses checked, redirects followed, passwords sent where they
-//! belong.
+//! Requests to one repository of one registry: addresses checked, redirects followed, passwords sent where
+//! they belong.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -172,15 +172,16 @@ impl<'a> Session<'a> {
         let basic = |(user, password): &(String, String)| {
             secret(&format!("Basic {}", BASE64.encode(format!("{user}:{password}"))))
         };
-        let (realm, service, scope) = match challenge.ok_or_else(strange)? {
+        let (realm, service) = match challenge.ok_or_else(strange)? {
             Challenge::Basic => {
                 let missing =
                     || RegistryError::Denied(format!("it asks for a password, and there is none for `{host}`"));
                 return basic(&password.ok_or_else(missing)?);
             }
-            Challenge::Bearer { realm, service, scope } => (realm, service, scope),
+            Challenge::Bearer { realm, service } => (realm, service),
         };
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:{}", self.reference.repository, self.actions));
+        // Not what the refusal names, which is as much as that request wanted.
+        let scope = format!("repository:{}:{}", self.reference.repository, self.actions);
         let mut realm = self.root.join(&realm).map_err(|_| strange())?;
         let is_as_safe = realm.scheme() == "https" || realm.scheme() == self.root.scheme();
         if !is_as_safe || !realm.username().is_empty() {

@@ -47,9 +47,13 @@ async fn fixed(answers: &[(&str, Vec<u8>)]) -> (String, Asked) {
     .await
 }
 
-fn packed() -> manifest::Packed {
+fn component() -> Component {
     let names = || vec!["a:b/c@1.0.0".to_owned()];
-    pack(Component { wasm: b"\0asm of a plugin".to_vec(), imports: names(), exports: names(), signature: None })
+    Component { wasm: b"\0asm of a plugin".to_vec(), imports: names(), exports: names(), signature: None }
+}
+
+fn packed() -> manifest::Packed {
+    pack(component())
 }
 
 fn blob(bytes: &[u8]) -> String {
@@ -214,10 +218,45 @@ async fn a_token_server_inside_is_not_asked_and_one_without_tls_gets_no_password
     assert!(asked.lock().unwrap().is_empty());
 }
 
+/// What a refusal names is not enough for all that follows.
+#[tokio::test]
+async fn a_push_asks_for_all_rights_at_once_and_uploads_what_is_not_there() {
+    let there = blob(&packed().config);
+    let (host, asked) = serve(move |request| {
+        let is_authorized = request.headers().contains_key(header::AUTHORIZATION);
+        let challenge = "Bearer realm=\"/token\",scope=\"repository:a/b:pull\"";
+        match (request.method(), request.uri().path()) {
+            (_, "/token") => r#"{"access_token": "t0ken"}"#.into_response(),
+            _ if !is_authorized => (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, challenge)]).into_response(),
+            (&Method::HEAD, path) if path == there => StatusCode::OK.into_response(),
+            (&Method::POST, _) => (StatusCode::ACCEPTED, [(header::LOCATION, "/up?state=7")]).into_response(),
+            (&Method::PUT, _) => StatusCode::CREATED.into_response(),
+            _ => StatusCode::NOT_FOUND.into_response(),
+        }
+    })
+    .await;
+    let to = format!("oci://{host}/a/b:1").parse().unwrap();
+    let pushed = Registries::any(false, Credentials::None).push(&to, component()).await.unwrap();
+    assert_eq!(pushed, digest(&packed().manifest));
+    let (layer, config) = (digest(&packed().layer), digest(&packed().config));
+    let with = |line: String| format!("{line} Bearer t0ken");
+    assert_eq!(
+        *asked.lock().unwrap(),
+        [
+            format!("HEAD /v2/a/b/blobs/{layer}"),
+            "GET /token?scope=repository%3Aa%2Fb%3Apull%2Cpush".to_owned(),
+            with(format!("HEAD /v2/a/b/blobs/{layer}")),
+            with("POST /v2/a/b/blobs/uploads/".to_owned()),
+            with(format!("PUT /up?state=7&digest={}", layer.as_str().replace(':', "%3A"))),
+            with(format!("HEAD /v2/a/b/blobs/{config}")),
+            with("PUT /v2/a/b/manifests/1".to_owned()),
+        ]
+    );
+}
+
 #[tokio::test]
 async fn a_push_needs_a_tag() {
-    let component = Component { wasm: vec![], imports: vec![], exports: vec![], signature: None };
     let reference = format!("oci://127.0.0.1:1/a@{}", digest(b"")).parse().unwrap();
-    let error = Registries::any(false, Credentials::None).push(&reference, component).await.unwrap_err();
+    let error = Registries::any(false, Credentials::None).push(&reference, component()).await.unwrap_err();
     assert!(error.to_string().contains("no tag"), "{error}");
 }
