@@ -8,8 +8,9 @@ use std::{
 };
 
 use framehook_tests::{
+    asset,
     client::{Answer, demo_scenario},
-    executables,
+    executables, onnx,
     platform::Platform,
     plugin,
     servers::Registry,
@@ -138,11 +139,11 @@ fn a_signed_plugin_goes_through_a_registry_to_a_scenario() {
     author.done(&["push", "yolo.wasm", "--api", platform.url()]);
 
     // And works.
-    platform.upload("/model?name=street&version=1", &framehook_tests::asset("street.onnx"));
-    platform.upload("/video?name=street&version=1", &framehook_tests::asset("demo1.mp4"));
+    platform.upload_bytes("/model?name=mosaic&version=1", &onnx::mosaic());
+    platform.upload("/video?name=street&version=1", &asset("demo1.mp4"));
     let mut scenario = demo_scenario();
-    scenario["range"] = serde_json::json!({"until_us": 400_000});
+    scenario["model"] = "mosaic@1".into();
     let id = platform.post_scenario(&scenario);
-    let rows = platform.completed(&id, 10);
+    let rows = platform.completed(&id, 500);
     assert!(rows.iter().any(|row| !row.detections.is_empty()));
 }

@@ -307,7 +307,8 @@ async fn a_plugin_comes_with_a_signature_that_is_trusted() {
     let app = TestApp::stocked().await.with(|config| config.signing = Signing { trusted, is_required: true });
     let files = app.blob_files();
     let digest = |text: &str| Digest::from_bytes(&Sha256::digest(text).into());
-    let send = async |signature: &str| multipart(&app, "/plugin", &[("signature", signature), ("file", &file)]).await;
+    let send =
+        async |signature: &str| multipart(&app, "/plugin", &[("signature", signature), ("file", file.as_str())]).await;
     let signed =
         |key: &SigningKey, name: &str, of: &str| serde_json::to_string(&key.sign(name, "1.0.0", &digest(of))).unwrap();
 
@@ -327,7 +328,9 @@ async fn a_plugin_comes_with_a_signature_that_is_trusted() {
     let view = send(&signed(&alice, "zones", &file)).await.ok(201);
     assert_eq!((&view["signed_by"]["name"], &view["signed_by"]["key"]), (&json!("alice"), &json!(alice.id())));
     assert_eq!(app.get("/plugin/zones/1.0.0").await.ok(200), view);
-    let problem = multipart(&app, "/model?name=m", &[("signature", "{}"), ("file", &file)]).await;
+    let signature = signed(&alice, "zones", &file);
+    let fields = [("signature", signature.as_str()), ("file", file.as_str())];
+    let problem = multipart(&app, "/model?name=n", &fields).await;
     assert!(problem.problem(422, "invalid_signature")["detail"].as_str().unwrap().contains("only plugins"));
 
     // A new scenario takes what is signed, now or later, and no longer once its key is withdrawn.
@@ -341,7 +344,7 @@ async fn a_plugin_comes_with_a_signature_that_is_trusted() {
     assert!(problem["detail"].as_str().unwrap().contains("`yolo@1.0.0` is not signed"), "{problem}");
     let file = plugin("yolo", false, true, json!({"pad": 7, "scale": 1.0})).to_string();
     let signature = signed(&alice, "yolo", &file);
-    multipart(&app, "/plugin", &[("signature", &signature), ("file", &file)]).await.ok(200);
+    multipart(&app, "/plugin", &[("signature", signature.as_str()), ("file", file.as_str())]).await.ok(200);
     app.init(&with("yolo")).await.ok(200);
     let app = app.with(|config| config.signing.trusted = TrustedKeys::default());
     let problem = app.init(&with("zones")).await.problem(422, "unsigned_plugin");

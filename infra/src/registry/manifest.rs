@@ -154,7 +154,11 @@ mod tests {
         let (layer, signature) = unpack(OF_WKG.as_bytes()).unwrap();
         assert_eq!((layer.size, signature), (433_724, None));
         let packed = pack(component(None));
-        let keys = |json: &Value| json.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let keys = |json: &Value| {
+            let mut keys: Vec<_> = json.as_object().unwrap().keys().cloned().collect();
+            keys.sort();
+            keys
+        };
         let [ours, theirs]: [Value; 2] =
             [&packed.manifest[..], OF_WKG.as_bytes()].map(|bytes| serde_json::from_slice(bytes).unwrap());
         assert_eq!(keys(&ours), keys(&theirs));

@@ -96,7 +96,7 @@ async fn what_was_asked_for_is_what_comes_or_nothing() {
         ("more", &at_tag, ":1".to_owned(), [&layer[..], b"x"].concat(), Err("another number of bytes")),
         ("nothing there", &at_tag, ":2".to_owned(), layer.clone(), Err("has no oci://")),
     ] {
-        let (host, _) = fixed(&[(path, manifest.clone()), (&blob, answers)]).await;
+        let (host, _) = fixed(&[(path.as_str(), manifest.clone()), (blob.as_str(), answers)]).await;
         let outcome = whole(&listed(&[&host]), &format!("oci://{host}/a/b{asked}")).await;
         match (outcome, expected) {
             (Ok(bytes), Ok(())) => assert_eq!(bytes, layer, "{case}"),
