@@ -23,7 +23,10 @@ use framehook_core::{
     placement::{Labels, check_labels},
     spec::{Decoder, Lanes},
 };
-use framehook_infra::space::{LEAST, Reserve};
+use framehook_infra::{
+    registry::RegistryHost,
+    space::{LEAST, Reserve},
+};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
@@ -167,6 +170,24 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "UID", default_value_t = DEFAULT_USER, value_parser = positive::<u32>(), groups = PARENTS)]
     pub(crate) child_user: u32,
 
+    /// Public key of who may sign plugins, or folder of public keys (*.pem) [default: none]
+    #[arg(long, value_name = "PATH", group = "api")]
+    pub(crate) trusted_keys: Option<PathBuf>,
+
+    /// Refuse plugins that no trusted key has signed, and new scenarios with such plugins
+    #[arg(long, value_name = "BOOL", group = "api")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    pub(crate) require_signed: bool,
+
+    /// Registry that plugins may be imported from, such as ghcr.io, or http://registry.example:5000 for one
+    /// without TLS; repeat for several [default: none]
+    #[arg(long = "registry", value_name = "HOST", value_delimiter = ',', group = "api")]
+    pub(crate) registries: Vec<RegistryHost>,
+
+    /// File with the passwords of registries, as `docker login` writes it [default: none]
+    #[arg(long, value_name = "FILE", group = "api")]
+    pub(crate) registry_auth: Option<PathBuf>,
+
     /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, value_name = "DAYS", value_parser = positive::<u32>(), group = "orchestrator")]
     pub(crate) keep_results_days: Option<u32>,
@@ -262,6 +283,9 @@ impl Settings {
             return Err(("labels", format!("`{key}` is given twice; a runner has one value for each")));
         }
         check_labels(&self.labels()).map_err(|why| ("labels", why))?;
+        if self.require_signed && self.trusted_keys.is_none() {
+            return Err(("require_signed", "no key is trusted; name some with trusted_keys (--trusted-keys)".into()));
+        }
         let (one, all) = (self.limits.max_config_kib, self.limits.max_configs_kib);
         if one > all {
             let why = format!(

@@ -61,6 +61,14 @@ error_codes! {
         "Give the service a key (docs/operate.md), or use a URL without credentials.";
     InvalidPlugin = "invalid_plugin", 422, "The upload is not a usable plugin",
         "Build it for `wasm32-wasip2` against `framehook:plugin` (docs/write-a-plugin.md); `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
+    UnsignedPlugin = "unsigned_plugin", 422, "The plugin is not signed by anybody who is trusted",
+        "Sign it with `framehook plugin sign` and a key that the operator trusts, and upload it again with the signature in the form's field `signature`.";
+    InvalidSignature = "invalid_signature", 422, "The signature is worth nothing here",
+        "Sign the very bytes that are uploaded, with one of the keys that the operator trusts; `detail` says what does not fit.";
+    RegistryNotAllowed = "registry_not_allowed", 422, "The registry is not one that is fetched from",
+        "Pull the plugin and upload it (`framehook plugin pull`), or have the registry added to the setting `registries`.";
+    RegistryFailed = "registry_failed", 502, "The registry did not give the plugin",
+        "Look at what `detail` says of the registry's answer, and try again if it is one that passes.";
     InvalidModel = "invalid_model", 422, "The upload is not a usable model",
         "Export the model as one self-contained ONNX file; `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video",

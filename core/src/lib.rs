@@ -34,6 +34,7 @@ pub mod probe;
 pub mod reason;
 pub mod scenario_log;
 pub mod schemas;
+pub mod signature;
 pub mod size;
 pub mod source_url;
 pub mod spec;

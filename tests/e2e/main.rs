@@ -31,6 +31,7 @@ mod models;
 mod owners;
 mod preview;
 mod providers;
+mod registry;
 mod secrets;
 mod space;
 mod state;

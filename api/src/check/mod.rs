@@ -6,5 +6,6 @@ pub(crate) mod plugin;
 pub(crate) mod probe;
 pub(crate) mod queue;
 pub(crate) mod resolve;
+pub(crate) mod signature;
 pub(crate) mod source;
 pub(crate) mod upload;

@@ -304,7 +304,11 @@ async fn judge(
             );
             (ErrorCode::InvalidScenario, message)
         }
-        (_, Some(artifact)) => return Ok(Ok(artifact)),
+        (_, Some(artifact)) => {
+            let objection = app.config.signing.objection(&artifact).filter(|_| kind == ArtifactKind::Plugin);
+            let refused = |message| FieldError::new(ErrorCode::UnsignedPlugin, "", message);
+            return Ok(objection.map_or(Ok(artifact), |message| Err(refused(message))));
+        }
         (_, None) => (unknown(kind), format!("there is no {kind} `{reference}`")),
     };
     let there_is = what_there_is(app, kind, reference).await?;

@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, log, operation, prediction, preview, runner, scenario},
+    resource::{artifact, import, log, operation, prediction, preview, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -134,6 +134,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(log::get))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
+        .routes(routes!(import::import))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))
         .routes(routes!(artifact::model::get, artifact::model::delete))
         .routes(routes!(preview::get))

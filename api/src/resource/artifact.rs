@@ -23,7 +23,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     App, SharedApp, UploadCaps,
     check::{
-        probe,
+        probe, signature,
         upload::{self, Received},
     },
     http::{
@@ -83,6 +83,23 @@ struct UploadForm {
     version: Option<String>,
 }
 
+/// The same with a signature.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
+struct PluginForm {
+    #[schema(format = Binary, min_length = 1)]
+    file: String,
+    /// Taken no notice of, as the version: a plugin says itself what it is called.
+    #[schema(value_type = Option<ArtifactName>, nullable = false)]
+    name: Option<String>,
+    #[schema(value_type = Option<Version>, nullable = false)]
+    version: Option<String>,
+    /// As `framehook plugin sign` writes it: JSON.
+    #[schema(max_length = 2048, nullable = false)]
+    signature: Option<String>,
+}
+
 impl Naming {
     /// # Errors
     /// When the name or the version cannot be one.
@@ -101,7 +118,11 @@ impl Naming {
 }
 
 async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Response, Problem> {
-    let answer = take_upload(&app, kind, naming, request).await;
+    answered(kind, take_upload(&app, kind, naming, request).await)
+}
+
+/// What became of something that came in, counted.
+pub(crate) fn answered(kind: ArtifactKind, answer: Result<Answer, Problem>) -> Result<Response, Problem> {
     let outcome = match &answer {
         Ok((StatusCode::CREATED, _)) => "created",
         Ok(_) => "unchanged",
@@ -111,7 +132,7 @@ async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Req
     answer.map(IntoResponse::into_response)
 }
 
-type Answer = (StatusCode, Json<Artifact>);
+pub(crate) type Answer = (StatusCode, Json<Artifact>);
 
 async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
     // What can be refused before a gigabyte is sent is.
@@ -121,12 +142,30 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
         ErrorCode::UploadTooLarge => too_large(cap, Some(UploadCaps::setting(kind))),
         _ => problem,
     })?;
-    let Received { staged, name, version } = received;
+    take(app, kind, naming, received).await
+}
+
+/// Takes what came in, from a client or from a registry.
+pub(crate) async fn take(
+    app: &SharedApp,
+    kind: ArtifactKind,
+    naming: Naming,
+    received: Received,
+) -> Result<Answer, Problem> {
+    let Received { staged, name, version, signature } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
     let given = match kind {
         // A plugin says itself what it is called.
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
+    };
+    // Before the plugin is asked anything.
+    let signed_by = match kind {
+        ArtifactKind::Plugin => app.config.signing.judge(signature.as_ref(), &staged.digest)?,
+        ArtifactKind::Model | ArtifactKind::Video if signature.is_some() => {
+            return Err(signature::invalid(format!("a {kind} has no signature; only plugins are signed")));
+        }
+        ArtifactKind::Model | ArtifactKind::Video => None,
     };
     if let Some((name, version)) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
@@ -147,13 +186,16 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
         (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
+    if let Some(signature) = &signature {
+        signature::check_name(signature, &name, &version)?;
+    }
     let (digest, size_bytes) = (staged.digest.clone(), staged.size);
     // A delete between these two steps could take the blob away from under the new row.
     let _turn = app.artifact_writes.lock().await;
     app.blobs.commit(staged).await?;
     // The store keeps microseconds; so the first answer is the same as every later one.
     let created_at = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).map_err(Problem::internal)?;
-    let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at };
+    let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at, signed_by };
     match app.store.put_artifact(artifact.clone()).await? {
         PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact))),
         PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there))),
@@ -221,7 +263,7 @@ fn not_found(kind: ArtifactKind, name: &str, version: &str) -> Problem {
 
 /// The five routes of one kind: the same for each but for words, which OpenAPI wants literal.
 macro_rules! routes_of {
-    ($module:ident, $kind:ident, $path:literal, $one:literal, $naming:ty, $into:expr, ($($params:tt)*)) => {
+    ($module:ident, $kind:ident, $path:literal, $one:literal, $naming:ty, $form:ty, $into:expr, ($($params:tt)*)) => {
         pub(crate) mod $module {
             use super::*;
 
@@ -231,7 +273,7 @@ macro_rules! routes_of {
                 // without one, the module that it makes cannot be imported.
                 params($($params)* ("traceparent" = Option<String>, Header, description = "W3C trace context")),
                 request_body(description = "The file",
-                    content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
+                    content((inline(FileBytes) = "application/octet-stream"), ($form = "multipart/form-data"))),
                 responses(
                     (status = 201, description = "Stored", body = Artifact),
                     (status = 200, description = "The same content was there already", body = Artifact),
@@ -283,6 +325,6 @@ macro_rules! routes_of {
     };
 }
 
-routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, |_| Naming::default(), ());
-routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
-routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));
+routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, PluginForm, |_| Naming::default(), ());
+routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));
+routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));

@@ -1,6 +1,7 @@
 //! The resources of the API, one file each, and how they are shown.
 
 pub(crate) mod artifact;
+pub(crate) mod import;
 pub(crate) mod log;
 pub(crate) mod operation;
 pub(crate) mod prediction;

@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
-use framehook_api::{ApiConfig, App, HttpLimits, Limits, UploadCaps};
+use framehook_api::{ApiConfig, App, HttpLimits, Limits, Signing, UploadCaps};
 use framehook_compiled::{COMPILE_TIMEOUT, CompiledPlugins};
 use framehook_confine::Sandbox;
 use framehook_core::{
@@ -25,6 +25,7 @@ use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
     cache::Cache,
+    registry::{Credentials, Registries},
     seal::Key,
     space::Reserve,
     sqlite::Sqlite,
@@ -129,6 +130,8 @@ impl TestApp {
             limits: Limits::default(),
             require_versions: false,
             lame_duck: Duration::ZERO,
+            signing: Signing::default(),
+            registries: Registries::listed(vec![], Credentials::None),
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
         let router = router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);

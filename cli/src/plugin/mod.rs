@@ -1,5 +1,5 @@
-//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `push` needs a running
-//! platform.
+//! `framehook plugin`: write a plugin, try it, sign it, upload it and pass it on. Nothing here but `push`
+//! needs a running platform.
 //!
 //! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
 //! found and confined in the same way.
@@ -7,10 +7,12 @@
 mod build;
 mod check;
 mod follow;
+mod keys;
 mod local;
 mod new;
 mod progress;
 mod push;
+mod registry;
 mod run;
 mod scenario;
 mod tally;
@@ -32,8 +34,16 @@ pub(crate) enum Plugin {
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
     Test(test::Test),
-    /// Upload a plugin to a running platform
+    /// Upload a plugin to a running platform, or push it to an OCI registry
     Push(push::Push),
+    /// Fetch a plugin from an OCI registry
+    Pull(registry::Pull),
+    /// Make a pair of keys: one to sign plugins with, one by which others know who signed
+    Keygen(keys::Keygen),
+    /// Sign a plugin
+    Sign(keys::Sign),
+    /// Say who signed a plugin, if that is somebody who is trusted
+    Verify(keys::Verify),
 }
 
 impl Plugin {
@@ -49,6 +59,10 @@ impl Plugin {
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
             Self::Push(push) => push.run(),
+            Self::Pull(pull) => pull.run(),
+            Self::Keygen(keygen) => keygen.run(),
+            Self::Sign(sign) => sign.run(),
+            Self::Verify(verify) => verify.run(),
         }
     }
 }

@@ -24,7 +24,6 @@ mod fetch;
 mod heartbeat;
 mod hooks;
 mod metrics;
-mod network;
 mod plugin_metrics;
 mod prepare;
 mod prewarmed;

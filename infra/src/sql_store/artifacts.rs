@@ -15,7 +15,10 @@ use crate::{
 
 macro_rules! select_artifact {
     ($condition:literal) => {
-        concat!("SELECT kind, name, version, digest, size_bytes, manifest, created_at FROM artifacts ", $condition)
+        concat!(
+            "SELECT kind, name, version, digest, size_bytes, manifest, created_at, signed_by FROM artifacts ",
+            $condition
+        )
     };
 }
 
@@ -29,7 +32,9 @@ const LIST: &str = "
       AND (name > $3 OR (name = $3 AND sequence < $4) OR $3 IS NULL)
     ORDER BY name, sequence DESC LIMIT $5";
 const INSERT: &str = "
-    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at, signed_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const SIGN: &str = "UPDATE artifacts SET signed_by = $4 WHERE kind = $1 AND name = $2 AND version = $3";
 const DELETE: &str = "DELETE FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3";
 /// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
 const USED_BY: &str = "
@@ -79,9 +84,18 @@ impl Artifacts for Database {
 async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
-    if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
-        let is_same = present.digest == artifact.digest;
-        return Ok(if is_same { PutArtifact::Unchanged(present) } else { PutArtifact::Conflict(present) });
+    let signed_by = artifact.signed_by.as_ref().map(to_json).transpose()?;
+    if let Some(mut present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
+        if present.digest != artifact.digest {
+            return Ok(PutArtifact::Conflict(present));
+        }
+        if signed_by.is_some() && present.signed_by != artifact.signed_by {
+            let sign = sqlx::query(SIGN).bind(artifact.kind.as_str()).bind(&artifact.name).bind(&artifact.version);
+            sign.bind(signed_by).execute(&mut *tx).await?;
+            tx.commit().await?;
+            present.signed_by.clone_from(&artifact.signed_by);
+        }
+        return Ok(PutArtifact::Unchanged(present));
     }
     sqlx::query(INSERT)
         .bind(artifact.kind.as_str())
@@ -91,6 +105,7 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
         .bind(signed(artifact.size_bytes))
         .bind(to_json(&artifact.manifest)?)
         .bind(artifact.created_at.as_microsecond())
+        .bind(signed_by)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
@@ -136,6 +151,7 @@ fn artifact(row: &Row) -> Result<Artifact> {
         size_bytes: unsigned(row.col("size_bytes")?),
         manifest: row.json("manifest")?,
         created_at: row.time("created_at")?,
+        signed_by: row.json_opt("signed_by")?,
     })
 }
 

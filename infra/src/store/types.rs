@@ -14,6 +14,7 @@ use framehook_core::{
     reason::Reason,
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
+    signature::SignedBy,
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
 };
@@ -198,6 +199,10 @@ pub struct Artifact {
     pub size_bytes: u64,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// Who vouches for a plugin: the last signature that was given with it. Absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signed_by: Option<SignedBy>,
     pub manifest: Manifest,
 }
 
@@ -233,7 +238,7 @@ pub struct ArtifactQuery {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PutArtifact {
     Created,
-    /// The same content under the same name and version was there before.
+    /// The same content under the same name and version was there before; it has the new signature, if that has one.
     Unchanged(Artifact),
     /// Other content is there.
     Conflict(Artifact),

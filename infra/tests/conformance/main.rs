@@ -71,6 +71,7 @@ macro_rules! store_suite {
             }
             artifacts {
                 names_are_never_re_pointed,
+                the_last_signature_counts,
                 references_resolve,
                 lists_come_in_pages,
                 an_artifact_in_use_is_not_deleted,
