@@ -26,8 +26,9 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     scenario_log::PLATFORM,
+    shadow::ShadowReport,
     size::MAX_PREDICTION,
-    spec::{Decoder, OnPluginFailure, Sampling, TimeRange},
+    spec::{Decoder, OnPluginFailure, Sampling, TimeRange, is_false},
 };
 
 /// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
@@ -58,6 +59,9 @@ pub struct Job {
     pub models: BTreeMap<String, ModelJob>,
     pub pre: Vec<HookJob>,
     pub post: Vec<HookJob>,
+    /// Post hooks that are compared with those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
     pub limits: HookLimits,
     /// What of memory it may have for its own: the worker holds itself to it before it opens anything,
@@ -197,6 +201,8 @@ pub enum Report<Frame = PredictionRecord> {
     HookStats(Vec<HookStats>),
     /// A line that a plugin logged.
     Log(PluginLog),
+    /// What the shadow found.
+    Shadow(ShadowReport),
     /// Said once the source is at its end: so many of its frames lie behind the last one that was
     /// taken, and the scenario did not ask for them.
     LeftOut { frames: u64 },
@@ -238,6 +244,9 @@ pub struct PluginLog {
     /// The frame that the hook was last called for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
+    /// The hook is one of the shadow.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
 }
 
 impl PluginLog {
@@ -245,7 +254,7 @@ impl PluginLog {
     #[must_use]
     pub fn of_platform(level: LogLevel, target: &str, message: String) -> Self {
         let (plugin, target, fields) = (PLATFORM.to_owned(), target.to_owned(), BTreeMap::new());
-        Self { plugin, level, target, message, fields, frame: None }
+        Self { plugin, level, target, message, fields, frame: None, shadow: false }
     }
 
     /// What it counts as in a budget.

@@ -149,6 +149,7 @@ fn scenario() -> NewScenario {
             limits: Default::default(),
             pre: vec![],
             post: vec![],
+            shadow: vec![],
             on_plugin_failure: OnPluginFailure::SkipFrame,
             memory_mib: None,
             decoder: None,

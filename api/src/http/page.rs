@@ -101,6 +101,7 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
 const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
 const LOGS: char = 'l';
+const SHADOW: char = 'd';
 const PREDICTIONS: char = 'p';
 const ARTIFACTS: char = 'a';
 const RUNNERS: char = 'r';
@@ -127,6 +128,14 @@ pub(crate) fn log_cursor(sequence: i64) -> String {
 
 pub(crate) fn parse_log_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
     parse(cursor, LOGS, number)
+}
+
+pub(crate) fn shadow_cursor(sequence: i64) -> String {
+    format!("{SHADOW}{sequence:016x}")
+}
+
+pub(crate) fn parse_shadow_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, SHADOW, number)
 }
 
 /// The place of a frame, then whose it is.
@@ -196,6 +205,7 @@ mod tests {
             assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
             assert!(parse_history_cursor(Some(&cursor)).is_err());
             assert_eq!(parse_log_cursor(Some(&log_cursor(n))).unwrap(), Some(n));
+            assert_eq!(parse_shadow_cursor(Some(&shadow_cursor(n))).unwrap(), Some(n));
             assert_eq!(parse_artifact_cursor(Some(&artifact_cursor("yolo", n))).unwrap(), Some(("yolo".into(), n)));
         }
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));

@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, log, operation, prediction, preview, runner, scenario},
+    resource::{artifact, log, operation, prediction, preview, runner, scenario, shadow},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -132,6 +132,7 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::delivery))
         .routes(routes!(scenario::plugins))
         .routes(routes!(log::get))
+        .routes(routes!(shadow::get))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))

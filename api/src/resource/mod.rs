@@ -8,5 +8,6 @@ pub(crate) mod preview;
 pub(crate) mod response_cache;
 pub(crate) mod runner;
 pub(crate) mod scenario;
+pub(crate) mod shadow;
 pub(crate) mod start_rate;
 pub(crate) mod view;

@@ -36,6 +36,7 @@ mod restart;
 mod runner;
 mod scenario_log;
 mod session;
+mod shadow;
 mod status;
 mod supervisor;
 mod tally;

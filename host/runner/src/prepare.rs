@@ -35,13 +35,14 @@ pub(crate) struct Files {
     pub(crate) models: BTreeMap<String, ModelJob>,
     pub(crate) pre: Vec<HookJob>,
     pub(crate) post: Vec<HookJob>,
+    pub(crate) shadow: Vec<HookJob>,
 }
 
 /// The job of a worker that has these files and goes on after `resume_after`, in one lane, whatever runs its
 /// model.
 pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Option<Position>, files: Files) -> Job {
     let scenario = &order.scenario;
-    let Files { source, model, models, pre, post } = files;
+    let Files { source, model, models, pre, post, shadow } = files;
     let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
     let decoder = scenario.decoder.unwrap_or(config.decoder);
     Job {
@@ -58,6 +59,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         models,
         pre,
         post,
+        shadow,
         on_plugin_failure: scenario.on_plugin_failure,
         limits: config.limits_of(&scenario.limits),
         memory_mib: None,
@@ -117,7 +119,8 @@ impl JobBuilder {
         let models = self.models(&scenario.models).await?;
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
-        let mut job = job(&self.config, order, resume_after, Files { source, model, models, pre, post });
+        let shadow = self.hooks(&scenario.shadow).await?;
+        let mut job = job(&self.config, order, resume_after, Files { source, model, models, pre, post, shadow });
         let chosen = self.providers.choose(order.execution, scenario, &job).await?;
         self.config.execute(&mut job, chosen.execution);
         Ok((job, chosen))

@@ -12,6 +12,7 @@ use framehook_core::{
     message::WorkerPhase,
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
+    shadow::ShadowReport,
     text::short_line,
 };
 use tokio::time::{Duration, Instant, sleep_until};
@@ -149,6 +150,7 @@ impl<'a> Session<'a> {
             }
             Report::HookStats(hooks) => self.on_hooks(hooks),
             Report::Log(line) => self.deployment.log.line(&line),
+            Report::Shadow(report) => self.on_shadow(report),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
         }
     }
@@ -160,6 +162,13 @@ impl<'a> Session<'a> {
                 let all = self.deployment.hooks.all();
                 self.deployment.update(|status| status.hooks = all);
             }
+            Err(what) => self.on_nonsense(&what),
+        }
+    }
+
+    fn on_shadow(&mut self, report: ShadowReport) {
+        match self.deployment.shadow.hear(report) {
+            Ok((summary, differences)) => self.deployment.log.compared(summary, differences),
             Err(what) => self.on_nonsense(&what),
         }
     }

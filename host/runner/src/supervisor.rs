@@ -36,6 +36,7 @@ use crate::{
     publisher::Publisher,
     scenario_log::{LogPublisher, ScenarioLog},
     session::Session,
+    shadow::Shadow,
     status::Board,
     tally::Tally,
 };
@@ -124,6 +125,8 @@ pub(crate) struct Deployment {
     pub(crate) tally: Tally,
     /// What became of the calls of its hooks.
     pub(crate) hooks: Hooks,
+    /// What its shadow found.
+    pub(crate) shadow: Shadow,
     pub(crate) log: ScenarioLog,
     log_publisher: LogPublisher,
     /// The source, if it had to be fetched; removed with this.
@@ -150,7 +153,7 @@ impl Deployment {
         let log = ScenarioLog::new(config.hook_limits.log);
         let log_publisher = LogPublisher::new(log.clone(), shared.bus.clone(), order.scenario_id, order.generation);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        let hooks = Hooks::new(&order.scenario);
+        let (hooks, shadow) = (Hooks::new(&order.scenario), Shadow::new(&order));
         let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
         Self {
             shared,
@@ -161,6 +164,7 @@ impl Deployment {
             publisher,
             tally,
             hooks,
+            shadow,
             log,
             log_publisher,
             recording,
@@ -319,6 +323,7 @@ impl Deployment {
             shared.prewarmed.take(Kind::of(&job)).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder, chosen);
         self.hooks.begin();
+        self.shadow.begin();
         // A worker that dies goes on with what ran the frames before.
         self.order.execution = Some(job.execution);
         let worker = worker.map_err(|error| {
@@ -345,7 +350,7 @@ impl Deployment {
     fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
         let JobBuilder { config, compiled, .. } = &self.shared.job_builder;
         let of_job = job.into_iter().flat_map(|job| {
-            let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
+            let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| &hook.compiled);
             [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
         });
         let folders = [compiled.folder(), &config.recordings_dir];

@@ -1,8 +1,8 @@
 //! One scenario's frames on their way from the source to the runner.
 //!
 //! ```text
-//! decode thread                  a thread each lane    finishing thread (the caller's)
-//! decode, pre hooks, resize  ->  the model         ->  post hooks, report
+//! decode thread                  a thread each lane    finishing thread (the caller's)    shadow's thread
+//! decode, pre hooks, resize  ->  the model         ->  post hooks, report            ->  post hooks, compare
 //! ```
 //!
 //! The stages are connected by bounded channels, so that no stage waits for another while there is
@@ -17,6 +17,7 @@ mod decode;
 mod finish;
 mod infer;
 mod order;
+mod shadow;
 
 use std::{
     fmt::Display,
@@ -42,6 +43,7 @@ use framehook_engine::{
 };
 use parking_lot::Mutex;
 
+use self::shadow::Shadow;
 use crate::{
     image::{BgrCache, Image},
     lanes::Lanes,
@@ -65,6 +67,8 @@ pub struct Parts {
     pub loader: Loader,
     pub pre: Chain,
     pub post: Chain,
+    /// The chain to compare that with, or why it cannot be started.
+    pub shadow: Option<Result<Chain, Reason>>,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -102,9 +106,10 @@ pub fn run(
         damaged: Arc::default(),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post } = parts;
+    let Parts { source, model, loader, pre, post, shadow } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
-    let keeps_outputs = !post.is_empty();
+    let keeps_outputs = !post.is_empty() || matches!(shadow, Some(Ok(_)));
+    let shadow = shadow.map(|chain| Shadow::start(chain, &shared));
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
@@ -121,9 +126,17 @@ pub fn run(
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
-    let finished =
-        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }
-            .run();
+    let finished = finish::Stage {
+        shared: shared.clone(),
+        post,
+        shadow,
+        frames,
+        lanes,
+        last: None,
+        damaged: 0,
+        bgr: BgrCache::default(),
+    }
+    .run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 

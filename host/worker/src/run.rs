@@ -10,11 +10,11 @@ use framehook_core::{
     artifact::VideoManifest,
     execution::Measured,
     hook_metrics,
-    hook_state::StateQuota,
-    job::{Control, Job, Outcome, Ready, Report, read_record},
+    hook_state::{HookState, StateQuota},
+    job::{Control, Job, Outcome, PluginLog, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
-    spec::Decoder,
+    spec::{Decoder, OnPluginFailure},
 };
 use framehook_engine::{
     Engine, Log,
@@ -101,7 +101,7 @@ pub fn measure(opencv: Option<Open>) -> Result<Measured, Reason> {
 
 /// From here on this process opens what its job names and nothing else.
 fn confine(job: &Job) -> Result<(), Reason> {
-    let compiled = job.pre.iter().chain(&job.post).map(|hook| hook.compiled.clone());
+    let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| hook.compiled.clone());
     let provider = job.execution.provider;
     let further = job.models.values().map(|further| further.model.clone());
     let files = [job.source.clone(), job.model.clone()].into_iter().chain(further).chain(compiled);
@@ -151,19 +151,34 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
             let of = |(name, error): (String, ModelError)| {
                 Reason::new(error.reason_code(), format!("the model `{name}`: {error}"))
             };
-            Ok((model, Further::load(job, watch, reporter).map_err(of)?))
+            // A shadow that ran a session of the scenario's own hooks would hold those up.
+            let of_shadow =
+                if job.shadow.is_empty() { None } else { Further::load(job, watch, reporter).map_err(of)? };
+            Ok((model, Further::load(job, watch, reporter).map_err(of)?, of_shadow))
         });
         let source = open_source(job, opencv);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let models = models.join().map_err(panicked)?;
-        let (source, ((loader, model), further)) = (source?, models?);
+        let (source, ((loader, model), further, of_shadow)) = (source?, models?);
         // They are told what the source and the model say of themselves.
         let told = Told { video: source.info(), model_labels: model.labels(), further };
-        let (pre, post) = start_hooks(job, told, reporter)?;
+        let engine = Engine::loader().map_err(|error| {
+            Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
+        })?;
+        let settings = settings(job, told, reporter);
+        let shadow = (!job.shadow.is_empty()).then(|| {
+            let settings = settings_of_shadow(job, &settings, of_shadow, reporter);
+            let engine = &engine;
+            scope.spawn(move || Chain::start(engine, Stage::Post, &job.shadow, &settings))
+        });
+        let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
+        let (pre, post) = (start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?);
+        let panicked = |_| Err(Reason::new(ReasonCode::WorkerCrash, "starting the shadow panicked"));
+        let shadow = shadow.map(|shadow| shadow.join().unwrap_or_else(panicked));
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
-        Ok(Parts { source, model, loader, pre, post })
+        Ok(Parts { source, model, loader, pre, post, shadow })
     })
 }
 
@@ -184,13 +199,9 @@ struct Told<'a> {
     further: Option<Arc<Further>>,
 }
 
-fn start_hooks(
-    job: &Job,
-    Told { video, model_labels, further }: Told<'_>,
-    reporter: &Arc<Reporter>,
-) -> Result<(Chain, Chain), Reason> {
+fn settings(job: &Job, Told { video, model_labels, further }: Told<'_>, reporter: &Arc<Reporter>) -> ChainSettings {
     let log = Arc::clone(reporter);
-    let settings = ChainSettings {
+    ChainSettings {
         start: Start {
             stream_id: job.scenario_id.to_string(),
             after: job.resume_after,
@@ -210,12 +221,33 @@ fn start_hooks(
         state: job.state.clone(),
         models: further.map(|further| further as Arc<dyn Models>),
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
-    };
-    let engine = Engine::loader().map_err(|error| {
-        Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
-    })?;
-    let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
-    Ok((start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?))
+    }
+}
+
+/// A shadow has limits, room and quotas of its own, and begins without state: nothing of what its hooks keep is
+/// stored. It gives up a frame where the scenario would fail.
+fn settings_of_shadow(
+    job: &Job,
+    of_scenario: &ChainSettings,
+    further: Option<Arc<Further>>,
+    reporter: &Arc<Reporter>,
+) -> ChainSettings {
+    let (hooks, log) = (job.shadow.len(), Arc::clone(reporter));
+    let sink = move |line| log.send(&Report::Log(PluginLog { shadow: true, ..line }));
+    ChainSettings {
+        start: Start { after: None, ..of_scenario.start.clone() },
+        on_failure: match job.on_plugin_failure {
+            OnPluginFailure::FailScenario => OnPluginFailure::SkipFrame,
+            policy => policy,
+        },
+        room: room_for_outputs(job.limits.prediction_bytes, hooks),
+        quota: StateQuota::of(hooks),
+        metric_names: hook_metrics::names_of(hooks),
+        state: HookState::default(),
+        models: further.map(|further| further as Arc<dyn Models>),
+        log: Log::new(Arc::new(sink), job.limits.log.of_shadow()),
+        ..of_scenario.clone()
+    }
 }
 
 fn ready(&VideoManifest { width, height, fps, frames }: &VideoManifest) -> Ready {

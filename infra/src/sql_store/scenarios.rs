@@ -16,7 +16,7 @@ use sqlx::error::DatabaseError;
 use super::{
     Conn, Database, Row, delivery,
     history::{self, Line},
-    identity, key, logs, now_us, one_more, outbox, part, results,
+    identity, key, logs, now_us, one_more, outbox, part, results, shadow,
 };
 use crate::{
     history::Moment,
@@ -24,7 +24,7 @@ use crate::{
     sql::{artifacts, from_json, signed, to_json},
     store::{
         Created, HistoryEntry, Idempotency, Limit, LogEntry, NewScenario, PredictionQuery, Result, Rows,
-        ScenarioFilter, ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
+        ScenarioFilter, ScenarioRecord, Scenarios, ShadowRecord, StoreError, StoredPrediction, WorkerRecord,
     },
 };
 
@@ -150,6 +150,10 @@ impl Scenarios for Database {
 
     async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>> {
         logs::read(self, id, after).await
+    }
+
+    async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>> {
+        shadow::read(self, id, after).await
     }
 
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {

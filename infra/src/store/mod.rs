@@ -121,6 +121,10 @@ pub trait Scenarios: Send + Sync + 'static {
     /// (`framehook_core::scenario_log`). Deleted scenarios are not found.
     async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>>;
 
+    /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest first,
+    /// which are bounded together (`framehook_core::shadow`). Deleted scenarios are not found.
+    async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>>;
+
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not
     /// found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
@@ -175,7 +179,8 @@ pub trait Results: Send + Sync + 'static {
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
     /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are
     /// dropped), moves each scenario's stored position, to the frame of a dead letter too, counts its rows,
-    /// appends what is new of the logged lines and lets the oldest go, keeps the dead letters.
+    /// appends what is new of the logged lines and of what shadows found and lets the oldest go, keeps the dead
+    /// letters.
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
 }
 

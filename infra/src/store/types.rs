@@ -14,6 +14,7 @@ use framehook_core::{
     reason::Reason,
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
+    shadow::{ShadowDifference, ShadowFindings, ShadowSummary},
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
 };
@@ -125,6 +126,36 @@ pub struct LogEntry {
     pub generation: Generation,
     #[serde(flatten)]
     pub line: LogLine,
+}
+
+/// What is kept of what a scenario's shadow found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShadowRecord {
+    /// `None`: nothing was told of a shadow.
+    pub summary: Option<StoredSummary>,
+    pub differences: Vec<DifferenceEntry>,
+}
+
+/// The newest summary of a scenario's shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSummary {
+    pub generation: Generation,
+    /// Differences of that deployment that are kept.
+    pub kept: u64,
+    pub summary: ShadowSummary,
+}
+
+/// A frame on which a scenario's shadow differs from its own hooks, as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = ShadowDifferenceView)]
+pub struct DifferenceEntry {
+    /// Place among all differences of the scenario, from 1; one more than that of the one before.
+    pub sequence: i64,
+    /// The deployment that found it.
+    #[schema(value_type = i64)]
+    pub generation: Generation,
+    #[serde(flatten)]
+    pub difference: ShadowDifference,
 }
 
 /// How much of a list to read at a time.
@@ -268,6 +299,8 @@ pub struct ResultBatch {
     pub state: BTreeMap<usize, HookState>,
     /// Lines of scenarios' logs; rows and lines travel on topics of their own.
     pub logged: Vec<LoggedLines>,
+    /// What shadows found, on the topic of those lines.
+    pub found: Vec<ShadowFindings>,
     pub dead_letters: Vec<DeadLetter>,
 }
 

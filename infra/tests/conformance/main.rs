@@ -17,6 +17,7 @@ mod orchestrator;
 mod postgres;
 mod results;
 mod scenarios;
+mod shadow;
 mod sqlite;
 
 use std::time::Duration;
@@ -105,6 +106,12 @@ macro_rules! store_suite {
                 a_line_that_comes_again_or_too_late_changes_nothing,
                 the_oldest_lines_go,
                 a_deleted_scenario_has_no_log,
+            }
+            shadow {
+                what_a_shadow_found_comes_back_as_stored,
+                what_a_shadow_found_before_changes_nothing,
+                the_oldest_differences_go,
+                nothing_is_left_of_what_a_shadow_found,
             }
             lifecycle {
                 from_deploy_to_completed,

@@ -19,16 +19,21 @@ use framehook_engine::{
 };
 use jiff::SignedDuration;
 
-use super::{InFlight, Shared, Work, input_size, micros, order::InOrder};
+use super::{
+    InFlight, Shared, Work, input_size, micros,
+    order::InOrder,
+    shadow::{Seen, Shadow},
+};
 use crate::{image::BgrCache, lanes::Lanes, pixels::Picture};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
     pub(super) post: Chain,
+    pub(super) shadow: Option<Shadow>,
     pub(super) frames: InOrder<InFlight>,
     pub(super) lanes: Arc<Lanes>,
     /// The newest prediction, if hooks may have something to add to the last one.
-    pub(super) last: Option<Prediction>,
+    pub(super) last: Option<Arc<Prediction>>,
     /// Damaged frames that were reported.
     pub(super) damaged: u64,
     pub(super) bgr: BgrCache,
@@ -47,17 +52,24 @@ impl Stage {
         self.report_damage(self.shared.damaged.load(Ordering::Relaxed));
         self.shared.reporter.hooks(HookStage::Post, true, || self.post.stats());
         self.post.shutdown();
+        if let Some(shadow) = self.shadow {
+            let is_all = self.shared.verdict.is_end_of_source();
+            shadow.end(self.last.filter(|_| is_all));
+        }
         finished
     }
 
     fn finish_all(&mut self, finished: &mut u64) -> Result<(), Reason> {
         let mut waiting = self.frames.wait();
         while let Some(mut frame) = waiting {
-            let damaged = frame.damaged;
+            let (damaged, pre_failures) = (frame.damaged, frame.failures.len());
             let mut state = std::mem::take(&mut frame.state);
-            let prediction = self.finish(frame)?;
+            let prediction = Arc::new(self.finish(&mut frame)?);
             state.extend(self.post.take_changes());
-            self.report(prediction, state);
+            self.report(&prediction, state);
+            let InFlight { size, geometry, picture, work, .. } = frame;
+            let seen = Seen { prediction, pre_failures, size, geometry, picture, work };
+            seen.let_go(self.shadow.as_ref(), &self.shared.pools);
             // Behind the frame, so that whoever goes on behind it counts what comes then.
             self.report_damage(damaged);
             *finished += 1;
@@ -88,29 +100,23 @@ impl Stage {
         }
     }
 
-    fn report(&mut self, prediction: Prediction, state: HookState) {
+    fn report(&mut self, prediction: &Arc<Prediction>, state: HookState) {
         self.lanes.report();
-        self.shared.reporter.frame(&prediction, state);
+        self.shared.reporter.frame(prediction, state);
         // Only a hook's last words need it again.
-        self.last = (!self.post.is_empty()).then_some(prediction);
+        let has_hooks = !self.post.is_empty() || self.shadow.is_some();
+        self.last = has_hooks.then(|| Arc::clone(prediction));
     }
 
-    fn finish(&mut self, mut frame: InFlight) -> Result<Prediction, Reason> {
+    fn finish(&mut self, frame: &mut InFlight) -> Result<Prediction, Reason> {
         let started = Instant::now();
-        let after = self.call_hooks(&frame)?;
+        let after = self.call_hooks(frame)?;
         frame.timings.post_us = micros(started);
         frame.failures.extend(after.failures);
-        let skipped = match frame.work {
-            Work::Skip(skipped) => Some(skipped),
-            Work::Inferred(outputs) => {
-                self.shared.pools.outputs.give_back(outputs);
-                after.skipped
-            }
-            Work::Infer(_) => after.skipped,
+        let skipped = match &frame.work {
+            Work::Skip(skipped) => Some(skipped.clone()),
+            Work::Inferred(_) | Work::Infer(_) => after.skipped,
         };
-        if let Some(picture) = frame.picture {
-            self.shared.pools.pictures.give_back(picture);
-        }
         let job = &self.shared.job;
         let Position { pts_us, frame: number } = frame.position;
         let since_start = SignedDuration::from_micros(pts_us);
@@ -126,7 +132,7 @@ impl Stage {
             detections: after.detections,
             events: after.events,
             skipped,
-            hook_failures: frame.failures,
+            hook_failures: std::mem::take(&mut frame.failures),
             timings: frame.timings,
             provenance: job.provenance.clone(),
         })
@@ -165,7 +171,8 @@ impl Stage {
     /// What the hooks say at the end belongs to the last frame, which is reported once more: a row is
     /// identified by its time, so the later report replaces the earlier.
     fn flush(&mut self) {
-        let Some(mut last) = self.last.take() else { return };
+        let Some(last) = &mut self.last else { return };
+        let last = Arc::make_mut(last);
         let job = &self.shared.job;
         let room = room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len());
         let taken = json_bytes(&last.detections) + json_bytes(&last.events);
@@ -176,6 +183,6 @@ impl Stage {
         }
         last.events.extend(events);
         last.hook_failures.extend(failures);
-        self.shared.reporter.frame(&last, state);
+        self.shared.reporter.frame(last, state);
     }
 }

@@ -72,6 +72,7 @@ pub(crate) fn job(clip: &str) -> Job {
         models: BTreeMap::new(),
         pre: Vec::new(),
         post: Vec::new(),
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::SkipFrame,
         // Deadlines are wall time, and tests share few cores with one another.
         limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
