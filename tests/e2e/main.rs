@@ -32,6 +32,7 @@ mod owners;
 mod preview;
 mod providers;
 mod secrets;
+mod shadow;
 mod space;
 mod state;
 mod structure;

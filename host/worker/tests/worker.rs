@@ -12,6 +12,8 @@ mod hooks;
 mod lanes;
 #[path = "worker/process.rs"]
 mod process;
+#[path = "worker/shadow.rs"]
+mod shadow;
 
 use std::{fs, path::Path, process::Command};
 
