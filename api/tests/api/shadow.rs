@@ -47,7 +47,7 @@ async fn a_shadow_is_resolved_and_judged_as_hooks_are() {
     ] {
         let answer = app.init(&with_shadow(&shadow)).await;
         assert_eq!(answer.status.as_u16(), 422, "{}", answer.text());
-        let problem: Value = serde_json::from_str(&answer.text()).unwrap();
+        let problem: Value = answer.json();
         assert!(problem["field"].as_str().unwrap().starts_with(field), "{problem:#}");
     }
     app.init(&with_shadow(&json!({"pre": []}))).await.problem(400, "invalid_json");
@@ -65,8 +65,14 @@ async fn what_a_shadow_found_is_read_in_pages_and_as_lines() {
     app.find(found(id, 7, 2, 20)).await;
     let page = app.get(&format!("{uri}?limit=3")).await.ok(200);
     let summary = &page["summary"];
-    assert_eq!((&summary["compared"], &summary["not_compared"], &summary["different"]), (&json!(19), &json!(1), &json!(9)));
-    assert_eq!((&summary["left_out"], &summary["generation"], &summary["counts"]["added"]), (&json!(4), &json!(1), &json!(9)));
+    assert_eq!(
+        (&summary["compared"], &summary["not_compared"], &summary["different"]),
+        (&json!(19), &json!(1), &json!(9))
+    );
+    assert_eq!(
+        (&summary["left_out"], &summary["generation"], &summary["counts"]["added"]),
+        (&json!(4), &json!(1), &json!(9))
+    );
     let frames = |page: &Value| -> Vec<u64> {
         page["items"].as_array().unwrap().iter().map(|item| item["frame"].as_u64().unwrap()).collect()
     };

@@ -168,9 +168,9 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
         })?;
         let settings = settings(job, told, reporter);
         let shadow = (!job.shadow.is_empty()).then(|| {
-            let settings = settings_of_shadow(job, &settings, of_shadow, reporter);
-            let engine = &engine;
-            scope.spawn(move || Chain::start(engine, Stage::Post, &job.shadow, &settings))
+            let (engine, settings) = (engine.clone(), settings_of_shadow(job, &settings, of_shadow, reporter));
+            // Beside the others, which do not wait for it one after the other.
+            scope.spawn(move || Chain::start(&engine, Stage::Post, &job.shadow, &settings))
         });
         let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
         let (pre, post) = (start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?);
