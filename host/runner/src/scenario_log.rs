@@ -320,6 +320,17 @@ mod tests {
     }
 
     #[test]
+    fn lines_of_a_shadow_take_no_room_from_the_others() {
+        let log = ScenarioLog::new(LogLimits { lines: 4, bytes: u32::MAX });
+        (0..1000).for_each(|_| log.line(&PluginLog { shadow: true, ..line("noise") }));
+        (0..4).for_each(|_| log.line(&line("own")));
+        let (_, lines) = log.0.book.lock().take().unwrap();
+        let of = |shadow| lines.iter().filter(|line| line.shadow == shadow && line.plugin == "p@1").count();
+        assert_eq!(of(false), 4);
+        assert!((1..1000).contains(&of(true)), "{}", of(true));
+    }
+
+    #[test]
     fn what_finds_no_room_is_counted_and_numbers_go_on() {
         let log = ScenarioLog::new(LogLimits { lines: u32::MAX, bytes: u32::MAX });
         (0..MAX_BATCH + 7).for_each(|n| log.line(&line(&n.to_string())));
