@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use framehook_core::prediction::{Detection, Prediction};
 use framehook_tests::{
+    DEADLINE,
     client::{light_scenario, slow_scenario},
     cluster::found,
     platform::Platform,
+    wait_for,
 };
 use serde_json::{Value, json};
 
@@ -25,8 +27,14 @@ fn with_shadow(post: &Value) -> Value {
     scenario
 }
 
+/// All that the shadow of a completed scenario found, once it is stored: each frame is in the sum.
 fn shadow(platform: &Platform, id: &str) -> (Value, Vec<Value>) {
-    let page = platform.read(&format!("/scenario/{id}/shadow?limit=1000"));
+    let page = wait_for("a word on each frame", DEADLINE, || {
+        let page = platform.read(&format!("/scenario/{id}/shadow?limit=1000"));
+        let summary = &page["summary"];
+        let frames = ["compared", "not_compared"].map(|key| summary[key].as_u64().unwrap_or_default());
+        (frames.iter().sum::<u64>() == FRAMES).then_some(page)
+    });
     assert_eq!(page["next_cursor"], Value::Null);
     (page["summary"].clone(), page["items"].as_array().unwrap().clone())
 }
@@ -66,7 +74,6 @@ fn a_shadow_differs_as_two_scenarios_do() {
 
     let (summary, items) = shadow(&platform, &shadowed);
     let [compared, not_compared] = ["compared", "not_compared"].map(|key| number(&summary, key));
-    assert_eq!(compared + not_compared, FRAMES, "{summary:#}");
     assert!(compared > 0 && number(&summary, "starts") == 1 && summary["ended"].is_null(), "{summary:#}");
     assert_eq!(number(&summary, "equal") + number(&summary, "different"), compared);
     assert_eq!(summary["plugins"][0]["name"], "yolo");
@@ -102,7 +109,6 @@ fn a_shadow_that_fails_fails_alone() {
         assert!(platform.transitions(&id).iter().all(|(_, to)| to != "degraded" && to != "recovering"), "{mode}");
         assert_eq!(platform.scenario(&id)["reason"]["code"], "end_of_stream", "{mode}");
         let (summary, items) = shadow(&platform, &id);
-        assert_eq!(number(&summary, "compared") + number(&summary, "not_compared"), FRAMES, "{mode}: {summary:#}");
         let (failed, compared) = (number(&summary["counts"], "failures_added"), number(&summary, "compared"));
         assert!(failed > 0 && failed == compared && number(&summary["counts"], "skipped") == compared, "{summary:#}");
         assert!(items.iter().all(|item| item["skipped_after"]["by"] == "misbehave@0.1.0"), "{mode}");
