@@ -94,7 +94,8 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
     let line = json!({"at": "2026-11-27T03:04:05Z", "level": "info", "plugin": "a@1", "target": "a", "message": "seen",
         "frame": 7, "fields": {"zone": "door", "people": 3, "seconds": [0.5, 2]}});
     let logged = LoggedLines { scenario_id, generation: 3, first: 0, lines: vec![from_value(line).unwrap()] };
-    let difference = json!({"revision": 1, "pts_us": 0, "frame": 0, "counts": {"events_added": 1}, "events_added": ["seen"]});
+    let difference =
+        json!({"revision": 1, "pts_us": 0, "frame": 0, "counts": {"events_added": 1}, "events_added": ["seen"]});
     let found = json!({"scenario_id": scenario_id, "generation": 3, "first": 0, "differences": [difference],
         "summary": {"revision": 1, "plugins": [], "compared": 2, "equal": 1, "different": 1, "not_compared": 0,
             "counts": {"events_added": 1}, "starts": 1}});

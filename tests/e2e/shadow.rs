@@ -43,9 +43,13 @@ fn number(value: &Value, key: &str) -> u64 {
     value[key].as_u64().unwrap_or_else(|| panic!("{key}: {value:#}"))
 }
 
-/// Those of `one` that `other` has not, to the last bit.
+/// Those of `one` that `other` has not, to the last bit; a counter numbers those that it sees.
 fn only(one: &Prediction, other: &Prediction) -> Vec<Detection> {
-    one.detections.iter().filter(|detection| !other.detections.contains(detection)).cloned().collect()
+    let bare = |row: &Prediction| -> Vec<Detection> {
+        row.detections.iter().map(|detection| Detection { track_id: None, ..detection.clone() }).collect()
+    };
+    let others = bare(other);
+    bare(one).into_iter().filter(|detection| !others.contains(detection)).collect()
 }
 
 /// What one run has and another has not, judged by the rows of two scenarios that ran for themselves.

@@ -42,7 +42,7 @@ async fn a_shadow_is_resolved_and_judged_as_hooks_are() {
     for (shadow, field) in [
         (json!({"post": []}), "shadow.post"),
         (json!({"post": [{"use": "none@1"}]}), "shadow.post[0].use"),
-        (hook(json!({"min_scores": 1})), "shadow.post[0].config"),
+        (hook(json!({"min_score": 3})), "shadow.post[0].config.min_score"),
         (json!({"post": vec![json!({"use": "yolo"}); 17]}), "shadow.post"),
     ] {
         let answer = app.init(&with_shadow(&shadow)).await;
@@ -50,7 +50,8 @@ async fn a_shadow_is_resolved_and_judged_as_hooks_are() {
         let problem: Value = answer.json();
         assert!(problem["field"].as_str().unwrap().starts_with(field), "{problem:#}");
     }
-    app.init(&with_shadow(&json!({"pre": []}))).await.problem(400, "invalid_json");
+    let pre = app.init(&with_shadow(&json!({"post": [{"use": "yolo"}], "pre": []}))).await;
+    assert_eq!(pre.problem(422, "invalid_scenario")["field"], "shadow.pre");
 }
 
 #[tokio::test]
