@@ -80,6 +80,7 @@ impl World {
                 placement: if n == PICKY { north() } else { Labels::new() },
                 memory_mib: NEED_MIB,
                 is_fetched: false,
+                revision: Default::default(),
                 traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
@@ -347,6 +348,7 @@ fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -
         attempt: 0,
         retry_at: None,
         hooks: Vec::new(),
+        revision: None,
         progress: Progress::default(),
     }
 }

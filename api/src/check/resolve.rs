@@ -12,13 +12,13 @@ use std::{
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
-    input::InputOptions,
+    input::{InputError, InputOptions, InputSpec},
     memory::{self, LEAST_MIB, Needs},
     model_use::{MAX_MODELS, MODEL_NAME, ModelUse, is_model_name},
     placement::check_labels,
     probe::printable,
     spec::{
-        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
+        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario, ResolvedSource,
         Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
@@ -72,18 +72,13 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     let model = found.look_up(ArtifactKind::Model, &spec.model, "model");
     let model = model.map_err(|error| errors.push(error)).ok();
     let further = resolve_models(&found, spec).map_err(|found| errors.extend(found)).ok();
-    let hooks = async {
-        let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
-        Ok::<_, Problem>((pre, hooks::resolve(app, &found, Hook::Post, &spec.plugins.post, &mut errors).await?))
-    };
-    let limit = app.config.limits.configs_time;
-    let (pre, post) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
+    let (pre, post) = judged(app, &found, spec, &mut errors).await?;
 
     let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
     let input = match &model {
         Some(Artifact { manifest: Manifest::Model(model), .. }) => {
             let input = options.resolve(&model.inputs);
-            input.map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message))).ok()
+            input.map_err(|error| errors.push(mismatch(error))).ok()
         }
         _ => None,
     };
@@ -118,6 +113,60 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         (Some(problem), ..) => Err(problem),
         (None, ..) => Err(Problem::internal("a part of a scenario is missing without an error")),
     }
+}
+
+/// The hooks of a scenario, and the input that its model has with them.
+pub(crate) struct Hooks {
+    pub(crate) pre: Vec<ResolvedHook>,
+    pub(crate) post: Vec<ResolvedHook>,
+    pub(crate) input: InputSpec,
+}
+
+/// The same without its source, and of its models with the first one only: those stay as they are.
+///
+/// # Errors
+/// As of [`resolve`].
+pub(crate) async fn resolve_hooks(app: &App, spec: &ScenarioSpec) -> Result<Hooks, Problem> {
+    let mut errors = check_sizes(spec, app.config.memory.worker_mib, app.config.limits);
+    if let Some(problem) = Problem::of_all(errors.clone()) {
+        return Err(problem);
+    }
+    let found = Found::of(app, spec).await?;
+    let (pre, post) = judged(app, &found, spec, &mut errors).await?;
+    let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
+    let input = match found.look_up(ArtifactKind::Model, &spec.model, "model") {
+        Ok(Artifact { manifest: Manifest::Model(model), .. }) => options.resolve(&model.inputs).map_err(mismatch),
+        Ok(_) => Err(FieldError::new(ErrorCode::UnknownModel, "model", "this is no model")),
+        Err(error) => Err(error),
+    };
+    let input = input.map_err(|error| errors.push(error));
+    match (Problem::of_all(errors), input) {
+        (None, Ok(input)) => Ok(Hooks {
+            pre: pre.into_iter().map(|hook| hook.resolved).collect(),
+            post: post.into_iter().map(|hook| hook.resolved).collect(),
+            input,
+        }),
+        (problem, _) => Err(problem.unwrap_or_else(|| Problem::internal("an input is missing without an error"))),
+    }
+}
+
+/// Its hooks, each content with its configuration; what is wrong goes to `errors`.
+async fn judged(
+    app: &App,
+    found: &Found,
+    spec: &ScenarioSpec,
+    errors: &mut Vec<FieldError>,
+) -> Result<(Vec<hooks::Resolved>, Vec<hooks::Resolved>), Problem> {
+    let judge = async {
+        let pre = hooks::resolve(app, found, Hook::Pre, &spec.plugins.pre, errors).await?;
+        Ok::<_, Problem>((pre, hooks::resolve(app, found, Hook::Post, &spec.plugins.post, errors).await?))
+    };
+    let limit = app.config.limits.configs_time;
+    timeout(limit, judge).await.map_err(|_| too_slow(limit))?
+}
+
+fn mismatch(error: InputError) -> FieldError {
+    FieldError::new(ErrorCode::ModelInputMismatch, error.field, error.message)
 }
 
 /// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to

@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, log, operation, prediction, preview, runner, scenario},
+    resource::{artifact, log, operation, prediction, preview, revision, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -125,7 +125,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::init))
         .routes(routes!(scenario::check))
         .routes(routes!(scenario::list))
-        .routes(routes!(scenario::get, scenario::delete))
+        .routes(routes!(scenario::get, scenario::delete, revision::change))
+        .routes(routes!(revision::list))
         .routes(routes!(scenario::stop))
         .routes(routes!(scenario::start))
         .routes(routes!(scenario::history))

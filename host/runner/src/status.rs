@@ -185,9 +185,9 @@ impl Board {
         phase: WorkerPhase,
         reason: Option<Reason>,
     ) {
-        let (progress, hooks) = (Progress::default(), Vec::new());
+        let (progress, hooks, revision) = (Progress::default(), Vec::new(), None);
         let status =
-            WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress, hooks };
+            WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress, hooks, revision };
         self.roster.lock().insert(status, Instant::now());
         self.changed.notify_one();
     }
@@ -234,7 +234,7 @@ mod tests {
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
         let (progress, hooks) = (Progress::default(), Vec::new());
-        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
+        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks, revision: None }
     }
 
     #[test]
