@@ -9,12 +9,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::{
-    prediction::HookFailure,
-    reason::Reason,
-    spec::ResolvedHook,
-    state::words,
-};
+use crate::{job::HookJob, prediction::HookFailure, reason::Reason, state::words};
 
 words! {
     /// What became of a revision.
@@ -141,9 +136,9 @@ impl Trial {
     }
 }
 
-/// How a hook of a scenario is called in a failure.
+/// How a hook of a job is called in a failure.
 #[must_use]
-pub fn name_of(hook: &ResolvedHook) -> String {
+pub fn name_of_job(hook: &HookJob) -> String {
     format!("{}@{}", hook.identity.name, hook.identity.version)
 }
 
@@ -156,7 +151,8 @@ mod tests {
     fn shown(frames: &str) -> (usize, Shown) {
         let (before, new) = (["old@1".to_owned()], ["old@1".to_owned(), "new@2".to_owned()]);
         let mut trial = Trial::of(&before, &new, String::clone, false);
-        let failure = |plugin: &str| HookFailure { plugin: plugin.into(), reason: Reason::new(ReasonCode::PluginTrap, "why") };
+        let failure =
+            |plugin: &str| HookFailure { plugin: plugin.into(), reason: Reason::new(ReasonCode::PluginTrap, "why") };
         for (n, frame) in frames.chars().enumerate() {
             let failures = match frame {
                 'x' => vec![failure("old@1"), failure("new@2")],

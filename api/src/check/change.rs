@@ -78,11 +78,7 @@ pub(crate) async fn resolve_change(
         pre: pinned(&spec.plugins.pre, (&spec_before.plugins.pre, &resolved.pre)),
         post: pinned(&spec.plugins.post, (&spec_before.plugins.post, &resolved.post)),
     };
-    let spec = ScenarioSpec {
-        plugins,
-        model: ArtifactRef::Digest(resolved.model.digest.clone()),
-        ..spec.clone()
-    };
+    let spec = ScenarioSpec { plugins, model: ArtifactRef::Digest(resolved.model.digest.clone()), ..spec.clone() };
     let hooks = resolve_hooks(app, &spec).await?;
     if let Some(field) = difference(&hooks.input, &resolved.input) {
         let message = format!(
@@ -94,8 +90,10 @@ pub(crate) async fn resolve_change(
     // The worker that runs keeps the limit that it has; the next one may have more.
     let more = (hooks.pre.len() + hooks.post.len()).saturating_sub(resolved.pre.len() + resolved.post.len());
     let caps = app.config.memory;
-    let more_mib = u32::try_from(more).unwrap_or(u32::MAX).saturating_mul(spec.limits.hook_memory_mib.unwrap_or(caps.hook_mib));
-    let memory_mib = spec.memory_mib.or(resolved.memory_mib.map(|mib| mib.saturating_add(more_mib).min(caps.worker_mib)));
+    let more_mib =
+        u32::try_from(more).unwrap_or(u32::MAX).saturating_mul(spec.limits.hook_memory_mib.unwrap_or(caps.hook_mib));
+    let memory_mib =
+        spec.memory_mib.or(resolved.memory_mib.map(|mib| mib.saturating_add(more_mib).min(caps.worker_mib)));
     Ok(ResolvedScenario {
         memory_mib,
         pre: hooks.pre,
@@ -121,7 +119,10 @@ fn pinned(uses: &[PluginUse], (before, resolved): (&[PluginUse], &[ResolvedHook]
         let known = before.iter().zip(resolved).find(|(written, _)| is_open && written.plugin == used.plugin);
         let plugin = known.map_or_else(
             || used.plugin.clone(),
-            |(_, hook)| ArtifactRef::Version { name: hook.identity.name.clone(), version: hook.identity.version.clone() },
+            |(_, hook)| ArtifactRef::Version {
+                name: hook.identity.name.clone(),
+                version: hook.identity.version.clone(),
+            },
         );
         PluginUse { plugin, config: used.config.clone() }
     };
@@ -165,7 +166,8 @@ mod tests {
 
     #[test]
     fn only_what_may_change_changes() {
-        let patch = json!({"source": {"video": "street@1"}, "labels": {"team": null}, "on_plugin_failure": "raw_output"});
+        let patch =
+            json!({"source": {"video": "street@1"}, "labels": {"team": null}, "on_plugin_failure": "raw_output"});
         let (spec_after, changed) = patched(&spec(), &patch).unwrap();
         assert_eq!(changed, ["labels", "on_plugin_failure"]);
         assert!(spec_after.labels.is_empty());
@@ -186,7 +188,8 @@ mod tests {
         let uses = |names: &[&str]| -> Vec<PluginUse> {
             names.iter().map(|name| serde_json::from_value(json!({"use": name})).unwrap()).collect()
         };
-        let hook = json!({"name": "yolo", "version": "1", "digest": format!("sha256:{}", "a".repeat(64)), "config": {}});
+        let hook =
+            json!({"name": "yolo", "version": "1", "digest": format!("sha256:{}", "a".repeat(64)), "config": {}});
         let resolved: Vec<ResolvedHook> = vec![serde_json::from_value(hook).unwrap()];
         let pinned = pinned(&uses(&["tracker", "yolo"]), (&uses(&["yolo"]), &resolved));
         assert_eq!(pinned, uses(&["tracker", "yolo@1"]));

@@ -18,8 +18,8 @@ use framehook_core::{
     placement::check_labels,
     probe::printable,
     spec::{
-        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario, ResolvedSource,
-        Sampling, ScenarioSpec, SourceSpec, TimeRange,
+        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario,
+        ResolvedSource, Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{

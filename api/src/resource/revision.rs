@@ -120,7 +120,8 @@ async fn put(app: &App, id: ScenarioId, new: NewRevision) -> Result<ScenarioReco
         Revised::Done(record) => Ok(*record),
         Revised::Conflict { current } => Err(conflict(id, current)),
         Revised::Ended => {
-            let detail = format!("scenario {id} has completed and runs no more; post a new one with POST /scenario/init");
+            let detail =
+                format!("scenario {id} has completed and runs no more; post a new one with POST /scenario/init");
             Err(Problem::new(ErrorCode::ScenarioEnded, detail))
         }
         Revised::NotFound => Err(not_found(id)),

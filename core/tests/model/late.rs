@@ -228,10 +228,9 @@ impl World {
                 self.broken.push(Broken::HealthyStopped);
                 false
             }
-            Action::Explain { .. }
-            | Action::Purge { .. }
-            | Action::NoteRevision { .. }
-            | Action::RollBack { .. } => false,
+            Action::Explain { .. } | Action::Purge { .. } | Action::NoteRevision { .. } | Action::RollBack { .. } => {
+                false
+            }
         }
     }
 

@@ -21,7 +21,9 @@ macro_rules! select_artifact {
 
 const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
 /// What is in development is never meant by a name alone.
-const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND (kind <> 'plugin' OR version <> 'dev') ORDER BY sequence DESC LIMIT 1");
+const NEWEST: &str = select_artifact!(
+    "WHERE kind = $1 AND name = $2 AND (kind <> 'plugin' OR version <> 'dev') ORDER BY sequence DESC LIMIT 1"
+);
 const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
 /// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
 const LIST: &str = "

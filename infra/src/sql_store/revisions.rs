@@ -24,7 +24,7 @@ use crate::{
     history::Moment,
     row::RowExt as _,
     sql::{artifacts, signed, to_json, unsigned},
-    store::{Limit, NewRevision, Result, RevisionEntry, Revised, Rows, ScenarioRecord},
+    store::{Limit, NewRevision, Result, Revised, RevisionEntry, Rows, ScenarioRecord},
 };
 
 const ADD: &str = "

@@ -24,7 +24,8 @@ use crate::{
     sql::{artifacts, from_json, signed, to_json},
     store::{
         Created, HistoryEntry, Idempotency, Limit, LogEntry, NewRevision, NewScenario, PredictionQuery, Result,
-        RevisionEntry, Revised, Rows, ScenarioFilter, ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
+        Revised, RevisionEntry, Rows, ScenarioFilter, ScenarioRecord, Scenarios, StoreError, StoredPrediction,
+        WorkerRecord,
     },
 };
 
