@@ -122,16 +122,16 @@ pub(super) async fn revise(db: &Database, id: ScenarioId, new: &NewRevision) -> 
 /// Its row, and that of the one before if this is the first change. Gives its number.
 async fn add(conn: &mut Conn, now: i64, before: &ScenarioRecord, new: &NewRevision) -> Result<i64> {
     let scenario = key(before.id.0);
-    let first = sqlx::query(ADD).bind(scenario.clone()).bind(before.revision).bind(before.created_at.as_microsecond());
+    let first = sqlx::query(ADD).bind(scenario).bind(before.revision).bind(before.created_at.as_microsecond());
     let first = first.bind(to_json(&before.spec)?).bind(to_json(&before.resolved)?).bind(false);
     first.bind(RevisionState::Active.as_str()).bind(None::<String>).execute(&mut *conn).await?;
-    let newest: i64 = sqlx::query(NEWEST).bind(scenario.clone()).fetch_one(&mut *conn).await?.col("newest")?;
+    let newest: i64 = sqlx::query(NEWEST).bind(scenario).fetch_one(&mut *conn).await?.col("newest")?;
     let revision = newest + 1;
     let state = if new.refused.is_some() { RevisionState::RolledBack } else { RevisionState::Pending };
     if state == RevisionState::Pending {
-        sqlx::query(SUPERSEDE_PENDING).bind(scenario.clone()).execute(&mut *conn).await?;
+        sqlx::query(SUPERSEDE_PENDING).bind(scenario).execute(&mut *conn).await?;
     }
-    let row = sqlx::query(ADD).bind(scenario.clone()).bind(revision).bind(now);
+    let row = sqlx::query(ADD).bind(scenario).bind(revision).bind(now);
     let row = row.bind(to_json(&new.spec)?).bind(to_json(&new.resolved)?).bind(new.begin == Begin::Fresh);
     let row = row.bind(state.as_str()).bind(new.refused.as_ref().map(to_json).transpose()?);
     row.execute(&mut *conn).await?;
