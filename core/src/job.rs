@@ -88,6 +88,9 @@ pub struct Job {
     pub lanes: u32,
     /// The ONNX Runtime shared library, with the provider in it or beside it.
     pub onnxruntime: PathBuf,
+    /// A folder of its own, in which it finds the plugins of later changes; `None`: there will be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later_plugins: Option<PathBuf>,
 }
 
 const fn one() -> u32 {
@@ -168,14 +171,36 @@ pub struct Patience {
     pub frame_ms: u64,
 }
 
+/// Another revision of a job's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub revision: i64,
+    /// `None`: what hooks do is the same.
+    pub hooks: Option<Box<NewHooks>>,
+}
+
+/// All hooks of a job in the place of others. `compiled` of each is the name of a file in the job's folder of
+/// later plugins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewHooks {
+    pub pre: Vec<HookJob>,
+    pub post: Vec<HookJob>,
+    pub on_plugin_failure: OnPluginFailure,
+    pub limits: HookLimits,
+    /// They begin with nothing kept.
+    pub fresh: bool,
+}
+
 /// From the runner, after the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Control {
     /// Finish the frames in flight, report [`Report::Ended`], exit.
     Stop,
     /// So many frames may be in the model at a time from now on.
     Lanes { lanes: u32 },
+    /// Go on with other settings from one of the next frames on; see [`Report::Changed`].
+    Change(Change),
 }
 
 /// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes
@@ -199,6 +224,12 @@ pub enum Report<Frame = PredictionRecord> {
     Hooks { degraded: Option<Reason> },
     /// What became of the calls of each hook so far, in the order of the scenario, pre hooks first.
     HookStats(Vec<HookStats>),
+    /// The next frame, and those behind it, are of this revision.
+    Changed { revision: i64, from_frame: u64 },
+    /// This revision works; what it took the place of is given up.
+    Proven { revision: i64 },
+    /// This revision failed, or cannot begin. The next frame, and those behind it, are of the one before.
+    RolledBack { revision: i64, reason: Reason },
     /// A line that a plugin logged.
     Log(PluginLog),
     /// What the shadow found.

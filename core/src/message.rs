@@ -17,6 +17,7 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
+    revision::RevisionStatus,
     scenario_log::LoggedLines,
     shadow::ShadowFindings,
     spec::{Decoder, ResolvedScenario},
@@ -78,8 +79,12 @@ pub struct DeployOrder {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    /// Revision of the scenario's settings, from 1.
+    /// Revision of the scenario's settings, from 1. The same order with a higher one changes the settings of the
+    /// worker that runs.
     pub revision: i64,
+    /// The hooks of that revision begin with nothing kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// Creation time of the scenario.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -204,14 +209,18 @@ pub struct WorkerStatus {
     /// worker has not begun, or because others are told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStats>,
+    /// Which settings it runs; absent until its first worker is ready, and in what older releases wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionStatus>,
 }
 
 impl WorkerStatus {
     /// Without what became of its hooks' calls, which is kept beside it.
     #[must_use]
     pub fn without_hooks(&self) -> Self {
-        let Self { scenario_id, generation, phase, ref reason, attempt, retry_at, progress, hooks: _ } = *self;
-        Self { scenario_id, generation, phase, reason: reason.clone(), attempt, retry_at, progress, hooks: Vec::new() }
+        let (reason, revision, hooks) = (self.reason.clone(), self.revision.clone(), Vec::new());
+        let Self { scenario_id, generation, phase, attempt, retry_at, progress, .. } = *self;
+        Self { scenario_id, generation, phase, reason, attempt, retry_at, progress, hooks, revision }
     }
 }
 
@@ -434,6 +443,7 @@ mod tests {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress::default(),
         };
         for (code, first, exact) in [

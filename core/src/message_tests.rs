@@ -67,6 +67,7 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
         created_at: Timestamp::UNIX_EPOCH,
         scenario: scenario(),
         resume_after: None,
+        fresh: false,
         state: HookState::default(),
         execution: None,
     };
@@ -155,6 +156,7 @@ fn a_heartbeat_tells_of_hooks_if_there_is_something_to_tell() {
         attempt: 0,
         retry_at: None,
         progress: Progress::default(),
+        revision: None,
         hooks: vec![HookStats { calls: 3, ..HookStats::new("p@1".into(), HookStage::Post) }],
     };
     let json = serde_json::to_value(&status).unwrap();

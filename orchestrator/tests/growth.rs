@@ -232,6 +232,7 @@ impl Runner {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress { published: last, frames: FRAMES, ..Progress::default() },
         };
         self.workers.insert(order.scenario_id, status);

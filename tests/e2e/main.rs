@@ -24,6 +24,7 @@ mod lacking;
 mod lanes;
 mod late;
 mod lifecycle;
+mod live;
 mod logs;
 mod matrix;
 mod media;

@@ -12,14 +12,14 @@ use std::{
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
-    input::InputOptions,
+    input::{InputError, InputOptions, InputSpec},
     memory::{self, LEAST_MIB, Needs},
     model_use::{MAX_MODELS, MODEL_NAME, ModelUse, is_model_name},
     placement::check_labels,
     probe::printable,
     spec::{
-        Lanes, MAX_FPS, MAX_LANES, PluginUse, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
-        Sampling, ScenarioSpec, SourceSpec, TimeRange,
+        Lanes, MAX_FPS, MAX_LANES, PluginUse, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario,
+        ResolvedSource, Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{
@@ -72,19 +72,13 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     let model = found.look_up(ArtifactKind::Model, &spec.model, "model");
     let model = model.map_err(|error| errors.push(error)).ok();
     let further = resolve_models(&found, spec).map_err(|found| errors.extend(found)).ok();
-    let hooks = async {
-        let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
-        let post = hooks::resolve(app, &found, Hook::Post, &spec.plugins.post, &mut errors).await?;
-        Ok::<_, Problem>((pre, post, hooks::resolve(app, &found, Hook::Shadow, shadow_of(spec), &mut errors).await?))
-    };
-    let limit = app.config.limits.configs_time;
-    let (pre, post, shadow) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
+    let [pre, post, shadow] = judged(app, &found, spec, &mut errors).await?;
 
     let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
     let input = match &model {
         Some(Artifact { manifest: Manifest::Model(model), .. }) => {
             let input = options.resolve(&model.inputs);
-            input.map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message))).ok()
+            input.map_err(|error| errors.push(mismatch(error))).ok()
         }
         _ => None,
     };
@@ -125,13 +119,68 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
 }
 
 /// The hooks of its shadow; none: it has no shadow.
-fn shadow_of(spec: &ScenarioSpec) -> &[PluginUse] {
+pub(crate) fn shadow_of(spec: &ScenarioSpec) -> &[PluginUse] {
     spec.shadow.as_ref().map_or(&[], |shadow| &shadow.post)
 }
 
 /// The lists of hooks of a scenario, by the kinds of their hooks.
 fn lists(spec: &ScenarioSpec) -> [(Hook, &[PluginUse]); 3] {
     [(Hook::Pre, &spec.plugins.pre), (Hook::Post, &spec.plugins.post), (Hook::Shadow, shadow_of(spec))]
+}
+
+/// The hooks of a scenario, and the input that its model has with them.
+pub(crate) struct Hooks {
+    pub(crate) pre: Vec<ResolvedHook>,
+    pub(crate) post: Vec<ResolvedHook>,
+    pub(crate) shadow: Vec<ResolvedHook>,
+    pub(crate) input: InputSpec,
+}
+
+/// The same without its source, and of its models with the first one only: those stay as they are.
+///
+/// # Errors
+/// As of [`resolve`].
+pub(crate) async fn resolve_hooks(app: &App, spec: &ScenarioSpec) -> Result<Hooks, Problem> {
+    let mut errors = check_sizes(spec, app.config.memory.worker_mib, app.config.limits);
+    if let Some(problem) = Problem::of_all(errors.clone()) {
+        return Err(problem);
+    }
+    let found = Found::of(app, spec).await?;
+    let [pre, post, shadow] = judged(app, &found, spec, &mut errors).await?;
+    let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
+    let input = match found.look_up(ArtifactKind::Model, &spec.model, "model") {
+        Ok(Artifact { manifest: Manifest::Model(model), .. }) => options.resolve(&model.inputs).map_err(mismatch),
+        Ok(_) => Err(FieldError::new(ErrorCode::UnknownModel, "model", "this is no model")),
+        Err(error) => Err(error),
+    };
+    let input = input.map_err(|error| errors.push(error));
+    let [pre, post, shadow] = [pre, post, shadow].map(|hooks| hooks.into_iter().map(|hook| hook.resolved).collect());
+    match (Problem::of_all(errors), input) {
+        (None, Ok(input)) => Ok(Hooks { pre, post, shadow, input }),
+        (problem, _) => Err(problem.unwrap_or_else(|| Problem::internal("an input is missing without an error"))),
+    }
+}
+
+/// Its hooks by their lists, each content with its configuration; what is wrong goes to `errors`.
+async fn judged(
+    app: &App,
+    found: &Found,
+    spec: &ScenarioSpec,
+    errors: &mut Vec<FieldError>,
+) -> Result<[Vec<hooks::Resolved>; 3], Problem> {
+    let judge = async {
+        let mut judged = <[Vec<hooks::Resolved>; 3]>::default();
+        for ((hook, uses), judged) in lists(spec).into_iter().zip(&mut judged) {
+            *judged = hooks::resolve(app, found, hook, uses, errors).await?;
+        }
+        Ok(judged)
+    };
+    let limit = app.config.limits.configs_time;
+    timeout(limit, judge).await.map_err(|_| too_slow(limit))?
+}
+
+fn mismatch(error: InputError) -> FieldError {
+    FieldError::new(ErrorCode::ModelInputMismatch, error.field, error.message)
 }
 
 /// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to

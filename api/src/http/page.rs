@@ -100,6 +100,7 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
 /// A letter a list, so that a cursor of another list is refused instead of meaning something else.
 const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
+const REVISIONS: char = 'v';
 const LOGS: char = 'l';
 const SHADOW: char = 'd';
 const PREDICTIONS: char = 'p';
@@ -120,6 +121,14 @@ pub(crate) fn history_cursor(sequence: i64) -> String {
 
 pub(crate) fn parse_history_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
     parse(cursor, HISTORY, number)
+}
+
+pub(crate) fn revision_cursor(revision: i64) -> String {
+    format!("{REVISIONS}{revision:016x}")
+}
+
+pub(crate) fn parse_revision_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, REVISIONS, number)
 }
 
 pub(crate) fn log_cursor(sequence: i64) -> String {

@@ -6,6 +6,7 @@ pub(crate) mod operation;
 pub(crate) mod prediction;
 pub(crate) mod preview;
 pub(crate) mod response_cache;
+pub(crate) mod revision;
 pub(crate) mod runner;
 pub(crate) mod scenario;
 pub(crate) mod shadow;

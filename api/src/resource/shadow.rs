@@ -1,4 +1,4 @@
-//! `/scenario/{id}/shadow`: how a scenario's shadow compares with its own hooks.
+//! `/scenario/{id}/shadow`: how a scenario's shadow compares with its own hooks, and taking it in their place.
 //!
 //! Invariant: a request holds at most the differences that are kept of one scenario, which are bounded.
 
@@ -8,8 +8,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{
+    artifact::ArtifactRef,
+    error_code::ErrorCode,
     ids::{Generation, ScenarioId},
+    revision::Begin,
     shadow::ShadowSummary,
+    spec::{PluginUse, ResolvedHook, ScenarioSpec},
 };
 use framehook_infra::store::{DifferenceEntry, StoredSummary};
 use serde::{Deserialize, Serialize};
@@ -22,7 +26,12 @@ use crate::{
         page::{self, Page},
         problem::{AnyProblem, Problem},
     },
-    resource::{log::lines, scenario::not_found},
+    resource::{
+        log::lines,
+        revision::{ChangeParameters, based_on, revise, with_etag},
+        scenario::not_found,
+        view::ScenarioView,
+    },
 };
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -106,4 +115,41 @@ pub(crate) async fn get(
     let Page { items, next_cursor } = Page::cut(differences, of_page, |last| page::shadow_cursor(last.sequence));
     let view = ShadowView { summary: found.summary.map(Into::into), items, next_cursor };
     Ok((BY_ACCEPT, axum::Json(view)).into_response())
+}
+
+/// Make the shadow's hooks the scenario's own
+///
+/// The next revision of the scenario has the hooks of its shadow as `plugins.post`, in the versions that were
+/// compared, and no shadow. The worker that runs takes them over as it does any change
+/// (`PATCH /scenario/{id}`), and goes back by itself if they fail.
+#[utoipa::path(post, path = "/scenario/{id}/shadow/promote", tag = "/scenario", operation_id = "promote_shadow",
+    params(("id" = ScenarioId, Path), ChangeParameters,
+        ("If-Match" = String, Header, description = "The revision that the change is for, in quotes: the scenario's `ETag`",
+            pattern = "^\"[0-9]{1,18}\"$")),
+    responses(
+        (status = 200, description = "The scenario, with its new revision", body = ScenarioView,
+            headers(("ETag" = String, description = "Its revision, in quotes"))),
+        AnyProblem))]
+pub(crate) async fn promote(
+    State(app): State<SharedApp>,
+    ScenarioPath(id): ScenarioPath,
+    Query(ChangeParameters { state }): Query<ChangeParameters>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let record = based_on(&app, id, &headers).await?;
+    if record.resolved.shadow.is_empty() {
+        let detail = format!("scenario {id} has no shadow; post one with `shadow` in its specification");
+        return Err(Problem::new(ErrorCode::NotChangeable, detail).field("shadow"));
+    }
+    let mut spec = ScenarioSpec { shadow: None, ..record.spec.clone() };
+    spec.plugins.post = record.resolved.shadow.iter().map(as_used).collect();
+    let begin = state.unwrap_or(Begin::Keep);
+    let record = revise(&app, record, spec, (begin, "the shadow took the place of plugins.post".to_owned())).await?;
+    Ok(with_etag(record.revision, axum::Json(ScenarioView::from(record))))
+}
+
+/// In the version that it was resolved to, so that no later upload takes its place.
+fn as_used(ResolvedHook { identity, config }: &ResolvedHook) -> PluginUse {
+    let (name, version) = (identity.name.clone(), identity.version.clone());
+    PluginUse { plugin: ArtifactRef::Version { name, version }, config: config.clone() }
 }

@@ -1,4 +1,4 @@
-//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `push` needs a running
+//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `dev` and `push` needs a running
 //! platform.
 //!
 //! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
@@ -6,6 +6,7 @@
 
 mod build;
 mod check;
+mod dev;
 mod follow;
 mod local;
 mod new;
@@ -32,6 +33,8 @@ pub(crate) enum Plugin {
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
     Test(test::Test),
+    /// Build a plugin each time it is edited, and run it in a scenario that runs
+    Dev(dev::Dev),
     /// Upload a plugin to a running platform
     Push(push::Push),
 }
@@ -48,6 +51,7 @@ impl Plugin {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Dev(dev) => dev.run(),
             Self::Push(push) => push.run(),
         }
     }

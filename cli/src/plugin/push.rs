@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use reqwest::{Client, header::CONTENT_TYPE};
+use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE};
 use serde_json::Value;
 
 use super::local::block_on;
@@ -21,7 +21,7 @@ pub(crate) struct Push {
 impl Push {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let wasm = fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
-        let (is_taken, answer) = block_on(upload(self.api.trim_end_matches('/'), wasm))?;
+        let (is_taken, answer) = block_on(upload(self.api.trim_end_matches('/'), "", wasm))?;
         if !is_taken {
             bail!("{} was not taken: {}", self.file.display(), problem(&answer));
         }
@@ -36,9 +36,14 @@ impl Push {
     }
 }
 
-/// Whether it was taken, and what was said.
-async fn upload(api: &str, wasm: Vec<u8>) -> anyhow::Result<(bool, Value)> {
-    let request = Client::new().post(format!("{api}/plugin")).header(CONTENT_TYPE, "application/wasm").body(wasm);
+/// Whether it was taken, and what was said. `query` is that of the request.
+pub(super) async fn upload(api: &str, query: &str, wasm: Vec<u8>) -> anyhow::Result<(bool, Value)> {
+    let request = Client::new().post(format!("{api}/plugin{query}"));
+    answer_of(api, request.header(CONTENT_TYPE, "application/wasm").body(wasm)).await
+}
+
+/// Whether a request went well, and what was said.
+pub(super) async fn answer_of(api: &str, request: RequestBuilder) -> anyhow::Result<(bool, Value)> {
     let nobody = || format!("no Framehook answers at {api}; start `framehook up`, or name another address with --api");
     let response = request.send().await.with_context(nobody)?;
     let status = response.status();
@@ -49,7 +54,7 @@ async fn upload(api: &str, wasm: Vec<u8>) -> anyhow::Result<(bool, Value)> {
 }
 
 /// What an RFC 9457 problem says, all of it.
-fn problem(answer: &Value) -> String {
+pub(super) fn problem(answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut said = format!("{} ({})", text(&answer["detail"]), text(&answer["code"]));
     for error in answer["errors"].as_array().into_iter().flatten() {

@@ -158,6 +158,7 @@ fn order(scenario: ResolvedScenario) -> DeployOrder {
         created_at: Timestamp::now(),
         scenario,
         resume_after: None,
+        fresh: false,
         state: Default::default(),
         execution: None,
     }

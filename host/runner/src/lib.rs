@@ -16,6 +16,7 @@
 
 mod admission;
 pub mod alone;
+mod change;
 mod config;
 mod cores;
 mod ending;

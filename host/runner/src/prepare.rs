@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -79,6 +80,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         intra_threads: config.intra_threads,
         lanes: 1,
         onnxruntime: config.onnxruntime.clone(),
+        later_plugins: None,
     }
 }
 
@@ -138,11 +140,16 @@ impl JobBuilder {
     async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Failure> {
         let mut jobs = Vec::with_capacity(hooks.len());
         for hook in hooks {
-            let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
-            let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
-            jobs.push(hook_job(hook, compiled.map_err(|error| not_compiled(&hook.identity, &error))?));
+            jobs.push(hook_job(hook, self.compiled(hook).await?));
         }
         Ok(jobs)
+    }
+
+    /// The machine code of a hook's plugin.
+    pub(crate) async fn compiled(&self, hook: &ResolvedHook) -> Result<Compiled, Failure> {
+        let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
+        let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
+        compiled.map_err(|error| not_compiled(&hook.identity, &error))
     }
 
     async fn file(&self, path: PathBuf) -> Result<PathBuf, Failure> {
@@ -168,6 +175,12 @@ impl JobBuilder {
             Failure::of(&error, Reason::new(ReasonCode::BlobUnavailable, message))
         })
     }
+}
+
+/// Why there is no folder, or no file in it, for a worker's later plugins.
+pub(crate) fn no_folder(error: &io::Error) -> Failure {
+    let message = format!("the folder of a worker's plugins cannot be used: {}", error.kind());
+    Failure::of(error, Reason::new(ReasonCode::WorkerCrash, message))
 }
 
 /// Fatal when the plugin is refused; worth a retry when the child could not do its work.

@@ -35,6 +35,7 @@ use framehook_core::{
     job::{Job, Outcome},
     prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
+    revision::Trial,
     spec::MAX_LANES,
 };
 use framehook_engine::{
@@ -45,6 +46,7 @@ use parking_lot::Mutex;
 
 use self::shadow::Shadow;
 use crate::{
+    change::{Changes, Settings},
     image::{BgrCache, Image},
     lanes::Lanes,
     loader::Loader,
@@ -69,6 +71,8 @@ pub struct Parts {
     pub post: Chain,
     /// The chain to compare that with, or why it cannot be started.
     pub shadow: Option<Result<Chain, Reason>>,
+    /// Other settings that may come.
+    pub changes: Arc<Changes>,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -104,39 +108,49 @@ pub fn run(
         verdict: Arc::default(),
         decoded: Arc::default(),
         damaged: Arc::default(),
+        changes: Arc::clone(&parts.changes),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post, shadow } = parts;
+    let Parts { source, model, loader, pre, post, shadow, .. } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
-    let keeps_outputs = !post.is_empty() || matches!(shadow, Some(Ok(_)));
     let shadow = shadow.map(|chain| Shadow::start(chain, &shared));
+    let settings = shared.changes.settings();
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
         pre,
-        keeps_pictures: keeps_outputs,
+        settings: Arc::clone(&settings),
+        before: None,
+        carried: HookState::default(),
+        last: job.resume_after,
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
         selection: Selection::new(job.frames, job.range, job.resume_after),
         bgr: BgrCache::default(),
     };
-    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
+    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), frames };
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
-    let finished = finish::Stage {
-        shared: shared.clone(),
+    let (shared_of_last, bgr) = (shared.clone(), BgrCache::default());
+    let (last, damaged, before, trial, failed) = (None, 0, None, None, None);
+    let last_stage = finish::Stage {
+        shared: shared_of_last,
         post,
         shadow,
+        settings,
+        before,
+        trial,
+        failed,
         frames,
         lanes,
-        last: None,
-        damaged: 0,
-        bgr: BgrCache::default(),
-    }
-    .run();
+        last,
+        damaged,
+        bgr,
+    };
+    let finished = last_stage.run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 
@@ -152,6 +166,7 @@ struct Shared {
     decoded: Arc<AtomicU64>,
     /// Damaged frames of a source that ended.
     damaged: Arc<AtomicU64>,
+    changes: Arc<Changes>,
 }
 
 impl Shared {
@@ -225,6 +240,9 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     position: Position,
+    settings: Arc<Settings>,
+    /// The settings are others than those of the frame before.
+    turn: Option<Turn>,
     left_out: u64,
     /// Damaged frames of the source up to here.
     damaged: u64,
@@ -238,6 +256,19 @@ struct InFlight {
     /// What the pre hooks changed of their state.
     state: HookState,
     timings: FrameTimings,
+}
+
+/// What the last stage does before its first frame of other settings.
+enum Turn {
+    /// `None`: it keeps its chain.
+    Begin(Option<Box<NewPost>>),
+    GoBack,
+}
+
+struct NewPost {
+    chain: Chain,
+    is_fresh: bool,
+    trial: Trial,
 }
 
 enum Work {

@@ -4,6 +4,8 @@
 
 #[path = "worker/bytes.rs"]
 mod bytes;
+#[path = "worker/change.rs"]
+mod change;
 #[path = "worker/confined.rs"]
 mod confined;
 #[path = "worker/hooks.rs"]

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef},
+    artifact::{ArtifactKind, ArtifactRef, DEV},
     ids::{Digest, ScenarioId},
 };
 
-use super::{Conn, Database, Row, identity, one_artifact_at_a_time};
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time, revisions};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -20,7 +20,10 @@ macro_rules! select_artifact {
 }
 
 const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
-const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 ORDER BY sequence DESC LIMIT 1");
+/// What is in development is never meant by a name alone.
+const NEWEST: &str = select_artifact!(
+    "WHERE kind = $1 AND name = $2 AND (kind <> 'plugin' OR version <> 'dev') ORDER BY sequence DESC LIMIT 1"
+);
 const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
 /// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
 const LIST: &str = "
@@ -72,16 +75,28 @@ impl Artifacts for Database {
     }
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
-        sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
+        let named = sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?;
+        let mut digests = revisions::digests_in_use(self).await?;
+        for row in &named {
+            digests.insert(row.parsed("digest")?);
+        }
+        Ok(digests.into_iter().collect())
     }
 }
 
 async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
-    if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
-        let is_same = present.digest == artifact.digest;
-        return Ok(if is_same { PutArtifact::Unchanged(present) } else { PutArtifact::Conflict(present) });
+    let present = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await?;
+    let is_in_development = artifact.kind == ArtifactKind::Plugin && artifact.version == DEV;
+    match &present {
+        Some(present) if present.digest == artifact.digest => return Ok(PutArtifact::Unchanged(present.clone())),
+        Some(present) if !is_in_development => return Ok(PutArtifact::Conflict(present.clone())),
+        Some(Artifact { name, version, .. }) => {
+            let delete = sqlx::query(DELETE).bind(artifact.kind.as_str()).bind(name).bind(version);
+            delete.execute(&mut *tx).await?;
+        }
+        None => {}
     }
     sqlx::query(INSERT)
         .bind(artifact.kind.as_str())
@@ -94,7 +109,7 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(PutArtifact::Created)
+    Ok(present.map_or(PutArtifact::Created, |_| PutArtifact::Replaced))
 }
 
 async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {

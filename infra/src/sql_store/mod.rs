@@ -25,6 +25,7 @@ pub(super) mod orchestrator;
 pub(super) mod outbox;
 mod purge;
 pub(super) mod results;
+mod revisions;
 mod ring;
 pub(super) mod scenarios;
 mod shadow;

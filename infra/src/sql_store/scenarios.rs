@@ -16,15 +16,16 @@ use sqlx::error::DatabaseError;
 use super::{
     Conn, Database, Row, delivery,
     history::{self, Line},
-    identity, key, logs, now_us, one_more, outbox, part, results, shadow,
+    identity, key, logs, now_us, one_more, outbox, part, results, revisions, shadow,
 };
 use crate::{
     history::Moment,
     row::RowExt as _,
     sql::{artifacts, from_json, signed, to_json},
     store::{
-        Created, HistoryEntry, Idempotency, Limit, LogEntry, NewScenario, PredictionQuery, Result, Rows,
-        ScenarioFilter, ScenarioRecord, Scenarios, ShadowRecord, StoreError, StoredPrediction, WorkerRecord,
+        Created, HistoryEntry, Idempotency, Limit, LogEntry, NewRevision, NewScenario, PredictionQuery, Result,
+        Revised, RevisionEntry, Rows, ScenarioFilter, ScenarioRecord, Scenarios, ShadowRecord, StoreError,
+        StoredPrediction, WorkerRecord,
     },
 };
 
@@ -134,6 +135,18 @@ impl Scenarios for Database {
 
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>> {
         self.transact_despite_full(|| set_desired(self, id, desired)).await
+    }
+
+    async fn revise(&self, id: ScenarioId, new: &NewRevision) -> Result<Revised> {
+        self.transact(|| revisions::revise(self, id, new)).await
+    }
+
+    async fn revisions(&self, id: ScenarioId, after: i64, limit: Limit) -> Result<Rows<RevisionEntry>> {
+        revisions::page(self, id, after, limit).await
+    }
+
+    async fn users_of(&self, plugin: &str, version: &str) -> Result<Vec<ScenarioId>> {
+        revisions::users(self, plugin, version).await
     }
 
     async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
@@ -280,7 +293,7 @@ pub(super) async fn lock(conn: &mut Conn, id: ScenarioId) -> Result<Option<(Scen
 }
 
 /// The scenario, deleted or not, as this transaction sees it.
-async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+pub(super) async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
     let row = sqlx::query(BY_ID).bind(key(id.0)).fetch_optional(conn).await?;
     row.as_ref().map(record).transpose()
 }

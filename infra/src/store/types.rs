@@ -12,6 +12,7 @@ use framehook_core::{
     prediction::{Position, Prediction},
     prediction_record::PredictionRecord,
     reason::Reason,
+    revision::{Begin, RevisionState},
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
     shadow::{ShadowDifference, ShadowFindings, ShadowSummary},
@@ -69,6 +70,45 @@ pub struct ScenarioRecord {
     /// The last frame that arrived, as a row or as a dead letter.
     pub stored: Option<Position>,
     pub worker: Option<WorkerRecord>,
+}
+
+/// A change of a scenario's settings.
+#[derive(Clone, Debug)]
+pub struct NewRevision {
+    /// The revision that it starts from.
+    pub based_on: i64,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub begin: Begin,
+    /// What is changed, for the history.
+    pub what: String,
+    /// Why it cannot be used: then it is on record, and nothing else changes.
+    pub refused: Option<Reason>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Revised {
+    Done(Box<ScenarioRecord>),
+    /// The scenario has another revision by now.
+    Conflict {
+        current: i64,
+    },
+    /// It has completed.
+    Ended,
+    NotFound,
+}
+
+/// A revision as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RevisionEntry {
+    pub revision: i64,
+    pub at: Timestamp,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub begin: Begin,
+    pub state: RevisionState,
+    pub reason: Option<Reason>,
+    pub from_frame: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -266,6 +306,8 @@ pub enum PutArtifact {
     Created,
     /// The same content under the same name and version was there before.
     Unchanged(Artifact),
+    /// In the place of other content, of a plugin in development.
+    Replaced,
     /// Other content is there.
     Conflict(Artifact),
 }

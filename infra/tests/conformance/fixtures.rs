@@ -167,7 +167,17 @@ pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
 
 pub(crate) fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
     let (progress, hooks) = (Progress::default(), Vec::new());
-    WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
+    WorkerStatus {
+        scenario_id,
+        generation,
+        phase,
+        reason: None,
+        attempt: 0,
+        retry_at: None,
+        progress,
+        hooks,
+        revision: None,
+    }
 }
 
 /// A worker that has published up to this frame.

@@ -16,6 +16,7 @@ mod logs;
 mod orchestrator;
 mod postgres;
 mod results;
+mod revisions;
 mod scenarios;
 mod shadow;
 mod sqlite;
@@ -100,6 +101,13 @@ macro_rules! store_suite {
                 a_deployment_that_was_replaced_changes_no_state,
                 state_is_stored_with_its_rows_or_not_at_all,
                 nothing_is_left_of_a_deleted_scenario,
+            }
+            revisions {
+                a_change_starts_from_what_was_seen,
+                the_worker_that_runs_is_told,
+                a_revision_that_failed_is_rolled_back,
+                what_begins_anew_keeps_nothing,
+                a_plugin_in_development_is_replaced,
             }
             logs {
                 lines_come_back_as_stored_and_in_order,

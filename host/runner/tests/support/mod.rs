@@ -296,6 +296,7 @@ impl World {
                 range: None,
             },
             resume_after: None,
+            fresh: false,
             state: HookState::default(),
             execution: None,
         }

@@ -10,7 +10,8 @@ use framehook_core::{
     hook_state::HookState,
     job::Report,
     prediction::{Position, Prediction},
-    reason::Reason,
+    reason::{Reason, ReasonCode},
+    revision::{Shown, Trial},
     size::{json_bytes, room_for_outputs},
 };
 use framehook_engine::{
@@ -20,16 +21,28 @@ use framehook_engine::{
 use jiff::SignedDuration;
 
 use super::{
-    InFlight, Shared, Work, input_size, micros,
+    InFlight, NewPost, Shared, Turn, Work, input_size, micros,
     order::InOrder,
     shadow::{Seen, Shadow},
 };
-use crate::{image::BgrCache, lanes::Lanes, pixels::Picture};
+use crate::{
+    change::{Next, Settings},
+    image::BgrCache,
+    lanes::Lanes,
+    pixels::Picture,
+};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
     pub(super) post: Chain,
     pub(super) shadow: Option<Shadow>,
+    /// Those of the newest frame.
+    pub(super) settings: Arc<Settings>,
+    /// What a revision on trial took the place of.
+    pub(super) before: Option<Chain>,
+    pub(super) trial: Option<Trial>,
+    /// Why the trial has failed, until the first stage has gone back.
+    pub(super) failed: Option<Reason>,
     pub(super) frames: InOrder<InFlight>,
     pub(super) lanes: Arc<Lanes>,
     /// The newest prediction, if hooks may have something to add to the last one.
@@ -50,7 +63,7 @@ impl Stage {
             Err(reason) => self.shared.verdict.fail(reason),
         }
         self.report_damage(self.shared.damaged.load(Ordering::Relaxed));
-        self.shared.reporter.hooks(HookStage::Post, true, || self.post.stats());
+        self.shared.reporter.hooks((HookStage::Post, self.settings.revision()), true, || self.post.stats());
         self.post.shutdown();
         if let Some(shadow) = self.shadow {
             let is_all = self.shared.verdict.is_end_of_source();
@@ -64,18 +77,88 @@ impl Stage {
         while let Some(mut frame) = waiting {
             let (damaged, pre_failures) = (frame.damaged, frame.failures.len());
             let mut state = std::mem::take(&mut frame.state);
+            if let Some(turn) = frame.turn.take() {
+                self.follow(turn, &frame, &mut state);
+            }
             let prediction = Arc::new(self.finish(&mut frame)?);
             state.extend(self.post.take_changes());
+            let shown = self.trial.as_mut().map(|trial| trial.frame(&prediction.hook_failures));
             self.report(&prediction, state);
+            shown.into_iter().for_each(|shown| self.judge(shown));
             let InFlight { size, geometry, picture, work, .. } = frame;
             let seen = Seen { prediction, pre_failures, size, geometry, picture, work };
-            seen.let_go(self.shadow.as_ref(), &self.shared.pools);
+            // A comparison is of one revision of the scenario.
+            let is_compared = self.settings.revision() == self.shared.job.provenance.revision;
+            seen.let_go(self.shadow.as_ref().filter(|_| is_compared), &self.shared.pools);
             // Behind the frame, so that whoever goes on behind it counts what comes then.
             self.report_damage(damaged);
             *finished += 1;
             waiting = self.next();
         }
         Ok(())
+    }
+
+    /// This frame is the first of other settings.
+    fn follow(&mut self, turn: Turn, frame: &InFlight, state: &mut HookState) {
+        let before = std::mem::replace(&mut self.settings, Arc::clone(&frame.settings));
+        let revision = self.settings.revision();
+        match turn {
+            Turn::Begin(new) => {
+                self.give_up_before();
+                self.shared.reporter.send(&Report::Changed { revision, from_frame: frame.position.frame });
+                let Some(new) = new else { return self.prove(revision) };
+                let NewPost { mut chain, is_fresh, trial } = *new;
+                let kept = self.post.state();
+                if !is_fresh {
+                    chain.take_over(
+                        &kept,
+                        self.last.as_ref().map(|last| Position { pts_us: last.pts_us, frame: last.frame }),
+                    );
+                }
+                state.extend(kept.changes_to(&chain.state()));
+                self.before = Some(std::mem::replace(&mut self.post, chain));
+                self.trial = Some(trial);
+            }
+            Turn::GoBack => {
+                if let Some(chain) = self.before.take() {
+                    state.extend(self.post.state().changes_to(&chain.state()));
+                    std::mem::replace(&mut self.post, chain).shutdown();
+                }
+                let unknown = || Reason::new(ReasonCode::PluginError, "its hooks failed");
+                let reason = self.failed.take().unwrap_or_else(unknown);
+                self.shared.reporter.send(&Report::RolledBack { revision: before.revision(), reason });
+            }
+        }
+    }
+
+    /// What a frame has shown of a revision on trial.
+    fn judge(&mut self, shown: Shown) {
+        let revision = self.settings.revision();
+        match shown {
+            Shown::Open => {}
+            Shown::Works => {
+                self.trial = None;
+                self.post.end_trial();
+                self.shared.changes.push(Next::Keep(revision));
+                self.give_up_before();
+                self.prove(revision);
+            }
+            Shown::Fails(reason) => {
+                (self.trial, self.failed) = (None, Some(reason));
+                self.shared.changes.push(Next::GoBack(revision));
+            }
+        }
+    }
+
+    fn prove(&self, revision: i64) {
+        self.shared.reporter.send(&Report::Proven { revision });
+    }
+
+    fn give_up_before(&mut self) {
+        (self.trial, self.failed) = (None, None);
+        if let Some(chain) = self.before.take() {
+            chain.shutdown();
+        }
     }
 
     /// Waits for the next frame, and sees that those before it do not wait too long for it. Where there is
@@ -134,7 +217,7 @@ impl Stage {
             skipped,
             hook_failures: std::mem::take(&mut frame.failures),
             timings: frame.timings,
-            provenance: job.provenance.clone(),
+            provenance: frame.settings.provenance.clone(),
         })
     }
 
@@ -148,7 +231,7 @@ impl Stage {
             Work::Infer(_) => After::default(),
         };
         self.shared.reporter.health(HookStage::Post, self.post.degraded());
-        self.shared.reporter.hooks(HookStage::Post, false, || self.post.stats());
+        self.shared.reporter.hooks((HookStage::Post, self.settings.revision()), false, || self.post.stats());
         Ok(after)
     }
 
@@ -174,7 +257,7 @@ impl Stage {
         let Some(last) = &mut self.last else { return };
         let last = Arc::make_mut(last);
         let job = &self.shared.job;
-        let room = room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len());
+        let room = room_for_outputs(job.limits.prediction_bytes, self.settings.hooks());
         let taken = json_bytes(&last.detections) + json_bytes(&last.events);
         let (events, failures) = self.post.flush(room.saturating_sub(taken));
         let state = self.post.take_changes();

@@ -93,6 +93,7 @@ pub(crate) fn job(clip: &str) -> Job {
         execution: Execution::default(),
         provider_options: BTreeMap::new(),
         onnxruntime: onnxruntime(),
+        later_plugins: None,
     }
 }
 
