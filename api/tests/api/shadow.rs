@@ -95,3 +95,24 @@ async fn what_a_shadow_found_is_read_in_pages_and_as_lines() {
     }
     app.get(&format!("/scenario/{}/shadow", ScenarioId::generate())).await.problem(404, "scenario_not_found");
 }
+
+#[tokio::test]
+async fn a_shadow_takes_the_place_of_the_hooks() {
+    let app = TestApp::stocked().await;
+    let hook = |label: &str| json!({"use": "yolo", "config": {"labels": [label]}});
+    let mut scenario = with_shadow(&json!({"post": [hook("b")]}));
+    scenario["plugins"] = json!({"post": [hook("a")]});
+    let id = app.init(&scenario).await.ok(200)["id"].as_str().unwrap().to_owned();
+    let promote = async |revision: &str| {
+        let request = Request::post(format!("/scenario/{id}/shadow/promote")).header("If-Match", revision);
+        app.send(request.body(Body::empty()).unwrap()).await
+    };
+    app.post(&format!("/scenario/{id}/shadow/promote"), "").await.problem(428, "precondition_required");
+    promote("\"7\"").await.problem(412, "revision_conflict");
+    let view = promote("\"1\"").await.ok(200);
+    assert_eq!(view["revision"], 2);
+    assert_eq!(view["resolved"]["post"][0]["config"], json!({"labels": ["b"]}));
+    assert!(view["resolved"]["shadow"].is_null() && view["spec"]["shadow"].is_null(), "{view:#}");
+    assert_eq!(view["spec"]["plugins"]["post"][0]["use"], "yolo@1.0.0");
+    assert_eq!(promote("\"2\"").await.problem(422, "not_changeable")["field"], "shadow");
+}
