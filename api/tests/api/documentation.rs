@@ -19,6 +19,7 @@ const ROUTES: &str = "
     get /scenario/{id}/logs
     get /scenario/{id}/delivery
     get /scenario/{id}/plugins
+    get /scenario/{id}/shadow
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin
