@@ -20,6 +20,7 @@ const ROUTES: &str = "
     get /scenario/{id}/delivery
     get /scenario/{id}/plugins
     get /scenario/{id}/shadow
+    post /scenario/{id}/shadow/promote
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin
