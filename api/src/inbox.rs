@@ -1,5 +1,5 @@
-//! The inbox: predictions, and the lines that scenarios log, from the bus into the store. Each of the two topics is
-//! read by a membership of its own.
+//! The inbox: predictions, and the lines that scenarios log with what their shadows found, from the bus into the
+//! store. Each of the two topics is read by a membership of its own.
 //!
 //! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set,
 //! so a consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows
@@ -18,6 +18,7 @@ use framehook_core::{
     prediction::Position,
     prediction_record::PredictionRecord,
     scenario_log::LoggedLines,
+    shadow::ShadowFindings,
     size::{MAX_REASON, json_bytes},
     text::short_line,
     topic::Topic,
@@ -216,10 +217,12 @@ impl Inbox<'_> {
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
         let (mut rows, mut state) = (Vec::with_capacity(records.len()), BTreeMap::new());
-        let (mut logged, mut dead_letters, mut first_results) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut logged, mut found) = (Vec::new(), Vec::new());
+        let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
             match read(self.topic, &record.payload, self.most) {
                 Ok(Content::Logged(lines)) => logged.push(lines),
+                Ok(Content::Shadow(findings)) => found.push(findings),
                 Ok(Content::Frame { row, state: changes, traceparent }) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
                     if !changes.is_empty() {
@@ -241,7 +244,10 @@ impl Inbox<'_> {
             }
         }
         let (consumer, topic) = (consumer(self.topic).to_owned(), self.topic.name().to_owned());
-        (ResultBatch { consumer, topic, partition, expected, next, rows, state, logged, dead_letters }, first_results)
+        (
+            ResultBatch { consumer, topic, partition, expected, next, rows, state, logged, found, dead_letters },
+            first_results,
+        )
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted,
@@ -348,6 +354,7 @@ enum Content {
         traceparent: Option<String>,
     },
     Logged(LoggedLines),
+    Shadow(ShadowFindings),
 }
 
 fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
@@ -365,6 +372,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     match message {
         Message::Result(row) => Ok(Content::Frame { row, state, traceparent }),
         Message::Logged(logged) => Ok(Content::Logged(logged)),
+        Message::Shadow(findings) => Ok(Content::Shadow(findings)),
         _ => Err(format!("a message of topic `{}`, which is not stored", of.name())),
     }
 }

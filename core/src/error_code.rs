@@ -93,6 +93,14 @@ error_codes! {
         "Delete the scenario that `detail` names first, and with it its predictions.";
     IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used with another body",
         "Use a new key for a new scenario.";
+    PreconditionRequired = "precondition_required", 428, "The request does not say which revision it changes",
+        "Send the header `If-Match` with the scenario's revision in quotes, as the `ETag` of `GET /scenario/{id}` has it.";
+    RevisionConflict = "revision_conflict", 412, "The scenario has another revision",
+        "Read the scenario again, and send the change with the revision that it has now, if it still makes sense.";
+    NotChangeable = "not_changeable", 422, "This cannot be changed in a scenario that exists",
+        "Leave the field as it is, or post a new scenario with `POST /scenario/init`.";
+    ScenarioEnded = "scenario_ended", 409, "The scenario has ended for good",
+        "Post a new scenario: what has completed runs no more.";
     ScenarioNotFound = "scenario_not_found", 404, "No such scenario",
         "Look for it in `GET /scenario`; one that was deleted does not come back.";
     ArtifactNotFound = "artifact_not_found", 404, "No such artifact",

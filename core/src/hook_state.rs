@@ -123,6 +123,23 @@ impl HookState {
         self.0.retain(|_, keys| !keys.is_empty());
     }
 
+    /// What makes `other` of this state.
+    #[must_use]
+    pub fn changes_to(&self, other: &Self) -> Self {
+        let mut changes = Self::default();
+        for (hook, key, _) in self.iter().filter(|(hook, key, _)| other.value(hook, key).is_none()) {
+            changes.set(hook, key.to_owned(), None);
+        }
+        for (hook, key, value) in other.iter().filter(|(hook, key, value)| self.value(hook, key) != *value) {
+            changes.set(hook, key.to_owned(), value.cloned());
+        }
+        changes
+    }
+
+    fn value(&self, hook: &str, key: &str) -> Option<&Value> {
+        self.0.get(hook)?.get(key)?.as_ref()
+    }
+
     /// Whether hooks can have said so: whoever passes it on does not trust the worker it comes from.
     ///
     /// # Errors
@@ -161,6 +178,24 @@ mod tests {
             state.set(hook, (*key).to_owned(), value.map(|value| Value(value.as_bytes().to_vec())));
         }
         state
+    }
+
+    #[test]
+    fn the_changes_between_two_states_make_one_of_the_other() {
+        let state = |keys: &[(&str, &str, u8)]| {
+            let mut state = HookState::default();
+            keys.iter().for_each(|(hook, key, value)| state.set(hook, (*key).to_owned(), Some(Value(vec![*value]))));
+            state
+        };
+        let one = state(&[("post/a", "same", 1), ("post/a", "other", 1), ("pre/b", "gone", 1)]);
+        let two = state(&[("post/a", "same", 1), ("post/a", "other", 2), ("post/c", "new", 3)]);
+        for (from, to, count) in [(&one, &two, 3), (&two, &one, 3), (&one, &one, 0), (&one, &HookState::default(), 3)] {
+            let changes = from.changes_to(to);
+            assert_eq!(changes.iter().count(), count);
+            let mut made = from.clone();
+            made.apply(changes);
+            assert_eq!(&made, to);
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! a WebAssembly engine. Whatever needs one of them lives in `infra` or above.
 
 pub mod artifact;
+pub mod compare;
 pub mod delivery;
 pub mod error_code;
 pub mod evidence;
@@ -32,9 +33,12 @@ pub mod prediction;
 pub mod prediction_record;
 pub mod probe;
 pub mod reason;
+pub mod revision;
+pub mod ring;
 pub mod scenario_log;
 pub mod schemas;
 pub mod signature;
+pub mod shadow;
 pub mod size;
 pub mod source_url;
 pub mod spec;

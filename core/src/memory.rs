@@ -21,6 +21,8 @@ pub struct Needs {
     pub hooks: usize,
     /// Most linear memory of one hook.
     pub hook_bytes: u64,
+    /// Hooks of a shadow; none: there is no shadow.
+    pub shadow: usize,
 }
 
 /// Caps of one installation.
@@ -81,6 +83,14 @@ pub fn further_bytes(model_bytes: u64, [width, height]: [u32; 2], batch: u32) ->
     model_bytes.saturating_mul(MODEL_COPIES).saturating_add(pixels.saturating_mul(INPUT_PIXEL))
 }
 
+/// For each pixel of the video, with a shadow: the frames that wait for it ([`SHADOW_FRAMES`]), that which it works
+/// on and that which is offered to it, each with 10 bits a sample.
+const SHADOW_PIXEL: u64 = FRAME_PIXEL * (SHADOW_FRAMES as u64 + 2);
+
+/// Frames that wait for a shadow. Some frames of several lanes come at once; more than that only hides that it is
+/// slower than they come, and each takes memory.
+pub const SHADOW_FRAMES: usize = 4;
+
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
 /// A hook besides its own memory: its code, its tables, the bytes that are copied for it.
@@ -97,8 +107,10 @@ pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
         picture.saturating_mul(
             PICTURE_PIXEL.saturating_add(lanes.saturating_mul(lane_pixel(needs.batch)).saturating_sub(lane_pixel(1))),
         ),
-        needs.further,
-        (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
+        // A shadow has sessions of its own.
+        needs.further.saturating_mul(1 + u64::from(needs.shadow > 0)),
+        picture.saturating_mul(if needs.shadow > 0 { SHADOW_PIXEL } else { 0 }),
+        (needs.hooks as u64 + needs.shadow as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
     ];
     let bytes = bytes.into_iter().fold(u64::from(BASE_MIB) << 20, u64::saturating_add);
     u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(caps.worker_mib)
@@ -132,6 +144,7 @@ mod tests {
                 further: 0,
                 hooks: 0,
                 hook_bytes: 0,
+                shadow: 0,
             };
             let estimate = estimate_mib(&needs, caps);
             assert!(estimate >= measured * 5 / 4, "{what}: {estimate} MiB for {measured}");
@@ -150,6 +163,7 @@ mod tests {
             further: 0,
             hooks: 1,
             hook_bytes: 64 * MIB,
+            shadow: 0,
         };
         assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
     }
@@ -166,6 +180,7 @@ mod tests {
             further: 0,
             hooks: 0,
             hook_bytes: 64 * MIB,
+            shadow: 0,
         };
         let estimate = |lanes, hooks| estimate_mib(&Needs { lanes, hooks, ..needs }, MemoryCaps::default());
         // 256 of any worker, 28.1 for the pictures, 245 for model and input.
@@ -173,6 +188,9 @@ mod tests {
         // Model and input again, and 2.6 for the pictures of the lane.
         assert_eq!(estimate(2, 0), 777);
         assert_eq!(estimate(2, 1), 777 + 80);
+        // A hook, and 7.9 for the pictures that wait for it.
+        let shadowed = estimate_mib(&Needs { shadow: 1, ..needs }, MemoryCaps::default());
+        assert_eq!(shadowed, 530 + 80 + 8);
     }
 
     proptest! {
@@ -181,8 +199,8 @@ mod tests {
             model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, lanes in 0..64u32, batch in 0..64u32, cap in 1..u32::MAX,
         ) {
             let caps = MemoryCaps { worker_mib: cap, hook_mib: 64 };
-            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, further: 0, hooks, hook_bytes: 64 * MIB };
-            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, further: more, ..needs };
+            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, further: 0, hooks, hook_bytes: 64 * MIB, shadow: 0 };
+            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, further: more, shadow: 1, ..needs };
             prop_assert!(estimate_mib(&needs, caps) <= estimate_mib(&larger, caps));
             prop_assert!(estimate_mib(&larger, caps) <= cap);
         }

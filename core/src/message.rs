@@ -17,7 +17,9 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
+    revision::RevisionStatus,
     scenario_log::LoggedLines,
+    shadow::ShadowFindings,
     spec::{Decoder, ResolvedScenario},
     topic::Topic,
 };
@@ -64,6 +66,8 @@ pub enum Message {
     RunnerStatus(RunnerStatus),
     #[serde(rename = "scenario.logged")]
     Logged(LoggedLines),
+    #[serde(rename = "scenario.shadow")]
+    Shadow(ShadowFindings),
 }
 
 /// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
@@ -75,8 +79,12 @@ pub struct DeployOrder {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    /// Revision of the scenario's settings, from 1.
+    /// Revision of the scenario's settings, from 1. The same order with a higher one changes the settings of the
+    /// worker that runs.
     pub revision: i64,
+    /// The hooks of that revision begin with nothing kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// Creation time of the scenario.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -201,14 +209,18 @@ pub struct WorkerStatus {
     /// worker has not begun, or because others are told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStats>,
+    /// Which settings it runs; absent until its first worker is ready, and in what older releases wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionStatus>,
 }
 
 impl WorkerStatus {
     /// Without what became of its hooks' calls, which is kept beside it.
     #[must_use]
     pub fn without_hooks(&self) -> Self {
-        let Self { scenario_id, generation, phase, ref reason, attempt, retry_at, progress, hooks: _ } = *self;
-        Self { scenario_id, generation, phase, reason: reason.clone(), attempt, retry_at, progress, hooks: Vec::new() }
+        let (reason, revision, hooks) = (self.reason.clone(), self.revision.clone(), Vec::new());
+        let Self { scenario_id, generation, phase, attempt, retry_at, progress, .. } = *self;
+        Self { scenario_id, generation, phase, reason, attempt, retry_at, progress, hooks, revision }
     }
 }
 
@@ -289,7 +301,7 @@ impl Message {
             Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
-            Message::Logged(_) => Topic::ScenarioLogs,
+            Message::Logged(_) | Message::Shadow(_) => Topic::ScenarioLogs,
         }
     }
 }
@@ -309,6 +321,7 @@ impl Envelope {
             Message::Result(prediction) => prediction.scenario_id.to_string(),
             Message::RunnerStatus(status) => status.runner_id.to_string(),
             Message::Logged(logged) => logged.scenario_id.to_string(),
+            Message::Shadow(findings) => findings.scenario_id.to_string(),
         }
     }
 
@@ -324,6 +337,7 @@ impl Envelope {
             Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
             Message::Logged(logged) => Some((logged.scenario_id, Some(logged.generation))),
+            Message::Shadow(findings) => Some((findings.scenario_id, Some(findings.generation))),
             Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
     }
@@ -349,6 +363,7 @@ impl Envelope {
             }
             "runner.status" => read(data).map(Message::RunnerStatus),
             "scenario.logged" => read(data).map(Message::Logged),
+            "scenario.shadow" => read(data).map(Message::Shadow),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.and_then(|message| raw.state.check().map(|()| message));
@@ -428,6 +443,7 @@ mod tests {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress::default(),
         };
         for (code, first, exact) in [

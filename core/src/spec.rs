@@ -38,6 +38,10 @@ pub struct ScenarioSpec {
     pub models: BTreeMap<String, ModelUse>,
     #[serde(default)]
     pub plugins: PluginChain,
+    /// A second chain of post hooks on the same frames, to be compared with the first: see
+    /// `GET /scenario/{id}/shadow`. Nothing of it is in the scenario's results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSpec>,
     /// How a frame becomes the model's input; absent fields are what the plugins declare, else
     /// letterbox, centred, RGB, 0..1, padded with 114.
     #[serde(default)]
@@ -134,7 +138,7 @@ pub struct TimeRange {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_false(flag: &bool) -> bool {
+pub(crate) const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
@@ -169,6 +173,16 @@ pub struct PluginChain {
     /// After the inference: each sees the tensors and the detections so far.
     #[serde(default)]
     #[schema(max_items = 16)]
+    pub post: Vec<PluginUse>,
+}
+
+/// Hooks beside those of the scenario, with the limits of those. They see what those see: the frame as the pre
+/// hooks left it, the model's outputs, the further models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSpec {
+    /// In place of the scenario's `plugins.post`.
+    #[schema(min_items = 1, max_items = 16)]
     pub post: Vec<PluginUse>,
 }
 
@@ -224,6 +238,9 @@ pub struct ResolvedScenario {
     pub models: BTreeMap<String, ResolvedModel>,
     pub pre: Vec<ResolvedHook>,
     pub post: Vec<ResolvedHook>,
+    /// Post hooks that are compared with those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<ResolvedHook>,
     pub on_plugin_failure: OnPluginFailure,
     #[serde(default, skip_serializing_if = "ScenarioLimits::is_empty")]
     pub limits: ScenarioLimits,
@@ -304,7 +321,7 @@ impl ResolvedScenario {
             ResolvedSource::Video(video) => Some(&video.digest),
             ResolvedSource::File(_) | ResolvedSource::Url(_) => None,
         };
-        let hooks = self.pre.iter().chain(&self.post).map(|hook| &hook.identity.digest);
+        let hooks = self.pre.iter().chain(&self.post).chain(&self.shadow).map(|hook| &hook.identity.digest);
         let models = self.models.values().map(|model| &model.artifact.digest);
         video.into_iter().chain([&self.model.digest]).chain(models).chain(hooks)
     }

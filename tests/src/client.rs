@@ -86,6 +86,17 @@ impl Client {
         self.ask(|agent, url| answer(agent.post(format!("{url}{path}")).content_type(content_type).send(body)?))
     }
 
+    /// Sends a merge patch for one revision.
+    #[must_use]
+    pub fn patch(&self, path: &str, if_match: Option<&str>, patch: &Value) -> Answer {
+        let patch = patch.to_string();
+        self.ask(|agent, url| {
+            let request = agent.patch(format!("{url}{path}")).content_type("application/merge-patch+json");
+            let request = if_match.into_iter().fold(request, |request, value| request.header("If-Match", value));
+            answer(request.send(patch.as_bytes())?)
+        })
+    }
+
     #[must_use]
     pub fn post_json(&self, path: &str, body: &Value) -> Answer {
         self.post(path, "application/json", body.to_string().as_bytes())

@@ -1,6 +1,7 @@
 //! What a client sends is judged before it is taken: uploads, and scenarios with the configurations in them.
 
 pub(crate) mod canonical;
+pub(crate) mod change;
 pub(crate) mod hooks;
 pub(crate) mod plugin;
 pub(crate) mod probe;

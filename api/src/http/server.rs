@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, import, log, operation, prediction, preview, runner, scenario},
+    resource::{artifact, import, log, operation, prediction, preview, revision, runner, scenario, shadow},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -125,13 +125,16 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::init))
         .routes(routes!(scenario::check))
         .routes(routes!(scenario::list))
-        .routes(routes!(scenario::get, scenario::delete))
+        .routes(routes!(scenario::get, scenario::delete, revision::change))
+        .routes(routes!(revision::list))
         .routes(routes!(scenario::stop))
         .routes(routes!(scenario::start))
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
         .routes(routes!(scenario::plugins))
         .routes(routes!(log::get))
+        .routes(routes!(shadow::get))
+        .routes(routes!(shadow::promote))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
         .routes(routes!(import::import))

@@ -2,7 +2,7 @@
 //!
 //! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in
 //! this order; a name and version, once given to some bytes, never mean others unless the artifact was
-//! deleted in between.
+//! deleted in between. The version `dev` of a plugin is the exception, for whoever develops it.
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
+    artifact::{ArtifactKind, ArtifactRef, DEV, Manifest, check_name, check_version},
     error_code::ErrorCode,
     schemas::{ArtifactName, Version},
 };
@@ -32,6 +32,7 @@ use crate::{
         problem::{AnyProblem, JsonResult, Problem, too_large},
     },
     metrics,
+    resource::revision::follow_development,
 };
 
 /// How a model or a video is called.
@@ -44,6 +45,17 @@ pub(crate) struct Naming {
     name: Option<String>,
     /// `1` if neither here nor a field of a form.
     #[param(value_type = Option<Version>)]
+    version: Option<String>,
+}
+
+/// Whether a plugin is in development.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Development {
+    /// `dev`: the plugin is stored as `name@dev`, whatever it says of its version, in the place of what was there.
+    /// Scenarios that use it change to it while they run.
+    #[param(value_type = Option<String>, pattern = "^dev$")]
     version: Option<String>,
 }
 
@@ -154,8 +166,13 @@ pub(crate) async fn take(
 ) -> Result<Answer, Problem> {
     let Received { staged, name, version, signature } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
+    let development = naming.version.clone().filter(|_| kind == ArtifactKind::Plugin);
+    if let Some(version) = development.as_ref().filter(|version| *version != DEV) {
+        let detail = format!("a plugin says itself which version it is; `{version}` can only be `{DEV}`");
+        return Err(Problem::parameter("version", detail).expected(DEV));
+    }
     let given = match kind {
-        // A plugin says itself what it is called.
+        // A plugin says itself what it is called, but for what is in development.
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
     };
@@ -183,7 +200,9 @@ pub(crate) async fn take(
     let manifest = probe::inspect(app, kind, &staged).await?;
     let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
-        (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
+        (None, Manifest::Plugin(plugin)) => {
+            (plugin.name.clone(), development.unwrap_or_else(|| plugin.version.clone()))
+        }
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
     if let Some(signature) = &signature {
@@ -191,13 +210,18 @@ pub(crate) async fn take(
     }
     let (digest, size_bytes) = (staged.digest.clone(), staged.size);
     // A delete between these two steps could take the blob away from under the new row.
-    let _turn = app.artifact_writes.lock().await;
+    let turn = app.artifact_writes.lock().await;
     app.blobs.commit(staged).await?;
     // The store keeps microseconds; so the first answer is the same as every later one.
     let created_at = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).map_err(Problem::internal)?;
     let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at, signed_by };
     match app.store.put_artifact(artifact.clone()).await? {
         PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact))),
+        PutArtifact::Replaced => {
+            drop(turn);
+            follow_development(app, &artifact.name).await?;
+            Ok((StatusCode::CREATED, Json(artifact)))
+        }
         PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there))),
         PutArtifact::Conflict(there) => {
             if !app.store.live_digests().await?.contains(&artifact.digest) {
@@ -325,6 +349,15 @@ macro_rules! routes_of {
     };
 }
 
-routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, PluginForm, |_| Naming::default(), ());
+routes_of!(
+    plugin,
+    Plugin,
+    "/plugin",
+    "/plugin/{name}/{version}",
+    Development,
+    PluginForm,
+    |development| Naming { name: None, version: development.version },
+    (Development,)
+);
 routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));
 routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));

@@ -19,7 +19,7 @@ use axum::{
 use framehook_core::{error_code::ErrorCode, ids::ScenarioId, job::LogLevel};
 use framehook_infra::store::{LogEntry, Scenarios};
 use futures::stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use utoipa::IntoParams;
 
@@ -136,7 +136,8 @@ impl Reader {
     }
 }
 
-fn lines(entries: &[LogEntry]) -> Result<String, Problem> {
+/// Each as a line of JSON.
+pub(crate) fn lines<T: Serialize>(entries: &[T]) -> Result<String, Problem> {
     let mut lines = String::new();
     for entry in entries {
         lines.push_str(&serde_json::to_string(entry).map_err(Problem::internal)?);

@@ -37,7 +37,10 @@ use crate::{
         page::{self, NoParameters, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
-    resource::view::{PluginsView, ScenarioView},
+    resource::{
+        revision::with_etag,
+        view::{PluginsView, ScenarioView},
+    },
 };
 
 /// Create a scenario and start it
@@ -164,7 +167,8 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
         (status = 200, description = "The scenario", body = ScenarioView,
-            headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
+            headers(("ETag" = String, description = "Its revision, in quotes: what a change of it names in `If-Match`"),
+                ("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         AnyProblem))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
@@ -175,7 +179,20 @@ pub(crate) async fn get(
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
         serde_json::to_vec(&ScenarioView::from(record)).map_err(Problem::internal)
     };
-    app.response_cache.answer(id, "scenario", "", read).await
+    let answer = app.response_cache.answer(id, "scenario", "", read).await?;
+    with_revision(answer).await
+}
+
+/// With the revision that it shows as its `ETag`.
+async fn with_revision(answer: Response) -> Result<Response, Problem> {
+    #[derive(Deserialize)]
+    struct Shown {
+        revision: i64,
+    }
+    let (parts, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.map_err(Problem::internal)?;
+    let Shown { revision } = serde_json::from_slice(&body).map_err(Problem::internal)?;
+    Ok(with_etag(revision, (parts, body)))
 }
 
 /// Stop a scenario; again does nothing more

@@ -35,7 +35,10 @@ pub(crate) struct ScenarioView {
     pub spec: ScenarioSpec,
     /// The same with names resolved and settings complete.
     pub resolved: ResolvedScenario,
+    /// Of the settings that it shall run with.
     pub revision: i64,
+    /// The one that its worker runs. Null: no worker does, or it did not say.
+    pub running_revision: Option<i64>,
     pub desired: Desired,
     pub state: ScenarioState,
     /// Why it is in this state.
@@ -96,6 +99,7 @@ impl From<ScenarioRecord> for ScenarioView {
         let current = status.filter(|s| s.generation == record.generation);
         let hooks = record.worker.as_ref().map_or(&[][..], |worker| &worker.hooks);
         let hints = hints::hints(&record.resolved, hooks, record.state == ScenarioState::Completed);
+        let running = current.filter(|s| !s.phase.is_ended()).and_then(|s| s.revision.as_ref());
         let measured = current.map(|s| s.progress).filter(|p| p.frames > 0);
         Self {
             id: record.id,
@@ -103,6 +107,7 @@ impl From<ScenarioRecord> for ScenarioView {
             created_at: record.created_at,
             updated_at: record.updated_at,
             revision: record.revision,
+            running_revision: running.map(|revision| revision.running),
             desired: record.desired,
             state: record.state,
             attempt: current.map_or(0, |s| s.attempt),

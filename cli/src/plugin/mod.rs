@@ -1,11 +1,12 @@
-//! `framehook plugin`: write a plugin, try it, sign it, upload it and pass it on. Nothing here but `push`
-//! needs a running platform.
+//! `framehook plugin`: write a plugin, try it, sign it, upload it and pass it on. Nothing here but `dev` and
+//! `push` needs a running platform.
 //!
 //! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
 //! found and confined in the same way.
 
 mod build;
 mod check;
+mod dev;
 mod follow;
 mod keys;
 mod local;
@@ -34,6 +35,8 @@ pub(crate) enum Plugin {
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
     Test(test::Test),
+    /// Build a plugin each time it is edited, and run it in a scenario that runs
+    Dev(dev::Dev),
     /// Upload a plugin to a running platform, or push it to an OCI registry
     Push(push::Push),
     /// Fetch a plugin from an OCI registry
@@ -58,6 +61,7 @@ impl Plugin {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Dev(dev) => dev.run(),
             Self::Push(push) => push.run(),
             Self::Pull(pull) => pull.run(),
             Self::Keygen(keygen) => keygen.run(),

@@ -6,7 +6,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use framehook_core::{ids::Digest, signature::PluginSignature};
 use framehook_infra::registry::Reference;
-use reqwest::{Client, header::CONTENT_TYPE};
+use reqwest::{Client, RequestBuilder, header::CONTENT_TYPE};
 use serde_json::Value;
 
 use super::{
@@ -40,8 +40,10 @@ impl Push {
         if let Some(to) = &self.to {
             return registry::push(wasm, signature, to, &self.speak);
         }
-        let form = form(&digest, wasm, signature.as_ref())?;
-        let (is_taken, answer) = block_on(upload(self.api.trim_end_matches('/'), &digest, form))?;
+        let api = self.api.trim_end_matches('/');
+        let media_type = format!("multipart/form-data; boundary={}", digest.hex());
+        let request = Client::new().post(format!("{api}/plugin")).header(CONTENT_TYPE, media_type);
+        let (is_taken, answer) = block_on(answer_of(api, request.body(form(&digest, wasm, signature.as_ref())?)))?;
         if !is_taken {
             bail!("{} was not taken: {}", self.file.display(), problem(&answer));
         }
@@ -85,10 +87,14 @@ fn form(digest: &Digest, wasm: Vec<u8>, signature: Option<&PluginSignature>) -> 
     Ok(body)
 }
 
-/// Whether it was taken, and what was said.
-async fn upload(api: &str, digest: &Digest, form: Vec<u8>) -> anyhow::Result<(bool, Value)> {
-    let media_type = format!("multipart/form-data; boundary={}", digest.hex());
-    let request = Client::new().post(format!("{api}/plugin")).header(CONTENT_TYPE, media_type).body(form);
+/// Whether it was taken, and what was said. `query` is that of the request.
+pub(super) async fn upload(api: &str, query: &str, wasm: Vec<u8>) -> anyhow::Result<(bool, Value)> {
+    let request = Client::new().post(format!("{api}/plugin{query}"));
+    answer_of(api, request.header(CONTENT_TYPE, "application/wasm").body(wasm)).await
+}
+
+/// Whether a request went well, and what was said.
+pub(super) async fn answer_of(api: &str, request: RequestBuilder) -> anyhow::Result<(bool, Value)> {
     let nobody = || format!("no Framehook answers at {api}; start `framehook up`, or name another address with --api");
     let response = request.send().await.with_context(nobody)?;
     let status = response.status();
@@ -99,7 +105,7 @@ async fn upload(api: &str, digest: &Digest, form: Vec<u8>) -> anyhow::Result<(bo
 }
 
 /// What an RFC 9457 problem says, all of it.
-fn problem(answer: &Value) -> String {
+pub(super) fn problem(answer: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut said = format!("{} ({})", text(&answer["detail"]), text(&answer["code"]));
     for error in answer["errors"].as_array().into_iter().flatten() {

@@ -90,6 +90,7 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         further,
         hooks: pre.len() + post.len(),
         hook_bytes: u64::from(caps.hook_mib) << 20,
+        shadow: 0,
     };
     let hooks = |of: &[&Plugin]| of.iter().map(|p| p.hook.clone()).collect();
     let compiled = |of: &[&Plugin]| of.iter().map(|p| p.compiled.clone()).collect();
@@ -100,6 +101,7 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         models: models.iter().map(|(name, (resolved, _))| (name.clone(), resolved.clone())).collect(),
         pre: hooks(&pre),
         post: hooks(&post),
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::default(),
         limits: Default::default(),
         memory_mib: Some(memory::estimate_mib(&needs, caps)),
@@ -157,6 +159,7 @@ fn order(scenario: ResolvedScenario) -> DeployOrder {
         created_at: Timestamp::now(),
         scenario,
         resume_after: None,
+        fresh: false,
         state: Default::default(),
         execution: None,
     }

@@ -142,7 +142,7 @@ impl Logger {
         drop(call);
         let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
         let fields = fitting(fields, MAX_LINE - message.len());
-        let line = PluginLog { plugin: self.plugin.clone(), level, target, message, fields, frame };
+        let line = PluginLog { plugin: self.plugin.clone(), level, target, message, fields, frame, shadow: false };
         self.log.0.lock().line(line, Instant::now());
     }
 }

@@ -45,6 +45,18 @@ impl Kept {
         Self { quota, values, bytes, ..Self::default() }
     }
 
+    /// Has what `hook` kept in another instance, in the place of all that is here.
+    pub(crate) fn take_over(&mut self, state: &HookState, hook: &str) {
+        *self = Self::restore(self.quota, state, hook);
+    }
+
+    /// Adds all that is kept.
+    pub(crate) fn all(&self, hook: &str, state: &mut HookState) {
+        for (key, value) in &self.values {
+            state.set(hook, key.clone(), Some(Value(value.clone())));
+        }
+    }
+
     /// Bytes of keys and values.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes

@@ -82,6 +82,7 @@ pub fn run(trial: &Trial) -> Result<Tried, Reason> {
         quota: StateQuota::of(1),
         state: HookState::default(),
         metric_names: hook_metrics::names_of(1),
+        before: None,
         models: None,
         log: Log::new(Arc::new(move |line| sink.lock().push(line)), limits.log),
     };

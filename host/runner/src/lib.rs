@@ -16,6 +16,7 @@
 
 mod admission;
 pub mod alone;
+mod change;
 mod config;
 mod cores;
 mod ending;
@@ -35,6 +36,7 @@ mod restart;
 mod runner;
 mod scenario_log;
 mod session;
+mod shadow;
 mod status;
 mod supervisor;
 mod tally;

@@ -110,7 +110,7 @@ impl Worker {
         };
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
-        let has_hooks = !(job.pre.is_empty() && job.post.is_empty());
+        let has_hooks = !(job.pre.is_empty() && job.post.is_empty() && job.shadow.is_empty());
         let longest = if has_hooks { MAX_RECORD } else { job.limits.prediction_bytes + REPORT };
         let last_lines = LastLines::default();
         let stderr = tokio::spawn(read_lines(stderr, last_lines.clone(), log).in_current_span());

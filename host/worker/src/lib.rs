@@ -12,6 +12,7 @@
 
 pub mod annotate;
 pub mod bench;
+pub mod change;
 pub mod cli;
 pub mod feed;
 mod further;

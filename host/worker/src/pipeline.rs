@@ -1,8 +1,8 @@
 //! One scenario's frames on their way from the source to the runner.
 //!
 //! ```text
-//! decode thread                  a thread each lane    finishing thread (the caller's)
-//! decode, pre hooks, resize  ->  the model         ->  post hooks, report
+//! decode thread                  a thread each lane    finishing thread (the caller's)    shadow's thread
+//! decode, pre hooks, resize  ->  the model         ->  post hooks, report            ->  post hooks, compare
 //! ```
 //!
 //! The stages are connected by bounded channels, so that no stage waits for another while there is
@@ -17,6 +17,7 @@ mod decode;
 mod finish;
 mod infer;
 mod order;
+mod shadow;
 
 use std::{
     fmt::Display,
@@ -34,6 +35,7 @@ use framehook_core::{
     job::{Job, Outcome},
     prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
+    revision::Trial,
     spec::MAX_LANES,
 };
 use framehook_engine::{
@@ -42,7 +44,9 @@ use framehook_engine::{
 };
 use parking_lot::Mutex;
 
+use self::shadow::Shadow;
 use crate::{
+    change::{Changes, Settings},
     image::{BgrCache, Image},
     lanes::Lanes,
     loader::Loader,
@@ -66,6 +70,10 @@ pub struct Parts {
     pub loader: Loader,
     pub pre: Chain,
     pub post: Chain,
+    /// The chain to compare that with, or why it cannot be started.
+    pub shadow: Option<Result<Chain, Reason>>,
+    /// Other settings that may come.
+    pub changes: Arc<Changes>,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -101,17 +109,22 @@ pub fn run(
         verdict: Arc::default(),
         decoded: Arc::default(),
         damaged: Arc::default(),
+        changes: Arc::clone(&parts.changes),
     };
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post } = parts;
+    let Parts { source, model, loader, pre, post, shadow, .. } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
-    let keeps_outputs = !post.is_empty();
+    let shadow = shadow.map(|chain| Shadow::start(chain, &shared));
+    let settings = shared.changes.settings();
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
         pre,
-        keeps_pictures: keeps_outputs,
+        settings: Arc::clone(&settings),
+        before: None,
+        carried: HookState::default(),
+        last: job.resume_after,
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
@@ -119,13 +132,27 @@ pub fn run(
         pace: Pace::new(job.max_speed),
         bgr: BgrCache::default(),
     };
-    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
+    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), frames };
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
     let (frames, lanes) = (from_model, Arc::clone(lanes));
-    let finished =
-        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }
-            .run();
+    let (shared_of_last, bgr) = (shared.clone(), BgrCache::default());
+    let (last, damaged, before, trial, failed) = (None, 0, None, None, None);
+    let last_stage = finish::Stage {
+        shared: shared_of_last,
+        post,
+        shadow,
+        settings,
+        before,
+        trial,
+        failed,
+        frames,
+        lanes,
+        last,
+        damaged,
+        bgr,
+    };
+    let finished = last_stage.run();
     shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
 }
 
@@ -141,6 +168,7 @@ struct Shared {
     decoded: Arc<AtomicU64>,
     /// Damaged frames of a source that ended.
     damaged: Arc<AtomicU64>,
+    changes: Arc<Changes>,
 }
 
 impl Shared {
@@ -214,6 +242,9 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     position: Position,
+    settings: Arc<Settings>,
+    /// The settings are others than those of the frame before.
+    turn: Option<Turn>,
     left_out: u64,
     /// Damaged frames of the source up to here.
     damaged: u64,
@@ -227,6 +258,19 @@ struct InFlight {
     /// What the pre hooks changed of their state.
     state: HookState,
     timings: FrameTimings,
+}
+
+/// What the last stage does before its first frame of other settings.
+enum Turn {
+    /// `None`: it keeps its chain.
+    Begin(Option<Box<NewPost>>),
+    GoBack,
+}
+
+struct NewPost {
+    chain: Chain,
+    is_fresh: bool,
+    trial: Trial,
 }
 
 enum Work {

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef},
+    artifact::{ArtifactKind, ArtifactRef, DEV},
     ids::{Digest, ScenarioId},
 };
 
-use super::{Conn, Database, Row, identity, one_artifact_at_a_time};
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time, revisions};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -23,7 +23,10 @@ macro_rules! select_artifact {
 }
 
 const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
-const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 ORDER BY sequence DESC LIMIT 1");
+/// What is in development is never meant by a name alone.
+const NEWEST: &str = select_artifact!(
+    "WHERE kind = $1 AND name = $2 AND (kind <> 'plugin' OR version <> 'dev') ORDER BY sequence DESC LIMIT 1"
+);
 const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
 /// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
 const LIST: &str = "
@@ -77,7 +80,12 @@ impl Artifacts for Database {
     }
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
-        sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
+        let named = sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?;
+        let mut digests = revisions::digests_in_use(self).await?;
+        for row in &named {
+            digests.insert(row.parsed("digest")?);
+        }
+        Ok(digests.into_iter().collect())
     }
 }
 
@@ -85,17 +93,25 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
     let signed_by = artifact.signed_by.as_ref().map(to_json).transpose()?;
-    if let Some(mut present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
-        if present.digest != artifact.digest {
-            return Ok(PutArtifact::Conflict(present));
+    let present = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await?;
+    let is_there = present.is_some();
+    let is_in_development = artifact.kind == ArtifactKind::Plugin && artifact.version == DEV;
+    match present {
+        Some(mut present) if present.digest == artifact.digest => {
+            if signed_by.is_some() && present.signed_by != artifact.signed_by {
+                let sign = sqlx::query(SIGN).bind(artifact.kind.as_str()).bind(&artifact.name).bind(&artifact.version);
+                sign.bind(signed_by).execute(&mut *tx).await?;
+                tx.commit().await?;
+                present.signed_by.clone_from(&artifact.signed_by);
+            }
+            return Ok(PutArtifact::Unchanged(present));
         }
-        if signed_by.is_some() && present.signed_by != artifact.signed_by {
-            let sign = sqlx::query(SIGN).bind(artifact.kind.as_str()).bind(&artifact.name).bind(&artifact.version);
-            sign.bind(signed_by).execute(&mut *tx).await?;
-            tx.commit().await?;
-            present.signed_by.clone_from(&artifact.signed_by);
+        Some(present) if !is_in_development => return Ok(PutArtifact::Conflict(present)),
+        Some(Artifact { name, version, .. }) => {
+            let delete = sqlx::query(DELETE).bind(artifact.kind.as_str()).bind(name).bind(version);
+            delete.execute(&mut *tx).await?;
         }
-        return Ok(PutArtifact::Unchanged(present));
+        None => {}
     }
     sqlx::query(INSERT)
         .bind(artifact.kind.as_str())
@@ -109,7 +125,7 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(PutArtifact::Created)
+    Ok(if is_there { PutArtifact::Replaced } else { PutArtifact::Created })
 }
 
 async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {

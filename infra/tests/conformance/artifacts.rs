@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::fixtures::{StoreBackend, World, digest};
 
-fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
+pub(crate) fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
     let manifest = match kind {
         ArtifactKind::Video => Manifest::Video(VideoManifest { width: 320, height: 192, fps: 25.0, frames: Some(500) }),
         _ => Manifest::Model(ModelManifest {

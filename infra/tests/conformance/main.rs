@@ -16,7 +16,9 @@ mod logs;
 mod orchestrator;
 mod postgres;
 mod results;
+mod revisions;
 mod scenarios;
+mod shadow;
 mod sqlite;
 
 use std::time::Duration;
@@ -101,11 +103,24 @@ macro_rules! store_suite {
                 state_is_stored_with_its_rows_or_not_at_all,
                 nothing_is_left_of_a_deleted_scenario,
             }
+            revisions {
+                a_change_starts_from_what_was_seen,
+                the_worker_that_runs_is_told,
+                a_revision_that_failed_is_rolled_back,
+                what_begins_anew_keeps_nothing,
+                a_plugin_in_development_is_replaced,
+            }
             logs {
                 lines_come_back_as_stored_and_in_order,
                 a_line_that_comes_again_or_too_late_changes_nothing,
                 the_oldest_lines_go,
                 a_deleted_scenario_has_no_log,
+            }
+            shadow {
+                what_a_shadow_found_comes_back_as_stored,
+                what_a_shadow_found_before_changes_nothing,
+                the_oldest_differences_go,
+                nothing_is_left_of_what_a_shadow_found,
             }
             lifecycle {
                 from_deploy_to_completed,

@@ -129,6 +129,7 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
             quota,
             metric_names: 64,
             state,
+            before: None,
             models: None,
             log,
         },

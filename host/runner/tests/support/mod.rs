@@ -284,6 +284,7 @@ impl World {
                 limits: Default::default(),
                 pre: Vec::new(),
                 post: Vec::new(),
+                shadow: Vec::new(),
                 on_plugin_failure: OnPluginFailure::SkipFrame,
                 memory_mib: None,
                 decoder: None,
@@ -296,6 +297,7 @@ impl World {
                 max_speed: None,
             },
             resume_after: None,
+            fresh: false,
             state: HookState::default(),
             execution: None,
         }

@@ -73,6 +73,7 @@ pub(crate) fn job(clip: &str) -> Job {
         models: BTreeMap::new(),
         pre: Vec::new(),
         post: Vec::new(),
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::SkipFrame,
         // Deadlines are wall time, and tests share few cores with one another.
         limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
@@ -93,6 +94,7 @@ pub(crate) fn job(clip: &str) -> Job {
         execution: Execution::default(),
         provider_options: BTreeMap::new(),
         onnxruntime: onnxruntime(),
+        later_plugins: None,
     }
 }
 
