@@ -19,6 +19,8 @@ const ROUTES: &str = "
     get /scenario/{id}/logs
     get /scenario/{id}/delivery
     get /scenario/{id}/plugins
+    get /scenario/{id}/revisions
+    patch /scenario/{id}
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin
