@@ -29,7 +29,8 @@ use crate::{abi, sandbox::Ctx};
 pub(crate) const TICK: Duration = Duration::from_millis(4);
 /// Deep enough for any real plugin; a runaway recursion ends early.
 const WASM_STACK: usize = 512 << 10;
-/// Hooks alive at once in one worker: those of a scenario, and while it changes those before. Each reserves 4 GiB of address space, none of it memory.
+/// Hooks alive at once in one worker: those of a scenario, and while it changes those before. Each reserves
+/// 4 GiB of address space, none of it memory.
 const MAX_INSTANCES: u32 = 64;
 /// A component built from Rust is made of 3 or 4 core modules; other languages bring some more.
 const CORE_MODULES: u32 = 16;
