@@ -304,7 +304,7 @@ fn follow_revision(
     if let Some(failed) = failed {
         let (revision, running, reason) = (failed.revision, *running, failed.reason.clone());
         actions.push(Action::RollBack { scenario_id, generation, revision, running, reason });
-    } else if *running == wanted.number && wanted.is_pending {
+    } else if *running == wanted.number && wanted.is_pending && from_frame.is_some() {
         let (revision, from_frame) = (*running, *from_frame);
         actions.push(Action::NoteRevision { scenario_id, generation, revision, from_frame });
     } else if *running < wanted.number && is_overdue && !report.phase.is_ended() && !worker.stop_ordered {

@@ -756,6 +756,8 @@ fn a_worker_is_told_of_a_revision_until_it_runs_or_has_failed() {
         (wants(2, true, 0), runs(1), late, Some(repeat.clone())),
         (wants(2, true, 0), runs(2), late, Some(note)),
         (wants(2, false, 0), runs(2), late, None),
+        // It has no frame yet.
+        (wants(2, true, 0), Some(RevisionStatus { running: 2, from_frame: None, rolled_back: None }), late, None),
         (wants(2, true, 0), failed(1, 2), late, Some(back.clone())),
         // It was changed once more meanwhile.
         (wants(3, true, 0), failed(1, 2), late, Some(back)),

@@ -21,6 +21,8 @@ const ROUTES: &str = "
     get /scenario/{id}/plugins
     get /scenario/{id}/shadow
     post /scenario/{id}/shadow/promote
+    get /scenario/{id}/revisions
+    patch /scenario/{id}
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin

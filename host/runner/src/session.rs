@@ -189,7 +189,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has the plugins of another revision made ready, if one was ordered. A later order takes an earlier one's place.
+    /// Has the plugins of another revision made ready, if one was ordered. A later order takes the place of an
+    /// earlier one.
     fn prepare_change(&mut self) {
         let Some(order) = self.deployment.other_revision() else { return };
         if self.preparing.as_ref().is_some_and(|under_way| under_way.order.revision == order.revision) {

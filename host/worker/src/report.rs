@@ -99,7 +99,7 @@ impl Reporter {
     }
 
     /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if
-    /// it is time or the last time. While one has changed to another revision and the other has not, nothing is said.
+    /// it is time or the last time. While only one of them has changed to another revision, nothing is said.
     pub fn hooks(&self, (stage, revision): (Stage, i64), is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
         let mut inner = self.0.lock();
         let now = Instant::now();

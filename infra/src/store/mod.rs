@@ -159,7 +159,8 @@ pub trait Artifacts: Send + Sync + 'static {
     /// Refused while a scenario that is not at rest, or could be started again, names it.
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;
 
-    /// Digests that some artifact still names, or a revision that may still run: everything else in the blob store is garbage.
+    /// Digests that some artifact still names, or a revision that may still run: everything else in the blob
+    /// store is garbage.
     async fn live_digests(&self) -> Result<Vec<Digest>>;
 }
 
