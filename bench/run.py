@@ -30,6 +30,7 @@ PARTS = {
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
+    "hooks": (5, "one minute"),
     "fleet": (3, "five minutes"),
 }
 

@@ -18,6 +18,9 @@ pub const MAX_LABELS: usize = 8;
 /// Bytes of each; a longer one is no label of a class.
 pub const MAX_LABEL: usize = 64;
 
+/// How the failure of a frame ends for which a hook was not called: the rest is the failure that led to it.
+pub const NOT_CALLED: &str = "; not called for a while after repeated failures";
+
 words! {
     /// Where a hook is called: before the inference, or after it.
     HookStage { Pre = "pre", Post = "post" }

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use framehook_core::{
     execution::{Execution, Measured, ProviderStatus},
     hints::{self, Hint},
+    hook_metrics::{BOUNDS, Metric},
     hook_stats::HookStats,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
@@ -151,13 +152,20 @@ pub(crate) struct PluginsView {
     /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is
     /// up.
     pub hooks: Vec<HookStats>,
+    /// Where the buckets of histograms end, if there is a histogram: a bucket has the values up to its bound and
+    /// above the bound before, and the last bucket those above the last bound.
+    #[serde(skip_serializing_if = "<[f64]>::is_empty")]
+    pub bucket_bounds: &'static [f64],
 }
 
 impl From<ScenarioRecord> for PluginsView {
     fn from(record: ScenarioRecord) -> Self {
         let told = record.worker.map(|worker| worker.hooks).filter(|hooks| !hooks.is_empty());
         let hooks = told.unwrap_or_else(|| HookStats::of(&record.resolved));
-        Self { generation: record.generation, hooks }
+        let is_histogram = |metric: &Metric| matches!(metric, Metric::Histogram(_));
+        let has_histogram = hooks.iter().any(|hook| hook.metrics.values().any(is_histogram));
+        let bucket_bounds = if has_histogram { &BOUNDS[..] } else { &[] };
+        Self { generation: record.generation, hooks, bucket_bounds }
     }
 }
 

@@ -14,7 +14,7 @@ pub(crate) struct Push {
     /// The component, a `.wasm` file
     file: PathBuf,
     /// Address of the API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "FRAMEHOOK_API", default_value = "http://127.0.0.1:8080")]
     api: String,
 }
 
@@ -39,7 +39,11 @@ impl Push {
 /// Whether it was taken, and what was said.
 async fn upload(api: &str, wasm: Vec<u8>) -> anyhow::Result<(bool, Value)> {
     let request = Client::new().post(format!("{api}/plugin")).header(CONTENT_TYPE, "application/wasm").body(wasm);
-    let nobody = || format!("no Framehook answers at {api}; start `framehook up`, or name another address with --api");
+    let nobody = || {
+        format!(
+            "no Framehook answers at {api}; start `framehook up`, or name another address with --api (FRAMEHOOK_API)"
+        )
+    };
     let response = request.send().await.with_context(nobody)?;
     let status = response.status();
     let body = response.bytes().await.with_context(|| format!("{api} broke off its answer"))?;

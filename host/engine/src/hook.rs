@@ -248,10 +248,17 @@ impl Hook {
         result
     }
 
+    /// What a reason says besides the plugin's name, for where that stands already.
+    pub(crate) fn without_name<'a>(&self, reason: &'a Reason) -> &'a str {
+        let message = reason.message.strip_prefix(&self.name).and_then(|behind| behind.strip_prefix(": "));
+        message.unwrap_or(&reason.message)
+    }
+
     fn failed(&mut self, reason: &Reason, at: Position) {
+        let message = self.without_name(reason).to_owned();
         let message = match self.breaker.failed(reason, at) {
-            Some(seconds) => format!("{}; not called for {seconds} s of the stream", reason.message),
-            None => reason.message.clone(),
+            Some(seconds) => format!("{message}; not called for {seconds} s of the stream"),
+            None => message,
         };
         self.given.logger.tell(LogLevel::Warn, &message);
     }
