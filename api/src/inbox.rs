@@ -18,7 +18,7 @@ use framehook_core::{
     prediction::Position,
     prediction_record::PredictionRecord,
     scenario_log::LoggedLines,
-    size::{MAX_REASON, json_bytes},
+    size::MAX_REASON,
     text::short_line,
     topic::Topic,
 };
@@ -356,7 +356,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     if of != topic {
         return Err(format!("a message for topic `{}`, not for `{}`", of.name(), topic.name()));
     }
-    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
+    let kept = if state.is_empty() { 0 } else { state.json_bytes() };
     let (size, most) = (payload.len(), most.saturating_add(ENVELOPE + kept));
     if size > most {
         let setting = if topic == Topic::Results { " (max_prediction_kib)" } else { "" };

@@ -49,9 +49,12 @@ pub struct HookStats {
     /// Instances that were made of it: one, and one more after each trap and each missed deadline.
     #[serde(default)]
     pub instances: u64,
-    /// Microseconds of all calls together, with what the host did for it meanwhile.
+    /// Microseconds of all calls together, with what the host did for it meanwhile, but without further models.
     #[serde(default)]
     pub total_us: u64,
+    /// Microseconds that further models took for it. They are in no other time of it.
+    #[serde(default)]
+    pub model_us: u64,
     /// Microseconds that half of the calls of the newest worker took, or less.
     #[serde(default)]
     pub p50_us: u64,
@@ -113,6 +116,7 @@ impl HookStats {
             not_called: 0,
             instances: 0,
             total_us: 0,
+            model_us: 0,
             p50_us: 0,
             p99_us: 0,
             max_us: 0,
@@ -146,7 +150,7 @@ impl HookStats {
     }
 
     /// What is counted: it only grows.
-    const fn counts(&mut self) -> [&mut u64; 13] {
+    const fn counts(&mut self) -> [&mut u64; 14] {
         [
             &mut self.calls,
             &mut self.traps,
@@ -155,6 +159,7 @@ impl HookStats {
             &mut self.not_called,
             &mut self.instances,
             &mut self.total_us,
+            &mut self.model_us,
             &mut self.detections_in,
             &mut self.detections_out,
             &mut self.events,
