@@ -26,8 +26,8 @@ pub(crate) struct Limits {
     #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
-    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a request
-    /// may have 768 KiB more than this
+    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a
+    /// request may have 768 KiB more than this
     #[arg(long, value_name = "KIB", group = "api")]
     #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,

@@ -49,7 +49,8 @@ pub struct HookStats {
     /// Instances that were made of it: one, and one more after each trap and each missed deadline.
     #[serde(default)]
     pub instances: u64,
-    /// Microseconds of all calls together, with what the host did for it meanwhile, but without further models.
+    /// Microseconds of all calls together, with what the host did for it meanwhile, but without further
+    /// models.
     #[serde(default)]
     pub total_us: u64,
     /// Microseconds that further models took for it. They are in no other time of it.

@@ -127,8 +127,8 @@ pub struct HookLimits {
     pub describe_ms: u64,
     /// A hook: half a frame at 25 frames a second.
     pub call_ms: u64,
-    /// Further models that one call runs, together: half of the time that a frame has until its worker is given
-    /// up.
+    /// Further models that one call runs, together: half of the time that a frame has until its worker is
+    /// given up.
     pub model_ms: u64,
     /// Linear memory of one instance, all its memories together.
     pub memory_bytes: usize,

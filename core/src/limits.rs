@@ -28,7 +28,8 @@ pub struct HookCeilings {
 
 impl Default for HookCeilings {
     fn default() -> Self {
-        // A tenth of the time in which a frame must come, so that ten hooks fit; the most that the engine gives.
+        // A tenth of the time in which a frame must come, so that ten hooks fit; the most that the engine
+        // gives.
         Self { call_ms: 1000, memory_mib: 256 }
     }
 }
@@ -51,8 +52,8 @@ impl ScenarioLimits {
         wrong.collect()
     }
 
-    /// With what this scenario asks for, as far as it is allowed: its runner's ceilings may be lower than those
-    /// that it was created under.
+    /// With what this scenario asks for, as far as it is allowed: its runner's ceilings may be lower than
+    /// those that it was created under.
     #[must_use]
     pub fn apply(&self, to: HookLimits, ceilings: HookCeilings) -> HookLimits {
         let memory = self.hook_memory_mib.map(|mib| (mib.min(ceilings.memory_mib) as usize) << 20);

@@ -22,8 +22,8 @@ use crate::{
 /// Lines of one scenario that are kept: forty seconds of as many as it may log by default, and a day of one a
 /// minute.
 pub const MAX_LINES: i64 = 2_000;
-/// Bytes of JSON of one scenario's lines, give or take one line: as many lines of 260 bytes, which is a long sentence with
-/// its names. The API reads all of it at a time.
+/// Bytes of JSON of one scenario's lines, give or take one line: as many lines of 260 bytes, which is a long
+/// sentence with its names. The API reads all of it at a time.
 pub const MAX_BYTES: i64 = 512 << 10;
 
 /// Bytes of JSON of one line. A hook may log 1 KiB at a time, which JSON makes six of at worst; the rest is
@@ -164,7 +164,8 @@ mod tests {
     }
 
     proptest! {
-        /// However batches are cut, repeated and delayed, each line is there at most once, in the order of its deployment.
+        /// However batches are cut, repeated and delayed, each line is there at most once, in the order of
+        /// its deployment.
         #[test]
         fn no_line_is_there_twice(batches in prop::collection::vec((1_i64..4, 0_u64..20, 0_u64..6), 0..20)) {
             let batches: Vec<_> = batches.into_iter().map(|(of, first, count)| logged(of, first..first + count)).collect();

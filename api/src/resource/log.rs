@@ -1,5 +1,5 @@
-//! `/scenario/{id}/logs`: what a scenario's hooks log and the platform says of them, as a page, as lines, or as
-//! lines that go on.
+//! `/scenario/{id}/logs`: what a scenario's hooks log and the platform says of them, as a page, as lines, or
+//! as lines that go on.
 //!
 //! Invariant: a request holds at most the lines that are kept of one scenario, which are bounded; one that
 //! follows holds nothing while it waits.
@@ -51,8 +51,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Parameters {
-    /// Only lines of this plugin, by its name or as `name@version`. `framehook`: only what the platform says of the
-    /// whole scenario.
+    /// Only lines of this plugin, by its name or as `name@version`. `framehook`: only what the platform says
+    /// of the whole scenario.
     plugin: Option<String>,
     /// Only lines of this level and above.
     level: Option<LogLevel>,
@@ -75,10 +75,10 @@ type LogPage = Page<LogEntry>;
 /// lines are kept, and at most 512 KiB; `sequence` tells whether some went between two of yours. Lines are
 /// published once a second. Those that a runner had not published when it died are missing.
 ///
-/// With `Accept: application/x-ndjson` the answer is one JSON object a line. With `follow` it is that, whatever
-/// `Accept` says: the lines so far, then new ones as they come, until the scenario has completed, failed or been
-/// stopped. An empty line, which stands for nothing, comes while there is none for half a minute. An answer
-/// that is cut off is not complete: ask again.
+/// With `Accept: application/x-ndjson` the answer is one JSON object a line. With `follow` it is that,
+/// whatever `Accept` says: the lines so far, then new ones as they come, until the scenario has completed,
+/// failed or been stopped. An empty line, which stands for nothing, comes while there is none for half a
+/// minute. An answer that is cut off is not complete: ask again.
 #[utoipa::path(get, path = "/scenario/{id}/logs", tag = "/scenario", operation_id = "get_logs",
     params(("id" = ScenarioId, Path), Parameters),
     responses((status = 200, description = "A page of lines", body = LogPage), AnyProblem))]

@@ -68,11 +68,12 @@ pub(crate) struct ScenarioView {
     pub decoder: Option<Decoder>,
     /// What runs its model in the current deployment.
     pub execution: Option<Execution>,
-    /// The fastest of the other providers of its runner, as measured there for this model; absent if there is none.
+    /// The fastest of the other providers of its runner, as measured there for this model; absent if there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's memory
-    /// does not reach for more.
+    /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's
+    /// memory does not reach for more.
     pub lanes: Option<u32>,
 }
 
@@ -87,7 +88,8 @@ pub(crate) struct ProgressView {
     /// How much of its recording is here, while that is still being fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
-    /// The same up to the last frame that the worker has given to the bus: its predictions become readable next.
+    /// The same up to the last frame that the worker has given to the bus: its predictions become readable
+    /// next.
     pub published: u64,
 }
 
@@ -152,8 +154,8 @@ pub(crate) struct PluginsView {
     /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is
     /// up.
     pub hooks: Vec<HookStats>,
-    /// Where the buckets of histograms end, if there is a histogram: a bucket has the values up to its bound and
-    /// above the bound before, and the last bucket those above the last bound.
+    /// Where the buckets of histograms end, if there is a histogram: a bucket has the values up to its bound
+    /// and above the bound before, and the last bucket those above the last bound.
     #[serde(skip_serializing_if = "<[f64]>::is_empty")]
     pub bucket_bounds: &'static [f64],
 }

@@ -1,4 +1,5 @@
-//! What scenarios log: from the bus into the store, and out of it in pages, as lines, and as lines that go on.
+//! What scenarios log: from the bus into the store, and out of it in pages, as lines, and as lines that go
+//! on.
 
 use std::time::Duration;
 

@@ -1,6 +1,6 @@
-//! Golden cases: folders in `tests/golden/` of a plugin with a `case.json` (see [`Case`]). It is a video with a
-//! model, or the outputs of a model for one frame, as NumPy saved them: then the hook is called in a child with
-//! the platform's engine.
+//! Golden cases: folders in `tests/golden/` of a plugin with a `case.json` (see [`Case`]). It is a video with
+//! a model, or the outputs of a model for one frame, as NumPy saved them: then the hook is called in a child
+//! with the platform's engine.
 
 use std::{
     fs,

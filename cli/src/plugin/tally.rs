@@ -59,8 +59,8 @@ impl Tally {
         failures.not_called += u64::from(!is_called);
     }
 
-    /// The hook that failed on more than half of the frames, or was not called for that, if one did: a platform
-    /// says so of its scenario, too.
+    /// The hook that failed on more than half of the frames, or was not called for that, if one did: a
+    /// platform says so of its scenario, too.
     pub(super) fn failed_hook(&self) -> Option<&str> {
         let is_most = |failures: &Failures| (failures.frames + failures.not_called) * 2 > self.frames;
         let mut failed = self.failures.iter().filter(|(_, failures)| is_most(failures));

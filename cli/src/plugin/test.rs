@@ -1,7 +1,7 @@
 //! `framehook plugin test`: golden cases, run in the worker of the platform.
 //!
-//! Beside the `case.json` of each (see [`case`]) lies an `expected.ndjson`, a line a frame. Numbers may differ a
-//! little, because models compute a little differently on other processors.
+//! Beside the `case.json` of each (see [`case`]) lies an `expected.ndjson`, a line a frame. Numbers may
+//! differ a little, because models compute a little differently on other processors.
 
 use std::{
     fs,

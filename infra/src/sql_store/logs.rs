@@ -20,8 +20,8 @@ use crate::{
 const TAKES_LINES: &str = concat!("SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted'", lock!(share));
 const NEWEST: &str = "
     SELECT sequence, bytes, generation, number FROM scenario_logs WHERE scenario_id = $1 ORDER BY sequence DESC LIMIT 1";
-/// `$2`: an array of arrays, of the columns in their order. A line is a text in it, so that the database looks
-/// at none of its escapes.
+/// `$2`: an array of arrays, of the columns in their order. A line is a text in it, so that the database
+/// looks at none of its escapes.
 const ADD: &str = concat!(
     "INSERT INTO scenario_logs (scenario_id, sequence, bytes, generation, number, line)
     SELECT $1, CAST(value ->> 0 AS bigint), CAST(value ->> 1 AS bigint), CAST(value ->> 2 AS bigint),
@@ -36,8 +36,8 @@ const BEHIND: &str = "
     ORDER BY sequence";
 const EXISTS: &str = "SELECT EXISTS (SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted')";
 
-/// Stores what is new of these lines, in the order of the scenarios, so that two inboxes lock them in the same
-/// order.
+/// Stores what is new of these lines, in the order of the scenarios, so that two inboxes lock them in the
+/// same order.
 pub(super) async fn store(conn: &mut Conn, logged: &[LoggedLines]) -> Result<()> {
     let mut of_scenarios = BTreeMap::<_, Vec<_>>::new();
     for lines in logged {

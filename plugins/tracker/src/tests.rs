@@ -189,8 +189,9 @@ fn idf1(truth: &[Line], said: &[Line]) -> f64 {
     2.0 * f64::from(right) / (truth.len() + said.len()) as f64
 }
 
-/// Luiten et al., "HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking", 2020: the geometric mean of
-/// how well objects are found and how well they are told apart, over 19 demands on how well boxes lie.
+/// Luiten et al., "HOTA: A Higher Order Metric for Evaluating Multi-Object Tracking", 2020: the geometric
+/// mean of how well objects are found and how well they are told apart, over 19 demands on how well boxes
+/// lie.
 fn hota(truth: &[Line], said: &[Line]) -> f64 {
     let numbers = |lines: &[Line]| BTreeSet::from_iter(lines.iter().map(|line| line.id));
     let count = |lines: &[Line]| {

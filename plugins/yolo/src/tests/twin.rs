@@ -1,5 +1,5 @@
-//! The plugin as native code, for `bench/hooks.py`, which compiles it with all that the processor has and says
-//! where the output lies.
+//! The plugin as native code, for `bench/hooks.py`, which compiles it with all that the processor has and
+//! says where the output lies.
 
 use std::{env, hint::black_box, time::Instant};
 
