@@ -115,7 +115,7 @@ impl HookState {
     /// Bytes that it takes as JSON.
     #[must_use]
     pub fn json_bytes(&self) -> usize {
-        /// Of an object, whose entries have a colon and, but for the last, a comma.
+        /// Those of an object, whose entries have a colon and, but for the last, a comma.
         fn object(entries: impl Iterator<Item = usize>) -> usize {
             entries.map(|bytes| bytes + 2).sum::<usize>().max(1) + 1
         }

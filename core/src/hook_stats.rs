@@ -104,7 +104,7 @@ pub struct HookStats {
 }
 
 impl HookStats {
-    /// Of a hook that was not called yet.
+    /// What a hook has that was not called yet.
     #[must_use]
     pub const fn new(plugin: String, stage: HookStage) -> Self {
         Self {
@@ -135,7 +135,7 @@ impl HookStats {
         }
     }
 
-    /// Of all hooks of a scenario that did not run yet, pre hooks first.
+    /// What all hooks of a scenario have that did not run yet, pre hooks first.
     #[must_use]
     pub fn of(scenario: &ResolvedScenario) -> Vec<Self> {
         let new =

@@ -16,7 +16,7 @@ pub struct Needs {
     pub picture: Option<[u32; 2]>,
     /// As many as the scenario asks for; where a runner decides, it takes no more than fit.
     pub lanes: u32,
-    /// Of further models, see [`further_bytes`].
+    /// What further models need, see [`further_bytes`].
     pub further: u64,
     pub hooks: usize,
     /// Most linear memory of one hook.

@@ -32,7 +32,7 @@ pub(super) struct Figures {
     #[serde(default)]
     pub(super) spread_us: f64,
     pub(super) p99_us: f64,
-    /// Of a call, into the plugin.
+    /// What a call copies into the plugin.
     pub(super) copied_bytes: u64,
     /// Most that an instance had.
     pub(super) memory_bytes: u64,
@@ -44,7 +44,7 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    /// Of several runs of one case.
+    /// Figure by figure, that of several runs of one case.
     pub(super) fn median(runs: &[Self]) -> Self {
         let middle = |of: &dyn Fn(&Self) -> f64| {
             let mut all: Vec<_> = runs.iter().map(of).collect();

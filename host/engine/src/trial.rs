@@ -36,7 +36,7 @@ pub struct Trial {
     pub hook: HookJob,
     /// Width and height of the frame, in pixels.
     pub frame: [u32; 2],
-    /// Of the model's input.
+    /// The same of the model's input.
     pub input: [u32; 2],
     /// Whether the frame fills it, or keeps its proportions; then, whether it lies in the middle.
     pub is_stretched: bool,
@@ -66,7 +66,7 @@ pub struct Measured {
     pub load_us: f64,
     /// Until its first instance is made and has its configuration.
     pub start_us: f64,
-    /// Of a call, with what the host does for it: half of them took this or less, and 99 of 100.
+    /// Half of the calls took this or less, with what the host did for them; and 99 of 100.
     pub p50_us: f64,
     pub p99_us: f64,
     /// Bytes that a call had copied into the plugin.

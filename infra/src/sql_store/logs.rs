@@ -56,7 +56,7 @@ async fn append(conn: &mut Conn, id: ScenarioId, logged: Vec<&LoggedLines>) -> R
     let newest = sqlx::query(NEWEST).bind(key(id.0)).fetch_optional(&mut *conn).await?;
     let new = behind(newest.as_ref().map(place).transpose()?, logged);
     let Some((sequence, bytes)) = new.last().map(|(newest, _)| newest.gone()) else { return Ok(()) };
-    // Of a batch that is longer than the ring, its end.
+    // The end of a batch that is longer than the ring.
     let kept = new.iter().filter(|(place, _)| place.sequence > sequence && place.bytes > bytes);
     let rows = kept.map(|(place, line)| row(*place, line)).collect::<Result<Vec<_>>>()?;
     sqlx::query(ADD).bind(key(id.0)).bind(to_json(&rows)?).execute(&mut *conn).await?;

@@ -10,7 +10,7 @@ use super::*;
 use crate::track::assign;
 
 const SIZE: Size = Size { width: 640, height: 360 };
-/// Of the sequence: 30 frames a second.
+/// The sequence has 30 frames a second.
 const FRAME_US: i64 = 33_333;
 
 fn tracker(config: Config) -> Tracker {
