@@ -17,6 +17,7 @@ use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     execution::{Precision, ProviderChoice},
+    hook_state::USUAL_HOOK,
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     limits::HookCeilings,
     memory::{LEAST_MIB, MemoryCaps},
@@ -300,6 +301,7 @@ impl Settings {
         HookCeilings {
             call_ms: self.limits.max_hook_call_ms.max(self.hook_call_ms),
             memory_mib: self.limits.max_hook_memory_mib.max(own),
+            state_kib: self.limits.max_hook_state_kib.max((USUAL_HOOK >> 10) as u32),
         }
     }
 

@@ -16,10 +16,10 @@ use crate::size::json_bytes;
 pub const MAX_KEY: usize = 256;
 /// Bytes of a value: more is a file.
 pub const MAX_VALUE: usize = 64 << 10;
-/// Keys and values of one hook, in bytes.
-const MAX_HOOK: usize = 1 << 20;
+/// Keys and values of one hook, in bytes, unless its scenario says otherwise.
+pub const USUAL_HOOK: usize = 1 << 20;
 /// The same of all hooks of a scenario: all that they may change on one frame fits into one message.
-const MAX_SCENARIO: usize = 4 << 20;
+pub const MAX_SCENARIO: usize = 4 << 20;
 /// Keys of one hook: each is a row of the store.
 const MAX_KEYS: usize = 4096;
 /// Keys of all hooks of a scenario.
@@ -38,16 +38,16 @@ pub struct StateQuota {
 /// That of a scenario's only hook.
 impl Default for StateQuota {
     fn default() -> Self {
-        Self::of(1)
+        Self::of(1, USUAL_HOOK)
     }
 }
 
 impl StateQuota {
-    /// The same for each of so many hooks.
+    /// That of each of so many hooks, which may keep so many bytes if all of them have room.
     #[must_use]
-    pub fn of(hooks: usize) -> Self {
+    pub fn of(hooks: usize, bytes: usize) -> Self {
         let hooks = hooks.max(1);
-        Self { bytes: MAX_HOOK.min(MAX_SCENARIO / hooks), keys: MAX_KEYS.min(MAX_SCENARIO_KEYS / hooks) }
+        Self { bytes: bytes.min(MAX_SCENARIO / hooks), keys: MAX_KEYS.min(MAX_SCENARIO_KEYS / hooks) }
     }
 }
 
@@ -222,11 +222,12 @@ mod tests {
     #[test]
     fn all_quotas_of_a_scenario_fit_into_one_message() {
         for hooks in 0..=32 {
-            let quota = StateQuota::of(hooks);
+            let quota = StateQuota::of(hooks, USUAL_HOOK);
             assert!(quota.bytes * hooks <= MAX_SCENARIO && quota.keys * hooks <= MAX_SCENARIO_KEYS, "{hooks}");
             assert!(quota.bytes >= 2 * MAX_VALUE && quota.keys >= 512, "{hooks}");
         }
-        assert_eq!(StateQuota::of(4).bytes, 1 << 20);
+        assert_eq!(StateQuota::of(4, USUAL_HOOK).bytes, 1 << 20);
+        assert_eq!([StateQuota::of(2, 9 << 20).bytes, StateQuota::of(2, 9).bytes], [2 << 20, 9]);
         // Keys that went and values, which are base64, with `"":null,` around each key.
         let json = (MAX_CHANGE - 1) * MAX_SCENARIO + MAX_SCENARIO / 3 * 4 + MAX_CHANGE * MAX_SCENARIO_KEYS * 8;
         assert!(json < crate::job::MAX_RECORD, "{json}");

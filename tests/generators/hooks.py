@@ -5,7 +5,7 @@ from schemathesis.generation import GenerationMode
 
 # What the description cannot say of a valid one: a cursor comes from a page, a URL is more than its pattern, and how much
 # memory a worker may have is a setting.
-BEYOND_A_SCHEMA = {"cursor", "source.url", "memory_mib", "limits.hook_call_ms", "limits.hook_memory_mib"}
+BEYOND_A_SCHEMA = {"cursor", "source.url", "memory_mib", "limits.hook_call_ms", "limits.hook_memory_mib", "limits.hook_state_kib"}
 
 
 def beyond_a_schema(case):

@@ -179,7 +179,8 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let length = path.len();
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
     }
-    for (field, message) in spec.limits.problems(limits.hooks) {
+    let hooks = spec.plugins.pre.len() + spec.plugins.post.len();
+    for (field, message) in spec.limits.problems(limits.hooks, hooks) {
         errors.push(FieldError::new(ErrorCode::InvalidScenario, format!("limits.{field}"), message));
     }
     errors.extend(check_configs(&spec.plugins, limits));

@@ -113,7 +113,7 @@ pub fn run(trial: &Trial) -> Result<Tried, Reason> {
         limits,
         on_failure: OnPluginFailure::RawOutput,
         room: room_for_outputs(limits.prediction_bytes, 1),
-        quota: StateQuota::of(1),
+        quota: StateQuota::default(),
         state: HookState::default(),
         metric_names: hook_metrics::names_of(1),
         models: None,
