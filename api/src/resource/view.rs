@@ -156,8 +156,8 @@ pub(crate) struct PluginsView {
     pub hooks: Vec<HookStats>,
     /// Where the buckets of histograms end, if there is a histogram: a bucket has the values up to its bound
     /// and above the bound before, and the last bucket those above the last bound.
-    #[serde(skip_serializing_if = "<[f64]>::is_empty")]
-    pub bucket_bounds: &'static [f64],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bucket_bounds: Vec<f64>,
 }
 
 impl From<ScenarioRecord> for PluginsView {
@@ -166,7 +166,7 @@ impl From<ScenarioRecord> for PluginsView {
         let hooks = told.unwrap_or_else(|| HookStats::of(&record.resolved));
         let is_histogram = |metric: &Metric| matches!(metric, Metric::Histogram(_));
         let has_histogram = hooks.iter().any(|hook| hook.metrics.values().any(is_histogram));
-        let bucket_bounds = if has_histogram { &BOUNDS[..] } else { &[] };
+        let bucket_bounds = if has_histogram { BOUNDS.to_vec() } else { Vec::new() };
         Self { generation: record.generation, hooks, bucket_bounds }
     }
 }
