@@ -106,7 +106,7 @@ impl LastWords {
 fn in_one_line(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(MAX_LINE)];
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    short_line(&lines.join(" | "), MAX_LINE)
+    short_line(&lines.join(" "), MAX_LINE)
 }
 
 impl Logger {
@@ -303,11 +303,11 @@ mod tests {
         logger.line(LogLevel::Info, "t", "m", fields.map(|(key, value)| (key.to_owned(), value)).to_vec());
         let lines = lines.lock();
         assert_eq!(lines[0].target, "a\\nb");
-        assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
+        assert_eq!(lines[0].message, "fine 2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
         assert_eq!((lines[1].message.len(), lines[1].frame), (MAX_LINE, None));
         assert!(lines[1].fields.is_empty(), "there was no room for it");
         let fields = serde_json::to_value(&lines[2].fields).unwrap();
-        assert_eq!(fields, serde_json::json!({"a\\nb": "c\\nd", "n": "NaN", "twice": [2]}));
+        assert_eq!(fields, serde_json::json!({"a\\nb": "c d", "n": "NaN", "twice": [2]}));
         assert_eq!(lines[2].frame, Some(7));
     }
 
