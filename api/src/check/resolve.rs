@@ -16,7 +16,6 @@ use framehook_core::{
     memory::{self, LEAST_MIB, Needs},
     model_use::{self, ModelUse},
     placement::check_labels,
-    probe::printable,
     spec::{
         Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
         Sampling, ScenarioSpec, SourceSpec, TimeRange,

@@ -128,7 +128,7 @@ pub fn run(trial: &Trial) -> Result<Tried, Reason> {
     events.extend(last);
     failures.extend(failed);
     chain.shutdown();
-    let failures = failures.into_iter().map(|failure| failure.reason.message).collect();
+    let failures: Vec<_> = failures.into_iter().map(|failure| failure.reason.message).collect();
     let log = std::mem::take(&mut *lines.lock());
     // Such a hook is soon not called at all.
     let can_be_measured = trial.is_measured && failures.is_empty();
