@@ -98,8 +98,10 @@ def chains(rounds, folder, say):
         scenario = scenario_on(platform)
         hooks = [{"use": platform.upload_plugin(name), "config": CONFIGS.get(name, {})} for name in CHAIN]
         for number in range(rounds + 1):
+            # Each is the first one in its turn.
+            order = LENGTHS[number % len(LENGTHS):] + LENGTHS[:number % len(LENGTHS)]
             once = {length: run_platform(platform, {**scenario, "lanes": 1, "plugins": {"post": hooks[:length]}})
-                    for length in LENGTHS}
+                    for length in order}
             if number:  # the first one compiles and warms up
                 for length, figures in once.items():
                     runs[length].append(figures)

@@ -30,7 +30,7 @@ PARTS = {
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
-    "hooks": (5, "one minute"),
+    "hooks": (5, "two minutes, and one more to compile the first time"),
     "fleet": (3, "five minutes"),
 }
 
