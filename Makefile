@@ -151,7 +151,7 @@ advisories: ## Compare the dependencies with the RustSec database, which is fetc
 	@$(IN_PLUGINS) && ../.cache/deny/bin/cargo-deny --locked --config ../deny.toml check advisories
 
 .PHONY: bench
-bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state fleet"
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state hooks fleet"
 	@echo "==> measuring (about half an hour for everything; leave the machine alone meanwhile)"
 	@python3 bench/run.py $(PARTS)
 

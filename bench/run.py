@@ -31,6 +31,7 @@ PARTS = {
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
     "shadow": (5, "one minute"),
+    "hooks": (5, "two minutes, and one more to compile the first time"),
     "fleet": (3, "five minutes"),
 }
 

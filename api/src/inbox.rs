@@ -363,7 +363,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     if of != topic {
         return Err(format!("a message for topic `{}`, not for `{}`", of.name(), topic.name()));
     }
-    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
+    let kept = if state.is_empty() { 0 } else { state.json_bytes() };
     let (size, most) = (payload.len(), most.saturating_add(ENVELOPE + kept));
     if size > most {
         let setting = if topic == Topic::Results { " (max_prediction_kib)" } else { "" };

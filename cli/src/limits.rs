@@ -4,7 +4,7 @@
 use clap::{ArgAction, Args};
 use framehook_api::Limits as ApiLimits;
 use framehook_core::{
-    limits::HookCeilings,
+    limits::{HookCeilings, MAX_STATE_KIB},
     log_budget::LogLimits,
     size::{LEAST_PREDICTION, MAX_PREDICTION},
 };
@@ -26,8 +26,8 @@ pub(crate) struct Limits {
     #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
-    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a request
-    /// may have 768 KiB more than this
+    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a
+    /// request may have 768 KiB more than this
     #[arg(long, value_name = "KIB", group = "api")]
     #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,
@@ -88,6 +88,11 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "MIB", groups = PARENTS)]
     #[arg(default_value_t = HookCeilings::default().memory_mib, value_parser = number::<u32>(1..=MAX_HOOK_MEMORY_MIB))]
     pub(crate) max_hook_memory_mib: u32,
+
+    /// Most that a scenario may let each of its hooks keep between frames (`limits.hook_state_kib`), in KiB
+    #[arg(long, value_name = "KIB", groups = PARENTS)]
+    #[arg(default_value_t = HookCeilings::default().state_kib, value_parser = number::<u32>(1..=MAX_STATE_KIB.into()))]
+    pub(crate) max_hook_state_kib: u32,
 
     // The default: scenarios written for earlier releases name what is newest.
     /// Refuse a scenario that names an artifact without its version, so that no later upload is taken for it

@@ -17,6 +17,7 @@ use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     execution::{Precision, ProviderChoice},
+    hook_state::USUAL_HOOK,
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     limits::HookCeilings,
     memory::{LEAST_MIB, MemoryCaps},
@@ -81,8 +82,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DECODER", value_enum, default_value_t, group = "runner")]
     pub(crate) decoder: DecoderName,
 
-    /// What runs the model of a scenario that does not say so itself: auto takes the provider that is fastest for
-    /// the model on this machine, as measured once
+    /// What runs the model of a scenario that does not say so itself: auto takes the provider that is fastest
+    /// for the model on this machine, as measured once
     #[arg(long, value_name = "PROVIDER", default_value = "auto", value_parser = provider, group = "runner")]
     pub(crate) provider: ProviderChoice,
 
@@ -90,7 +91,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = Precision::from_str, group = "runner")]
     pub(crate) precision: Precision,
 
-    /// Option of a provider in ONNX Runtime's words, such as cuda.device_id=1; repeat for several [default: none]
+    /// Option of a provider in ONNX Runtime's words, such as cuda.device_id=1; repeat for several [default:
+    /// none]
     #[arg(long = "provider-option", value_name = "PROVIDER.KEY=VALUE", value_parser = provider_option)]
     #[arg(value_delimiter = ';', group = "runner")]
     pub(crate) provider_options: Vec<ProviderOption>,
@@ -202,8 +204,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FOLDER", groups = PARENTS)]
     pub(crate) compiled_dir: Option<PathBuf>,
 
-    /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name [default:
-    /// framehook-worker beside this one]
+    /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name
+    /// [default: framehook-worker beside this one]
     #[arg(long, value_name = "FILE", groups = PARENTS)]
     #[arg(default_value_os_t = beside("framehook-worker"), hide_default_value = true)]
     pub(crate) worker: PathBuf,
@@ -213,13 +215,13 @@ pub(crate) struct Settings {
     #[arg(default_value_os_t = beside("libonnxruntime.so"), hide_default_value = true)]
     pub(crate) onnxruntime: PathBuf,
 
-    /// ONNX Runtime with OpenVINO [default: onnxruntime-openvino/libonnxruntime.so beside this executable, if it is
-    /// there]
+    /// ONNX Runtime with OpenVINO [default: onnxruntime-openvino/libonnxruntime.so beside this executable, if
+    /// it is there]
     #[arg(long, value_name = "FILE", group = "runner")]
     pub(crate) onnxruntime_openvino: Option<PathBuf>,
 
-    /// ONNX Runtime with CUDA and TensorRT [default: onnxruntime-gpu/libonnxruntime.so beside this executable, if it
-    /// is there]
+    /// ONNX Runtime with CUDA and TensorRT [default: onnxruntime-gpu/libonnxruntime.so beside this
+    /// executable, if it is there]
     #[arg(long, value_name = "FILE", group = "runner")]
     pub(crate) onnxruntime_gpu: Option<PathBuf>,
 
@@ -323,6 +325,7 @@ impl Settings {
         HookCeilings {
             call_ms: self.limits.max_hook_call_ms.max(self.hook_call_ms),
             memory_mib: self.limits.max_hook_memory_mib.max(own),
+            state_kib: self.limits.max_hook_state_kib.max((USUAL_HOOK >> 10) as u32),
         }
     }
 

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::{
     execution::Execution,
-    hook_state::HookState,
+    hook_state::{HookState, USUAL_HOOK},
     hook_stats::HookStats,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
@@ -137,15 +137,22 @@ pub struct HookLimits {
     pub describe_ms: u64,
     /// A hook: half a frame at 25 frames a second.
     pub call_ms: u64,
-    /// Further models that one call runs, together: half of the time that a frame has until its worker is given
-    /// up.
+    /// Further models that one call runs, together: half of the time that a frame has until its worker is
+    /// given up.
     pub model_ms: u64,
     /// Linear memory of one instance, all its memories together.
     pub memory_bytes: usize,
+    /// Keys and values that a hook keeps, as far as all hooks have room.
+    #[serde(default = "usual_state")]
+    pub state_bytes: usize,
     /// One prediction as JSON: a hook that makes it larger has failed on the frame.
     pub prediction_bytes: usize,
     /// The lines of all hooks of a scenario together.
     pub log: LogLimits,
+}
+
+const fn usual_state() -> usize {
+    USUAL_HOOK
 }
 
 impl Default for HookLimits {
@@ -156,6 +163,7 @@ impl Default for HookLimits {
             call_ms: 20,
             model_ms: 5000,
             memory_bytes: 64 << 20,
+            state_bytes: USUAL_HOOK,
             prediction_bytes: MAX_PREDICTION,
             log: LogLimits::default(),
         }

@@ -16,7 +16,7 @@ pub struct Needs {
     pub picture: Option<[u32; 2]>,
     /// As many as the scenario asks for; where a runner decides, it takes no more than fit.
     pub lanes: u32,
-    /// Of further models, see [`further_bytes`].
+    /// What further models need, see [`further_bytes`].
     pub further: u64,
     pub hooks: usize,
     /// Most linear memory of one hook.
@@ -50,8 +50,9 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
-/// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB measured on
-/// an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the model.
+/// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB
+/// measured on an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the
+/// model.
 pub const GPU_MIB: u32 = 768;
 /// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the
 /// processor. 4.5 were measured with convolutions of 113 MiB. Each lane loads it anew.
@@ -71,8 +72,8 @@ pub fn lane_pixel(batch: u32) -> u64 {
     FRAME_PIXEL.saturating_mul(u64::from(batch).saturating_add(1))
 }
 
-/// Rows of a batch of a further model that leaves their number open. More of them are no faster on a processor,
-/// and each takes memory.
+/// Rows of a batch of a further model that leaves their number open. More of them are no faster on a
+/// processor, and each takes memory.
 pub const FURTHER_ROWS: u32 = 8;
 
 /// What a model takes that hooks run: it has one session. A model of one row may have

@@ -43,7 +43,7 @@ pub struct Envelope {
     /// Its `type`, and its `data`.
     #[serde(flatten)]
     pub message: Message,
-    /// Of a `frame.result`: what hooks changed of their state on that frame.
+    /// In a `frame.result`: what hooks changed of their state on that frame.
     #[serde(default, skip_serializing_if = "HookState::is_empty")]
     pub state: HookState,
 }

@@ -1,4 +1,5 @@
-//! What a message says of itself: its topic, its key, what it is about; and what the scenario in an order needs.
+//! What a message says of itself: its topic, its key, what it is about; and what the scenario in an order
+//! needs.
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -21,8 +21,8 @@ use crate::{
 /// Lines of one scenario that are kept: forty seconds of as many as it may log by default, and a day of one a
 /// minute.
 pub const MAX_LINES: i64 = 2_000;
-/// Bytes of JSON of one scenario's lines, give or take one line: as many lines of 260 bytes, which is a long sentence with
-/// its names. The API reads all of it at a time.
+/// Bytes of JSON of one scenario's lines, give or take one line: as many lines of 260 bytes, which is a long
+/// sentence with its names. The API reads all of it at a time.
 pub const MAX_BYTES: i64 = 512 << 10;
 
 /// Bytes of JSON of one line. A hook may log 1 KiB at a time, which JSON makes six of at worst; the rest is

@@ -56,8 +56,8 @@ pub struct ScenarioSpec {
     #[serde(default)]
     #[schema(value_type = Labels)]
     pub labels: BTreeMap<String, String>,
-    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; `GET /runner` lists those that
-    /// runners have.
+    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; `GET /runner` lists those
+    /// that runners have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Labels)]
     pub placement: BTreeMap<String, String>,
@@ -74,8 +74,8 @@ pub struct ScenarioSpec {
     /// What its model is computed in; if absent, what its runner is set to (`--precision`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// Where its provider cannot be used, its model runs on the processor in f32. If absent, it waits for a runner
-    /// that has the provider.
+    /// Where its provider cannot be used, its model runs on the processor in f32. If absent, it waits for a
+    /// runner that has the provider.
     #[serde(default, skip_serializing_if = "is_false")]
     pub provider_fallback: bool,
     /// How many of its frames are in the model at a time; if absent, what its runner is set to (`--lanes`).
@@ -222,8 +222,8 @@ pub enum Decoder {
     /// FFmpeg's libraries: times, sizes and colours are those of the stream.
     #[default]
     Libav,
-    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those that
-    /// it does not know, ends where the picture changes its size, and takes all colours for BT.601.
+    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those
+    /// that it does not know, ends where the picture changes its size, and takes all colours for BT.601.
     Opencv,
 }
 

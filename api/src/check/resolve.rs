@@ -14,9 +14,8 @@ use framehook_core::{
     error_code::ErrorCode,
     input::{InputError, InputOptions, InputSpec},
     memory::{self, LEAST_MIB, Needs},
-    model_use::{MAX_MODELS, MODEL_NAME, ModelUse, is_model_name},
+    model_use::{self, ModelUse},
     placement::check_labels,
-    probe::printable,
     spec::{
         Lanes, MAX_FPS, MAX_LANES, PluginUse, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario,
         ResolvedSource, SPEEDS, Sampling, ScenarioSpec, SourceSpec, TimeRange,
@@ -208,16 +207,8 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let checked = check_labels(labels);
         check(checked.is_err(), field, checked.err().unwrap_or_default());
     }
-    let models = spec.models.len();
-    check(
-        models > MAX_MODELS,
-        "models",
-        format!("there are {models} further models; at most {MAX_MODELS} are allowed"),
-    );
-    if let Some(name) = spec.models.keys().find(|name| !is_model_name(name)) {
-        let message = format!("`{}` is no name for a model: it must match {MODEL_NAME}", printable(name));
-        check(true, "models", message);
-    }
+    let models = model_use::check_names(spec.models.keys().map(String::as_str));
+    check(models.is_err(), "models", models.err().unwrap_or_default());
     let is_empty = spec.shadow.as_ref().is_some_and(|shadow| shadow.post.is_empty());
     check(is_empty, "shadow.post", "a shadow has at least one hook; leave `shadow` out if there is none".into());
     for (list, hooks) in lists(spec) {
@@ -255,7 +246,8 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let length = path.len();
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
     }
-    for (field, message) in spec.limits.problems(limits.hooks) {
+    let hooks = spec.plugins.pre.len() + spec.plugins.post.len();
+    for (field, message) in spec.limits.problems(limits.hooks, hooks) {
         errors.push(FieldError::new(ErrorCode::InvalidScenario, format!("limits.{field}"), message));
     }
     errors.extend(check_configs(spec, limits));
@@ -477,15 +469,14 @@ fn resolve_models(
             let Manifest::Model(manifest) = &artifact.manifest else {
                 return Err(FieldError::new(ErrorCode::UnknownModel, &field, "this is no model"));
             };
-            let input = input.clone().resolve(&manifest.inputs).map_err(|e| {
+            let (input, needed) = model_use::fit(input, manifest, artifact.size_bytes).map_err(|e| {
                 let field = if e.field == "model" { field.clone() } else { format!("{field}.{}", e.field) };
                 FieldError::new(ErrorCode::ModelInputMismatch, field, e.message)
             })?;
-            Ok((artifact, input))
+            Ok((artifact, input, needed))
         });
         match resolved {
-            Ok((artifact, input)) => {
-                let needed = memory::further_bytes(artifact.size_bytes, [input.width, input.height], input.batch);
+            Ok((artifact, input, needed)) => {
                 bytes = bytes.saturating_add(needed);
                 models.insert(name.clone(), ResolvedModel { artifact: identity(artifact), input });
             }

@@ -59,7 +59,8 @@ pub async fn serve(app: App, listener: TcpListener) {
     }
 }
 
-/// Of an answer whose parts the client waits for: none of it is held back to be compressed with what comes next.
+/// Marks an answer whose parts the client waits for: none of it is held back to be compressed with what
+/// comes next.
 #[derive(Clone, Copy)]
 pub(crate) struct Flowing;
 

@@ -251,9 +251,9 @@ async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> JsonR
 
 /// Every change of a scenario's state, oldest first
 ///
-/// Changes that come again and again, such as a crash and its restart, are listed the first and the last time.
-/// A history has at most 600 lines (setting `max_history_lines`): a longer one keeps its first 100 and its
-/// last 400 or more. The line behind a gap says how many are not kept.
+/// Changes that come again and again, such as a crash and its restart, are listed the first and the last
+/// time. A history has at most 600 lines (setting `max_history_lines`): a longer one keeps its first 100 and
+/// its last 400 or more. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses((status = 200, description = "A page of changes", body = HistoryPage), AnyProblem))]
@@ -271,10 +271,10 @@ pub(crate) async fn history(
 
 /// What became of every frame
 ///
-/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`, at any time. `decoded` is
-/// not computed from the others: runners report how far they are, and predictions are counted once each as they
-/// are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number that
-/// stays there is a frame that was lost.
+/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`, at any time. `decoded`
+/// is not computed from the others: runners report how far they are, and predictions are counted once each as
+/// they are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number
+/// that stays there is a frame that was lost.
 ///
 /// In the example the worker is at the 1000th frame: the first 500 lie before the scenario's `range`; of the
 /// others 478 have an inference, a hook skipped 19, the record of one could not be read, and two are on their

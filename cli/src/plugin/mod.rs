@@ -4,7 +4,10 @@
 //! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
 //! found and confined in the same way.
 
+mod baseline;
+mod bench;
 mod build;
+mod case;
 mod check;
 mod dev;
 mod follow;
@@ -35,6 +38,8 @@ pub(crate) enum Plugin {
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
     Test(test::Test),
+    /// Measure what a plugin takes on its golden cases, and compare it with what it took
+    Bench(bench::Bench),
     /// Build a plugin each time it is edited, and run it in a scenario that runs
     Dev(dev::Dev),
     /// Upload a plugin to a running platform, or push it to an OCI registry
@@ -61,6 +66,7 @@ impl Plugin {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Bench(bench) => bench.run(),
             Self::Dev(dev) => dev.run(),
             Self::Push(push) => push.run(),
             Self::Pull(pull) => pull.run(),

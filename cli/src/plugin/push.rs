@@ -23,7 +23,7 @@ pub(crate) struct Push {
     #[arg(conflicts_with = "api")]
     to: Option<Reference>,
     /// Address of the API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "FRAMEHOOK_API", default_value = "http://127.0.0.1:8080")]
     api: String,
     /// Its signature [default: beside the component, with `.sig` behind its name, if it is there]
     #[arg(long, value_name = "FILE")]
@@ -95,7 +95,11 @@ pub(super) async fn upload(api: &str, query: &str, wasm: Vec<u8>) -> anyhow::Res
 
 /// Whether a request went well, and what was said.
 pub(super) async fn answer_of(api: &str, request: RequestBuilder) -> anyhow::Result<(bool, Value)> {
-    let nobody = || format!("no Framehook answers at {api}; start `framehook up`, or name another address with --api");
+    let nobody = || {
+        format!(
+            "no Framehook answers at {api}; start `framehook up`, or name another address with --api (FRAMEHOOK_API)"
+        )
+    };
     let response = request.send().await.with_context(nobody)?;
     let status = response.status();
     let body = response.bytes().await.with_context(|| format!("{api} broke off its answer"))?;

@@ -274,7 +274,7 @@ fn fail(
         return Err(reason);
     }
     let plugin = hook.name.clone();
-    let skip = || Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
+    let skip = || Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", hook.without_name(&reason)) };
     let skipped = (policy != OnPluginFailure::RawOutput).then(skip);
     failures.push(HookFailure { plugin, reason });
     Ok(skipped)

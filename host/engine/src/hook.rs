@@ -3,7 +3,10 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use framehook_core::{
     hook_state::HookState,
@@ -251,6 +254,12 @@ impl Hook {
         }
     }
 
+    /// Time of the models that it ran so far.
+    fn models(&self) -> Duration {
+        let living = self.instance.as_ref().map(|instance| instance.used().models);
+        self.stats.models() + living.unwrap_or_default()
+    }
+
     /// One call for a frame, through the breaker.
     fn call<R>(
         &mut self,
@@ -262,9 +271,11 @@ impl Hook {
             return Err(reason);
         }
         self.given.logger.begin_frame(at.frame);
-        let began = Instant::now();
+        let (began, models_before) = (Instant::now(), self.models());
         let result = self.attempt(call);
-        self.stats.called(began.elapsed(), result.as_ref().err().map(|reason| reason.code));
+        let models = self.models().saturating_sub(models_before);
+        let took = began.elapsed().saturating_sub(models);
+        self.stats.called(took, result.as_ref().err().map(|reason| reason.code));
         self.start.after = Some(at);
         self.start.from_version = None;
         let was_left_out = self.breaker.open_reason().is_some();
@@ -280,10 +291,17 @@ impl Hook {
         result
     }
 
+    /// What a reason says besides the plugin's name, for where that stands already.
+    pub(crate) fn without_name<'a>(&self, reason: &'a Reason) -> &'a str {
+        let message = reason.message.strip_prefix(&self.name).and_then(|behind| behind.strip_prefix(": "));
+        message.unwrap_or(&reason.message)
+    }
+
     fn failed(&mut self, reason: &Reason, at: Position) {
+        let message = self.without_name(reason).to_owned();
         let message = match self.breaker.failed(reason, at) {
-            Some(seconds) => format!("{}; not called for {seconds} s of the stream", reason.message),
-            None => reason.message.clone(),
+            Some(seconds) => format!("{message}; not called for {seconds} s of the stream"),
+            None => message,
         };
         self.given.logger.tell(LogLevel::Warn, &message);
     }

@@ -33,7 +33,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Of the whole frame, where this is that of a part: `input = (frame - corner) * scale + pad`.
+    /// That of the whole frame, where this is that of a part: `input = (frame - corner) * scale + pad`.
     #[must_use]
     pub fn of_part(self, part: Region) -> Self {
         Self {

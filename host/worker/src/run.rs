@@ -245,7 +245,7 @@ fn chain_settings(
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
-        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        quota: StateQuota::of(job.pre.len() + job.post.len(), job.limits.state_bytes),
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
         before: None,

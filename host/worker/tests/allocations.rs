@@ -105,7 +105,7 @@ fn run(job: Job) -> (u64, u64) {
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,
-        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        quota: StateQuota::of(job.pre.len() + job.post.len(), job.limits.state_bytes),
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: HookState::default(),
         before: None,

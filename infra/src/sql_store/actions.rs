@@ -169,7 +169,7 @@ async fn hook_state(conn: &mut Conn, id: ScenarioId) -> Result<HookState> {
     for row in sqlx::query(HOOK_STATE).bind(key(id.0)).fetch_all(conn).await? {
         let (hook, name, value): (&str, &[u8], Vec<u8>) = (row.col("hook")?, row.col("key")?, row.col("value")?);
         let name = std::str::from_utf8(name).map_err(|e| unreadable("key", e))?;
-        state.set(hook, name.to_owned(), Some(Value(value)));
+        state.set(hook, name.to_owned(), Some(Value::new(&value)));
     }
     Ok(state)
 }

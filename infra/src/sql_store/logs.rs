@@ -18,8 +18,8 @@ use crate::{
 
 const LINES: Ring = ring_in!("scenario_logs", "line", scenario_log::RING);
 
-/// Stores what is new of these lines, in the order of the scenarios, so that two inboxes lock them in the same
-/// order.
+/// Stores what is new of these lines, in the order of the scenarios, so that two inboxes lock them in the
+/// same order.
 pub(super) async fn store(conn: &mut Conn, logged: &[LoggedLines]) -> Result<()> {
     let mut of_scenarios = BTreeMap::<_, Vec<_>>::new();
     for lines in logged {

@@ -40,8 +40,8 @@ macro_rules! not_at_rest {
                 OR (state = 'stopped' AND desired = 'running'))"
     };
 }
-/// `source` is the first that is written of a resolved scenario. The last prediction is read of those that are
-/// to be placed.
+/// `source` is the first that is written of a resolved scenario. The last prediction is read of those that
+/// are to be placed.
 pub(in super::super) const UNSETTLED: &str = concat!(
     "SELECT s.id, s.desired, s.state, s.reason, s.generation, s.revision, s.placement, s.memory_mib, s.traceparent,
             s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,

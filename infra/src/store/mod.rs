@@ -128,8 +128,8 @@ pub trait Scenarios: Send + Sync + 'static {
     /// In the order of `pts_us`. Deleted scenarios are not found.
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>>;
 
-    /// The lines of its log behind `after` that are kept, oldest first: all of them, which are bounded together
-    /// (`framehook_core::scenario_log`). Deleted scenarios are not found.
+    /// The lines of its log behind `after` that are kept, oldest first: all of them, which are bounded
+    /// together (`framehook_core::scenario_log`). Deleted scenarios are not found.
     async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>>;
 
     /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest first,
