@@ -27,8 +27,8 @@ case "${1-}" in
     "") ;;
     --tests | --bench)
         # curl follows the guides; ffmpeg makes clips and judges what is decoded; openssl makes a certificate; util-linux runs
-        # PostgreSQL as a user that is not root; what an old release wrote is packed with xz.
-        packages="$packages curl ffmpeg haproxy openssl postgresql-15 redis-server util-linux xz-utils"
+        # PostgreSQL as a user that is not root; what an old release wrote is packed with xz; wasi-libc is for the example in C.
+        packages="$packages curl ffmpeg haproxy openssl postgresql-15 redis-server util-linux wasi-libc xz-utils"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

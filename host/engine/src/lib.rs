@@ -18,6 +18,7 @@ pub mod chain;
 mod check;
 pub mod command;
 pub mod compile;
+pub mod conformance;
 mod engine;
 pub mod hook;
 pub mod judge;

@@ -50,7 +50,7 @@ impl From<PluginError> for Failure {
             E::BadInput(text) | E::Transient(text) => (ReasonCode::PluginError, text, false),
             E::Fatal(text) => (ReasonCode::PluginError, text, true),
         };
-        Self { code, message: sentence(text), store_is_lost }
+        Self { code, message: sentence(text), store_is_lost, is_its_word: true }
     }
 }
 

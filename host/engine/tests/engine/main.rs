@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod conformance;
 mod contract;
 mod hostile;
 mod models;
