@@ -31,6 +31,7 @@ PARTS = {
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
     "fleet": (3, "five minutes"),
+    "neighbour": (5, "three minutes"),
 }
 
 

@@ -28,6 +28,7 @@ mod metrics;
 pub mod models;
 mod passed_on;
 mod range;
+mod returned;
 mod sandbox;
 mod schema;
 mod state;

@@ -243,6 +243,8 @@ bool exports_framehook_plugin_postprocess_postprocess(
   framehook_plugin_types_list_detection_t all = {detections->ptr, detections->len};
   memset(ret, 0, sizeof *ret);
   bool is_done = find(inference, &all, err) && crowded(all.len, ret, err);
+  // It is lent for this call.
+  framehook_plugin_media_inference_drop_borrow(inference);
   ret->detections.ptr = all.ptr;
   ret->detections.len = all.len;
   if (!is_done) framehook_plugin_types_outcome_free(ret);

@@ -6,7 +6,10 @@
 
 mod conformance;
 mod contract;
+mod golden;
+mod guests;
 mod hostile;
+mod hostile_guests;
 mod models;
 mod refused;
 mod stats;
