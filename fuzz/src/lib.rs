@@ -4,11 +4,7 @@
 //! memory shows by itself. `tests/seeds.rs` runs them on the seeds and on damaged copies, `scripts/fuzz.sh`
 //! guided by coverage.
 
-mod abi {
-    #[path = "../../../host/engine/src/abi/names.rs"]
-    mod names;
-    pub(crate) use names::Names;
-}
+mod abi;
 mod decoder;
 mod http;
 #[path = "../../host/engine/src/media.rs"]

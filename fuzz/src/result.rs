@@ -19,7 +19,9 @@ pub fn hook_result(data: &[u8]) {
     // What is missing is zeros, so every input is a result.
     let Ok(made) = Made::take(&mut Unstructured::new(data)) else { return };
     let Made { given, returned, events, names } = made;
-    let Ok(returned) = returned.into_iter().map(RawDetection::read).collect::<Result<Vec<_>, Unusable>>() else { return };
+    let Ok(returned) = returned.into_iter().map(RawDetection::read).collect::<Result<Vec<_>, Unusable>>() else {
+        return;
+    };
     let Ok(events) = events.into_iter().map(RawEvent::read).collect::<Result<Vec<_>, Unusable>>() else { return };
     // What earlier hooks returned was mended then.
     let given = given.into_iter().map(RawDetection::read).collect::<Result<Vec<_>, Unusable>>().unwrap_or_default();

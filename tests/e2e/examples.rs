@@ -67,12 +67,17 @@ fn plugins_in_other_languages_find_what_the_stock_plugin_finds() {
     let stock = found(&root().join("target/plugins/wasm32-wasip2/release/yolo.wasm"));
     assert!(stock.iter().map(|row| row.detections.len()).sum::<usize>() > 100);
     for language in languages.split_whitespace() {
-        let built = run(Command::new(root().join("plugins/examples").join(language).join("build.sh")).current_dir(root()));
+        let built =
+            run(Command::new(root().join("plugins/examples").join(language).join("build.sh")).current_dir(root()));
         let plugin = Path::new(built.trim());
         let checks = framehook(&["plugin", "conformance", plugin.to_str().unwrap(), "--json"]);
         let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();
-        let not_tried: Vec<_> = checks["checks"].as_array().unwrap().iter().filter(|c| c["verdict"] == "skip").collect();
-        assert!(not_tried.iter().all(|c| c["name"] == "preprocess" || c["name"] == "skipped"), "{language}: {checks:#}");
+        let not_tried: Vec<_> =
+            checks["checks"].as_array().unwrap().iter().filter(|c| c["verdict"] == "skip").collect();
+        assert!(
+            not_tried.iter().all(|c| c["name"] == "preprocess" || c["name"] == "skipped"),
+            "{language}: {checks:#}"
+        );
         let ours = found(plugin);
         assert_eq!(ours.len(), stock.len(), "{language}");
         for (ours, stock) in ours.iter().zip(&stock) {

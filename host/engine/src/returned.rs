@@ -98,14 +98,10 @@ pub(crate) fn attributes(
 pub(crate) fn mask(grid: [u32; 2], runs: Vec<u32>) -> Result<Mask, Unusable> {
     let (cells, [width, height]) = (runs.iter().map(|run| u64::from(*run)).sum::<u64>(), grid);
     if width.max(height) > MAX_GRID {
-        return Err(Unusable(format!(
-            "a mask has a grid of {width}x{height}; at most {MAX_GRID} a side"
-        )));
+        return Err(Unusable(format!("a mask has a grid of {width}x{height}; at most {MAX_GRID} a side")));
     }
     if cells != u64::from(width) * u64::from(height) {
-        return Err(Unusable(format!(
-            "a mask has runs of {cells} cells together, but a grid of {width}x{height}"
-        )));
+        return Err(Unusable(format!("a mask has runs of {cells} cells together, but a grid of {width}x{height}")));
     }
     Ok(Mask { grid, runs })
 }

@@ -8,8 +8,8 @@ import { log } from 'framehook:plugin/log@0.2.0';
 import { suppress } from 'framehook:plugin/media@0.2.0';
 import * as state from 'framehook:plugin/state@0.2.0';
 
-// As the stock plugin `yolo`: more boxes would cost too much to compare.
-const MAX_CANDIDATES = 3000;
+// As many as a script has time for; those with the highest scores, if there are more.
+const MAX_CANDIDATES = 600;
 const MAX_DETECTIONS = 300;
 // Centre x, centre y, width, height.
 const BOX = 4;
@@ -103,8 +103,10 @@ function find(inference) {
   const scores = { rows: boxes, classes: numbers - BOX, offset: BOX * boxes, rowStride: 1, classStride: boxes };
   let candidates, values;
   try {
-    candidates = inference.argmaxRows(0, scores, config.min_score, MAX_CANDIDATES);
-    const elements = candidates.flatMap(({ row }) => [0, 1, 2, 3].map((number) => row + number * boxes));
+    const all = inference.argmaxRows(0, scores, config.min_score, MAX_CANDIDATES);
+    candidates = all.filter(({ score }) => isShare(score));
+    const elements = new Uint32Array(candidates.length * BOX);
+    elements.forEach((_, at) => { elements[at] = candidates[Math.floor(at / BOX)].row + (at % BOX) * boxes; });
     values = inference.gatherF32(0, elements);
   } catch (error) {
     throw refused('bad-input', `the output cannot be read: ${error.payload ?? error}`);
@@ -113,8 +115,8 @@ function find(inference) {
   const geometry = inference.geometry();
   const found = [];
   candidates.forEach(({ classId, score }, at) => {
-    const bbox = onFrame(values.slice(at * BOX, (at + 1) * BOX), geometry, size);
-    if (bbox && isShare(score)) found.push({ classId, score, bbox, keypoints: [], polygon: [], attributes: [] });
+    const bbox = onFrame(values.subarray(at * BOX, (at + 1) * BOX), geometry, size);
+    if (bbox) found.push({ classId, score, bbox, keypoints: [], polygon: [], attributes: [] });
   });
   const scored = found.map(({ classId, score, bbox: { x, y, width, height } }) => (
     { centerX: x + width / 2, centerY: y + height / 2, width, height, angle: 0, classId, score }

@@ -11,8 +11,8 @@ from wit_world.exports import Lifecycle as LifecycleExports
 from wit_world.exports import Postprocess as PostprocessExports
 from wit_world.imports import log, media, state, types
 
-# As the stock plugin `yolo`: more boxes would cost too much to compare.
-MAX_CANDIDATES = 3000
+# As many as a script has time for; those with the highest scores, if there are more.
+MAX_CANDIDATES = 600
 MAX_DETECTIONS = 300
 # Centre x, centre y, width, height.
 BOX = 4
@@ -110,6 +110,7 @@ class Hook:
         scores = media.ClassScores(boxes, numbers - BOX, BOX * boxes, 1, boxes)
         try:
             candidates = inference.argmax_rows(0, scores, self.config["min_score"], MAX_CANDIDATES)
+            candidates = [candidate for candidate in candidates if 0 <= candidate.score <= 1]
             elements = [candidate.row + number * boxes for candidate in candidates for number in range(BOX)]
             values = inference.gather_f32(0, elements)
         except Err as error:
@@ -118,7 +119,7 @@ class Hook:
         found = []
         for at, candidate in enumerate(candidates):
             bbox = on_frame(values[at * BOX:(at + 1) * BOX], geometry, frame)
-            if bbox and 0 <= candidate.score <= 1:
+            if bbox:
                 found.append(types.Detection(candidate.class_id, None, candidate.score, bbox, None, [], [], None, []))
         scored = [
             media.ScoredBox(

@@ -63,9 +63,8 @@ pub fn check<H: PostHook>(plugin: &str) {
         let [width, height] = case.input.size;
         let options = InputOptions { size: Some(Size { width, height }), ..H::input() };
         let scene = Scene::new(case.frame[0], case.frame[1]).input(&options);
-        let with = |scene: Scene, (name, file): &(String, String)| {
-            scene.output(Output::npy(name, folder.join(file)).unwrap())
-        };
+        let with =
+            |scene: Scene, (name, file): &(String, String)| scene.output(Output::npy(name, folder.join(file)).unwrap());
         let scene = case.outputs.iter().fold(scene, with);
         let outcome = hook.postprocess(&scene.inference(), Vec::new()).unwrap();
         let made: Vec<_> = outcome.detections.iter().map(told).collect();

@@ -1,11 +1,6 @@
 //! What a guest returned, checked, in the engine's own types: each version converts and calls this.
 
-use framehook_core::{
-    artifact::PluginManifest,
-    input::InputOptions,
-    prediction::Skipped,
-    reason::ReasonCode,
-};
+use framehook_core::{artifact::PluginManifest, input::InputOptions, prediction::Skipped, reason::ReasonCode};
 use wasmtime::component::Resource;
 
 use crate::{

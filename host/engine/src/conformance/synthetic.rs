@@ -171,6 +171,11 @@ pub(super) fn output(of: &ModelOutput, input: Size, salt: u64) -> Output {
         [1, boxes, numbers] if numbers > 4 && numbers < boxes => {
             (0..numbers * boxes).map(|at| of_head(at % numbers, at / numbers, input, salt)).collect()
         }
+        // Shares of classes.
+        [1, classes] if classes > 1 => {
+            let best = (salt % u64::from(classes)) as u32;
+            (0..classes).map(|class| if class == best { 0.55 } else { 0.45 / (classes - 1) as f32 }).collect()
+        }
         // Boxes alone, their numbers within the frame.
         [.., 4] => (0..count(shape)).map(|at| 0.2 + 0.1 * (at % 4) as f32 + 0.1 * share(salt, at)).collect(),
         _ => (0..count(shape)).map(|at| if noise(salt, at / 8) % 64 == 0 { 0.9 } else { 0.01 }).collect(),

@@ -21,7 +21,7 @@ const EXPORTS: [(&str, &str, &str); 8] = [
     ("framehook:plugin/lifecycle@0.2.0#validate-config", "(param i32 i32) (result i32)", "(i32.const 512)"),
     ("framehook:plugin/lifecycle@0.2.0#init", "(param i32) (result i32)", "(i32.const 512)"),
     ("framehook:plugin/lifecycle@0.2.0#shutdown", "", ""),
-    ("framehook:plugin/postprocess@0.2.0#postprocess", "(param i32 i32 i32) (result i32)", "(i32.const 512)"),
+    ("framehook:plugin/postprocess@0.2.0#postprocess", "(param i32 i32 i32) (result i32)", DONE),
     (
         "framehook:plugin/postprocess@0.2.0#skipped",
         "(param i64 i64 i32 i32 i32 i32 i32 i32) (result i32)",
@@ -30,6 +30,9 @@ const EXPORTS: [(&str, &str, &str); 8] = [
     ("framehook:plugin/postprocess@0.2.0#flush", "(result i32)", "(i32.const 512)"),
     ("cabi_realloc", "(param i32 i32 i32 i32) (result i32)", "(i32.const 8192)"),
 ];
+
+/// The end of `postprocess`: what was lent for the call is given back, and nothing was found.
+pub(crate) const DONE: &str = "(call $inference (local.get 0)) (i32.const 512)";
 
 /// What differs from a plugin that does nothing.
 #[derive(Clone, Debug)]
@@ -93,7 +96,8 @@ impl Guest {
 
     fn module(&self) -> String {
         let mut text = String::from("(module\n");
-        for (module, name, ty) in &self.imports {
+        let given_back = ("media", "[resource-drop]inference", "(param i32)");
+        for (module, name, ty) in [&given_back].into_iter().chain(&self.imports) {
             let short = name.rsplit(['.', ']']).next().unwrap();
             writeln!(text, r#"(import "framehook:plugin/{module}@0.2.0" "{name}" (func ${short} {ty}))"#).unwrap();
         }
