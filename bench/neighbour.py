@@ -36,7 +36,7 @@ def measure(rounds, say):
                 platform.follow(beside)
                 if number:  # the first one compiles and warms up
                     runs[mode].append(fps)
-                    say(f"round {number}, beside `{mode}`: {figures['fps']:.0f} frames/s")
+                    say(f"round {number}, beside `{mode}`: {fps:.0f} frames/s")
     medians = {mode: statistics.median(values) for mode, values in runs.items()}
     kept = {mode: medians[mode] / medians[HARMLESS] for mode in HOSTILE}
     return {"runs": runs, "medians": {"fps": medians, "kept": kept}}
