@@ -6,15 +6,24 @@
 
 use std::fmt::Write as _;
 
-use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
-
 pub(crate) const DESCRIPTOR: u32 = 16;
 const NOTHING: u32 = 512;
 pub(crate) const TEXTS: u32 = 1024;
 /// Where tests put what is to be returned instead.
 pub(crate) const OWN: u32 = 2048;
 const HEAP: u32 = 8192;
+
+/// Functions of the host: interface, name and type. Each is called by the end of its name.
+const IMPORTS: [(&str, &str, &str); 8] = [
+    ("media", "[resource-drop]inference", "(param i32)"),
+    ("state", "set", "(param i32 i32 i32 i32 i32)"),
+    ("log", "log", "(param i32 i32 i32 i32 i32 i32 i32)"),
+    ("metrics", "add", "(param i32 i32 i64 i32)"),
+    ("media", "[static]tensor.from-f32", "(param i32 i32 i32 i32 i32)"),
+    ("media", "suppress", "(param i32 i32 f32 i32 i32 i32)"),
+    ("model", "run", "(param i32 i32 i32 i32 i32)"),
+    ("media", "[method]inference.read-f32", "(param i32 i32 i32 i32 i32)"),
+];
 
 const EXPORTS: [(&str, &str, &str); 8] = [
     ("framehook:plugin/lifecycle@0.2.0#describe", "(result i32)", "(i32.const 16)"),
@@ -39,8 +48,6 @@ pub(crate) const DONE: &str = "(call $inference (local.get 0)) (i32.const 512)";
 pub(crate) struct Guest {
     /// Ends of the names of exports, and what they do instead.
     pub(crate) bodies: Vec<(&'static str, String)>,
-    /// Functions of the host: module, name and type, each called by its name.
-    pub(crate) imports: Vec<(&'static str, &'static str, &'static str)>,
     /// What else is in the module.
     pub(crate) more: String,
     pub(crate) data: Vec<(u32, Vec<u8>)>,
@@ -56,7 +63,6 @@ impl Default for Guest {
         let text = |text: &str| text.as_bytes().to_vec();
         Self {
             bodies: Vec::new(),
-            imports: Vec::new(),
             more: String::new(),
             data: vec![
                 (DESCRIPTOR, descriptor),
@@ -75,11 +81,6 @@ impl Guest {
         Self { bodies: vec![(export, body.to_owned())], ..Self::default() }
     }
 
-    pub(crate) fn import(mut self, module: &'static str, name: &'static str, ty: &'static str) -> Self {
-        self.imports.push((module, name, ty));
-        self
-    }
-
     pub(crate) fn with(mut self, at: u32, data: Vec<u8>) -> Self {
         self.data.push((at, data));
         self
@@ -95,9 +96,8 @@ impl Guest {
     }
 
     fn module(&self) -> String {
-        let mut text = String::from("(module\n");
-        let given_back = ("media", "[resource-drop]inference", "(param i32)");
-        for (module, name, ty) in [&given_back].into_iter().chain(&self.imports) {
+        let mut text = String::new();
+        for (module, name, ty) in IMPORTS {
             let short = name.rsplit(['.', ']']).next().unwrap();
             writeln!(text, r#"(import "framehook:plugin/{module}@0.2.0" "{name}" (func ${short} {ty}))"#).unwrap();
         }
@@ -110,18 +110,11 @@ impl Guest {
             let bytes: String = data.iter().map(|byte| format!("\\{byte:02x}")).collect();
             writeln!(text, r#"(data (i32.const {at}) "{bytes}")"#).unwrap();
         }
-        text + &self.more + ")"
+        text + &self.more
     }
 
     pub(crate) fn component(&self) -> Vec<u8> {
-        let mut module = wat::parse_str(self.module()).unwrap();
-        let mut resolve = Resolve::default();
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../wit/framehook-plugin-0.2.0");
-        let (package, _) = resolve.push_dir(folder).unwrap();
-        let world = resolve.select_world(&[package], Some("postprocessor")).unwrap();
-        embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).unwrap();
-        // What is wrong with it is for the platform to find.
-        ComponentEncoder::default().validate(false).module(&module).unwrap().encode().unwrap()
+        wat::parse_str(include_str!("guest.wat").replace("    MODULE", &self.module())).unwrap()
     }
 }
 

@@ -78,8 +78,7 @@ pub(super) fn at_work() -> Vec<Hostile> {
         (
             "list of 2 GiB for the host",
             || {
-                calls(
-                    SUPPRESS,
+                on_a_frame(
                     "(call $suppress (i32.const 0) (i32.const 0x7fffffff) (f32.const 0.5) (i32.const 0) (i32.const 9) (i32.const 600)) (unreachable)",
                 )
             },
@@ -88,24 +87,18 @@ pub(super) fn at_work() -> Vec<Hostile> {
         (
             "flood of handles",
             || {
-                calls(
-                    TENSOR,
-                    &again(
-                        "(call $from-f32 (i32.const 600) (i32.const 0) (i32.const 600) (i32.const 1) (i32.const 700))",
-                    ),
-                )
+                on_a_frame(&again(
+                    "(call $from-f32 (i32.const 600) (i32.const 0) (i32.const 600) (i32.const 1) (i32.const 700))",
+                ))
             },
             Contained(At::Frame, ""),
         ),
         (
             "flood of lines",
             || {
-                calls(
-                    LOG,
-                    &again(
-                        "(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1000) (i32.const 0) (i32.const 0))",
-                    ),
-                )
+                on_a_frame(&again(
+                    "(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1024) (i32.const 1000) (i32.const 0) (i32.const 0))",
+                ))
             },
             Contained(At::Frame, "deadline"),
         ),
@@ -113,8 +106,7 @@ pub(super) fn at_work() -> Vec<Hostile> {
             "line of 10 MB",
             || {
                 let body = "(call $log (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 65536) (i32.const 10485760) (i32.const 0) (i32.const 0))";
-                let (module, name, ty) = LOG;
-                Guest::doing("#postprocess", &format!("{body} {DONE}")).import(module, name, ty).pages(200).component()
+                Guest::doing("#postprocess", &format!("{body} {DONE}")).pages(200).component()
             },
             Contained(At::Frame, ""),
         ),
@@ -127,7 +119,7 @@ pub(super) fn at_work() -> Vec<Hostile> {
                 (i32.store (i32.const 1024) (i32.or (i32.and (i32.load (i32.const 1024)) (i32.const 0x3f3f3f3f)) (i32.const 0x40404040))) \
                 (call $set (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 60000) (i32.const 600))",
                 );
-                calls(STATE, &body)
+                on_a_frame(&body)
             },
             Contained(At::Frame, "deadline"),
         ),
@@ -136,8 +128,7 @@ pub(super) fn at_work() -> Vec<Hostile> {
             || {
                 let body =
                     "(call $set (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 10485760) (i32.const 600))";
-                let (module, name, ty) = STATE;
-                Guest::doing("#postprocess", &format!("{body} {DONE}")).import(module, name, ty).pages(200).component()
+                Guest::doing("#postprocess", &format!("{body} {DONE}")).pages(200).component()
             },
             Contained(At::Frame, ""),
         ),
@@ -149,29 +140,25 @@ pub(super) fn at_work() -> Vec<Hostile> {
                 (i32.store (i32.const 1024) (i32.or (i32.and (i32.load (i32.const 1024)) (i32.const 0x07070707)) (i32.const 0x61616161))) \
                 (call $add (i32.const 1024) (i32.const 4) (i64.const 1) (i32.const 600))",
                 );
-                calls(METRIC, &body)
+                on_a_frame(&body)
             },
             Contained(At::Frame, "deadline"),
         ),
         (
             "models without end",
             || {
-                calls(
-                    MODEL,
-                    &again("(call $run (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 600))"),
-                )
+                on_a_frame(&again(
+                    "(call $run (i32.const 1024) (i32.const 4) (i32.const 0) (i32.const 0) (i32.const 600))",
+                ))
             },
             Contained(At::Frame, "deadline"),
         ),
         (
             "elements outside of an output",
             || {
-                calls(
-                    READ,
-                    &format!(
-                        "(call $read-f32 (local.get 0) (i32.const 9) (i32.const -1) (i32.const -1) (i32.const 600)) {DONE}"
-                    ),
-                )
+                on_a_frame(&format!(
+                    "(call $read-f32 (local.get 0) (i32.const 9) (i32.const -1) (i32.const -1) (i32.const 600)) {DONE}"
+                ))
             },
             Contained(At::Frame, ""),
         ),
@@ -183,12 +170,9 @@ pub(super) fn at_work() -> Vec<Hostile> {
         (
             "handle of nothing",
             || {
-                calls(
-                    READ,
-                    &format!(
-                        "(call $read-f32 (i32.const 77) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 600)) {DONE}"
-                    ),
-                )
+                on_a_frame(&format!(
+                    "(call $read-f32 (i32.const 77) (i32.const 0) (i32.const 0) (i32.const 1) (i32.const 600)) {DONE}"
+                ))
             },
             Contained(At::Frame, ""),
         ),

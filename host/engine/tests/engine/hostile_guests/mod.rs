@@ -86,17 +86,9 @@ fn nested(depth: usize, part: &str) -> Vec<u8> {
     text(&(["(component ".repeat(depth), part.to_owned(), ")".repeat(depth)].concat()))
 }
 
-const STATE: (&str, &str, &str) = ("state", "set", "(param i32 i32 i32 i32 i32)");
-const LOG: (&str, &str, &str) = ("log", "log", "(param i32 i32 i32 i32 i32 i32 i32)");
-const METRIC: (&str, &str, &str) = ("metrics", "add", "(param i32 i32 i64 i32)");
-const TENSOR: (&str, &str, &str) = ("media", "[static]tensor.from-f32", "(param i32 i32 i32 i32 i32)");
-const SUPPRESS: (&str, &str, &str) = ("media", "suppress", "(param i32 i32 f32 i32 i32 i32)");
-const MODEL: (&str, &str, &str) = ("model", "run", "(param i32 i32 i32 i32 i32)");
-const READ: (&str, &str, &str) = ("media", "[method]inference.read-f32", "(param i32 i32 i32 i32 i32)");
-
-/// On a frame it calls the host.
-fn calls((module, name, ty): (&'static str, &'static str, &'static str), body: &str) -> Vec<u8> {
-    Guest::doing("#postprocess", body).import(module, name, ty).component()
+/// On a frame it does this.
+fn on_a_frame(body: &str) -> Vec<u8> {
+    Guest::doing("#postprocess", body).component()
 }
 
 type Hostile = (&'static str, fn() -> Vec<u8>, Fate);
