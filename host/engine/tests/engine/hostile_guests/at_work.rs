@@ -136,9 +136,12 @@ pub(super) fn at_work() -> Vec<Hostile> {
             "flood of names of metrics",
             || {
                 let body = again(
-                    "(i32.store (i32.const 1024) (i32.add (i32.const 1) (i32.load (i32.const 1024)))) \
-                (i32.store (i32.const 1024) (i32.or (i32.and (i32.load (i32.const 1024)) (i32.const 0x07070707)) (i32.const 0x61616161))) \
-                (call $add (i32.const 1024) (i32.const 4) (i64.const 1) (i32.const 600))",
+                    // 256 names of four letters, in no order.
+                    "(i32.store (i32.const 1100) \
+                        (i32.add (i32.const 1013904223) (i32.mul (i32.const 1664525) (i32.load (i32.const 1100))))) \
+                     (i32.store (i32.const 1024) \
+                        (i32.or (i32.const 0x61616161) (i32.and (i32.const 0x06060606) (i32.load (i32.const 1100))))) \
+                     (call $add (i32.const 1024) (i32.const 4) (i64.const 1) (i32.const 600))",
                 );
                 on_a_frame(&body)
             },
