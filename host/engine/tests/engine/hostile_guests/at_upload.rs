@@ -92,7 +92,7 @@ pub(super) fn at_upload() -> Vec<Hostile> {
                     (0..100_001).map(|n| format!("(export \"{n}\" (func $f))")).collect::<String>()
                 ))
             },
-            Refused("invalid_component", ""),
+            Refused("wrong_world", ""),
         ),
         (
             "1,000,001 functions",

@@ -255,11 +255,11 @@ pub(super) fn at_work() -> Vec<Hostile> {
         (
             "event with an attribute of 8 MB",
             || {
-                let event = [TEXTS, 7, 0, 0, 0, 3100, 1, 0, 0, 0, 0];
+                let event = [TEXTS, 7, 0, 0, 0, 3104, 1, 0, 0, 0, 0];
                 let attribute = [TEXTS, 7, 2, 0, 1 << 16, 1 << 20];
                 returns(
                     "#postprocess",
-                    vec![outcome([0, 0], [3000, 1]), (3000, words(&event)), (3100, words(&attribute))],
+                    vec![outcome([0, 0], [3000, 1]), (3000, words(&event)), (3104, words(&attribute))],
                 )
                 .pages(200)
                 .component()
