@@ -67,8 +67,8 @@ fn plugins_in_other_languages_find_what_the_stock_plugin_finds() {
     let stock = found(&root().join("target/plugins/wasm32-wasip2/release/yolo.wasm"));
     assert!(stock.iter().map(|row| row.detections.len()).sum::<usize>() > 100);
     for language in languages.split_whitespace() {
-        let built =
-            run(Command::new(root().join("plugins/examples").join(language).join("build.sh")).current_dir(root()));
+        let script = root().join("plugins/examples").join(language).join("build.sh");
+        let built = run(&mut Command::new(script));
         let plugin = Path::new(built.trim());
         let checks = framehook(&["plugin", "conformance", plugin.to_str().unwrap(), "--json"]);
         let checks: serde_json::Value = serde_json::from_str(&checks).unwrap();

@@ -24,7 +24,7 @@ fn golden_cases_are_under_the_engine_as_natively() {
                 hook: job(plugin, case["config"].clone()),
                 frame: size(&case["frame"]),
                 input: size(&case["input"]["size"]),
-                is_stretched: false,
+                is_stretched: case["input"]["resize"] == "stretch",
                 is_centered: true,
                 outputs: case["outputs"].as_array().unwrap().iter().map(output).collect(),
             });
