@@ -25,7 +25,7 @@ fn golden_cases_are_under_the_engine_as_natively() {
                 frame: size(&case["frame"]),
                 input: size(&case["input"]["size"]),
                 is_stretched: case["input"]["resize"] == "stretch",
-                is_centered: true,
+                is_centered: case["input"]["anchor"] != "top_left",
                 outputs: case["outputs"].as_array().unwrap().iter().map(output).collect(),
             });
             let tried = tried.unwrap();
