@@ -3,7 +3,7 @@
 
 use arbitrary::{Arbitrary, Unstructured};
 use framehook_core::{
-    prediction::{Attribute, Detection, Episode, Event, Phase, Severity},
+    prediction::{Attribute, Detection, Episode, Event, Mask, Phase, Severity},
     size::json_bytes,
 };
 
@@ -99,8 +99,15 @@ struct RawDetection {
     track_id: Option<u64>,
     keypoints: Vec<[Number; 2]>,
     polygon: Vec<[Number; 2]>,
-    mask: Option<([u16; 2], Vec<u16>)>,
+    mask: Option<RawMask>,
     attributes: Vec<(String, RawValue)>,
+}
+
+#[derive(Arbitrary, Clone, Debug)]
+struct RawMask {
+    /// Otherwise one that its runs fill.
+    grid: Option<[u16; 2]>,
+    runs: Vec<u8>,
 }
 
 /// Mostly one that could be.
@@ -148,9 +155,6 @@ impl RawValue {
 impl RawDetection {
     fn read(self) -> Result<Detection, Unusable> {
         let points = |points: Vec<[Number; 2]>| points.into_iter().map(|point| point.map(Number::read)).collect();
-        let mask = |(grid, runs): ([u16; 2], Vec<u16>)| {
-            returned::mask(grid.map(u32::from), runs.into_iter().map(u32::from).collect())
-        };
         Ok(Detection {
             class_id: u32::from(self.class_id),
             label: self.label,
@@ -159,9 +163,17 @@ impl RawDetection {
             track_id: self.track_id,
             keypoints: points(self.keypoints),
             polygon: points(self.polygon),
-            mask: self.mask.map(mask).transpose()?,
+            mask: self.mask.map(RawMask::read).transpose()?,
             attributes: attributes("a detection", self.attributes)?,
         })
+    }
+}
+
+impl RawMask {
+    fn read(self) -> Result<Mask, Unusable> {
+        let runs: Vec<_> = self.runs.into_iter().map(u32::from).collect();
+        let grid = self.grid.map_or([runs.iter().sum(), 1], |grid| grid.map(u32::from));
+        returned::mask(grid, runs)
     }
 }
 

@@ -178,7 +178,7 @@ pub(super) fn output(of: &ModelOutput, input: Size, salt: u64) -> Output {
         }
         // Boxes alone, their numbers within the frame.
         [.., 4] => (0..count(shape)).map(|at| 0.2 + 0.1 * (at % 4) as f32 + 0.1 * share(salt, at)).collect(),
-        _ => (0..count(shape)).map(|at| if noise(salt, at / 8) % 64 == 0 { 0.9 } else { 0.01 }).collect(),
+        _ => (0..count(shape)).map(|at| if noise(salt, at / 8).is_multiple_of(64) { 0.9 } else { 0.01 }).collect(),
     };
     filled(name, shape, *is_integer, values)
 }

@@ -65,7 +65,10 @@ fn skip<T>(why: impl Into<String>) -> Result<T, Wrong> {
     Err(Wrong::NotTried(why.into()))
 }
 
-const CHECKS: [(&str, fn(&mut Kit<'_>) -> Outcome); 11] = [
+/// Its name, and what it does.
+type Step = (&'static str, fn(&mut Kit<'_>) -> Outcome);
+
+const CHECKS: [Step; 11] = [
     ("describe", describe),
     ("defaults", defaults),
     ("bad_config", bad_config),
@@ -82,7 +85,7 @@ const CHECKS: [(&str, fn(&mut Kit<'_>) -> Outcome); 11] = [
 pub(super) fn run(plugin: &Plugin, subject: &Subject) -> Vec<Check> {
     let player = Player::new(plugin);
     let mut kit = Kit { player, subject, manifest: None, model: Default::default(), starts: false, instances: 0 };
-    let check = |(name, check): (&str, fn(&mut Kit<'_>) -> Outcome)| match check(&mut kit) {
+    let check = |(name, check): Step| match check(&mut kit) {
         Ok(seen) => Check::new(name, Verdict::Pass, seen),
         Err(Wrong::NotTried(why)) => Check::new(name, Verdict::Skip, why),
         Err(Wrong::Failed(why)) => Check::new(name, Verdict::Fail, why),
