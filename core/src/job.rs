@@ -47,6 +47,9 @@ pub struct Job {
     /// Which of its frames are worked on.
     pub frames: Option<Sampling>,
     pub range: Option<TimeRange>,
+    /// How many times as fast as its own times say the source may be read, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_speed: Option<f64>,
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,

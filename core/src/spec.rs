@@ -83,6 +83,11 @@ pub struct ScenarioSpec {
     /// The part of the source that is worked on; all of it if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
+    /// How many times as fast as its own times say the source may be read, at most: 1 reads it as if it were live.
+    /// If absent, it is read as fast as it can be worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.01, maximum = 1000)]
+    pub max_speed: Option<f64>,
 }
 
 /// How many frames of a scenario are in the model at a time. What it finds does not depend on it.
@@ -99,6 +104,9 @@ pub enum Lanes {
 
 /// More than one decoder can feed, even where the model takes a hundred times as long as decoding.
 pub const MAX_LANES: u32 = 64;
+
+/// A frame every four seconds, of a video with 25 a second; and faster than any decoder.
+pub const SPEEDS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
 
 /// More than any camera gives.
 pub const MAX_FPS: f64 = 1000.0;
@@ -240,6 +248,8 @@ pub struct ResolvedScenario {
     pub frames: Option<Sampling>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_speed: Option<f64>,
 }
 
 /// Releases that had no choice decoded by OpenCV. What they have begun goes on with the times that its rows

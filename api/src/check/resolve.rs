@@ -19,7 +19,7 @@ use framehook_core::{
     probe::printable,
     spec::{
         Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
-        Sampling, ScenarioSpec, SourceSpec, TimeRange,
+        SPEEDS, Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{
@@ -113,6 +113,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 lanes: spec.lanes,
                 frames: spec.frames,
                 range: spec.range,
+                max_speed: spec.max_speed,
             })
         }
         (Some(problem), ..) => Err(problem),
@@ -171,6 +172,8 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
     if let Some(TimeRange { from_us: Some(from), until_us: Some(until) }) = spec.range {
         check(from >= until, "range.until_us", format!("the range from {from} us until {until} us has no frame in it"));
     }
+    let is_speed = spec.max_speed.is_none_or(|speed| SPEEDS.contains(&speed));
+    check(!is_speed, "max_speed", format!("`max_speed` must be from {} to {}", SPEEDS.start(), SPEEDS.end()));
     let mib = spec.memory_mib.unwrap_or(LEAST_MIB);
     let range = format!("`memory_mib` is {mib}; a worker has {LEAST_MIB} to {most_mib} MiB here (`worker_memory_mib`)");
     check(!(LEAST_MIB..=most_mib).contains(&mib), "memory_mib", range);

@@ -52,6 +52,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         decoder,
         frames: scenario.frames,
         range: scenario.range,
+        max_speed: scenario.max_speed,
         max_picture_side: config.max_picture_side,
         model,
         input: scenario.input.clone(),

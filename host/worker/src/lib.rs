@@ -23,6 +23,7 @@ pub mod measure;
 mod metadata;
 pub mod model;
 pub mod outputs;
+pub mod pace;
 pub mod pipeline;
 pub mod pixels;
 pub mod planar;

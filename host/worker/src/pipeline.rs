@@ -47,6 +47,7 @@ use crate::{
     lanes::Lanes,
     loader::Loader,
     model::BoundModel,
+    pace::Pace,
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -115,6 +116,7 @@ pub fn run(
         out: to_model,
         preprocessor: None,
         selection: Selection::new(job.frames, job.range, job.resume_after),
+        pace: Pace::new(job.max_speed),
         bgr: BgrCache::default(),
     };
     let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };

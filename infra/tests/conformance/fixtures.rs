@@ -77,6 +77,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         lanes: None,
         frames: None,
         range: None,
+        max_speed: None,
     }
 }
 

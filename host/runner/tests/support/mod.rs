@@ -293,6 +293,7 @@ impl World {
                 lanes: None,
                 frames: None,
                 range: None,
+                max_speed: None,
             },
             resume_after: None,
             state: HookState::default(),

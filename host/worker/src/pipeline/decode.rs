@@ -3,12 +3,14 @@
 use std::{
     cell::RefCell,
     sync::{atomic::Ordering, mpsc::SyncSender},
+    thread,
     time::{Duration, Instant},
 };
 
 use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
 use crate::{
     image::{BgrCache, Image},
+    pace::Pace,
     pixels::Picture,
     preprocess::Preprocessor,
     selection::{Choice, Selection},
@@ -29,6 +31,9 @@ use framehook_engine::{
 /// timeout, of which the shortest is 1 s.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
+/// How soon a worker that waits for a frame to be due obeys.
+const STOP_WITHIN: Duration = Duration::from_millis(20);
+
 /// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
 const FRAME_PIXEL: usize = 6;
 
@@ -46,6 +51,7 @@ pub(super) struct Stage {
     pub(super) preprocessor: Option<Preprocessor>,
     pub(super) bgr: BgrCache,
     pub(super) selection: Selection,
+    pub(super) pace: Pace,
 }
 
 impl Stage {
@@ -76,6 +82,9 @@ impl Stage {
                 }
                 Choice::End { left_out } => return Ok(self.finished(left_out, "the range came to its end")),
             };
+            let begin = Instant::now();
+            self.keep_pace(position, &mut alive);
+            started += begin.elapsed();
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
@@ -119,13 +128,30 @@ impl Stage {
         (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
 
+    /// Waits until a frame is due.
+    fn keep_pace(&mut self, position: Position, alive: &mut Instant) {
+        let Some(due) = self.pace.due(position.pts_us, Instant::now()) else { return };
+        while !self.stop.is_raised() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.say_alive(alive);
+            thread::sleep(left.min(STOP_WITHIN));
+        }
+    }
+
     /// Goes on from a frame that is not asked for.
     fn pass_on(&mut self, alive: &mut Instant) -> Result<Option<Position>, Reason> {
+        self.say_alive(alive);
+        self.source.advance().map_err(|error| self.reason(&error))
+    }
+
+    fn say_alive(&self, alive: &mut Instant) {
         if alive.elapsed() >= ALIVE_EVERY {
             self.shared.reporter.send(&Report::Alive);
             *alive = Instant::now();
         }
-        self.source.advance().map_err(|error| self.reason(&error))
     }
 
     /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged

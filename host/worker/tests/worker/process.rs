@@ -66,6 +66,7 @@ pub(crate) fn job(clip: &str) -> Job {
         decoder: Decoder::Libav,
         frames: None,
         range: None,
+        max_speed: None,
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
