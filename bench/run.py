@@ -33,6 +33,7 @@ PARTS = {
     "shadow": (5, "one minute"),
     "hooks": (5, "two minutes, and one more to compile the first time"),
     "fleet": (3, "five minutes"),
+    "neighbour": (5, "three minutes"),
 }
 
 

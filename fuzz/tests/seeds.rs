@@ -69,4 +69,4 @@ macro_rules! parsers {
     )*};
 }
 
-parsers!(model manifest envelope multipart cursor mp4 records);
+parsers!(model manifest envelope multipart cursor mp4 records hook_result);
