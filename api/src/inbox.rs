@@ -19,7 +19,7 @@ use framehook_core::{
     prediction_record::PredictionRecord,
     scenario_log::LoggedLines,
     shadow::ShadowFindings,
-    size::{MAX_REASON, json_bytes},
+    size::MAX_REASON,
     text::short_line,
     topic::Topic,
 };

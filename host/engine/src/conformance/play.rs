@@ -105,7 +105,7 @@ impl<'a> Player<'a> {
         let log = Log::new(Arc::new(sink), LogLimits { lines: u32::MAX, bytes: u32::MAX });
         Given {
             logger: Logger::new(String::new(), log),
-            state: Arc::new(Mutex::new(Kept::restore(StateQuota::of(1), state, SLOT))),
+            state: Arc::new(Mutex::new(Kept::restore(StateQuota::default(), state, SLOT))),
             metrics: Arc::new(Mutex::new(Named::new(hook_metrics::names_of(1)))),
             models: Some(Arc::new(Further::new())),
         }

@@ -373,7 +373,7 @@ fn state(kit: &mut Kit<'_>) -> Outcome {
     let mut bytes = 0;
     for stage in kit.stages()? {
         let ((whole, kept), (again, _)) = (kit.second(stage, false)?, kit.second(stage, true)?);
-        bytes += kept.iter().filter_map(|(_, _, value)| Some(value?.0.len())).sum::<usize>();
+        bytes += kept.iter().filter_map(|(_, _, value)| Some(value?.bytes().len())).sum::<usize>();
         if let Some((frame, words)) = difference(&whole, &again) {
             let words = format!(
                 "{stage}, frame {frame}: started again behind each frame with its state, it makes something else: {words}"
