@@ -85,7 +85,7 @@ fn hooks_change_between_two_frames_and_know_what_those_before_knew() {
     assert_eq!(told[0]["reason"]["message"], "revision 2: plugins");
     assert_eq!(told.len(), 2);
     assert!(lines.iter().all(|line| line["to"] != "recovering"), "the worker stayed: {history:#}");
-    let late = platform.patch(&format!("/scenario/{id}"), Some("*"), &json!({"labels": {}}));
+    let late = platform.patch(&format!("/scenario/{id}"), Some("*"), &json!({"labels": {"team": "none"}}));
     assert_eq!((late.status, &late.body["code"]), (409, &json!("scenario_ended")));
 }
 

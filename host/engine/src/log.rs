@@ -55,6 +55,11 @@ impl Log {
     pub fn new(sink: LogSink, limits: LogLimits) -> Self {
         Self(Arc::new(Mutex::new(Inner { sink, budget: LogBudget::new(limits, Instant::now()) })))
     }
+
+    /// Says how much was left out that was not said yet: at the end, whoever still holds a clone.
+    pub fn finish(&self) {
+        self.0.lock().tell_rest();
+    }
 }
 
 /// The lines of one plugin in one scenario.
@@ -180,6 +185,11 @@ impl Inner {
         }
     }
 
+    fn tell_rest(&mut self) {
+        let lines = self.budget.rest();
+        self.tell(lines);
+    }
+
     fn tell(&self, lines: u64) {
         if lines > 0 {
             (self.sink)(PluginLog::of_platform(LogLevel::Warn, "log", self.budget.left_out(lines)));
@@ -189,8 +199,7 @@ impl Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let lines = self.budget.rest();
-        self.tell(lines);
+        self.tell_rest();
     }
 }
 
