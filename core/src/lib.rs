@@ -32,6 +32,7 @@ pub mod prediction;
 pub mod prediction_record;
 pub mod probe;
 pub mod reason;
+pub mod recorded;
 pub mod scenario_log;
 pub mod schemas;
 pub mod size;

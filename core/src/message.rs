@@ -17,6 +17,7 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
+    recorded::RecordedPart,
     scenario_log::LoggedLines,
     spec::{Decoder, ResolvedScenario},
     topic::Topic,
@@ -64,6 +65,8 @@ pub enum Message {
     RunnerStatus(RunnerStatus),
     #[serde(rename = "scenario.logged")]
     Logged(LoggedLines),
+    #[serde(rename = "scenario.recorded")]
+    Recorded(RecordedPart),
 }
 
 /// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
@@ -289,7 +292,7 @@ impl Message {
             Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
-            Message::Logged(_) => Topic::ScenarioLogs,
+            Message::Logged(_) | Message::Recorded(_) => Topic::ScenarioLogs,
         }
     }
 }
@@ -309,6 +312,7 @@ impl Envelope {
             Message::Result(prediction) => prediction.scenario_id.to_string(),
             Message::RunnerStatus(status) => status.runner_id.to_string(),
             Message::Logged(logged) => logged.scenario_id.to_string(),
+            Message::Recorded(recorded) => recorded.scenario_id.to_string(),
         }
     }
 
@@ -324,6 +328,7 @@ impl Envelope {
             Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
             Message::Logged(logged) => Some((logged.scenario_id, Some(logged.generation))),
+            Message::Recorded(recorded) => Some((recorded.scenario_id, Some(recorded.part.generation))),
             Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
     }
@@ -349,6 +354,7 @@ impl Envelope {
             }
             "runner.status" => read(data).map(Message::RunnerStatus),
             "scenario.logged" => read(data).map(Message::Logged),
+            "scenario.recorded" => read(data).map(Message::Recorded),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.and_then(|message| raw.state.check().map(|()| message));

@@ -158,6 +158,8 @@ fn scenario() -> NewScenario {
             lanes: None,
             frames: None,
             range: None,
+            record: Default::default(),
+            replay: None,
         },
         idempotency: Some(Idempotency { key: format!("key of {id}"), request: Digest::from_bytes(&[3; 32]) }),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),

@@ -113,6 +113,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 lanes: spec.lanes,
                 frames: spec.frames,
                 range: spec.range,
+                record: spec.record,
+                replay: None,
             })
         }
         (Some(problem), ..) => Err(problem),

@@ -206,6 +206,7 @@ impl TestApp {
             rows: predictions.iter().map(Into::into).collect(),
             state: BTreeMap::new(),
             logged,
+            recorded: vec![],
             dead_letters: vec![],
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

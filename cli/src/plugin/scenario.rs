@@ -110,6 +110,8 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         lanes: None,
         frames: None,
         range: None,
+        record: Default::default(),
+        replay: None,
     };
     let models = models.into_iter().map(|(name, (resolved, model))| (name, ModelJob { model, input: resolved.input }));
     let files =

@@ -12,6 +12,7 @@ use framehook_core::{
     message::WorkerPhase,
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
+    recorded::Sent,
     text::short_line,
 };
 use tokio::time::{Duration, Instant, sleep_until};
@@ -19,7 +20,8 @@ use tokio::time::{Duration, Instant, sleep_until};
 use crate::{
     cores::Share,
     ending, metrics,
-    process::Worker,
+    process::{Heard, Worker},
+    recorder::Recorder,
     supervisor::{Deployment, stop_asked},
 };
 
@@ -51,8 +53,10 @@ pub(crate) struct Session<'a> {
 
 /// What a session woke up for.
 enum Woken {
-    Report(io::Result<Option<Report>>),
+    Heard(io::Result<Option<Heard>>),
     Acknowledged,
+    /// There is room for outputs to be recorded.
+    Room,
     Lanes(u32),
     Stop,
     Silent,
@@ -83,10 +87,11 @@ impl<'a> Session<'a> {
         let killed_before = ending::oom_kills();
         while self.end.is_none() {
             match self.wake().await {
-                Woken::Report(Ok(Some(report))) => self.on_report(report),
-                Woken::Report(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
-                Woken::Report(Ok(None) | Err(_)) | Woken::Gone => break,
-                Woken::Acknowledged => {}
+                Woken::Heard(Ok(Some(Heard::Report(report)))) => self.on_report(report),
+                Woken::Heard(Ok(Some(Heard::Outputs(outputs)))) => self.on_outputs(&outputs),
+                Woken::Heard(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
+                Woken::Heard(Ok(None) | Err(_)) | Woken::Gone => break,
+                Woken::Acknowledged | Woken::Room => {}
                 Woken::Lanes(lanes) => self.worker.tell(Control::Lanes { lanes }),
                 Woken::Stop => self.on_stop(),
                 Woken::Silent => self.on_silence(),
@@ -99,22 +104,30 @@ impl<'a> Session<'a> {
     }
 
     async fn wake(&mut self) -> Woken {
-        let is_full = self.deployment.publisher.is_full();
+        let has_no_room = self.deployment.recorder.as_ref().is_some_and(Recorder::is_full);
+        let is_full = self.deployment.publisher.is_full() || has_no_room;
         let has_work = self.deployment.publisher.has_work();
         let config = &self.deployment.shared.job_builder.config;
         let patience = if self.ready { config.frame_timeout } else { config.start_timeout };
         let silent_at = self.silent_since + patience;
         let mut stop = self.deployment.stop.clone();
+        let room = self.deployment.recorder.as_ref().map(Recorder::waiter);
+        let room = async {
+            if let Some(room) = room {
+                room.await;
+            }
+        };
         let woken = tokio::select! {
-            report = self.worker.report(), if !is_full => Woken::Report(report),
+            heard = self.worker.heard(), if !is_full => Woken::Heard(heard),
             () = self.deployment.acknowledge(), if has_work => Woken::Acknowledged,
+            () = room, if has_no_room => Woken::Room,
             lanes = self.share.changed() => Woken::Lanes(lanes),
             _ = stop_asked(&mut stop), if !self.stopping => Woken::Stop,
             () = sleep_until(silent_at), if !is_full && self.kill_at.is_none() && self.gone_at.is_none() => Woken::Silent,
             () = until(self.kill_at) => Woken::Overdue,
             () = until(self.gone_at), if !is_full => Woken::Gone,
         };
-        if is_full || matches!(woken, Woken::Report(_)) {
+        if is_full || matches!(woken, Woken::Heard(_)) {
             self.silent_since = Instant::now();
         }
         woken
@@ -171,6 +184,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn on_outputs(&mut self, record: &[u8]) {
+        let heard = match (&mut self.deployment.recorder, Sent::read(record)) {
+            (Some(recorder), Some(sent)) => recorder.hear(sent),
+            (None, Some(_)) => Err("outputs that nobody records".to_owned()),
+            (_, None) => Err("outputs that are cut off".to_owned()),
+        };
+        if let Err(what) = heard {
+            self.on_nonsense(&what);
+        }
+    }
+
     fn on_frame(&mut self, frame: PredictionRecord) {
         let changes = std::mem::take(&mut self.state);
         let most = self.deployment.shared.job_builder.config.hook_limits.prediction_bytes;
@@ -194,6 +218,9 @@ impl<'a> Session<'a> {
             return self.on_nonsense(&error.to_string());
         }
         deployment.last_read = Some(at);
+        if let Some(recorder) = &mut deployment.recorder {
+            recorder.pass(at);
+        }
         if deployment.attempt > 0 {
             deployment.attempt = 0;
             deployment.update(|status| status.attempt = 0);

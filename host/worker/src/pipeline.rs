@@ -5,6 +5,9 @@
 //! decode, pre hooks, resize  ->  the model         ->  post hooks, report
 //! ```
 //!
+//! A scenario that records its outputs has one more stage, between model and post hooks. One that replays them
+//! reads them instead of decoding and inferring.
+//!
 //! The stages are connected by bounded channels, so that no stage waits for another while there is
 //! work, and memory stays bounded. Buffers go back into `Pools`.
 //!
@@ -17,6 +20,8 @@ mod decode;
 mod finish;
 mod infer;
 mod order;
+mod record;
+mod replay;
 
 use std::{
     fmt::Display,
@@ -47,6 +52,7 @@ use crate::{
     lanes::Lanes,
     loader::Loader,
     model::BoundModel,
+    recorded::{Opening, Recording},
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -65,6 +71,14 @@ pub struct Parts {
     pub loader: Loader,
     pub pre: Chain,
     pub post: Chain,
+    /// What recorded outputs begin with, if they are to be recorded.
+    pub(crate) opening: Option<Opening>,
+}
+
+/// Everything that was loaded for a job that replays outputs.
+pub(crate) struct ReplayParts {
+    pub(crate) recording: Recording,
+    pub(crate) post: Chain,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -92,25 +106,17 @@ pub fn run(
     lanes: &Arc<Lanes>,
     stop: &StopFlag,
 ) -> (Outcome, Reason) {
-    let shared = Shared {
-        job: Arc::clone(job),
-        reporter: Arc::clone(reporter),
-        watch: Arc::clone(watch),
-        pools: Arc::default(),
-        verdict: Arc::default(),
-        decoded: Arc::default(),
-        damaged: Arc::default(),
-    };
+    let shared = Shared::new(job, reporter, watch);
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post } = parts;
+    let Parts { source, model, loader, pre, post, opening } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
-    let keeps_outputs = !post.is_empty();
+    let (keeps_pictures, keeps_outputs) = (!post.is_empty(), !post.is_empty() || opening.is_some());
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
         pre,
-        keeps_pictures: keeps_outputs,
+        keeps_pictures,
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
@@ -120,11 +126,27 @@ pub fn run(
     let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
-    let (frames, lanes) = (from_model, Arc::clone(lanes));
-    let finished =
-        finish::Stage { shared: shared.clone(), post, frames, lanes, last: None, damaged: 0, bgr: BgrCache::default() }
-            .run();
-    shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
+    let Some(opening) = opening else { return shared.finish(post, from_model, lanes) };
+    let (out, recorded) = order::one_lane(BETWEEN_STAGES);
+    let record = record::Stage { shared: shared.clone(), frames: from_model, out };
+    shared.start(move || record.run(opening));
+    shared.finish(post, recorded, lanes)
+}
+
+/// The same of recorded outputs: until they end, `stop` is raised or something fails.
+pub(crate) fn replay(
+    ReplayParts { recording, post }: ReplayParts,
+    job: &Arc<Job>,
+    reporter: &Arc<Reporter>,
+    watch: &Arc<Watch>,
+    lanes: &Arc<Lanes>,
+    stop: &StopFlag,
+) -> (Outcome, Reason) {
+    let shared = Shared::new(job, reporter, watch);
+    let (out, frames) = order::one_lane(BETWEEN_STAGES);
+    let replay = replay::Stage { shared: shared.clone(), recording, stop: stop.clone(), out };
+    shared.start(move || replay.run());
+    shared.finish(post, frames, lanes)
 }
 
 /// What all stages hold.
@@ -142,6 +164,26 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Arc<Watch>) -> Self {
+        Self {
+            job: Arc::clone(job),
+            reporter: Arc::clone(reporter),
+            watch: Arc::clone(watch),
+            pools: Arc::default(),
+            verdict: Arc::default(),
+            decoded: Arc::default(),
+            damaged: Arc::default(),
+        }
+    }
+
+    /// Runs the last stage, and says how all ended.
+    fn finish(self, post: Chain, frames: order::InOrder<InFlight>, lanes: &Arc<Lanes>) -> (Outcome, Reason) {
+        let (lanes, bgr) = (Arc::clone(lanes), BgrCache::default());
+        let stage = finish::Stage { shared: self.clone(), post, frames, lanes, last: None, damaged: 0, bgr };
+        let finished = stage.run();
+        self.verdict.take(finished == self.decoded.load(Ordering::Relaxed))
+    }
+
     /// Starts a stage on a thread of its own. Nobody joins it: a decoder may hang, and the process ends after
     /// the last report anyway.
     fn start(&self, stage: impl FnOnce() + Send + 'static) {

@@ -29,8 +29,9 @@ use crate::{
     loader::Loader,
     measure,
     model::ModelError,
-    pipeline::{self, Parts, StopFlag},
+    pipeline::{self, Parts, ReplayParts, StopFlag},
     process,
+    recorded::{Opening, Recording},
     report::{EXIT_ORPHANED, Reporter},
     runtime,
     source::{self, FrameSource, Open},
@@ -70,22 +71,33 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
     listen(stop.clone(), Arc::clone(&lanes));
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));
-    let (outcome, reason) = match limited.and_then(|()| load(&job, opencv, &reporter, &watch)) {
-        Ok(parts) => {
-            reporter.send(&Report::Ready(ready(parts.source.info())));
-            // A hook may be failing from the start, without being hopeless.
-            reporter.health(Stage::Pre, parts.pre.degraded());
-            reporter.health(Stage::Post, parts.post.degraded());
-            reporter.hooks(Stage::Pre, true, || parts.pre.stats());
-            reporter.hooks(Stage::Post, true, || parts.post.stats());
-            pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
+    let ended = limited.and_then(|()| {
+        if job.replay.is_empty() {
+            let parts = load(&job, opencv, &reporter, &watch)?;
+            begin(parts.source.info(), (&parts.pre, &parts.post), &reporter);
+            return Ok(pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop));
         }
+        let (parts, pre) = load_replay(&job, &reporter)?;
+        begin(&parts.recording.opening.video, (&pre, &parts.post), &reporter);
+        Ok(pipeline::replay(parts, &job, &reporter, &watch, &lanes, &stop))
+    });
+    let (outcome, reason) = ended.unwrap_or_else(|reason| match reason.code {
         // That code is for what befell this process: another may have better luck.
-        Err(reason) if reason.code == ReasonCode::WorkerCrash => (Outcome::Retry, reason),
-        Err(reason) => (Outcome::Failed, reason),
-    };
+        ReasonCode::WorkerCrash => (Outcome::Retry, reason),
+        _ => (Outcome::Failed, reason),
+    });
     reporter.send(&Report::Ended { outcome, reason });
     Ok(())
+}
+
+/// Tells that everything is loaded.
+fn begin(video: &VideoManifest, (pre, post): (&Chain, &Chain), reporter: &Reporter) {
+    reporter.send(&Report::Ready(ready(video)));
+    // A hook may be failing from the start, without being hopeless.
+    reporter.health(Stage::Pre, pre.degraded());
+    reporter.health(Stage::Post, post.degraded());
+    reporter.hooks(Stage::Pre, true, || pre.stats());
+    reporter.hooks(Stage::Post, true, || post.stats());
 }
 
 /// Measures the model of the job that comes in on standard input.
@@ -104,6 +116,10 @@ fn confine(job: &Job) -> Result<(), Reason> {
     let compiled = job.pre.iter().chain(&job.post).map(|hook| hook.compiled.clone());
     let provider = job.execution.provider;
     let further = job.models.values().map(|further| further.model.clone());
+    if !job.replay.is_empty() {
+        let files = job.replay.iter().map(|part| part.path.clone()).chain(compiled);
+        return restrict_files(&Reach::reading(files)).map_err(unconfined);
+    }
     let files = [job.source.clone(), job.model.clone()].into_iter().chain(further).chain(compiled);
     let reach = Reach::reading(files.chain(runtime::files(provider, &job.onnxruntime)));
     restrict_files(&reach.with(runtime::devices(provider))).map_err(unconfined)
@@ -158,13 +174,28 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let models = models.join().map_err(panicked)?;
         let (source, ((loader, model), further)) = (source?, models?);
+        let list = further.as_ref().map_or(&[][..], |further| further.list());
+        let opening = job.record.then(|| Opening::new(source.info().clone(), model.labels(), list));
         // They are told what the source and the model say of themselves.
+        let further = further.map(|further| further as Arc<dyn Models>);
         let told = Told { video: source.info(), model_labels: model.labels(), further };
         let (pre, post) = start_hooks(job, told, reporter)?;
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
-        Ok(Parts { source, model, loader, pre, post })
+        Ok(Parts { source, model, loader, pre, post, opening })
     })
+}
+
+/// Opens recorded outputs, whose files stay to be opened one after the other, and loads the hooks. A replay has no
+/// pre hooks; the chain is as empty as its order says.
+fn load_replay(job: &Job, reporter: &Arc<Reporter>) -> Result<(ReplayParts, Chain), Reason> {
+    let recording = Recording::open(&job.replay);
+    let recording = recording.map_err(|error| Reason::new(ReasonCode::DecodeError, error.to_string()))?;
+    let Opening { video, model_labels, .. } = &recording.opening;
+    let further = recording.opening.models().map(|models| Arc::new(models) as Arc<dyn Models>);
+    let told = Told { video, model_labels: model_labels.clone(), further };
+    let (pre, post) = start_hooks(job, told, reporter)?;
+    Ok((ReplayParts { recording, post }, pre))
 }
 
 fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, Reason> {
@@ -181,7 +212,7 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
 struct Told<'a> {
     video: &'a VideoManifest,
     model_labels: Vec<String>,
-    further: Option<Arc<Further>>,
+    further: Option<Arc<dyn Models>>,
 }
 
 fn start_hooks(
@@ -208,7 +239,7 @@ fn start_hooks(
         quota: StateQuota::of(job.pre.len() + job.post.len()),
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
-        models: further.map(|further| further as Arc<dyn Models>),
+        models: further,
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     };
     let engine = Engine::loader().map_err(|error| {

@@ -1,12 +1,14 @@
 //! Artifacts: names and versions of blobs.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef},
     ids::{Digest, ScenarioId},
 };
 
-use super::{Conn, Database, Row, identity, one_artifact_at_a_time};
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time, recorded};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -39,7 +41,7 @@ const USED_BY: &str = "
            OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
     ORDER BY s.id LIMIT 1";
 const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = $1)";
-const LIVE_DIGESTS: &str = "SELECT DISTINCT digest FROM artifacts ORDER BY digest";
+const LIVE_DIGESTS: &str = "SELECT digest FROM artifacts UNION SELECT digest FROM recorded_outputs ORDER BY digest";
 
 #[async_trait]
 impl Artifacts for Database {
@@ -73,6 +75,10 @@ impl Artifacts for Database {
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
         sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
+    }
+
+    async fn drop_outputs(&self, age: Duration) -> Result<Vec<Digest>> {
+        self.transact_despite_full(|| recorded::remove(self, age)).await
     }
 }
 

@@ -12,6 +12,7 @@ use framehook_core::{
     prediction::{Position, Prediction},
     prediction_record::PredictionRecord,
     reason::Reason,
+    recorded::RecordedPart,
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
     spec::{ResolvedScenario, ScenarioSpec},
@@ -268,6 +269,8 @@ pub struct ResultBatch {
     pub state: BTreeMap<usize, HookState>,
     /// Lines of scenarios' logs; rows and lines travel on topics of their own.
     pub logged: Vec<LoggedLines>,
+    /// Recorded outputs, which travel with the lines.
+    pub recorded: Vec<RecordedPart>,
     pub dead_letters: Vec<DeadLetter>,
 }
 

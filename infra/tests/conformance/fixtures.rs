@@ -77,6 +77,8 @@ pub(crate) fn resolved() -> ResolvedScenario {
         lanes: None,
         frames: None,
         range: None,
+        record: Default::default(),
+        replay: None,
     }
 }
 
@@ -136,8 +138,8 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    let (state, logged, dead_letters) = (BTreeMap::new(), vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, dead_letters }
+    let (state, logged, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, recorded, dead_letters }
 }
 
 /// An unreadable record, of this frame if it says so.

@@ -293,6 +293,8 @@ impl World {
                 lanes: None,
                 frames: None,
                 range: None,
+                record: Default::default(),
+                replay: None,
             },
             resume_after: None,
             state: HookState::default(),

@@ -20,7 +20,7 @@ use framehook_engine::{
 use jiff::SignedDuration;
 
 use super::{InFlight, Shared, Work, input_size, micros, order::InOrder};
-use crate::{image::BgrCache, lanes::Lanes, pixels::Picture};
+use crate::{image::BgrCache, lanes::Lanes, pixels::Picture, recorded::NoPixels};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -157,7 +157,10 @@ impl Stage {
             input_size: input_size(job),
             geometry: frame.geometry,
             outputs,
-            pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
+            pixels: match &picture {
+                Some(picture) => Some(picture as &dyn FramePixels),
+                None => (!job.replay.is_empty()).then_some(&NoPixels as &dyn FramePixels),
+            },
         };
         self.post.postprocess(&inference)
     }
