@@ -5,6 +5,7 @@
 //! a WebAssembly engine. Whatever needs one of them lives in `infra` or above.
 
 pub mod artifact;
+pub mod compare;
 pub mod delivery;
 pub mod error_code;
 pub mod evidence;
