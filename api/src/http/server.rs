@@ -34,7 +34,7 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, log, operation, prediction, preview, runner, scenario},
+    resource::{artifact, comparison, log, operation, prediction, preview, replay, runner, scenario},
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -131,6 +131,9 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
         .routes(routes!(scenario::plugins))
+        .routes(routes!(replay::post))
+        .routes(routes!(replay::outputs))
+        .routes(routes!(comparison::get))
         .routes(routes!(log::get))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))

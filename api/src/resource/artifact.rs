@@ -47,6 +47,17 @@ pub(crate) struct Naming {
     version: Option<String>,
 }
 
+/// How a plugin is called otherwise than by what it says.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PluginNaming {
+    /// `digest`: a part of its digest is added to the version, such as `0.1.0+3f9a2c01b7de`, so that no other
+    /// plugin has it.
+    #[param(value_type = Option<String>, pattern = "^digest$")]
+    version: Option<String>,
+}
+
 /// Which part of a list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -123,6 +134,11 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     })?;
     let Received { staged, name, version } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
+    let adds_digest = naming.version.is_some() && kind == ArtifactKind::Plugin;
+    if let Some(version) = naming.version.as_ref().filter(|version| adds_digest && *version != BY_DIGEST) {
+        let detail = format!("a plugin says itself which version it is; `{version}` can only be `{BY_DIGEST}`");
+        return Err(Problem::parameter("version", detail).expected(BY_DIGEST));
+    }
     let given = match kind {
         // A plugin says itself what it is called.
         ArtifactKind::Plugin => None,
@@ -144,6 +160,9 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     let manifest = probe::inspect(app, kind, &staged).await?;
     let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
+        (None, Manifest::Plugin(plugin)) if adds_digest => {
+            (plugin.name.clone(), with_digest(&plugin.version, staged.digest.hex()))
+        }
         (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
@@ -164,6 +183,18 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
             Err(version_exists(&there))
         }
     }
+}
+
+/// The word for a version that has a part of the digest behind it.
+const BY_DIGEST: &str = "digest";
+/// Digits of a digest that tell the versions of one plugin apart: 48 bits.
+const DIGITS: usize = 12;
+/// Bytes of a version before that, so that the whole is one.
+const MAX_BEFORE: usize = 63 - 1 - DIGITS;
+
+fn with_digest(version: &str, digest: &str) -> String {
+    // A version is ASCII.
+    format!("{}+{}", &version[..version.len().min(MAX_BEFORE)], &digest[..DIGITS])
 }
 
 fn version_exists(there: &Artifact) -> Problem {
@@ -283,6 +314,14 @@ macro_rules! routes_of {
     };
 }
 
-routes_of!(plugin, Plugin, "/plugin", "/plugin/{name}/{version}", NoParameters, |_| Naming::default(), ());
+routes_of!(
+    plugin,
+    Plugin,
+    "/plugin",
+    "/plugin/{name}/{version}",
+    PluginNaming,
+    |naming| Naming { name: None, version: naming.version },
+    (PluginNaming,)
+);
 routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
 routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));

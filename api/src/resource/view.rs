@@ -35,6 +35,9 @@ pub(crate) struct ScenarioView {
     pub spec: ScenarioSpec,
     /// The same with names resolved and settings complete.
     pub resolved: ResolvedScenario,
+    /// The scenario whose frames it runs again; absent: it is no replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<ScenarioId>,
     pub revision: i64,
     pub desired: Desired,
     pub state: ScenarioState,
@@ -120,6 +123,7 @@ impl From<ScenarioRecord> for ScenarioView {
             lanes: current.and_then(|s| s.progress.lanes),
             reason: record.reason,
             hints,
+            replay_of: record.resolved.replay.as_ref().map(|replay| replay.of),
             spec: record.spec,
             resolved: record.resolved,
         }

@@ -198,7 +198,7 @@ fn artifact(file: &Path, digest: &Digest) -> ResolvedArtifact {
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn json(text: &str, what: &str) -> anyhow::Result<Value> {
+pub(crate) fn json(text: &str, what: &str) -> anyhow::Result<Value> {
     let text = match text.strip_prefix('@') {
         Some(file) => fs::read_to_string(file).with_context(|| format!("cannot read {file}, {what}"))?,
         None => text.to_owned(),

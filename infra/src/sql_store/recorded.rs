@@ -48,6 +48,10 @@ const PARTS: &str = "
     ORDER BY generation, number";
 const GIVE_UP_ALL: &str =
     "UPDATE recorded_outputs SET dropped_at = $2 WHERE scenario_id = $1 AND dropped_at IS NULL";
+/// Nothing is written where there is nothing to remove.
+const HAS_SOME: &str = "
+    SELECT EXISTS (SELECT 1 FROM recorded_outputs WHERE dropped_at IS NOT NULL)
+        OR EXISTS (SELECT 1 FROM recorded_outputs WHERE stored_at < $1)";
 const REMOVE_OLD: &str = "
     DELETE FROM recorded_outputs WHERE (scenario_id, generation, number) IN
         (SELECT scenario_id, generation, number FROM recorded_outputs WHERE stored_at < $1 LIMIT $2)
@@ -110,8 +114,13 @@ pub(super) async fn give_up(conn: &mut Conn, id: ScenarioId, now: i64) -> Result
 
 /// Removes some rows that were given up or are older than `age`, and gives the digests that nothing names any more.
 pub(super) async fn remove(db: &Database, age: Duration) -> Result<Vec<Digest>> {
+    let mut conn = db.reader().acquire().await?;
+    let before = now_us(&mut conn).await?.saturating_sub(later(0, age));
+    if !sqlx::query_scalar(HAS_SOME).bind(before).fetch_one(&mut *conn).await? {
+        return Ok(Vec::new());
+    }
+    drop(conn);
     let mut tx = db.write().await?;
-    let before = now_us(&mut tx).await?.saturating_sub(later(0, age));
     let mut rows = sqlx::query(REMOVE_DROPPED).bind(i64::from(STEP)).fetch_all(&mut *tx).await?;
     rows.extend(sqlx::query(REMOVE_OLD).bind(before).bind(i64::from(STEP)).fetch_all(&mut *tx).await?);
     let mut unnamed = Vec::new();
