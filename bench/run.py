@@ -30,6 +30,7 @@ PARTS = {
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
+    "record": (5, "two minutes"),
     "fleet": (3, "five minutes"),
 }
 

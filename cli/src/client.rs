@@ -47,12 +47,13 @@ impl Client {
     pub(crate) async fn lines(&self, path: &str, mut out: impl Write) -> anyhow::Result<()> {
         let mut response = self.send(self.http.get(self.at(path)).header(header::ACCEPT, NDJSON)).await?;
         if !response.status().is_success() {
-            bail!("{}", problem(&response.json().await.unwrap_or_default()));
+            let answer = response.bytes().await.unwrap_or_default();
+            bail!("{}", problem(&serde_json::from_slice(&answer).unwrap_or_default()));
         }
         while let Some(piece) = response.chunk().await.with_context(|| format!("{} broke off its answer", self.url))? {
             out.write_all(&piece)?;
         }
-        Ok(())
+        Ok(out.flush()?)
     }
 
     fn at(&self, path: &str) -> String {

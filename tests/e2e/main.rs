@@ -31,6 +31,7 @@ mod models;
 mod owners;
 mod preview;
 mod providers;
+mod replay;
 mod secrets;
 mod space;
 mod state;

@@ -127,6 +127,12 @@ type Answer = (StatusCode, Json<Artifact>);
 async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
     // What can be refused before a gigabyte is sent is.
     naming.check()?;
+    // A form's field of that name says nothing of a plugin, and never did.
+    let adds_digest = kind == ArtifactKind::Plugin && naming.version.is_some();
+    if let Some(version) = naming.version.as_ref().filter(|version| adds_digest && *version != BY_DIGEST) {
+        let detail = format!("a plugin says itself which version it is, so `version` is not `{version}`");
+        return Err(Problem::parameter("version", detail).expected(BY_DIGEST));
+    }
     let cap = app.config.upload_caps.of(kind);
     let received = upload::receive(&app.blobs, cap, request).await.map_err(|problem| match problem.code {
         ErrorCode::UploadTooLarge => too_large(cap, Some(UploadCaps::setting(kind))),
@@ -134,11 +140,6 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     })?;
     let Received { staged, name, version } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
-    let adds_digest = naming.version.is_some() && kind == ArtifactKind::Plugin;
-    if let Some(version) = naming.version.as_ref().filter(|version| adds_digest && *version != BY_DIGEST) {
-        let detail = format!("a plugin says itself which version it is; `{version}` can only be `{BY_DIGEST}`");
-        return Err(Problem::parameter("version", detail).expected(BY_DIGEST));
-    }
     let given = match kind {
         // A plugin says itself what it is called.
         ArtifactKind::Plugin => None,

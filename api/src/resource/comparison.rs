@@ -56,6 +56,7 @@ pub(crate) struct Parameters {
 
 /// One of two scenarios.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
+#[schema(as = ComparisonSide)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Side {
     Before,
@@ -64,6 +65,7 @@ pub(crate) enum Side {
 
 /// A frame on which something differs.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = ComparedFrame)]
 pub(crate) struct Difference {
     #[serde(flatten)]
     difference: FrameDifference,
@@ -74,6 +76,7 @@ pub(crate) struct Difference {
 
 /// Frames, added up.
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
+#[schema(as = ComparisonSummary)]
 pub(crate) struct Summary {
     /// Of the frames that both have.
     #[serde(flatten)]

@@ -100,7 +100,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// When the file is cut off.
-    pub fn next(&mut self) -> Result<Option<Entry<'a>>, OutputsError> {
+    pub fn entry(&mut self) -> Result<Option<Entry<'a>>, OutputsError> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -177,7 +177,7 @@ mod tests {
     fn read(file: &[u8]) -> Result<Vec<Read>, OutputsError> {
         const MOST: usize = 1 << 20;
         let (mut reader, mut all) = (Reader::new(file)?, Vec::new());
-        while let Some(mut entry) = reader.next()? {
+        while let Some(mut entry) = reader.entry()? {
             let (mut floats, mut longs, mut text) = (vec![], vec![], vec![]);
             entry.column(MOST, |v| floats.push(u32::from_le_bytes(v)))?;
             entry.column(MOST, |v| longs.push(u64::from_le_bytes(v)))?;
@@ -216,7 +216,7 @@ mod tests {
         writer.column([0_u64; 1000].iter().map(|v| v.to_le_bytes()));
         let mut file = [&MAGIC[..], writer.finish()].concat();
         let column = |file: &[u8], most| {
-            let mut entry = Reader::new(file).unwrap().next().unwrap().unwrap();
+            let mut entry = Reader::new(file).unwrap().entry().unwrap().unwrap();
             entry.column::<8>(most, |_| {})
         };
         assert_eq!(column(&file, 8000), Ok(1000));
@@ -224,7 +224,7 @@ mod tests {
         let count = MAGIC.len() + 2 * LENGTH + 1;
         file[count..count + LENGTH].copy_from_slice(&(u32::MAX / 8).to_le_bytes());
         assert_eq!(column(&file, usize::MAX), Err(OutputsError::Damaged));
-        let mut entry = Reader::new(&file).unwrap().next().unwrap().unwrap();
+        let mut entry = Reader::new(&file).unwrap().entry().unwrap().unwrap();
         assert_eq!(entry.column::<4>(8000, |_| {}), Err(OutputsError::Width { found: 8, expected: 4 }));
     }
 }

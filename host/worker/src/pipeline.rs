@@ -52,7 +52,7 @@ use crate::{
     lanes::Lanes,
     loader::Loader,
     model::BoundModel,
-    recorded::{Opening, Recording},
+    recorded::Recording,
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -72,7 +72,7 @@ pub struct Parts {
     pub pre: Chain,
     pub post: Chain,
     /// What recorded outputs begin with, if they are to be recorded.
-    pub(crate) opening: Option<Opening>,
+    pub opening: Option<Vec<u8>>,
 }
 
 /// Everything that was loaded for a job that replays outputs.
@@ -129,7 +129,7 @@ pub fn run(
     let Some(opening) = opening else { return shared.finish(post, from_model, lanes) };
     let (out, recorded) = order::one_lane(BETWEEN_STAGES);
     let record = record::Stage { shared: shared.clone(), frames: from_model, out };
-    shared.start(move || record.run(opening));
+    shared.start(move || record.run(&opening));
     shared.finish(post, recorded, lanes)
 }
 

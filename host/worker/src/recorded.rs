@@ -255,7 +255,7 @@ impl Recording {
     /// When the first file does not begin as one should.
     pub(crate) fn open(parts: &[PartFile]) -> Result<Self, RecordedError> {
         let first = fs::read(&parts.first().ok_or(RecordedError::Empty)?.path)?;
-        let opening = Reader::new(&first)?.next()?.ok_or(RecordedError::Empty)?;
+        let opening = Reader::new(&first)?.entry()?.ok_or(RecordedError::Empty)?;
         let opening = serde_json::from_slice(opening.head)?;
         let files: Vec<_> = parts.iter().map(|part| (part.path.clone(), part.until_us)).collect();
         Ok(Self { opening, files: files.into_iter() })
@@ -273,8 +273,8 @@ impl Recording {
         for (path, until_us) in self.files {
             let file = fs::read(path)?;
             let mut entries = Reader::new(&file)?;
-            entries.next()?.ok_or(RecordedError::Empty)?;
-            while let Some(entry) = entries.next()? {
+            entries.entry()?.ok_or(RecordedError::Empty)?;
+            while let Some(entry) = entries.entry()? {
                 let position: Position = serde_json::from_slice(entry.head)?;
                 if until_us.is_some_and(|until| position.pts_us >= until) || after >= Some(position) {
                     continue;

@@ -114,7 +114,7 @@ fn run(job: Job) -> (u64, u64) {
     let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings).unwrap();
     let (pre, post) = (start(Stage::Pre, &job.pre), start(Stage::Post, &job.post));
     let before = LARGE_ONES.load(Ordering::Relaxed);
-    let parts = Parts { source, model, loader, pre, post };
+    let parts = Parts { source, model, loader, pre, post, opening: None };
     let (outcome, reason) = pipeline::run(parts, &job, &reporter, &watch, &lanes, &StopFlag::default());
     assert_eq!(outcome, Outcome::Finished, "{reason:?}");
     (LARGE_ONES.load(Ordering::Relaxed) - before, frames)

@@ -116,7 +116,8 @@ pub(super) async fn give_up(conn: &mut Conn, id: ScenarioId, now: i64) -> Result
 pub(super) async fn remove(db: &Database, age: Duration) -> Result<Vec<Digest>> {
     let mut conn = db.reader().acquire().await?;
     let before = now_us(&mut conn).await?.saturating_sub(later(0, age));
-    if !sqlx::query_scalar(HAS_SOME).bind(before).fetch_one(&mut *conn).await? {
+    let has_some: bool = sqlx::query_scalar(HAS_SOME).bind(before).fetch_one(&mut *conn).await?;
+    if !has_some {
         return Ok(Vec::new());
     }
     drop(conn);

@@ -9,7 +9,7 @@ use super::{
     InFlight, Shared, Work,
     order::{InOrder, OneLane},
 };
-use crate::recorded::{self, Opening, ToRecord};
+use crate::recorded::{self, ToRecord};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -18,8 +18,8 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    pub(super) fn run(mut self, opening: Opening) {
-        self.shared.reporter.opening(&opening.written());
+    pub(super) fn run(mut self, opening: &[u8]) {
+        self.shared.reporter.opening(opening);
         let mut writer = Writer::default();
         while let Some(frame) = self.frames.wait() {
             let outcome = match &frame.work {
