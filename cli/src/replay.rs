@@ -5,7 +5,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead as _, BufReader, BufWriter, IsTerminal as _, Seek as _, Write},
+    io::{self, BufReader, BufWriter, IsTerminal as _, Seek as _, Write},
     path::PathBuf,
     process::ExitCode,
     time::Duration,

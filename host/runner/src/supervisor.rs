@@ -363,7 +363,8 @@ impl Deployment {
         let JobBuilder { config, compiled, .. } = &self.shared.job_builder;
         let of_job = job.into_iter().flat_map(|job| {
             let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
-            [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
+            let parts = job.replay.iter().map(|part| &part.path);
+            [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled).chain(parts)
         });
         let folders = [compiled.folder(), &config.recordings_dir];
         ending::presentable(reason, of_job.map(PathBuf::as_path).chain(folders))
