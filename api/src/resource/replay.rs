@@ -36,7 +36,8 @@ use crate::{
     },
 };
 
-/// Names of capabilities of a plugin that a replay of outputs cannot give, see `PluginManifest`.
+/// Capabilities of a plugin (see `PluginManifest`) behind which there is nothing in a replay of outputs.
+const PIXELS: &str = "pixels";
 const MODEL: &str = "model";
 
 /// What is to be different.
@@ -50,8 +51,8 @@ pub(crate) struct ReplayRequest {
     name: Option<String>,
     #[serde(default)]
     plugins: ReplayPlugins,
-    /// What is read: if absent, the recorded outputs where they are whole and enough for these hooks, else the
-    /// source.
+    /// What is read: if absent, the recorded outputs where they are whole and no post hook can ask for pixels or
+    /// further models, else the source.
     #[serde(default)]
     from: Option<ReplayFrom>,
 }
@@ -137,14 +138,16 @@ async fn replay(
     }
     let now = resolve(app, &pinned).await?;
     let used = recorded::in_order(app.store.outputs(original.id).await?);
-    let lacking = lacking(app, original, &now, &used).await?;
+    let lacking = lacking(original, &now, &used);
     let from = match (from, lacking) {
         (Some(ReplayFrom::Outputs), Some(lacking)) => {
             let detail = format!("the recorded outputs do not do: {lacking}; replay it from the source");
             return Err(Problem::new(ErrorCode::InvalidScenario, detail).field("from").expected("`source`"));
         }
         (Some(from), _) => from,
-        (None, None) if recorded::gaps(&used, original.stored).is_empty() => ReplayFrom::Outputs,
+        (None, None) if recorded::gaps(&used, original.stored).is_empty() && !asks_for_more(app, &now).await? => {
+            ReplayFrom::Outputs
+        }
         (None, _) => ReplayFrom::Source,
     };
     let reads_outputs = from == ReplayFrom::Outputs;
@@ -194,35 +197,35 @@ fn pinned(original: &ScenarioRecord) -> ScenarioSpec {
 }
 
 /// Why these hooks cannot be run on the recorded outputs, if they cannot.
-async fn lacking(
-    app: &App,
+fn lacking(
     original: &ScenarioRecord,
     now: &ResolvedScenario,
     used: &[(Part, Option<i64>)],
-) -> Result<Option<String>, Problem> {
+) -> Option<&'static str> {
     if used.is_empty() {
-        return Ok(Some(match original.resolved.record {
-            Record::None => "the scenario does not record them (`\"record\": \"outputs\"`)".to_owned(),
-            Record::Outputs => "there are none, or none any more".to_owned(),
-        }));
+        return Some(match original.resolved.record {
+            Record::None => "the scenario does not record them (`\"record\": \"outputs\"`)",
+            Record::Outputs => "there are none, or none any more",
+        });
     }
     let same = |a: &ResolvedHook, b: &ResolvedHook| a.identity.digest == b.identity.digest && a.config == b.config;
     let (before, after) = (&original.resolved.pre, &now.pre);
-    if before.len() != after.len() || !before.iter().zip(after).all(|(before, after)| same(before, after)) {
-        return Ok(Some("they are what came behind the pre hooks, and these are others".to_owned()));
-    }
-    if original.resolved.models.is_empty() {
-        return Ok(None);
-    }
+    let are_same = before.len() == after.len() && before.iter().zip(after).all(|(before, after)| same(before, after));
+    (!are_same).then_some("they are what came behind the pre hooks, and these are others")
+}
+
+/// Whether a post hook can ask for what is not recorded. Whether it does, only its calls show: in some languages a
+/// plugin names all that there is.
+async fn asks_for_more(app: &App, now: &ResolvedScenario) -> Result<bool, Problem> {
     let wanted: Vec<_> = now
         .post
         .iter()
         .map(|hook| (ArtifactKind::Plugin, ArtifactRef::Digest(hook.identity.digest.clone())))
         .collect();
-    let runs_models = app.store.artifacts_of(&wanted).await?.into_iter().flatten().find(|artifact| {
-        matches!(&artifact.manifest, Manifest::Plugin(plugin) if plugin.capabilities.iter().any(|what| what == MODEL))
-    });
-    Ok(runs_models.map(|plugin| format!("`{}@{}` runs further models", plugin.name, plugin.version)))
+    let is_more = |what: &String| what == PIXELS || (what == MODEL && !now.models.is_empty());
+    Ok(app.store.artifacts_of(&wanted).await?.into_iter().flatten().any(
+        |artifact| matches!(&artifact.manifest, Manifest::Plugin(plugin) if plugin.capabilities.iter().any(is_more)),
+    ))
 }
 
 /// What there is of a scenario's recorded outputs.

@@ -40,7 +40,10 @@ const WAITING: usize = 1;
 
 /// A part is on the disk within some hundred milliseconds. A store that is away does not keep a deployment from
 /// ending.
-const LAST_PART: Duration = Duration::from_secs(3);
+const LAST_PART: Duration = Duration::from_secs(2);
+
+/// A part that the blob store has not taken by then is left out, so that the scenario goes on.
+const STORE: Duration = Duration::from_secs(20);
 
 /// Gathers parts. Without a scenario that records there is none.
 pub(crate) struct Recorder {
@@ -182,7 +185,9 @@ impl Recorder {
 async fn store_all(mut parts: mpsc::Receiver<Finished>, destination: Destination) {
     let mut failed = false;
     while let Some(Finished { bytes, part }) = parts.recv().await {
-        match store(&destination.blobs, &bytes).await {
+        let stored = timeout(STORE, store(&destination.blobs, &bytes)).await;
+        let too_slow = |_| Err(BlobError::Unavailable(format!("it took longer than {} s", STORE.as_secs())));
+        match stored.unwrap_or_else(too_slow) {
             Ok(digest) => {
                 tell(&destination, Part { digest, ..part }).await;
                 failed = false;
