@@ -84,7 +84,8 @@ pub struct ScenarioSpec {
     /// The part of the source that is worked on; all of it if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
-    /// What is kept besides the predictions.
+    /// What is kept besides the predictions: nothing, or the outputs of the model, for `POST
+    /// /scenario/{id}/replay`. They are bounded in bytes and age, and the oldest go first.
     #[serde(default, skip_serializing_if = "Record::is_none")]
     pub record: Record,
 }

@@ -8,7 +8,8 @@ use std::{fs, io, path::PathBuf, time::Duration};
 
 use framehook_core::{
     artifact::VideoManifest,
-    job::PartFile,
+    ids::{Generation, ScenarioId},
+    job::{Job, PartFile},
     prediction::{HookFailure, Position, Skipped},
     recorded::MAX_OPENING,
 };
@@ -45,6 +46,10 @@ pub(crate) enum RecordedError {
 /// What a stream says of itself, which hooks are told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Opening {
+    /// Whose outputs these are: no two deployments write the same bytes, so a blob of them can be removed with its
+    /// last name.
+    scenario_id: ScenarioId,
+    generation: Generation,
     pub(crate) video: VideoManifest,
     pub(crate) model_labels: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -60,13 +65,14 @@ pub(crate) struct NamedModel {
 }
 
 impl Opening {
-    pub(crate) fn new(video: VideoManifest, model_labels: Vec<String>, models: &[ModelInfo]) -> Self {
+    pub(crate) fn new(job: &Job, video: VideoManifest, model_labels: Vec<String>, models: &[ModelInfo]) -> Self {
         let named = |ModelInfo { name, input_size, labels }: &ModelInfo| NamedModel {
             name: name.clone(),
             input_size: [input_size.width, input_size.height],
             labels: labels.clone(),
         };
-        Self { video, model_labels, models: models.iter().map(named).collect() }
+        let models = models.iter().map(named).collect();
+        Self { scenario_id: job.scenario_id, generation: job.generation, video, model_labels, models }
     }
 
     /// As a file begins; labels that take too much are left out.
@@ -341,6 +347,11 @@ mod tests {
         Output { desc: TensorDesc { name: name.into(), shape: vec![1, data.values().len() as u32], element }, data }
     }
 
+    fn opening(model_labels: Vec<String>) -> Opening {
+        let video = VideoManifest { width: 1, height: 2, fps: 25.0, frames: None };
+        Opening { scenario_id: ScenarioId::generate(), generation: 1, video, model_labels, models: Vec::new() }
+    }
+
     /// `PartialEq` of floats does not see bits.
     fn bits(outputs: &[Output]) -> Vec<Vec<u64>> {
         let of = |output: &Output| match &output.data {
@@ -348,7 +359,7 @@ mod tests {
             Elements::F64(all) => all.iter().map(|v| v.to_bits()).collect(),
             Elements::I64(all) => all.iter().map(|v| v.cast_unsigned()).collect(),
             Elements::U64(all) => all.clone(),
-            Elements::Text(all) => all.iter().map(|text| text.len() as u64).collect(),
+            Elements::Text(all) => all.iter().flat_map(|text| text.bytes().map(u64::from).chain([256])).collect(),
         };
         outputs.iter().map(of).collect()
     }
@@ -375,7 +386,7 @@ mod tests {
                 geometry: Geometry { scale_x, scale_y, pad_x, pad_y }, failures: &failures,
                 outcome: if skips { Err(&skipped) } else { Ok(&outputs) },
             };
-            let opening = Opening::new(VideoManifest { width: 1, height: 2, fps: 25.0, frames: None }, vec!["car".into()], &[]);
+            let opening = opening(vec!["car".into()]);
             let folder = tempfile::tempdir().unwrap();
             let (mut writer, mut file) = (Writer::default(), opening.clone().written());
             file.extend(write(&mut writer, &to_record(frame)));
@@ -408,8 +419,6 @@ mod tests {
 
     #[test]
     fn labels_that_take_too_much_are_left_out() {
-        let video = VideoManifest { width: 1, height: 2, fps: 25.0, frames: None };
-        let opening = Opening::new(video, vec!["x".repeat(1000); 1000], &[]);
-        assert!(opening.written().len() < 1000);
+        assert!(opening(vec!["x".repeat(1000); 1000]).written().len() < 1000);
     }
 }

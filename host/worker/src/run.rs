@@ -175,7 +175,7 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
         let models = models.join().map_err(panicked)?;
         let (source, ((loader, model), further)) = (source?, models?);
         let list = further.as_ref().map_or(&[][..], |further| further.list());
-        let opening = job.record.then(|| Opening::new(source.info().clone(), model.labels(), list).written());
+        let opening = job.record.then(|| Opening::new(job, source.info().clone(), model.labels(), list).written());
         // They are told what the source and the model say of themselves.
         let further = further.map(|further| further as Arc<dyn Models>);
         let told = Told { video: source.info(), model_labels: model.labels(), further };
