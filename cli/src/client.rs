@@ -61,8 +61,9 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
-        let nobody =
-            || format!("no Framehook answers at {}; start `framehook up`, or name another address with --api", self.url);
+        let nobody = || {
+            format!("no Framehook answers at {}; start `framehook up`, or name another address with --api", self.url)
+        };
         request.send().await.with_context(nobody)
     }
 

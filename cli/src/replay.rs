@@ -322,7 +322,9 @@ fn frame(Difference { difference, only }: &Difference) -> String {
         }
     }
     for (sign, failures) in [('-', &difference.failures_missing), ('+', &difference.failures_added)] {
-        failures.iter().for_each(|failure| line(sign, format!("{} failed: {}", failure.plugin, failure.reason.message)));
+        failures
+            .iter()
+            .for_each(|failure| line(sign, format!("{} failed: {}", failure.plugin, failure.reason.message)));
     }
     text
 }
@@ -338,7 +340,8 @@ mod tests {
     use super::*;
 
     fn view(post: &[&str]) -> Value {
-        let hook = |name: &&str| json!({"name": name, "version": "1", "digest": format!("of {name}"), "config": {"a": name}});
+        let hook =
+            |name: &&str| json!({"name": name, "version": "1", "digest": format!("of {name}"), "config": {"a": name}});
         json!({"resolved": {"post": post.iter().map(hook).collect::<Vec<_>>(), "replay": {"from": "outputs"}}})
     }
 
@@ -355,7 +358,10 @@ mod tests {
             assert_eq!(post_hooks(&view(post), Some(&new), None).unwrap(), expected);
         }
         let config = Some(json!({"b": 1}));
-        assert_eq!(post_hooks(&view(&["a"]), None, config.clone()).unwrap(), [json!({"use": "of a", "config": {"b": 1}})]);
+        assert_eq!(
+            post_hooks(&view(&["a"]), None, config.clone()).unwrap(),
+            [json!({"use": "of a", "config": {"b": 1}})]
+        );
         for post in [&["a", "b"][..], &["yolo", "yolo"], &[]] {
             let error = post_hooks(&view(post), Some(&new), config.clone()).unwrap_err().to_string();
             assert!(error.starts_with("which post hook is meant?"), "{error}");

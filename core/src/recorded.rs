@@ -159,7 +159,8 @@ pub fn gaps(used: &[(Part, Option<i64>)], stored: Option<Position>) -> Vec<Gap> 
         }
         // Of one that is cut, the frames up to the next one's first are used.
         let next = used.get(at + 1).and_then(|(next, _)| next.after);
-        seen = seen.max(Some(if cut.is_some() { next.map_or(part.last, |next| next.min(part.last)) } else { part.last }));
+        seen =
+            seen.max(Some(if cut.is_some() { next.map_or(part.last, |next| next.min(part.last)) } else { part.last }));
     }
     if let Some(stored) = stored.filter(|stored| Some(*stored) > seen) {
         gaps.push(Gap { after: seen, last: stored });

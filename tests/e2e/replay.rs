@@ -107,7 +107,10 @@ fn recorded_outputs_are_replayed_through_other_hooks_or_the_same() {
     assert_eq!(platform.scenario(&replayed)["resolved"]["replay"]["from"], "outputs");
     assert!(said(&rows) != said(&original));
     for (row, expected) in rows.iter().zip(&other) {
-        assert_eq!((&row.detections, &row.events, &row.skipped), (&expected.detections, &expected.events, &expected.skipped));
+        assert_eq!(
+            (&row.detections, &row.events, &row.skipped),
+            (&expected.detections, &expected.events, &expected.skipped)
+        );
     }
     let (summary, items) = comparison(&platform, &replayed);
     let differ = |(a, b): (&Prediction, &Prediction)| (a.detections.len() != b.detections.len()).then_some(a.frame);

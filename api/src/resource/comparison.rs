@@ -133,9 +133,7 @@ pub(crate) async fn get(
         Problem::new(ErrorCode::InvalidParameter, detail).field("with").expected("the id of a scenario")
     })?;
     let before = app.store.scenario(original).await?.ok_or_else(|| not_found(original))?;
-    let side = |record: &ScenarioRecord| {
-        Rest::new(app.store.clone(), record.id, after_us, record.state.is_ended())
-    };
+    let side = |record: &ScenarioRecord| Rest::new(app.store.clone(), record.id, after_us, record.state.is_ended());
     let mut walk = Walk { before: side(&before), after: side(&replay), seen: after_us, summary: Summary::default() };
     if as_lines {
         return Ok((BY_ACCEPT, NDJSON, stream_lines(app, walk, most)).into_response());

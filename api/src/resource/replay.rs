@@ -3,11 +3,7 @@
 //! Invariant: a replay has the model, the input and the frames of its original, byte by byte, whatever their names
 //! stand for by now. Nothing of the original changes.
 
-use axum::{
-    Extension, Json,
-    extract::State,
-    http::HeaderMap,
-};
+use axum::{Extension, Json, extract::State, http::HeaderMap};
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
@@ -197,11 +193,7 @@ fn pinned(original: &ScenarioRecord) -> ScenarioSpec {
 }
 
 /// Why these hooks cannot be run on the recorded outputs, if they cannot.
-fn lacking(
-    original: &ScenarioRecord,
-    now: &ResolvedScenario,
-    used: &[(Part, Option<i64>)],
-) -> Option<&'static str> {
+fn lacking(original: &ScenarioRecord, now: &ResolvedScenario, used: &[(Part, Option<i64>)]) -> Option<&'static str> {
     if used.is_empty() {
         return Some(match original.resolved.record {
             Record::None => "the scenario does not record them (`\"record\": \"outputs\"`)",
@@ -217,11 +209,8 @@ fn lacking(
 /// Whether a post hook can ask for what is not recorded. Whether it does, only its calls show: in some languages a
 /// plugin names all that there is.
 async fn asks_for_more(app: &App, now: &ResolvedScenario) -> Result<bool, Problem> {
-    let wanted: Vec<_> = now
-        .post
-        .iter()
-        .map(|hook| (ArtifactKind::Plugin, ArtifactRef::Digest(hook.identity.digest.clone())))
-        .collect();
+    let wanted: Vec<_> =
+        now.post.iter().map(|hook| (ArtifactKind::Plugin, ArtifactRef::Digest(hook.identity.digest.clone()))).collect();
     let is_more = |what: &String| what == PIXELS || (what == MODEL && !now.models.is_empty());
     Ok(app.store.artifacts_of(&wanted).await?.into_iter().flatten().any(
         |artifact| matches!(&artifact.manifest, Manifest::Plugin(plugin) if plugin.capabilities.iter().any(is_more)),

@@ -126,7 +126,8 @@ impl Entry<'_> {
     /// When the column is another one, damaged, or too large.
     pub fn column<const W: usize>(&mut self, most: usize, mut put: impl FnMut([u8; W])) -> Result<usize, OutputsError> {
         let (before, rest) = self.columns.split_at_checked(COLUMN).ok_or(OutputsError::Cut)?;
-        let number = |at: usize| u32::from_le_bytes([before[at], before[at + 1], before[at + 2], before[at + 3]]) as usize;
+        let number =
+            |at: usize| u32::from_le_bytes([before[at], before[at + 1], before[at + 2], before[at + 3]]) as usize;
         let (found, count, packed) = (before[0], number(1), number(1 + LENGTH));
         if usize::from(found) != W {
             return Err(OutputsError::Width { found, expected: W as u8 });

@@ -206,7 +206,8 @@ fn print<T: Serialize>(make: impl FnOnce() -> T) -> anyhow::Result<()> {
 }
 
 fn draw(video: &Path, predictions: &Path, beside: Option<&Path>, out: &Path) -> anyhow::Result<()> {
-    let open = |path: &Path| File::open(path).map(BufReader::new).with_context(|| format!("cannot open `{}`", path.display()));
+    let open =
+        |path: &Path| File::open(path).map(BufReader::new).with_context(|| format!("cannot open `{}`", path.display()));
     let (lines, beside) = (open(predictions)?, beside.map(open).transpose()?);
     // From then on only a file that exists can be written.
     let made = OpenOptions::new().write(true).create(true).truncate(false).open(out);

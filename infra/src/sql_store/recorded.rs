@@ -46,8 +46,7 @@ const PARTS: &str = "
     WHERE scenario_id = $1 AND dropped_at IS NULL AND generation > 0
         AND EXISTS (SELECT 1 FROM scenarios WHERE id = $1 AND desired <> 'deleted')
     ORDER BY generation, number";
-const GIVE_UP_ALL: &str =
-    "UPDATE recorded_outputs SET dropped_at = $2 WHERE scenario_id = $1 AND dropped_at IS NULL";
+const GIVE_UP_ALL: &str = "UPDATE recorded_outputs SET dropped_at = $2 WHERE scenario_id = $1 AND dropped_at IS NULL";
 /// Nothing is written where there is nothing to remove.
 const HAS_SOME: &str = "
     SELECT EXISTS (SELECT 1 FROM recorded_outputs WHERE dropped_at IS NOT NULL)

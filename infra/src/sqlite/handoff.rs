@@ -203,7 +203,8 @@ mod tests {
         let (consumer, topic) = ("inbox".to_owned(), TOPIC.name().to_owned());
         let (rows, state) = (Vec::new(), BTreeMap::new());
         let (logged, recorded, dead_letters) = (Vec::new(), Vec::new(), Vec::new());
-        let batch = ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, recorded, dead_letters };
+        let batch =
+            ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, recorded, dead_letters };
         assert_eq!(sqlite.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
         sqlite.bus().forget(TOPIC, 0, next).await.unwrap();
     }
