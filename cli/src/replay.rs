@@ -1,7 +1,9 @@
-//! `framehook replay`: the frames of a scenario through another version of a plugin, and what it says otherwise.
+//! `framehook replay`: the frames of a scenario through another version of a plugin, and what it says
+//! otherwise.
 //!
-//! As `diff` does, it exits with 0 where nothing differs, with 1 where something does, and with 2 where it could not
-//! tell. Standard output has the differences and nothing else; what is for people beside them is on stderr.
+//! As `diff` does, it exits with 0 where nothing differs, with 1 where something does, and with 2 where it
+//! could not tell. Standard output has the differences and nothing else; what is for people beside them is on
+//! stderr.
 
 use std::{
     fs::File,
@@ -40,10 +42,12 @@ pub(crate) struct Replay {
     /// A component to use instead of the post hook of the same name, or of the only post hook
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,
-    /// The configuration of that hook, as JSON, or in a file behind an `@` [default: as it is in the scenario]
+    /// The configuration of that hook, as JSON, or in a file behind an `@` [default: as it is in the
+    /// scenario]
     #[arg(long, value_name = "JSON")]
     config: Option<String>,
-    /// What is read: outputs or source [default: the recorded outputs, if they are whole and do for the plugin]
+    /// What is read: outputs or source [default: the recorded outputs, if they are whole and do for the
+    /// plugin]
     #[arg(long, value_name = "WHAT")]
     from: Option<ReplayFrom>,
     /// Address of the API
@@ -52,8 +56,8 @@ pub(crate) struct Replay {
     /// Frames that are printed, at most
     #[arg(long, value_name = "N", default_value_t = 20)]
     show: usize,
-    /// Where all differences go, a line of JSON for each frame and one with the sum; `-` is standard output, instead
-    /// of text
+    /// Where all differences go, a line of JSON for each frame and one with the sum; `-` is standard output,
+    /// instead of text
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// A video to make, with the scenario's predictions on its left side and those of the replay on its right

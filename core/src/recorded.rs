@@ -1,10 +1,10 @@
 //! Recorded outputs: what the model of a scenario gave for each frame, kept so that its post hooks can be run
 //! again without decoder and model.
 //!
-//! A worker sends the outputs of a frame before the frame's prediction. Its runner gathers them into *parts* of
-//! some MiB, each a blob that is named in the store. What is in a part is a worker's business
-//! (`framehook_formats::outputs`); here is what the others need to know: where a part lies in its stream, which
-//! parts make up the whole, and where frames are missing.
+//! A worker sends the outputs of a frame before the frame's prediction. Its runner gathers them into *parts*
+//! of some MiB, each a blob that is named in the store. What is in a part is a worker's business
+//! (`framehook_formats::outputs`); here is what the others need to know: where a part lies in its stream,
+//! which parts make up the whole, and where frames are missing.
 //!
 //! Invariant: nothing is hidden. A frame that was stored and not recorded is in a [`Gap`].
 
@@ -53,8 +53,8 @@ impl Record {
     }
 }
 
-/// Bytes at which a part is finished: some hundred frames of a small detector. Two of them wait in the memory of
-/// a runner at most, for each scenario that records.
+/// Bytes at which a part is finished: some hundred frames of a small detector. Two of them wait in the memory
+/// of a runner at most, for each scenario that records.
 pub const PART_BYTES: usize = 4 << 20;
 
 /// Parts of a scenario that are kept, whatever their size: a replay names all that it reads.
@@ -123,8 +123,8 @@ pub struct Gap {
     pub last: Position,
 }
 
-/// What is used of the parts of a scenario, in the order of its frames: a deployment that goes on behind a stored
-/// frame records those behind it again, and what it recorded counts.
+/// What is used of the parts of a scenario, in the order of its frames: a deployment that goes on behind a
+/// stored frame records those behind it again, and what it recorded counts.
 #[must_use]
 pub fn in_order(mut parts: Vec<Part>) -> Vec<(Part, Option<i64>)> {
     parts.sort_by_key(|part| (part.generation, part.number));
@@ -148,7 +148,8 @@ pub fn in_order(mut parts: Vec<Part>) -> Vec<(Part, Option<i64>)> {
     used
 }
 
-/// Where frames are missing, of a scenario whose last stored frame is `stored`. `used` is what [`in_order`] gives.
+/// Where frames are missing, of a scenario whose last stored frame is `stored`. `used` is what [`in_order`]
+/// gives.
 #[must_use]
 pub fn gaps(used: &[(Part, Option<i64>)], stored: Option<Position>) -> Vec<Gap> {
     let mut gaps = Vec::new();
@@ -273,7 +274,8 @@ mod tests {
                 vec![None, None],
                 vec![gap(Some(4), 7), gap(Some(9), 12)],
             ),
-            // A later deployment went on behind frame 6, of which what the first recorded behind it is of no use.
+            // A later deployment went on behind frame 6, of which what the first recorded behind it is of no
+            // use.
             (
                 vec![part(1, 0, 0..=4, None), part(1, 1, 5..=9, Some(4)), part(2, 0, 7..=12, Some(6))],
                 Some(12),

@@ -1,7 +1,7 @@
 //! `/scenario/{id}/comparison`: what two scenarios said of the same frames.
 //!
-//! Invariants: nothing is stored; a request walks the rows of both side by side and holds one read of each. Frames
-//! behind the last one of a scenario that still runs are not missing, they have not come yet.
+//! Invariants: nothing is stored; a request walks the rows of both side by side and holds one read of each.
+//! Frames behind the last one of a scenario that still runs are not missing, they have not come yet.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -35,8 +35,8 @@ use crate::{
 
 /// One read of one side: 500 rows of twenty detections are about 2 MB.
 const READ: Limit = Limit { rows: 500, bytes: 2 << 20 };
-/// Frames that one page looks at: reading and comparing that many takes some 100 ms. Where more are equal, the page
-/// ends with a cursor.
+/// Frames that one page looks at: reading and comparing that many takes some 100 ms. Where more are equal,
+/// the page ends with a cursor.
 const MAX_FRAMES: u64 = 5_000;
 /// Bytes of JSON of one frame's differences: some fifty objects.
 const MAX_DIFFERENCE: usize = 16 << 10;
@@ -103,12 +103,12 @@ pub(crate) struct ComparisonView {
 /// What a replay says otherwise than its original
 ///
 /// Frames are compared by their times. Detections are matched where their boxes overlap by half or more
-/// (intersection over union), those with equal labels first; `added`, `missing` and `changed` say what became of
-/// them. Tracks' numbers are not compared, and of events only their kind and phase. `with` compares any two
-/// scenarios on the same source.
+/// (intersection over union), those with equal labels first; `added`, `missing` and `changed` say what became
+/// of them. Tracks' numbers are not compared, and of events only their kind and phase. `with` compares any
+/// two scenarios on the same source.
 ///
-/// A page looks at 5,000 frames at most. With `Accept: application/x-ndjson` the answer is all frames that differ,
-/// one JSON object a line, and at the end a line with the `summary` of all.
+/// A page looks at 5,000 frames at most. With `Accept: application/x-ndjson` the answer is all frames that
+/// differ, one JSON object a line, and at the end a line with the `summary` of all.
 ///
 /// While one of the two still runs, this goes as far as both have come.
 #[utoipa::path(get, path = "/scenario/{id}/comparison", tag = "/scenario", operation_id = "get_comparison",

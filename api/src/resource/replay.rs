@@ -1,7 +1,8 @@
-//! `/scenario/{id}/replay` and `/scenario/{id}/outputs`: the frames of a scenario once more, with other hooks.
+//! `/scenario/{id}/replay` and `/scenario/{id}/outputs`: the frames of a scenario once more, with other
+//! hooks.
 //!
-//! Invariant: a replay has the model, the input and the frames of its original, byte by byte, whatever their names
-//! stand for by now. Nothing of the original changes.
+//! Invariant: a replay has the model, the input and the frames of its original, byte by byte, whatever their
+//! names stand for by now. Nothing of the original changes.
 
 use axum::{Extension, Json, extract::State, http::HeaderMap};
 use framehook_core::{
@@ -47,8 +48,8 @@ pub(crate) struct ReplayRequest {
     name: Option<String>,
     #[serde(default)]
     plugins: ReplayPlugins,
-    /// What is read: if absent, the recorded outputs where they are whole and no post hook can ask for pixels or
-    /// further models, else the source.
+    /// What is read: if absent, the recorded outputs where they are whole and no post hook can ask for pixels
+    /// or further models, else the source.
     #[serde(default)]
     from: Option<ReplayFrom>,
 }
@@ -68,13 +69,13 @@ struct ReplayPlugins {
 
 /// Run the frames of a scenario through other hooks
 ///
-/// Makes a scenario of its own, with the model, the input and the frames of the original, and the times of capture
-/// of its predictions; `replay_of` in its view names the original. `GET /scenario/{id}/comparison` compares the two.
-/// It is stopped and deleted as any other.
+/// Makes a scenario of its own, with the model, the input and the frames of the original, and the times of
+/// capture of its predictions; `replay_of` in its view names the original. `GET /scenario/{id}/comparison`
+/// compares the two. It is stopped and deleted as any other.
 ///
-/// A scenario that records its outputs (`"record": "outputs"`) is replayed from them: nothing is decoded and no
-/// model runs. Its pre hooks do not run again, and post hooks get no pixels and no further models: what needs
-/// those is replayed from the source.
+/// A scenario that records its outputs (`"record": "outputs"`) is replayed from them: nothing is decoded and
+/// no model runs. Its pre hooks do not run again, and post hooks get no pixels and no further models: what
+/// needs those is replayed from the source.
 #[utoipa::path(post, path = "/scenario/{id}/replay", tag = "/scenario", operation_id = "replay_scenario",
     params(("id" = ScenarioId, Path),
         ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible ASCII characters",
@@ -206,8 +207,8 @@ fn lacking(original: &ScenarioRecord, now: &ResolvedScenario, used: &[(Part, Opt
     (!are_same).then_some("they are what came behind the pre hooks, and these are others")
 }
 
-/// Whether a post hook can ask for what is not recorded. Whether it does, only its calls show: in some languages a
-/// plugin names all that there is.
+/// Whether a post hook can ask for what is not recorded. Whether it does, only its calls show: in some
+/// languages a plugin names all that there is.
 async fn asks_for_more(app: &App, now: &ResolvedScenario) -> Result<bool, Problem> {
     let wanted: Vec<_> =
         now.post.iter().map(|hook| (ArtifactKind::Plugin, ArtifactRef::Digest(hook.identity.digest.clone()))).collect();
@@ -228,15 +229,15 @@ pub(crate) struct OutputsView {
     /// The first and the last frame with outputs; null: there is none.
     first: Option<Position>,
     last: Option<Position>,
-    /// Where the outputs of stored frames are missing: those that were too many, too old or too large, and those
-    /// that a runner had not stored when it died.
+    /// Where the outputs of stored frames are missing: those that were too many, too old or too large, and
+    /// those that a runner had not stored when it died.
     gaps: Vec<Gap>,
 }
 
 /// The recorded outputs of a scenario
 ///
-/// How many there are, and where some are missing. Of a scenario that runs, those of the last half minute or so
-/// are not stored yet.
+/// How many there are, and where some are missing. Of a scenario that runs, those of the last half minute or
+/// so are not stored yet.
 #[utoipa::path(get, path = "/scenario/{id}/outputs", tag = "/scenario", operation_id = "get_outputs",
     params(("id" = ScenarioId, Path)),
     responses((status = 200, description = "What there is", body = OutputsView), AnyProblem))]

@@ -6,11 +6,12 @@
 //! column = bytes of an element (u8), elements (u32), length of what follows (u32), packed elements
 //! ```
 //!
-//! Numbers are little-endian. A head is text of whoever writes the file. The elements of a column are laid out in
-//! planes, first all first bytes, then all second ones: exponents of neighbours are alike, so they shrink, which
-//! mixed with the other bytes they do not. The planes are packed as a block of LZ4, in safe code, because a worker
-//! reads what another one wrote. Measured on one core: the demo's 26 KiB a frame become 82 % in 54 us, 2.8 MB of a
-//! detector with 80 classes 91 % in 10 ms. Zstandard at level 1, in C, makes 77 % in 122 us, and 84 % in 10 ms.
+//! Numbers are little-endian. A head is text of whoever writes the file. The elements of a column are laid
+//! out in planes, first all first bytes, then all second ones: exponents of neighbours are alike, so they
+//! shrink, which mixed with the other bytes they do not. The planes are packed as a block of LZ4, in safe
+//! code, because a worker reads what another one wrote. Measured on one core: the demo's 26 KiB a frame
+//! become 82 % in 54 us, 2.8 MB of a detector with 80 classes 91 % in 10 ms. Zstandard at level 1, in C,
+//! makes 77 % in 122 us, and 84 % in 10 ms.
 
 use thiserror::Error;
 
@@ -119,8 +120,8 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Gives each element of the next column to `put`; of a column of more than `most` bytes, none. Returns how many
-    /// there are.
+    /// Gives each element of the next column to `put`; of a column of more than `most` bytes, none. Returns
+    /// how many there are.
     ///
     /// # Errors
     /// When the column is another one, damaged, or too large.

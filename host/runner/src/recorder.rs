@@ -1,12 +1,12 @@
 //! The recorded outputs of one deployment on their way into the blob store.
 //!
-//! What a worker sends is gathered into parts of some MiB. A task of its own stores each, and then tells the bus
-//! of it, so that a part that somebody can name is there. A worker is not trusted: here is looked at the sizes and
-//! the order of what it sends, and at nothing else.
+//! What a worker sends is gathered into parts of some MiB. A task of its own stores each, and then tells the
+//! bus of it, so that a part that somebody can name is there. A worker is not trusted: here is looked at the
+//! sizes and the order of what it sends, and at nothing else.
 //!
-//! Invariants: at most two parts wait for the blob store; the worker waits for more room. Workers that follow one
-//! another in a deployment go on with the part of the one before. What cannot be stored is left out and told: the
-//! scenario goes on. A runner that is killed loses the part that is not finished.
+//! Invariants: at most two parts wait for the blob store; the worker waits for more room. Workers that follow
+//! one another in a deployment go on with the part of the one before. What cannot be stored is left out and
+//! told: the scenario goes on. A runner that is killed loses the part that is not finished.
 
 use std::time::Duration;
 
@@ -38,8 +38,8 @@ const PART_TIME: Duration = Duration::from_secs(30);
 /// Parts that wait for the blob store, besides the one that is being stored.
 const WAITING: usize = 1;
 
-/// A part is on the disk within some hundred milliseconds. A store that is away does not keep a deployment from
-/// ending.
+/// A part is on the disk within some hundred milliseconds. A store that is away does not keep a deployment
+/// from ending.
 const LAST_PART: Duration = Duration::from_secs(2);
 
 /// A part that the blob store has not taken by then is left out, so that the scenario goes on.
@@ -147,8 +147,8 @@ impl Recorder {
         let (generation, number, size) = (self.generation, self.number, bytes.len() as u64);
         let part = Part { generation, number, digest, bytes: size, frames, first, last, after };
         self.number += 1;
-        // Whoever is full is not given more; one part too many may be finished by a frame without outputs, and is
-        // missing then.
+        // Whoever is full is not given more; one part too many may be finished by a frame without outputs,
+        // and is missing then.
         if self.finished.try_send(Finished { bytes, part }).is_err() {
             tracing::warn!("recorded outputs are left out: those before them are not stored yet");
         }

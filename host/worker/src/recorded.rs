@@ -1,8 +1,8 @@
-//! Recorded outputs, as a worker writes and reads them: the heads of `framehook_formats::outputs`, and the columns
-//! behind each, one an output of the model.
+//! Recorded outputs, as a worker writes and reads them: the heads of `framehook_formats::outputs`, and the
+//! columns behind each, one an output of the model.
 //!
-//! Invariant: what is read is what the hooks of the recorded frame were shown, bit by bit. What hooks can ask for
-//! besides, pixels and further models, is not recorded, and says so.
+//! Invariant: what is read is what the hooks of the recorded frame were shown, bit by bit. What hooks can ask
+//! for besides, pixels and further models, is not recorded, and says so.
 
 use std::{fs, io, path::PathBuf, time::Duration};
 
@@ -28,7 +28,8 @@ use crate::outputs::MAX_OUTPUT_BYTES;
 /// An output of 64 bits takes twice what is counted of it.
 const MAX_COLUMN: usize = 2 * MAX_OUTPUT_BYTES as usize;
 
-/// Why recorded outputs cannot be read. They lie in a blob that was verified, so another worker wrote them so.
+/// Why recorded outputs cannot be read. They lie in a blob that was verified, so another worker wrote them
+/// so.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordedError {
     #[error("the file of recorded outputs cannot be read: {0}")]
@@ -46,8 +47,8 @@ pub(crate) enum RecordedError {
 /// What a stream says of itself, which hooks are told.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Opening {
-    /// Whose outputs these are: no two deployments write the same bytes, so a blob of them can be removed with its
-    /// last name.
+    /// Whose outputs these are: no two deployments write the same bytes, so a blob of them can be removed
+    /// with its last name.
     scenario_id: ScenarioId,
     generation: Generation,
     pub(crate) video: VideoManifest,
@@ -267,7 +268,8 @@ impl Recording {
         Ok(Self { opening, files: files.into_iter() })
     }
 
-    /// Gives each frame behind `after` to `take`, in their order, until that answers no; gives whether it never did.
+    /// Gives each frame behind `after` to `take`, in their order, until that answers no; gives whether it
+    /// never did.
     ///
     /// # Errors
     /// When a file cannot be read.

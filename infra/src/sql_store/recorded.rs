@@ -1,7 +1,7 @@
 //! Which recorded outputs are in the blob store: the inbox's write, the API's read, and what is given up.
 //!
-//! Invariant: a blob is given up by its last row, and a row by one statement, so two processes never remove the
-//! same row twice, and a blob that a replay reads stays.
+//! Invariant: a blob is given up by its last row, and a row by one statement, so two processes never remove
+//! the same row twice, and a blob that a replay reads stays.
 
 use std::time::Duration;
 
@@ -111,7 +111,8 @@ pub(super) async fn give_up(conn: &mut Conn, id: ScenarioId, now: i64) -> Result
     Ok(())
 }
 
-/// Removes some rows that were given up or are older than `age`, and gives the digests that nothing names any more.
+/// Removes some rows that were given up or are older than `age`, and gives the digests that nothing names any
+/// more.
 pub(super) async fn remove(db: &Database, age: Duration) -> Result<Vec<Digest>> {
     let mut conn = db.reader().acquire().await?;
     let before = now_us(&mut conn).await?.saturating_sub(later(0, age));

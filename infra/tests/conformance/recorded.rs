@@ -1,5 +1,5 @@
-//! Which recorded outputs are in the blob store: each part once, the newest of a scenario, and no blob for longer than
-//! somebody needs it.
+//! Which recorded outputs are in the blob store: each part once, the newest of a scenario, and no blob for
+//! longer than somebody needs it.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Between model and post hooks, where a scenario records: reports the outputs of each frame.
 //!
-//! Invariant: the outputs of a frame are on their way to the runner before its prediction is. Packing them takes a
-//! thread of its own, so hooks and model wait for it only where it is the slowest.
+//! Invariant: the outputs of a frame are on their way to the runner before its prediction is. Packing them
+//! takes a thread of its own, so hooks and model wait for it only where it is the slowest.
 
 use framehook_formats::outputs::Writer;
 
