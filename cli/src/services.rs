@@ -27,8 +27,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// What is swept has been garbage for an hour.
 const SWEEP: Duration = Duration::from_secs(3600);
 
-/// Recorded outputs that were given up stay for this long at most. A detector of 3 MB a frame fills a gigabyte in
-/// that time.
+/// Recorded outputs that were given up stay for this long at most. A detector of 3 MB a frame fills a
+/// gigabyte in that time.
 const SWEEP_OUTPUTS: Duration = Duration::from_secs(5);
 
 /// As a shell reports a process ended by Ctrl-C.

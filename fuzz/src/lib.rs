@@ -123,8 +123,8 @@ pub fn mp4(data: &[u8]) {
     }
 }
 
-/// A file of recorded outputs takes no more memory than one output may, whatever it claims, and what a worker sends
-/// of them is read whole or not at all.
+/// A file of recorded outputs takes no more memory than one output may, whatever it claims, and what a worker
+/// sends of them is read whole or not at all.
 pub fn outputs(data: &[u8]) {
     const MOST: usize = 1 << 20;
     if let Some(Sent::Frame(_, body) | Sent::Opening(body)) = Sent::read(data) {

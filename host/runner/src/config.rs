@@ -143,8 +143,8 @@ impl RunnerConfig {
             rate_window: Duration::from_secs(30),
             disk_reserve: Reserve::NONE,
             source_networks: Vec::new(),
-            // Outputs of fifty thousand frames of a small detector (21 KiB each, see bench/README.md): half an hour
-            // of video.
+            // Outputs of fifty thousand frames of a small detector (21 KiB each, see bench/README.md): half
+            // an hour of video.
             max_outputs_bytes: 1 << 30,
             key: None,
             // A thousand frames a second of twenty detections; the disk of a small machine takes

@@ -5,8 +5,8 @@
 //! decode, pre hooks, resize  ->  the model         ->  post hooks, report
 //! ```
 //!
-//! A scenario that records its outputs has one more stage, between model and post hooks. One that replays them
-//! reads them instead of decoding and inferring.
+//! A scenario that records its outputs has one more stage, between model and post hooks. One that replays
+//! them reads them instead of decoding and inferring.
 //!
 //! The stages are connected by bounded channels, so that no stage waits for another while there is
 //! work, and memory stays bounded. Buffers go back into `Pools`.

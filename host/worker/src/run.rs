@@ -186,8 +186,8 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
     })
 }
 
-/// Opens recorded outputs, whose files stay to be opened one after the other, and loads the hooks. A replay has no
-/// pre hooks; the chain is as empty as its order says.
+/// Opens recorded outputs, whose files stay to be opened one after the other, and loads the hooks. A replay
+/// has no pre hooks; the chain is as empty as its order says.
 fn load_replay(job: &Job, reporter: &Arc<Reporter>) -> Result<(ReplayParts, Chain), Reason> {
     let recording = Recording::open(&job.replay);
     let recording = recording.map_err(|error| Reason::new(ReasonCode::DecodeError, error.to_string()))?;

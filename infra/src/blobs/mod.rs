@@ -248,8 +248,8 @@ impl Blobs {
         blocking(move || inner.folder.remove(&digest)).await
     }
 
-    /// Removes a blob that nobody else can give a name, here and from the shared store; one that is not there is no
-    /// error.
+    /// Removes a blob that nobody else can give a name, here and from the shared store; one that is not there
+    /// is no error.
     pub async fn discard(&self, digest: &Digest) -> Result<()> {
         if let Some(remote) = &self.inner.remote {
             remote.remove(digest).await?;

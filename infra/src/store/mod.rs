@@ -118,12 +118,12 @@ pub trait Scenarios: Send + Sync + 'static {
     /// In the order of `pts_us`. Deleted scenarios are not found.
     async fn predictions(&self, id: ScenarioId, query: PredictionQuery) -> Result<Option<Rows<StoredPrediction>>>;
 
-    /// The lines of its log behind `after` that are kept, oldest first: all of them, which are bounded together
-    /// (`framehook_core::scenario_log`). Deleted scenarios are not found.
+    /// The lines of its log behind `after` that are kept, oldest first: all of them, which are bounded
+    /// together (`framehook_core::scenario_log`). Deleted scenarios are not found.
     async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>>;
 
-    /// Its recorded outputs, in the order of the deployments that recorded them. Of a deleted scenario, and of a
-    /// replay, there are none.
+    /// Its recorded outputs, in the order of the deployments that recorded them. Of a deleted scenario, and
+    /// of a replay, there are none.
     async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>>;
 
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not
@@ -148,12 +148,13 @@ pub trait Artifacts: Send + Sync + 'static {
     /// Refused while a scenario that is not at rest, or could be started again, names it.
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;
 
-    /// Digests that some artifact or some recorded outputs still name: everything else in the blob store is garbage.
+    /// Digests that some artifact or some recorded outputs still name: everything else in the blob store is
+    /// garbage.
     async fn live_digests(&self) -> Result<Vec<Digest>>;
 
     /// Gives up recorded outputs that are older than `age`, and removes some of those that were given up: a
-    /// scenario had too many, or is deleted. Gives the digests that nothing names any more. None: there is nothing
-    /// left to remove.
+    /// scenario had too many, or is deleted. Gives the digests that nothing names any more. None: there is
+    /// nothing left to remove.
     async fn drop_outputs(&self, age: Duration) -> Result<Vec<Digest>>;
 }
 
