@@ -213,8 +213,8 @@ fn post_hooks(original: &Value, uploaded: Option<&Value>, config: Option<Value>)
         ([], 1) => 0,
         _ => {
             let names: Vec<_> = hooks.iter().filter_map(|hook| hook["name"].as_str()).collect();
-            let which = name.map_or("the only one".to_owned(), |name| format!("one of the name `{name}`"));
-            bail!("which post hook is meant? There is not exactly {which} among: {}", names.join(", "));
+            let wanted = name.map_or("one".to_owned(), |name| format!("one of the name `{name}`"));
+            bail!("which post hook is meant? The scenario has these, not just {wanted}: {}", names.join(", "));
         }
     };
     let made = |(here, hook): (usize, &Value)| {
