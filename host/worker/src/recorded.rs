@@ -402,7 +402,8 @@ mod tests {
             prop_assert_eq!(&recording.opening, &opening);
             let after = (cut == 2).then_some(Position { pts_us, frame });
             let mut read = Vec::new();
-            prop_assert!(recording.each(after, |frame| { read.push(frame); true }).unwrap());
+            let all = recording.each(after, |frame| { read.push(frame); true }).unwrap();
+            prop_assert!(all);
             prop_assert_eq!(read.len() as u64, 2 - [0, 2, 1][cut as usize]);
             for found in read {
                 let Geometry { scale_x, scale_y, pad_x, pad_y } = found.geometry;
