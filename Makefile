@@ -84,6 +84,11 @@ chaos: setup-tests build ## Ten minutes in which anything may happen to anything
 	@echo "==> ten minutes of chaos (a minute of it is part of make test); FRAMEHOOK_TEST_SEED=... repeats the same events"
 	@FRAMEHOOK_CHAOS_S=$${FRAMEHOOK_CHAOS_S:-600} cargo test $(CARGO_FLAGS) --test e2e chaos:: -- --nocapture
 
+.PHONY: swaps
+swaps: setup-tests build ## A thousand changes of a scenario that runs (30 are part of make test)
+	@echo "==> a thousand changes of one scenario; FRAMEHOOK_SWAPS says otherwise"
+	@FRAMEHOOK_SWAPS=$${FRAMEHOOK_SWAPS:-1000} cargo test $(CARGO_FLAGS) --test e2e live::many -- --nocapture
+
 .PHONY: fuzz
 fuzz: setup ## Ten minutes of fuzzing, guided by coverage; FUZZ_S says otherwise
 	@scripts/fuzz.sh $${FUZZ_S:-600}
@@ -146,7 +151,7 @@ advisories: ## Compare the dependencies with the RustSec database, which is fetc
 	@$(IN_PLUGINS) && ../.cache/deny/bin/cargo-deny --locked --config ../deny.toml check advisories
 
 .PHONY: bench
-bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state fleet"
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state hooks fleet"
 	@echo "==> measuring (about half an hour for everything; leave the machine alone meanwhile)"
 	@python3 bench/run.py $(PARTS)
 

@@ -30,6 +30,8 @@ PARTS = {
     "relay": (5, "one minute"),
     "rest": (3, "two minutes"),
     "state": (5, "two minutes"),
+    "shadow": (5, "one minute"),
+    "hooks": (5, "two minutes, and one more to compile the first time"),
     "record": (5, "two minutes"),
     "fleet": (3, "five minutes"),
 }

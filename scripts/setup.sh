@@ -26,9 +26,9 @@ packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
     --tests | --bench)
-        # curl follows the guides; ffmpeg makes clips and judges what is decoded; openssl makes a certificate; util-linux runs
+        # curl follows the guides; docker-registry holds plugins; ffmpeg makes clips and judges what is decoded; openssl makes a certificate; util-linux runs
         # PostgreSQL as a user that is not root; what an old release wrote is packed with xz.
-        packages="$packages curl ffmpeg haproxy openssl postgresql-15 redis-server util-linux xz-utils"
+        packages="$packages curl docker-registry ffmpeg haproxy openssl postgresql-15 redis-server util-linux xz-utils"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"
@@ -85,7 +85,7 @@ else
     esac
     # Of these only the executables are wanted too, and a unit that is masked is not started. One that the
     # machine has already stays as it is: its package is not missing.
-    for service in redis-server haproxy; do
+    for service in redis-server haproxy docker-registry; do
         case $missing in *$service*)
             unit=/etc/systemd/system/$service.service
             [ -e "$unit" ] || [ -L "$unit" ] || { $as_root mkdir -p "${unit%/*}"; $as_root ln -s /dev/null "$unit"; } ;;

@@ -1,5 +1,5 @@
-//! The inbox: predictions, and the lines that scenarios log, from the bus into the store. Each of the two topics is
-//! read by a membership of its own.
+//! The inbox: predictions, and the lines that scenarios log with what their shadows found, from the bus into the
+//! store. Each of the two topics is read by a membership of its own.
 //!
 //! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set,
 //! so a consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows
@@ -19,6 +19,7 @@ use framehook_core::{
     prediction_record::PredictionRecord,
     recorded::RecordedPart,
     scenario_log::LoggedLines,
+    shadow::ShadowFindings,
     size::{MAX_REASON, json_bytes},
     text::short_line,
     topic::Topic,
@@ -217,11 +218,12 @@ impl Inbox<'_> {
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
         let (mut rows, mut state) = (Vec::with_capacity(records.len()), BTreeMap::new());
-        let (mut logged, mut recorded) = (Vec::new(), Vec::new());
+        let (mut logged, mut found, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
         let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
             match read(self.topic, &record.payload, self.most) {
                 Ok(Content::Logged(lines)) => logged.push(lines),
+                Ok(Content::Shadow(findings)) => found.push(findings),
                 Ok(Content::Recorded(part)) => recorded.push(part),
                 Ok(Content::Frame { row, state: changes, traceparent }) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
@@ -244,8 +246,19 @@ impl Inbox<'_> {
             }
         }
         let (consumer, topic) = (consumer(self.topic).to_owned(), self.topic.name().to_owned());
-        let batch =
-            ResultBatch { consumer, topic, partition, expected, next, rows, state, logged, recorded, dead_letters };
+        let batch = ResultBatch {
+            consumer,
+            topic,
+            partition,
+            expected,
+            next,
+            rows,
+            state,
+            logged,
+            found,
+            recorded,
+            dead_letters,
+        };
         (batch, first_results)
     }
 
@@ -353,6 +366,7 @@ enum Content {
         traceparent: Option<String>,
     },
     Logged(LoggedLines),
+    Shadow(ShadowFindings),
     Recorded(RecordedPart),
 }
 
@@ -362,7 +376,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     if of != topic {
         return Err(format!("a message for topic `{}`, not for `{}`", of.name(), topic.name()));
     }
-    let kept = if state.is_empty() { 0 } else { json_bytes(&state) };
+    let kept = if state.is_empty() { 0 } else { state.json_bytes() };
     let (size, most) = (payload.len(), most.saturating_add(ENVELOPE + kept));
     if size > most {
         let setting = if topic == Topic::Results { " (max_prediction_kib)" } else { "" };
@@ -371,6 +385,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
     match message {
         Message::Result(row) => Ok(Content::Frame { row, state, traceparent }),
         Message::Logged(logged) => Ok(Content::Logged(logged)),
+        Message::Shadow(findings) => Ok(Content::Shadow(findings)),
         Message::Recorded(recorded) => Ok(Content::Recorded(recorded)),
         _ => Err(format!("a message of topic `{}`, which is not stored", of.name())),
     }

@@ -26,15 +26,16 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use framehook_compiled::CompiledPlugins;
 use framehook_confine::Sandbox;
 use framehook_core::{artifact::ArtifactKind, limits::HookCeilings, memory::MemoryCaps};
-use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, seal::Key, store::ApiStore};
+use framehook_infra::{blobs::Blobs, bus::SharedBus, cache::Cache, registry::Registries, seal::Key, store::ApiStore};
 use tokio::sync::{Mutex, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     check::{hooks::AcceptedConfigs, probe::ProbeQueues},
-    resource::{log::MAX_FOLLOWERS, response_cache::ResponseCache, start_rate::StartRate},
+    resource::{import, log::MAX_FOLLOWERS, response_cache::ResponseCache, start_rate::StartRate},
 };
 
+pub use check::signature::Signing;
 pub use http::{
     host::HostPattern,
     limits::HttpLimits,
@@ -69,6 +70,10 @@ pub struct ApiConfig {
     pub require_versions: bool,
     /// How long `/readyz` says no before the listener closes, so that a load balancer stops sending requests.
     pub lame_duck: Duration,
+    /// Whose signatures of plugins count.
+    pub signing: Signing,
+    /// Where plugins may be imported from.
+    pub registries: Registries,
 }
 
 /// Most bytes of an upload, by kind.
@@ -163,6 +168,8 @@ pub struct App {
     pub(crate) page_turns: Semaphore,
     /// One a request that follows a log.
     pub(crate) followers: Arc<Semaphore>,
+    /// One a plugin that is fetched from a registry.
+    pub(crate) imports: Semaphore,
     /// Held while a blob and its row are written or removed together.
     pub(crate) artifact_writes: Mutex<()>,
     pub(crate) draining: CancellationToken,
@@ -188,6 +195,7 @@ impl App {
             start_rate: StartRate::new(config.limits.starts_a_minute),
             page_turns: Semaphore::new(config.limits.pages_at_once),
             followers: Arc::new(Semaphore::new(MAX_FOLLOWERS)),
+            imports: Semaphore::new(import::MAX_AT_ONCE),
             artifact_writes: Mutex::default(),
             config,
             store,

@@ -40,6 +40,15 @@ impl Client {
         self.answer(self.http.post(self.at(path)).header(header::CONTENT_TYPE, kind).body(body)).await
     }
 
+    /// A merge patch for what has this revision.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub(crate) async fn patch(&self, path: &str, revision: &Value, patch: &Value) -> anyhow::Result<Answer> {
+        let request = self.http.patch(self.at(path)).header(header::IF_MATCH, format!("\"{revision}\""));
+        self.answer(request.header(header::CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
+    }
+
     /// Writes the lines of an answer as they come.
     ///
     /// # Errors
@@ -62,7 +71,10 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<reqwest::Response> {
         let nobody = || {
-            format!("no Framehook answers at {}; start `framehook up`, or name another address with --api", self.url)
+            format!(
+                "no Framehook answers at {}; start `framehook up`, or name another address with --api (FRAMEHOOK_API)",
+                self.url
+            )
         };
         request.send().await.with_context(nobody)
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args};
 use framehook_api::Limits as ApiLimits;
 use framehook_core::{
-    limits::HookCeilings,
+    limits::{HookCeilings, MAX_STATE_KIB},
     log_budget::LogLimits,
     size::{LEAST_PREDICTION, MAX_PREDICTION},
 };
@@ -28,8 +28,8 @@ pub(crate) struct Limits {
     #[arg(default_value_t = api().config_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_config_kib: usize,
 
-    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a request
-    /// may have 768 KiB more than this
+    /// Largest sum of the configurations of all hooks of a scenario, in KiB of JSON. The whole body of a
+    /// request may have 768 KiB more than this
     #[arg(long, value_name = "KIB", group = "api")]
     #[arg(default_value_t = api().configs_bytes >> 10, value_parser = number::<usize>(1..=MAX_CONFIG_KIB))]
     pub(crate) max_configs_kib: usize,
@@ -91,6 +91,10 @@ pub(crate) struct Limits {
     #[arg(default_value_t = HookCeilings::default().memory_mib, value_parser = number::<u32>(1..=MAX_HOOK_MEMORY_MIB))]
     pub(crate) max_hook_memory_mib: u32,
 
+    /// Most that a scenario may let each of its hooks keep between frames (`limits.hook_state_kib`), in KiB
+    #[arg(long, value_name = "KIB", groups = PARENTS)]
+    #[arg(default_value_t = HookCeilings::default().state_kib, value_parser = number::<u32>(1..=MAX_STATE_KIB.into()))]
+    pub(crate) max_hook_state_kib: u32,
     // The default: fifty thousand frames of a small detector, half an hour of video.
     /// Most recorded outputs that are kept of a scenario (`"record": "outputs"`), in MiB; the oldest go first
     #[arg(long, value_name = "MIB", group = "runner", default_value_t = 1024, value_parser = number::<u64>(1..=MAX_KIB))]

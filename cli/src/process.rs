@@ -8,11 +8,17 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use framehook_api::{ApiConfig, HttpLimits, Limits, UploadCaps};
+use framehook_api::{ApiConfig, HttpLimits, Limits, Signing, UploadCaps};
 use framehook_compiled::{self as compiled, COMPILE_TIMEOUT, CompiledPlugins};
 use framehook_confine::keep_memory_private;
 use framehook_core::{execution::Provider, ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
-use framehook_infra::{private, seal::Key, store::Keep};
+use framehook_infra::{
+    private,
+    registry::{Credentials, Registries},
+    seal::Key,
+    signing::TrustedKeys,
+    store::Keep,
+};
 use framehook_orchestrator::OrchestratorConfig;
 use framehook_runner::RunnerConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -128,6 +134,9 @@ pub(crate) fn api_config(
     compiled: CompiledPlugins,
     key: Option<Key>,
 ) -> anyhow::Result<ApiConfig> {
+    let trusted = settings.trusted_keys.as_deref().map(TrustedKeys::read);
+    let auth = settings.registry_auth.clone();
+    let credentials = auth.map_or(Credentials::None, |file| Credentials::Docker(Some(file)));
     Ok(ApiConfig {
         worker: settings.worker.clone(),
         plugin_host: this_executable()?,
@@ -158,6 +167,11 @@ pub(crate) fn api_config(
         },
         require_versions: settings.limits.require_versions,
         lame_duck: Duration::ZERO,
+        signing: Signing {
+            trusted: settings.blame("trusted_keys", trusted.unwrap_or_else(|| Ok(TrustedKeys::default())))?,
+            is_required: settings.require_signed,
+        },
+        registries: Registries::listed(settings.registries.clone(), credentials),
     })
 }
 

@@ -17,13 +17,17 @@ use framehook_api::HttpLimits;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     execution::{Precision, ProviderChoice},
+    hook_state::USUAL_HOOK,
     job::{DEFAULT_PICTURE_SIDE, HookLimits},
     limits::HookCeilings,
     memory::{LEAST_MIB, MemoryCaps},
     placement::{Labels, check_labels},
     spec::{Decoder, Lanes},
 };
-use framehook_infra::space::{LEAST, Reserve};
+use framehook_infra::{
+    registry::RegistryHost,
+    space::{LEAST, Reserve},
+};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
@@ -78,8 +82,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "DECODER", value_enum, default_value_t, group = "runner")]
     pub(crate) decoder: DecoderName,
 
-    /// What runs the model of a scenario that does not say so itself: auto takes the provider that is fastest for
-    /// the model on this machine, as measured once
+    /// What runs the model of a scenario that does not say so itself: auto takes the provider that is fastest
+    /// for the model on this machine, as measured once
     #[arg(long, value_name = "PROVIDER", default_value = "auto", value_parser = provider, group = "runner")]
     pub(crate) provider: ProviderChoice,
 
@@ -87,7 +91,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = Precision::from_str, group = "runner")]
     pub(crate) precision: Precision,
 
-    /// Option of a provider in ONNX Runtime's words, such as cuda.device_id=1; repeat for several [default: none]
+    /// Option of a provider in ONNX Runtime's words, such as cuda.device_id=1; repeat for several [default:
+    /// none]
     #[arg(long = "provider-option", value_name = "PROVIDER.KEY=VALUE", value_parser = provider_option)]
     #[arg(value_delimiter = ';', group = "runner")]
     pub(crate) provider_options: Vec<ProviderOption>,
@@ -167,6 +172,24 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "UID", default_value_t = DEFAULT_USER, value_parser = positive::<u32>(), groups = PARENTS)]
     pub(crate) child_user: u32,
 
+    /// Public key of who may sign plugins, or folder of public keys (*.pem) [default: none]
+    #[arg(long, value_name = "PATH", group = "api")]
+    pub(crate) trusted_keys: Option<PathBuf>,
+
+    /// Refuse plugins that no trusted key has signed, and new scenarios with such plugins
+    #[arg(long, value_name = "BOOL", group = "api")]
+    #[arg(num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
+    pub(crate) require_signed: bool,
+
+    /// Registry that plugins may be imported from, such as ghcr.io, or http://registry.example:5000 for one
+    /// without TLS; repeat for several [default: none]
+    #[arg(long = "registry", value_name = "HOST", value_delimiter = ',', group = "api")]
+    pub(crate) registries: Vec<RegistryHost>,
+
+    /// File with the passwords of registries, as `docker login` writes it [default: none]
+    #[arg(long, value_name = "FILE", group = "api")]
+    pub(crate) registry_auth: Option<PathBuf>,
+
     /// Days after which predictions are removed [default: they stay until their scenario is deleted]
     #[arg(long, value_name = "DAYS", value_parser = positive::<u32>(), group = "orchestrator")]
     pub(crate) keep_results_days: Option<u32>,
@@ -181,8 +204,8 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FOLDER", groups = PARENTS)]
     pub(crate) compiled_dir: Option<PathBuf>,
 
-    /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name [default:
-    /// framehook-worker beside this one]
+    /// The worker executable; that with OpenCV's decoder is beside it, with `-opencv` behind its name
+    /// [default: framehook-worker beside this one]
     #[arg(long, value_name = "FILE", groups = PARENTS)]
     #[arg(default_value_os_t = beside("framehook-worker"), hide_default_value = true)]
     pub(crate) worker: PathBuf,
@@ -192,13 +215,13 @@ pub(crate) struct Settings {
     #[arg(default_value_os_t = beside("libonnxruntime.so"), hide_default_value = true)]
     pub(crate) onnxruntime: PathBuf,
 
-    /// ONNX Runtime with OpenVINO [default: onnxruntime-openvino/libonnxruntime.so beside this executable, if it is
-    /// there]
+    /// ONNX Runtime with OpenVINO [default: onnxruntime-openvino/libonnxruntime.so beside this executable, if
+    /// it is there]
     #[arg(long, value_name = "FILE", group = "runner")]
     pub(crate) onnxruntime_openvino: Option<PathBuf>,
 
-    /// ONNX Runtime with CUDA and TensorRT [default: onnxruntime-gpu/libonnxruntime.so beside this executable, if it
-    /// is there]
+    /// ONNX Runtime with CUDA and TensorRT [default: onnxruntime-gpu/libonnxruntime.so beside this
+    /// executable, if it is there]
     #[arg(long, value_name = "FILE", group = "runner")]
     pub(crate) onnxruntime_gpu: Option<PathBuf>,
 
@@ -262,6 +285,9 @@ impl Settings {
             return Err(("labels", format!("`{key}` is given twice; a runner has one value for each")));
         }
         check_labels(&self.labels()).map_err(|why| ("labels", why))?;
+        if self.require_signed && self.trusted_keys.is_none() {
+            return Err(("require_signed", "no key is trusted; name some with trusted_keys (--trusted-keys)".into()));
+        }
         let (one, all) = (self.limits.max_config_kib, self.limits.max_configs_kib);
         if one > all {
             let why = format!(
@@ -299,6 +325,7 @@ impl Settings {
         HookCeilings {
             call_ms: self.limits.max_hook_call_ms.max(self.hook_call_ms),
             memory_mib: self.limits.max_hook_memory_mib.max(own),
+            state_kib: self.limits.max_hook_state_kib.max((USUAL_HOOK >> 10) as u32),
         }
     }
 

@@ -115,6 +115,8 @@ Upload a model, a video and the plugin that reads the model, then post a scenari
        -d '{{\"source\": {{\"video\": \"street@1\"}}, \"model\": \"street@1\", \"plugins\": {{\"post\": [{{\"use\": \"yolo\"}}]}}}}'
   curl -sSw '\\n' '{url}/prediction/ID'
 
+A plugin of your own: `framehook plugin new NAME` makes a folder, `framehook plugin push FILE.wasm --api {url}` uploads it.
+
 Ctrl-C stops it; everything is kept in the data folder.",
         version = env!("CARGO_PKG_VERSION"),
         data = settings.data.display(),

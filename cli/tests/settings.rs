@@ -139,6 +139,8 @@ fn mistakes_in_the_file_are_named_with_their_line() {
     let nowhere = |origin| format!("settings file /nowhere.toml; name one that is there with {origin}, or leave");
     assert_refused(framehook("up --config /nowhere.toml", &[]), &nowhere("--config"));
     assert_refused(framehook("up", &[("FRAMEHOOK_CONFIG", "/nowhere.toml")]), &nowhere("FRAMEHOOK_CONFIG"));
+    assert_refused(framehook("up --require-signed", &[]), "no key is trusted");
+    assert_refused(framehook("up --registry https://ghcr.io", &[]), "a host is a lower-case name");
     let both = "--max-config-kib is 300; limits.max_configs_kib is 256 (--max-configs-kib)";
     assert_refused(framehook("up --max-config-kib 300", &[]), both);
     assert!(dump("up", "[http]\nmax_connections = 8\nmax_connections_per_peer = 32").is_ok());

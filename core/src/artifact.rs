@@ -16,6 +16,10 @@ words! {
     ArtifactKind { Plugin = "plugin", Model = "model", Video = "video" }
 }
 
+/// The version of plugins in development: it may be given to other content at any time, and no name without a
+/// version means it.
+pub const DEV: &str = "dev";
+
 /// What was learned about an artifact when it was uploaded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]

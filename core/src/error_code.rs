@@ -61,6 +61,14 @@ error_codes! {
         "Give the service a key (docs/operate.md), or use a URL without credentials.";
     InvalidPlugin = "invalid_plugin", 422, "The upload is not a usable plugin",
         "Build it for `wasm32-wasip2` against `framehook:plugin` (docs/write-a-plugin.md); `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
+    UnsignedPlugin = "unsigned_plugin", 422, "The plugin is not signed by anybody who is trusted",
+        "Sign it with `framehook plugin sign` and a key that the operator trusts, and upload it again with the signature in the form's field `signature`.";
+    InvalidSignature = "invalid_signature", 422, "The signature is worth nothing here",
+        "Sign the very bytes that are uploaded, with one of the keys that the operator trusts; `detail` says what does not fit.";
+    RegistryNotAllowed = "registry_not_allowed", 422, "The registry is not one that is fetched from",
+        "Pull the plugin and upload it (`framehook plugin pull`), or have the registry added to the setting `registries`.";
+    RegistryFailed = "registry_failed", 502, "The registry did not give the plugin",
+        "Look at what `detail` says of the registry's answer, and try again if it is one that passes.";
     InvalidModel = "invalid_model", 422, "The upload is not a usable model",
         "Export the model as one self-contained ONNX file; `detail` says what is wrong, behind a word for the kind of fault, such as `truncated`.";
     InvalidVideo = "invalid_video", 422, "The upload is not a usable video",
@@ -85,6 +93,14 @@ error_codes! {
         "Delete the scenario that `detail` names first, and with it its predictions.";
     IdempotencyKeyReused = "idempotency_key_reused", 409, "The idempotency key was used with another body",
         "Use a new key for a new scenario.";
+    PreconditionRequired = "precondition_required", 428, "The request does not say which revision it changes",
+        "Send the header `If-Match` with the scenario's revision in quotes, as the `ETag` of `GET /scenario/{id}` has it.";
+    RevisionConflict = "revision_conflict", 412, "The scenario has another revision",
+        "Read the scenario again, and send the change with the revision that it has now, if it still makes sense.";
+    NotChangeable = "not_changeable", 422, "This cannot be changed in a scenario that exists",
+        "Leave the field as it is, or post a new scenario with `POST /scenario/init`.";
+    ScenarioEnded = "scenario_ended", 409, "The scenario has ended for good",
+        "Post a new scenario: what has completed runs no more.";
     ScenarioNotFound = "scenario_not_found", 404, "No such scenario",
         "Look for it in `GET /scenario`; one that was deleted does not come back.";
     ArtifactNotFound = "artifact_not_found", 404, "No such artifact",

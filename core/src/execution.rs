@@ -58,8 +58,8 @@ impl FromStr for Provider {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProviderChoice {
-    /// The one that is fastest for the model on its runner, as measured there once. TensorRT is not among those
-    /// that are tried: it takes minutes to prepare a model.
+    /// The one that is fastest for the model on its runner, as measured there once. TensorRT is not among
+    /// those that are tried: it takes minutes to prepare a model.
     #[default]
     Auto,
     Cpu,
@@ -183,8 +183,8 @@ pub struct Measured {
     pub max_deviation: f64,
 }
 
-/// A provider must save this share of the time of the processor, or more, to be preferred to it: less is within
-/// what two measurements differ by.
+/// A provider must save this share of the time of the processor, or more, to be preferred to it: less is
+/// within what two measurements differ by.
 const WORTH: f64 = 0.05;
 
 /// The fastest of what was measured, each compared with what ran beside it.
@@ -192,8 +192,8 @@ pub fn fastest(measured: &[Measured]) -> Option<&Measured> {
     measured.iter().min_by(|a, b| (a.ms / a.cpu_ms).total_cmp(&(b.ms / b.cpu_ms)))
 }
 
-/// What is to run a model, of what may. The processor in f32, if it is among that, is preferred to what is hardly
-/// faster and to what could not be measured.
+/// What is to run a model, of what may. The processor in f32, if it is among that, is preferred to what is
+/// hardly faster and to what could not be measured.
 pub fn choose(candidates: &[Execution], measured: &[Measured]) -> Option<Execution> {
     let best = fastest(measured);
     if candidates.contains(&Execution::default()) {

@@ -39,7 +39,7 @@ pub enum Metric {
 /// How values are distributed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Histogram {
-    /// Of all values.
+    /// All values added up.
     pub sum: f64,
     /// How many values are at most 0.001, 0.002, 0.005, 0.01 and so on to 1,000,000, and above the bound
     /// before; the last number: how many are above 1,000,000.

@@ -18,6 +18,9 @@ pub const MAX_LABELS: usize = 8;
 /// Bytes of each; a longer one is no label of a class.
 pub const MAX_LABEL: usize = 64;
 
+/// How the failure of a frame ends for which a hook was not called: the rest is the failure that led to it.
+pub const NOT_CALLED: &str = "; not called for a while after repeated failures";
+
 words! {
     /// Where a hook is called: before the inference, or after it.
     HookStage { Pre = "pre", Post = "post" }
@@ -46,9 +49,13 @@ pub struct HookStats {
     /// Instances that were made of it: one, and one more after each trap and each missed deadline.
     #[serde(default)]
     pub instances: u64,
-    /// Microseconds of all calls together, with what the host did for it meanwhile.
+    /// Microseconds of all calls together, with what the host did for it meanwhile, but without further
+    /// models.
     #[serde(default)]
     pub total_us: u64,
+    /// Microseconds that further models took for it. They are in no other time of it.
+    #[serde(default)]
+    pub model_us: u64,
     /// Microseconds that half of the calls of the newest worker took, or less.
     #[serde(default)]
     pub p50_us: u64,
@@ -97,7 +104,7 @@ pub struct HookStats {
 }
 
 impl HookStats {
-    /// Of a hook that was not called yet.
+    /// What a hook has that was not called yet.
     #[must_use]
     pub const fn new(plugin: String, stage: HookStage) -> Self {
         Self {
@@ -110,6 +117,7 @@ impl HookStats {
             not_called: 0,
             instances: 0,
             total_us: 0,
+            model_us: 0,
             p50_us: 0,
             p99_us: 0,
             max_us: 0,
@@ -127,7 +135,7 @@ impl HookStats {
         }
     }
 
-    /// Of all hooks of a scenario that did not run yet, pre hooks first.
+    /// What all hooks of a scenario have that did not run yet, pre hooks first.
     #[must_use]
     pub fn of(scenario: &ResolvedScenario) -> Vec<Self> {
         let new =
@@ -143,7 +151,7 @@ impl HookStats {
     }
 
     /// What is counted: it only grows.
-    const fn counts(&mut self) -> [&mut u64; 13] {
+    const fn counts(&mut self) -> [&mut u64; 14] {
         [
             &mut self.calls,
             &mut self.traps,
@@ -152,6 +160,7 @@ impl HookStats {
             &mut self.not_called,
             &mut self.instances,
             &mut self.total_us,
+            &mut self.model_us,
             &mut self.detections_in,
             &mut self.detections_out,
             &mut self.events,

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use crate::{
     execution::Execution,
-    hook_state::HookState,
+    hook_state::{HookState, USUAL_HOOK},
     hook_stats::HookStats,
     ids::{Digest, Generation, ScenarioId},
     input::InputSpec,
@@ -26,8 +26,9 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     scenario_log::PLATFORM,
+    shadow::ShadowReport,
     size::MAX_PREDICTION,
-    spec::{Decoder, OnPluginFailure, Sampling, TimeRange},
+    spec::{Decoder, OnPluginFailure, Sampling, TimeRange, is_false},
 };
 
 /// A record longer than this is a broken stream, not a job: its configurations alone may have a MiB
@@ -47,6 +48,9 @@ pub struct Job {
     /// Which of its frames are worked on.
     pub frames: Option<Sampling>,
     pub range: Option<TimeRange>,
+    /// How many times as fast as its own times say the source may be read, at most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_speed: Option<f64>,
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,
@@ -65,6 +69,9 @@ pub struct Job {
     pub models: BTreeMap<String, ModelJob>,
     pub pre: Vec<HookJob>,
     pub post: Vec<HookJob>,
+    /// Post hooks that are compared with those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<HookJob>,
     pub on_plugin_failure: OnPluginFailure,
     pub limits: HookLimits,
     /// What of memory it may have for its own: the worker holds itself to it before it opens anything,
@@ -91,6 +98,9 @@ pub struct Job {
     pub lanes: u32,
     /// The ONNX Runtime shared library, with the provider in it or beside it.
     pub onnxruntime: PathBuf,
+    /// A folder of its own, in which it finds the plugins of later changes; `None`: there will be none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub later_plugins: Option<PathBuf>,
 }
 
 const fn one() -> u32 {
@@ -143,15 +153,22 @@ pub struct HookLimits {
     pub describe_ms: u64,
     /// A hook: half a frame at 25 frames a second.
     pub call_ms: u64,
-    /// Further models that one call runs, together: half of the time that a frame has until its worker is given
-    /// up.
+    /// Further models that one call runs, together: half of the time that a frame has until its worker is
+    /// given up.
     pub model_ms: u64,
     /// Linear memory of one instance, all its memories together.
     pub memory_bytes: usize,
+    /// Keys and values that a hook keeps, as far as all hooks have room.
+    #[serde(default = "usual_state")]
+    pub state_bytes: usize,
     /// One prediction as JSON: a hook that makes it larger has failed on the frame.
     pub prediction_bytes: usize,
     /// The lines of all hooks of a scenario together.
     pub log: LogLimits,
+}
+
+const fn usual_state() -> usize {
+    USUAL_HOOK
 }
 
 impl Default for HookLimits {
@@ -162,6 +179,7 @@ impl Default for HookLimits {
             call_ms: 20,
             model_ms: 5000,
             memory_bytes: 64 << 20,
+            state_bytes: USUAL_HOOK,
             prediction_bytes: MAX_PREDICTION,
             log: LogLimits::default(),
         }
@@ -180,14 +198,36 @@ pub struct Patience {
     pub frame_ms: u64,
 }
 
+/// Another revision of a job's settings.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    pub revision: i64,
+    /// `None`: what hooks do is the same.
+    pub hooks: Option<Box<NewHooks>>,
+}
+
+/// All hooks of a job in the place of others. `compiled` of each is the name of a file in the job's folder of
+/// later plugins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NewHooks {
+    pub pre: Vec<HookJob>,
+    pub post: Vec<HookJob>,
+    pub on_plugin_failure: OnPluginFailure,
+    pub limits: HookLimits,
+    /// They begin with nothing kept.
+    pub fresh: bool,
+}
+
 /// From the runner, after the job.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "type")]
 pub enum Control {
     /// Finish the frames in flight, report [`Report::Ended`], exit.
     Stop,
     /// So many frames may be in the model at a time from now on.
     Lanes { lanes: u32 },
+    /// Go on with other settings from one of the next frames on; see [`Report::Changed`].
+    Change(Change),
 }
 
 /// From the worker, which writes a frame as [`Prediction`](crate::prediction::Prediction); its runner passes
@@ -211,8 +251,16 @@ pub enum Report<Frame = PredictionRecord> {
     Hooks { degraded: Option<Reason> },
     /// What became of the calls of each hook so far, in the order of the scenario, pre hooks first.
     HookStats(Vec<HookStats>),
+    /// The next frame, and those behind it, are of this revision.
+    Changed { revision: i64, from_frame: u64 },
+    /// This revision works; what it took the place of is given up.
+    Proven { revision: i64 },
+    /// This revision failed, or cannot begin. The next frame, and those behind it, are of the one before.
+    RolledBack { revision: i64, reason: Reason },
     /// A line that a plugin logged.
     Log(PluginLog),
+    /// What the shadow found.
+    Shadow(ShadowReport),
     /// Said once the source is at its end: so many of its frames lie behind the last one that was
     /// taken, and the scenario did not ask for them.
     LeftOut { frames: u64 },
@@ -254,6 +302,9 @@ pub struct PluginLog {
     /// The frame that the hook was last called for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frame: Option<u64>,
+    /// The hook is one of the shadow.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub shadow: bool,
 }
 
 impl PluginLog {
@@ -261,7 +312,7 @@ impl PluginLog {
     #[must_use]
     pub fn of_platform(level: LogLevel, target: &str, message: String) -> Self {
         let (plugin, target, fields) = (PLATFORM.to_owned(), target.to_owned(), BTreeMap::new());
-        Self { plugin, level, target, message, fields, frame: None }
+        Self { plugin, level, target, message, fields, frame: None, shadow: false }
     }
 
     /// What it counts as in a budget.

@@ -24,6 +24,14 @@ impl Default for LogLimits {
     }
 }
 
+impl LogLimits {
+    /// Of all hooks of a shadow: a quarter of what those of its scenario have, so that a log is mostly theirs.
+    #[must_use]
+    pub const fn of_shadow(self) -> Self {
+        Self { lines: self.lines.div_ceil(4), bytes: self.bytes.div_ceil(4) }
+    }
+}
+
 /// How often it is said that lines were left out.
 const TELL: Duration = Duration::from_secs(1);
 

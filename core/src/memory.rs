@@ -16,11 +16,13 @@ pub struct Needs {
     pub picture: Option<[u32; 2]>,
     /// As many as the scenario asks for; where a runner decides, it takes no more than fit.
     pub lanes: u32,
-    /// Of further models, see [`further_bytes`].
+    /// What further models need, see [`further_bytes`].
     pub further: u64,
     pub hooks: usize,
     /// Most linear memory of one hook.
     pub hook_bytes: u64,
+    /// Hooks of a shadow; none: there is no shadow.
+    pub shadow: usize,
 }
 
 /// Caps of one installation.
@@ -48,8 +50,9 @@ pub const UNKNOWN_MIB: u32 = 512;
 /// A worker without a model: its libraries (160 MiB as the kernel counts data), stacks, and what allocators
 /// keep.
 pub const BASE_MIB: u32 = 256;
-/// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB measured on
-/// an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the model.
+/// What a worker on a GPU may have besides: CUDA's libraries and what they keep for a context (560 MiB
+/// measured on an H200, with a model of 1 MiB). Its runner adds it, because only that knows what runs the
+/// model.
 pub const GPU_MIB: u32 = 768;
 /// A model's bytes exist so many times while it loads: as read, as parsed, and laid out for the
 /// processor. 4.5 were measured with convolutions of 113 MiB. Each lane loads it anew.
@@ -69,8 +72,8 @@ pub fn lane_pixel(batch: u32) -> u64 {
     FRAME_PIXEL.saturating_mul(u64::from(batch).saturating_add(1))
 }
 
-/// Rows of a batch of a further model that leaves their number open. More of them are no faster on a processor,
-/// and each takes memory.
+/// Rows of a batch of a further model that leaves their number open. More of them are no faster on a
+/// processor, and each takes memory.
 pub const FURTHER_ROWS: u32 = 8;
 
 /// What a model takes that hooks run: it has one session. A model of one row may have
@@ -80,6 +83,14 @@ pub fn further_bytes(model_bytes: u64, [width, height]: [u32; 2], batch: u32) ->
     let pixels = u64::from(width).saturating_mul(height.into()).saturating_mul(rows.into());
     model_bytes.saturating_mul(MODEL_COPIES).saturating_add(pixels.saturating_mul(INPUT_PIXEL))
 }
+
+/// For each pixel of the video, with a shadow: the frames that wait for it ([`SHADOW_FRAMES`]), that which it works
+/// on and that which is offered to it, each with 10 bits a sample.
+const SHADOW_PIXEL: u64 = FRAME_PIXEL * (SHADOW_FRAMES as u64 + 2);
+
+/// Frames that wait for a shadow. Some frames of several lanes come at once; more than that only hides that it is
+/// slower than they come, and each takes memory.
+pub const SHADOW_FRAMES: usize = 4;
 
 /// A recording that is not here yet is taken for 4K.
 const UNKNOWN_PICTURE: [u32; 2] = [3840, 2160];
@@ -97,8 +108,10 @@ pub fn estimate_mib(needs: &Needs, caps: MemoryCaps) -> u32 {
         picture.saturating_mul(
             PICTURE_PIXEL.saturating_add(lanes.saturating_mul(lane_pixel(needs.batch)).saturating_sub(lane_pixel(1))),
         ),
-        needs.further,
-        (needs.hooks as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
+        // A shadow has sessions of its own.
+        needs.further.saturating_mul(1 + u64::from(needs.shadow > 0)),
+        picture.saturating_mul(if needs.shadow > 0 { SHADOW_PIXEL } else { 0 }),
+        (needs.hooks as u64 + needs.shadow as u64).saturating_mul(needs.hook_bytes.saturating_add(HOOK)),
     ];
     let bytes = bytes.into_iter().fold(u64::from(BASE_MIB) << 20, u64::saturating_add);
     u32::try_from(bytes.div_ceil(1 << 20)).unwrap_or(u32::MAX).min(caps.worker_mib)
@@ -132,6 +145,7 @@ mod tests {
                 further: 0,
                 hooks: 0,
                 hook_bytes: 0,
+                shadow: 0,
             };
             let estimate = estimate_mib(&needs, caps);
             assert!(estimate >= measured * 5 / 4, "{what}: {estimate} MiB for {measured}");
@@ -150,6 +164,7 @@ mod tests {
             further: 0,
             hooks: 1,
             hook_bytes: 64 * MIB,
+            shadow: 0,
         };
         assert!(estimate_mib(&needs, MemoryCaps::default()) * 4 <= 4096 * 3 / 4);
     }
@@ -166,6 +181,7 @@ mod tests {
             further: 0,
             hooks: 0,
             hook_bytes: 64 * MIB,
+            shadow: 0,
         };
         let estimate = |lanes, hooks| estimate_mib(&Needs { lanes, hooks, ..needs }, MemoryCaps::default());
         // 256 of any worker, 28.1 for the pictures, 245 for model and input.
@@ -173,6 +189,9 @@ mod tests {
         // Model and input again, and 2.6 for the pictures of the lane.
         assert_eq!(estimate(2, 0), 777);
         assert_eq!(estimate(2, 1), 777 + 80);
+        // A hook, and 7.9 for the pictures that wait for it.
+        let shadowed = estimate_mib(&Needs { shadow: 1, ..needs }, MemoryCaps::default());
+        assert_eq!(shadowed, 530 + 80 + 8);
     }
 
     proptest! {
@@ -181,8 +200,8 @@ mod tests {
             model_bytes in 0..u64::MAX, more in 0..u64::MAX, side in 0..u32::MAX, hooks in 0..64usize, lanes in 0..64u32, batch in 0..64u32, cap in 1..u32::MAX,
         ) {
             let caps = MemoryCaps { worker_mib: cap, hook_mib: 64 };
-            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, further: 0, hooks, hook_bytes: 64 * MIB };
-            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, further: more, ..needs };
+            let needs = Needs { model_bytes, input: [side, 64], picture: Some([64, side]), batch, lanes, further: 0, hooks, hook_bytes: 64 * MIB, shadow: 0 };
+            let larger = Needs { model_bytes: model_bytes.saturating_add(more), hooks: hooks + 1, lanes: lanes + 1, batch: batch + 1, further: more, shadow: 1, ..needs };
             prop_assert!(estimate_mib(&needs, caps) <= estimate_mib(&larger, caps));
             prop_assert!(estimate_mib(&larger, caps) <= cap);
         }

@@ -18,7 +18,9 @@ use crate::{
     prediction_record::PredictionRecord,
     reason::Reason,
     recorded::RecordedPart,
+    revision::RevisionStatus,
     scenario_log::LoggedLines,
+    shadow::ShadowFindings,
     spec::{Decoder, ResolvedScenario},
     topic::Topic,
 };
@@ -42,7 +44,7 @@ pub struct Envelope {
     /// Its `type`, and its `data`.
     #[serde(flatten)]
     pub message: Message,
-    /// Of a `frame.result`: what hooks changed of their state on that frame.
+    /// In a `frame.result`: what hooks changed of their state on that frame.
     #[serde(default, skip_serializing_if = "HookState::is_empty")]
     pub state: HookState,
 }
@@ -65,6 +67,8 @@ pub enum Message {
     RunnerStatus(RunnerStatus),
     #[serde(rename = "scenario.logged")]
     Logged(LoggedLines),
+    #[serde(rename = "scenario.shadow")]
+    Shadow(ShadowFindings),
     #[serde(rename = "scenario.recorded")]
     Recorded(RecordedPart),
 }
@@ -78,8 +82,12 @@ pub struct DeployOrder {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    /// Revision of the scenario's settings, from 1.
+    /// Revision of the scenario's settings, from 1. The same order with a higher one changes the settings of the
+    /// worker that runs.
     pub revision: i64,
+    /// The hooks of that revision begin with nothing kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fresh: bool,
     /// Creation time of the scenario.
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
@@ -204,14 +212,18 @@ pub struct WorkerStatus {
     /// worker has not begun, or because others are told of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hooks: Vec<HookStats>,
+    /// Which settings it runs; absent until its first worker is ready, and in what older releases wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<RevisionStatus>,
 }
 
 impl WorkerStatus {
     /// Without what became of its hooks' calls, which is kept beside it.
     #[must_use]
     pub fn without_hooks(&self) -> Self {
-        let Self { scenario_id, generation, phase, ref reason, attempt, retry_at, progress, hooks: _ } = *self;
-        Self { scenario_id, generation, phase, reason: reason.clone(), attempt, retry_at, progress, hooks: Vec::new() }
+        let (reason, revision, hooks) = (self.reason.clone(), self.revision.clone(), Vec::new());
+        let Self { scenario_id, generation, phase, attempt, retry_at, progress, .. } = *self;
+        Self { scenario_id, generation, phase, reason, attempt, retry_at, progress, hooks, revision }
     }
 }
 
@@ -292,7 +304,7 @@ impl Message {
             Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
-            Message::Logged(_) | Message::Recorded(_) => Topic::ScenarioLogs,
+            Message::Logged(_) | Message::Shadow(_) | Message::Recorded(_) => Topic::ScenarioLogs,
         }
     }
 }
@@ -312,6 +324,7 @@ impl Envelope {
             Message::Result(prediction) => prediction.scenario_id.to_string(),
             Message::RunnerStatus(status) => status.runner_id.to_string(),
             Message::Logged(logged) => logged.scenario_id.to_string(),
+            Message::Shadow(findings) => findings.scenario_id.to_string(),
             Message::Recorded(recorded) => recorded.scenario_id.to_string(),
         }
     }
@@ -328,6 +341,7 @@ impl Envelope {
             Message::Stop(order) => Some((order.scenario_id, Some(order.generation))),
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
             Message::Logged(logged) => Some((logged.scenario_id, Some(logged.generation))),
+            Message::Shadow(findings) => Some((findings.scenario_id, Some(findings.generation))),
             Message::Recorded(recorded) => Some((recorded.scenario_id, Some(recorded.part.generation))),
             Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
@@ -354,6 +368,7 @@ impl Envelope {
             }
             "runner.status" => read(data).map(Message::RunnerStatus),
             "scenario.logged" => read(data).map(Message::Logged),
+            "scenario.shadow" => read(data).map(Message::Shadow),
             "scenario.recorded" => read(data).map(Message::Recorded),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
@@ -434,6 +449,7 @@ mod tests {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress::default(),
         };
         for (code, first, exact) in [

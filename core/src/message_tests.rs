@@ -1,4 +1,5 @@
-//! What a message says of itself: its topic, its key, what it is about; and what the scenario in an order needs.
+//! What a message says of itself: its topic, its key, what it is about; and what the scenario in an order
+//! needs.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -67,6 +68,7 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
         created_at: Timestamp::UNIX_EPOCH,
         scenario: scenario(),
         resume_after: None,
+        fresh: false,
         state: HookState::default(),
         execution: None,
     };
@@ -94,6 +96,11 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
     let line = json!({"at": "2026-11-27T03:04:05Z", "level": "info", "plugin": "a@1", "target": "a", "message": "seen",
         "frame": 7, "fields": {"zone": "door", "people": 3, "seconds": [0.5, 2]}});
     let logged = LoggedLines { scenario_id, generation: 3, first: 0, lines: vec![from_value(line).unwrap()] };
+    let difference =
+        json!({"revision": 1, "pts_us": 0, "frame": 0, "counts": {"events_added": 1}, "events_added": ["seen"]});
+    let found = json!({"scenario_id": scenario_id, "generation": 3, "first": 0, "differences": [difference],
+        "summary": {"revision": 1, "plugins": [], "compared": 2, "equal": 1, "different": 1, "not_compared": 0,
+            "counts": {"events_added": 1}, "starts": 1}});
     let (scenario, of_it) = (scenario_id.to_string(), Some((scenario_id, Some(3))));
     for (message, topic, key, subject) in [
         (Message::ScenarioChanged { scenario_id }, Topic::InitScenario, &*scenario, Some((scenario_id, None))),
@@ -103,6 +110,7 @@ fn each_message_has_its_topic_its_key_and_its_subject() {
         (Message::Result((&prediction).into()), Topic::Results, &*scenario, of_it),
         (Message::RunnerStatus(status), Topic::RunnerStatus, "r", None),
         (Message::Logged(logged), Topic::ScenarioLogs, &*scenario, of_it),
+        (Message::Shadow(from_value(found).unwrap()), Topic::ScenarioLogs, &*scenario, of_it),
     ] {
         let envelope = Envelope::new(message, Timestamp::UNIX_EPOCH);
         assert_eq!((envelope.topic(), &*envelope.key(), envelope.subject()), (topic, key, subject));
@@ -149,6 +157,7 @@ fn a_heartbeat_tells_of_hooks_if_there_is_something_to_tell() {
         attempt: 0,
         retry_at: None,
         progress: Progress::default(),
+        revision: None,
         hooks: vec![HookStats { calls: 3, ..HookStats::new("p@1".into(), HookStage::Post) }],
     };
     let json = serde_json::to_value(&status).unwrap();

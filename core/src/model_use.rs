@@ -8,7 +8,12 @@ use serde::{
 };
 use utoipa::ToSchema;
 
-use crate::{artifact::ArtifactRef, input::InputOptions};
+use crate::{
+    artifact::{ArtifactRef, ModelManifest},
+    input::{InputError, InputOptions, InputSpec},
+    memory,
+    probe::printable,
+};
 
 /// Further models of a scenario, at most: each has a session in the worker's memory.
 pub const MAX_MODELS: usize = 8;
@@ -17,9 +22,34 @@ pub const MAX_MODELS: usize = 8;
 pub const MODEL_NAME: &str = "^[a-z][a-z0-9_-]{0,31}$";
 
 /// Whether hooks may know a model by this name; see [`MODEL_NAME`].
-pub fn is_model_name(name: &str) -> bool {
+fn is_model_name(name: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '-';
     name.len() <= 32 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(is_inner)
+}
+
+/// What is wrong with the names that a scenario gives to its further models.
+///
+/// # Errors
+/// The first thing, in words.
+pub fn check_names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> Result<(), String> {
+    let models = names.len();
+    if models > MAX_MODELS {
+        return Err(format!("there are {models} further models; at most {MAX_MODELS} are allowed"));
+    }
+    match names.into_iter().find(|name| !is_model_name(name)) {
+        Some(name) => Err(format!("`{}` is no name for a model: it must match {MODEL_NAME}", printable(name))),
+        None => Ok(()),
+    }
+}
+
+/// How a further model with a file of `size` bytes gets its input, and the bytes that it takes in a worker.
+///
+/// # Errors
+/// When the options do not fit the model.
+pub fn fit(input: &InputOptions, model: &ModelManifest, size: u64) -> Result<(InputSpec, u64), InputError> {
+    let input = input.clone().resolve(&model.inputs)?;
+    let bytes = memory::further_bytes(size, [input.width, input.height], input.batch);
+    Ok((input, bytes))
 }
 
 /// A further model of a scenario: its name alone, or with how it gets its input.
@@ -116,8 +146,10 @@ mod tests {
             ("a b", false),
             ("\u{e4}", false),
         ] {
-            assert_eq!(is_model_name(name), is_one, "{name}");
+            assert_eq!(check_names([name].into_iter()).is_ok(), is_one, "{name}");
         }
+        let nine = ["a"; MAX_MODELS + 1];
+        assert!(check_names(nine.into_iter()).unwrap_err().starts_with("there are 9 further models"));
         assert!(is_model_name(&"a".repeat(32)) && !is_model_name(&"a".repeat(33)));
     }
 }

@@ -40,7 +40,17 @@ mod tests {
 
     fn report(scenario_id: ScenarioId, phase: WorkerPhase) -> WorkerStatus {
         let (progress, hooks) = (Progress::default(), Vec::new());
-        WorkerStatus { scenario_id, generation: 1, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
+        WorkerStatus {
+            scenario_id,
+            generation: 1,
+            phase,
+            reason: None,
+            attempt: 0,
+            retry_at: None,
+            progress,
+            hooks,
+            revision: None,
+        }
     }
 
     fn runner(incarnation: Incarnation, workers: Vec<WorkerStatus>) -> RunnerFacts {

@@ -308,6 +308,7 @@ mod tests {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress { fetching: is_fetching.then(Fetching::default), ..Progress::default() },
         };
         let workers: Vec<_> = (0..40).map(worker).collect();

@@ -19,6 +19,7 @@ use crate::{
     placement::{Labels, Room, provided},
     prediction::Position,
     reason::{Reason, ReasonCode},
+    revision::{RevisionFacts, RevisionStatus},
     state::{Desired, ScenarioState, WorkerState},
 };
 
@@ -62,6 +63,7 @@ pub struct ScenarioFacts {
     pub state: ScenarioState,
     pub reason: Option<Reason>,
     pub generation: Generation,
+    pub revision: RevisionFacts,
     /// The last frame that arrived in the store.
     pub stored: Option<Position>,
     /// Labels that its runner must have.
@@ -117,6 +119,21 @@ pub enum Action {
         scenario_id: ScenarioId,
         generation: Generation,
     },
+    /// A worker runs the revision that is wanted.
+    NoteRevision {
+        scenario_id: ScenarioId,
+        generation: Generation,
+        revision: i64,
+        from_frame: Option<u64>,
+    },
+    /// A worker went back from a revision, to `running`: so does the scenario.
+    RollBack {
+        scenario_id: ScenarioId,
+        generation: Generation,
+        revision: i64,
+        running: i64,
+        reason: Reason,
+    },
     /// Tell a runner to stop this generation. It need not be one the store knows.
     Stop(StopOrder),
     MoveWorker {
@@ -166,6 +183,8 @@ impl Action {
         match self {
             Self::Deploy(Deploy { scenario_id, generation, .. })
             | Self::RepeatDeploy { scenario_id, generation }
+            | Self::NoteRevision { scenario_id, generation, .. }
+            | Self::RollBack { scenario_id, generation, .. }
             | Self::Stop(StopOrder { scenario_id, generation, .. })
             | Self::MoveWorker { scenario_id, generation, .. } => Some((*scenario_id, Some(*generation))),
             Self::MoveScenario { scenario_id, .. }
@@ -244,6 +263,9 @@ fn with_worker(
     let is_overdue = worker.order.is_overdue(runner.arrived_after_us, timing.resend_after);
     let wanted = scenario.desired == Desired::Running && scenario.state != ScenarioState::Stopping;
 
+    if let Some(report) = report {
+        follow_revision(scenario, worker, report, is_overdue, actions);
+    }
     if let Some(report) = report.filter(|r| r.phase.is_ended()) {
         return end_worker(scenario, worker, report, actions);
     }
@@ -265,6 +287,29 @@ fn with_worker(
         return;
     };
     follow(scenario, worker, report, actions);
+}
+
+/// Notes which revision a worker runs and which it went back from; one that is behind is told again. A runner of
+/// an earlier release says nothing of revisions: its next deployment has the new one.
+fn follow_revision(
+    scenario: &ScenarioFacts,
+    worker: &WorkerFacts,
+    report: &WorkerStatus,
+    is_overdue: bool,
+    actions: &mut Vec<Action>,
+) {
+    let Some(RevisionStatus { running, from_frame, rolled_back }) = &report.revision else { return };
+    let (scenario_id, generation, wanted) = (scenario.id, worker.generation, scenario.revision);
+    let failed = rolled_back.as_ref().filter(|failed| failed.revision > wanted.rolled_back);
+    if let Some(failed) = failed {
+        let (revision, running, reason) = (failed.revision, *running, failed.reason.clone());
+        actions.push(Action::RollBack { scenario_id, generation, revision, running, reason });
+    } else if *running == wanted.number && wanted.is_pending && from_frame.is_some() {
+        let (revision, from_frame) = (*running, *from_frame);
+        actions.push(Action::NoteRevision { scenario_id, generation, revision, from_frame });
+    } else if *running < wanted.number && is_overdue && !report.phase.is_ended() && !worker.stop_ordered {
+        actions.push(Action::RepeatDeploy { scenario_id, generation });
+    }
 }
 
 /// Brings the scenario to the state its running worker reports.

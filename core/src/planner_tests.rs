@@ -9,6 +9,7 @@ use crate::{
     fences::{Fences, Verdict},
     invariants::one_live_generation,
     noted::noted,
+    revision::RolledBack,
 };
 
 const SECOND: i64 = 1_000_000;
@@ -80,6 +81,7 @@ impl World {
                 placement: if n == PICKY { north() } else { Labels::new() },
                 memory_mib: NEED_MIB,
                 is_fetched: false,
+                revision: Default::default(),
                 traceparent: None,
             };
             world.scenarios.push(StoredScenario { facts, purged: false });
@@ -236,6 +238,7 @@ impl World {
                 self.runners.retain(|r| r.incarnation != incarnation);
                 true
             }
+            Action::NoteRevision { .. } | Action::RollBack { .. } => unreachable!("no worker told of a revision"),
             Action::Purge { scenario_id } => {
                 let scenario = self.scenario(scenario_id);
                 assert_eq!(scenario.facts.desired, Desired::Deleted);
@@ -347,6 +350,7 @@ fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -
         attempt: 0,
         retry_at: None,
         hooks: Vec::new(),
+        revision: None,
         progress: Progress::default(),
     }
 }
@@ -716,5 +720,53 @@ fn failed_hooks_are_told_once() {
         let progress = Progress { damaged: 1, hook_failures: 2, frames: 9, ..Progress::default() };
         let base = status(ScenarioId(uuid::Uuid::nil()), Generation::default(), WorkerPhase::Finished);
         assert_eq!(last_words(&WorkerStatus { reason, progress, ..base }).unwrap().message, words);
+    }
+}
+
+#[test]
+fn a_worker_is_told_of_a_revision_until_it_runs_or_has_failed() {
+    let told = |wanted: RevisionFacts, revision: Option<RevisionStatus>, since: Duration| {
+        let mut world = World::new(1, 1);
+        world.settle();
+        world.take_orders(0);
+        world.heartbeat(0);
+        world.settle();
+        world.processes[0].workers[0].revision = revision;
+        world.now_us += i64::try_from(since.as_micros()).unwrap();
+        world.catch_up();
+        world.heartbeat(0);
+        world.scenarios[0].facts.revision = wanted;
+        world.plan()
+    };
+    let (id, generation) = (ScenarioId(uuid::Uuid::from_u128(1)), 1);
+    let (soon, late) = (Duration::from_millis(100), Duration::from_secs(10));
+    let wants = |number, is_pending, rolled_back| RevisionFacts { number, is_pending, rolled_back };
+    let runs = |running| Some(RevisionStatus { running, from_frame: Some(9), rolled_back: None });
+    let reason = Reason::new(ReasonCode::PluginTrap, "why");
+    let failed = |running, revision| {
+        let rolled_back = Some(RolledBack { revision, reason: reason.clone() });
+        Some(RevisionStatus { running, from_frame: None, rolled_back })
+    };
+    let note = Action::NoteRevision { scenario_id: id, generation, revision: 2, from_frame: Some(9) };
+    let back = Action::RollBack { scenario_id: id, generation, revision: 2, running: 1, reason: reason.clone() };
+    let repeat = Action::RepeatDeploy { scenario_id: id, generation };
+    for (wanted, says, since, expected) in [
+        (wants(1, false, 0), runs(1), late, None),
+        (wants(2, true, 0), runs(1), soon, None),
+        (wants(2, true, 0), runs(1), late, Some(repeat.clone())),
+        (wants(2, true, 0), runs(2), late, Some(note)),
+        (wants(2, false, 0), runs(2), late, None),
+        // It has no frame yet.
+        (wants(2, true, 0), Some(RevisionStatus { running: 2, from_frame: None, rolled_back: None }), late, None),
+        (wants(2, true, 0), failed(1, 2), late, Some(back.clone())),
+        // It was changed once more meanwhile.
+        (wants(3, true, 0), failed(1, 2), late, Some(back)),
+        (wants(3, true, 2), failed(1, 2), late, Some(repeat)),
+        (wants(1, false, 2), failed(1, 2), late, None),
+        // A runner of an earlier release.
+        (wants(2, true, 0), None, late, None),
+    ] {
+        let actions = told(wanted, says.clone(), since);
+        assert_eq!(actions, expected.into_iter().collect::<Vec<_>>(), "{wanted:?} {says:?} {since:?}");
     }
 }

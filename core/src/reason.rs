@@ -88,6 +88,14 @@ pub enum ReasonCode {
     ///
     /// Nothing; start it again with `POST /scenario/{id}/start`.
     StoppedByUser,
+    /// Its settings were changed: it has a new revision.
+    ///
+    /// Nothing; `GET /scenario/{id}/revisions` lists what was changed and what became of it.
+    Revised,
+    /// A new revision failed on its first frames, or could not begin: the one before went on.
+    ///
+    /// Read the reason's message, mend the plugin or its configuration, and change the scenario again.
+    RolledBack,
     /// The file came to its end, but hooks failed on more than half of the frames that they were called for.
     /// Where `source_incomplete` is true as well, this is the code, and the message says both.
     ///

@@ -39,6 +39,10 @@ pub struct ScenarioSpec {
     pub models: BTreeMap<String, ModelUse>,
     #[serde(default)]
     pub plugins: PluginChain,
+    /// A second chain of post hooks on the same frames, to be compared with the first: see
+    /// `GET /scenario/{id}/shadow`. Nothing of it is in the scenario's results.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSpec>,
     /// How a frame becomes the model's input; absent fields are what the plugins declare, else
     /// letterbox, centred, RGB, 0..1, padded with 114.
     #[serde(default)]
@@ -53,8 +57,8 @@ pub struct ScenarioSpec {
     #[serde(default)]
     #[schema(value_type = Labels)]
     pub labels: BTreeMap<String, String>,
-    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; `GET /runner` lists those that
-    /// runners have.
+    /// Labels that its runner must have, each of them, such as `{"gpu": "true"}`; `GET /runner` lists those
+    /// that runners have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(value_type = Labels)]
     pub placement: BTreeMap<String, String>,
@@ -71,8 +75,8 @@ pub struct ScenarioSpec {
     /// What its model is computed in; if absent, what its runner is set to (`--precision`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub precision: Option<Precision>,
-    /// Where its provider cannot be used, its model runs on the processor in f32. If absent, it waits for a runner
-    /// that has the provider.
+    /// Where its provider cannot be used, its model runs on the processor in f32. If absent, it waits for a
+    /// runner that has the provider.
     #[serde(default, skip_serializing_if = "is_false")]
     pub provider_fallback: bool,
     /// How many of its frames are in the model at a time; if absent, what its runner is set to (`--lanes`).
@@ -84,6 +88,11 @@ pub struct ScenarioSpec {
     /// The part of the source that is worked on; all of it if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
+    /// How many times as fast as its own times say the source may be read, at most: 1 reads it as if it were live.
+    /// If absent, it is read as fast as it can be worked on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0.01, maximum = 1000)]
+    pub max_speed: Option<f64>,
     /// What is kept besides the predictions: nothing, or the outputs of the model, for `POST
     /// /scenario/{id}/replay`. They are bounded in bytes and age, and the oldest go first.
     #[serde(default, skip_serializing_if = "Record::is_none")]
@@ -104,6 +113,9 @@ pub enum Lanes {
 
 /// More than one decoder can feed, even where the model takes a hundred times as long as decoding.
 pub const MAX_LANES: u32 = 64;
+
+/// A frame every four seconds, of a video with 25 a second; and faster than any decoder.
+pub const SPEEDS: std::ops::RangeInclusive<f64> = 0.01..=1000.0;
 
 /// More than any camera gives.
 pub const MAX_FPS: f64 = 1000.0;
@@ -131,7 +143,7 @@ pub struct TimeRange {
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-const fn is_false(flag: &bool) -> bool {
+pub(crate) const fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
@@ -166,6 +178,16 @@ pub struct PluginChain {
     /// After the inference: each sees the tensors and the detections so far.
     #[serde(default)]
     #[schema(max_items = 16)]
+    pub post: Vec<PluginUse>,
+}
+
+/// Hooks beside those of the scenario, with the limits of those. They see what those see: the frame as the pre
+/// hooks left it, the model's outputs, the further models.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ShadowSpec {
+    /// In place of the scenario's `plugins.post`.
+    #[schema(min_items = 1, max_items = 16)]
     pub post: Vec<PluginUse>,
 }
 
@@ -205,8 +227,8 @@ pub enum Decoder {
     /// FFmpeg's libraries: times, sizes and colours are those of the stream.
     #[default]
     Libav,
-    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those that
-    /// it does not know, ends where the picture changes its size, and takes all colours for BT.601.
+    /// OpenCV's `VideoCapture`, as in the first releases. It rounds times to milliseconds and invents those
+    /// that it does not know, ends where the picture changes its size, and takes all colours for BT.601.
     Opencv,
 }
 
@@ -221,6 +243,9 @@ pub struct ResolvedScenario {
     pub models: BTreeMap<String, ResolvedModel>,
     pub pre: Vec<ResolvedHook>,
     pub post: Vec<ResolvedHook>,
+    /// Post hooks that are compared with those.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadow: Vec<ResolvedHook>,
     pub on_plugin_failure: OnPluginFailure,
     #[serde(default, skip_serializing_if = "ScenarioLimits::is_empty")]
     pub limits: ScenarioLimits,
@@ -245,6 +270,8 @@ pub struct ResolvedScenario {
     pub frames: Option<Sampling>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_speed: Option<f64>,
     #[serde(default, skip_serializing_if = "Record::is_none")]
     pub record: Record,
     /// Absent: it is no replay.
@@ -309,7 +336,7 @@ impl ResolvedScenario {
             ResolvedSource::Video(video) => Some(&video.digest),
             ResolvedSource::File(_) | ResolvedSource::Url(_) => None,
         };
-        let hooks = self.pre.iter().chain(&self.post).map(|hook| &hook.identity.digest);
+        let hooks = self.pre.iter().chain(&self.post).chain(&self.shadow).map(|hook| &hook.identity.digest);
         let models = self.models.values().map(|model| &model.artifact.digest);
         video.into_iter().chain([&self.model.digest]).chain(models).chain(hooks)
     }

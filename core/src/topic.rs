@@ -12,8 +12,8 @@ pub enum Topic {
     Results,
     /// Heartbeats. Key: runner.
     RunnerStatus,
-    /// What scenarios log, a batch a second of each at most, and which outputs of theirs are recorded. Key:
-    /// scenario.
+    /// What scenarios log and their shadows find, a batch a second of each at most, and which outputs of theirs are
+    /// recorded. Key: scenario.
     ScenarioLogs,
 }
 
@@ -48,8 +48,8 @@ impl Topic {
             }
             // The newest heartbeat says everything. Ten minutes of a thousand runners are already a gigabyte.
             Self::RunnerStatus => Layout { partitions: 6, retention: Duration::from_mins(10), compression: "producer" },
-            // Few bytes beside the results, so fewer inboxes may share them. Only the newest lines are kept; a day
-            // is how long the database may be away before some of those are lost.
+            // Few bytes beside the results, so fewer inboxes may share them. Only the newest lines are kept;
+            // a day is how long the database may be away before some of those are lost.
             Self::ScenarioLogs => Layout { partitions: 6, retention: Duration::from_hours(24), compression: "lz4" },
             // As many inboxes as can ever share the work: more partitions cannot be had later without moving
             // keys. A week is how long the database may be away before frames are lost. JSON of boxes shrinks

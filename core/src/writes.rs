@@ -57,6 +57,29 @@ pub fn set_desired(before: Desired, state: ScenarioState, desired: Desired) -> D
     DesiredChange { is_new: before != desired, restarts: desired == Desired::Running && is_startable }
 }
 
+/// Whether the settings of a scenario may be changed, from one revision to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MayRevise {
+    Yes,
+    /// It has another revision than the change is for.
+    Conflict,
+    /// It has completed, and runs no more.
+    Ended,
+    Deleted,
+}
+
+/// `based_on` is the revision that whoever changes it has seen. What has stopped or failed may be started again,
+/// with the new settings.
+#[must_use]
+pub fn may_revise(desired: Desired, state: ScenarioState, revision: i64, based_on: i64) -> MayRevise {
+    match (desired, state) {
+        (Desired::Deleted, _) => MayRevise::Deleted,
+        (_, ScenarioState::Completed) => MayRevise::Ended,
+        _ if revision != based_on => MayRevise::Conflict,
+        _ => MayRevise::Yes,
+    }
+}
+
 /// What is true of a scenario that shall be deployed, and of the runner that shall run it.
 #[derive(Clone, Copy, Debug)]
 pub struct Deployment {
@@ -126,6 +149,21 @@ mod tests {
             (Desired::Deleted, ScenarioState::Stopped, Desired::Running, change(false, false)),
         ] {
             assert_eq!(set_desired(before, state, desired), expected, "{before:?} {state:?} {desired:?}");
+        }
+    }
+
+    #[test]
+    fn settings_change_from_the_revision_that_was_seen_while_the_scenario_may_run() {
+        use {Desired as D, MayRevise as M, ScenarioState as S};
+        for (desired, state, revision, based_on, expected) in [
+            (D::Running, S::Running, 3, 3, M::Yes),
+            (D::Stopped, S::Stopping, 3, 3, M::Yes),
+            (D::Running, S::Failed, 3, 3, M::Yes),
+            (D::Running, S::Running, 3, 2, M::Conflict),
+            (D::Running, S::Completed, 3, 2, M::Ended),
+            (D::Deleted, S::Completed, 3, 3, M::Deleted),
+        ] {
+            assert_eq!(may_revise(desired, state, revision, based_on), expected, "{desired} {state}");
         }
     }
 

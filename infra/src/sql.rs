@@ -66,7 +66,7 @@ pub(crate) fn artifacts(resolved: &ResolvedScenario) -> Vec<(ArtifactKind, &str,
     if let ResolvedSource::Video(video) = &resolved.source {
         all.push((ArtifactKind::Video, &video.name, &video.version));
     }
-    let hooks = resolved.pre.iter().chain(&resolved.post).map(|hook| &hook.identity);
+    let hooks = resolved.pre.iter().chain(&resolved.post).chain(&resolved.shadow).map(|hook| &hook.identity);
     all.extend(hooks.map(|plugin| (ArtifactKind::Plugin, plugin.name.as_str(), plugin.version.as_str())));
     all
 }

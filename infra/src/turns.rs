@@ -1,5 +1,5 @@
-//! What is made once, however many ask for it at a time: each waits for its turn, and who comes second finds it
-//! made.
+//! What is made once, however many ask for it at a time: each waits for its turn, and who comes second finds
+//! it made.
 
 use std::{collections::HashMap, hash::Hash, sync::Arc};
 

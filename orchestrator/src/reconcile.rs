@@ -129,9 +129,10 @@ impl Round<'_> {
     }
 }
 
-/// Orders change nothing until a runner answers them.
+/// Orders change nothing until a runner answers them, and nothing follows from a note of a revision.
 fn moves_state(action: &Action) -> bool {
-    !matches!(action, Action::Stop(_) | Action::RepeatDeploy { .. })
+    use Action as A;
+    !matches!(action, A::Stop(_) | A::RepeatDeploy { .. } | A::NoteRevision { .. } | A::RollBack { .. })
 }
 
 /// Says of every line below it which scenario it is about. Only a deployment is a step of the scenario's
@@ -184,6 +185,8 @@ fn log(action: &Action, snapshot: &Snapshot) {
             info!(runner = %runner_id, %incarnation, "runner was started again; this incarnation is over");
         }
         Action::Stop(order) => info!(runner = %order.runner_id, "stop ordered"),
+        Action::RollBack { revision, reason, .. } => warn!(revision, why = reason.message, "revision rolled back"),
+        Action::NoteRevision { revision, .. } => info!(revision, "revision runs"),
         Action::RepeatDeploy { .. } | Action::MoveWorker { .. } | Action::Explain { .. } | Action::Purge { .. } => {
             debug!(?action, "done");
         }

@@ -149,6 +149,7 @@ fn scenario() -> NewScenario {
             limits: Default::default(),
             pre: vec![],
             post: vec![],
+            shadow: vec![],
             on_plugin_failure: OnPluginFailure::SkipFrame,
             memory_mib: None,
             decoder: None,
@@ -158,6 +159,7 @@ fn scenario() -> NewScenario {
             lanes: None,
             frames: None,
             range: None,
+            max_speed: None,
             record: Default::default(),
             replay: None,
         },
@@ -233,6 +235,7 @@ impl Runner {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress { published: last, frames: FRAMES, ..Progress::default() },
         };
         self.workers.insert(order.scenario_id, status);

@@ -2,7 +2,8 @@
 
 Writes truth.txt (`frame,id,x,y,w,h`) and detections.txt (`frame,x,y,w,h,score,id`, the id being that which the
 other implementation gave, 0 if none) into plugins/tracker/src/sequence/, in pixels of 640 x 360 at 30 frames a
-second, and prints IDF1, MOTA and the number of switches by motmetrics. The same seed gives the same files.
+second, and prints IDF1, MOTA and the number of switches by motmetrics, and HOTA by TrackEval. The same seed gives the same
+files.
 
     $(scripts/venv.sh judges plugins/judges/requirements.txt) plugins/judges/tracker.py
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 import motmetrics
 import numpy
 import supervision
+import trackeval
 from supervision.tracker.byte_tracker.kalman_filter import KalmanFilter
 
 FOLDER = Path(__file__).resolve().parent.parent / "tracker/src/sequence"
@@ -111,11 +113,16 @@ def reference(detections):
     return ids
 
 
-def distance(a, b):
-    """1 - IoU; not a number where two boxes overlap by less than half."""
+def overlap(a, b):
+    """IoU of two boxes."""
     dx = max(0, min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0]))
     dy = max(0, min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1]))
-    iou = dx * dy / (a[2] * a[3] + b[2] * b[3] - dx * dy)
+    return dx * dy / (a[2] * a[3] + b[2] * b[3] - dx * dy)
+
+
+def distance(a, b):
+    """1 - IoU; not a number where two boxes overlap by less than half."""
+    iou = overlap(a, b)
     return 1 - iou if iou >= 0.5 else math.nan
 
 
@@ -128,6 +135,29 @@ def measure(truth, detections, ids):
         accumulator.update([r[1] for r in real], [id for id, _ in said], distances)
     metrics = ["idf1", "idp", "idr", "mota", "num_switches", "num_false_positives", "num_misses"]
     return motmetrics.metrics.create().compute(accumulator, metrics=metrics, name="supervision")
+
+
+def hota(truth, detections, ids):
+    """Higher order tracking accuracy, with the accuracies of detection and of association that it is made of."""
+    real = [[row for row in truth if row[0] == frame] for frame in range(FRAMES)]
+    said = [[(id, row) for id, row in zip(ids, detections) if row[0] == frame and id > 0] for frame in range(FRAMES)]
+    # TrackEval counts ids from 0.
+    number = {id: at for at, id in enumerate(sorted({id for rows in said for id, _ in rows}))}
+    data = {
+        "num_gt_dets": len(truth),
+        "num_tracker_dets": sum(map(len, said)),
+        "num_gt_ids": OBJECTS,
+        "num_tracker_ids": len(number),
+        "num_timesteps": FRAMES,
+        "gt_ids": [numpy.array([row[1] - 1 for row in rows], int) for rows in real],
+        "tracker_ids": [numpy.array([number[id] for id, _ in rows], int) for rows in said],
+        "similarity_scores": [
+            numpy.array([[overlap(r[2:6], row[1:5]) for _, row in of_said] for r in of_real]).reshape(len(of_real), len(of_said))
+            for of_real, of_said in zip(real, said)
+        ],
+    }
+    found = trackeval.metrics.HOTA().eval_sequence(data)
+    return {name: round(float(numpy.mean(found[name])), 6) for name in ("HOTA", "DetA", "AssA")}
 
 
 def filtered():
@@ -146,5 +176,6 @@ lines = lambda rows: "".join(",".join(str(n) for n in row) + "\n" for row in row
 (FOLDER / "truth.txt").write_text(lines(truth))
 (FOLDER / "detections.txt").write_text(lines((*row, id) for row, id in zip(detections, ids)))
 print(measure(truth, detections, ids).to_string())
+print(hota(truth, detections, ids))
 print(len(truth), "true boxes,", len(detections), "detections")
 print("filter:", filtered())

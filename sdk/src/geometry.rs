@@ -98,19 +98,16 @@ pub enum Crossing {
     ToLeft,
 }
 
-/// Whether the way from one point to another crosses the line between two others. Whatever ends on the line
-/// has not crossed it; whatever begins there, or beyond, has not either, so keep the last point that was
-/// beside the line.
+/// Whether the way from one point to another crosses the line between two others. A point on the line is on its
+/// right: so what goes on from frame to frame crosses a line once, wherever it stops.
 #[must_use]
 pub fn crossing(line: [Point; 2], from: Point, to: Point) -> Option<Crossing> {
-    let (before, after) = (side(line, from), side(line, to));
-    // Both ends of the line lie on different sides of the way, or on it.
-    let is_between = side([from, to], line[0]) * side([from, to], line[1]) <= 0.0;
-    match () {
-        () if is_between && before < 0.0 && after > 0.0 => Some(Crossing::ToRight),
-        () if is_between && before > 0.0 && after < 0.0 => Some(Crossing::ToLeft),
-        () => None,
-    }
+    let is_left = |line: [Point; 2], point: Point| side(line, point) < 0.0;
+    let (before, after) = (is_left(line, from), is_left(line, to));
+    // Its ends lie on different sides of the way.
+    let is_between = is_left([from, to], line[0]) != is_left([from, to], line[1]);
+    let way = if before { Crossing::ToRight } else { Crossing::ToLeft };
+    (before != after && is_between).then_some(way)
 }
 
 /// The pixels of a frame that a part of it covers, cut to the frame; one at least.
@@ -189,6 +186,10 @@ mod tests {
         for (from, to) in [((0.1, 0.9), (0.9, 0.9)), ((0.1, 0.5), (0.4, 0.5)), ((0.1, 0.5), (0.5, 0.5))] {
             assert_eq!(way(from, to), None);
         }
+        // What stops on the line crosses it once.
+        assert_eq!(way((0.9, 0.5), (0.5, 0.5)), Some(Crossing::ToRight));
+        assert_eq!(way((0.5, 0.5), (0.1, 0.5)), None);
+        assert_eq!(way((0.5, 0.5), (0.9, 0.5)), Some(Crossing::ToLeft));
     }
 
     #[test]

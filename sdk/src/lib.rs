@@ -67,7 +67,7 @@ pub use bindings::host::framehook::plugin::{
     types::{
         Anchor, Attribute, Bbox, Channels, ConfigProblem, Detection, Episode, Event, FrameMeta, InputOptions, Mask,
         Outcome, Phase, PluginError as Error, Point, Position, Rect, Resize, Severity, Size, Source, SourceKind, Start,
-        StreamInfo as Stream, Value,
+        StreamInfo as Stream, Swap, Value,
     },
 };
 #[doc(hidden)]

@@ -66,7 +66,7 @@ impl Frame {
         self.0.meta
     }
 
-    /// Of the model's input.
+    /// That of the model's input.
     #[must_use]
     pub fn input_size(&self) -> Size {
         self.0.input.size

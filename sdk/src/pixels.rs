@@ -16,7 +16,7 @@ pub struct Picture {
 }
 
 impl Picture {
-    /// Of raw pixels.
+    /// A picture of raw pixels.
     ///
     /// # Panics
     /// When they are not `width` x `height` x 3 bytes.
@@ -27,13 +27,13 @@ impl Picture {
         Self { size: Size { width, height }, rgb }
     }
 
-    /// Of one colour.
+    /// A picture of one colour.
     #[must_use]
     pub fn plain(width: u32, height: u32, colour: [u8; 3]) -> Self {
         Self::rgb(width, height, colour.repeat(width as usize * height as usize))
     }
 
-    /// Of the bytes of a PPM file (`P6`, 255), which `ffmpeg -i picture.jpg picture.ppm` makes of any.
+    /// A picture of the bytes of a PPM file (`P6`, 255), which `ffmpeg -i picture.jpg picture.ppm` makes of any.
     ///
     /// # Errors
     /// When they are not that.

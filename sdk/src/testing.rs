@@ -153,7 +153,7 @@ impl Output {
         Self::new(name, shape, elements.len(), Elements::Texts(elements))
     }
 
-    /// Of a `.npy` file, which `numpy.save` writes.
+    /// What a `.npy` file holds, which `numpy.save` writes.
     ///
     /// # Errors
     /// When it cannot be read, or holds what no model gives.

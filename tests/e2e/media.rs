@@ -6,7 +6,7 @@ use std::{path::PathBuf, process::Command};
 
 use framehook_core::{delivery::Delivery, invariants, prediction::Prediction, spec::Decoder, state::ScenarioState};
 use framehook_tests::{
-    client::{demo_scenario, light_scenario, slow_scenario},
+    client::{demo_scenario, light_scenario},
     platform::{Platform, patient},
     plugin, root, seed,
 };
@@ -173,12 +173,11 @@ fn a_scenario_names_its_decoder_and_its_frames() {
 /// A worker for each clip is killed so often.
 const KILLS: usize = 4;
 /// Some seconds a run: enough to be hit.
-const FRAME_MS: u64 = 40;
+const SPEED: f64 = 1.0;
 
 #[test]
 fn killing_the_worker_changes_no_row_of_a_difficult_clip() {
     let platform = start();
-    platform.upload("/plugin", &plugin("misbehave"));
     let mut random = fastrand::Rng::with_seed(seed());
     for clip in ["bframes.mp4", "long_gop.mp4", "elst.mov", "vfr.mp4", "open_gop.mkv", "bit_errors.mp4"] {
         let source = upload(&platform, clip);
@@ -186,7 +185,7 @@ fn killing_the_worker_changes_no_row_of_a_difficult_clip() {
         let (_, reference, undisturbed) = run(&platform, &source, &quick);
         // Side by side: each kill ends the workers of both.
         let ids = [1, 2].map(|lanes| {
-            let slow = json!({"plugins": slow_scenario(FRAME_MS)["plugins"], "lanes": lanes});
+            let slow = json!({"plugins": light_scenario()["plugins"], "max_speed": SPEED, "lanes": lanes});
             platform.post_scenario(&scenario(&source, &slow))
         });
         let mut moments: Vec<_> = (0..KILLS).map(|_| random.u64(0..reference.len() as u64 - 5)).collect();

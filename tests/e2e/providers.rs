@@ -1,5 +1,5 @@
-//! What runs a model: chosen, shown, and kept. OpenVINO stands for every provider that is not ONNX Runtime's own;
-//! `scripts/gpu-check.sh` tries CUDA where there is a GPU.
+//! What runs a model: chosen, shown, and kept. OpenVINO stands for every provider that is not ONNX Runtime's
+//! own; `scripts/gpu-check.sh` tries CUDA where there is a GPU.
 
 use framehook_core::{
     execution::{Execution, Precision, Provider},

@@ -29,8 +29,8 @@ fn upload(platform: &Platform) {
     assert_eq!(answer.status, 201, "{:#}", answer.body);
 }
 
-/// Two counters, to be told apart; a tracker, and zones that know its objects; and a hook before the model whose
-/// state says on which frames it skips.
+/// Two counters, to be told apart; a tracker, and zones that know its objects; and a hook before the model
+/// whose state says on which frames it skips.
 fn counting() -> Value {
     let mut scenario = slow_scenario(FRAME_MS);
     scenario["source"] = json!({"video": "long@1"});

@@ -3,9 +3,11 @@
 import schemathesis
 from schemathesis.generation import GenerationMode
 
-# What the description cannot say of a valid one: a cursor comes from a page, a URL is more than its pattern, and how much
-# memory a worker may have is a setting.
-BEYOND_A_SCHEMA = {"cursor", "source.url", "memory_mib", "limits.hook_call_ms", "limits.hook_memory_mib"}
+# What the description cannot say of a valid one: a cursor comes from a page, a URL or a reference is more than its pattern,
+# and what a worker and its hooks may have is a setting.
+BEYOND_A_SCHEMA = {"cursor", "from", "source.url", "memory_mib"} | {
+    f"limits.{name}" for name in ("hook_call_ms", "hook_memory_mib", "hook_state_kib")
+}
 
 
 def beyond_a_schema(case):

@@ -86,6 +86,17 @@ impl Client {
         self.ask(|agent, url| answer(agent.post(format!("{url}{path}")).content_type(content_type).send(body)?))
     }
 
+    /// Sends a merge patch for one revision.
+    #[must_use]
+    pub fn patch(&self, path: &str, if_match: Option<&str>, patch: &Value) -> Answer {
+        let patch = patch.to_string();
+        self.ask(|agent, url| {
+            let request = agent.patch(format!("{url}{path}")).content_type("application/merge-patch+json");
+            let request = if_match.into_iter().fold(request, |request, value| request.header("If-Match", value));
+            answer(request.send(patch.as_bytes())?)
+        })
+    }
+
     #[must_use]
     pub fn post_json(&self, path: &str, body: &Value) -> Answer {
         self.post(path, "application/json", body.to_string().as_bytes())
@@ -295,15 +306,17 @@ pub fn light_scenario() -> Value {
 }
 
 /// The light scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and
-/// what has to be seen while it runs could be over before a busy machine looks. What is found is the same.
+/// what has to be seen while it runs could be over before a busy machine looks. What is found is the same, and
+/// waiting takes no processor time.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
     slowed(light_scenario(), frame_ms)
 }
 
-/// A scenario with a hook in front that takes so long.
+/// A scenario of the clip, which has a frame each 40 ms, that takes so long for each; with a hook in front.
 #[must_use]
 pub fn slowed(mut scenario: Value, frame_ms: u64) -> Value {
-    scenario["plugins"]["pre"] = json!([{"use": "misbehave", "config": {"mode": "none", "delay_ms": frame_ms}}]);
+    scenario["plugins"]["pre"] = json!([{"use": "misbehave", "config": {"mode": "none"}}]);
+    scenario["max_speed"] = json!(40.0 / frame_ms as f64);
     scenario
 }

@@ -305,6 +305,7 @@ impl Stage {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress,
         };
         if let Some(older) = runner.workers.insert(scenario, status) {

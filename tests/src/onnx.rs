@@ -115,8 +115,8 @@ pub fn identity(shape: &[u64]) -> Vec<u8> {
     model(&graph(shape, &[node("Identity", &["x"], &["y"], &[])], &[]), &[])
 }
 
-/// A classifier of three classes, whose scores are the mean red, green and blue of a picture of 32 x 32 pixels.
-/// It leaves open how many pictures there are.
+/// A classifier of three classes, whose scores are the mean red, green and blue of a picture of 32 x 32
+/// pixels. It leaves open how many pictures there are.
 #[must_use]
 pub fn mean_colour() -> Vec<u8> {
     let open = |name: &str, sides: &[u64]| {

@@ -29,6 +29,19 @@ use crate::{
 pub(crate) enum Hook {
     Pre,
     Post,
+    /// A post hook of the shadow.
+    Shadow,
+}
+
+impl Hook {
+    /// The field of a scenario that lists such hooks.
+    pub(crate) const fn list(self) -> &'static str {
+        match self {
+            Self::Pre => "plugins.pre",
+            Self::Post => "plugins.post",
+            Self::Shadow => "shadow.post",
+        }
+    }
 }
 
 pub(crate) struct Resolved {
@@ -61,8 +74,7 @@ async fn resolve_one(
     used: &PluginUse,
     errors: &mut Vec<FieldError>,
 ) -> Result<Option<Resolved>, Problem> {
-    let list = if hook == Hook::Pre { "pre" } else { "post" };
-    let field = format!("plugins.{list}[{index}]");
+    let field = format!("{}[{index}]", hook.list());
     let plugin = found.look_up(ArtifactKind::Plugin, &used.plugin, &format!("{field}.use"));
     let (identity, manifest) = match plugin {
         Ok(Artifact { name, version, digest, manifest: Manifest::Plugin(manifest), .. }) => {
@@ -98,7 +110,9 @@ fn mismatch(hook: Hook, manifest: &PluginManifest) -> Option<String> {
     let PluginManifest { name, version, pre, post, .. } = manifest;
     match (hook, pre, post) {
         (Hook::Pre, false, _) => Some(format!("`{name}@{version}` has no pre hook; list it under `plugins.post`")),
-        (Hook::Post, _, false) => Some(format!("`{name}@{version}` has no post hook; list it under `plugins.pre`")),
+        (Hook::Post | Hook::Shadow, _, false) => {
+            Some(format!("`{name}@{version}` has no post hook; list it under `plugins.pre`"))
+        }
         _ => None,
     }
 }

@@ -12,14 +12,13 @@ use std::{
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest},
     error_code::ErrorCode,
-    input::InputOptions,
+    input::{InputError, InputOptions, InputSpec},
     memory::{self, LEAST_MIB, Needs},
-    model_use::{MAX_MODELS, MODEL_NAME, ModelUse, is_model_name},
+    model_use::{self, ModelUse},
     placement::check_labels,
-    probe::printable,
     spec::{
-        Lanes, MAX_FPS, MAX_LANES, PluginChain, ResolvedArtifact, ResolvedModel, ResolvedScenario, ResolvedSource,
-        Sampling, ScenarioSpec, SourceSpec, TimeRange,
+        Lanes, MAX_FPS, MAX_LANES, PluginUse, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario,
+        ResolvedSource, SPEEDS, Sampling, ScenarioSpec, SourceSpec, TimeRange,
     },
 };
 use framehook_infra::{
@@ -72,18 +71,13 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
     let model = found.look_up(ArtifactKind::Model, &spec.model, "model");
     let model = model.map_err(|error| errors.push(error)).ok();
     let further = resolve_models(&found, spec).map_err(|found| errors.extend(found)).ok();
-    let hooks = async {
-        let pre = hooks::resolve(app, &found, Hook::Pre, &spec.plugins.pre, &mut errors).await?;
-        Ok::<_, Problem>((pre, hooks::resolve(app, &found, Hook::Post, &spec.plugins.post, &mut errors).await?))
-    };
-    let limit = app.config.limits.configs_time;
-    let (pre, post) = timeout(limit, hooks).await.map_err(|_| too_slow(limit))??;
+    let [pre, post, shadow] = judged(app, &found, spec, &mut errors).await?;
 
     let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
     let input = match &model {
         Some(Artifact { manifest: Manifest::Model(model), .. }) => {
             let input = options.resolve(&model.inputs);
-            input.map_err(|e| errors.push(FieldError::new(ErrorCode::ModelInputMismatch, e.field, e.message))).ok()
+            input.map_err(|error| errors.push(mismatch(error))).ok()
         }
         _ => None,
     };
@@ -94,7 +88,9 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
             let (image, batch) = ([input.width, input.height], input.batch);
             let lanes = if let Some(Lanes::Fixed(lanes)) = spec.lanes { lanes } else { 1 };
             let model_bytes = model.size_bytes;
-            let needs = Needs { model_bytes, input: image, batch, picture, lanes, further, hooks, hook_bytes };
+            let shadows = shadow.len();
+            let needs =
+                Needs { model_bytes, input: image, batch, picture, lanes, further, hooks, hook_bytes, shadow: shadows };
             let estimate = || memory::estimate_mib(&needs, app.config.memory);
             Ok(ResolvedScenario {
                 source,
@@ -103,6 +99,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 models,
                 pre: pre.into_iter().map(|hook| hook.resolved).collect(),
                 post: post.into_iter().map(|hook| hook.resolved).collect(),
+                shadow: shadow.into_iter().map(|hook| hook.resolved).collect(),
                 on_plugin_failure: spec.on_plugin_failure,
                 limits: spec.limits,
                 memory_mib: Some(spec.memory_mib.unwrap_or_else(estimate)),
@@ -113,6 +110,7 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 lanes: spec.lanes,
                 frames: spec.frames,
                 range: spec.range,
+                max_speed: spec.max_speed,
                 record: spec.record,
                 replay: None,
             })
@@ -120,6 +118,71 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
         (Some(problem), ..) => Err(problem),
         (None, ..) => Err(Problem::internal("a part of a scenario is missing without an error")),
     }
+}
+
+/// The hooks of its shadow; none: it has no shadow.
+pub(crate) fn shadow_of(spec: &ScenarioSpec) -> &[PluginUse] {
+    spec.shadow.as_ref().map_or(&[], |shadow| &shadow.post)
+}
+
+/// The lists of hooks of a scenario, by the kinds of their hooks.
+fn lists(spec: &ScenarioSpec) -> [(Hook, &[PluginUse]); 3] {
+    [(Hook::Pre, &spec.plugins.pre), (Hook::Post, &spec.plugins.post), (Hook::Shadow, shadow_of(spec))]
+}
+
+/// The hooks of a scenario, and the input that its model has with them.
+pub(crate) struct Hooks {
+    pub(crate) pre: Vec<ResolvedHook>,
+    pub(crate) post: Vec<ResolvedHook>,
+    pub(crate) shadow: Vec<ResolvedHook>,
+    pub(crate) input: InputSpec,
+}
+
+/// The same without its source, and of its models with the first one only: those stay as they are.
+///
+/// # Errors
+/// As of [`resolve`].
+pub(crate) async fn resolve_hooks(app: &App, spec: &ScenarioSpec) -> Result<Hooks, Problem> {
+    let mut errors = check_sizes(spec, app.config.memory.worker_mib, app.config.limits);
+    if let Some(problem) = Problem::of_all(errors.clone()) {
+        return Err(problem);
+    }
+    let found = Found::of(app, spec).await?;
+    let [pre, post, shadow] = judged(app, &found, spec, &mut errors).await?;
+    let options = input_options(&spec.input, pre.iter().map(|hook| &hook.input), post.iter().map(|hook| &hook.input));
+    let input = match found.look_up(ArtifactKind::Model, &spec.model, "model") {
+        Ok(Artifact { manifest: Manifest::Model(model), .. }) => options.resolve(&model.inputs).map_err(mismatch),
+        Ok(_) => Err(FieldError::new(ErrorCode::UnknownModel, "model", "this is no model")),
+        Err(error) => Err(error),
+    };
+    let input = input.map_err(|error| errors.push(error));
+    let [pre, post, shadow] = [pre, post, shadow].map(|hooks| hooks.into_iter().map(|hook| hook.resolved).collect());
+    match (Problem::of_all(errors), input) {
+        (None, Ok(input)) => Ok(Hooks { pre, post, shadow, input }),
+        (problem, _) => Err(problem.unwrap_or_else(|| Problem::internal("an input is missing without an error"))),
+    }
+}
+
+/// Its hooks by their lists, each content with its configuration; what is wrong goes to `errors`.
+async fn judged(
+    app: &App,
+    found: &Found,
+    spec: &ScenarioSpec,
+    errors: &mut Vec<FieldError>,
+) -> Result<[Vec<hooks::Resolved>; 3], Problem> {
+    let judge = async {
+        let mut judged = <[Vec<hooks::Resolved>; 3]>::default();
+        for ((hook, uses), judged) in lists(spec).into_iter().zip(&mut judged) {
+            *judged = hooks::resolve(app, found, hook, uses, errors).await?;
+        }
+        Ok(judged)
+    };
+    let limit = app.config.limits.configs_time;
+    timeout(limit, judge).await.map_err(|_| too_slow(limit))?
+}
+
+fn mismatch(error: InputError) -> FieldError {
+    FieldError::new(ErrorCode::ModelInputMismatch, error.field, error.message)
 }
 
 /// How a frame becomes the model's input: the scenario has the first word, then the hooks from the last to
@@ -146,19 +209,13 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let checked = check_labels(labels);
         check(checked.is_err(), field, checked.err().unwrap_or_default());
     }
-    let models = spec.models.len();
-    check(
-        models > MAX_MODELS,
-        "models",
-        format!("there are {models} further models; at most {MAX_MODELS} are allowed"),
-    );
-    if let Some(name) = spec.models.keys().find(|name| !is_model_name(name)) {
-        let message = format!("`{}` is no name for a model: it must match {MODEL_NAME}", printable(name));
-        check(true, "models", message);
-    }
-    for (field, hooks) in [("plugins.pre", &spec.plugins.pre), ("plugins.post", &spec.plugins.post)] {
+    let models = model_use::check_names(spec.models.keys().map(String::as_str));
+    check(models.is_err(), "models", models.err().unwrap_or_default());
+    let is_empty = spec.shadow.as_ref().is_some_and(|shadow| shadow.post.is_empty());
+    check(is_empty, "shadow.post", "a shadow has at least one hook; leave `shadow` out if there is none".into());
+    for (list, hooks) in lists(spec) {
         let count = hooks.len();
-        check(count > MAX_HOOKS, field, format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
+        check(count > MAX_HOOKS, list.list(), format!("there are {count} hooks; at most {MAX_HOOKS} are allowed"));
     }
     let (field, is_off, expected) = match spec.frames {
         Some(Sampling::Every(n)) => ("frames.every", n == 0, "1 or more"),
@@ -173,6 +230,8 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
     if let Some(TimeRange { from_us: Some(from), until_us: Some(until) }) = spec.range {
         check(from >= until, "range.until_us", format!("the range from {from} us until {until} us has no frame in it"));
     }
+    let is_speed = spec.max_speed.is_none_or(|speed| SPEEDS.contains(&speed));
+    check(!is_speed, "max_speed", format!("`max_speed` must be from {} to {}", SPEEDS.start(), SPEEDS.end()));
     let mib = spec.memory_mib.unwrap_or(LEAST_MIB);
     let range = format!("`memory_mib` is {mib}; a worker has {LEAST_MIB} to {most_mib} MiB here (`worker_memory_mib`)");
     check(!(LEAST_MIB..=most_mib).contains(&mib), "memory_mib", range);
@@ -189,10 +248,11 @@ fn check_sizes(spec: &ScenarioSpec, most_mib: u32, limits: Limits) -> Vec<FieldE
         let length = path.len();
         check(length > MAX_PATH, "source.file", format!("the path has {length} bytes; at most {MAX_PATH} are allowed"));
     }
-    for (field, message) in spec.limits.problems(limits.hooks) {
+    let hooks = spec.plugins.pre.len() + spec.plugins.post.len();
+    for (field, message) in spec.limits.problems(limits.hooks, hooks) {
         errors.push(FieldError::new(ErrorCode::InvalidScenario, format!("limits.{field}"), message));
     }
-    errors.extend(check_configs(&spec.plugins, limits));
+    errors.extend(check_configs(spec, limits));
     errors.extend(check_precision(spec));
     errors
 }
@@ -209,11 +269,11 @@ fn check_precision(spec: &ScenarioSpec) -> Option<FieldError> {
 
 /// A configuration is counted in its canonical form, so that white space and the order of keys make
 /// no difference.
-fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
+fn check_configs(spec: &ScenarioSpec, limits: Limits) -> Vec<FieldError> {
     let Limits { config_bytes, configs_bytes, .. } = limits;
     let mut errors = Vec::new();
     let mut total = 0;
-    for (list, hooks) in [("pre", &plugins.pre), ("post", &plugins.post)] {
+    for (list, hooks) in lists(spec) {
         // What is beyond the limit of hooks is refused by that.
         for (index, hook) in hooks.iter().take(MAX_HOOKS).enumerate() {
             let size = canonical::text(&hook.config).len();
@@ -222,7 +282,7 @@ fn check_configs(plugins: &PluginChain, limits: Limits) -> Vec<FieldError> {
                 let message = format!(
                     "the configuration has {size} bytes of JSON; at most {config_bytes} are allowed (max_config_kib)"
                 );
-                let field = format!("plugins.{list}[{index}].config");
+                let field = format!("{}[{index}].config", list.list());
                 errors.push(FieldError::new(ErrorCode::InvalidPluginConfig, field, message));
             }
         }
@@ -248,7 +308,7 @@ impl Found {
             wanted.insert((ArtifactKind::Video, video.clone()));
         }
         wanted.extend(spec.models.values().map(|further| (ArtifactKind::Model, further.model.clone())));
-        let hooks = spec.plugins.pre.iter().chain(&spec.plugins.post);
+        let hooks = lists(spec).into_iter().flat_map(|(_, hooks)| hooks);
         wanted.extend(hooks.map(|hook| (ArtifactKind::Plugin, hook.plugin.clone())));
         let wanted: Vec<_> = wanted.into_iter().collect();
         let stored = app.store.artifacts_of(&wanted).await?;
@@ -303,7 +363,11 @@ async fn judge(
             );
             (ErrorCode::InvalidScenario, message)
         }
-        (_, Some(artifact)) => return Ok(Ok(artifact)),
+        (_, Some(artifact)) => {
+            let objection = app.config.signing.objection(&artifact).filter(|_| kind == ArtifactKind::Plugin);
+            let refused = |message| FieldError::new(ErrorCode::UnsignedPlugin, "", message);
+            return Ok(objection.map_or(Ok(artifact), |message| Err(refused(message))));
+        }
         (_, None) => (unknown(kind), format!("there is no {kind} `{reference}`")),
     };
     let there_is = what_there_is(app, kind, reference).await?;
@@ -407,15 +471,14 @@ fn resolve_models(
             let Manifest::Model(manifest) = &artifact.manifest else {
                 return Err(FieldError::new(ErrorCode::UnknownModel, &field, "this is no model"));
             };
-            let input = input.clone().resolve(&manifest.inputs).map_err(|e| {
+            let (input, needed) = model_use::fit(input, manifest, artifact.size_bytes).map_err(|e| {
                 let field = if e.field == "model" { field.clone() } else { format!("{field}.{}", e.field) };
                 FieldError::new(ErrorCode::ModelInputMismatch, field, e.message)
             })?;
-            Ok((artifact, input))
+            Ok((artifact, input, needed))
         });
         match resolved {
-            Ok((artifact, input)) => {
-                let needed = memory::further_bytes(artifact.size_bytes, [input.width, input.height], input.batch);
+            Ok((artifact, input, needed)) => {
                 bytes = bytes.saturating_add(needed);
                 models.insert(name.clone(), ResolvedModel { artifact: identity(artifact), input });
             }

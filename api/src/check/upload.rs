@@ -9,20 +9,28 @@ use axum::{
     http::{HeaderMap, header},
 };
 use bytes::Bytes;
-use framehook_core::error_code::ErrorCode;
+use framehook_core::{
+    error_code::ErrorCode,
+    signature::{MAX_SIGNATURE, PluginSignature},
+};
 use framehook_infra::blobs::{Blobs, Staged, Upload};
 use futures::{Stream, StreamExt};
 use multer::{Constraints, Field, Multipart, SizeLimit};
 
-use crate::http::{
-    guard::is_of_a_page,
-    multipart::{InDoses, Progress},
-    problem::{Problem, shortened, too_large, too_slow},
+use crate::{
+    check::signature,
+    http::{
+        guard::is_of_a_page,
+        multipart::{InDoses, Progress},
+        problem::{Problem, shortened, too_large, too_slow},
+    },
 };
 
 /// Bytes of a `name` or `version` field: more than any valid one, so that the message can show what is wrong
 /// with it.
 const MAX_FIELD: usize = 1024;
+/// Bytes of a `signature` field: one that is longer is told so, and not that the form is.
+const MAX_SIGNATURE_FIELD: usize = 2 * MAX_SIGNATURE;
 /// Boundaries, headers and other fields of a multipart body around its file.
 const MULTIPART_OVERHEAD: u64 = 64 << 10;
 /// As RFC 2046 has it.
@@ -38,6 +46,15 @@ pub(crate) struct Received {
     /// From multipart fields.
     pub name: Option<String>,
     pub version: Option<String>,
+    /// Of a plugin.
+    pub signature: Option<PluginSignature>,
+}
+
+impl Received {
+    /// A file without anything beside it.
+    pub(crate) const fn raw(staged: Staged) -> Self {
+        Self { staged, name: None, version: None, signature: None }
+    }
 }
 
 fn unreadable(detail: impl Into<String>) -> Problem {
@@ -47,8 +64,8 @@ fn unreadable(detail: impl Into<String>) -> Problem {
 /// Takes a raw body, or the field `file` of a multipart one.
 ///
 /// # Errors
-/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `request_timeout`, or why it could not be
-/// stored.
+/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `invalid_signature`, `request_timeout`, or why
+/// it could not be stored.
 pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result<Received, Problem> {
     let form = form(request.headers())?;
     let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };
@@ -59,7 +76,7 @@ pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result
     let body = request.into_body().into_data_stream();
     match form {
         Some(boundary) => receive_form(upload, cap, boundary, body).await,
-        None => Ok(Received { staged: store(upload, body).await?, name: None, version: None }),
+        None => Ok(Received::raw(store(upload, body).await?)),
     }
 }
 
@@ -100,29 +117,33 @@ async fn receive_form(upload: Upload, cap: u64, boundary: String, body: BodyData
     let (body, progress) = InDoses::new(body);
     let mut parts = Multipart::with_constraints(body, boundary, Constraints::new().size_limit(whole));
     let mut upload = Some(upload);
-    let (mut staged, mut name, mut version) = (None, None, None);
+    let (mut staged, mut name, mut version, mut signature) = (None, None, None, None);
     while let Some(part) = parts.next_field().await.map_err(|error| broken(cap, &error))? {
         progress.made();
         match part.name() {
-            Some("name") if name.is_none() => name = Some(text(part, "name", cap).await?),
-            Some("version") if version.is_none() => version = Some(text(part, "version", cap).await?),
+            Some("name") if name.is_none() => name = Some(text(part, "name", MAX_FIELD, cap).await?),
+            Some("version") if version.is_none() => version = Some(text(part, "version", MAX_FIELD, cap).await?),
+            Some("signature") if signature.is_none() => {
+                let json = text(part, "signature", MAX_SIGNATURE_FIELD, cap).await?;
+                signature = Some(PluginSignature::parse(&json).map_err(signature::invalid)?);
+            }
             Some("file") if upload.is_some() => {
                 let Some(upload) = upload.take() else { continue };
                 staged = Some(store_part(upload, part, cap, &progress).await?);
             }
-            Some(twice @ ("name" | "version" | "file")) => {
+            Some(twice @ ("name" | "version" | "signature" | "file")) => {
                 return Err(unreadable(format!("there are two fields `{twice}`")).field(twice));
             }
             other => {
                 let other = shortened(other.unwrap_or_default());
                 return Err(unreadable(format!("unknown field `{other}`"))
                     .field(other)
-                    .expected("`name`, `version` and `file`"));
+                    .expected("`name`, `version`, `signature` and `file`"));
             }
         }
     }
     let staged = staged.ok_or_else(|| unreadable("there is no file").field("file").expected("a field `file`"))?;
-    Ok(Received { staged, name, version })
+    Ok(Received { staged, name, version, signature })
 }
 
 /// Why a form could not be read on.
@@ -133,12 +154,12 @@ fn broken(cap: u64, error: &multer::Error) -> Problem {
     }
 }
 
-async fn text(mut part: Field<'_>, field: &str, cap: u64) -> Result<String, Problem> {
+async fn text(mut part: Field<'_>, field: &str, most: usize, cap: u64) -> Result<String, Problem> {
     let mut bytes = Vec::new();
     while let Some(chunk) = part.chunk().await.map_err(|error| broken(cap, &error).field(field))? {
         bytes.extend_from_slice(&chunk);
-        if bytes.len() > MAX_FIELD {
-            return Err(unreadable(format!("`{field}` is longer than {MAX_FIELD} bytes")).field(field));
+        if bytes.len() > most {
+            return Err(unreadable(format!("`{field}` is longer than {most} bytes")).field(field));
         }
     }
     String::from_utf8(bytes).map_err(|_| unreadable(format!("`{field}` is not UTF-8")).field(field))

@@ -1,4 +1,5 @@
-//! What serde says of a body or a query string that it cannot read, in a client's words and with the field's path.
+//! What serde says of a body or a query string that it cannot read, in a client's words and with the field's
+//! path.
 
 use std::fmt::Display;
 

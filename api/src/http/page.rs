@@ -100,7 +100,9 @@ pub(crate) fn limit(wanted: Option<u32>) -> Result<u32, Problem> {
 /// A letter a list, so that a cursor of another list is refused instead of meaning something else.
 const SCENARIOS: char = 's';
 const HISTORY: char = 'h';
+const REVISIONS: char = 'v';
 const LOGS: char = 'l';
+const SHADOW: char = 'd';
 const PREDICTIONS: char = 'p';
 const ARTIFACTS: char = 'a';
 const RUNNERS: char = 'r';
@@ -121,12 +123,28 @@ pub(crate) fn parse_history_cursor(cursor: Option<&str>) -> Result<Option<i64>, 
     parse(cursor, HISTORY, number)
 }
 
+pub(crate) fn revision_cursor(revision: i64) -> String {
+    format!("{REVISIONS}{revision:016x}")
+}
+
+pub(crate) fn parse_revision_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, REVISIONS, number)
+}
+
 pub(crate) fn log_cursor(sequence: i64) -> String {
     format!("{LOGS}{sequence:016x}")
 }
 
 pub(crate) fn parse_log_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
     parse(cursor, LOGS, number)
+}
+
+pub(crate) fn shadow_cursor(sequence: i64) -> String {
+    format!("{SHADOW}{sequence:016x}")
+}
+
+pub(crate) fn parse_shadow_cursor(cursor: Option<&str>) -> Result<Option<i64>, Problem> {
+    parse(cursor, SHADOW, number)
 }
 
 /// The place of a frame, then whose it is.
@@ -196,6 +214,7 @@ mod tests {
             assert_eq!(parse_history_cursor(Some(&history_cursor(n))).unwrap(), Some(n));
             assert!(parse_history_cursor(Some(&cursor)).is_err());
             assert_eq!(parse_log_cursor(Some(&log_cursor(n))).unwrap(), Some(n));
+            assert_eq!(parse_shadow_cursor(Some(&shadow_cursor(n))).unwrap(), Some(n));
             assert_eq!(parse_artifact_cursor(Some(&artifact_cursor("yolo", n))).unwrap(), Some(("yolo".into(), n)));
         }
         assert_eq!(parse_scenario_cursor(Some(&scenario_cursor(id))).unwrap(), Some(id));

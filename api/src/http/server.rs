@@ -34,7 +34,9 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, comparison, log, operation, prediction, preview, replay, runner, scenario},
+    resource::{
+        artifact, comparison, import, log, operation, prediction, preview, replay, revision, runner, scenario, shadow,
+    },
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -59,7 +61,8 @@ pub async fn serve(app: App, listener: TcpListener) {
     }
 }
 
-/// Of an answer whose parts the client waits for: none of it is held back to be compressed with what comes next.
+/// Marks an answer whose parts the client waits for: none of it is held back to be compressed with what
+/// comes next.
 #[derive(Clone, Copy)]
 pub(crate) struct Flowing;
 
@@ -125,7 +128,8 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::init))
         .routes(routes!(scenario::check))
         .routes(routes!(scenario::list))
-        .routes(routes!(scenario::get, scenario::delete))
+        .routes(routes!(scenario::get, scenario::delete, revision::change))
+        .routes(routes!(revision::list))
         .routes(routes!(scenario::stop))
         .routes(routes!(scenario::start))
         .routes(routes!(scenario::history))
@@ -135,8 +139,11 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(replay::outputs))
         .routes(routes!(comparison::get))
         .routes(routes!(log::get))
+        .routes(routes!(shadow::get))
+        .routes(routes!(shadow::promote))
         .routes(routes!(prediction::get))
         .routes(routes!(prediction::export))
+        .routes(routes!(import::import))
         .routes(routes!(artifact::plugin::get, artifact::plugin::delete))
         .routes(routes!(artifact::model::get, artifact::model::delete))
         .routes(routes!(preview::get))

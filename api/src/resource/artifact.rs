@@ -2,7 +2,7 @@
 //!
 //! Invariants: an artifact exists once its file passed a probe, lies in the blob store and has its row, in
 //! this order; a name and version, once given to some bytes, never mean others unless the artifact was
-//! deleted in between.
+//! deleted in between. The version `dev` of a plugin is the exception, for whoever develops it.
 
 use axum::{
     Json,
@@ -11,7 +11,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef, Manifest, check_name, check_version},
+    artifact::{ArtifactKind, ArtifactRef, DEV, Manifest, check_name, check_version},
     error_code::ErrorCode,
     schemas::{ArtifactName, Version},
 };
@@ -23,7 +23,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::{
     App, SharedApp, UploadCaps,
     check::{
-        probe,
+        probe, signature,
         upload::{self, Received},
     },
     http::{
@@ -32,6 +32,7 @@ use crate::{
         problem::{AnyProblem, JsonResult, Problem, too_large},
     },
     metrics,
+    resource::revision::follow_development,
 };
 
 /// How a model or a video is called.
@@ -52,9 +53,10 @@ pub(crate) struct Naming {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PluginNaming {
-    /// `digest`: a part of its digest is added to the version, such as `0.1.0+3f9a2c01b7de`, so that no other
-    /// plugin has it.
-    #[param(value_type = Option<String>, pattern = "^digest$")]
+    /// `dev`: the plugin is stored as `name@dev`, whatever it says of its version, in the place of what was there.
+    /// Scenarios that use it change to it while they run. `digest`: a part of its digest is added to the version,
+    /// such as `0.1.0+3f9a2c01b7de`, so that no other plugin has it.
+    #[param(value_type = Option<String>, pattern = "^(dev|digest)$")]
     version: Option<String>,
 }
 
@@ -94,6 +96,23 @@ struct UploadForm {
     version: Option<String>,
 }
 
+/// The same with a signature.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+#[expect(dead_code, reason = "only its description is used: an upload is never in memory as a whole")]
+struct PluginForm {
+    #[schema(format = Binary, min_length = 1)]
+    file: String,
+    /// Taken no notice of, as the version: a plugin says itself what it is called.
+    #[schema(value_type = Option<ArtifactName>, nullable = false)]
+    name: Option<String>,
+    #[schema(value_type = Option<Version>, nullable = false)]
+    version: Option<String>,
+    /// As `framehook plugin sign` writes it: JSON.
+    #[schema(max_length = 2048, nullable = false)]
+    signature: Option<String>,
+}
+
 impl Naming {
     /// # Errors
     /// When the name or the version cannot be one.
@@ -112,7 +131,11 @@ impl Naming {
 }
 
 async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Response, Problem> {
-    let answer = take_upload(&app, kind, naming, request).await;
+    answered(kind, take_upload(&app, kind, naming, request).await)
+}
+
+/// What became of something that came in, counted.
+pub(crate) fn answered(kind: ArtifactKind, answer: Result<Answer, Problem>) -> Result<Response, Problem> {
     let outcome = match &answer {
         Ok((StatusCode::CREATED, _)) => "created",
         Ok(_) => "unchanged",
@@ -122,28 +145,46 @@ async fn upload(app: SharedApp, kind: ArtifactKind, naming: Naming, request: Req
     answer.map(IntoResponse::into_response)
 }
 
-type Answer = (StatusCode, Json<Artifact>);
+pub(crate) type Answer = (StatusCode, Json<Artifact>);
 
 async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, request: Request) -> Result<Answer, Problem> {
     // What can be refused before a gigabyte is sent is.
     naming.check()?;
-    // A form's field of that name says nothing of a plugin, and never did.
-    let adds_digest = kind == ArtifactKind::Plugin && naming.version.is_some();
-    if let Some(version) = naming.version.as_ref().filter(|version| adds_digest && *version != BY_DIGEST) {
-        let detail = format!("a plugin says itself which version it is, so `version` is not `{version}`");
-        return Err(Problem::parameter("version", detail).expected(BY_DIGEST));
-    }
     let cap = app.config.upload_caps.of(kind);
     let received = upload::receive(&app.blobs, cap, request).await.map_err(|problem| match problem.code {
         ErrorCode::UploadTooLarge => too_large(cap, Some(UploadCaps::setting(kind))),
         _ => problem,
     })?;
-    let Received { staged, name, version } = received;
+    take(app, kind, naming, received).await
+}
+
+/// Takes what came in, from a client or from a registry.
+pub(crate) async fn take(
+    app: &SharedApp,
+    kind: ArtifactKind,
+    naming: Naming,
+    received: Received,
+) -> Result<Answer, Problem> {
+    let Received { staged, name, version, signature } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
+    let asked = naming.version.clone().filter(|_| kind == ArtifactKind::Plugin);
+    if let Some(version) = asked.as_ref().filter(|version| ![DEV, BY_DIGEST].contains(&version.as_str())) {
+        let detail =
+            format!("a plugin says itself which version it is; `{version}` can only be `{DEV}` or `{BY_DIGEST}`");
+        return Err(Problem::parameter("version", detail).expected(format!("`{DEV}` or `{BY_DIGEST}`")));
+    }
     let given = match kind {
-        // A plugin says itself what it is called.
+        // A plugin says itself what it is called, but for what is asked for.
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
+    };
+    // Before the plugin is asked anything.
+    let signed_by = match kind {
+        ArtifactKind::Plugin => app.config.signing.judge(signature.as_ref(), &staged.digest)?,
+        ArtifactKind::Model | ArtifactKind::Video if signature.is_some() => {
+            return Err(signature::invalid(format!("a {kind} has no signature; only plugins are signed")));
+        }
+        ArtifactKind::Model | ArtifactKind::Video => None,
     };
     if let Some((name, version)) = &given {
         let reference = ArtifactRef::Version { name: name.clone(), version: version.clone() };
@@ -161,21 +202,33 @@ async fn take_upload(app: &SharedApp, kind: ArtifactKind, naming: Naming, reques
     let manifest = probe::inspect(app, kind, &staged).await?;
     let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
-        (None, Manifest::Plugin(plugin)) if adds_digest => {
-            (plugin.name.clone(), with_digest(&plugin.version, staged.digest.hex()))
+        (None, Manifest::Plugin(plugin)) => {
+            let version = match asked.as_deref() {
+                None => plugin.version.clone(),
+                Some(BY_DIGEST) => with_digest(&plugin.version, staged.digest.hex()),
+                Some(named) => named.to_owned(),
+            };
+            (plugin.name.clone(), version)
         }
-        (None, Manifest::Plugin(plugin)) => (plugin.name.clone(), plugin.version.clone()),
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
+    if let Some(signature) = &signature {
+        signature::check_name(signature, &name, &version)?;
+    }
     let (digest, size_bytes) = (staged.digest.clone(), staged.size);
     // A delete between these two steps could take the blob away from under the new row.
-    let _turn = app.artifact_writes.lock().await;
+    let turn = app.artifact_writes.lock().await;
     app.blobs.commit(staged).await?;
     // The store keeps microseconds; so the first answer is the same as every later one.
     let created_at = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).map_err(Problem::internal)?;
-    let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at };
+    let artifact = Artifact { kind, name, version, digest, size_bytes, manifest, created_at, signed_by };
     match app.store.put_artifact(artifact.clone()).await? {
         PutArtifact::Created => Ok((StatusCode::CREATED, Json(artifact))),
+        PutArtifact::Replaced => {
+            drop(turn);
+            follow_development(app, &artifact.name).await?;
+            Ok((StatusCode::CREATED, Json(artifact)))
+        }
         PutArtifact::Unchanged(there) => Ok((StatusCode::OK, Json(there))),
         PutArtifact::Conflict(there) => {
             if !app.store.live_digests().await?.contains(&artifact.digest) {
@@ -253,7 +306,7 @@ fn not_found(kind: ArtifactKind, name: &str, version: &str) -> Problem {
 
 /// The five routes of one kind: the same for each but for words, which OpenAPI wants literal.
 macro_rules! routes_of {
-    ($module:ident, $kind:ident, $path:literal, $one:literal, $naming:ty, $into:expr, ($($params:tt)*)) => {
+    ($module:ident, $kind:ident, $path:literal, $one:literal, $naming:ty, $form:ty, $into:expr, ($($params:tt)*)) => {
         pub(crate) mod $module {
             use super::*;
 
@@ -263,7 +316,7 @@ macro_rules! routes_of {
                 // without one, the module that it makes cannot be imported.
                 params($($params)* ("traceparent" = Option<String>, Header, description = "W3C trace context")),
                 request_body(description = "The file",
-                    content((inline(FileBytes) = "application/octet-stream"), (UploadForm = "multipart/form-data"))),
+                    content((inline(FileBytes) = "application/octet-stream"), ($form = "multipart/form-data"))),
                 responses(
                     (status = 201, description = "Stored", body = Artifact),
                     (status = 200, description = "The same content was there already", body = Artifact),
@@ -321,8 +374,9 @@ routes_of!(
     "/plugin",
     "/plugin/{name}/{version}",
     PluginNaming,
+    PluginForm,
     |naming| Naming { name: None, version: naming.version },
     (PluginNaming,)
 );
-routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, |naming| naming, (Naming,));
-routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, |naming| naming, (Naming,));
+routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));
+routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));

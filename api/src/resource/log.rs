@@ -1,10 +1,11 @@
-//! `/scenario/{id}/logs`: what a scenario's hooks log and the platform says of them, as a page, as lines, or as
-//! lines that go on.
+//! `/scenario/{id}/logs`: what a scenario's hooks log and the platform says of them, as a page, as lines, or
+//! as lines that go on.
 //!
 //! Invariant: a request holds at most the lines that are kept of one scenario, which are bounded; one that
 //! follows holds nothing while it waits.
 
 use std::{
+    collections::BTreeSet,
     io,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,10 +17,13 @@ use axum::{
     http::HeaderMap,
     response::{IntoResponse, Response},
 };
-use framehook_core::{error_code::ErrorCode, ids::ScenarioId, job::LogLevel};
+use framehook_core::{
+    error_code::ErrorCode, hook_stats::HookStats, ids::ScenarioId, job::LogLevel, probe::printable,
+    scenario_log::PLATFORM,
+};
 use framehook_infra::store::{LogEntry, Scenarios};
 use futures::stream;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::{sync::OwnedSemaphorePermit, time::sleep};
 use utoipa::IntoParams;
 
@@ -47,8 +51,8 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Parameters {
-    /// Only lines of this plugin, by its name or as `name@version`. `framehook`: only what the platform says of the
-    /// whole scenario.
+    /// Only lines of this plugin, by its name or as `name@version`. `framehook`: only what the platform says
+    /// of the whole scenario.
     plugin: Option<String>,
     /// Only lines of this level and above.
     level: Option<LogLevel>,
@@ -71,10 +75,10 @@ type LogPage = Page<LogEntry>;
 /// lines are kept, and at most 512 KiB; `sequence` tells whether some went between two of yours. Lines are
 /// published once a second. Those that a runner had not published when it died are missing.
 ///
-/// With `Accept: application/x-ndjson` the answer is one JSON object a line. With `follow` it is that, whatever
-/// `Accept` says: the lines so far, then new ones as they come, until the scenario has completed, failed or been
-/// stopped. An empty line, which stands for nothing, comes while there is none for half a minute. An answer
-/// that is cut off is not complete: ask again.
+/// With `Accept: application/x-ndjson` the answer is one JSON object a line. With `follow` it is that,
+/// whatever `Accept` says: the lines so far, then new ones as they come, until the scenario has completed,
+/// failed or been stopped. An empty line, which stands for nothing, comes while there is none for half a
+/// minute. An answer that is cut off is not complete: ask again.
 #[utoipa::path(get, path = "/scenario/{id}/logs", tag = "/scenario", operation_id = "get_logs",
     params(("id" = ScenarioId, Path), Parameters),
     responses((status = 200, description = "A page of lines", body = LogPage), AnyProblem))]
@@ -93,6 +97,9 @@ pub(crate) async fn get(
     let after = page::parse_log_cursor(cursor.as_deref())?.unwrap_or_default();
     let of_page = page::limit(limit)?;
     let left = limit.map_or(usize::MAX, |limit| limit as usize);
+    if let Some(plugin) = &plugin {
+        check_plugin(&app, id, plugin).await?;
+    }
     let mut reader = Reader { store: app.store.clone(), id, after, plugin, level };
     if follows {
         return Ok((NDJSON, self::follow(app, reader, left).await?).into_response());
@@ -128,15 +135,37 @@ impl Reader {
     }
 
     fn takes(&self, LogEntry { line, .. }: &LogEntry) -> bool {
-        let is_of = |wanted: &str| {
-            let behind = line.plugin.strip_prefix(wanted);
-            behind.is_some_and(|behind| behind.is_empty() || behind.starts_with('@'))
-        };
+        let is_of = |wanted: &str| is_named(&line.plugin, wanted);
         self.plugin.as_deref().is_none_or(is_of) && self.level.is_none_or(|least| line.level >= least)
     }
 }
 
-fn lines(entries: &[LogEntry]) -> Result<String, Problem> {
+/// Whether `name@version` is what somebody names so.
+fn is_named(plugin: &str, wanted: &str) -> bool {
+    plugin.strip_prefix(wanted).is_some_and(|behind| behind.is_empty() || behind.starts_with('@'))
+}
+
+/// A name that the scenario does not have would give nothing, for ever.
+async fn check_plugin(app: &SharedApp, id: ScenarioId, wanted: &str) -> Result<(), Problem> {
+    let scenario = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
+    let hooks = HookStats::of(&scenario.resolved).into_iter().map(|hook| hook.plugin);
+    let mut names: BTreeSet<_> = hooks.chain([PLATFORM.to_owned()]).collect();
+    if names.iter().any(|name| is_named(name, wanted)) {
+        return Ok(());
+    }
+    // It may have had it.
+    let logged = app.store.log(id, 0).await?.unwrap_or_default();
+    names.extend(logged.into_iter().map(|entry| entry.line.plugin));
+    if names.iter().any(|name| is_named(name, wanted)) {
+        return Ok(());
+    }
+    let names = Vec::from_iter(names).join(", ");
+    let detail = format!("the scenario has no plugin `{}`; there are {names}", printable(wanted));
+    Err(Problem::parameter("plugin", detail))
+}
+
+/// Each as a line of JSON.
+pub(crate) fn lines<T: Serialize>(entries: &[T]) -> Result<String, Problem> {
     let mut lines = String::new();
     for entry in entries {
         lines.push_str(&serde_json::to_string(entry).map_err(Problem::internal)?);

@@ -2,7 +2,7 @@
 //! hooks.
 //!
 //! Invariant: a replay has the model, the input and the frames of its original, byte by byte, whatever their
-//! names stand for by now. Nothing of the original changes.
+//! names stand for by now. Nothing of the original changes, and a replay's settings never do.
 
 use axum::{Extension, Json, extract::State, http::HeaderMap};
 use framehook_core::{
@@ -119,7 +119,7 @@ async fn replay(
     let then = &original.resolved;
     let mut pinned = pinned(original);
     let mut spec = original.spec.clone();
-    spec.record = Record::None;
+    (spec.record, spec.shadow, spec.max_speed) = (Record::None, None, None);
     if let Some(name) = name {
         pinned.name.clone_from(&name);
         spec.name = name;
@@ -172,7 +172,7 @@ async fn replay(
 fn pinned(original: &ScenarioRecord) -> ScenarioSpec {
     let then = &original.resolved;
     let mut spec = original.spec.clone();
-    spec.record = Record::None;
+    (spec.record, spec.shadow, spec.max_speed) = (Record::None, None, None);
     spec.model = ArtifactRef::Digest(then.model.digest.clone());
     for (name, model) in &mut spec.models {
         if let Some(resolved) = then.models.get(name) {

@@ -37,7 +37,10 @@ use crate::{
         page::{self, NoParameters, Page, PageParameters},
         problem::{AnyProblem, JsonResult, Problem},
     },
-    resource::view::{PluginsView, ScenarioView},
+    resource::{
+        revision::with_etag,
+        view::{PluginsView, ScenarioView},
+    },
 };
 
 /// Create a scenario and start it
@@ -164,7 +167,8 @@ pub(crate) async fn list(
 #[utoipa::path(get, path = "/scenario/{id}", tag = "/scenario", operation_id = "get_scenario", params(("id" = ScenarioId, Path)),
     responses(
         (status = 200, description = "The scenario", body = ScenarioView,
-            headers(("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
+            headers(("ETag" = String, description = "Its revision, in quotes: what a change of it names in `If-Match`"),
+                ("Age" = Option<u32>, description = "Seconds since it was read, of an answer from the cache: 0 or 1"))),
         AnyProblem))]
 pub(crate) async fn get(
     State(app): State<SharedApp>,
@@ -175,7 +179,20 @@ pub(crate) async fn get(
         let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
         serde_json::to_vec(&ScenarioView::from(record)).map_err(Problem::internal)
     };
-    app.response_cache.answer(id, "scenario", "", read).await
+    let answer = app.response_cache.answer(id, "scenario", "", read).await?;
+    with_revision(answer).await
+}
+
+/// With the revision that it shows as its `ETag`.
+async fn with_revision(answer: Response) -> Result<Response, Problem> {
+    #[derive(Deserialize)]
+    struct Shown {
+        revision: i64,
+    }
+    let (parts, body) = answer.into_parts();
+    let body = axum::body::to_bytes(body, usize::MAX).await.map_err(Problem::internal)?;
+    let Shown { revision } = serde_json::from_slice(&body).map_err(Problem::internal)?;
+    Ok(with_etag(revision, (parts, body)))
 }
 
 /// Stop a scenario; again does nothing more
@@ -234,9 +251,9 @@ async fn set_desired(app: &SharedApp, id: ScenarioId, desired: Desired) -> JsonR
 
 /// Every change of a scenario's state, oldest first
 ///
-/// Changes that come again and again, such as a crash and its restart, are listed the first and the last time.
-/// A history has at most 600 lines (setting `max_history_lines`): a longer one keeps its first 100 and its
-/// last 400 or more. The line behind a gap says how many are not kept.
+/// Changes that come again and again, such as a crash and its restart, are listed the first and the last
+/// time. A history has at most 600 lines (setting `max_history_lines`): a longer one keeps its first 100 and
+/// its last 400 or more. The line behind a gap says how many are not kept.
 #[utoipa::path(get, path = "/scenario/{id}/history", tag = "/scenario", operation_id = "get_history",
     params(("id" = ScenarioId, Path), PageParameters),
     responses((status = 200, description = "A page of changes", body = HistoryPage), AnyProblem))]
@@ -254,10 +271,10 @@ pub(crate) async fn history(
 
 /// What became of every frame
 ///
-/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`, at any time. `decoded` is
-/// not computed from the others: runners report how far they are, and predictions are counted once each as they
-/// are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number that
-/// stays there is a frame that was lost.
+/// `decoded` = `stored` + `skipped` + `left_out` + each of `dropped` + `inbox.frames`, at any time. `decoded`
+/// is not computed from the others: runners report how far they are, and predictions are counted once each as
+/// they are stored. Once the scenario is at rest and everything has arrived, `inbox.frames` is 0; a number
+/// that stays there is a frame that was lost.
 ///
 /// In the example the worker is at the 1000th frame: the first 500 lie before the scenario's `range`; of the
 /// others 478 have an inference, a hook skipped 19, the record of one could not be read, and two are on their

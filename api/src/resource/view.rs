@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use framehook_core::{
     execution::{Execution, Measured, ProviderStatus},
     hints::{self, Hint},
+    hook_metrics::{BOUNDS, Metric},
     hook_stats::HookStats,
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::{Confinement, Fetching, Progress, RunnerStatus, WorkerStatus},
@@ -38,7 +39,10 @@ pub(crate) struct ScenarioView {
     /// The scenario whose frames it runs again; absent: it is no replay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<ScenarioId>,
+    /// Of the settings that it shall run with.
     pub revision: i64,
+    /// The one that its worker runs. Null: no worker does, or it did not say.
+    pub running_revision: Option<i64>,
     pub desired: Desired,
     pub state: ScenarioState,
     /// Why it is in this state.
@@ -70,11 +74,12 @@ pub(crate) struct ScenarioView {
     pub decoder: Option<Decoder>,
     /// What runs its model in the current deployment.
     pub execution: Option<Execution>,
-    /// The fastest of the other providers of its runner, as measured there for this model; absent if there is none.
+    /// The fastest of the other providers of its runner, as measured there for this model; absent if there is
+    /// none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured: Option<Measured>,
-    /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's memory
-    /// does not reach for more.
+    /// Frames that are in the model at a time: fewer than its runner's cores would allow where the worker's
+    /// memory does not reach for more.
     pub lanes: Option<u32>,
 }
 
@@ -89,7 +94,8 @@ pub(crate) struct ProgressView {
     /// How much of its recording is here, while that is still being fetched.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fetching: Option<Fetching>,
-    /// The same up to the last frame that the worker has given to the bus: its predictions become readable next.
+    /// The same up to the last frame that the worker has given to the bus: its predictions become readable
+    /// next.
     pub published: u64,
 }
 
@@ -99,6 +105,7 @@ impl From<ScenarioRecord> for ScenarioView {
         let current = status.filter(|s| s.generation == record.generation);
         let hooks = record.worker.as_ref().map_or(&[][..], |worker| &worker.hooks);
         let hints = hints::hints(&record.resolved, hooks, record.state == ScenarioState::Completed);
+        let running = current.filter(|s| !s.phase.is_ended()).and_then(|s| s.revision.as_ref());
         let measured = current.map(|s| s.progress).filter(|p| p.frames > 0);
         Self {
             id: record.id,
@@ -106,6 +113,7 @@ impl From<ScenarioRecord> for ScenarioView {
             created_at: record.created_at,
             updated_at: record.updated_at,
             revision: record.revision,
+            running_revision: running.map(|revision| revision.running),
             desired: record.desired,
             state: record.state,
             attempt: current.map_or(0, |s| s.attempt),
@@ -155,13 +163,20 @@ pub(crate) struct PluginsView {
     /// Pre hooks, then post hooks, in the order they are called. All zero until the deployment's worker is
     /// up.
     pub hooks: Vec<HookStats>,
+    /// Where the buckets of histograms end, if there is a histogram: a bucket has the values up to its bound
+    /// and above the bound before, and the last bucket those above the last bound.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bucket_bounds: Vec<f64>,
 }
 
 impl From<ScenarioRecord> for PluginsView {
     fn from(record: ScenarioRecord) -> Self {
         let told = record.worker.map(|worker| worker.hooks).filter(|hooks| !hooks.is_empty());
         let hooks = told.unwrap_or_else(|| HookStats::of(&record.resolved));
-        Self { generation: record.generation, hooks }
+        let is_histogram = |metric: &Metric| matches!(metric, Metric::Histogram(_));
+        let has_histogram = hooks.iter().any(|hook| hook.metrics.values().any(is_histogram));
+        let bucket_bounds = if has_histogram { BOUNDS.to_vec() } else { Vec::new() };
+        Self { generation: record.generation, hooks, bucket_bounds }
     }
 }
 

@@ -12,7 +12,7 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Request, StatusCode},
 };
-use framehook_api::{ApiConfig, App, HttpLimits, Limits, UploadCaps};
+use framehook_api::{ApiConfig, App, HttpLimits, Limits, Signing, UploadCaps};
 use framehook_compiled::{COMPILE_TIMEOUT, CompiledPlugins};
 use framehook_confine::Sandbox;
 use framehook_core::{
@@ -20,11 +20,13 @@ use framehook_core::{
     memory::MemoryCaps,
     prediction::{Detection, Event, FrameTimings, Prediction, Provenance, Severity},
     scenario_log::LoggedLines,
+    shadow::ShadowFindings,
 };
 use framehook_infra::{
     blobs::{Blobs, Shared},
     bus::SharedBus,
     cache::Cache,
+    registry::{Credentials, Registries},
     seal::Key,
     space::Reserve,
     sqlite::Sqlite,
@@ -129,6 +131,8 @@ impl TestApp {
             limits: Limits::default(),
             require_versions: false,
             lame_duck: Duration::ZERO,
+            signing: Signing::default(),
+            registries: Registries::listed(vec![], Credentials::None),
         };
         let (store, bus) = (sqlite.store(), sqlite.bus());
         let router = router(config.clone(), store.clone(), bus.clone(), blobs.clone(), None);
@@ -186,15 +190,20 @@ impl TestApp {
 
     /// Stores predictions as the inbox would, at the front of a partition that only this test uses.
     pub(crate) async fn store(&self, predictions: Vec<Prediction>) {
-        self.store_batch(predictions, vec![]).await;
+        self.store_batch(predictions, vec![], vec![]).await;
     }
 
     /// The same with lines of scenarios' logs.
     pub(crate) async fn log(&self, logged: Vec<LoggedLines>) {
-        self.store_batch(vec![], logged).await;
+        self.store_batch(vec![], logged, vec![]).await;
     }
 
-    async fn store_batch(&self, predictions: Vec<Prediction>, logged: Vec<LoggedLines>) {
+    /// The same with what a shadow found.
+    pub(crate) async fn find(&self, found: ShadowFindings) {
+        self.store_batch(vec![], vec![], vec![found]).await;
+    }
+
+    async fn store_batch(&self, predictions: Vec<Prediction>, logged: Vec<LoggedLines>, found: Vec<ShadowFindings>) {
         let (consumer, topic) = ("test".to_owned(), "results".to_owned());
         let expected = self.store.consumer_offset(&consumer, &topic, 0).await.unwrap();
         let batch = ResultBatch {
@@ -206,6 +215,7 @@ impl TestApp {
             rows: predictions.iter().map(Into::into).collect(),
             state: BTreeMap::new(),
             logged,
+            found,
             recorded: vec![],
             dead_letters: vec![],
         };

@@ -2,10 +2,16 @@ use axum::{
     body::{Body, Bytes},
     http::Request,
 };
-use framehook_infra::blobs::Shared;
+use framehook_api::Signing;
+use framehook_core::ids::Digest;
+use framehook_infra::{
+    blobs::Shared,
+    signing::{SigningKey, TrustedKeys},
+};
 use framehook_tests::disk::SmallDisk;
 use futures::stream;
 use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use crate::app::{Answer, TestApp, files_below, model, plugin, smallest, video};
 
@@ -285,4 +291,74 @@ async fn racing_uploads_of_one_name_agree() {
         }
     }
     assert_eq!(app.blob_files(), 1);
+}
+
+/// Forms with a signature, in an API that asks for one.
+#[tokio::test]
+async fn a_plugin_comes_with_a_signature_that_is_trusted() {
+    let keys = tempfile::tempdir().unwrap();
+    let make = |name: &str| {
+        let path = |end: &str| keys.path().join(format!("{name}{end}"));
+        (SigningKey::generate(&path(".key"), &path(".pub.pem")).unwrap(), path(".pub.pem"))
+    };
+    let ((alice, trusted), (mallory, _)) = (make("alice"), make("mallory"));
+    let trusted = TrustedKeys::read(&trusted).unwrap();
+    let file = plugin("zones", false, true, json!({})).to_string();
+    let app = TestApp::stocked().await.with(|config| config.signing = Signing { trusted, is_required: true });
+    let files = app.blob_files();
+    let digest = |text: &str| Digest::from_bytes(&Sha256::digest(text).into());
+    let send =
+        async |signature: &str| multipart(&app, "/plugin", &[("signature", signature), ("file", file.as_str())]).await;
+    let signed =
+        |key: &SigningKey, name: &str, of: &str| serde_json::to_string(&key.sign(name, "1.0.0", &digest(of))).unwrap();
+
+    app.post("/plugin", file.clone()).await.problem(422, "unsigned_plugin");
+    for (signature, words) in [
+        (signed(&mallory, "zones", &file), "no trusted key"),
+        (signed(&alice, "zones", "other bytes"), "the signature is for sha256:"),
+        (signed(&alice, "tracker", &file), "calls itself `zones@1.0.0`"),
+        ("{}".into(), "framehook plugin sign"),
+        (" ".repeat(3000), "2048 bytes"),
+    ] {
+        let problem = send(&signature).await.problem(422, "invalid_signature");
+        assert_eq!(problem["field"], "signature");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+    assert_eq!(app.blob_files(), files, "what was refused left nothing");
+    let view = send(&signed(&alice, "zones", &file)).await.ok(201);
+    assert_eq!((&view["signed_by"]["name"], &view["signed_by"]["key"]), (&json!("alice"), &json!(alice.id())));
+    assert_eq!(app.get("/plugin/zones/1.0.0").await.ok(200), view);
+    let signature = signed(&alice, "zones", &file);
+    let fields = [("signature", signature.as_str()), ("file", file.as_str())];
+    let problem = multipart(&app, "/model?name=n", &fields).await;
+    assert!(problem.problem(422, "invalid_signature")["detail"].as_str().unwrap().contains("only plugins"));
+
+    // A new scenario takes what is signed, now or later, and no longer once its key is withdrawn.
+    let with = |hook: &str| {
+        let mut scenario = smallest();
+        scenario["plugins"] = json!({"post": [{"use": hook}]});
+        scenario
+    };
+    app.init(&with("zones")).await.ok(200);
+    let problem = app.init(&with("yolo")).await.problem(422, "unsigned_plugin");
+    assert!(problem["detail"].as_str().unwrap().contains("`yolo@1.0.0` is not signed"), "{problem}");
+    let file = plugin("yolo", false, true, json!({"pad": 7, "scale": 1.0})).to_string();
+    let signature = signed(&alice, "yolo", &file);
+    multipart(&app, "/plugin", &[("signature", signature.as_str()), ("file", file.as_str())]).await.ok(200);
+    app.init(&with("yolo")).await.ok(200);
+    let app = app.with(|config| config.signing.trusted = TrustedKeys::default());
+    let problem = app.init(&with("zones")).await.problem(422, "unsigned_plugin");
+    assert!(problem["detail"].as_str().unwrap().contains("not trusted any more"), "{problem}");
+    assert_eq!(problem["field"], "plugins.post[0].use");
+}
+
+#[tokio::test]
+async fn no_registry_is_asked_that_is_not_named() {
+    let app = TestApp::new().await;
+    let import = async |from: &str| app.post(&format!("/plugin/import{from}"), "").await;
+    import("").await.problem(400, "invalid_parameter");
+    import("?from=ghcr.io/a:1").await.problem(400, "invalid_parameter");
+    import("?from=oci://ghcr.io/a:1&signature=x").await.problem(400, "invalid_parameter");
+    let problem = import("?from=oci://ghcr.io/a:1").await.problem(422, "registry_not_allowed");
+    assert!(problem["detail"].as_str().unwrap().contains("there is none"), "{problem}");
 }

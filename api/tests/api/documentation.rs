@@ -22,6 +22,10 @@ const ROUTES: &str = "
     post /scenario/{id}/replay
     get /scenario/{id}/outputs
     get /scenario/{id}/comparison
+    get /scenario/{id}/shadow
+    post /scenario/{id}/shadow/promote
+    get /scenario/{id}/revisions
+    patch /scenario/{id}
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin

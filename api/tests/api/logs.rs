@@ -1,4 +1,5 @@
-//! What scenarios log: from the bus into the store, and out of it in pages, as lines, and as lines that go on.
+//! What scenarios log: from the bus into the store, and out of it in pages, as lines, and as lines that go
+//! on.
 
 use std::time::Duration;
 
@@ -73,8 +74,6 @@ async fn pages_are_filtered_by_plugin_and_level() {
         ("", &["one", "two", "three", "four", "five"][..]),
         ("plugin=yolo", &["one", "two", "five"]),
         ("plugin=yolo@0.2.0", &["two"]),
-        ("plugin=yolo@0.2", &[]),
-        ("plugin=yol", &[]),
         ("plugin=framehook", &["four"]),
         ("level=trace", &["one", "two", "three", "four", "five"]),
         ("level=info", &["one", "two", "four", "five"]),
@@ -106,6 +105,8 @@ async fn what_is_not_understood_is_refused() {
     for (query, field) in [
         ("levels=info", "levels"),
         ("level=loud", "level"),
+        ("plugin=yol", "plugin"),
+        ("plugin=yolo@0.2", "plugin"),
         ("follow=1", "follow"),
         ("limit=0", "limit"),
         ("follow=true&limit=1001", "limit"),

@@ -15,4 +15,5 @@ mod predictions;
 mod response_cache;
 mod scenarios;
 mod services;
+mod shadow;
 mod sources;

@@ -282,6 +282,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
         rows,
         state: BTreeMap::new(),
         logged: vec![],
+        found: vec![],
         recorded: vec![],
         dead_letters: vec![],
     };

@@ -108,23 +108,46 @@ fn settings(schema: &Value) -> Vec<String> {
             None => ", optional".to_owned(),
         };
         let purpose = about["description"].as_str().map(|text| format!(": {}", text.replace('\n', " ")));
-        format!("{name} ({}){presence}{}", type_of(about), purpose.unwrap_or_default())
+        format!("{name} ({}){presence}{}", type_of(about, schema), purpose.unwrap_or_default())
     };
     properties.iter().map(line).collect()
 }
 
-fn type_of(about: &Value) -> String {
+/// A name, or the choices that there are. `schema` is the whole, to whose parts a setting may refer.
+fn type_of(about: &Value, schema: &Value) -> String {
     let listed =
         |items: &[Value]| items.iter().map(|item| item.as_str().unwrap_or("?")).collect::<Vec<_>>().join(" or ");
+    if let Some(choices) = choices(about, schema) {
+        return choices.join(" or ");
+    }
+    let of = |about: &Value| type_of(about, schema);
     match (&about["type"], about["$ref"].as_str()) {
-        (Value::String(name), _) if name == "array" => format!("list of {}", type_of(&about["items"])),
+        (Value::String(name), _) if name == "array" => format!("list of {}", of(&about["items"])),
         (Value::String(name), _) => name.clone(),
         (Value::Array(several), _) => listed(several),
         (_, Some(reference)) => reference.rsplit('/').next().unwrap_or_default().to_owned(),
         _ => about["anyOf"]
             .as_array()
             .or(about["oneOf"].as_array())
-            .map_or_else(|| "any".to_owned(), |choices| choices.iter().map(type_of).collect::<Vec<_>>().join(" or ")),
+            .map_or_else(|| "any".to_owned(), |choices| choices.iter().map(of).collect::<Vec<_>>().join(" or ")),
+    }
+}
+
+/// The values of what takes nothing else: an `enum`, a `const`, either of several, or a reference to such.
+fn choices(about: &Value, schema: &Value) -> Option<Vec<String>> {
+    if let Some(reference) = about["$ref"].as_str() {
+        let target = schema.pointer(reference.strip_prefix('#')?)?;
+        // What refers to itself is no list of values.
+        return if target["$ref"].is_null() { choices(target, schema) } else { None };
+    }
+    match (&about["enum"], &about["const"], &about["oneOf"]) {
+        (Value::Array(values), ..) => Some(values.iter().map(Value::to_string).collect()),
+        (_, Value::Null, Value::Array(several)) => {
+            let of = |about: &Value| if about["$ref"].is_null() { choices(about, schema) } else { None };
+            several.iter().map(of).collect::<Option<Vec<_>>>().map(|all| all.concat())
+        }
+        (_, Value::Null, _) => None,
+        (_, value, _) => Some(vec![value.to_string()]),
     }
 }
 
@@ -149,6 +172,13 @@ mod tests {
                 "crowd": {"type": "integer", "default": 3},
                 "head": {"anyOf": [{"$ref": "#/$defs/Head"}, {"type": "null"}]},
                 "line": {"type": ["number", "null"], "default": null},
+                "mode": {"$ref": "#/$defs/Mode", "default": "a"},
+                "side": {"enum": ["left", "right"], "type": "string"},
+                "tree": {"$ref": "#/$defs/Tree"},
+            },
+            "$defs": {
+                "Mode": {"oneOf": [{"const": "a", "description": "x"}, {"enum": ["b", "c"], "type": "string"}]},
+                "Tree": {"$ref": "#/$defs/Tree"},
             },
         });
         assert_eq!(
@@ -158,6 +188,9 @@ mod tests {
                 "head (Head or null), optional",
                 "keep (list of string), required: Names of classes.",
                 "line (number or null) = null",
+                "mode (\"a\" or \"b\" or \"c\") = \"a\"",
+                "side (\"left\" or \"right\"), optional",
+                "tree (Tree), optional",
             ]
         );
         assert!(settings(&json!(true)).is_empty());

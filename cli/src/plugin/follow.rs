@@ -1,6 +1,7 @@
 //! A job from its first report to its last.
 
 use framehook_core::{
+    hook_stats::HookStats,
     job::{Outcome, PluginLog, Report},
     prediction_record::PredictionRecord,
     reason::Reason,
@@ -13,6 +14,8 @@ pub(super) enum Said {
     Ready,
     Frame(PredictionRecord),
     Log(PluginLog),
+    /// What became of the hooks' calls so far.
+    HookStats(Vec<HookStats>),
 }
 
 /// Hands on what the worker says, of at most so many frames; a Ctrl-C ends it in order.
@@ -45,6 +48,7 @@ pub(super) async fn follow(
                 each(Said::Frame(frame))?;
             }
             Report::Log(line) => each(Said::Log(line))?,
+            Report::HookStats(hooks) => each(Said::HookStats(hooks))?,
             Report::Ended { outcome, reason } => return Ok((outcome, reason)),
             _ => {}
         }

@@ -1,16 +1,22 @@
-//! `framehook plugin`: write a plugin, try it and upload it. Nothing here but `push` needs a running
-//! platform.
+//! `framehook plugin`: write a plugin, try it, sign it, upload it and pass it on. Nothing here but `dev` and
+//! `push` needs a running platform.
 //!
 //! What judges and runs a plugin is what the platform judges and runs it with (`local`): the same children,
 //! found and confined in the same way.
 
+mod baseline;
+mod bench;
 mod build;
+mod case;
 mod check;
+mod dev;
 mod follow;
+mod keys;
 mod local;
 mod new;
 mod progress;
 mod push;
+mod registry;
 mod run;
 mod scenario;
 mod tally;
@@ -34,8 +40,20 @@ pub(crate) enum Plugin {
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
     Test(test::Test),
-    /// Upload a plugin to a running platform
+    /// Measure what a plugin takes on its golden cases, and compare it with what it took
+    Bench(bench::Bench),
+    /// Build a plugin each time it is edited, and run it in a scenario that runs
+    Dev(dev::Dev),
+    /// Upload a plugin to a running platform, or push it to an OCI registry
     Push(push::Push),
+    /// Fetch a plugin from an OCI registry
+    Pull(registry::Pull),
+    /// Make a pair of keys: one to sign plugins with, one by which others know who signed
+    Keygen(keys::Keygen),
+    /// Sign a plugin
+    Sign(keys::Sign),
+    /// Say who signed a plugin, if that is somebody who is trusted
+    Verify(keys::Verify),
 }
 
 impl Plugin {
@@ -50,7 +68,13 @@ impl Plugin {
             Self::Check(check) => check.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
+            Self::Bench(bench) => bench.run(),
+            Self::Dev(dev) => dev.run(),
             Self::Push(push) => push.run(),
+            Self::Pull(pull) => pull.run(),
+            Self::Keygen(keygen) => keygen.run(),
+            Self::Sign(sign) => sign.run(),
+            Self::Verify(verify) => verify.run(),
         }
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use framehook_core::{input::InputOptions, job::Outcome, prediction::Prediction, reason::Reason};
+use framehook_core::{hints, input::InputOptions, job::Outcome, prediction::Prediction, reason::Reason};
 use framehook_runner::alone::Alone;
 use tempfile::NamedTempFile;
 
@@ -20,7 +20,7 @@ use super::{
     local::{Local, block_on},
     progress::Progress,
     scenario::{PluginFile, Prepared, Wanted, json, named_model, prepare},
-    tally::{Means, Tally},
+    tally::Tally,
 };
 
 #[derive(Args)]
@@ -79,11 +79,10 @@ impl Run {
         let models = self.models.iter().map(|text| named_model(text)).collect::<Result<_, _>>()?;
         let input = input.unwrap_or_default();
         let wanted = Wanted { video: &self.video, model: &self.model, models, plugins, input };
-        let Prepared { order, files, model, video } = prepare(&local, wanted).await?;
-        let means = Means { model: &model, has_post: !order.scenario.post.is_empty() };
+        let Prepared { order, files, model, video, .. } = prepare(&local, wanted).await?;
         let total = video.frames.map(|frames| frames.min(self.limit.unwrap_or(u64::MAX))).or(self.limit);
         let alone = Alone::start(local.runner(), &order, files).context("cannot start a worker")?;
-        let (mut tally, mut progress) = (Tally::default(), Progress::new(total));
+        let (mut tally, mut progress, mut hooks) = (Tally::default(), Progress::new(total), Vec::new());
         let end = follow(alone, self.limit, |said| {
             match said {
                 // From here on it is as fast as it is.
@@ -94,6 +93,7 @@ impl Run {
                     progress.show(&tally);
                 }
                 Said::Log(line) => progress.log(&line),
+                Said::HookStats(now) => hooks = now,
             }
             Ok(())
         })
@@ -103,7 +103,8 @@ impl Run {
         // A run that has as many frames as were asked for did not merely stop.
         let why = if self.limit == Some(tally.frames) { "as many as were asked for" } else { &end.1.message };
         eprintln!("frames      {}{of}, {:.0} a second: {why}", tally.frames, progress.fps(tally.frames));
-        tally.summary(&means).iter().for_each(|line| eprintln!("{line}"));
+        let hints = hints::hints(&order.scenario, &hooks, true);
+        tally.summary(&model, hints).iter().for_each(|line| eprintln!("{line}"));
         Ok((end, tally.failed_hook().map(str::to_owned)))
     }
 }

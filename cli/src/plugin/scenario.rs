@@ -16,7 +16,7 @@ use framehook_core::{
     job::ModelJob,
     memory::{self, Needs},
     message::DeployOrder,
-    model_use::{MODEL_NAME, is_model_name},
+    model_use,
     prediction::PluginIdentity,
     probe::Verdict,
     spec::{OnPluginFailure, ResolvedArtifact, ResolvedHook, ResolvedModel, ResolvedScenario, ResolvedSource},
@@ -53,6 +53,8 @@ pub(super) struct Prepared {
     pub(super) files: Files,
     pub(super) model: ModelManifest,
     pub(super) video: VideoManifest,
+    /// In the order in which they were named.
+    pub(super) plugins: Vec<PluginManifest>,
 }
 
 pub(super) struct Plugin {
@@ -90,6 +92,7 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         further,
         hooks: pre.len() + post.len(),
         hook_bytes: u64::from(caps.hook_mib) << 20,
+        shadow: 0,
     };
     let hooks = |of: &[&Plugin]| of.iter().map(|p| p.hook.clone()).collect();
     let compiled = |of: &[&Plugin]| of.iter().map(|p| p.compiled.clone()).collect();
@@ -100,6 +103,7 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         models: models.iter().map(|(name, (resolved, _))| (name.clone(), resolved.clone())).collect(),
         pre: hooks(&pre),
         post: hooks(&post),
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::default(),
         limits: Default::default(),
         memory_mib: Some(memory::estimate_mib(&needs, caps)),
@@ -110,26 +114,30 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         lanes: None,
         frames: None,
         range: None,
+        max_speed: None,
         record: Default::default(),
         replay: None,
     };
     let models = models.into_iter().map(|(name, (resolved, model))| (name, ModelJob { model, input: resolved.input }));
     let files =
         Files { source, model: model_file.path, models: models.collect(), pre: compiled(&pre), post: compiled(&post) };
-    Ok(Prepared { order: order(scenario), files, model, video })
+    let plugins = plugins.into_iter().map(|plugin| plugin.manifest).collect();
+    Ok(Prepared { order: order(scenario), files, model, video, plugins })
 }
 
 type FurtherModels = BTreeMap<String, (ResolvedModel, PathBuf)>;
 
 /// Further models with their files, and the bytes that they take in a worker.
 async fn further_models(local: &Local, wanted: &[(String, PathBuf)]) -> anyhow::Result<(FurtherModels, u64)> {
+    let names = model_use::check_names(wanted.iter().map(|(name, _)| &**name));
+    names.map_err(|message| anyhow::anyhow!("--further-model: {message}"))?;
     let (mut models, mut bytes) = (BTreeMap::new(), 0);
     for (name, path) in wanted {
         let file = named(path)?;
         let manifest = accepted(judge::model(&local.api, &file.path, file.size).await?, path)?;
-        let input = InputOptions::default().resolve(&manifest.inputs);
-        let input = input.map_err(|e| anyhow::anyhow!("{}: {}", path.display(), e.message))?;
-        bytes += memory::further_bytes(file.size, [input.width, input.height], input.batch);
+        let fit = model_use::fit(&InputOptions::default(), &manifest, file.size);
+        let (input, needed) = fit.map_err(|e| anyhow::anyhow!("--further-model {name}: {}: {}", e.field, e.message))?;
+        bytes += needed;
         let resolved = ResolvedModel { artifact: artifact(path, &file.digest), input };
         models.insert(name.clone(), (resolved, file.path));
     }
@@ -142,8 +150,8 @@ async fn further_models(local: &Local, wanted: &[(String, PathBuf)]) -> anyhow::
 /// When it is something else.
 pub(super) fn named_model(text: &str) -> anyhow::Result<(String, PathBuf)> {
     match text.split_once('=') {
-        Some((name, file)) if is_model_name(name) => Ok((name.to_owned(), file.into())),
-        _ => bail!("--further-model {text}: expected NAME=FILE, the name being one that matches {MODEL_NAME}"),
+        Some((name, file)) => Ok((name.to_owned(), file.into())),
+        None => bail!("--further-model {text}: expected NAME=FILE"),
     }
 }
 
@@ -158,6 +166,7 @@ fn order(scenario: ResolvedScenario) -> DeployOrder {
         created_at: Timestamp::now(),
         scenario,
         resume_after: None,
+        fresh: false,
         state: Default::default(),
         execution: None,
     }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use framehook_core::{artifact::ModelManifest, prediction::Prediction};
+use framehook_core::{
+    artifact::ModelManifest,
+    hints::{Hint, HintCode},
+    hook_stats::NOT_CALLED,
+    prediction::{HookFailure, Prediction},
+    text::one_line,
+};
 
 #[derive(Default)]
 pub(super) struct Tally {
@@ -16,15 +22,12 @@ pub(super) struct Tally {
 
 /// Those of one hook.
 struct Failures {
+    /// On which it was called.
     frames: u64,
+    /// On which it was left out because it had failed before.
+    not_called: u64,
     first: u64,
     message: String,
-}
-
-/// What a scenario had to find something with.
-pub(super) struct Means<'a> {
-    pub(super) model: &'a ModelManifest,
-    pub(super) has_post: bool,
 }
 
 impl Tally {
@@ -38,11 +41,7 @@ impl Tally {
             *self.events.entry(event.kind.clone()).or_default() += 1;
         }
         for failure in &prediction.hook_failures {
-            // The message may begin with the hook's name, which stands before it anyway.
-            let said = &failure.reason.message;
-            let message = said.strip_prefix(&format!("{}: ", failure.plugin)).unwrap_or(said);
-            let first = || Failures { frames: 0, first: prediction.frame, message: message.to_owned() };
-            self.failures.entry(failure.plugin.clone()).or_insert_with(first).frames += 1;
+            self.fail(failure, prediction.frame);
         }
         // A frame on which a hook failed is skipped as well, and told as that.
         if let Some(skipped) = prediction.skipped.as_ref().filter(|_| prediction.hook_failures.is_empty()) {
@@ -50,9 +49,21 @@ impl Tally {
         }
     }
 
-    /// The hook that failed on more than half of the frames, if one did: a platform says so of its scenario, too.
+    fn fail(&mut self, HookFailure { plugin, reason }: &HookFailure, frame: u64) {
+        let is_called = !reason.message.ends_with(NOT_CALLED);
+        // The message may begin with the hook's name, which stands before it anyway.
+        let said = reason.message.strip_prefix(&format!("{plugin}: ")).unwrap_or(&reason.message);
+        let first = || Failures { frames: 0, not_called: 0, first: frame, message: one_line(said).into_owned() };
+        let failures = self.failures.entry(plugin.clone()).or_insert_with(first);
+        failures.frames += u64::from(is_called);
+        failures.not_called += u64::from(!is_called);
+    }
+
+    /// The hook that failed on more than half of the frames, or was not called for that, if one did: a
+    /// platform says so of its scenario, too.
     pub(super) fn failed_hook(&self) -> Option<&str> {
-        let mut failed = self.failures.iter().filter(|(_, failures)| failures.frames * 2 > self.frames);
+        let is_most = |failures: &Failures| (failures.frames + failures.not_called) * 2 > self.frames;
+        let mut failed = self.failures.iter().filter(|(_, failures)| is_most(failures));
         failed.next().map(|(plugin, _)| plugin.as_str())
     }
 
@@ -63,50 +74,52 @@ impl Tally {
     }
 
     /// The end's lines: what there was of each, and what may be the matter.
-    pub(super) fn summary(&self, means: &Means<'_>) -> Vec<String> {
+    pub(super) fn summary(&self, model: &ModelManifest, hints: Vec<Hint>) -> Vec<String> {
         let or_none = |text: String| if text.is_empty() { "none".to_owned() } else { text };
         let total: u64 = self.detections.values().sum();
         let mut lines = vec![format!("detections  {total}: {}", or_none(counts(&self.detections)))];
         lines.push(format!("events      {}", or_none(counts(&self.events))));
         lines.extend(self.skipped.iter().map(|(why, frames)| format!("skipped     {frames} frames by {why}")));
-        lines.extend(self.failures.iter().map(|(plugin, Failures { frames, first, message })| {
-            format!("failed      {plugin} on {frames} frames, first on frame {first}: {message}")
+        lines.extend(self.failures.iter().map(|(plugin, Failures { frames, not_called, first, message })| {
+            let not_called = match not_called {
+                0 => String::new(),
+                n => format!(", and was not called on {n} after repeated failures"),
+            };
+            format!("failed      {plugin} on {frames} frames{not_called}; first on frame {first}: {message}")
         }));
-        lines.extend(self.hint(means).map(|hint| format!("hint        {hint}")));
+        let hints = hints.into_iter().map(|hint| match hint.code {
+            HintCode::NoPostHook | HintCode::NoDetections => format!("{} ({})", hint.message, outputs(model)),
+            _ => hint.message,
+        });
+        lines.extend(hints.chain(self.hint()).map(|hint| format!("hint        {hint}")));
         lines
     }
 
-    /// Why there may be no detection.
-    fn hint(&self, Means { model, has_post }: &Means<'_>) -> Option<String> {
+    /// Why there may be no detection, where the hooks' calls do not say it.
+    fn hint(&self) -> Option<String> {
         if !self.detections.is_empty() || self.frames == 0 {
             return None;
         }
-        let outputs: Vec<_> = model
-            .outputs
-            .iter()
-            .map(|output| {
-                let sides: Vec<_> =
-                    output.shape.iter().map(|side| side.map_or("?".to_owned(), |n| n.to_string())).collect();
-                format!("{} [{}]", output.name, sides.join(", "))
-            })
-            .collect();
-        let outputs = outputs.join(", ");
-        let failed: u64 = self.failures.values().map(|failures| failures.frames).sum();
+        let failed: u64 = self.failures.values().map(|failures| failures.frames + failures.not_called).sum();
         let skipped: u64 = self.skipped.values().sum();
-        Some(if !has_post {
-            format!("no plugin has a post hook, so nobody reads the model's outputs ({outputs})")
-        } else if failed >= self.frames {
-            "hooks failed on every frame; what they said is above".to_owned()
+        if failed >= self.frames {
+            Some("hooks failed on every frame; what they said is above".to_owned())
         } else if skipped >= self.frames {
-            "every frame was skipped before the inference; see the configuration of the pre hook".to_owned()
+            Some("every frame was skipped before the inference; see the configuration of the pre hook".to_owned())
         } else {
-            format!(
-                "nothing was detected. The first post hook must read the model's outputs ({outputs}); those that count or \
-                 filter come behind it. Then: are scores asked for that the model does not reach, and is its input made as \
-                 in its training (--input)?"
-            )
-        })
+            None
+        }
     }
+}
+
+/// What a post hook has to read.
+fn outputs(model: &ModelManifest) -> String {
+    let side = |side: &Option<u32>| side.map_or("?".to_owned(), |n| n.to_string());
+    let outputs = model.outputs.iter().map(|output| {
+        let sides: Vec<_> = output.shape.iter().map(side).collect();
+        format!("{} [{}]", output.name, sides.join(", "))
+    });
+    format!("the model's outputs are {}", outputs.collect::<Vec<_>>().join(", "))
 }
 
 /// The most frequent first.
@@ -137,17 +150,21 @@ mod tests {
         serde_json::from_value(all).unwrap()
     }
 
-    fn told(predictions: &[serde_json::Value], has_post: bool) -> String {
+    fn told(predictions: &[serde_json::Value], hints: Vec<Hint>) -> String {
         let model = ModelManifest {
             inputs: Vec::new(),
-            outputs: Vec::new(),
+            outputs: serde_json::from_value(json!([{"name": "o", "element": "float32", "shape": [1, null]}])).unwrap(),
             input: None,
             warnings: Vec::new(),
             metadata: ModelMetadata::default(),
         };
         let mut tally = Tally::default();
         predictions.iter().for_each(|more| tally.add(&prediction(more.clone())));
-        tally.summary(&Means { model: &model, has_post }).join("\n")
+        tally.summary(&model, hints).join("\n")
+    }
+
+    fn failed(message: &str) -> serde_json::Value {
+        json!({"hook_failures": [{"plugin": "a@1", "code": "plugin_trap", "message": message}]})
     }
 
     #[test]
@@ -156,23 +173,34 @@ mod tests {
         let thing = json!({"class_id": 7, "score": 0.5, "box": [0.0, 0.0, 0.1, 0.1]});
         let event = json!({"kind": "crowded", "severity": "info"});
         let found = json!({"detections": [car, thing, car], "events": [event]});
-        assert_eq!(told(&[found], true), "detections  3: car 2, class 7 1\nevents      crowded 1");
-        let failed = json!({"hook_failures": [{"plugin": "a@1", "code": "plugin_trap", "message": "a@1: x"}]});
+        assert_eq!(told(&[found], vec![]), "detections  3: car 2, class 7 1\nevents      crowded 1");
+    }
+
+    #[test]
+    fn what_may_be_the_matter_is_told() {
+        let hint = |code| Hint { code, message: "words".into() };
         let skipped = json!({"skipped": {"by": "gate@1", "reason": "still"}});
-        for (rows, has_post, words) in [
-            (vec![], true, "events      none"),
-            (vec![json!({})], false, "no plugin has a post hook"),
-            (vec![json!({})], true, "nothing was detected"),
-            (vec![failed.clone()], true, "failed      a@1 on 1 frames, first on frame 4: x\nhint        hooks failed"),
-            (vec![skipped], true, "skipped     1 frames by gate@1: still\nhint        every frame was skipped"),
+        let left_out = failed(&format!("a@1: x{NOT_CALLED}"));
+        for (rows, hints, words) in [
+            (vec![], vec![], "events      none"),
+            (vec![json!({})], vec![hint(HintCode::NoPostHook)], "hint        words (the model's outputs are o [1, ?])"),
+            (vec![json!({})], vec![hint(HintCode::UnknownLabel)], "hint        words"),
+            (vec![failed("a@1: x\ny")], vec![], "on 1 frames; first on frame 4: x"),
+            (
+                vec![failed("a@1: x"), left_out.clone(), left_out],
+                vec![],
+                "failed      a@1 on 1 frames, and was not called on 2 after repeated failures; first on frame 4: x\n\
+                 hint        hooks failed",
+            ),
+            (vec![skipped], vec![], "skipped     1 frames by gate@1: still\nhint        every frame was skipped"),
         ] {
-            let told = told(&rows, has_post);
+            let told = told(&rows, hints);
             assert!(told.contains(words), "{told}");
         }
-        assert!(!told(&[], true).contains("hint"));
+        assert!(!told(&[], vec![]).contains("hint"));
         let mut tally = Tally::default();
-        for (row, expected) in [(&failed, Some("a@1")), (&json!({}), None), (&failed, Some("a@1"))] {
-            tally.add(&prediction(row.clone()));
+        for (row, expected) in [(failed("x"), Some("a@1")), (json!({}), None), (failed("x"), Some("a@1"))] {
+            tally.add(&prediction(row));
             assert_eq!(tally.failed_hook(), expected);
         }
     }

@@ -1,9 +1,7 @@
 //! `framehook plugin test`: golden cases, run in the worker of the platform.
 //!
-//! A case is a folder in `tests/golden/` of a plugin with a `case.json` (see [`Case`]) and an
-//! `expected.ndjson`, a line a frame. It is a video with a model, or the outputs of a model for one frame, as
-//! NumPy saved them: then the hook is called in a child with the platform's engine. Numbers may differ a
-//! little, because models compute a little differently on other processors.
+//! Beside the `case.json` of each (see [`case`]) lies an `expected.ndjson`, a line a frame. Numbers may
+//! differ a little, because models compute a little differently on other processors.
 
 use std::{
     fs,
@@ -13,23 +11,20 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use framehook_api::judge;
-use framehook_compiled::Compiled;
 use framehook_core::{
-    input::{Anchor, InputOptions, Resize},
-    job::{HookJob, Outcome},
+    job::Outcome,
     prediction::{Detection, Event, Prediction},
 };
-use framehook_engine::trial::{Trial, Tried};
+use framehook_engine::trial::Tried;
 use framehook_runner::alone::Alone;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::Value;
 
 use super::{
     build::build,
+    case::{self, Case, OnOutputs, OnVideo},
     follow::{Said, follow},
     local::{Local, block_on},
-    scenario::{PluginFile, Wanted, plugin, prepare},
 };
 
 /// Scores and boxes are shares of 1: a thousandth of a frame is less than a pixel of most.
@@ -37,64 +32,14 @@ const TOLERANCE: f64 = 1e-3;
 
 #[derive(Args)]
 pub(crate) struct Test {
+    /// Names of the cases to run; all, if there is none
+    cases: Vec<String>,
     /// The plugin's folder
-    #[arg(default_value = ".")]
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
     folder: PathBuf,
     /// Write what comes out as what is expected
     #[arg(long)]
     update: bool,
-}
-
-/// What `case.json` says. Paths are relative to its folder.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Case {
-    Video(OnVideo),
-    Outputs(OnOutputs),
-}
-
-/// One call of a post hook.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OnOutputs {
-    /// Names of the model's outputs with their `.npy` files, in the model's order.
-    outputs: Vec<(String, PathBuf)>,
-    /// Width and height of the frame in pixels.
-    frame: [u32; 2],
-    #[serde(default = "nothing")]
-    config: Value,
-    /// Its `size` is that of the frame, if the plugin does not say either.
-    #[serde(default)]
-    input: InputOptions,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct OnVideo {
-    video: PathBuf,
-    model: PathBuf,
-    /// Components that are called before this one, each with its configuration.
-    #[serde(default)]
-    before: Vec<Before>,
-    /// This plugin's configuration.
-    #[serde(default = "nothing")]
-    config: Value,
-    #[serde(default)]
-    input: InputOptions,
-    /// Frames from the first on; all, if absent.
-    limit: Option<u64>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Before {
-    plugin: PathBuf,
-    #[serde(default = "nothing")]
-    config: Value,
-}
-
-fn nothing() -> Value {
-    Value::Object(serde_json::Map::new())
 }
 
 /// What is compared of a frame.
@@ -111,11 +56,11 @@ struct Row {
 
 impl Test {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let cases = cases(&self.folder.join("tests/golden"))?;
+        let cases = case::cases(&self.folder, &self.cases)?;
         let wasm = build(&self.folder)?;
         let mut failed = 0;
         for case in &cases {
-            let name = case.file_name().unwrap_or_default().display();
+            let name = case::name_of(case);
             let rows = block_on(run(case, &wasm)).with_context(|| format!("case {name}"))?;
             let expected = case.join("expected.ndjson");
             if self.update {
@@ -142,27 +87,8 @@ impl Test {
     }
 }
 
-/// The folders of the cases, by name.
-fn cases(golden: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(golden).map(|all| all.filter_map(|entry| Some(entry.ok()?.path())).collect::<Vec<_>>());
-    let mut cases: Vec<_> =
-        entries.unwrap_or_default().into_iter().filter(|path| path.join("case.json").is_file()).collect();
-    if cases.is_empty() {
-        bail!(
-            "there is no case: make {}/NAME/case.json with `video` and `model`, or `outputs` and `frame` (see \
-             docs/write-a-plugin.md); then `--update` writes what is expected",
-            golden.display()
-        );
-    }
-    cases.sort();
-    Ok(cases)
-}
-
 async fn run(folder: &Path, wasm: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = fs::read_to_string(folder.join("case.json")).context("case.json cannot be read")?;
-    let case =
-        serde_json::from_str(&text).context("case.json: it has `video` and `model`, or `outputs` and `frame`")?;
-    match case {
+    match case::read(folder)? {
         Case::Video(case) => on_video(folder, wasm, case).await,
         Case::Outputs(case) => on_outputs(folder, wasm, case).await,
     }
@@ -170,41 +96,14 @@ async fn run(folder: &Path, wasm: &Path) -> anyhow::Result<Vec<Value>> {
 
 async fn on_outputs(folder: &Path, wasm: &Path, case: OnOutputs) -> anyhow::Result<Vec<Value>> {
     let local = Local::open()?;
-    let plugin = plugin(&local, &PluginFile { path: wasm.to_owned(), config: case.config }).await?;
-    let input = case.input.or(plugin.manifest.input);
-    let size = input.size.unwrap_or(case.frame);
-    if [case.frame, size].concat().contains(&0) {
-        bail!("case.json: `frame` and the input's `size` have 1 pixel at least");
-    }
-    let is_stretched = input.resize == Some(Resize::Stretch);
-    let is_centered = input.anchor != Some(Anchor::TopLeft);
-    let absolute = |(name, file): (String, PathBuf)| {
-        let file = folder.join(file);
-        let there = file.canonicalize().with_context(|| format!("cannot read {}", file.display()))?;
-        anyhow::Ok((name, there))
-    };
-    let Compiled { path, digest } = plugin.compiled;
-    let trial = Trial {
-        hook: HookJob { identity: plugin.hook.identity, compiled: path, digest, config: plugin.hook.config },
-        frame: case.frame,
-        input: size,
-        is_stretched,
-        is_centered,
-        outputs: case.outputs.into_iter().map(absolute).collect::<Result<_, _>>()?,
-    };
-    let tried: Result<Tried, String> = judge::trial(&local.api, &serde_json::to_value(&trial)?).await?;
-    let Tried { detections, events, failures, log } = tried.map_err(anyhow::Error::msg)?;
-    log.iter().for_each(|line| eprintln!("{}: {}", line.plugin, line.message));
+    let (_, trial) = case::trial(&local, folder, wasm, case).await?;
+    let Tried { detections, events, failures, .. } = case::tried(&local, &trial).await?;
     Ok(vec![serde_json::to_value(Row { frame: 0, detections, events, skipped: None, failures })?])
 }
 
 async fn on_video(folder: &Path, wasm: &Path, case: OnVideo) -> anyhow::Result<Vec<Value>> {
-    let before = case.before.into_iter().map(|b| PluginFile { path: folder.join(b.plugin), config: b.config });
-    let plugins = before.chain([PluginFile { path: wasm.to_owned(), config: case.config }]).collect();
     let local = Local::with_worker()?;
-    let (video, model) = (folder.join(case.video), folder.join(case.model));
-    let wanted = Wanted { video: &video, model: &model, models: Vec::new(), plugins, input: case.input };
-    let prepared = prepare(&local, wanted).await?;
+    let prepared = case::scenario(&local, folder, wasm, &case).await?;
     let alone = Alone::start(local.runner(), &prepared.order, prepared.files).context("cannot start a worker")?;
     let mut rows = Vec::new();
     let (outcome, reason) = follow(alone, case.limit, |said| {
@@ -291,12 +190,5 @@ mod tests {
         }
         assert!(difference(&[json!({"frame": 7, "n": 3})], &[json!({"frame": 7, "n": 4})]).is_some());
         assert!(difference(&[json!({"frame": 7})], &[json!({"frame": 7, "skipped": "x"})]).is_some());
-    }
-
-    #[test]
-    fn a_plugin_without_cases_is_told_how_to_make_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let error = cases(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("NAME/case.json"), "{error}");
     }
 }

@@ -33,8 +33,8 @@ const PREFIX: &str = "FRAMEHOOK_";
 /// The variable that names the settings file.
 const CONFIG: &str = "FRAMEHOOK_CONFIG";
 
-/// What follows the prefix in variables of the balancer in front of the APIs, and of tests.
-const FOR_OTHERS: [&str; 6] = ["LISTEN", "API_", "TEST_", "CHAOS_S", "FREEZE_S", "UPDATE_DOCS"];
+/// What follows the prefix in variables of the balancer in front of the APIs, of clients, and of tests.
+const FOR_OTHERS: [&str; 6] = ["LISTEN", "API", "TEST_", "CHAOS_S", "FREEZE_S", "UPDATE_DOCS"];
 
 /// How alike two names must be for one to be suggested for the other, from 0 to 1: clap's own figure.
 const ALIKE: f64 = 0.7;

@@ -82,7 +82,7 @@ fn a_detection_is_matched_or_new_or_missing_and_a_pair_says_in_what_it_differs()
 fn what_else_is_drawn_or_said_of_an_object_counts_and_its_track_does_not() {
     let plain = detection("car", 0.9, A);
     let redrawn = |other: Detection| {
-        of_detections(&[plain.clone()], &[other])
+        of_detections(std::slice::from_ref(&plain), &[other])
             .map(|difference| (difference.counts.redrawn, difference.changed.len()))
     };
     assert_eq!(redrawn(Detection { track_id: Some(7), ..plain.clone() }), None);
@@ -94,7 +94,7 @@ fn what_else_is_drawn_or_said_of_an_object_counts_and_its_track_does_not() {
         Detection { attributes, ..plain.clone() },
     ] {
         assert_eq!(redrawn(other.clone()), Some((1, 1)));
-        assert_eq!(of_detections(&[other.clone()], &[other]), None);
+        assert_eq!(of_detections(std::slice::from_ref(&other), std::slice::from_ref(&other)), None);
     }
 }
 

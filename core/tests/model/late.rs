@@ -228,7 +228,9 @@ impl World {
                 self.broken.push(Broken::HealthyStopped);
                 false
             }
-            Action::Explain { .. } | Action::Purge { .. } => false,
+            Action::Explain { .. } | Action::Purge { .. } | Action::NoteRevision { .. } | Action::RollBack { .. } => {
+                false
+            }
         }
     }
 
@@ -246,6 +248,7 @@ impl World {
             execution: None,
             memory_mib: 1,
             is_fetched: false,
+            revision: Default::default(),
             traceparent: None,
         };
         let is_taken_for_published = !without.has(Guard::PublishedFirst);
@@ -267,6 +270,7 @@ impl World {
             attempt: 0,
             retry_at: None,
             hooks: Vec::new(),
+            revision: None,
             progress: Progress::default(),
         };
         let runner = RunnerFacts {

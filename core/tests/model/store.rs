@@ -187,6 +187,7 @@ impl Store {
             execution: None,
             memory_mib: 1,
             is_fetched: false,
+            revision: Default::default(),
             traceparent: None,
         };
         let present = self.runners.iter().enumerate().filter_map(|(n, r)| Some((n, r.as_ref().filter(|r| !r.lost)?)));
@@ -277,6 +278,8 @@ impl Store {
                 present.map(|r| r.lost = true).is_some()
             }
             Action::Purge { .. } => self.purge(),
+            // Its workers say nothing of revisions.
+            Action::NoteRevision { .. } | Action::RollBack { .. } => false,
         }
     }
 
@@ -446,6 +449,7 @@ fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
         attempt: 0,
         retry_at: None,
         hooks: Vec::new(),
+        revision: None,
         progress: Progress { published: report.published.map(position), ..Progress::default() },
     };
     RunnerFacts {

@@ -9,7 +9,7 @@
 
 use std::collections::VecDeque;
 
-use framehook_core::{prediction::Position, reason::Reason};
+use framehook_core::{hook_stats::NOT_CALLED, prediction::Position, reason::Reason};
 
 /// One failure may be the frame's fault, three in a row are the plugin's.
 const IN_A_ROW: u32 = 3;
@@ -49,7 +49,7 @@ impl Default for Breaker {
 }
 
 fn left_out(reason: &Reason) -> Reason {
-    Reason::new(reason.code, format!("{}; not called for a while after repeated failures", reason.message))
+    Reason::new(reason.code, format!("{}{NOT_CALLED}", reason.message))
 }
 
 /// Where a pause of so many seconds ends.

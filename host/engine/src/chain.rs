@@ -2,7 +2,7 @@
 //!
 //! Each stage has a chain of its own, because a worker runs them on separate threads.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use framehook_core::{
     hook_state::{HookState, StateQuota},
@@ -15,7 +15,7 @@ use framehook_core::{
 };
 
 use crate::{
-    Engine, LoadError, Log,
+    Engine, LoadError, Log, Plugin,
     hook::Hook,
     media::{Decision, Frame, Inference, Outcome, Size, Start},
     models::Models,
@@ -38,6 +38,8 @@ pub struct ChainSettings {
     pub metric_names: usize,
     /// What the hooks kept when the stream stood where it goes on.
     pub state: HookState,
+    /// Where the hooks take the place of others while the stream goes on: the versions of those, by slot.
+    pub before: Option<BTreeMap<String, String>>,
     /// Further models that hooks may run.
     pub models: Option<Arc<dyn Models>>,
     pub log: Log,
@@ -47,6 +49,8 @@ pub struct ChainSettings {
 pub struct Chain {
     hooks: Vec<Hook>,
     on_failure: OnPluginFailure,
+    /// It has yet to show that it works: no failure ends the scenario.
+    is_on_trial: bool,
     /// The first names of classes that there are.
     model_labels: Vec<String>,
 }
@@ -76,8 +80,16 @@ impl Chain {
     /// When a plugin cannot be loaded or refuses its configuration. No other try will help, but where the
     /// code is [`ReasonCode::WorkerCrash`].
     pub fn start(engine: &Engine, stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
-        let start = |(at, job): (usize, &HookJob)| {
-            let plugin = engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity))?;
+        let load = |job: &HookJob| engine.load(&job.compiled, &job.digest).map_err(|e| e.reason(&job.identity));
+        Self::with(&hooks.iter().map(load).collect::<Result<Vec<_>, _>>()?, stage, hooks, settings)
+    }
+
+    /// The same with plugins that are loaded already, one for each hook.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn with(plugins: &[Plugin], stage: Stage, hooks: &[HookJob], settings: &ChainSettings) -> Result<Self, Reason> {
+        let start = |(at, (job, plugin)): (usize, (&HookJob, &Plugin))| {
             let (fits, place) = match stage {
                 Stage::Pre => (plugin.code.has_preprocess(), "before"),
                 Stage::Post => (plugin.code.has_postprocess(), "after"),
@@ -86,10 +98,35 @@ impl Chain {
                 let error = LoadError::Refused(format!("the plugin has no hook for {place} the inference"));
                 return Err(error.reason(&job.identity));
             }
-            Hook::start(&plugin, job, (stage, slot(stage, hooks, at)), settings)
+            Hook::start(plugin, job, (stage, slot(stage, hooks, at)), settings)
         };
-        let hooks = hooks.iter().enumerate().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { hooks, on_failure: settings.on_failure, model_labels: settings.start.model_labels.clone() })
+        let hooks = hooks.iter().zip(plugins).enumerate().map(start).collect::<Result<_, _>>()?;
+        let model_labels = settings.start.model_labels.clone();
+        Ok(Self { hooks, on_failure: settings.on_failure, is_on_trial: settings.before.is_some(), model_labels })
+    }
+
+    /// Goes on in the place of a chain that kept `state` up to `after`.
+    pub fn take_over(&mut self, state: &HookState, after: Option<Position>) {
+        self.hooks.iter_mut().for_each(|hook| hook.take_over(state, after));
+    }
+
+    /// Why a hook of it could not begin, if one could not.
+    #[must_use]
+    pub fn failing(&self) -> Option<Reason> {
+        self.hooks.iter().find_map(|hook| hook.not_begun.clone())
+    }
+
+    /// It works.
+    pub const fn end_trial(&mut self) {
+        self.is_on_trial = false;
+    }
+
+    /// All that its hooks keep.
+    #[must_use]
+    pub fn state(&self) -> HookState {
+        let mut state = HookState::default();
+        self.hooks.iter().for_each(|hook| hook.state(&mut state));
+        state
     }
 
     /// Calls pre hooks on one frame, until one decides.
@@ -101,9 +138,8 @@ impl Chain {
         for hook in &mut self.hooks {
             let decision = match hook.preprocess(frame) {
                 Ok(decision) => decision,
-                Err(reason) => {
-                    fail(self.on_failure, hook, reason, &mut failures)?.map_or(Decision::Pass, Decision::Skip)
-                }
+                Err(reason) => fail((self.on_failure, self.is_on_trial), hook, reason, &mut failures)?
+                    .map_or(Decision::Pass, Decision::Skip),
             };
             if !matches!(decision, Decision::Pass) {
                 return Ok(Before { decision, failures });
@@ -149,7 +185,8 @@ impl Chain {
                         after.events.extend(outcome.events);
                     }
                     Err(reason) => {
-                        if let Some(skipped) = fail(self.on_failure, hook, reason, &mut after.failures)? {
+                        let policy = (self.on_failure, self.is_on_trial);
+                        if let Some(skipped) = fail(policy, hook, reason, &mut after.failures)? {
                             return Ok(After { skipped: Some(skipped), failures: after.failures, ..After::default() });
                         }
                     }
@@ -209,6 +246,12 @@ impl Chain {
     }
 }
 
+/// The version of each hook's plugin, by its slot.
+#[must_use]
+pub fn versions(stage: Stage, hooks: &[HookJob]) -> BTreeMap<String, String> {
+    (0..hooks.len()).map(|at| (slot(stage, hooks, at), hooks[at].identity.version.clone())).collect()
+}
+
 /// The name of a hook's state: see [`HookState`].
 fn slot(stage: Stage, hooks: &[HookJob], at: usize) -> String {
     let name = &hooks[at].identity.name;
@@ -220,18 +263,19 @@ fn slot(stage: Stage, hooks: &[HookJob], at: usize) -> String {
 
 /// Applies the policy: the frame is given up (`Some`), the chain goes on (`None`), or all ends.
 fn fail(
-    policy: OnPluginFailure,
+    (policy, is_on_trial): (OnPluginFailure, bool),
     hook: &Hook,
     reason: Reason,
     failures: &mut Vec<HookFailure>,
 ) -> Result<Option<Skipped>, Reason> {
     // One that refuses its configuration, for this model or this video, would do so on every frame.
-    if policy == OnPluginFailure::FailScenario || reason.code == ReasonCode::PluginIncompatible {
+    let ends = policy == OnPluginFailure::FailScenario || reason.code == ReasonCode::PluginIncompatible;
+    if ends && !is_on_trial {
         return Err(reason);
     }
     let plugin = hook.name.clone();
-    let skip = || Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", reason.message) };
-    let skipped = (policy == OnPluginFailure::SkipFrame).then(skip);
+    let skip = || Skipped { by: plugin.clone(), reason: format!("the plugin failed: {}", hook.without_name(&reason)) };
+    let skipped = (policy != OnPluginFailure::RawOutput).then(skip);
     failures.push(HookFailure { plugin, reason });
     Ok(skipped)
 }

@@ -59,8 +59,11 @@ fn check_structure(wasm: &[u8]) -> Checked<()> {
     }
 }
 
-/// Names of what a component imports and exports itself, not what its parts do.
-fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
+/// Names of what a component imports and of what it exports itself, not what its parts do.
+///
+/// # Errors
+/// When it is damaged.
+pub fn interface_names(wasm: &[u8]) -> wasmparser::Result<(Vec<String>, Vec<String>)> {
     let (mut imports, mut exports, mut depth) = (Vec::new(), Vec::new(), 0u32);
     for payload in Parser::new(0).parse_all(wasm) {
         match payload? {

@@ -29,8 +29,9 @@ use crate::{abi, sandbox::Ctx};
 pub(crate) const TICK: Duration = Duration::from_millis(4);
 /// Deep enough for any real plugin; a runaway recursion ends early.
 const WASM_STACK: usize = 512 << 10;
-/// Hooks alive at once in one worker. Each reserves 4 GiB of address space, none of it memory.
-const MAX_INSTANCES: u32 = 32;
+/// Hooks alive at once in one worker: 16 before and 16 behind the model, twice while its scenario changes them, and
+/// 16 of a shadow. Each reserves 4 GiB of address space, none of it memory.
+const MAX_INSTANCES: u32 = 80;
 /// A component built from Rust is made of 3 or 4 core modules; other languages bring some more.
 const CORE_MODULES: u32 = 16;
 /// What an instance may be configured to use at most.
@@ -118,11 +119,23 @@ impl Engine {
         self.link(&self.component(compiled, digest)?)
     }
 
+    /// Loads what was read of such a file.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_bytes(&self, name: &Path, code: io::Result<Vec<u8>>, digest: &Digest) -> Result<Plugin, LoadError> {
+        self.link(&self.recognised(name, code, digest)?)
+    }
+
     /// The same, with nothing behind its imports yet.
     pub(crate) fn component(&self, compiled: &Path, digest: &Digest) -> Result<Component, LoadError> {
-        let name = compiled.display();
         // Read and not mapped: nobody can change these bytes once they were looked at.
-        let code = std::fs::read(compiled).map_err(|e| match e.kind() {
+        self.recognised(compiled, std::fs::read(compiled), digest)
+    }
+
+    fn recognised(&self, name: &Path, code: io::Result<Vec<u8>>, digest: &Digest) -> Result<Component, LoadError> {
+        let name = name.display();
+        let code = code.map_err(|e| match e.kind() {
             io::ErrorKind::OutOfMemory => LoadError::NoMemory,
             _ => LoadError::Lost(format!("{name} could not be read: {e}")),
         })?;

@@ -3,7 +3,10 @@
 //! Invariant: a failure costs the instance at most. The next call that the breaker admits gets a
 //! new one; a plugin that keeps failing is left out for a while and called again with one frame.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use framehook_core::{
     hook_state::HookState,
@@ -51,6 +54,8 @@ pub struct Hook {
     /// Labels of its configuration that nobody gave yet.
     asked: Asked,
     instance: Option<Box<dyn Instance>>,
+    /// Why the first one could not be made.
+    pub(crate) not_begun: Option<Reason>,
     /// What the last instance said when it started.
     pub(crate) ready: Ready,
 }
@@ -68,10 +73,16 @@ impl Hook {
         settings: &ChainSettings,
     ) -> Result<Self, Reason> {
         let HookJob { identity, config, .. } = job;
+        let mut start = settings.start.clone();
+        if let Some(before) = &settings.before {
+            start.from_version = before.get(&slot).cloned();
+            // Whoever takes nobody's place has seen nothing.
+            start.after = start.after.filter(|_| start.from_version.is_some());
+        }
         let name = format!("{}@{}", identity.name, identity.version);
         let mut hook = Self {
             plugin: plugin.clone(),
-            start: settings.start.clone(),
+            start,
             config: config.to_string(),
             limits: settings.limits,
             room: settings.room,
@@ -87,12 +98,16 @@ impl Hook {
             stats: Stats::new(name.clone(), stage),
             asked: Asked::of(config),
             instance: None,
+            not_begun: None,
             ready: Ready::default(),
             name,
         };
         match hook.attempt(|_, _| Ok(())) {
             Err(reason) if reason.code == ReasonCode::PluginIncompatible => Err(reason),
-            _ => Ok(hook),
+            begun => {
+                hook.not_begun = begun.err();
+                Ok(hook)
+            }
         }
     }
 
@@ -187,6 +202,25 @@ impl Hook {
         Ok(events)
     }
 
+    /// Goes on with what another one kept, as of `after`: an instance that began with nothing is made anew. What
+    /// it fails on now, it fails on at its first frame.
+    pub(crate) fn take_over(&mut self, state: &HookState, after: Option<Position>) {
+        if state.of(&self.slot).next().is_none() {
+            return;
+        }
+        self.given.state.lock().take_over(state, &self.slot);
+        self.start.after = self.start.after.and(after);
+        self.instance = None;
+        if let Err(reason) = self.attempt(|_, _| Ok(())) {
+            tracing::debug!(plugin = self.name, "does not go on with what was kept: {}", reason.message);
+        }
+    }
+
+    /// Adds all that it keeps.
+    pub(crate) fn state(&self, state: &mut HookState) {
+        self.given.state.lock().all(&self.slot, state);
+    }
+
     /// Adds what it changed of its state since the last call.
     pub(crate) fn take_changes(&self, changes: &mut HookState) {
         self.given.state.lock().take_changes(&self.slot, changes);
@@ -220,6 +254,12 @@ impl Hook {
         }
     }
 
+    /// Time of the models that it ran so far.
+    fn models(&self) -> Duration {
+        let living = self.instance.as_ref().map(|instance| instance.used().models);
+        self.stats.models() + living.unwrap_or_default()
+    }
+
     /// One call for a frame, through the breaker.
     fn call<R>(
         &mut self,
@@ -231,10 +271,13 @@ impl Hook {
             return Err(reason);
         }
         self.given.logger.begin_frame(at.frame);
-        let began = Instant::now();
+        let (began, models_before) = (Instant::now(), self.models());
         let result = self.attempt(call);
-        self.stats.called(began.elapsed(), result.as_ref().err().map(|reason| reason.code));
+        let models = self.models().saturating_sub(models_before);
+        let took = began.elapsed().saturating_sub(models);
+        self.stats.called(took, result.as_ref().err().map(|reason| reason.code));
         self.start.after = Some(at);
+        self.start.from_version = None;
         let was_left_out = self.breaker.open_reason().is_some();
         match &result {
             Ok(_) => {
@@ -248,10 +291,17 @@ impl Hook {
         result
     }
 
+    /// What a reason says besides the plugin's name, for where that stands already.
+    pub(crate) fn without_name<'a>(&self, reason: &'a Reason) -> &'a str {
+        let message = reason.message.strip_prefix(&self.name).and_then(|behind| behind.strip_prefix(": "));
+        message.unwrap_or(&reason.message)
+    }
+
     fn failed(&mut self, reason: &Reason, at: Position) {
+        let message = self.without_name(reason).to_owned();
         let message = match self.breaker.failed(reason, at) {
-            Some(seconds) => format!("{}; not called for {seconds} s of the stream", reason.message),
-            None => reason.message.clone(),
+            Some(seconds) => format!("{message}; not called for {seconds} s of the stream"),
+            None => message,
         };
         self.given.logger.tell(LogLevel::Warn, &message);
     }

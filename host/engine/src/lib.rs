@@ -35,5 +35,6 @@ pub mod trial;
 
 use framehook_helpers::{masks, scan, suppress};
 
+pub use check::interface_names;
 pub use engine::{Engine, LoadError, Plugin};
 pub use log::{Log, LogSink};

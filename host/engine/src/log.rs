@@ -102,10 +102,11 @@ impl LastWords {
     }
 }
 
-/// A text of several lines as one that a person can read.
+/// A text of several lines, such as what an assertion says, as one that a person can read.
 fn in_one_line(text: &str) -> String {
     let text = &text[..text.floor_char_boundary(MAX_LINE)];
-    short_line(&text.trim().replace('\n', " "), MAX_LINE)
+    let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    short_line(&lines.join(" "), MAX_LINE)
 }
 
 impl Logger {
@@ -140,9 +141,9 @@ impl Logger {
         call.said.hear(target, message);
         let frame = call.frame;
         drop(call);
-        let (target, message) = (short_line(target, MAX_TARGET), short_line(message, MAX_LINE));
+        let (target, message) = (short_line(target, MAX_TARGET), in_one_line(message));
         let fields = fitting(fields, MAX_LINE - message.len());
-        let line = PluginLog { plugin: self.plugin.clone(), level, target, message, fields, frame };
+        let line = PluginLog { plugin: self.plugin.clone(), level, target, message, fields, frame, shadow: false };
         self.log.0.lock().line(line, Instant::now());
     }
 }
@@ -162,7 +163,7 @@ fn fitting(fields: Vec<(String, Attribute)>, mut room: usize) -> BTreeMap<String
 /// JSON has no number that is not finite.
 fn presentable(value: Attribute) -> Attribute {
     match value {
-        Attribute::Text(text) => Attribute::Text(short_line(&text, MAX_LINE)),
+        Attribute::Text(text) => Attribute::Text(in_one_line(&text)),
         Attribute::Number(number) if !number.is_finite() => Attribute::Text(number.to_string()),
         Attribute::Numbers(numbers) if !numbers.iter().all(|number| number.is_finite()) => {
             Attribute::Text(format!("{numbers:?}"))
@@ -302,11 +303,11 @@ mod tests {
         logger.line(LogLevel::Info, "t", "m", fields.map(|(key, value)| (key.to_owned(), value)).to_vec());
         let lines = lines.lock();
         assert_eq!(lines[0].target, "a\\nb");
-        assert_eq!(lines[0].message, "fine\\n2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
+        assert_eq!(lines[0].message, "fine 2026-01-01T00:00:00Z ERROR forged \\u{1b}[31m");
         assert_eq!((lines[1].message.len(), lines[1].frame), (MAX_LINE, None));
         assert!(lines[1].fields.is_empty(), "there was no room for it");
         let fields = serde_json::to_value(&lines[2].fields).unwrap();
-        assert_eq!(fields, serde_json::json!({"a\\nb": "c\\nd", "n": "NaN", "twice": [2]}));
+        assert_eq!(fields, serde_json::json!({"a\\nb": "c d", "n": "NaN", "twice": [2]}));
         assert_eq!(lines[2].frame, Some(7));
     }
 

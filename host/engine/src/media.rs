@@ -33,7 +33,7 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Of the whole frame, where this is that of a part: `input = (frame - corner) * scale + pad`.
+    /// That of the whole frame, where this is that of a part: `input = (frame - corner) * scale + pad`.
     #[must_use]
     pub fn of_part(self, part: Region) -> Self {
         Self {
@@ -126,6 +126,8 @@ pub struct Start {
     pub stream_id: String,
     /// The frame that was worked on last, if there was one.
     pub after: Option<Position>,
+    /// The version of the plugin that this one takes the place of, while the stream goes on.
+    pub from_version: Option<String>,
     pub source: Source,
     /// Names of the classes as the model's file has them.
     pub model_labels: Vec<String>,

@@ -1,8 +1,9 @@
-//! What a detection keeps that a hook of the contract 0.1.0 passes on, and the detections that an event is about.
+//! What a detection keeps that a hook of the contract 0.1.0 passes on, and the detections that an event is
+//! about.
 //!
-//! That contract has no label, outline, mask or attribute, and any hook returns detections in its own order. So
-//! those that it only passed on, perhaps with a track id or keypoints, are recognised here: the same class, score
-//! and box, bit for bit.
+//! That contract has no label, outline, mask or attribute, and any hook returns detections in its own order.
+//! So those that it only passed on, perhaps with a track id or keypoints, are recognised here: the same
+//! class, score and box, bit for bit.
 
 use framehook_core::prediction::{Detection, Event};
 

@@ -67,6 +67,8 @@ pub(crate) struct Ctx {
     pub(crate) tensor_bytes: usize,
     /// Bytes of pixels and elements that were copied into the guest.
     pub(crate) copied_bytes: Cell<u64>,
+    /// What was not the guest's work.
+    apart: Duration,
     pub(crate) highest: Cell<Highest>,
     pub(crate) now_us: u64,
     pub(crate) models: Option<Arc<dyn Models>>,
@@ -116,6 +118,7 @@ impl Ctx {
         let took = wall.elapsed();
         self.deadline.cpu_start += thread_cpu_time().saturating_sub(cpu);
         self.deadline.wall_end += took;
+        self.apart += took;
         (done, took)
     }
 
@@ -249,6 +252,7 @@ impl Guarded {
             metrics,
             tensor_bytes: 0,
             copied_bytes: Cell::new(0),
+            apart: Duration::ZERO,
             highest: Cell::default(),
             now_us: 0,
             models,
@@ -292,7 +296,8 @@ impl Guarded {
         let ctx = self.store.data();
         // A memory never shrinks, so this is the most that it had.
         let memory_bytes = ctx.limits.used_bytes as u64;
-        Used { memory_bytes, copied_bytes: ctx.copied_bytes.get(), highest_score: ctx.highest.get().value }
+        let (copied_bytes, highest_score) = (ctx.copied_bytes.get(), ctx.highest.get().value);
+        Used { memory_bytes, copied_bytes, models: ctx.apart, highest_score }
     }
 
     /// For what is not guest code: lifting handles out of results.

@@ -40,9 +40,21 @@ fn key_bytes(key: &str) -> usize {
 impl Kept {
     /// What `hook` kept when the stream stood where it goes on.
     pub(crate) fn restore(quota: StateQuota, state: &HookState, hook: &str) -> Self {
-        let values: BTreeMap<_, _> = state.of(hook).map(|(key, value)| (key.to_owned(), value.0.clone())).collect();
+        let values: BTreeMap<_, _> = state.of(hook).map(|(key, value)| (key.to_owned(), value.bytes())).collect();
         let bytes = values.iter().map(|(key, value)| key_bytes(key) + value.len()).sum();
         Self { quota, values, bytes, ..Self::default() }
+    }
+
+    /// Has what `hook` kept in another instance, in the place of all that is here.
+    pub(crate) fn take_over(&mut self, state: &HookState, hook: &str) {
+        *self = Self::restore(self.quota, state, hook);
+    }
+
+    /// Adds all that is kept.
+    pub(crate) fn all(&self, hook: &str, state: &mut HookState) {
+        for (key, value) in &self.values {
+            state.set(hook, key.clone(), Some(Value(value.clone())));
+        }
     }
 
     /// Bytes of keys and values.
@@ -96,7 +108,7 @@ impl Kept {
     pub(crate) fn take_changes(&mut self, hook: &str, changes: &mut HookState) {
         self.changed_bytes = 0;
         for key in std::mem::take(&mut self.changed) {
-            let value = self.values.get(&key).cloned().map(Value);
+            let value = self.values.get(&key).map(|value| Value::new(value));
             changes.set(hook, key, value);
         }
     }
@@ -115,7 +127,7 @@ mod tests {
     fn changes(kept: &mut Kept) -> Vec<(String, Option<Vec<u8>>)> {
         let mut changes = HookState::default();
         kept.take_changes(HOOK, &mut changes);
-        changes.iter().map(|(_, key, value)| (key.to_owned(), value.map(|value| value.0.clone()))).collect()
+        changes.iter().map(|(_, key, value)| (key.to_owned(), value.map(Value::bytes))).collect()
     }
 
     #[test]
@@ -139,7 +151,7 @@ mod tests {
         kept.set("a".into(), vec![1; 50]).unwrap();
         let mut all = HookState::default();
         kept.take_changes(HOOK, &mut all);
-        all.set("post/a#2", "a".into(), Some(Value(vec![9])));
+        all.set("post/a#2", "a".into(), Some(Value::new(&[9])));
         let mut again = Kept::restore(kept.quota, &all, HOOK);
         assert_eq!(again.get("a"), Some(vec![1; 50]));
         assert!(changes(&mut again).is_empty());

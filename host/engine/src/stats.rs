@@ -21,6 +21,8 @@ pub(crate) struct Used {
     pub(crate) memory_bytes: u64,
     /// Bytes that were copied into it.
     pub(crate) copied_bytes: u64,
+    /// Time of further models that it ran.
+    pub(crate) models: Duration,
     /// The highest value that it had looked for.
     pub(crate) highest_score: Option<f32>,
 }
@@ -47,7 +49,7 @@ impl Stats {
         self.counts.not_called += 1;
     }
 
-    /// It was called, and failed for this reason if there is one.
+    /// It was called, and failed for this reason if there is one. `took` is without the time of models.
     pub(crate) fn called(&mut self, took: Duration, failure: Option<ReasonCode>) {
         self.counts.calls += 1;
         match failure {
@@ -75,6 +77,11 @@ impl Stats {
         self.counts.events += events as u64;
     }
 
+    /// Time of the models that instances ran which are gone.
+    pub(crate) const fn models(&self) -> Duration {
+        Duration::from_micros(self.counts.model_us)
+    }
+
     /// What an instance has used that is gone.
     pub(crate) fn lost(&mut self, used: Used) {
         use_more(&mut self.counts, used);
@@ -94,6 +101,7 @@ impl Stats {
 
 fn use_more(counts: &mut HookStats, used: Used) {
     counts.copied_bytes += used.copied_bytes;
+    counts.model_us += u64::try_from(used.models.as_micros()).unwrap_or(u64::MAX);
     counts.memory_bytes = counts.memory_bytes.max(used.memory_bytes);
     counts.highest_score = counts.highest_score.into_iter().chain(used.highest_score).reduce(f32::max);
 }
@@ -110,11 +118,12 @@ mod tests {
             stats.called(Duration::from_micros(us), None);
         }
         stats.called(Duration::from_secs(3600), Some(ReasonCode::PluginTimeout));
-        stats.lost(Used { memory_bytes: 9, copied_bytes: 5, highest_score: Some(0.5) });
-        let now = stats.now(Used { memory_bytes: 7, copied_bytes: 3, highest_score: None });
+        let models = Duration::from_micros(20);
+        stats.lost(Used { memory_bytes: 9, copied_bytes: 5, models, highest_score: Some(0.5) });
+        let now = stats.now(Used { memory_bytes: 7, copied_bytes: 3, models, highest_score: None });
         assert_eq!((now.calls, now.timeouts, now.traps, now.errors), (1001, 1, 0, 0));
         let near = |value: u64, expected: u64| value.abs_diff(expected) * 100 <= expected;
         assert!(near(now.p50_us, 500) && near(now.p99_us, 990) && near(now.max_us, LONGEST_US), "{now:?}");
-        assert_eq!((now.memory_bytes, now.copied_bytes, now.highest_score), (9, 8, Some(0.5)));
+        assert_eq!((now.memory_bytes, now.copied_bytes, now.model_us, now.highest_score), (9, 8, 40, Some(0.5)));
     }
 }

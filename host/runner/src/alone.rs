@@ -53,7 +53,14 @@ impl Alone {
             hooks.iter().zip(compiled).map(|(hook, compiled)| hook_job(hook, compiled)).collect()
         };
         let (pre, post) = (hooks(&scenario.pre, files.pre), hooks(&scenario.post, files.post));
-        let files = prepare::Files { source: files.source, model: files.model, models: files.models, pre, post };
+        let files = prepare::Files {
+            source: files.source,
+            model: files.model,
+            models: files.models,
+            pre,
+            post,
+            shadow: Vec::new(),
+        };
         let mut job = prepare::job(&config, order, None, files);
         let provider = scenario.provider.unwrap_or(config.provider).provider().unwrap_or_default();
         let precision = scenario.precision.unwrap_or(config.precision);

@@ -11,7 +11,7 @@
 //! Deliberately absent: any authentication but Basic; going on with half a file; noticing that a recording is
 //! another one than in an earlier deployment.
 
-use std::{error::Error, fmt::Display, io, net::SocketAddr, time::Duration};
+use std::{error::Error, fmt::Display, io, net::SocketAddr};
 
 use framehook_core::{
     ids::ScenarioId,
@@ -20,20 +20,20 @@ use framehook_core::{
     source_url::SealedUrl,
 };
 use framehook_infra::{
+    network::{self, NoAddress},
     seal,
     space::{Disk, Shortage},
 };
-use reqwest::{Client, Response, StatusCode, header::LOCATION, redirect};
+use reqwest::{Response, StatusCode};
 use tempfile::TempPath;
 use tokio::{
     fs::File,
     io::{AsyncWrite, AsyncWriteExt as _, BufWriter},
-    task,
     time::{Instant, timeout, timeout_at},
 };
 use url::Url;
 
-use crate::{config::RunnerConfig, failure::Failure, network};
+use crate::{config::RunnerConfig, failure::Failure};
 
 /// A link to a file store that leads to a mirror takes two or three.
 const MAX_REDIRECTS: usize = 5;
@@ -98,7 +98,7 @@ impl Fetch<'_> {
                     let message = "wants other credentials than its URL has, or another authentication than Basic";
                     return Err(self.fatal(ReasonCode::SourceAuth, format!("answers {status}: it {message}")));
                 }
-                _ if status.is_redirection() => target(&url, &response).ok_or_else(|| {
+                _ if status.is_redirection() => network::redirect_target(&url, &response).ok_or_else(|| {
                     let message = "with a redirect that leads nowhere, or away from `http` and `https`";
                     self.fatal(ReasonCode::SourceUnreachable, format!("answers {status} {message}"))
                 })?,
@@ -110,35 +110,27 @@ impl Fetch<'_> {
 
     async fn ask(&self, url: &Url) -> Result<Response, Failure> {
         let addresses = self.addresses(url).await?;
-        let client = client(url, &addresses, self.config.frame_timeout).map_err(|error| self.lost(error))?;
+        let client = network::client(url, &addresses, self.config.frame_timeout).map_err(|error| self.lost(error))?;
         client.get(url.clone()).send().await.map_err(|error| self.lost(error))
     }
 
     /// Where a connection may go.
     async fn addresses(&self, url: &Url) -> Result<Vec<SocketAddr>, Failure> {
-        let to_resolve = url.clone();
-        let resolving = task::spawn_blocking(move || to_resolve.socket_addrs(|| None));
-        let found = match timeout(self.config.frame_timeout, resolving).await {
-            Ok(found) => found.map_err(io::Error::other).flatten(),
-            Err(late) => Err(late.into()),
-        };
-        let found = found.map_err(|error| {
-            self.log(&format!("{} cannot be resolved: {error}", url.host_str().unwrap_or_default()));
-            let what = "cannot be reached: its host, or one it leads to, is not known";
-            Failure::of(&error, self.reason(ReasonCode::SourceUnreachable, what))
-        })?;
         let networks = &self.config.source_networks;
-        let (allowed, refused): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|address| network::is_allowed(address.ip(), networks));
-        match (allowed.as_slice(), refused.first()) {
-            ([], Some(address)) => {
-                self.log(&format!("leads to {}, which no network of `source_networks` holds", address.ip()));
+        let found = network::addresses(url, networks, self.config.frame_timeout).await;
+        found.map_err(|no_address| match no_address {
+            NoAddress::Unknown(error) => {
+                self.log(&format!("{} cannot be resolved: {error}", url.host_str().unwrap_or_default()));
+                let what = "cannot be reached: its host, or one it leads to, is not known";
+                Failure::of(&error, self.reason(ReasonCode::SourceUnreachable, what))
+            }
+            NoAddress::NotAllowed(address) => {
+                self.log(&format!("leads to {address}, which no network of `source_networks` holds"));
                 let message = "leads to an address that is not public; allow its network in the runner's `source_networks`, \
                                or upload the video";
-                Err(self.fatal(ReasonCode::SourceUnreachable, message))
+                self.fatal(ReasonCode::SourceUnreachable, message)
             }
-            _ => Ok(allowed),
-        }
+        })
     }
 
     async fn save(
@@ -241,34 +233,6 @@ struct Least {
     size: u64,
 }
 
-/// A client for one request, which knows no other address of the host than these.
-fn client(url: &Url, addresses: &[SocketAddr], patience: Duration) -> reqwest::Result<Client> {
-    Client::builder()
-        .resolve_to_addrs(url.host_str().unwrap_or_default(), addresses)
-        // It would resolve names itself.
-        .no_proxy()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(patience)
-        .read_timeout(patience)
-        .user_agent(concat!("framehook/", env!("CARGO_PKG_VERSION")))
-        .build()
-}
-
-/// Where a redirect leads; none out of TLS. Credentials stay with the server they were given for, and what
-/// another says about them is not taken.
-fn target(from: &Url, response: &Response) -> Option<Url> {
-    let location = response.headers().get(LOCATION)?.to_str().ok()?;
-    let mut to = from.join(location).ok()?;
-    if to.scheme() != "https" && (to.scheme(), from.scheme()) != ("http", "http") {
-        return None;
-    }
-    let is_same_server = to.origin() == from.origin();
-    let (user, password) = if is_same_server { (from.username(), from.password()) } else { ("", None) };
-    to.set_username(user).ok()?;
-    to.set_password(password).ok()?;
-    Some(to)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
@@ -290,52 +254,6 @@ mod tests {
     fn answer(status: u16, location: &str) -> Response {
         let answer = http::Response::builder().status(status).header("location", location);
         answer.body(vec![7_u8; 5]).unwrap().into()
-    }
-
-    #[test]
-    fn a_redirect_takes_credentials_nowhere_else() {
-        for (from, location, to) in [
-            ("https://me:p%40@a.example/x?q=1", "/y?z=2", Some("https://me:p%40@a.example/y?z=2")),
-            ("https://me:pw@a.example/x/", "y", Some("https://me:pw@a.example/x/y")),
-            ("https://me:pw@a.example/x", "https://b.example/y", Some("https://b.example/y")),
-            ("https://me:pw@a.example/x", "//b.example/y", Some("https://b.example/y")),
-            ("https://me:pw@a.example/x", "https://a.example:444/y", Some("https://a.example:444/y")),
-            ("http://me:pw@a.example/x", "https://a.example/y", Some("https://a.example/y")),
-            ("https://me:pw@a.example/x", "https://you:pw2@b.example/y", Some("https://b.example/y")),
-            ("https://me:pw@a.example/x", "https://you:pw2@a.example/y", Some("https://me:pw@a.example/y")),
-            ("http://a.example/x", "http://b.example/y", Some("http://b.example/y")),
-            ("https://a.example/x", "http://a.example/y", None),
-            ("https://a.example/x", "file:///etc/passwd", None),
-            ("https://a.example/x", "ftp://a.example/y", None),
-            ("https://a.example/x", "https://", None),
-        ] {
-            let to_url = target(&from.parse().unwrap(), &answer(302, location));
-            assert_eq!(to_url.as_ref().map(Url::as_str), to, "{from} -> {location}");
-        }
-    }
-
-    #[tokio::test]
-    async fn a_connection_goes_to_the_checked_address_and_no_name_is_resolved_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        // However it is written. Nobody can own a name that ends with this.
-        for host in ["cameras.invalid", "CAMERAS.invalid.", "kameras-süd.invalid"] {
-            let url = format!("http://{host}:{}/clip.mp4", address.port()).parse().unwrap();
-            let client = client(&url, &[address], Duration::from_secs(60)).unwrap();
-            let serve = async {
-                let (mut connection, _) = listener.accept().await.unwrap();
-                let mut request = vec![0; 1000];
-                let length = connection.read(&mut request).await.unwrap();
-                connection.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
-                String::from_utf8_lossy(&request[..length]).to_lowercase()
-            };
-            let answered = async { client.get(url.clone()).send().await.unwrap() };
-            let (request, answer) = timeout(Duration::from_secs(60), async { tokio::join!(serve, answered) })
-                .await
-                .expect("the server of this test is asked");
-            assert_eq!(answer.status(), 204);
-            assert!(request.contains(&format!("host: {}", url.host_str().unwrap())), "{request}");
-        }
     }
 
     #[tokio::test]

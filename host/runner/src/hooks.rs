@@ -8,11 +8,11 @@ use framehook_core::{hook_stats::HookStats, spec::ResolvedScenario};
 
 #[derive(Debug)]
 pub(crate) struct Hooks {
-    /// Of the workers that are gone.
+    /// What the workers had that are gone.
     before: Vec<HookStats>,
-    /// Of the current one.
+    /// What the current one has.
     now: Vec<HookStats>,
-    /// Of one that has not said anything.
+    /// What there is before one has said anything.
     none: Vec<HookStats>,
 }
 

@@ -16,6 +16,7 @@
 
 mod admission;
 pub mod alone;
+mod change;
 mod config;
 mod cores;
 mod ending;
@@ -24,7 +25,6 @@ mod fetch;
 mod heartbeat;
 mod hooks;
 mod metrics;
-mod network;
 mod plugin_metrics;
 mod prepare;
 mod prewarmed;
@@ -37,6 +37,7 @@ mod restart;
 mod runner;
 mod scenario_log;
 mod session;
+mod shadow;
 mod status;
 mod supervisor;
 mod tally;

@@ -239,6 +239,7 @@ mod tests {
             retry_at: None,
             progress: Progress::default(),
             hooks: vec![hook],
+            revision: None,
         }
     }
 

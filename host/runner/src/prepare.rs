@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,13 +37,14 @@ pub(crate) struct Files {
     pub(crate) models: BTreeMap<String, ModelJob>,
     pub(crate) pre: Vec<HookJob>,
     pub(crate) post: Vec<HookJob>,
+    pub(crate) shadow: Vec<HookJob>,
 }
 
 /// The job of a worker that has these files and goes on after `resume_after`, in one lane, whatever runs its
 /// model.
 pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Option<Position>, files: Files) -> Job {
     let scenario = &order.scenario;
-    let Files { source, model, models, pre, post } = files;
+    let Files { source, model, models, pre, post, shadow } = files;
     let plugins = pre.iter().chain(&post).map(|hook| hook.identity.clone()).collect();
     let decoder = scenario.decoder.unwrap_or(config.decoder);
     Job {
@@ -53,6 +55,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         decoder,
         frames: scenario.frames,
         range: scenario.range,
+        max_speed: scenario.max_speed,
         max_picture_side: config.max_picture_side,
         model,
         input: scenario.input.clone(),
@@ -61,6 +64,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         models,
         pre,
         post,
+        shadow,
         on_plugin_failure: scenario.on_plugin_failure,
         limits: config.limits_of(&scenario.limits),
         memory_mib: None,
@@ -80,6 +84,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         intra_threads: config.intra_threads,
         lanes: 1,
         onnxruntime: config.onnxruntime.clone(),
+        later_plugins: None,
     }
 }
 
@@ -123,7 +128,8 @@ impl JobBuilder {
         let models = self.models(&scenario.models).await?;
         let pre = self.hooks(&scenario.pre).await?;
         let post = self.hooks(&scenario.post).await?;
-        let mut job = job(&self.config, order, resume_after, Files { source, model, models, pre, post });
+        let shadow = self.hooks(&scenario.shadow).await?;
+        let mut job = job(&self.config, order, resume_after, Files { source, model, models, pre, post, shadow });
         let chosen = self.providers.choose(order.execution, scenario, &job).await?;
         self.config.execute(&mut job, chosen.execution);
         Ok((job, chosen))
@@ -141,9 +147,10 @@ impl JobBuilder {
             let path = self.blob("recorded outputs", &format!("of {}", replay.of), &part.digest).await?;
             parts.push(PartFile { path, until_us: part.until_us });
         }
-        let (source, model, models, pre) = (PathBuf::new(), PathBuf::new(), BTreeMap::new(), Vec::new());
+        let (source, model, models) = (PathBuf::new(), PathBuf::new(), BTreeMap::new());
+        let (pre, shadow) = (Vec::new(), Vec::new());
         let post = self.hooks(&order.scenario.post).await?;
-        let job = job(&self.config, order, resume_after, Files { source, model, models, pre, post });
+        let job = job(&self.config, order, resume_after, Files { source, model, models, pre, post, shadow });
         Ok((Job { replay: parts, ..job }, Chosen::default()))
     }
 
@@ -159,11 +166,16 @@ impl JobBuilder {
     async fn hooks(&self, hooks: &[ResolvedHook]) -> Result<Vec<HookJob>, Failure> {
         let mut jobs = Vec::with_capacity(hooks.len());
         for hook in hooks {
-            let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
-            let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
-            jobs.push(hook_job(hook, compiled.map_err(|error| not_compiled(&hook.identity, &error))?));
+            jobs.push(hook_job(hook, self.compiled(hook).await?));
         }
         Ok(jobs)
+    }
+
+    /// The machine code of a hook's plugin.
+    pub(crate) async fn compiled(&self, hook: &ResolvedHook) -> Result<Compiled, Failure> {
+        let wasm = self.blob("plugin", &hook.identity.name, &hook.identity.digest).await?;
+        let compiled = self.compiled.compiled(&hook.identity.digest, &wasm).await;
+        compiled.map_err(|error| not_compiled(&hook.identity, &error))
     }
 
     async fn file(&self, path: PathBuf) -> Result<PathBuf, Failure> {
@@ -189,6 +201,12 @@ impl JobBuilder {
             Failure::of(&error, Reason::new(ReasonCode::BlobUnavailable, message))
         })
     }
+}
+
+/// Why there is no folder, or no file in it, for a worker's later plugins.
+pub(crate) fn no_folder(error: &io::Error) -> Failure {
+    let message = format!("the folder of a worker's plugins cannot be used: {}", error.kind());
+    Failure::of(error, Reason::new(ReasonCode::WorkerCrash, message))
 }
 
 /// Fatal when the plugin is refused; worth a retry when the child could not do its work.

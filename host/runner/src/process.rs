@@ -119,8 +119,9 @@ impl Worker {
         };
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
-        let is_short = job.pre.is_empty() && job.post.is_empty() && !job.record;
-        let longest = if is_short { job.limits.prediction_bytes + REPORT } else { MAX_RECORD };
+        let has_hooks = !(job.pre.is_empty() && job.post.is_empty() && job.shadow.is_empty());
+        let is_long = has_hooks || job.record;
+        let longest = if is_long { MAX_RECORD } else { job.limits.prediction_bytes + REPORT };
         let last_lines = LastLines::default();
         let stderr = tokio::spawn(read_lines(stderr, last_lines.clone(), log).in_current_span());
         let stderr = AbortOnDropHandle::new(stderr);

@@ -1,8 +1,8 @@
 //! Which execution providers this machine has, and which of them runs a scenario's model.
 //!
-//! Invariants: what ran the stored frames of a scenario goes on doing so, or nothing does. Whether a provider is
-//! there and how fast it is are found out by children that are confined as workers are; a model is measured once,
-//! however many scenarios wait for it.
+//! Invariants: what ran the stored frames of a scenario goes on doing so, or nothing does. Whether a provider
+//! is there and how fast it is are found out by children that are confined as workers are; a model is
+//! measured once, however many scenarios wait for it.
 
 use std::{process::Stdio, sync::Arc, time::Duration};
 

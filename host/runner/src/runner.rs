@@ -145,6 +145,7 @@ struct Runner {
 struct Running {
     generation: Generation,
     stop: watch::Sender<Option<StopCause>>,
+    orders: watch::Sender<Option<Box<DeployOrder>>>,
     /// Cancelled when its task ended, however it did.
     done: CancellationToken,
 }
@@ -218,7 +219,13 @@ impl Runner {
         match verdict {
             Verdict::Start if self.draining => self.report_stopped(scenario, generation, StopCause::Draining),
             Verdict::Start => self.start(order, traceparent),
-            Verdict::Repeated => self.remind(scenario, generation),
+            Verdict::Repeated => {
+                self.remind(scenario, generation);
+                // It may be of another revision.
+                if let Some(running) = self.running.get(&scenario).filter(|r| r.generation == generation) {
+                    running.orders.send_replace(Some(Box::new(order)));
+                }
+            }
             _ => {}
         }
     }
@@ -265,7 +272,8 @@ impl Runner {
         let (scenario, generation) = (order.scenario_id, order.generation);
         let done = CancellationToken::new();
         let (stop, stopped) = watch::channel(None);
-        let predecessor = self.running.insert(scenario, Running { generation, stop, done: done.clone() });
+        let (orders, later_orders) = watch::channel(None);
+        let predecessor = self.running.insert(scenario, Running { generation, stop, orders, done: done.clone() });
         let predecessor = predecessor.map(|older| {
             older.stop(StopCause::Superseded);
             older.done
@@ -281,7 +289,7 @@ impl Runner {
         // it is about.
         let span = tracing::debug_span!("deployment", scenario_id = %scenario, generation, trace_id = Empty);
         telemetry::follow(&span, traceparent.as_deref());
-        let deployment = Deployment::new(self.shared.clone(), order, traceparent, stopped);
+        let deployment = Deployment::new(self.shared.clone(), order, traceparent, stopped, later_orders);
         let run = async move {
             let _done = done.drop_guard();
             deployment.run(predecessor).await;

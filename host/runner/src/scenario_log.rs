@@ -1,5 +1,5 @@
 //! What a scenario's worker may write into the runner's log, and the same lines on their way to the scenario's own
-//! log.
+//! log; beside them, what its shadow found.
 //!
 //! Invariants: plugins' lines and the worker's own standard error stay within one budget, restarts included,
 //! whatever the worker does: it keeps to the same budget by itself, but is not trusted. Who logs never waits:
@@ -9,12 +9,14 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use framehook_core::{
+    compare::FrameDifference,
     ids::{Generation, ScenarioId},
     job::{LogLevel, PluginLog},
     log_budget::{LogBudget, LogLimits},
     message::{Envelope, Message},
     prediction::Attribute,
     scenario_log::{LogLine, LoggedLines, MAX_LINE},
+    shadow::{Recent, ShadowDifference, ShadowFindings, ShadowSummary},
     size::json_bytes,
     text::one_line,
     topic::Topic,
@@ -57,18 +59,30 @@ struct Shared {
 
 struct Book {
     budget: LogBudget,
+    /// For the lines of the shadow's hooks, so that they take no room from the others.
+    shadow_budget: LogBudget,
     lines: Vec<LogLine>,
     bytes: usize,
     /// The number of the first of them.
     first: u64,
     /// Lines for which there was no room.
     cut: u64,
+    found: Found,
+}
+
+/// What a shadow found and is not published yet.
+#[derive(Default)]
+struct Found {
+    summary: Option<ShadowSummary>,
+    differences: Recent,
 }
 
 impl ScenarioLog {
     pub(crate) fn new(limits: LogLimits) -> Self {
-        let budget = LogBudget::new(limits, std::time::Instant::now());
-        let book = Book { budget, lines: Vec::new(), bytes: 0, first: 0, cut: 0 };
+        let now = std::time::Instant::now();
+        let (budget, shadow_budget) = (LogBudget::new(limits, now), LogBudget::new(limits.of_shadow(), now));
+        let (lines, found) = (Vec::new(), Found::default());
+        let book = Book { budget, shadow_budget, lines, bytes: 0, first: 0, cut: 0, found };
         Self(Arc::new(Shared { book: Mutex::new(book), filled: Notify::new() }))
     }
 
@@ -82,12 +96,27 @@ impl ScenarioLog {
 
     /// A line that the worker passed on.
     pub(crate) fn line(&self, line: &PluginLog) {
-        if !self.admits(line.bytes()) {
+        let is_admitted = if line.shadow { self.admits_of_shadow(line.bytes()) } else { self.admits(line.bytes()) };
+        if !is_admitted {
             return;
         }
         let line = presentable(line);
         show(&line);
         self.add(line);
+    }
+
+    /// The same for a line of the shadow's hooks. What is left out of them is told of by the worker alone.
+    fn admits_of_shadow(&self, bytes: usize) -> bool {
+        self.0.book.lock().shadow_budget.admit(bytes, std::time::Instant::now()).is_some()
+    }
+
+    /// What the shadow found so far, and which differences are new.
+    pub(crate) fn compared(&self, summary: ShadowSummary, differences: Vec<FrameDifference>) {
+        let mut book = self.0.book.lock();
+        book.found.summary = Some(summary);
+        differences.into_iter().for_each(|difference| book.found.differences.push(difference));
+        drop(book);
+        self.0.filled.notify_one();
     }
 
     /// A line of the platform, which the runner's log has in other words.
@@ -134,6 +163,17 @@ impl Book {
     }
 }
 
+impl Found {
+    /// What is to be published next.
+    fn take(&mut self, (scenario_id, generation): (ScenarioId, Generation)) -> Option<ShadowFindings> {
+        let summary = self.summary.take()?;
+        let (first, differences) = self.differences.take();
+        let revision = summary.revision;
+        let differences = differences.into_iter().map(|difference| ShadowDifference { revision, difference }).collect();
+        Some(ShadowFindings { scenario_id, generation, summary, first, differences })
+    }
+}
+
 impl Drop for Book {
     fn drop(&mut self) {
         let lines = self.budget.rest();
@@ -177,8 +217,11 @@ async fn publish_all(
 ) {
     loop {
         let is_closing = closing.is_cancelled();
-        let taken = log.0.book.lock().take();
-        let Some((first, lines)) = taken else {
+        let (taken, found) = {
+            let mut book = log.0.book.lock();
+            (book.take(), book.found.take((scenario_id, generation)))
+        };
+        if taken.is_none() && found.is_none() {
             if is_closing {
                 return;
             }
@@ -187,9 +230,14 @@ async fn publish_all(
                 () = closing.cancelled() => {}
             }
             continue;
-        };
+        }
         let begun = Instant::now();
-        publish(&bus, LoggedLines { scenario_id, generation, first, lines }).await;
+        if let Some((first, lines)) = taken {
+            publish(&bus, Message::Logged(LoggedLines { scenario_id, generation, first, lines })).await;
+        }
+        if let Some(found) = found {
+            publish(&bus, Message::Shadow(found)).await;
+        }
         tokio::select! {
             () = sleep_until(begun + PACE) => {}
             () = closing.cancelled() => {}
@@ -197,9 +245,9 @@ async fn publish_all(
     }
 }
 
-/// Again and again, until the bus takes it: a line that comes twice is stored once.
-async fn publish(bus: &SharedBus, logged: LoggedLines) {
-    let envelope = Envelope::new(Message::Logged(logged), Timestamp::now());
+/// Again and again, until the bus takes it: what comes twice is stored once.
+async fn publish(bus: &SharedBus, message: Message) {
+    let envelope = Envelope::new(message, Timestamp::now());
     let Ok(record) = Record::try_from(&envelope) else { return };
     let mut backoff = Backoff::default();
     while let Err(error) = bus.publish(Topic::ScenarioLogs, vec![record.clone()]).await {
@@ -226,6 +274,7 @@ fn presentable(line: &PluginLog) -> LogLine {
         target,
         message,
         fields: fields.collect::<BTreeMap<_, _>>(),
+        shadow: line.shadow,
     }
 }
 
@@ -242,7 +291,8 @@ pub fn told(fields: &BTreeMap<String, Attribute>) -> String {
 /// Writes a line into the runner's log, its fields as `tracing` writes them.
 fn show(line: &LogLine) {
     let LogLine { plugin, target: from, .. } = line;
-    let message = line.message.clone() + &told(&line.fields);
+    let whose = if line.shadow { "shadow: " } else { "" };
+    let message = format!("{whose}{}{}", line.message, told(&line.fields));
     macro_rules! event {
         ($level:ident) => {
             tracing::$level!(plugin, from, "{message}")
@@ -267,6 +317,17 @@ mod tests {
 
     fn messages(lines: &[LogLine]) -> Vec<&str> {
         lines.iter().map(|line| line.message.as_str()).collect()
+    }
+
+    #[test]
+    fn lines_of_a_shadow_take_no_room_from_the_others() {
+        let log = ScenarioLog::new(LogLimits { lines: 4, bytes: u32::MAX });
+        (0..1000).for_each(|_| log.line(&PluginLog { shadow: true, ..line("noise") }));
+        (0..4).for_each(|_| log.line(&line("own")));
+        let (_, lines) = log.0.book.lock().take().unwrap();
+        let of = |shadow| lines.iter().filter(|line| line.shadow == shadow && line.plugin == "p@1").count();
+        assert_eq!(of(false), 4);
+        assert!((1..1000).contains(&of(true)), "{}", of(true));
     }
 
     #[test]

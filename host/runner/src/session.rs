@@ -8,18 +8,23 @@ use std::io;
 use framehook_core::{
     hook_state::HookState,
     hook_stats::HookStats,
-    job::{Control, Outcome, Report},
-    message::WorkerPhase,
+    job::{Change, Control, Outcome, Report},
+    message::{DeployOrder, WorkerPhase},
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
     recorded::Sent,
+    shadow::ShadowReport,
     text::short_line,
 };
 use tokio::time::{Duration, Instant, sleep_until};
+use tokio_util::task::AbortOnDropHandle;
+use tracing::Instrument as _;
 
 use crate::{
     cores::Share,
-    ending, metrics,
+    ending,
+    failure::Failure,
+    metrics,
     process::{Heard, Worker},
     recorder::Recorder,
     supervisor::{Deployment, stop_asked},
@@ -41,6 +46,12 @@ pub(crate) struct Session<'a> {
     /// What hooks changed on the frame that comes next.
     state: HookState,
     stopping: bool,
+    /// Another revision, while its plugins are made ready.
+    preparing: Option<Preparing>,
+    /// The revision that the worker began with.
+    began_with: i64,
+    /// The heartbeat has the first frame of the current one.
+    has_first_frame: bool,
     /// Since when the worker owes a report.
     silent_since: Instant,
     /// When it is killed: set by a stop.
@@ -51,6 +62,11 @@ pub(crate) struct Session<'a> {
     end: Option<(Outcome, Reason)>,
 }
 
+struct Preparing {
+    order: Box<DeployOrder>,
+    task: AbortOnDropHandle<Result<Change, Failure>>,
+}
+
 /// What a session woke up for.
 enum Woken {
     Heard(io::Result<Option<Heard>>),
@@ -58,6 +74,8 @@ enum Woken {
     /// There is room for outputs to be recorded.
     Room,
     Lanes(u32),
+    Ordered,
+    Prepared(Result<Change, Failure>),
     Stop,
     Silent,
     Overdue,
@@ -66,7 +84,10 @@ enum Woken {
 
 impl<'a> Session<'a> {
     pub(crate) fn new(deployment: &'a mut Deployment, worker: Worker, share: Share) -> Self {
+        let began_with = deployment.order.revision;
         Self {
+            began_with,
+            has_first_frame: false,
             deployment,
             worker,
             share,
@@ -74,6 +95,7 @@ impl<'a> Session<'a> {
             degraded: None,
             state: HookState::default(),
             stopping: false,
+            preparing: None,
             silent_since: Instant::now(),
             kill_at: None,
             gone_at: None,
@@ -93,6 +115,8 @@ impl<'a> Session<'a> {
                 Woken::Heard(Ok(None) | Err(_)) | Woken::Gone => break,
                 Woken::Acknowledged | Woken::Room => {}
                 Woken::Lanes(lanes) => self.worker.tell(Control::Lanes { lanes }),
+                Woken::Ordered => self.prepare_change(),
+                Woken::Prepared(change) => self.on_prepared(change),
                 Woken::Stop => self.on_stop(),
                 Woken::Silent => self.on_silence(),
                 Woken::Overdue => self.kill(),
@@ -117,11 +141,15 @@ impl<'a> Session<'a> {
                 room.await;
             }
         };
+        let mut orders = self.deployment.orders.clone();
+        let is_open = self.ready && !self.stopping;
         let woken = tokio::select! {
             heard = self.worker.heard(), if !is_full => Woken::Heard(heard),
             () = self.deployment.acknowledge(), if has_work => Woken::Acknowledged,
             () = room, if has_no_room => Woken::Room,
             lanes = self.share.changed() => Woken::Lanes(lanes),
+            Ok(()) = orders.changed(), if is_open => Woken::Ordered,
+            change = prepared(&mut self.preparing) => Woken::Prepared(change),
             _ = stop_asked(&mut stop), if !self.stopping => Woken::Stop,
             () = sleep_until(silent_at), if !is_full && self.kill_at.is_none() && self.gone_at.is_none() => Woken::Silent,
             () = until(self.kill_at) => Woken::Overdue,
@@ -139,6 +167,7 @@ impl<'a> Session<'a> {
                 self.ready = true;
                 self.deployment.tally.declare_frames(ready.declared_frames);
                 self.deployment.expect_first_frame();
+                self.deployment.show_revision(self.deployment.order.revision, None);
                 self.show_health();
             }
             Report::Damaged { frames } => {
@@ -161,8 +190,45 @@ impl<'a> Session<'a> {
                 self.show_health();
             }
             Report::HookStats(hooks) => self.on_hooks(hooks),
+            Report::Changed { revision, from_frame } => self.deployment.on_changed(revision, from_frame),
+            Report::Proven { revision } => self.deployment.on_proven(revision),
+            Report::RolledBack { revision, reason } => {
+                self.deployment.go_back(revision, readable(reason));
+                self.has_first_frame = false;
+            }
             Report::Log(line) => self.deployment.log.line(&line),
+            Report::Shadow(report) => self.on_shadow(report),
             Report::Ended { outcome, reason } => self.end = Some((outcome, readable(reason))),
+        }
+    }
+
+    /// Has the plugins of another revision made ready, if one was ordered. A later order takes the place of an
+    /// earlier one.
+    fn prepare_change(&mut self) {
+        let Some(order) = self.deployment.other_revision() else { return };
+        if self.preparing.as_ref().is_some_and(|under_way| under_way.order.revision == order.revision) {
+            return;
+        }
+        let Some(folder) = &self.deployment.later_plugins else { return };
+        let (shared, folder) = (self.deployment.shared.clone(), folder.path().to_owned());
+        let (ordered, before) = (order.clone(), self.deployment.order.scenario.clone());
+        let change = async move { shared.job_builder.change(&ordered, &before, &folder).await };
+        let task = AbortOnDropHandle::new(tokio::spawn(change.in_current_span()));
+        self.preparing = Some(Preparing { order, task });
+    }
+
+    fn on_prepared(&mut self, change: Result<Change, Failure>) {
+        let Some(Preparing { order, .. }) = self.preparing.take() else { return };
+        match change {
+            Ok(change) => {
+                self.deployment.take_on(&order);
+                self.worker.tell(Control::Change(change));
+            }
+            Err(Failure::Fatal(reason)) => self.deployment.go_back(order.revision, reason),
+            // The order is repeated as long as the heartbeat says that it was not followed.
+            Err(Failure::Retry(reason) | Failure::Wait(reason)) => {
+                tracing::warn!(revision = order.revision, why = reason.message, "a revision could not be prepared");
+            }
         }
     }
 
@@ -173,6 +239,13 @@ impl<'a> Session<'a> {
                 let all = self.deployment.hooks.all();
                 self.deployment.update(|status| status.hooks = all);
             }
+            Err(what) => self.on_nonsense(&what),
+        }
+    }
+
+    fn on_shadow(&mut self, report: ShadowReport) {
+        match self.deployment.shadow.hear(report) {
+            Ok((summary, differences)) => self.deployment.log.compared(summary, differences),
             Err(what) => self.on_nonsense(&what),
         }
     }
@@ -216,6 +289,13 @@ impl<'a> Session<'a> {
         }
         if let Err(error) = deployment.publisher.push(frame, changes, Instant::now()) {
             return self.on_nonsense(&error.to_string());
+        }
+        if !std::mem::replace(&mut self.has_first_frame, true) {
+            deployment.note_first_frame(at.frame);
+            // Of a worker that began with it nothing is kept to go back to.
+            if deployment.order.revision == self.began_with {
+                deployment.before = None;
+            }
         }
         deployment.last_read = Some(at);
         if let Some(recorder) = &mut deployment.recorder {
@@ -280,6 +360,17 @@ impl<'a> Session<'a> {
 /// A worker's reason, as it may stand in a heartbeat, in the history and in a log.
 fn readable(reason: Reason) -> Reason {
     Reason { message: short_line(&reason.message, MAX_MESSAGE), ..reason }
+}
+
+/// Waits for plugins that are being made ready; for ever if none are.
+async fn prepared(preparing: &mut Option<Preparing>) -> Result<Change, Failure> {
+    match preparing {
+        Some(preparing) => (&mut preparing.task).await.unwrap_or_else(|error| {
+            let message = format!("a change was not prepared: {error}");
+            Err(Failure::Retry(Reason::new(ReasonCode::WorkerCrash, message)))
+        }),
+        None => std::future::pending().await,
+    }
 }
 
 /// Waits for this time; for ever if there is none.

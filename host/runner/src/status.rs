@@ -15,6 +15,7 @@ use framehook_core::{
     ids::{Generation, Incarnation, ScenarioId},
     message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     reason::Reason,
+    revision::RevisionStatus,
     size::json_bytes,
 };
 use tokio::{sync::Notify, time::Instant};
@@ -99,7 +100,9 @@ impl Roster {
         let Some(entry) = entry.filter(|e| e.ended_at.is_none()) else { return false };
         let told = |status: &WorkerStatus| {
             let is_fetching = status.progress.fetching.is_some();
-            (status.phase, status.reason.clone(), status.retry_at, is_fetching)
+            let failed = |revision: &RevisionStatus| revision.rolled_back.as_ref().map(|failed| failed.revision);
+            let revision = status.revision.as_ref().map(|revision| (revision.running, failed(revision)));
+            (status.phase, status.reason.clone(), status.retry_at, is_fetching, revision)
         };
         let before = told(&entry.status);
         change(&mut entry.status);
@@ -185,9 +188,18 @@ impl Board {
         phase: WorkerPhase,
         reason: Option<Reason>,
     ) {
-        let (progress, hooks) = (Progress::default(), Vec::new());
-        let status =
-            WorkerStatus { scenario_id, generation, phase, reason, attempt: 0, retry_at: None, progress, hooks };
+        let (progress, hooks, revision) = (Progress::default(), Vec::new(), None);
+        let status = WorkerStatus {
+            scenario_id,
+            generation,
+            phase,
+            reason,
+            attempt: 0,
+            retry_at: None,
+            progress,
+            hooks,
+            revision,
+        };
         self.roster.lock().insert(status, Instant::now());
         self.changed.notify_one();
     }
@@ -234,7 +246,17 @@ mod tests {
 
     fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
         let (progress, hooks) = (Progress::default(), Vec::new());
-        WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
+        WorkerStatus {
+            scenario_id,
+            generation,
+            phase,
+            reason: None,
+            attempt: 0,
+            retry_at: None,
+            progress,
+            hooks,
+            revision: None,
+        }
     }
 
     #[test]

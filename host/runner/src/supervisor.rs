@@ -14,30 +14,33 @@ use framehook_core::{
     prediction::Position,
     reason::{Reason, ReasonCode},
     recorded::Record,
+    revision::RolledBack,
     spec::{Lanes, ResolvedSource},
 };
 use framehook_infra::{bus::SharedBus, telemetry};
 use jiff::Timestamp;
-use tempfile::TempPath;
+use tempfile::{TempDir, TempPath};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument as _, Span, info_span};
 
 use crate::{
     admission::Admission,
+    change::{self, Before},
     cores::Cores,
     ending,
     failure::Failure,
     fetch,
     hooks::Hooks,
     metrics,
-    prepare::JobBuilder,
+    prepare::{JobBuilder, no_folder},
     prewarmed::Prewarmed,
     process::{Kind, Worker, extra_mib},
     publisher::Publisher,
     recorder::{Destination, Recorder},
     scenario_log::{LogPublisher, ScenarioLog},
     session::Session,
+    shadow::Shadow,
     status::Board,
     tally::Tally,
 };
@@ -122,10 +125,20 @@ pub(crate) struct Deployment {
     /// The current step of those that lead to the first frame.
     step: Span,
     pub(crate) stop: watch::Receiver<Option<StopCause>>,
+    /// The newest order about this deployment.
+    pub(crate) orders: watch::Receiver<Option<Box<DeployOrder>>>,
+    /// What the revision of its order took the place of.
+    pub(crate) before: Option<Before>,
+    /// The newest revision that failed.
+    pub(crate) rolled_back: Option<RolledBack>,
+    /// Where its worker finds the plugins of later changes.
+    pub(crate) later_plugins: Option<TempDir>,
     pub(crate) publisher: Publisher,
     pub(crate) tally: Tally,
     /// What became of the calls of its hooks.
     pub(crate) hooks: Hooks,
+    /// What its shadow found.
+    pub(crate) shadow: Shadow,
     pub(crate) log: ScenarioLog,
     log_publisher: LogPublisher,
     /// Where the outputs of its model go, if they are recorded.
@@ -148,13 +161,14 @@ impl Deployment {
         mut order: DeployOrder,
         traceparent: Option<String>,
         stop: watch::Receiver<Option<StopCause>>,
+        orders: watch::Receiver<Option<Box<DeployOrder>>>,
     ) -> Self {
         let config = &shared.job_builder.config;
         let publisher = Publisher::new(shared.bus.clone(), traceparent.clone(), config.prediction_bytes_per_s);
         let log = ScenarioLog::new(config.hook_limits.log);
         let log_publisher = LogPublisher::new(log.clone(), shared.bus.clone(), order.scenario_id, order.generation);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
-        let hooks = Hooks::new(&order.scenario);
+        let (hooks, shadow) = (Hooks::new(&order.scenario), Shadow::new(&order));
         let recorder = (order.scenario.record == Record::Outputs && order.scenario.replay.is_none()).then(|| {
             let (blobs, bus, log) = (shared.job_builder.blobs.clone(), shared.bus.clone(), log.clone());
             let (scenario_id, keep_bytes) = (order.scenario_id, config.max_outputs_bytes);
@@ -168,9 +182,14 @@ impl Deployment {
             traceparent,
             step,
             stop,
+            orders,
+            before: None,
+            rolled_back: None,
+            later_plugins: None,
             publisher,
             tally,
             hooks,
+            shadow,
             log,
             log_publisher,
             recorder,
@@ -200,7 +219,7 @@ impl Deployment {
         // Who follows the log until the end has all of it by then.
         self.log_publisher.close().await;
         // The recording's space is free, as the slot is, before anybody hears of the end.
-        self.recording = None;
+        (self.recording, self.later_plugins) = (None, None);
         self.update(|status| {
             status.phase = phase;
             status.reason = Some(reason);
@@ -255,13 +274,21 @@ impl Deployment {
         };
         loop {
             match self.try_once().await {
+                Ok((WorkerPhase::Failed, reason)) if self.blames_revision(true, &reason) => self.flush().await,
                 Ok((phase, reason)) => {
                     self.flush().await;
                     // Every frame is counted now.
                     let failed = self.tally.failed_hooks().filter(|_| phase == WorkerPhase::Finished);
                     return Ok((phase, ending::with_hooks(reason, failed)));
                 }
-                Err(failure) => self.recover(failure).await?,
+                // Its revision is given up, and the one before gets its turn.
+                Err(Failure::Fatal(reason)) if self.blames_revision(true, &reason) => {}
+                Err(failure) => {
+                    if let Failure::Retry(reason) = &failure {
+                        self.blames_revision(false, reason);
+                    }
+                    self.recover(failure).await?;
+                }
             }
         }
     }
@@ -320,6 +347,9 @@ impl Deployment {
 
     /// Prepares and runs one worker.
     async fn try_once(&mut self) -> Result<Ended, Failure> {
+        if let Some(order) = self.other_revision() {
+            self.take_on_at_rest(&order);
+        }
         let resume_after = self.tally.progress().published.or(self.order.resume_after);
         let shared = self.shared.clone();
         let prepare = step!(self, "prepare");
@@ -331,11 +361,22 @@ impl Deployment {
         self.step = step!(self, "start worker");
         let memory_mib = shared.limit_mib(&self.order, job.execution.provider);
         let share = shared.cores.enter(self.lanes(job.execution.provider));
-        let job = Job { memory_mib: Some(memory_mib), lanes: share.lanes(), state: self.state.clone(), ..job };
+        if self.later_plugins.is_none() {
+            let folder = change::folder(&shared.job_builder.config.recordings_dir);
+            self.later_plugins = Some(folder.map_err(|error| no_folder(&error))?);
+        }
+        let job = Job {
+            memory_mib: Some(memory_mib),
+            lanes: share.lanes(),
+            state: self.state.clone(),
+            later_plugins: self.later_plugins.as_ref().map(|folder| folder.path().to_owned()),
+            ..job
+        };
         let worker =
             shared.prewarmed.take(Kind::of(&job)).and_then(|process| Worker::new(process, &job, self.log.clone()));
         self.tally.begin(job.decoder, chosen);
         self.hooks.begin();
+        self.shadow.begin(&self.order);
         // A worker that dies goes on with what ran the frames before.
         self.order.execution = Some(job.execution);
         let worker = worker.map_err(|error| {
@@ -362,7 +403,7 @@ impl Deployment {
     fn presentable(&self, reason: Reason, job: Option<&Job>) -> Reason {
         let JobBuilder { config, compiled, .. } = &self.shared.job_builder;
         let of_job = job.into_iter().flat_map(|job| {
-            let compiled = job.pre.iter().chain(&job.post).map(|hook| &hook.compiled);
+            let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| &hook.compiled);
             let parts = job.replay.iter().map(|part| &part.path);
             [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled).chain(parts)
         });

@@ -45,7 +45,8 @@ enum Command {
         #[arg(long = "option", value_name = "KEY=VALUE", value_parser = parse_pair)]
         options: Vec<(String, String)>,
     },
-    /// Measure the model of the job that comes in on standard input, on the first frames of its source; prints JSON
+    /// Measure the model of the job that comes in on standard input, on the first frames of its source;
+    /// prints JSON
     Measure {
         /// Its model runs on a GPU
         #[arg(long)]

@@ -29,8 +29,8 @@ use crate::{
     watch::Watch,
 };
 
-/// A run that takes so long is worth a word to the runner, which gives up a worker that says nothing for at least
-/// a second.
+/// A run that takes so long is worth a word to the runner, which gives up a worker that says nothing for at
+/// least a second.
 const ALIVE_FROM: Duration = Duration::from_millis(50);
 
 pub(crate) struct Further {

@@ -12,6 +12,7 @@
 
 pub mod annotate;
 pub mod bench;
+pub mod change;
 pub mod cli;
 pub mod feed;
 mod further;
@@ -23,6 +24,7 @@ pub mod measure;
 mod metadata;
 pub mod model;
 pub mod outputs;
+pub mod pace;
 pub mod pipeline;
 pub mod pixels;
 pub mod planar;

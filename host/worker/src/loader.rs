@@ -84,7 +84,7 @@ impl Loader {
     /// What may be asked for later on, and be refused if it is not left free: a worker does not live through
     /// that.
     fn reserve_mib(&self) -> u64 {
-        let hooks = self.job.pre.len() + self.job.post.len();
+        let hooks = self.job.pre.len() + self.job.post.len() + self.job.shadow.len();
         let hooks = (hooks as u64).saturating_mul(self.job.limits.memory_bytes as u64);
         (hooks >> 20).saturating_add(SPARE_MIB)
     }

@@ -73,8 +73,8 @@ pub(crate) fn check_size(bytes: impl Iterator<Item = u64>) -> Result<(), ModelEr
     if total > MAX_OUTPUT_BYTES { Err(ModelError::OutputSize { mib: total >> 20 }) } else { Ok(()) }
 }
 
-/// Whether each output has as many rows as this input, which leaves their number open: both say so by the same
-/// name.
+/// Whether each output has as many rows as this input, which leaves their number open: both say so by the
+/// same name.
 pub(crate) fn follow(outlets: &[Outlet], input: &Outlet) -> bool {
     let rows = |outlet: &Outlet| match outlet.dtype() {
         ValueType::Tensor { shape, dimension_symbols, .. } if shape.first() == Some(&-1) => {

@@ -1,8 +1,8 @@
 //! One scenario's frames on their way from the source to the runner.
 //!
 //! ```text
-//! decode thread                  a thread each lane    finishing thread (the caller's)
-//! decode, pre hooks, resize  ->  the model         ->  post hooks, report
+//! decode thread                  a thread each lane    finishing thread (the caller's)    shadow's thread
+//! decode, pre hooks, resize  ->  the model         ->  post hooks, report            ->  post hooks, compare
 //! ```
 //!
 //! A scenario that records its outputs has one more stage, between model and post hooks. One that replays
@@ -22,6 +22,7 @@ mod infer;
 mod order;
 mod record;
 mod replay;
+mod shadow;
 
 use std::{
     fmt::Display,
@@ -39,6 +40,7 @@ use framehook_core::{
     job::{Job, Outcome},
     prediction::{FrameTimings, HookFailure, Position, Skipped},
     reason::{Reason, ReasonCode},
+    revision::Trial,
     spec::MAX_LANES,
 };
 use framehook_engine::{
@@ -47,11 +49,14 @@ use framehook_engine::{
 };
 use parking_lot::Mutex;
 
+use self::shadow::Shadow;
 use crate::{
+    change::{Changes, Settings},
     image::{BgrCache, Image},
     lanes::Lanes,
     loader::Loader,
     model::BoundModel,
+    pace::Pace,
     recorded::Recording,
     report::Reporter,
     selection::Selection,
@@ -71,6 +76,10 @@ pub struct Parts {
     pub loader: Loader,
     pub pre: Chain,
     pub post: Chain,
+    /// The chain to compare that with, or why it cannot be started.
+    pub shadow: Option<Result<Chain, Reason>>,
+    /// Other settings that may come.
+    pub changes: Arc<Changes>,
     /// What recorded outputs begin with, if they are to be recorded.
     pub opening: Option<Vec<u8>>,
 }
@@ -106,34 +115,39 @@ pub fn run(
     lanes: &Arc<Lanes>,
     stop: &StopFlag,
 ) -> (Outcome, Reason) {
-    let shared = Shared::new(job, reporter, watch);
+    let Parts { source, model, loader, pre, post, shadow, changes, opening } = parts;
+    let shared = Shared::new(job, reporter, watch, changes);
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post, opening } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
-    let (keeps_pictures, keeps_outputs) = (!post.is_empty(), !post.is_empty() || opening.is_some());
+    let shadow = shadow.map(|chain| Shadow::start(chain, &shared));
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
         pre,
-        keeps_pictures,
+        settings: shared.changes.settings(),
+        before: None,
+        carried: HookState::default(),
+        last: job.resume_after,
         stop: stop.clone(),
         out: to_model,
         preprocessor: None,
         selection: Selection::new(job.frames, job.range, job.resume_after),
+        pace: Pace::new(job.max_speed),
         bgr: BgrCache::default(),
     };
-    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), keeps_outputs, frames };
+    let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), frames };
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
-    let Some(opening) = opening else { return shared.finish(post, from_model, lanes) };
+    let Some(opening) = opening else { return shared.finish(post, shadow, from_model, lanes) };
     let (out, recorded) = order::one_lane(BETWEEN_STAGES);
     let record = record::Stage { shared: shared.clone(), frames: from_model, out };
     shared.start(move || record.run(&opening));
-    shared.finish(post, recorded, lanes)
+    shared.finish(post, shadow, recorded, lanes)
 }
 
-/// The same of recorded outputs: until they end, `stop` is raised or something fails.
+/// The same of recorded outputs: until they end, `stop` is raised or something fails. Its settings never
+/// change, and it has no shadow.
 pub(crate) fn replay(
     ReplayParts { recording, post }: ReplayParts,
     job: &Arc<Job>,
@@ -142,11 +156,11 @@ pub(crate) fn replay(
     lanes: &Arc<Lanes>,
     stop: &StopFlag,
 ) -> (Outcome, Reason) {
-    let shared = Shared::new(job, reporter, watch);
+    let shared = Shared::new(job, reporter, watch, Arc::new(Changes::new(job)));
     let (out, frames) = order::one_lane(BETWEEN_STAGES);
     let replay = replay::Stage { shared: shared.clone(), recording, stop: stop.clone(), out };
     shared.start(move || replay.run());
-    shared.finish(post, frames, lanes)
+    shared.finish(post, None, frames, lanes)
 }
 
 /// What all stages hold.
@@ -161,10 +175,11 @@ struct Shared {
     decoded: Arc<AtomicU64>,
     /// Damaged frames of a source that ended.
     damaged: Arc<AtomicU64>,
+    changes: Arc<Changes>,
 }
 
 impl Shared {
-    fn new(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Arc<Watch>) -> Self {
+    fn new(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Arc<Watch>, changes: Arc<Changes>) -> Self {
         Self {
             job: Arc::clone(job),
             reporter: Arc::clone(reporter),
@@ -173,13 +188,32 @@ impl Shared {
             verdict: Arc::default(),
             decoded: Arc::default(),
             damaged: Arc::default(),
+            changes,
         }
     }
 
     /// Runs the last stage, and says how all ended.
-    fn finish(self, post: Chain, frames: order::InOrder<InFlight>, lanes: &Arc<Lanes>) -> (Outcome, Reason) {
-        let (lanes, bgr) = (Arc::clone(lanes), BgrCache::default());
-        let stage = finish::Stage { shared: self.clone(), post, frames, lanes, last: None, damaged: 0, bgr };
+    fn finish(
+        self,
+        post: Chain,
+        shadow: Option<Shadow>,
+        frames: order::InOrder<InFlight>,
+        lanes: &Arc<Lanes>,
+    ) -> (Outcome, Reason) {
+        let stage = finish::Stage {
+            settings: self.changes.settings(),
+            shared: self.clone(),
+            post,
+            shadow,
+            before: None,
+            trial: None,
+            failed: None,
+            frames,
+            lanes: Arc::clone(lanes),
+            last: None,
+            damaged: 0,
+            bgr: BgrCache::default(),
+        };
         let finished = stage.run();
         self.verdict.take(finished == self.decoded.load(Ordering::Relaxed))
     }
@@ -254,6 +288,9 @@ impl<T: Default> Pool<T> {
 /// A frame between two stages.
 struct InFlight {
     position: Position,
+    settings: Arc<Settings>,
+    /// The settings are others than those of the frame before.
+    turn: Option<Turn>,
     left_out: u64,
     /// Damaged frames of the source up to here.
     damaged: u64,
@@ -267,6 +304,19 @@ struct InFlight {
     /// What the pre hooks changed of their state.
     state: HookState,
     timings: FrameTimings,
+}
+
+/// What the last stage does before its first frame of other settings.
+enum Turn {
+    /// `None`: it keeps its chain.
+    Begin(Option<Box<NewPost>>),
+    GoBack,
+}
+
+struct NewPost {
+    chain: Chain,
+    is_fresh: bool,
+    trial: Trial,
 }
 
 enum Work {

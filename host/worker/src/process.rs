@@ -2,13 +2,14 @@
 //! end that waits for nobody, and how much it used.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     fs::File,
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _},
-        unix::fs::FileExt as _,
+        fd::{AsFd as _, AsRawFd as _, FromRawFd as _},
+        unix::{ffi::OsStrExt as _, fs::FileExt as _},
     },
+    path::Path,
     sync::LazyLock,
 };
 
@@ -88,6 +89,23 @@ pub fn data_mib() -> Option<u64> {
     let data = str::from_utf8(&status[..length]).ok()?.lines().find_map(|line| line.strip_prefix("VmData:"))?;
     let kib: u64 = data.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib.div_ceil(1 << 10))
+}
+
+/// Opens a file of a folder that is open: whoever may not go the way to it still may from there.
+///
+/// # Errors
+/// When there is none, or `name` is no name of a file.
+pub fn open_in(folder: &File, name: &Path) -> io::Result<File> {
+    let name = name.file_name().unwrap_or_default();
+    let name = CString::new(name.as_bytes()).map_err(io::Error::other)?;
+    let how = libc::O_RDONLY | libc::O_CLOEXEC | libc::O_NOFOLLOW;
+    // SAFETY: the folder is open, and the name ends with a zero.
+    let file = unsafe { libc::openat(folder.as_raw_fd(), name.as_ptr(), how) };
+    if file < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: nobody else knows of it.
+    Ok(unsafe { File::from_raw_fd(file) })
 }
 
 /// CPU time of all threads so far, in milliseconds.

@@ -47,7 +47,8 @@ struct Inner {
     /// Whether frames wait to be written.
     waits: bool,
     /// What became of the calls of the pre and of the post hooks; `None`: they were not asked yet.
-    hooks: [Option<Vec<HookStats>>; 2],
+    /// With the revision that they are of.
+    hooks: [Option<(i64, Vec<HookStats>)>; 2],
     /// When each is asked again.
     ask_at: [Instant; 2],
     /// Health of the pre and of the post hooks, and what was reported.
@@ -110,16 +111,18 @@ impl Reporter {
     }
 
     /// Reports what became of the calls of one chain's hooks, together with what is known of the other's, if
-    /// it is time or the last time.
-    pub fn hooks(&self, stage: Stage, is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
+    /// it is time or the last time. While only one of them has changed to another revision, nothing is said.
+    pub fn hooks(&self, (stage, revision): (Stage, i64), is_last: bool, stats: impl FnOnce() -> Vec<HookStats>) {
         let mut inner = self.0.lock();
         let now = Instant::now();
         if !is_last && now < inner.ask_at[stage as usize] {
             return;
         }
         inner.ask_at[stage as usize] = now + STATS;
-        inner.hooks[stage as usize] = Some(stats());
-        if let [Some(pre), Some(post)] = &inner.hooks {
+        inner.hooks[stage as usize] = Some((revision, stats()));
+        if let [Some((of_pre, pre)), Some((of_post, post))] = &inner.hooks
+            && of_pre == of_post
+        {
             let both = [&pre[..], &post[..]].concat();
             if !both.is_empty() {
                 inner.write(&Report::HookStats(both));
@@ -195,10 +198,10 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let reporter = Reporter::new(file.try_clone().unwrap());
         let stats = |stage, calls| vec![HookStats { calls, ..HookStats::new("p@1".into(), stage) }];
-        reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, 1));
-        reporter.hooks(Stage::Post, false, Vec::new);
-        (2..1000).for_each(|calls| reporter.hooks(Stage::Pre, false, || stats(Stage::Pre, calls)));
-        reporter.hooks(Stage::Pre, true, || stats(Stage::Pre, 1000));
+        reporter.hooks((Stage::Pre, 1), false, || stats(Stage::Pre, 1));
+        reporter.hooks((Stage::Post, 1), false, Vec::new);
+        (2..1000).for_each(|calls| reporter.hooks((Stage::Pre, 1), false, || stats(Stage::Pre, calls)));
+        reporter.hooks((Stage::Pre, 1), true, || stats(Stage::Pre, 1000));
         reporter.flush();
         let mut bytes = Vec::new();
         file.rewind().unwrap();

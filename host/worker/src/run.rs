@@ -3,18 +3,25 @@
 //! Invariants: the last record is [`Report::Ended`], whatever happened, unless the runner went away
 //! first: then the process ends at once, even while a decoder hangs.
 
-use std::{ffi::CStr, io, path::PathBuf, sync::Arc, thread};
+use std::{
+    ffi::CStr,
+    fs::File,
+    io,
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+};
 
 use framehook_confine::{ConfineError, Reach, give_up_capabilities, lower_memory, restrict_files};
 use framehook_core::{
     artifact::VideoManifest,
     execution::Measured,
     hook_metrics,
-    hook_state::StateQuota,
-    job::{Control, Job, Outcome, Ready, Report, read_record},
+    hook_state::{HookState, StateQuota},
+    job::{Change, Control, Job, Outcome, PluginLog, Ready, Report, read_record},
     reason::{Reason, ReasonCode},
     size::room_for_outputs,
-    spec::Decoder,
+    spec::{Decoder, OnPluginFailure},
 };
 use framehook_engine::{
     Engine, Log,
@@ -24,6 +31,7 @@ use framehook_engine::{
 };
 
 use crate::{
+    change::{Changes, Maker},
     further::Further,
     lanes::Lanes,
     loader::Loader,
@@ -63,22 +71,27 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
     }
     let job = Arc::new(job);
     process::open_status();
+    // While it still may go the way to it.
+    let folder = job.later_plugins.as_ref().and_then(|folder| File::open(folder).ok());
     let confined = confine(&job);
     let stop = StopFlag::default();
     let lanes = Arc::new(Lanes::new(job.lanes, Arc::clone(&reporter)));
     // Before there may be no memory for a thread any more: whatever happens then, the runner can end this
     // process.
-    listen(stop.clone(), Arc::clone(&lanes));
+    let (orders, to_make) = mpsc::channel();
+    listen(stop.clone(), Arc::clone(&lanes), orders);
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));
     let ended = limited.and_then(|()| {
         if job.replay.is_empty() {
-            let parts = load(&job, opencv, &reporter, &watch)?;
-            begin(parts.source.info(), (&parts.pre, &parts.post), &reporter);
+            let (parts, maker) = load(&job, opencv, &reporter, &watch)?;
+            let maker = Maker { folder, ..maker };
+            thread::spawn(move || maker.run(to_make));
+            begin(&job, parts.source.info(), (&parts.pre, &parts.post), &reporter);
             return Ok(pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop));
         }
         let (parts, pre) = load_replay(&job, &reporter)?;
-        begin(&parts.recording.opening.video, (&pre, &parts.post), &reporter);
+        begin(&job, &parts.recording.opening.video, (&pre, &parts.post), &reporter);
         Ok(pipeline::replay(parts, &job, &reporter, &watch, &lanes, &stop))
     });
     let (outcome, reason) = ended.unwrap_or_else(|reason| match reason.code {
@@ -91,13 +104,14 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
 }
 
 /// Tells that everything is loaded.
-fn begin(video: &VideoManifest, (pre, post): (&Chain, &Chain), reporter: &Reporter) {
+fn begin(job: &Job, video: &VideoManifest, (pre, post): (&Chain, &Chain), reporter: &Reporter) {
     reporter.send(&Report::Ready(ready(video)));
     // A hook may be failing from the start, without being hopeless.
     reporter.health(Stage::Pre, pre.degraded());
     reporter.health(Stage::Post, post.degraded());
-    reporter.hooks(Stage::Pre, true, || pre.stats());
-    reporter.hooks(Stage::Post, true, || post.stats());
+    let revision = job.provenance.revision;
+    reporter.hooks((Stage::Pre, revision), true, || pre.stats());
+    reporter.hooks((Stage::Post, revision), true, || post.stats());
 }
 
 /// Measures the model of the job that comes in on standard input.
@@ -113,7 +127,7 @@ pub fn measure(opencv: Option<Open>) -> Result<Measured, Reason> {
 
 /// From here on this process opens what its job names and nothing else.
 fn confine(job: &Job) -> Result<(), Reason> {
-    let compiled = job.pre.iter().chain(&job.post).map(|hook| hook.compiled.clone());
+    let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| hook.compiled.clone());
     let provider = job.execution.provider;
     let further = job.models.values().map(|further| further.model.clone());
     if !job.replay.is_empty() {
@@ -121,6 +135,7 @@ fn confine(job: &Job) -> Result<(), Reason> {
         return restrict_files(&Reach::reading(files)).map_err(unconfined);
     }
     let files = [job.source.clone(), job.model.clone()].into_iter().chain(further).chain(compiled);
+    let files = files.chain(job.later_plugins.clone());
     let reach = Reach::reading(files.chain(runtime::files(provider, &job.onnxruntime)));
     restrict_files(&reach.with(runtime::devices(provider))).map_err(unconfined)
 }
@@ -142,12 +157,14 @@ fn unconfined(error: ConfineError) -> Reason {
 }
 
 /// Obeys the runner from a thread of its own, which nothing can block.
-fn listen(stop: StopFlag, lanes: Arc<Lanes>) {
+fn listen(stop: StopFlag, lanes: Arc<Lanes>, changes: mpsc::Sender<Change>) {
     thread::spawn(move || {
         loop {
             match read_record(&mut io::stdin().lock()) {
                 Ok(Some(Control::Stop)) => stop.raise(),
                 Ok(Some(Control::Lanes { lanes: allowed })) => lanes.allow(allowed),
+                // Where nothing runs any more, nothing changes.
+                Ok(Some(Control::Change(change))) => drop(changes.send(change)),
                 Ok(None) => process::exit_now(EXIT_ORPHANED),
                 Err(error) => {
                     eprintln!("standard input holds something that is no control record: {error}");
@@ -159,7 +176,12 @@ fn listen(stop: StopFlag, lanes: Arc<Lanes>) {
 }
 
 /// Opens and loads everything; the model on a thread of its own, since it takes longest.
-fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &Arc<Watch>) -> Result<Parts, Reason> {
+fn load(
+    job: &Arc<Job>,
+    opencv: Option<Open>,
+    reporter: &Arc<Reporter>,
+    watch: &Arc<Watch>,
+) -> Result<(Parts, Maker), Reason> {
     thread::scope(|scope| {
         let models = scope.spawn(|| {
             let no_model = |error: ModelError| Reason::new(error.reason_code(), error.to_string());
@@ -167,22 +189,37 @@ fn load(job: &Arc<Job>, opencv: Option<Open>, reporter: &Arc<Reporter>, watch: &
             let of = |(name, error): (String, ModelError)| {
                 Reason::new(error.reason_code(), format!("the model `{name}`: {error}"))
             };
-            Ok((model, Further::load(job, watch, reporter).map_err(of)?))
+            // A shadow that ran a session of the scenario's own hooks would hold those up.
+            let of_shadow =
+                if job.shadow.is_empty() { None } else { Further::load(job, watch, reporter).map_err(of)? };
+            Ok((model, Further::load(job, watch, reporter).map_err(of)?, of_shadow))
         });
         let source = open_source(job, opencv);
         let panicked =
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let models = models.join().map_err(panicked)?;
-        let (source, ((loader, model), further)) = (source?, models?);
+        let (source, ((loader, model), further, of_shadow)) = (source?, models?);
         let list = further.as_ref().map_or(&[][..], |further| further.list());
         let opening = job.record.then(|| Opening::new(job, source.info().clone(), model.labels(), list).written());
         // They are told what the source and the model say of themselves.
         let further = further.map(|further| further as Arc<dyn Models>);
         let told = Told { video: source.info(), model_labels: model.labels(), further };
-        let (pre, post) = start_hooks(job, told, reporter)?;
+        let settings = chain_settings(job, told, reporter);
+        let engine = engine()?;
+        let shadow = (!job.shadow.is_empty()).then(|| {
+            let (engine, settings) = (engine.clone(), settings_of_shadow(job, &settings, of_shadow, reporter));
+            // Beside the others, which do not wait for it one after the other.
+            scope.spawn(move || Chain::start(&engine, Stage::Post, &job.shadow, &settings))
+        });
+        let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
+        let (pre, post) = (start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?);
+        let panicked = |_| Err(Reason::new(ReasonCode::WorkerCrash, "starting the shadow panicked"));
+        let shadow = shadow.map(|shadow| shadow.join().unwrap_or_else(panicked));
+        let (changes, reporter, folder) = (Arc::new(Changes::new(job)), Arc::clone(reporter), None);
+        let maker = Maker { engine, settings, changes: Arc::clone(&changes), reporter, folder };
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
-        Ok(Parts { source, model, loader, pre, post, opening })
+        Ok((Parts { source, model, loader, pre, post, shadow, changes, opening }, maker))
     })
 }
 
@@ -194,8 +231,16 @@ fn load_replay(job: &Job, reporter: &Arc<Reporter>) -> Result<(ReplayParts, Chai
     let Opening { video, model_labels, .. } = &recording.opening;
     let further = recording.opening.models().map(|models| Arc::new(models) as Arc<dyn Models>);
     let told = Told { video, model_labels: model_labels.clone(), further };
-    let (pre, post) = start_hooks(job, told, reporter)?;
+    let (engine, settings) = (engine()?, chain_settings(job, told, reporter));
+    let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
+    let (pre, post) = (start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?);
     Ok((ReplayParts { recording, post }, pre))
+}
+
+fn engine() -> Result<Engine, Reason> {
+    Engine::loader().map_err(|error| {
+        Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
+    })
 }
 
 fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, Reason> {
@@ -215,16 +260,17 @@ struct Told<'a> {
     further: Option<Arc<dyn Models>>,
 }
 
-fn start_hooks(
+fn chain_settings(
     job: &Job,
     Told { video, model_labels, further }: Told<'_>,
     reporter: &Arc<Reporter>,
-) -> Result<(Chain, Chain), Reason> {
+) -> ChainSettings {
     let log = Arc::clone(reporter);
-    let settings = ChainSettings {
+    ChainSettings {
         start: Start {
             stream_id: job.scenario_id.to_string(),
             after: job.resume_after,
+            from_version: None,
             source: Source {
                 is_live: false,
                 size: Some(Size { width: video.width, height: video.height }),
@@ -236,17 +282,39 @@ fn start_hooks(
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: room_for_outputs(job.limits.prediction_bytes, job.pre.len() + job.post.len()),
-        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        quota: StateQuota::of(job.pre.len() + job.post.len(), job.limits.state_bytes),
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
+        before: None,
         models: further,
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
-    };
-    let engine = Engine::loader().map_err(|error| {
-        Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
-    })?;
-    let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
-    Ok((start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?))
+    }
+}
+
+/// A shadow has limits, room and quotas of its own, and begins without state: nothing of what its hooks keep is
+/// stored. It gives up a frame where the scenario would fail.
+fn settings_of_shadow(
+    job: &Job,
+    of_scenario: &ChainSettings,
+    further: Option<Arc<Further>>,
+    reporter: &Arc<Reporter>,
+) -> ChainSettings {
+    let (hooks, log) = (job.shadow.len(), Arc::clone(reporter));
+    let sink = move |line| log.send(&Report::Log(PluginLog { shadow: true, ..line }));
+    ChainSettings {
+        start: Start { after: None, ..of_scenario.start.clone() },
+        on_failure: match job.on_plugin_failure {
+            OnPluginFailure::FailScenario => OnPluginFailure::SkipFrame,
+            policy => policy,
+        },
+        room: room_for_outputs(job.limits.prediction_bytes, hooks),
+        quota: StateQuota::of(hooks),
+        metric_names: hook_metrics::names_of(hooks),
+        state: HookState::default(),
+        models: further.map(|further| further as Arc<dyn Models>),
+        log: Log::new(Arc::new(sink), job.limits.log.of_shadow()),
+        ..of_scenario.clone()
+    }
 }
 
 fn ready(&VideoManifest { width, height, fps, frames }: &VideoManifest) -> Ready {

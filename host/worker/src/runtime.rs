@@ -100,8 +100,8 @@ impl<'a> Runtime<'a> {
     }
 
     /// One stream with the threads of a session: lanes are what works on several frames. Without the hint,
-    /// OpenVINO computes in bf16 wherever the processor can. Each session would pin its thread to the first core,
-    /// whatever the others do.
+    /// OpenVINO computes in bf16 wherever the processor can. Each session would pin its thread to the first
+    /// core, whatever the others do.
     fn openvino(&self) -> [(&'static str, String); 2] {
         let (precision, threads) = (self.execution.precision.as_str(), self.intra_threads.max(1));
         let config = format!(
@@ -119,8 +119,8 @@ impl<'a> Runtime<'a> {
     }
 }
 
-/// f32 is f32: no 19-bit products (TF32). And the way to convolve is chosen by rule, not by a race, which another
-/// run of the same scenario could lose.
+/// f32 is f32: no 19-bit products (TF32). And the way to convolve is chosen by rule, not by a race, which
+/// another run of the same scenario could lose.
 const CUDA: [(&str, &str); 2] = [("use_tf32", "0"), ("cudnn_conv_algo_search", "HEURISTIC")];
 
 /// What a process opens to load a library: where a provider is not part of it, what lies around it, too.

@@ -30,6 +30,7 @@ use framehook_engine::{
     media::Start,
 };
 use framehook_worker::{
+    change::Changes,
     image::Image,
     lanes::Lanes,
     loader::Loader,
@@ -104,9 +105,10 @@ fn run(job: Job) -> (u64, u64) {
         limits: job.limits,
         on_failure: job.on_plugin_failure,
         room: job.limits.prediction_bytes,
-        quota: StateQuota::of(job.pre.len() + job.post.len()),
+        quota: StateQuota::of(job.pre.len() + job.post.len(), job.limits.state_bytes),
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: HookState::default(),
+        before: None,
         models: None,
         log: Log::new(Arc::new(|_| {}), job.limits.log),
     };
@@ -114,7 +116,8 @@ fn run(job: Job) -> (u64, u64) {
     let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings).unwrap();
     let (pre, post) = (start(Stage::Pre, &job.pre), start(Stage::Post, &job.post));
     let before = LARGE_ONES.load(Ordering::Relaxed);
-    let parts = Parts { source, model, loader, pre, post, opening: None };
+    let changes = Arc::new(Changes::new(&job));
+    let parts = Parts { source, model, loader, pre, post, shadow: None, changes, opening: None };
     let (outcome, reason) = pipeline::run(parts, &job, &reporter, &watch, &lanes, &StopFlag::default());
     assert_eq!(outcome, Outcome::Finished, "{reason:?}");
     (LARGE_ONES.load(Ordering::Relaxed) - before, frames)

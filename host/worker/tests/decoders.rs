@@ -258,8 +258,8 @@ fn a_part_of_a_video_is_what_it_is_in_the_whole() {
 /// Which frames are asked for.
 type Asked = (Sampling, Option<TimeRange>);
 
-/// Those frames of a file that are asked for, behind `stored`; checks that each has the picture that it has in the
-/// whole. And how many frames were decoded.
+/// Those frames of a file that are asked for, behind `stored`; checks that each has the picture that it has
+/// in the whole. And how many frames were decoded.
 fn sampled(
     file: &Path,
     whole: &Decoded,
@@ -293,8 +293,8 @@ fn sampled(
     Ok((taken, decoded))
 }
 
-/// Frames that are asked for are what they are in the whole, however many others are left, and also if it goes
-/// on behind one of them. Gives how many frames were never decoded.
+/// Frames that are asked for are what they are in the whole, however many others are left, and also if it
+/// goes on behind one of them. Gives how many frames were never decoded.
 fn samples(file: &Path, whole: &Decoded) -> Result<u64, String> {
     let mut left = 0;
     let middle = whole.positions[whole.positions.len() / 2].pts_us;

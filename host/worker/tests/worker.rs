@@ -4,6 +4,8 @@
 
 #[path = "worker/bytes.rs"]
 mod bytes;
+#[path = "worker/change.rs"]
+mod change;
 #[path = "worker/confined.rs"]
 mod confined;
 #[path = "worker/hooks.rs"]
@@ -12,6 +14,8 @@ mod hooks;
 mod lanes;
 #[path = "worker/process.rs"]
 mod process;
+#[path = "worker/shadow.rs"]
+mod shadow;
 
 use std::{fs, path::Path, process::Command};
 

@@ -106,7 +106,7 @@ async fn keep(conn: &mut PgConnection, scenario: ScenarioId, changes: &HookState
             Some(value) => {
                 kept.0.push(hook);
                 kept.1.push(key.as_bytes());
-                kept.2.push(&value.0[..]);
+                kept.2.push(value.bytes());
             }
             None => {
                 removed.0.push(hook);

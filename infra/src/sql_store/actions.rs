@@ -14,7 +14,7 @@ use framehook_core::{
 use super::{
     Conn, Database,
     history::{self, Line},
-    key, now_us, orchestrator, outbox, purge, scenarios,
+    key, now_us, orchestrator, outbox, purge, revisions, scenarios,
 };
 use crate::{
     history::Moment,
@@ -89,6 +89,12 @@ async fn execute(conn: &mut Conn, at: Moment, action: &Action) -> Result<bool> {
             }
             Ok(true)
         }
+        Action::NoteRevision { scenario_id, generation, revision, from_frame } => {
+            revisions::note(conn, *scenario_id, *generation, (*revision, *from_frame)).await
+        }
+        Action::RollBack { scenario_id, generation, revision, running, reason } => {
+            revisions::roll_back(conn, at, (*scenario_id, *generation), (*revision, *running), reason).await
+        }
         Action::LoseRunner { runner_id, incarnation } => {
             let lose = sqlx::query(LOSE_RUNNER).bind(key(incarnation.0)).bind(&runner_id.0);
             Ok(lose.execute(conn).await?.rows_affected() > 0)
@@ -122,12 +128,14 @@ async fn deploy(conn: &mut Conn, at: Moment, action: &Deploy) -> Result<bool> {
         return Ok(false);
     }
     let moved = Line { generation, ..line(&scenario, ScenarioState::Deploying, None) };
+    revisions::begin(conn, &scenario).await?;
     let order = DeployOrder {
         scenario_id: id,
         generation,
         runner_id: runner_id.clone(),
         incarnation,
         revision: scenario.revision,
+        fresh: false,
         created_at: scenario.created_at,
         scenario: scenario.resolved,
         resume_after: resume_after(conn, id).await?,
@@ -161,7 +169,7 @@ async fn hook_state(conn: &mut Conn, id: ScenarioId) -> Result<HookState> {
     for row in sqlx::query(HOOK_STATE).bind(key(id.0)).fetch_all(conn).await? {
         let (hook, name, value): (&str, &[u8], Vec<u8>) = (row.col("hook")?, row.col("key")?, row.col("value")?);
         let name = std::str::from_utf8(name).map_err(|e| unreadable("key", e))?;
-        state.set(hook, name.to_owned(), Some(Value(value)));
+        state.set(hook, name.to_owned(), Some(Value::new(&value)));
     }
     Ok(state)
 }

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use framehook_core::{
-    artifact::{ArtifactKind, ArtifactRef},
+    artifact::{ArtifactKind, ArtifactRef, DEV},
     ids::{Digest, ScenarioId},
 };
 
-use super::{Conn, Database, Row, identity, one_artifact_at_a_time, recorded};
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time, recorded, revisions};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -17,12 +17,18 @@ use crate::{
 
 macro_rules! select_artifact {
     ($condition:literal) => {
-        concat!("SELECT kind, name, version, digest, size_bytes, manifest, created_at FROM artifacts ", $condition)
+        concat!(
+            "SELECT kind, name, version, digest, size_bytes, manifest, created_at, signed_by FROM artifacts ",
+            $condition
+        )
     };
 }
 
 const BY_VERSION: &str = select_artifact!("WHERE kind = $1 AND name = $2 AND version = $3");
-const NEWEST: &str = select_artifact!("WHERE kind = $1 AND name = $2 ORDER BY sequence DESC LIMIT 1");
+/// What is in development is never meant by a name alone.
+const NEWEST: &str = select_artifact!(
+    "WHERE kind = $1 AND name = $2 AND (kind <> 'plugin' OR version <> 'dev') ORDER BY sequence DESC LIMIT 1"
+);
 const BY_DIGEST: &str = select_artifact!("WHERE kind = $1 AND digest = $2 ORDER BY sequence DESC LIMIT 1");
 /// A cursor is a place in the order, so that what is deleted meanwhile makes no page lose another.
 const LIST: &str = "
@@ -31,7 +37,9 @@ const LIST: &str = "
       AND (name > $3 OR (name = $3 AND sequence < $4) OR $3 IS NULL)
     ORDER BY name, sequence DESC LIMIT $5";
 const INSERT: &str = "
-    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at) VALUES ($1, $2, $3, $4, $5, $6, $7)";
+    INSERT INTO artifacts (kind, name, version, digest, size_bytes, manifest, created_at, signed_by)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8)";
+const SIGN: &str = "UPDATE artifacts SET signed_by = $4 WHERE kind = $1 AND name = $2 AND version = $3";
 const DELETE: &str = "DELETE FROM artifacts WHERE kind = $1 AND name = $2 AND version = $3";
 /// A scenario that has ended for good, or is deleted and does nothing any more, does not need its artifacts.
 const USED_BY: &str = "
@@ -74,7 +82,12 @@ impl Artifacts for Database {
     }
 
     async fn live_digests(&self) -> Result<Vec<Digest>> {
-        sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?.iter().map(|row| row.parsed("digest")).collect()
+        let named = sqlx::query(LIVE_DIGESTS).fetch_all(self.reader()).await?;
+        let mut digests = revisions::digests_in_use(self).await?;
+        for row in &named {
+            digests.insert(row.parsed("digest")?);
+        }
+        Ok(digests.into_iter().collect())
     }
 
     async fn drop_outputs(&self, age: Duration) -> Result<Vec<Digest>> {
@@ -85,9 +98,26 @@ impl Artifacts for Database {
 async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
     let mut tx = db.write().await?;
     one_artifact_at_a_time(&mut tx).await?;
-    if let Some(present) = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await? {
-        let is_same = present.digest == artifact.digest;
-        return Ok(if is_same { PutArtifact::Unchanged(present) } else { PutArtifact::Conflict(present) });
+    let signed_by = artifact.signed_by.as_ref().map(to_json).transpose()?;
+    let present = read(&mut tx, artifact.kind, &artifact.name, &artifact.version).await?;
+    let is_there = present.is_some();
+    let is_in_development = artifact.kind == ArtifactKind::Plugin && artifact.version == DEV;
+    match present {
+        Some(mut present) if present.digest == artifact.digest => {
+            if signed_by.is_some() && present.signed_by != artifact.signed_by {
+                let sign = sqlx::query(SIGN).bind(artifact.kind.as_str()).bind(&artifact.name).bind(&artifact.version);
+                sign.bind(signed_by).execute(&mut *tx).await?;
+                tx.commit().await?;
+                present.signed_by.clone_from(&artifact.signed_by);
+            }
+            return Ok(PutArtifact::Unchanged(present));
+        }
+        Some(present) if !is_in_development => return Ok(PutArtifact::Conflict(present)),
+        Some(Artifact { name, version, .. }) => {
+            let delete = sqlx::query(DELETE).bind(artifact.kind.as_str()).bind(name).bind(version);
+            delete.execute(&mut *tx).await?;
+        }
+        None => {}
     }
     sqlx::query(INSERT)
         .bind(artifact.kind.as_str())
@@ -97,10 +127,11 @@ async fn put(db: &Database, artifact: &Artifact) -> Result<PutArtifact> {
         .bind(signed(artifact.size_bytes))
         .bind(to_json(&artifact.manifest)?)
         .bind(artifact.created_at.as_microsecond())
+        .bind(signed_by)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(PutArtifact::Created)
+    Ok(if is_there { PutArtifact::Replaced } else { PutArtifact::Created })
 }
 
 async fn find(conn: &mut Conn, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>> {
@@ -142,6 +173,7 @@ fn artifact(row: &Row) -> Result<Artifact> {
         size_bytes: unsigned(row.col("size_bytes")?),
         manifest: row.json("manifest")?,
         created_at: row.time("created_at")?,
+        signed_by: row.json_opt("signed_by")?,
     })
 }
 

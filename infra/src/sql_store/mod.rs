@@ -26,7 +26,10 @@ pub(super) mod outbox;
 mod purge;
 mod recorded;
 pub(super) mod results;
+mod revisions;
+mod ring;
 pub(super) mod scenarios;
+mod shadow;
 
 use super::{
     Database, Db, drop_results, heartbeats, identity, key, make_partitions, now_us, one_artifact_at_a_time, relay, rows,

@@ -10,6 +10,7 @@ use framehook_core::{
     message::RunnerStatus,
     planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, WorkerFacts},
     prediction::Provenance,
+    revision::{RevisionFacts, RevisionState},
     writes::Lease,
 };
 use serde::Deserialize;
@@ -39,15 +40,19 @@ macro_rules! not_at_rest {
                 OR (state = 'stopped' AND desired = 'running'))"
     };
 }
-/// `source` is the first that is written of a resolved scenario. The last prediction is read of those that are
-/// to be placed.
+/// `source` is the first that is written of a resolved scenario. The last prediction is read of those that
+/// are to be placed.
 pub(in super::super) const UNSETTLED: &str = concat!(
-    "SELECT s.id, s.desired, s.state, s.reason, s.generation, s.placement, s.memory_mib, s.traceparent,
+    "SELECT s.id, s.desired, s.state, s.reason, s.generation, s.revision, s.placement, s.memory_mib, s.traceparent,
             s.resolved LIKE '{\"source\":{\"url\":%' AS is_fetched,
             CASE WHEN s.state IN ('pending', 'recovering') AND p.pts_us IS NOT NULL THEN (
                 SELECT r.prediction FROM scenario_results r WHERE r.scenario_id = s.id AND r.pts_us = p.pts_us
             ) END AS last_prediction,
-            p.pts_us AS stored_pts_us, p.frame AS stored_frame
+            p.pts_us AS stored_pts_us, p.frame AS stored_frame,
+            (SELECT v.state FROM scenario_revisions v
+             WHERE v.scenario_id = s.id AND v.revision = s.revision) AS revision_state,
+            (SELECT max(f.revision) FROM scenario_revisions f
+             WHERE f.scenario_id = s.id AND f.state = 'rolled_back') AS rolled_back
      FROM scenarios s LEFT JOIN scenario_progress p ON p.scenario_id = s.id",
     not_at_rest!(),
     " ORDER BY s.id"
@@ -217,6 +222,11 @@ fn scenario(row: &Row) -> Result<ScenarioFacts> {
         state: row.parsed("state")?,
         reason: row.json_opt("reason")?,
         generation: row.col("generation")?,
+        revision: RevisionFacts {
+            number: row.col("revision")?,
+            is_pending: row.parsed_opt("revision_state")? == Some(RevisionState::Pending),
+            rolled_back: row.col::<Option<i64>>("rolled_back")?.unwrap_or_default(),
+        },
         stored: row.stored()?,
         placement: row.json_opt("placement")?.unwrap_or_default(),
         memory_mib: row.memory_mib()?,

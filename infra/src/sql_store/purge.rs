@@ -12,7 +12,7 @@ const STEP: u32 = 2_000;
 
 const STATE: &str = concat!("SELECT desired, state FROM scenarios WHERE id = $1 AND purged_at IS NULL", lock!(update));
 /// A scenario may have any number of rows of these.
-const PURGE_MANY: [&str; 7] = [
+const PURGE_MANY: [&str; 9] = [
     "DELETE FROM scenario_results WHERE scenario_id = $1 AND (pts_us, captured_at) IN
         (SELECT pts_us, captured_at FROM scenario_results WHERE scenario_id = $1 LIMIT $2)",
     "DELETE FROM scenario_history WHERE sequence IN
@@ -25,10 +25,15 @@ const PURGE_MANY: [&str; 7] = [
         (SELECT hook, key FROM hook_state WHERE scenario_id = $1 LIMIT $2)",
     "DELETE FROM scenario_logs WHERE scenario_id = $1 AND sequence IN
         (SELECT sequence FROM scenario_logs WHERE scenario_id = $1 LIMIT $2)",
+    "DELETE FROM shadow_differences WHERE scenario_id = $1 AND sequence IN
+        (SELECT sequence FROM shadow_differences WHERE scenario_id = $1 LIMIT $2)",
+    "DELETE FROM scenario_revisions WHERE scenario_id = $1 AND revision IN
+        (SELECT revision FROM scenario_revisions WHERE scenario_id = $1 LIMIT $2)",
     "DELETE FROM dead_letters WHERE id IN (SELECT id FROM dead_letters WHERE key = CAST($1 AS text) LIMIT $2)",
 ];
 /// The scenario itself last.
-const PURGE_REST: [&str; 3] = [
+const PURGE_REST: [&str; 4] = [
+    "DELETE FROM shadows WHERE scenario_id = $1",
     "DELETE FROM scenario_progress WHERE scenario_id = $1",
     "DELETE FROM scenario_artifacts WHERE scenario_id = $1",
     "DELETE FROM scenarios WHERE id = $1",

@@ -17,15 +17,16 @@ use sqlx::error::DatabaseError;
 use super::{
     Conn, Database, Row, delivery,
     history::{self, Line},
-    identity, key, logs, now_us, one_more, outbox, part, recorded, results,
+    identity, key, logs, now_us, one_more, outbox, part, recorded, results, revisions, shadow,
 };
 use crate::{
     history::Moment,
     row::RowExt as _,
     sql::{artifacts, from_json, signed, to_json},
     store::{
-        Created, HistoryEntry, Idempotency, Limit, LogEntry, NewScenario, PredictionQuery, Result, Rows,
-        ScenarioFilter, ScenarioRecord, Scenarios, StoreError, StoredPrediction, WorkerRecord,
+        Created, HistoryEntry, Idempotency, Limit, LogEntry, NewRevision, NewScenario, PredictionQuery, Result,
+        Revised, RevisionEntry, Rows, ScenarioFilter, ScenarioRecord, Scenarios, ShadowRecord, StoreError,
+        StoredPrediction, WorkerRecord,
     },
 };
 
@@ -137,6 +138,18 @@ impl Scenarios for Database {
         self.transact_despite_full(|| set_desired(self, id, desired)).await
     }
 
+    async fn revise(&self, id: ScenarioId, new: &NewRevision) -> Result<Revised> {
+        self.transact(|| revisions::revise(self, id, new)).await
+    }
+
+    async fn revisions(&self, id: ScenarioId, after: i64, limit: Limit) -> Result<Rows<RevisionEntry>> {
+        revisions::page(self, id, after, limit).await
+    }
+
+    async fn users_of(&self, plugin: &str, version: &str) -> Result<Vec<ScenarioId>> {
+        revisions::users(self, plugin, version).await
+    }
+
     async fn is_purged(&self, id: ScenarioId) -> Result<bool> {
         Ok(sqlx::query_scalar(IS_PURGED).bind(key(id.0)).fetch_one(self.reader()).await?)
     }
@@ -155,6 +168,10 @@ impl Scenarios for Database {
 
     async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>> {
         recorded::read(self, id).await
+    }
+
+    async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>> {
+        shadow::read(self, id, after).await
     }
 
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>> {
@@ -287,7 +304,7 @@ pub(super) async fn lock(conn: &mut Conn, id: ScenarioId) -> Result<Option<(Scen
 }
 
 /// The scenario, deleted or not, as this transaction sees it.
-async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
+pub(super) async fn read(conn: &mut Conn, id: ScenarioId) -> Result<Option<ScenarioRecord>> {
     let row = sqlx::query(BY_ID).bind(key(id.0)).fetch_optional(conn).await?;
     row.as_ref().map(record).transpose()
 }

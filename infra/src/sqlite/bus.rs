@@ -1,9 +1,9 @@
 //! The embedded bus: a durable log in the store's database, one partition a topic.
 //!
 //! Invariants: offsets of a topic grow without end, also over [`Bus::forget`] and a restart; a
-//! reader is woken when there is something to read, and nobody polls; what is stored ([`Topic::is_stored`]) is
-//! kept until its reader forgets it, and the rest, whose readers begin at the end, for a short while (`window`).
-//! Results that their reader stores at once are never written here (`handoff`). Which member of a
+//! reader is woken when there is something to read, and nobody polls; what is stored ([`Topic::is_stored`])
+//! is kept until its reader forgets it, and the rest, whose readers begin at the end, for a short while
+//! (`window`). Results that their reader stores at once are never written here (`handoff`). Which member of a
 //! group reads, and which offset is next, are matters of this process alone, because one process
 //! alone has the folder open.
 

@@ -95,7 +95,7 @@ async fn keep(conn: &mut SqliteConnection, scenario: ScenarioId, changes: &HookS
         let change = sqlx::query(if value.is_some() { KEEP } else { REMOVE });
         let change = change.bind(scenario.to_string()).bind(hook).bind(key.as_bytes());
         match value {
-            Some(value) => change.bind(&value.0[..]).execute(&mut *conn).await?,
+            Some(value) => change.bind(value.bytes()).execute(&mut *conn).await?,
             None => change.execute(&mut *conn).await?,
         };
     }

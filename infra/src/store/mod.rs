@@ -107,6 +107,17 @@ pub trait Scenarios: Send + Sync + 'static {
     /// until it is purged). Never waits for a worker.
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
 
+    /// One transaction: the next revision of a scenario, which becomes the wanted one, a line of history, and the
+    /// order of the worker that runs it, changed and put into the outbox; without such a worker, a wake-up. One
+    /// that is refused is only on record.
+    async fn revise(&self, id: ScenarioId, new: &NewRevision) -> Result<Revised>;
+
+    /// Oldest first; `after` is the number of the last one of the page before. None, if it was never changed.
+    async fn revisions(&self, id: ScenarioId, after: i64, limit: Limit) -> Result<Rows<RevisionEntry>>;
+
+    /// Scenarios that name this plugin and may still run.
+    async fn users_of(&self, plugin: &str, version: &str) -> Result<Vec<ScenarioId>>;
+
     /// Whether it was deleted and purged less than [`KEEP_DELETED`] ago, so that deleting twice is the same
     /// as once.
     async fn is_purged(&self, id: ScenarioId) -> Result<bool>;
@@ -126,6 +137,10 @@ pub trait Scenarios: Send + Sync + 'static {
     /// of a replay, there are none.
     async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>>;
 
+    /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest first,
+    /// which are bounded together (`framehook_core::shadow`). Deleted scenarios are not found.
+    async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>>;
+
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not
     /// found.
     async fn delivery(&self, id: ScenarioId) -> Result<Option<Delivery>>;
@@ -134,7 +149,8 @@ pub trait Scenarios: Send + Sync + 'static {
 /// Names and versions of models, videos and plugins.
 #[async_trait]
 pub trait Artifacts: Send + Sync + 'static {
-    /// Names are never re-pointed: the same name and version with other content is a conflict.
+    /// Names are never re-pointed: the same name and version with other content is a conflict. The version
+    /// [`DEV`](framehook_core::artifact::DEV) of a plugin is, for whoever develops it.
     async fn put_artifact(&self, artifact: Artifact) -> Result<PutArtifact>;
 
     async fn artifact(&self, kind: ArtifactKind, reference: &ArtifactRef) -> Result<Option<Artifact>>;
@@ -148,8 +164,8 @@ pub trait Artifacts: Send + Sync + 'static {
     /// Refused while a scenario that is not at rest, or could be started again, names it.
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;
 
-    /// Digests that some artifact or some recorded outputs still name: everything else in the blob store is
-    /// garbage.
+    /// Digests that some artifact or some recorded outputs still name, or a revision that may still run:
+    /// everything else in the blob store is garbage.
     async fn live_digests(&self) -> Result<Vec<Digest>>;
 
     /// Gives up recorded outputs that are older than `age`, and removes some of those that were given up: a
@@ -186,7 +202,8 @@ pub trait Results: Send + Sync + 'static {
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
     /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are
     /// dropped), moves each scenario's stored position, to the frame of a dead letter too, counts its rows,
-    /// appends what is new of the logged lines and lets the oldest go, keeps the dead letters.
+    /// appends what is new of the logged lines and of what shadows found and lets the oldest go, keeps the dead
+    /// letters.
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
 }
 

@@ -13,8 +13,11 @@ use framehook_core::{
     prediction_record::PredictionRecord,
     reason::Reason,
     recorded::RecordedPart,
+    revision::{Begin, RevisionState},
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
+    shadow::{ShadowDifference, ShadowFindings, ShadowSummary},
+    signature::SignedBy,
     spec::{ResolvedScenario, ScenarioSpec},
     state::{Desired, ScenarioState, WorkerState},
 };
@@ -69,6 +72,45 @@ pub struct ScenarioRecord {
     /// The last frame that arrived, as a row or as a dead letter.
     pub stored: Option<Position>,
     pub worker: Option<WorkerRecord>,
+}
+
+/// A change of a scenario's settings.
+#[derive(Clone, Debug)]
+pub struct NewRevision {
+    /// The revision that it starts from.
+    pub based_on: i64,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub begin: Begin,
+    /// What is changed, for the history.
+    pub what: String,
+    /// Why it cannot be used: then it is on record, and nothing else changes.
+    pub refused: Option<Reason>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Revised {
+    Done(Box<ScenarioRecord>),
+    /// The scenario has another revision by now.
+    Conflict {
+        current: i64,
+    },
+    /// It has completed.
+    Ended,
+    NotFound,
+}
+
+/// A revision as stored.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RevisionEntry {
+    pub revision: i64,
+    pub at: Timestamp,
+    pub spec: ScenarioSpec,
+    pub resolved: ResolvedScenario,
+    pub begin: Begin,
+    pub state: RevisionState,
+    pub reason: Option<Reason>,
+    pub from_frame: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -126,6 +168,36 @@ pub struct LogEntry {
     pub generation: Generation,
     #[serde(flatten)]
     pub line: LogLine,
+}
+
+/// What is kept of what a scenario's shadow found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShadowRecord {
+    /// `None`: nothing was told of a shadow.
+    pub summary: Option<StoredSummary>,
+    pub differences: Vec<DifferenceEntry>,
+}
+
+/// The newest summary of a scenario's shadow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StoredSummary {
+    pub generation: Generation,
+    /// Differences of that deployment that are kept.
+    pub kept: u64,
+    pub summary: ShadowSummary,
+}
+
+/// A frame on which a scenario's shadow differs from its own hooks, as stored.
+#[derive(Clone, Debug, PartialEq, Serialize, ToSchema)]
+#[schema(as = ShadowDifferenceView)]
+pub struct DifferenceEntry {
+    /// Place among all differences of the scenario, from 1; one more than that of the one before.
+    pub sequence: i64,
+    /// The deployment that found it.
+    #[schema(value_type = i64)]
+    pub generation: Generation,
+    #[serde(flatten)]
+    pub difference: ShadowDifference,
 }
 
 /// How much of a list to read at a time.
@@ -199,6 +271,10 @@ pub struct Artifact {
     pub size_bytes: u64,
     #[schema(value_type = String, format = DateTime)]
     pub created_at: Timestamp,
+    /// Who vouches for a plugin: the last signature that was given with it. Absent: nobody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub signed_by: Option<SignedBy>,
     pub manifest: Manifest,
 }
 
@@ -234,8 +310,10 @@ pub struct ArtifactQuery {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PutArtifact {
     Created,
-    /// The same content under the same name and version was there before.
+    /// The same content under the same name and version was there before; it has the new signature, if that has one.
     Unchanged(Artifact),
+    /// In the place of other content, of a plugin in development.
+    Replaced,
     /// Other content is there.
     Conflict(Artifact),
 }
@@ -269,6 +347,8 @@ pub struct ResultBatch {
     pub state: BTreeMap<usize, HookState>,
     /// Lines of scenarios' logs; rows and lines travel on topics of their own.
     pub logged: Vec<LoggedLines>,
+    /// What shadows found, on the topic of those lines.
+    pub found: Vec<ShadowFindings>,
     /// Recorded outputs, which travel with the lines.
     pub recorded: Vec<RecordedPart>,
     pub dead_letters: Vec<DeadLetter>,

@@ -2,6 +2,7 @@
 
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, Manifest, ModelManifest, ModelMetadata, VideoManifest},
+    signature::{KeyId, SignedBy},
     state::{Desired, ScenarioState},
 };
 use framehook_infra::store::{Artifact, ArtifactQuery, ArtifactSummary, DeleteArtifact, PutArtifact, SharedStore};
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 
 use crate::fixtures::{StoreBackend, World, digest};
 
-fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
+pub(crate) fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact {
     let manifest = match kind {
         ArtifactKind::Video => Manifest::Video(VideoManifest { width: 320, height: 192, fps: 25.0, frames: Some(500) }),
         _ => Manifest::Model(ModelManifest {
@@ -23,7 +24,7 @@ fn artifact(kind: ArtifactKind, name: &str, version: &str, byte: u8) -> Artifact
     let (name, version) = (name.into(), version.into());
     // All have the same time: the order of uploading decides which one is newest.
     let created_at = Timestamp::from_second(1_700_000_000).unwrap();
-    Artifact { kind, name, version, digest: digest(byte), size_bytes: 42, manifest, created_at }
+    Artifact { kind, name, version, digest: digest(byte), size_bytes: 42, manifest, created_at, signed_by: None }
 }
 
 pub(crate) async fn names_are_never_re_pointed(backend: &impl StoreBackend) {
@@ -39,6 +40,33 @@ pub(crate) async fn names_are_never_re_pointed(backend: &impl StoreBackend) {
     assert_eq!(listed(ArtifactKind::Model).await, [first.digest]);
     assert_eq!(listed(ArtifactKind::Video).await, [video.digest]);
     assert_eq!(listed(ArtifactKind::Plugin).await, []);
+}
+
+/// A signature that comes later, or another one, takes the place of what was there, and nothing takes it away.
+pub(crate) async fn the_last_signature_counts(backend: &impl StoreBackend) {
+    let store = backend.store().await;
+    let by = |name: &str| {
+        let (key, signature) = (KeyId::of(&digest(9)), "c2ln".to_owned());
+        Some(SignedBy { name: name.into(), key, signature })
+    };
+    let plain = artifact(ArtifactKind::Plugin, "zones", "1", 1);
+    let signed = |name: &str| Artifact { signed_by: by(name), ..plain.clone() };
+    let stored = async || {
+        let reference = "zones@1".parse().unwrap();
+        store.artifact(ArtifactKind::Plugin, &reference).await.unwrap().unwrap()
+    };
+    assert_eq!(store.put_artifact(plain.clone()).await.unwrap(), PutArtifact::Created);
+    assert_eq!(stored().await.signed_by, None);
+    for name in ["alice", "bob"] {
+        assert_eq!(store.put_artifact(signed(name)).await.unwrap(), PutArtifact::Unchanged(signed(name)));
+        assert_eq!(stored().await, signed(name));
+    }
+    assert_eq!(store.put_artifact(plain.clone()).await.unwrap(), PutArtifact::Unchanged(signed("bob")));
+    let other = Artifact { digest: digest(2), ..signed("alice") };
+    assert_eq!(store.put_artifact(other).await.unwrap(), PutArtifact::Conflict(signed("bob")));
+    store.delete_artifact(ArtifactKind::Plugin, "zones", "1").await.unwrap();
+    assert_eq!(store.put_artifact(signed("alice")).await.unwrap(), PutArtifact::Created);
+    assert_eq!(stored().await, signed("alice"));
 }
 
 pub(crate) async fn references_resolve(backend: &impl StoreBackend) {

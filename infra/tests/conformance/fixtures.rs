@@ -68,6 +68,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         limits: Default::default(),
         pre: vec![],
         post: vec![ResolvedHook { identity: yolo, config: serde_json::json!({"min_score": 0.25}) }],
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::SkipFrame,
         memory_mib: None,
         decoder: None,
@@ -77,6 +78,7 @@ pub(crate) fn resolved() -> ResolvedScenario {
         lanes: None,
         frames: None,
         range: None,
+        max_speed: None,
         record: Default::default(),
         replay: None,
     }
@@ -138,8 +140,8 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    let (state, logged, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, recorded, dead_letters }
+    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
 }
 
 /// An unreadable record, of this frame if it says so.
@@ -168,7 +170,17 @@ pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
 
 pub(crate) fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
     let (progress, hooks) = (Progress::default(), Vec::new());
-    WorkerStatus { scenario_id, generation, phase, reason: None, attempt: 0, retry_at: None, progress, hooks }
+    WorkerStatus {
+        scenario_id,
+        generation,
+        phase,
+        reason: None,
+        attempt: 0,
+        retry_at: None,
+        progress,
+        hooks,
+        revision: None,
+    }
 }
 
 /// A worker that has published up to this frame.

@@ -19,7 +19,7 @@ const HOOK: &str = "post/line-counter";
 fn kept<const N: usize>(keys: [(&str, Option<&[u8]>); N]) -> HookState {
     let mut state = HookState::default();
     for (key, value) in keys {
-        state.set(HOOK, key.to_owned(), value.map(|value| Value(value.to_vec())));
+        state.set(HOOK, key.to_owned(), value.map(Value::new));
     }
     state
 }

@@ -17,7 +17,9 @@ mod orchestrator;
 mod postgres;
 mod recorded;
 mod results;
+mod revisions;
 mod scenarios;
+mod shadow;
 mod sqlite;
 
 use std::time::Duration;
@@ -72,6 +74,7 @@ macro_rules! store_suite {
             }
             artifacts {
                 names_are_never_re_pointed,
+                the_last_signature_counts,
                 references_resolve,
                 lists_come_in_pages,
                 an_artifact_in_use_is_not_deleted,
@@ -101,6 +104,13 @@ macro_rules! store_suite {
                 state_is_stored_with_its_rows_or_not_at_all,
                 nothing_is_left_of_a_deleted_scenario,
             }
+            revisions {
+                a_change_starts_from_what_was_seen,
+                the_worker_that_runs_is_told,
+                a_revision_that_failed_is_rolled_back,
+                what_begins_anew_keeps_nothing,
+                a_plugin_in_development_is_replaced,
+            }
             logs {
                 lines_come_back_as_stored_and_in_order,
                 a_line_that_comes_again_or_too_late_changes_nothing,
@@ -111,6 +121,12 @@ macro_rules! store_suite {
                 parts_come_back_once_and_in_order,
                 the_oldest_parts_are_given_up,
                 a_replay_keeps_what_it_reads,
+            }
+            shadow {
+                what_a_shadow_found_comes_back_as_stored,
+                what_a_shadow_found_before_changes_nothing,
+                the_oldest_differences_go,
+                nothing_is_left_of_what_a_shadow_found,
             }
             lifecycle {
                 from_deploy_to_completed,

@@ -1,8 +1,8 @@
 //! Classifies each object that an earlier hook found, with a further model of the scenario: detect, then tell
 //! what kind it is.
 //!
-//! The best class becomes an attribute of the detection, its score another one. Objects are run together as far
-//! as the model takes it, the surest first, and no more than `max_objects` of a frame.
+//! The best class becomes an attribute of the detection, its score another one. Objects are run together as
+//! far as the model takes it, the surest first, and no more than `max_objects` of a frame.
 
 use framehook_sdk::{
     Bbox, ConfigProblem, Detection, Error, Hook, Inference, Outcome, PostHook, Rect, Size, Stream, model, state,

@@ -5,7 +5,11 @@
 
 mod track;
 
-use framehook_sdk::{ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, PostHook, Stream, state};
+use framehook_sdk::{
+    ConfigProblem, Detection, Error, Event, Hook, Inference, Outcome, Point, PostHook, Stream,
+    geometry::{self, Crossing},
+    state,
+};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -128,16 +132,11 @@ impl LineCounter {
 
 /// Which way the step from `from` to `to` crosses the segment, if it does.
 fn crossing(line: [[f32; 2]; 2], from: [f32; 2], to: [f32; 2]) -> Option<&'static str> {
-    let [a, b] = line;
-    let (before, after) = (side(a, b, from), side(a, b, to));
-    let crosses_line = (before < 0.0) != (after < 0.0);
-    let crosses_segment = (side(from, to, a) < 0.0) != (side(from, to, b) < 0.0);
-    (crosses_line && crosses_segment).then_some(if before < 0.0 { FORWARD } else { BACKWARD })
-}
-
-/// Below 0: `p` is left of the way from `a` to `b`, in a picture whose y points down.
-fn side(a: [f32; 2], b: [f32; 2], p: [f32; 2]) -> f32 {
-    (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+    let point = |[x, y]: [f32; 2]| Point { x, y };
+    geometry::crossing(line.map(point), point(from), point(to)).map(|crossing| match crossing {
+        Crossing::ToRight => FORWARD,
+        Crossing::ToLeft => BACKWARD,
+    })
 }
 
 framehook_sdk::export!(post: LineCounter);

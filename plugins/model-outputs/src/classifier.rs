@@ -1,7 +1,7 @@
 //! The scores of a classifier, from an output `[1, classes]`, `[classes]` or `[1, classes, 1, 1]`.
 //!
-//! Whether its numbers are probabilities or logits is as configured, or it is recognised on the first picture,
-//! and then stays.
+//! Whether its numbers are probabilities or logits is as configured, or it is recognised on the first
+//! picture, and then stays.
 
 use framehook_sdk::{Error, TensorDesc};
 

@@ -80,7 +80,7 @@ impl PreHook for Roi {
 }
 
 impl Roi {
-    /// Of each interval of the stream's time, the first frame is: gaps and uneven times do no harm.
+    /// The first frame of each interval of the stream's time is: gaps and uneven times do no harm.
     fn is_asked_for(&mut self, frame: &FrameMeta) -> bool {
         if let Some(every) = self.config.every {
             return frame.sequence.is_multiple_of(every);

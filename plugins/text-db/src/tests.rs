@@ -17,8 +17,8 @@ const BARS: [[f64; 6]; 6] = [
     [300.0, 90.0, 4.0, 3.0, 0.0, 0.9],
 ];
 
-/// What `plugins/judges/text_db.py` prints: the boxes of RapidOCR 1.4.4 with OpenCV 5.0 and pyclipper 1.4, and the
-/// exact means.
+/// What `plugins/judges/text_db.py` prints: the boxes of RapidOCR 1.4.4 with OpenCV 5.0 and pyclipper 1.4,
+/// and the exact means.
 const JUDGED: [([Point; 4], f32); 4] = [
     ([[13.0, 8.0], [107.0, 8.0], [107.0, 32.0], [13.0, 32.0]], 0.854),
     ([[13.5, 111.1], [109.3, 58.4], [125.5, 87.9], [29.7, 140.6]], 0.7945),

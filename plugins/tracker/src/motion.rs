@@ -29,7 +29,7 @@ pub(crate) struct Motion {
     state: State,
     /// A step.
     velocity: State,
-    /// Of each of the two coordinates of the centre, and of the height.
+    /// One for each of the two coordinates of the centre, and for the height.
     place: Covariance,
     aspect: Covariance,
 }
@@ -82,7 +82,7 @@ impl Motion {
 /// A hundredth of a pixel in a picture of 1,000 rows: less is nothing.
 const SMALLEST: f32 = 1e-5;
 
-/// Of a number and its velocity.
+/// That of a number and its velocity.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Covariance {
     value: f32,

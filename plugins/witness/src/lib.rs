@@ -84,6 +84,9 @@ impl Witness {
         let event = Event::new("started").with("id", id.as_str()).with("model_labels", model_labels.join(","));
         let event = match start {
             Start::Fresh => event.with("start", "fresh"),
+            Start::Swapped(swap) => {
+                event.with("start", "swapped").with("from", &*swap.from_version).with("after", swap.after.sequence)
+            }
             Start::Resumed(after) => {
                 event.with("start", "resumed").with("after", after.sequence).with("pts", after.pts_us)
             }

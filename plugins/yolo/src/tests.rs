@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod set;
+mod twin;
 
 /// Centre x, centre y, width, height in pixels of 320x240, and the class.
 const OBJECTS: [([f32; 4], usize); 2] = [([160.0, 90.0, 120.0, 80.0], 2), ([40.0, 190.0, 50.0, 70.0], 0)];

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use framehook_sdk::Event;
+use framehook_sdk::{Event, geometry::Crossing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     Found, MAX_FOLLOWED, Waits,
-    shape::{Direction, Point, crossing},
+    shape::{Point, crossing},
 };
 
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -63,10 +63,10 @@ impl Line {
             if followed.crossed_us.is_some_and(|crossed_us| now_us - crossed_us < waits.cooldown_us) {
                 continue;
             }
-            let direction = crossing(self.line, std::mem::replace(&mut followed.at, found.at), found.at);
-            followed.crossed_us = direction.map(|_| now_us);
-            if let Some(direction) = direction {
-                events.push(known.count(name, track, found, direction));
+            let crossing = crossing(self.line, std::mem::replace(&mut followed.at, found.at), found.at);
+            followed.crossed_us = crossing.map(|_| now_us);
+            if let Some(crossing) = crossing {
+                events.push(known.count(name, track, found, crossing));
             }
         }
         let is_there = |track: &u64| found.iter().any(|found| found.track == Some(*track));
@@ -78,10 +78,10 @@ impl Line {
 }
 
 impl Known {
-    fn count(&mut self, name: &str, track: u64, found: &Found<'_>, direction: Direction) -> Event {
-        let (count, direction) = match direction {
-            Direction::Forward => (&mut self.forward, "forward"),
-            Direction::Backward => (&mut self.backward, "backward"),
+    fn count(&mut self, name: &str, track: u64, found: &Found<'_>, crossing: Crossing) -> Event {
+        let (count, direction) = match crossing {
+            Crossing::ToRight => (&mut self.forward, "forward"),
+            Crossing::ToLeft => (&mut self.backward, "backward"),
         };
         *count += 1;
         let event = Event::new("line_crossed").about(found.index).with("line", name).with("direction", direction);

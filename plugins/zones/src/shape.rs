@@ -1,6 +1,9 @@
 //! Points, polygons and lines, in shares of the frame.
 
-use framehook_sdk::Bbox;
+use framehook_sdk::{
+    Bbox,
+    geometry::{self, Crossing},
+};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -43,26 +46,10 @@ pub(crate) fn is_flat(polygon: &[Point]) -> bool {
     doubled.abs() < 1e-7
 }
 
-/// Seen from the first point of a line to its second.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Direction {
-    /// From left to right.
-    Forward,
-    Backward,
-}
-
-/// Which way the step from `from` to `to` crosses the line, if it does.
-pub(crate) fn crossing([a, b]: [Point; 2], from: Point, to: Point) -> Option<Direction> {
-    let (before, after) = (side(a, b, from), side(a, b, to));
-    let crosses_line = (before < 0.0) != (after < 0.0);
-    let crosses_segment = (side(from, to, a) < 0.0) != (side(from, to, b) < 0.0);
-    let direction = if before < 0.0 { Direction::Forward } else { Direction::Backward };
-    (crosses_line && crosses_segment).then_some(direction)
-}
-
-/// Below 0: `p` is left of the way from `a` to `b`, in a picture whose y points down.
-fn side(a: Point, b: Point, p: Point) -> f32 {
-    (b[0] - a[0]) * (p[1] - a[1]) - (b[1] - a[1]) * (p[0] - a[0])
+/// Whether the step from `from` to `to` crosses the line, and which way.
+pub(crate) fn crossing(line: [Point; 2], from: Point, to: Point) -> Option<Crossing> {
+    let point = |[x, y]: Point| framehook_sdk::Point { x, y };
+    geometry::crossing(line.map(point), point(from), point(to))
 }
 
 #[cfg(test)]
@@ -84,15 +71,6 @@ mod tests {
         }
         assert!(!is_flat(&shape));
         assert!(is_flat(&[[0.1, 0.1], [0.5, 0.5], [0.9, 0.9]]));
-    }
-
-    #[test]
-    fn only_the_segment_is_crossed() {
-        let line = [[0.5, 0.0], [0.5, 0.5]];
-        assert_eq!(crossing(line, [0.4, 0.2], [0.6, 0.2]), Some(Direction::Backward));
-        assert_eq!(crossing(line, [0.6, 0.2], [0.4, 0.2]), Some(Direction::Forward));
-        assert_eq!(crossing(line, [0.4, 0.8], [0.6, 0.8]), None);
-        assert_eq!(crossing(line, [0.4, 0.2], [0.45, 0.2]), None);
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Turn<'_> {
         }
     }
 
-    /// Of objects that are outside for long enough, or were not seen for long enough.
+    /// Ends those of objects that are outside for long enough, or were not seen for long enough.
     fn end_stays(&mut self, stays: &mut BTreeMap<u64, Stay>, inside: &[&Found<'_>], outside: &[&Found<'_>]) {
         let now_us = self.now_us;
         stays.retain(|track, stay| {

@@ -7,6 +7,7 @@ mod kafka;
 mod postgres;
 mod proxy;
 mod redis;
+mod registry;
 mod s3;
 mod server;
 mod sql;
@@ -34,6 +35,7 @@ pub use self::{
     postgres::{Postgres, postgres_url},
     proxy::Proxy,
     redis::{Redis, redis_url},
+    registry::Registry,
     s3::S3,
     sql::Session,
 };

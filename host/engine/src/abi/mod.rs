@@ -40,8 +40,8 @@ pub mod handles {
     pub struct FrameHandle;
 }
 
-/// Number of the frame or the inference that a call is for; what the guest holds itself is in its table, which
-/// counts from 0.
+/// Number of the frame or the inference that a call is for; what the guest holds itself is in its table,
+/// which counts from 0.
 const THE_ONE: u32 = u32::MAX;
 
 /// Everything a plugin may import.

@@ -100,13 +100,20 @@ impl super::Instance for Instance {
     }
 }
 
+const fn position(Position { pts_us, frame }: Position) -> types::Position {
+    types::Position { sequence: frame, pts_us }
+}
+
 fn stream_info(start: &Start) -> types::StreamInfo {
     let own::Source { is_live, size, frames_per_second, frames } = start.source;
     types::StreamInfo {
         id: start.stream_id.clone(),
-        start: match start.after {
-            None => types::Start::Fresh,
-            Some(Position { pts_us, frame }) => types::Start::Resumed(types::Position { sequence: frame, pts_us }),
+        start: match (start.after, &start.from_version) {
+            (None, _) => types::Start::Fresh,
+            (Some(after), None) => types::Start::Resumed(position(after)),
+            (Some(after), Some(from_version)) => {
+                types::Start::Swapped(types::Swap { from_version: from_version.clone(), after: position(after) })
+            }
         },
         source: types::Source {
             kind: if is_live { types::SourceKind::Live } else { types::SourceKind::File },

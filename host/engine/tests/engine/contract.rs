@@ -225,7 +225,7 @@ fn outputs_are_read_as_what_they_are() {
 fn a_hook_is_told_where_its_stream_stands() {
     let source = Source { is_live: false, size: Some(SIZE), frames_per_second: Some(29.97), frames: Some(500) };
     let model_labels = vec!["zero".to_owned(), "one".to_owned()];
-    let start = Start { stream_id: "s".into(), after: None, source, model_labels };
+    let start = Start { stream_id: "s".into(), after: None, from_version: None, source, model_labels };
     let started = |start: Start| {
         let after = run(&mut chain_of(&[witness(json!({}))], start).0, 41, &[1, 2], &[0.5, 0.25]);
         let keys = ["id", "model_labels", "start", "after", "pts", "kind", "size", "fps", "frames"];

@@ -250,7 +250,8 @@ fn the_log_says_how_a_plugin_failed_and_when_it_is_left_out() {
     for frame in 0..28 {
         call(&mut chain, frame).unwrap();
     }
-    let failed = "misbehave@0.1.0: on purpose";
+    // The plugin is named beside it.
+    let failed = "on purpose";
     let told: Vec<_> = lines.all().into_iter().map(|line| (line.frame.unwrap(), line.target, line.message)).collect();
     let told: Vec<_> = told.iter().map(|(frame, target, message)| (*frame, &**target, &**message)).collect();
     let left_out = |seconds| format!("{failed}; not called for {seconds} s of the stream");

@@ -99,6 +99,9 @@ fn the_time_of_a_model_is_not_that_of_the_hook() {
     for frame in 0..3 {
         assert_eq!(call(&mut chain, frame, Some(&Flat(7))).failures, []);
     }
+    let stats = chain.stats();
+    let hook = stats.iter().find(|hook| hook.model_us > 0).unwrap();
+    assert!(hook.model_us >= 300_000 && hook.total_us < hook.model_us, "{hook:?}");
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
     let log: framehook_engine::LogSink = Arc::new(move |line| sink.0.lock().unwrap().push(line));
     let log = Log::new(log, LogLimits::default());
     let room = room_for_outputs(MAX_PREDICTION, 1);
-    let (quota, state) = (StateQuota::of(1), HookState::default());
+    let (quota, state) = (StateQuota::default(), HookState::default());
     (
         ChainSettings {
             start: Start { stream_id: "test".into(), ..Start::default() },
@@ -129,6 +129,7 @@ pub(crate) fn settings(on_failure: OnPluginFailure) -> (ChainSettings, Lines) {
             quota,
             metric_names: 64,
             state,
+            before: None,
             models: None,
             log,
         },

@@ -32,6 +32,7 @@ fn a_trial_says_what_a_worker_would() {
         is_stretched: false,
         is_centered: true,
         outputs: vec![("output0".into(), file)],
+        is_measured: false,
     };
     let tried = trial::run(&case([320, 192], file.clone())).unwrap();
     let (settings, _) = settings(Policy::FailScenario);
@@ -39,6 +40,12 @@ fn a_trial_says_what_a_worker_would() {
     let expected = run(&mut chain, 0, &[1, 7, 960], &head(0.25));
     assert_eq!((tried.detections.len(), tried.failures.len()), (1, 0), "{tried:?}");
     assert_eq!(tried.detections, expected.detections);
+    assert!(tried.measured.is_none());
+    let measured =
+        trial::run(&Trial { is_measured: true, ..case([320, 192], file.clone()) }).unwrap().measured.unwrap();
+    assert!(measured.p50_us > 0.0 && measured.p50_us <= measured.p99_us, "{measured:?}");
+    // Four numbers of one box, and what of the box itself the hook asks for.
+    assert!((16..1000).contains(&measured.copied_bytes) && measured.memory_bytes > 1 << 16, "{measured:?}");
     let why = trial::run(&case([320, 192], folder.path().join("missing.npy"))).unwrap_err();
     assert!(why.message.contains("output `output0`"), "{}", why.message);
     // What does not fit the plugin is its failure.

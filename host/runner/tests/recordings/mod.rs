@@ -142,6 +142,8 @@ async fn deploy(world: &World, url: &str) -> Clip {
 /// The recordings on the runner's disk, without what the script that is their worker writes beside them.
 fn recordings(world: &World) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(&world.config.recordings_dir).unwrap().map(|entry| entry.unwrap().path());
+    // Workers have folders there, too.
+    let entries = entries.filter(|path| path.is_file());
     entries.filter(|path| path.extension().is_none_or(|extension| extension != "journal")).collect()
 }
 

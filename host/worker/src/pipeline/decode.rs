@@ -2,13 +2,16 @@
 
 use std::{
     cell::RefCell,
-    sync::{atomic::Ordering, mpsc::SyncSender},
+    sync::{Arc, atomic::Ordering, mpsc::SyncSender},
+    thread,
     time::{Duration, Instant},
 };
 
-use super::{InFlight, Shared, StopFlag, Work, input_size, micros};
+use super::{InFlight, NewPost, Shared, StopFlag, Turn, Work, input_size, micros};
 use crate::{
+    change::{Chains, Next, Ready, Settings},
     image::{BgrCache, Image},
+    pace::Pace,
     pixels::Picture,
     preprocess::Preprocessor,
     selection::{Choice, Selection},
@@ -16,6 +19,7 @@ use crate::{
 };
 use framehook_core::{
     artifact::VideoManifest,
+    hook_state::HookState,
     job::{Outcome, Report},
     prediction::{FrameTimings, Position},
     reason::{Reason, ReasonCode},
@@ -29,6 +33,9 @@ use framehook_engine::{
 /// timeout, of which the shortest is 1 s.
 const ALIVE_EVERY: Duration = Duration::from_millis(200);
 
+/// How soon a worker that waits for a frame to be due obeys.
+const STOP_WITHIN: Duration = Duration::from_millis(20);
+
 /// Bytes of a pixel, as a decoder gives it with 10 bits a sample and as a picture.
 const FRAME_PIXEL: usize = 6;
 
@@ -39,13 +46,20 @@ pub(super) struct Stage {
     pub(super) shared: Shared,
     pub(super) source: Box<dyn FrameSource>,
     pub(super) pre: Chain,
-    pub(super) keeps_pictures: bool,
+    pub(super) settings: Arc<Settings>,
+    /// What a revision on trial took the place of.
+    pub(super) before: Option<(Chain, Arc<Settings>)>,
+    /// What a change of settings changed of the hooks' state; goes with the next frame.
+    pub(super) carried: HookState,
+    /// The frame that was worked on last.
+    pub(super) last: Option<Position>,
     pub(super) stop: StopFlag,
     pub(super) out: SyncSender<InFlight>,
     /// That of the last frame.
     pub(super) preprocessor: Option<Preprocessor>,
     pub(super) bgr: BgrCache,
     pub(super) selection: Selection,
+    pub(super) pace: Pace,
 }
 
 impl Stage {
@@ -56,7 +70,7 @@ impl Stage {
             self.shared.damaged.store(self.source.damaged(), Ordering::Relaxed);
         }
         self.shared.verdict.give(outcome, reason);
-        self.shared.reporter.hooks(HookStage::Pre, true, || self.pre.stats());
+        self.shared.reporter.hooks((HookStage::Pre, self.settings.revision()), true, || self.pre.stats());
         self.pre.shutdown();
     }
 
@@ -76,11 +90,17 @@ impl Stage {
                 }
                 Choice::End { left_out } => return Ok(self.finished(left_out, "the range came to its end")),
             };
+            let begin = Instant::now();
+            self.keep_pace(position, &mut alive);
+            started += begin.elapsed();
             let mut picture = self.shared.pools.pictures.take();
             self.source.picture(&mut picture).map_err(|error| self.reason(&error))?;
             let decode_us = micros(started);
             let damaged = self.source.damaged();
-            let frame = InFlight { left_out, damaged, ..self.prepare(position, picture, decode_us)? };
+            let turn = self.follow_changes();
+            let frame = InFlight { left_out, damaged, turn, ..self.prepare(position, picture, decode_us)? };
+            self.last = Some(position);
+            self.shared.changes.worked_on(position);
             self.shared.decoded.fetch_add(1, Ordering::Relaxed);
             if self.out.send(frame).is_err() {
                 // A later stage ended, and has said why.
@@ -119,13 +139,30 @@ impl Stage {
         (Outcome::Finished, Reason::new(ReasonCode::EndOfStream, why))
     }
 
+    /// Waits until a frame is due.
+    fn keep_pace(&mut self, position: Position, alive: &mut Instant) {
+        let Some(due) = self.pace.due(position.pts_us, Instant::now()) else { return };
+        while !self.stop.is_raised() {
+            let left = due.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            self.say_alive(alive);
+            thread::sleep(left.min(STOP_WITHIN));
+        }
+    }
+
     /// Goes on from a frame that is not asked for.
     fn pass_on(&mut self, alive: &mut Instant) -> Result<Option<Position>, Reason> {
+        self.say_alive(alive);
+        self.source.advance().map_err(|error| self.reason(&error))
+    }
+
+    fn say_alive(&self, alive: &mut Instant) {
         if alive.elapsed() >= ALIVE_EVERY {
             self.shared.reporter.send(&Report::Alive);
             *alive = Instant::now();
         }
-        self.source.advance().map_err(|error| self.reason(&error))
     }
 
     /// A decoder that is refused memory gives no picture, and does not say why: it is no damaged
@@ -175,15 +212,78 @@ impl Stage {
             Decision::Infer(tensor, geometry) => (Work::Infer(tensor.data), geometry),
             Decision::Skip(skipped) => (Work::Skip(skipped), NO_GEOMETRY),
         };
-        let picture = if self.keeps_pictures && matches!(work, Work::Infer(_)) {
+        let keeps_pictures = !self.settings.post.is_empty() || !self.shared.job.shadow.is_empty();
+        let picture = if keeps_pictures && matches!(work, Work::Infer(_)) {
             Some(picture)
         } else {
             self.shared.pools.pictures.give_back(picture);
             None
         };
         let timings = FrameTimings { decode_us, pre_us: micros(started), ..FrameTimings::default() };
-        let state = self.pre.take_changes();
-        Ok(InFlight { position, left_out: 0, damaged: 0, size, picture, geometry, work, failures, state, timings })
+        let mut state = std::mem::take(&mut self.carried);
+        state.extend(self.pre.take_changes());
+        let (settings, turn, left_out, damaged) = (Arc::clone(&self.settings), None, 0, 0);
+        Ok(InFlight {
+            position,
+            settings,
+            turn,
+            left_out,
+            damaged,
+            size,
+            picture,
+            geometry,
+            work,
+            failures,
+            state,
+            timings,
+        })
+    }
+
+    /// Goes on with other settings from the next frame on, if there are some.
+    fn follow_changes(&mut self) -> Option<Turn> {
+        match self.shared.changes.next()? {
+            Next::Begin(ready) => Some(Turn::Begin(self.begin(*ready))),
+            Next::GoBack(revision) if revision == self.settings.revision() => {
+                let (chain, settings) = self.before.take()?;
+                self.carried.extend(self.pre.state().changes_to(&chain.state()));
+                std::mem::replace(&mut self.pre, chain).shutdown();
+                self.turn_to(settings);
+                Some(Turn::GoBack)
+            }
+            Next::Keep(revision) if revision == self.settings.revision() => {
+                self.pre.end_trial();
+                self.give_up_before();
+                None
+            }
+            // A later one has begun meanwhile.
+            Next::GoBack(_) | Next::Keep(_) => None,
+        }
+    }
+
+    fn begin(&mut self, Ready { settings, chains }: Ready) -> Option<Box<NewPost>> {
+        // A change during a trial ends it: that revision is what this one may go back to.
+        self.give_up_before();
+        let before = self.turn_to(settings);
+        let Chains { mut pre, post, is_fresh, trial } = chains?;
+        let kept = self.pre.state();
+        if !is_fresh {
+            pre.take_over(&kept, self.last);
+        }
+        self.carried.extend(kept.changes_to(&pre.state()));
+        self.before = Some((std::mem::replace(&mut self.pre, pre), before));
+        Some(Box::new(NewPost { chain: post, is_fresh, trial }))
+    }
+
+    /// Gives the settings until now.
+    fn turn_to(&mut self, settings: Arc<Settings>) -> Arc<Settings> {
+        self.shared.changes.set(Arc::clone(&settings));
+        std::mem::replace(&mut self.settings, settings)
+    }
+
+    fn give_up_before(&mut self) {
+        if let Some((chain, _)) = self.before.take() {
+            chain.shutdown();
+        }
     }
 
     fn call_hooks(&mut self, position: Position, size: Size, image: &Image) -> Result<Before, Reason> {
@@ -196,7 +296,7 @@ impl Stage {
         let before =
             self.pre.preprocess(&Frame { position, size, input_size: input_size(job), input_planes, pixels })?;
         self.shared.reporter.health(HookStage::Pre, self.pre.degraded());
-        self.shared.reporter.hooks(HookStage::Pre, false, || self.pre.stats());
+        self.shared.reporter.hooks((HookStage::Pre, self.settings.revision()), false, || self.pre.stats());
         Ok(before)
     }
 

@@ -28,8 +28,6 @@ struct Lane {
 pub(super) struct Stage {
     pub(super) shared: Shared,
     pub(super) lanes: Arc<Lanes>,
-    /// Whether anybody reads the outputs.
-    pub(super) keeps_outputs: bool,
     pub(super) frames: Arc<Intake<InFlight>>,
 }
 
@@ -90,7 +88,10 @@ impl Lane {
 
     /// Runs those of the frames that are not skipped, all at once.
     fn infer(&mut self, frames: &mut [InFlight]) -> Result<(), ModelError> {
-        let Stage { shared: Shared { job, pools, watch, .. }, keeps_outputs, .. } = &*self.stage;
+        let Stage { shared: Shared { job, pools, watch, .. }, .. } = &*self.stage;
+        // Whether anybody reads the outputs.
+        let is_of_all = job.record || !job.shadow.is_empty();
+        let keeps_outputs = is_of_all || frames.iter().any(|frame| !frame.settings.post.is_empty());
         let started = Instant::now();
         let inputs: Vec<_> = frames.iter().filter_map(input).collect();
         let count = inputs.len();

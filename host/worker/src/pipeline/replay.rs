@@ -1,6 +1,6 @@
 //! In place of all stages but the last, where recorded outputs are replayed: reads them.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use framehook_core::{
     job::{Outcome, Report},
@@ -9,7 +9,10 @@ use framehook_core::{
 };
 
 use super::{InFlight, Shared, StopFlag, Work, order::OneLane};
-use crate::recorded::{RecordedFrame, Recording};
+use crate::{
+    change::Settings,
+    recorded::{RecordedFrame, Recording},
+};
 
 pub(super) struct Stage {
     pub(super) shared: Shared,
@@ -21,14 +24,14 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) fn run(self) {
         let Self { shared, recording, stop, out } = self;
-        let mut damaged = 0;
+        let (settings, mut damaged) = (shared.changes.settings(), 0);
         let read = recording.each(shared.job.resume_after, |frame| {
             if stop.is_raised() {
                 return false;
             }
             shared.decoded.fetch_add(1, Ordering::Relaxed);
             damaged = frame.damaged;
-            out.send(in_flight(frame)).is_ok()
+            out.send(in_flight(frame, Arc::clone(&settings))).is_ok()
         });
         shared.damaged.store(damaged, Ordering::Relaxed);
         let (outcome, reason) = match read {
@@ -45,10 +48,12 @@ impl Stage {
 }
 
 /// Nothing was decoded and no model ran, so that took no time.
-fn in_flight(frame: RecordedFrame) -> InFlight {
+fn in_flight(frame: RecordedFrame, settings: Arc<Settings>) -> InFlight {
     let RecordedFrame { position, left_out, damaged, size, geometry, failures, outcome } = frame;
     InFlight {
         position,
+        settings,
+        turn: None,
         left_out,
         damaged,
         size,

@@ -68,8 +68,8 @@ pub(super) struct Libav {
     had_wrong: bool,
 }
 
-/// How many frames without a good time, or behind one that may be wrong, are decoded to find one that has it. Two
-/// parts of a recording that overlap do so by a few frames; more would be memory.
+/// How many frames without a good time, or behind one that may be wrong, are decoded to find one that has it.
+/// Two parts of a recording that overlap do so by a few frames; more would be memory.
 const LOOK_AHEAD: usize = 8;
 
 /// Used if the container declares no frame rate: 25 frames a second.
@@ -302,8 +302,8 @@ impl FrameSource for Libav {
     fn resume(&mut self, stored: Position, go_on: &mut dyn FnMut() -> bool) -> Result<Option<Position>, SourceError> {
         // What was damaged before is in the account of the run that went there.
         match self.find(stored.pts_us, go_on)? {
-            // Frames are left only if packets count them, as they did before: that is known from the numbers, once it
-            // was proved.
+            // Frames are left only if packets count them, as they did before: that is known from the numbers,
+            // once it was proved.
             Some(Found { time, number, sent, .. })
                 if time == stored.pts_us
                     && (self.selection.is_none() || (number.is_some() && stored.frame >= u64::from(PROOF))) =>

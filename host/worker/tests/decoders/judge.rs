@@ -62,7 +62,8 @@ pub(crate) fn judge(clip: &Path) -> Judged {
 pub(crate) fn wrong_time(got: &[i64], said: &[Option<i64>]) -> Option<String> {
     let increases = got.windows(2).all(|pair| pair[0] < pair[1]);
     // A time that a later frame has too, or that lies before an earlier one's, belongs to no frame
-    // alone. Neither does one that leaps ahead of all eight behind it, which go on where those before it were.
+    // alone. Neither does one that leaps ahead of all eight behind it, which go on where those before it
+    // were.
     let mut latest = i64::MIN;
     let good = said.iter().enumerate().map(|(frame, time)| {
         let mut behind = said[frame + 1..].iter().take(8).flatten();

@@ -66,6 +66,7 @@ pub(crate) fn job(clip: &str) -> Job {
         decoder: Decoder::Libav,
         frames: None,
         range: None,
+        max_speed: None,
         max_picture_side: DEFAULT_PICTURE_SIDE,
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
@@ -74,6 +75,7 @@ pub(crate) fn job(clip: &str) -> Job {
         replay: Vec::new(),
         pre: Vec::new(),
         post: Vec::new(),
+        shadow: Vec::new(),
         on_plugin_failure: OnPluginFailure::SkipFrame,
         // Deadlines are wall time, and tests share few cores with one another.
         limits: HookLimits { call_ms: 2000, init_ms: 20_000, ..HookLimits::default() },
@@ -94,6 +96,7 @@ pub(crate) fn job(clip: &str) -> Job {
         execution: Execution::default(),
         provider_options: BTreeMap::new(),
         onnxruntime: onnxruntime(),
+        later_plugins: None,
     }
 }
 

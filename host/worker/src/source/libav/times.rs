@@ -29,8 +29,8 @@ pub(super) fn squeeze(previous: Option<i64>, frames: &mut [Said]) {
     }
 }
 
-/// Whether `time` lies so far ahead that it may be wrong: further than the frames that are looked at to find out
-/// fill.
+/// Whether `time` lies so far ahead that it may be wrong: further than the frames that are looked at to find
+/// out fill.
 pub(super) fn is_leap(previous: Option<i64>, frame: Said, time: i64, looked_at: usize) -> bool {
     let usual = frame.duration.saturating_mul(looked_at as i64);
     previous.is_none_or(|previous| time.saturating_sub(previous) > usual)
