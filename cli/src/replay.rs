@@ -51,7 +51,7 @@ pub(crate) struct Replay {
     #[arg(long, value_name = "WHAT")]
     from: Option<ReplayFrom>,
     /// Address of the API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "FRAMEHOOK_API", default_value = "http://127.0.0.1:8080")]
     api: String,
     /// Frames that are printed, at most
     #[arg(long, value_name = "N", default_value_t = 20)]

@@ -39,7 +39,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "ID")]
     scenario: String,
     /// Address of the API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "FRAMEHOOK_API", default_value = "http://127.0.0.1:8080")]
     api: String,
 }
 
