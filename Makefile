@@ -104,6 +104,11 @@ mutants: setup ## Damage the decisions of core, one at a time, and name what no 
 	@env -u CARGO_TARGET_DIR PATH="$(CURDIR)/.cache/mutants/bin:$$PATH" cargo mutants --package framehook-core --profile release --jobs 2 \
 	  --output target $(MUTANTS)
 
+.PHONY: examples
+examples: setup-tests build ## Build the example plugins in C, Python and JavaScript, and try them (450 MB and some minutes the first time)
+	@echo "==> building and trying plugins in C, Python and JavaScript"
+	@FRAMEHOOK_EXAMPLES="c python javascript" cargo test $(CARGO_FLAGS) --test e2e examples::
+
 .PHONY: scale
 scale: setup-tests build ## Two hundred simulated runners while orchestrators, PostgreSQL and Kafka stop for 3, 15 and 60 s each
 	@echo "==> everything stops for a while under two hundred runners (3 and 15 s are part of make test)"
@@ -151,7 +156,7 @@ advisories: ## Compare the dependencies with the RustSec database, which is fetc
 	@$(IN_PLUGINS) && ../.cache/deny/bin/cargo-deny --locked --config ../deny.toml check advisories
 
 .PHONY: bench
-bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state hooks fleet"
+bench: setup-bench build ## Measure everything, or some: make bench PARTS="pipeline providers confinement latency inbox relay rest state hooks shadow fleet neighbour"
 	@echo "==> measuring (about half an hour for everything; leave the machine alone meanwhile)"
 	@python3 bench/run.py $(PARTS)
 

@@ -34,6 +34,7 @@ PARTS = {
     "hooks": (5, "two minutes, and one more to compile the first time"),
     "record": (5, "two minutes"),
     "fleet": (3, "five minutes"),
+    "neighbour": (5, "three minutes"),
 }
 
 

@@ -5,7 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 for list in tests/generators/requirements scripts/requirements-onnxruntime scripts/requirements-onnxruntime-openvino \
-        scripts/requirements-onnxruntime-gpu scripts/requirements-faces bench/requirements assets/make/requirements plugins/judges/requirements; do
+        scripts/requirements-onnxruntime-gpu scripts/requirements-faces bench/requirements assets/make/requirements plugins/judges/requirements \
+        plugins/examples/python/requirements plugins/examples/javascript/requirements; do
     # The libraries alone are taken out of ONNX Runtime's packages, without what their Python part needs.
     alone=
     case $list in *-onnxruntime*) alone=--no-deps ;; esac

@@ -26,9 +26,10 @@ packages="$packages cmake libssl-dev"
 case "${1-}" in
     "") ;;
     --tests | --bench)
-        # curl follows the guides; docker-registry holds plugins; ffmpeg makes clips and judges what is decoded; openssl makes a certificate; util-linux runs
-        # PostgreSQL as a user that is not root; what an old release wrote is packed with xz.
-        packages="$packages curl docker-registry ffmpeg haproxy openssl postgresql-15 redis-server util-linux xz-utils"
+        # curl follows the guides; docker-registry holds plugins; ffmpeg makes clips and judges what is decoded; openssl makes a
+        # certificate; util-linux runs PostgreSQL as a user that is not root; what an old release wrote is packed with xz;
+        # wasi-libc is for the example in C.
+        packages="$packages curl docker-registry ffmpeg haproxy openssl postgresql-15 redis-server util-linux wasi-libc xz-utils"
         # Apache Kafka runs on any Java from 17 on, and Maven fetches it.
         command -v java >/dev/null || packages="$packages default-jre-headless"
         command -v mvn >/dev/null || packages="$packages maven"

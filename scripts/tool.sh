@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds one of the tools that come from crates.io into .cache/NAME/bin: tool.sh s3|deny|mutants. Safe to call again, and
+# Builds one of the tools that come from crates.io into .cache/NAME/bin: tool.sh s3|deny|mutants|wit-bindgen. Safe to call again, and
 # by several at a time: it does nothing when the tool is there.
 set -eu
 cd "$(dirname "$0")/.."
@@ -10,7 +10,8 @@ case $name in
     s3) crate=s3s-fs version=0.14.1 features="--features binary" what="an S3 server for tests (a minute)" ;;
     deny) crate=cargo-deny version=0.20.2 features= what="the check of licences and origins (a minute and a half)" ;;
     mutants) crate=cargo-mutants version=27.1.0 features= what="mutation testing (a minute)" ;;
-    *) echo "usage: scripts/tool.sh s3|deny|mutants" >&2; exit 2 ;;
+    wit-bindgen) crate=wit-bindgen-cli version=0.61.0 features="--no-default-features --features c" what="bindings for plugins in C (a minute)" ;;
+    *) echo "usage: scripts/tool.sh s3|deny|mutants|wit-bindgen" >&2; exit 2 ;;
 esac
 
 # Who comes second waits, and finds it there.

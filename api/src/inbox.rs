@@ -20,7 +20,7 @@ use framehook_core::{
     recorded::RecordedPart,
     scenario_log::LoggedLines,
     shadow::ShadowFindings,
-    size::{MAX_REASON, json_bytes},
+    size::MAX_REASON,
     text::short_line,
     topic::Topic,
 };

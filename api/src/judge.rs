@@ -71,6 +71,14 @@ pub async fn trial<T: DeserializeOwned>(config: &ApiConfig, trial: &Value) -> Re
     Ok(plugin::run_trial(config, trial).await?)
 }
 
+/// What came of the checks of a compiled plugin, in a child like those that judge: JSON.
+///
+/// # Errors
+/// When there is no answer.
+pub async fn conformance<T: DeserializeOwned>(config: &ApiConfig, subject: &Value) -> Result<T, NotJudged> {
+    Ok(plugin::run_conformance(config, subject).await?)
+}
+
 fn read<T: DeserializeOwned>(verdict: Verdict<Value>) -> Result<Verdict<T>, NotJudged> {
     Ok(match verdict.bounded() {
         Verdict::Ok(manifest) => {

@@ -23,6 +23,7 @@ use framehook_confine::Reach;
 use framehook_core::{ids::Digest, probe::EXIT_FINDINGS};
 use framehook_engine::{
     command::{self, Printed},
+    conformance::Subject,
     trial::Trial,
 };
 use settings::{Settings, layers};
@@ -120,6 +121,8 @@ enum PluginHost {
     /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is
     /// JSON
     Try,
+    /// Check whether a compiled plugin keeps to the contract, as the subject on stdin says; the checks are JSON
+    Conform,
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,
 }
@@ -197,6 +200,11 @@ fn plugin_host(command: PluginHost) -> anyhow::Result<ExitCode> {
             let files = trial.outputs.iter().map(|(_, file)| file).chain([&trial.hook.compiled]);
             framehook_confine::enter(&Reach::reading(files))?;
             command::run_trial(&trial)?;
+        }
+        PluginHost::Conform => {
+            let subject: Subject = serde_json::from_reader(std::io::stdin().lock())?;
+            framehook_confine::enter(&Reach::reading([&subject.compiled]))?;
+            command::run_conformance(&subject)?;
         }
         PluginHost::Confinement => println!("{}", serde_json::to_string(&framehook_confine::attempt()?)?),
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use framehook_api::{ApiConfig, HttpLimits, Limits, Signing, UploadCaps};
-use framehook_compiled::{self as compiled, COMPILE_TIMEOUT, CompiledPlugins};
+use framehook_compiled::{self as compiled, CompiledPlugins};
 use framehook_confine::keep_memory_private;
 use framehook_core::{execution::Provider, ids::RunnerId, job::HookLimits, log_budget::LogLimits, memory::MemoryCaps};
 use framehook_infra::{
@@ -123,7 +123,7 @@ pub(crate) fn compiled_plugins(settings: &Settings, confined: &Confined) -> anyh
         engine: framehook_engine::compile::cache_key().context("cannot start the plugin engine")?,
         plugin_host: this_executable()?,
         sandbox: confined.sandbox.clone(),
-        timeout: COMPILE_TIMEOUT,
+        timeout: Duration::from_secs(settings.compile_timeout_s),
     });
     settings.blame("compiled_dir", compiled)
 }

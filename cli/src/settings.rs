@@ -14,6 +14,7 @@ use std::{collections::HashSet, path::PathBuf, str::FromStr as _};
 use anyhow::Context;
 use clap::{ArgAction, Args, ValueEnum};
 use framehook_api::HttpLimits;
+use framehook_compiled::COMPILE_TIMEOUT;
 use framehook_confine::DEFAULT_USER;
 use framehook_core::{
     execution::{Precision, ProviderChoice},
@@ -139,6 +140,12 @@ pub(crate) struct Settings {
     /// Least that a server must deliver of a recording, in KiB a second over half a minute
     #[arg(long, value_name = "KIB", default_value_t = 16, value_parser = positive::<u64>(), group = "runner")]
     pub(crate) fetch_least_kib_s: u64,
+
+    // The default: a plugin with a script engine in it takes 15 s of a processor that does nothing else.
+    /// Longest that a plugin may take to be compiled, in seconds; the compiler may use twice as much processor time
+    #[arg(long, value_name = "S", default_value_t = COMPILE_TIMEOUT.as_secs(), value_parser = positive::<u64>())]
+    #[arg(groups = PARENTS)]
+    pub(crate) compile_timeout_s: u64,
 
     // The default: a script engine inside a plugin takes some 18 MB.
     /// Largest plugin that can be uploaded, in MiB

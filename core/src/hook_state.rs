@@ -220,7 +220,7 @@ mod tests {
     fn the_changes_between_two_states_make_one_of_the_other() {
         let state = |keys: &[(&str, &str, u8)]| {
             let mut state = HookState::default();
-            keys.iter().for_each(|(hook, key, value)| state.set(hook, (*key).to_owned(), Some(Value(vec![*value]))));
+            keys.iter().for_each(|(hook, key, value)| state.set(hook, (*key).to_owned(), Some(Value::new(&[*value]))));
             state
         };
         let one = state(&[("post/a", "same", 1), ("post/a", "other", 1), ("pre/b", "gone", 1)]);

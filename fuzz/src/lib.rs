@@ -4,10 +4,25 @@
 //! memory shows by itself. `tests/seeds.rs` runs them on the seeds and on damaged copies, `scripts/fuzz.sh`
 //! guided by coverage.
 
+mod abi;
 mod decoder;
 mod http;
+#[path = "../../host/engine/src/media.rs"]
+#[allow(dead_code, reason = "some of it is for the engine alone")]
+mod media;
+#[path = "../../host/engine/src/passed_on.rs"]
+mod passed_on;
+#[path = "../../host/engine/src/range.rs"]
+#[allow(dead_code, reason = "the engine counts what is mended")]
+mod range;
 #[path = "../../host/runner/src/records.rs"]
 mod records;
+mod result;
+#[path = "../../host/engine/src/returned.rs"]
+#[allow(dead_code, reason = "the engine says why")]
+mod returned;
+
+pub use result::hook_result;
 
 use std::io::Cursor;
 

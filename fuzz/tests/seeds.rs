@@ -69,4 +69,4 @@ macro_rules! parsers {
     )*};
 }
 
-parsers!(model manifest envelope multipart cursor mp4 outputs records);
+parsers!(model manifest envelope multipart cursor mp4 outputs records hook_result);

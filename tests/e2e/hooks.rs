@@ -253,3 +253,29 @@ fn a_client_sees_what_hooks_do_and_what_is_likely_not_meant() {
     }
     assert_eq!(platform.log().matches("hook ended").count(), 3, "{}", platform.log());
 }
+
+/// What runs beside a neighbour: each in another way without end, or too much.
+const HOSTILE: [&str; 6] = ["loop", "allocate", "recurse", "handle-flood", "flood-log", "large-prediction"];
+
+#[test]
+fn a_neighbour_of_hostile_plugins_has_the_rows_of_a_run_alone() {
+    let platform = Platform::with_demo(&["--max-workers", "8"]);
+    let rows = |id: &str| {
+        let rows = platform.completed(id, 500).into_iter();
+        rows.map(|row| (row.frame, row.pts_us, row.detections, row.events, row.skipped)).collect::<Vec<_>>()
+    };
+    let alone = rows(&platform.post_scenario(&light_scenario()));
+    let hostile = HOSTILE.map(|mode| {
+        let id = platform.post_scenario(&with_misbehave(&json!({"mode": mode}), "skip_frame"));
+        platform.wait_for_row(&id, 0);
+        id
+    });
+    let beside = rows(&platform.post_scenario(&light_scenario()));
+    assert!(alone == beside, "a row differs");
+    for (id, mode) in hostile.iter().zip(HOSTILE) {
+        let state = platform.scenario(id)["state"].clone();
+        assert!(["running", "degraded", "completed"].iter().any(|fine| state == *fine), "{mode}: {state}");
+    }
+    // None of their workers ended before its time.
+    assert_eq!(platform.log().matches("recovering").count(), 0, "{}", platform.log());
+}

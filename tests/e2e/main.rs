@@ -15,6 +15,7 @@ mod contract;
 mod demo;
 mod deploy;
 mod docs;
+mod examples;
 mod faults;
 mod further;
 mod generators;

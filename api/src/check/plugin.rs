@@ -30,6 +30,9 @@ use crate::{
 /// busy machine may take its time to load the code of a script engine.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// For some 150 instances and 400 calls, each within its deadline.
+const CONFORMANCE_LIMIT: Duration = Duration::from_secs(300);
+
 /// Bytes of an answer about a trial: a prediction, and what a hook may log meanwhile.
 const MAX_TRIAL: u64 = 4 << 20;
 
@@ -122,9 +125,23 @@ fn command(config: &ApiConfig, verb: &str, compiled: &Compiled) -> Command {
 
 /// Lets a plugin work on kept outputs; the rest is between this executable and its child.
 pub(crate) async fn run_trial<T: DeserializeOwned>(config: &ApiConfig, trial: &Value) -> Result<T, ProbeError> {
+    ask(config, "try", trial, ANSWER_LIMIT).await
+}
+
+/// Tries whether a plugin keeps to the contract.
+pub(crate) async fn run_conformance<T: DeserializeOwned>(config: &ApiConfig, subject: &Value) -> Result<T, ProbeError> {
+    ask(config, "conform", subject, CONFORMANCE_LIMIT).await
+}
+
+async fn ask<T: DeserializeOwned>(
+    config: &ApiConfig,
+    verb: &str,
+    what: &Value,
+    longest: Duration,
+) -> Result<T, ProbeError> {
     let ApiConfig { plugin_host, sandbox, .. } = config;
-    let command = probe::command(sandbox, plugin_host, &["plugin-host", "try"], None, MEMORY);
-    read(&child(command, trial.to_string().as_bytes(), MAX_TRIAL, ANSWER_LIMIT).await?)
+    let command = probe::command(sandbox, plugin_host, &["plugin-host", verb], None, MEMORY);
+    read(&child(command, what.to_string().as_bytes(), MAX_TRIAL, longest).await?)
 }
 
 async fn answer<T: DeserializeOwned>(command: Command, input: &[u8]) -> Result<T, ProbeError> {

@@ -40,7 +40,7 @@ use crate::{
 #[into_params(parameter_in = Query)]
 pub(crate) struct ChangeParameters {
     /// What the hooks begin with: what those before kept (`keep`, the default), or nothing (`fresh`).
-    state: Option<Begin>,
+    pub(crate) state: Option<Begin>,
 }
 
 /// What of a scenario can change: the fields of `ScenarioSpec` of these names.

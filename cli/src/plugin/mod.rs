@@ -9,6 +9,7 @@ mod bench;
 mod build;
 mod case;
 mod check;
+mod conformance;
 mod dev;
 mod follow;
 mod keys;
@@ -36,6 +37,8 @@ pub(crate) enum Plugin {
     Build(build::Build),
     /// Judge a plugin as an upload is judged, and show what it says of itself
     Check(check::Check),
+    /// Check that a component keeps to the contract, whatever language it was written in
+    Conformance(conformance::Conformance),
     /// Run plugins and a model on a video, without a service
     Run(run::Run),
     /// Run the golden cases of a plugin's folder
@@ -66,6 +69,7 @@ impl Plugin {
             Self::New(new) => new.run(),
             Self::Build(build) => build.run(),
             Self::Check(check) => check.run(),
+            Self::Conformance(conformance) => conformance.run(),
             Self::Run(run) => run.run(),
             Self::Test(test) => test.run(),
             Self::Bench(bench) => bench.run(),

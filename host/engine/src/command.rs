@@ -19,6 +19,7 @@ use serde::Serialize;
 
 use crate::{
     compile::Compiler,
+    conformance::{self, Subject},
     judge::Judge,
     trial::{self, Trial},
 };
@@ -91,6 +92,14 @@ pub fn validate_config(compiled: &Path, digest: &Digest) -> Result<(), CommandEr
 /// When the outcome cannot be written.
 pub fn run_trial(trial: &Trial) -> Result<(), CommandError> {
     print(&trial::run(trial).map_err(|reason| reason.message))
+}
+
+/// Prints the checks of [`conformance`].
+///
+/// # Errors
+/// As [`describe`].
+pub fn run_conformance(subject: &Subject) -> Result<(), CommandError> {
+    print(&conformance::run(subject)?)
 }
 
 fn print(verdict: &impl Serialize) -> Result<(), CommandError> {

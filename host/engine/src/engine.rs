@@ -32,8 +32,11 @@ const WASM_STACK: usize = 512 << 10;
 /// Hooks alive at once in one worker: 16 before and 16 behind the model, twice while its scenario changes them, and
 /// 16 of a shadow. Each reserves 4 GiB of address space, none of it memory.
 const MAX_INSTANCES: u32 = 80;
-/// A component built from Rust is made of 3 or 4 core modules; other languages bring some more.
-const CORE_MODULES: u32 = 16;
+/// A component built from Rust is made of 3 or 4 core modules, one from JavaScript of 6, one from Python, with
+/// its library in parts, of 38.
+const CORE_MODULES: u32 = 64;
+/// Alive at once in a process that asks one plugin: a check of conformance compares some.
+const MAX_JUDGED: u32 = 4;
 /// What an instance may be configured to use at most.
 pub(crate) const MEMORY_CEILING: usize = 256 << 20;
 /// Kept mapped between instances: faster to start than either none or more.
@@ -63,6 +66,9 @@ pub struct Plugin {
 pub enum LoadError {
     #[error("{0}")]
     Refused(String),
+    /// Its code cannot be loaded here: it is made of more than fits, or another release compiled it.
+    #[error("{0}")]
+    Unfit(String),
     /// Its compiled form went, or became another, after it was looked at: the next look mends that.
     #[error("{0}")]
     Lost(String),
@@ -75,7 +81,7 @@ impl LoadError {
     #[must_use]
     pub fn reason(&self, plugin: &PluginIdentity) -> Reason {
         let code = match self {
-            Self::Refused(_) => ReasonCode::PluginIncompatible,
+            Self::Refused(_) | Self::Unfit(_) => ReasonCode::PluginIncompatible,
             Self::Lost(_) => ReasonCode::WorkerCrash,
             Self::NoMemory => ReasonCode::OutOfMemory,
         };
@@ -90,17 +96,18 @@ impl Engine {
     /// When this machine cannot give it the address space.
     pub fn loader() -> Result<Self, LoadError> {
         let mut config = profile();
-        config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool(MAX_INSTANCES)));
         Self::new(&config)
     }
 
-    /// For a process that asks one plugin and ends: the same, without room set aside for many.
+    /// For a process that asks one plugin and ends: the same, so that what it accepts fits into a worker, with
+    /// room for a few.
     ///
     /// # Errors
     /// When the engine cannot start.
     pub(crate) fn judge() -> Result<Self, LoadError> {
         let mut config = profile();
-        config.enable_compiler(false);
+        config.enable_compiler(false).allocation_strategy(InstanceAllocationStrategy::Pooling(pool(MAX_JUDGED)));
         Self::new(&config)
     }
 
@@ -149,7 +156,7 @@ impl Engine {
         // artifact compiled elsewhere is accepted anywhere. The call checks that engine, settings and
         // processor are the same.
         unsafe { Component::deserialize(&self.0.engine, &code) }
-            .map_err(|e| LoadError::Refused(format!("{name} was compiled by another engine; compile it again ({e:#})")))
+            .map_err(|e| LoadError::Unfit(format!("it does not fit this host, or another release compiled it: {e:#}")))
     }
 
     /// Binds a component's imports to the host.
@@ -187,15 +194,15 @@ fn profile() -> Config {
     config
 }
 
-fn pool() -> PoolingAllocationConfig {
+fn pool(instances: u32) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     // Hooks are synchronous and run on the thread that calls them. The stacks of a thousand fibers would
     // count as 2 GiB of data, more than a worker may have.
     pool.total_stacks(0)
-        .total_component_instances(MAX_INSTANCES)
-        .total_core_instances(MAX_INSTANCES * CORE_MODULES)
-        .total_memories(MAX_INSTANCES)
-        .total_tables(MAX_INSTANCES * CORE_MODULES)
+        .total_component_instances(instances)
+        .total_core_instances(instances * CORE_MODULES)
+        .total_memories(instances)
+        .total_tables(instances * CORE_MODULES)
         .max_core_instances_per_component(CORE_MODULES)
         .max_memory_size(MEMORY_CEILING)
         .linear_memory_keep_resident(KEEP_RESIDENT)

@@ -31,7 +31,8 @@ const READ_PIXELS: &str = "[method]inference.read-pixels";
 /// One compiled plugin, and an engine of its own that has no compiler.
 pub struct Judge {
     engine: Engine,
-    component: Component,
+    /// Otherwise why it cannot be loaded.
+    component: Result<Component, String>,
 }
 
 impl Judge {
@@ -39,7 +40,12 @@ impl Judge {
     /// As [`Engine::load`]: what is wrong with the file, which says nothing about the plugin.
     pub fn load(compiled: &Path, digest: &Digest) -> Result<Self, LoadError> {
         let engine = Engine::judge()?;
-        let component = engine.component(compiled, digest)?;
+        let component = match engine.component(compiled, digest) {
+            Ok(component) => Ok(component),
+            // What it is made of is the plugin's doing.
+            Err(LoadError::Unfit(why)) => Err(why),
+            Err(error) => return Err(error),
+        };
         Ok(Self { engine, component })
     }
 
@@ -70,13 +76,14 @@ impl Judge {
 
     /// What of the host it imports, plain data aside.
     fn capabilities(&self) -> Vec<String> {
-        let ty = self.component.component_type();
+        let Ok(component) = &self.component else { return Vec::new() };
+        let ty = component.component_type();
         let capability = |name: &str| match name.strip_prefix(PACKAGE)?.strip_prefix('/')?.split('@').next()? {
             "types" => None,
             interface => Some(interface.to_owned()),
         };
-        let mut all: Vec<_> = ty.imports(self.component.engine()).filter_map(|(name, _)| capability(name)).collect();
-        if ty.imports(self.component.engine()).any(|(name, _)| name.starts_with("wasi:")) {
+        let mut all: Vec<_> = ty.imports(component.engine()).filter_map(|(name, _)| capability(name)).collect();
+        if ty.imports(component.engine()).any(|(name, _)| name.starts_with("wasi:")) {
             all.push("wasi".to_owned());
         }
         // What a post hook can do without, where its frames are not there any more.
@@ -93,8 +100,9 @@ impl Judge {
     }
 
     fn link(&self) -> Checked<Plugin> {
-        self.engine.link(&self.component).or_else(|e| {
-            let version = abi::version(&self.component);
+        let component = self.component.as_ref().or_else(|why| refused("does_not_fit", why))?;
+        self.engine.link(component).or_else(|e| {
+            let version = abi::version(component);
             let what = format!("its imports or exports are not those of {PACKAGE}@{version}, although the names are");
             refused("wrong_world", format!("{what}: {e}"))
         })

@@ -245,7 +245,7 @@ pub struct Inference<'a> {
 }
 
 /// What a pre hook, or all of a chain, decided about a frame.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Go on: the next hook, then the native preprocessing.
     Pass,

@@ -166,7 +166,7 @@ fn ticks(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros() / TICK.as_micros()).unwrap_or(u64::MAX / 2) + 1
 }
 
-fn thread_cpu_time() -> Duration {
+pub(crate) fn thread_cpu_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
@@ -209,12 +209,14 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// The store must not be used again.
     pub(crate) store_is_lost: bool,
+    /// The plugin answered that it cannot do it, which it may.
+    pub(crate) is_its_word: bool,
 }
 
 impl Failure {
     /// The plugin returned something that cannot be used; its instance is fine.
     pub(crate) fn unusable_result(message: impl Into<String>) -> Self {
-        Self { code: ReasonCode::PluginError, message: message.into(), store_is_lost: false }
+        Self { code: ReasonCode::PluginError, message: message.into(), store_is_lost: false, is_its_word: false }
     }
 
     pub(crate) fn reason(self, plugin: &str) -> Reason {
@@ -321,7 +323,7 @@ impl Guarded {
             Some(trap) => (ReasonCode::PluginTrap, self.explained(format!("trapped: {trap}"))),
             None => (ReasonCode::PluginTrap, self.explained(format!("ended unexpectedly: {}", error.root_cause()))),
         };
-        Failure { code, message, store_is_lost: true }
+        Failure { code, message, store_is_lost: true, is_its_word: false }
     }
 
     /// In the plugin's own words, if it had any. A trap is how a panic ends and says nothing of its cause.

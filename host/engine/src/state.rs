@@ -53,7 +53,7 @@ impl Kept {
     /// Adds all that is kept.
     pub(crate) fn all(&self, hook: &str, state: &mut HookState) {
         for (key, value) in &self.values {
-            state.set(hook, key.clone(), Some(Value(value.clone())));
+            state.set(hook, key.clone(), Some(Value::new(value)));
         }
     }
 

@@ -193,7 +193,7 @@ impl Maker {
             limits: new.limits,
             on_failure: new.on_plugin_failure,
             room: room_for_outputs(new.limits.prediction_bytes, count),
-            quota: StateQuota::of(count),
+            quota: StateQuota::of(count, new.limits.state_bytes),
             metric_names: hook_metrics::names_of(count),
             state: HookState::default(),
             before: Some(if new.fresh { Default::default() } else { chain::versions(stage, before) }),

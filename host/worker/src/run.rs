@@ -308,7 +308,7 @@ fn settings_of_shadow(
             policy => policy,
         },
         room: room_for_outputs(job.limits.prediction_bytes, hooks),
-        quota: StateQuota::of(hooks),
+        quota: StateQuota::of(hooks, job.limits.state_bytes),
         metric_names: hook_metrics::names_of(hooks),
         state: HookState::default(),
         models: further.map(|further| further as Arc<dyn Models>),

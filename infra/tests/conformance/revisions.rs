@@ -153,7 +153,7 @@ pub(crate) async fn what_begins_anew_keeps_nothing(backend: &impl StoreBackend) 
     let id = world.create("any").await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
     let mut state = HookState::default();
-    state.set("post/yolo", "n".into(), Some(Value(vec![1])));
+    state.set("post/yolo", "n".into(), Some(Value::new(&[1])));
     world.store_state(predictions(id, 1, 0..1), [state.clone()]).await;
     let lose = async |generation| {
         world.done(move_worker(id, generation, WorkerState::Pending, WorkerState::Lost)).await;

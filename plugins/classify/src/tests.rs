@@ -93,3 +93,8 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn golden_cases_are_natively_as_under_the_engine() {
+    golden::check::<Classify>(env!("CARGO_MANIFEST_DIR"));
+}

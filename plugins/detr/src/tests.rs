@@ -132,3 +132,8 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn golden_cases_are_natively_as_under_the_engine() {
+    golden::check::<Detr>(env!("CARGO_MANIFEST_DIR"));
+}

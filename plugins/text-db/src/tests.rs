@@ -95,3 +95,8 @@ fn a_text_is_placed_on_the_frame() {
     assert!([b.x, b.y, b.width, b.height].iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-6), "{b:?}");
     assert!((found.polygon[2].x - 200.0 / 640.0).abs() < 1e-6 && found.polygon.len() == 4, "{found:?}");
 }
+
+#[test]
+fn golden_cases_are_natively_as_under_the_engine() {
+    golden::check::<TextDb>(env!("CARGO_MANIFEST_DIR"));
+}

@@ -7,10 +7,13 @@
 mod access;
 mod guest;
 mod interfaces;
+mod names;
 mod results;
 mod run;
 pub(crate) mod v0_1;
 pub(crate) mod v0_2;
+
+pub(crate) use names::Names;
 
 use std::time::Duration;
 
@@ -145,23 +148,6 @@ pub(crate) trait Instance: Send {
     fn shutdown(&mut self) -> Result<(), Failure>;
     /// What it has used so far.
     fn used(&self) -> Used;
-}
-
-/// Names of classes, by class id.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Names<'a> {
-    /// Those of the hook itself; empty if it has none.
-    pub(crate) own: &'a [String],
-    /// Those of the hooks before it, or of the model.
-    pub(crate) earlier: &'a [String],
-}
-
-impl Names<'_> {
-    /// What the hook calls a class.
-    pub(crate) fn of(&self, class_id: u32) -> Option<&String> {
-        let names = if self.own.is_empty() { self.earlier } else { self.own };
-        names.get(class_id as usize).filter(|name| !name.is_empty())
-    }
 }
 
 /// A frame without an inference.

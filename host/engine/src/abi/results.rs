@@ -1,45 +1,30 @@
 //! What a guest returned, checked, in the engine's own types: each version converts and calls this.
 
-use std::collections::BTreeMap;
-
-use framehook_core::{
-    artifact::PluginManifest,
-    input::InputOptions,
-    prediction::{Attribute, Detection, Event, Mask, Skipped},
-    reason::ReasonCode,
-};
+use framehook_core::{artifact::PluginManifest, input::InputOptions, prediction::Skipped, reason::ReasonCode};
 use wasmtime::component::Resource;
 
 use crate::{
-    media::{Decision, Frame, Geometry, Outcome, Tensor},
+    media::{Decision, Frame, Geometry, Tensor},
+    returned::{Unusable, sentence},
     sandbox::{Ctx, Failure},
     schema,
 };
 
-/// Per frame; far over what a person or a query can use, and it keeps a record below its limit.
-const MAX_DETECTIONS: usize = 10_000;
-/// Per frame, over all its detections: points of landmarks and outlines, runs of masks.
-const MAX_POINTS: usize = 100_000;
-/// Per frame.
-const MAX_EVENTS: usize = 1_000;
-/// Per frame, all texts of its events together, or of its detections.
-const MAX_TEXT: usize = 1 << 20;
-/// Per frame, over all its events: each about everything that is there would be a mistake.
-const MAX_SUBJECTS: usize = 100_000;
-/// A sentence.
-const MAX_REASON: usize = 1 << 10;
 /// The largest public data sets have some 20,000 classes.
 const MAX_LABELS: usize = 100_000;
 const MAX_LABEL: usize = 256;
-/// Cells of a side of a mask; those of segmentation models have some hundred.
-const MAX_GRID: u32 = 4_096;
-
 /// What a plugin says of itself that it cannot do.
 pub(super) enum PluginError {
     InvalidConfig(String),
     BadInput(String),
     Transient(String),
     Fatal(String),
+}
+
+impl From<Unusable> for Failure {
+    fn from(Unusable(words): Unusable) -> Self {
+        Self::unusable_result(words)
+    }
 }
 
 impl From<PluginError> for Failure {
@@ -50,7 +35,7 @@ impl From<PluginError> for Failure {
             E::BadInput(text) | E::Transient(text) => (ReasonCode::PluginError, text, false),
             E::Fatal(text) => (ReasonCode::PluginError, text, true),
         };
-        Self { code, message: sentence(text), store_is_lost }
+        Self { code, message: sentence(text), store_is_lost, is_its_word: true }
     }
 }
 
@@ -119,95 +104,6 @@ pub(super) fn prepared(
         return Err(Failure::unusable_result("prepared a geometry that maps nothing"));
     }
     Ok(Decision::Infer(tensor, geometry))
-}
-
-pub(super) fn outcome(detections: Vec<Detection>, events: Vec<Event>) -> Result<Outcome, Failure> {
-    let points: usize = detections.iter().map(points).sum();
-    let text: usize = detections.iter().map(|d| text(&d.attributes) + d.label.as_ref().map_or(0, String::len)).sum();
-    if detections.len() > MAX_DETECTIONS || points > MAX_POINTS || text > MAX_TEXT {
-        return Err(Failure::unusable_result(format!(
-            "returned {} detections with {points} points and {text} bytes of text; at most {MAX_DETECTIONS}, \
-             {MAX_POINTS} and {MAX_TEXT} are allowed",
-            detections.len()
-        )));
-    }
-    let events = self::events(events, detections.len())?;
-    Ok(Outcome { detections, events })
-}
-
-fn points(d: &Detection) -> usize {
-    d.keypoints.len() + d.polygon.len() + d.mask.as_ref().map_or(0, |mask| mask.runs.len())
-}
-
-fn text(attributes: &BTreeMap<String, Attribute>) -> usize {
-    let value = |value: &Attribute| match value {
-        Attribute::Text(text) => text.len(),
-        Attribute::Number(_) => size_of::<f64>(),
-        Attribute::Numbers(numbers) => size_of_val(&numbers[..]),
-    };
-    attributes.iter().map(|(key, attribute)| key.len() + value(attribute)).sum()
-}
-
-/// `detections` is how many there are that an event can be about.
-pub(super) fn events(events: Vec<Event>, detections: usize) -> Result<Vec<Event>, Failure> {
-    let id = |e: &Event| e.episode.as_ref().map_or(0, |episode| episode.id.len());
-    let total: usize = events.iter().map(|e| e.kind.len() + text(&e.attributes) + id(e)).sum();
-    let (count, subjects) = (events.len(), events.iter().map(|e| e.subjects.len()).sum::<usize>());
-    if count > MAX_EVENTS || total > MAX_TEXT || subjects > MAX_SUBJECTS {
-        return Err(Failure::unusable_result(format!(
-            "returned {count} events with {total} bytes of text and {subjects} subjects; at most {MAX_EVENTS}, \
-             {MAX_TEXT} and {MAX_SUBJECTS} are allowed"
-        )));
-    }
-    for event in &events {
-        if let Some(bad) = event.subjects.iter().find(|s| **s as usize >= detections) {
-            return Err(Failure::unusable_result(format!(
-                "event `{}` is about detection {bad}, but there are {detections}",
-                sentence(event.kind.clone())
-            )));
-        }
-    }
-    Ok(events)
-}
-
-/// # Errors
-/// When a key occurs twice: nobody could tell which of the values is meant.
-pub(super) fn attributes(
-    what: &str,
-    given: impl Iterator<Item = (String, Attribute)>,
-) -> Result<BTreeMap<String, Attribute>, Failure> {
-    let mut attributes = BTreeMap::new();
-    for (key, value) in given {
-        if attributes.contains_key(&key) {
-            let message = format!("{what} has the attribute `{}` twice", sentence(key));
-            return Err(Failure::unusable_result(message));
-        }
-        attributes.insert(key, value);
-    }
-    Ok(attributes)
-}
-
-/// # Errors
-/// When the runs are not the grid.
-pub(super) fn mask(grid: [u32; 2], runs: Vec<u32>) -> Result<Mask, Failure> {
-    let (cells, [width, height]) = (runs.iter().map(|run| u64::from(*run)).sum::<u64>(), grid);
-    if width.max(height) > MAX_GRID {
-        return Err(Failure::unusable_result(format!(
-            "a mask has a grid of {width}x{height}; at most {MAX_GRID} a side"
-        )));
-    }
-    if cells != u64::from(width) * u64::from(height) {
-        return Err(Failure::unusable_result(format!(
-            "a mask has runs of {cells} cells together, but a grid of {width}x{height}"
-        )));
-    }
-    Ok(Mask { grid, runs })
-}
-
-/// A guest's text, short enough for a row and a log.
-pub(super) fn sentence(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MAX_REASON));
-    text
 }
 
 /// Conversions of what all versions have alike. To be called where `types` and `media` are that version's.

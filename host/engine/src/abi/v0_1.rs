@@ -26,7 +26,7 @@ use super::{
 use crate::{
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
     models::Held,
-    passed_on,
+    passed_on, returned,
     sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
     state::NotKept,
@@ -134,11 +134,11 @@ fn outcome(o: types::Outcome) -> Result<Outcome, Failure> {
         ..Detection::default()
     };
     let detections: Vec<_> = o.detections.into_iter().map(detection).collect();
-    results::outcome(detections, o.events.into_iter().map(event).collect())
+    Ok(returned::outcome(detections, o.events.into_iter().map(event).collect())?)
 }
 
 fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Failure> {
-    results::events(events.into_iter().map(event).collect(), detections)
+    Ok(returned::events(events.into_iter().map(event).collect(), detections)?)
 }
 
 /// The later value counts where a key occurs twice.

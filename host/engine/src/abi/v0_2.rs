@@ -29,6 +29,7 @@ use crate::{
     media::{self as own, Decision, Frame, Inference, Outcome, Start, Tensor},
     metrics::{self, NotTaken},
     models::{Held, ModelInfo, NotRun},
+    returned,
     sandbox::{Ctx, Failure, Given, Guarded, View},
     scan,
     state::NotKept,
@@ -251,9 +252,9 @@ impl From<NotRun> for model::ModelError {
         match why {
             NotRun::Unknown => Self::Unknown,
             NotRun::NoPixels => Self::NoPixels,
-            NotRun::Unfit(what) => Self::Unfit(results::sentence(what)),
+            NotRun::Unfit(what) => Self::Unfit(returned::sentence(what)),
             NotRun::TooMuch => Self::TooMuch,
-            NotRun::Failed(why) => Self::Failed(results::sentence(why)),
+            NotRun::Failed(why) => Self::Failed(returned::sentence(why)),
         }
     }
 }
@@ -340,11 +341,11 @@ fn to_guest(d: &Detection) -> types::Detection {
 }
 
 fn attributes(what: &str, given: Vec<types::Attribute>) -> Result<BTreeMap<String, Attribute>, Failure> {
-    results::attributes(what, given.into_iter().map(|a| (a.key, a.value.into())))
+    Ok(returned::attributes(what, given.into_iter().map(|a| (a.key, a.value.into())))?)
 }
 
 fn detection(d: types::Detection) -> Result<Detection, Failure> {
-    let mask = |mask: types::Mask| results::mask([mask.grid.width, mask.grid.height], mask.runs);
+    let mask = |mask: types::Mask| returned::mask([mask.grid.width, mask.grid.height], mask.runs);
     Ok(Detection {
         class_id: d.class_id,
         label: d.label,
@@ -361,12 +362,12 @@ fn detection(d: types::Detection) -> Result<Detection, Failure> {
 fn outcome(o: types::Outcome) -> Result<Outcome, Failure> {
     let detections = o.detections.into_iter().map(detection).collect::<Result<_, _>>()?;
     let events = o.events.into_iter().map(event).collect::<Result<_, _>>()?;
-    results::outcome(detections, events)
+    Ok(returned::outcome(detections, events)?)
 }
 
 fn events(events: Vec<types::Event>, detections: usize) -> Result<Vec<Event>, Failure> {
     let events = events.into_iter().map(event).collect::<Result<_, _>>()?;
-    results::events(events, detections)
+    Ok(returned::events(events, detections)?)
 }
 
 fn event(e: types::Event) -> Result<Event, Failure> {

@@ -4,8 +4,12 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
+mod conformance;
 mod contract;
+mod golden;
+mod guests;
 mod hostile;
+mod hostile_guests;
 mod models;
 mod refused;
 mod stats;
