@@ -87,9 +87,9 @@ impl Judge {
             all.push("wasi".to_owned());
         }
         // What a post hook can do without, where its frames are not there any more.
-        let reads_pixels = ty.imports(self.component.engine()).any(|(_, import)| match import.ty {
+        let reads_pixels = ty.imports(component.engine()).any(|(_, import)| match import.ty {
             ComponentItem::ComponentInstance(interface) => {
-                interface.exports(self.component.engine()).any(|(name, _)| name == READ_PIXELS)
+                interface.exports(component.engine()).any(|(name, _)| name == READ_PIXELS)
             }
             _ => false,
         });
