@@ -8,7 +8,7 @@ use framehook_core::{delivery::Delivery, invariants, prediction::Prediction, spe
 use framehook_tests::{
     client::{demo_scenario, light_scenario},
     platform::{Platform, patient},
-    plugin, root, seed,
+    root, seed,
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};

@@ -240,7 +240,6 @@ mod tests {
     use axum::http;
     use framehook_core::ids::RunnerId;
     use framehook_infra::space::Reserve;
-    use tokio::{io::AsyncReadExt as _, net::TcpListener};
 
     use super::*;
 

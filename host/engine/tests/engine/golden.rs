@@ -21,6 +21,7 @@ fn golden_cases_are_under_the_engine_as_natively() {
             let size = |of: &Value| [0, 1].map(|at| of[at].as_u64().unwrap() as u32);
             let output = |of: &Value| (of[0].as_str().unwrap().to_owned(), folder.join(of[1].as_str().unwrap()));
             let tried = trial::run(&Trial {
+                is_measured: false,
                 hook: job(plugin, case["config"].clone()),
                 frame: size(&case["frame"]),
                 input: size(&case["input"]["size"]),
