@@ -310,9 +310,10 @@ mod tests {
                 prop_assert!(Sent::is(record));
                 prop_assert_eq!(Sent::read(record), Some(sent));
                 // Whatever is left of it, it does not panic.
-                Sent::read(&record[..cut.min(record.len())]);
+                let _ = Sent::read(&record[..cut.min(record.len())]);
             }
-            prop_assert!(!Sent::is(b"{}") && !Sent::is(b"\"alive\""));
+            let is_one = [&b"{}"[..], b"\"alive\""].map(Sent::is);
+            prop_assert_eq!(is_one, [false, false]);
         }
     }
 

@@ -35,6 +35,9 @@ const MAX_INSTANCES: u32 = 80;
 /// A component built from Rust is made of 3 or 4 core modules, one from JavaScript of 6, one from Python, with
 /// its library in parts, of 38.
 const CORE_MODULES: u32 = 64;
+/// A component has one or two, whatever its language. The pool of tables is memory that may be written, of which
+/// a worker has little: 160 KB each.
+const TABLES: u32 = 4;
 /// Alive at once in a process that asks one plugin: a check of conformance compares some.
 const MAX_JUDGED: u32 = 4;
 /// What an instance may be configured to use at most.
@@ -202,7 +205,7 @@ fn pool(instances: u32) -> PoolingAllocationConfig {
         .total_component_instances(instances)
         .total_core_instances(instances * CORE_MODULES)
         .total_memories(instances)
-        .total_tables(instances * CORE_MODULES)
+        .total_tables(instances * TABLES)
         .max_core_instances_per_component(CORE_MODULES)
         .max_memory_size(MEMORY_CEILING)
         .linear_memory_keep_resident(KEEP_RESIDENT)

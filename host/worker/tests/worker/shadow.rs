@@ -41,7 +41,11 @@ fn run(post: Vec<HookJob>, shadow: Vec<HookJob>) -> Told {
     let (rows, counts, differences) = (Vec::new(), ShadowCounts::default(), Vec::new());
     let mut told = Told { rows, counts, differences, ended: None, of_shadow: Vec::new() };
     let (outcome, reason) = Worker::start(&job).until_end(|report| match report {
-        Report::Frame(row) => told.rows.push(Prediction { timings: FrameTimings::default(), ..row }),
+        Report::Frame(mut row) => {
+            // The time at which it was said.
+            row.events.iter_mut().for_each(|event| event.attributes.clear());
+            told.rows.push(Prediction { timings: FrameTimings::default(), ..row });
+        }
         Report::Shadow(report) => {
             told.counts = report.counts;
             told.differences.extend(report.differences);
