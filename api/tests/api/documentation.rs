@@ -29,6 +29,7 @@ const ROUTES: &str = "
     get /prediction/{id}
     get /prediction/{id}/export
     post /plugin
+    post /plugin/import
     get /plugin
     get /plugin/{name}/{version}
     delete /plugin/{name}/{version}
