@@ -32,6 +32,7 @@ PARTS = {
     "state": (5, "two minutes"),
     "shadow": (5, "one minute"),
     "hooks": (5, "two minutes, and one more to compile the first time"),
+    "record": (5, "two minutes"),
     "fleet": (3, "five minutes"),
     "neighbour": (5, "three minutes"),
 }

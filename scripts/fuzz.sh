@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 seconds=${1:-600}
 shift || true
 targets=("$@")
-[ ${#targets[@]} -gt 0 ] || targets=(model manifest envelope multipart cursor mp4 records hook_result)
+[ ${#targets[@]} -gt 0 ] || targets=(model manifest envelope multipart cursor mp4 outputs records hook_result)
 
 coverage="-Cpasses=sancov-module -Ccodegen-units=1"
 for option in -sanitizer-coverage-level=4 -sanitizer-coverage-inline-8bit-counters -sanitizer-coverage-pc-table \

@@ -17,6 +17,7 @@ use framehook_core::{
     message::{Envelope, Message, frame_of},
     prediction::Position,
     prediction_record::PredictionRecord,
+    recorded::RecordedPart,
     scenario_log::LoggedLines,
     shadow::ShadowFindings,
     size::MAX_REASON,
@@ -217,12 +218,13 @@ impl Inbox<'_> {
     /// What is to be stored, and the spans of the first results in it.
     fn read(&mut self, partition: i32, expected: i64, next: i64, records: Vec<Delivered>) -> (ResultBatch, Vec<Span>) {
         let (mut rows, mut state) = (Vec::with_capacity(records.len()), BTreeMap::new());
-        let (mut logged, mut found) = (Vec::new(), Vec::new());
+        let (mut logged, mut found, mut recorded) = (Vec::new(), Vec::new(), Vec::new());
         let (mut dead_letters, mut first_results) = (Vec::new(), Vec::new());
         for record in records {
             match read(self.topic, &record.payload, self.most) {
                 Ok(Content::Logged(lines)) => logged.push(lines),
                 Ok(Content::Shadow(findings)) => found.push(findings),
+                Ok(Content::Recorded(part)) => recorded.push(part),
                 Ok(Content::Frame { row, state: changes, traceparent }) => {
                     first_results.extend(self.first_result(&row, traceparent.as_deref()));
                     if !changes.is_empty() {
@@ -244,10 +246,20 @@ impl Inbox<'_> {
             }
         }
         let (consumer, topic) = (consumer(self.topic).to_owned(), self.topic.name().to_owned());
-        (
-            ResultBatch { consumer, topic, partition, expected, next, rows, state, logged, found, dead_letters },
-            first_results,
-        )
+        let batch = ResultBatch {
+            consumer,
+            topic,
+            partition,
+            expected,
+            next,
+            rows,
+            state,
+            logged,
+            found,
+            recorded,
+            dead_letters,
+        };
+        (batch, first_results)
     }
 
     /// The last step of the trace of a deployment: its first result becomes readable. The others are counted,
@@ -355,6 +367,7 @@ enum Content {
     },
     Logged(LoggedLines),
     Shadow(ShadowFindings),
+    Recorded(RecordedPart),
 }
 
 fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
@@ -373,6 +386,7 @@ fn read(topic: Topic, payload: &[u8], most: usize) -> Result<Content, String> {
         Message::Result(row) => Ok(Content::Frame { row, state, traceparent }),
         Message::Logged(logged) => Ok(Content::Logged(logged)),
         Message::Shadow(findings) => Ok(Content::Shadow(findings)),
+        Message::Recorded(recorded) => Ok(Content::Recorded(recorded)),
         _ => Err(format!("a message of topic `{}`, which is not stored", of.name())),
     }
 }

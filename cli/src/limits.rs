@@ -1,6 +1,8 @@
 //! How much one client, one scenario or one plugin may make everybody carry: the table `[limits]`
 //! of the settings.
 
+use std::time::Duration;
+
 use clap::{ArgAction, Args};
 use framehook_api::Limits as ApiLimits;
 use framehook_core::{
@@ -93,12 +95,27 @@ pub(crate) struct Limits {
     #[arg(long, value_name = "KIB", groups = PARENTS)]
     #[arg(default_value_t = HookCeilings::default().state_kib, value_parser = number::<u32>(1..=MAX_STATE_KIB.into()))]
     pub(crate) max_hook_state_kib: u32,
+    // The default: fifty thousand frames of a small detector, half an hour of video.
+    /// Most recorded outputs that are kept of a scenario (`"record": "outputs"`), in MiB; the oldest go first
+    #[arg(long, value_name = "MIB", group = "runner", default_value_t = 1024, value_parser = number::<u64>(1..=MAX_KIB))]
+    pub(crate) max_outputs_mib: u64,
+
+    // The default: who looks at it the next day still finds it.
+    /// Hours after which recorded outputs are removed
+    #[arg(long, value_name = "HOURS", group = "api", default_value_t = 48, value_parser = number::<u32>(1..=MAX_HOURS))]
+    pub(crate) outputs_age_h: u32,
 
     // The default: scenarios written for earlier releases name what is newest.
     /// Refuse a scenario that names an artifact without its version, so that no later upload is taken for it
     #[arg(long, value_name = "BOOL", group = "api")]
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     pub(crate) require_versions: bool,
+}
+
+impl Limits {
+    pub(crate) fn outputs_age(&self) -> Duration {
+        Duration::from_secs(u64::from(self.outputs_age_h) * 3600)
+    }
 }
 
 fn api() -> ApiLimits {
@@ -128,4 +145,6 @@ const MAX_STARTS_MIN: u64 = 60_000;
 const MAX_LINES: u64 = 100_000;
 
 /// A century.
+const MAX_HOURS: u64 = 24 * MAX_DAYS;
+/// The same.
 const MAX_DAYS: u64 = 36_500;

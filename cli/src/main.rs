@@ -1,5 +1,6 @@
 //! The `framehook` executable: reads its command line and calls what does the work.
 
+mod client;
 mod cluster;
 mod confinement;
 mod http;
@@ -8,6 +9,7 @@ mod limits;
 mod log;
 mod plugin;
 mod process;
+mod replay;
 mod roles;
 mod services;
 mod settings;
@@ -54,6 +56,9 @@ enum Command {
     /// Write a plugin, try it and upload it
     #[command(subcommand, after_help = PLUGIN_HELP)]
     Plugin(plugin::Plugin),
+    /// Run a scenario's frames through another version of a plugin, and say what it finds otherwise
+    #[command(after_help = REPLAY_HELP)]
+    Replay(replay::Replay),
     /// What the services run in a process of its own, so that no plugin can harm them
     #[command(hide = true, subcommand)]
     PluginHost(PluginHost),
@@ -96,6 +101,9 @@ environment may hold what other roles need, too.";
 const PLUGIN_HELP: &str = "\
 What judges and runs a plugin here is found as `framehook up` finds it: beside this executable, or where its environment \
 variables say, such as FRAMEHOOK_WORKER and FRAMEHOOK_ONNXRUNTIME.";
+
+const REPLAY_HELP: &str = "\
+Exit codes are those of `diff`: 0 nothing differs, 1 something does, 2 it could not be told.";
 
 const ROLE_HELP: &str = "\
 A setting comes from the flag, else from the environment variable, else from the file, else it is the default. File and \
@@ -154,6 +162,7 @@ fn start() -> anyhow::Result<ExitCode> {
         Command::Runner(Runner { role, .. }) => (role, |settings| process::run("runner", settings, roles::runner)),
         Command::Migrate(role) => (role, |settings| process::run("migrate", settings, roles::migrate)),
         Command::Plugin(plugin) => return plugin.run(),
+        Command::Replay(replay) => return Ok(replay.run()),
         Command::PluginHost(command) => return plugin_host(command),
     };
     if role.dump_config {

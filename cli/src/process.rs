@@ -220,6 +220,7 @@ pub(crate) fn runner_config(settings: &Settings, confined: Confined, id: RunnerI
         prediction_bytes_per_s: settings.limits.max_prediction_mib_s << 20,
         source_dirs: settings.source_dirs.clone(),
         max_recording_bytes: settings.max_video_mib << 20,
+        max_outputs_bytes: settings.limits.max_outputs_mib << 20,
         worker_memory_mib: settings.worker_memory_mib,
         memory_mib: settings.runner_memory_mib,
         fetch_timeout: Duration::from_secs(settings.fetch_timeout_s),

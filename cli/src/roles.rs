@@ -54,6 +54,7 @@ pub(crate) async fn api(settings: Settings) -> anyhow::Result<()> {
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);
+    services.outputs_sweeper(&store, &blobs, settings.limits.outputs_age());
     services.start("api", Stage::Intake, {
         let (store, bus) = (store.clone(), bus.clone());
         |cancel| framehook_api::serve(App::new(config, store, bus, blobs, cache, cancel), listener).map(Ok)

@@ -27,6 +27,10 @@ const STOP_DEADLINE: Duration = Duration::from_secs(20);
 /// What is swept has been garbage for an hour.
 const SWEEP: Duration = Duration::from_secs(3600);
 
+/// Recorded outputs that were given up stay for this long at most. A detector of 3 MB a frame fills a
+/// gigabyte in that time.
+const SWEEP_OUTPUTS: Duration = Duration::from_secs(5);
+
 /// As a shell reports a process ended by Ctrl-C.
 const HARD_STOP: i32 = 130;
 
@@ -36,6 +40,19 @@ pub(crate) enum Stage {
     Intake,
     Work,
     Rest,
+}
+
+async fn sweep_outputs(store: &SharedStore, blobs: &Blobs, age: Duration) -> anyhow::Result<()> {
+    loop {
+        let unnamed = store.drop_outputs(age).await?;
+        if unnamed.is_empty() {
+            return Ok(());
+        }
+        for digest in unnamed {
+            // What stays by an error is swept with all that has no name.
+            blobs.discard(&digest).await?;
+        }
+    }
 }
 
 #[derive(Default)]
@@ -92,6 +109,20 @@ impl Services {
                 let sweep = async { anyhow::Ok(blobs.sweep(&store.live_digests().await?).await?) };
                 if let Some(Err(error)) = cancel.run_until_cancelled(sweep).await {
                     warn!("blobs without a name stay for now: {error:#}");
+                }
+            }
+            Ok(())
+        });
+    }
+
+    /// Removes recorded outputs that were given up, or are older than `age`.
+    pub(crate) fn outputs_sweeper(&mut self, store: &SharedStore, blobs: &Blobs, age: Duration) {
+        let (store, blobs) = (store.clone(), blobs.clone());
+        self.start("sweeper of outputs", Stage::Rest, |cancel| async move {
+            let mut times = interval(SWEEP_OUTPUTS);
+            while cancel.run_until_cancelled(times.tick()).await.is_some() {
+                if let Some(Err(error)) = cancel.run_until_cancelled(sweep_outputs(&store, &blobs, age)).await {
+                    warn!("recorded outputs that were given up stay for now: {error:#}");
                 }
             }
             Ok(())

@@ -82,6 +82,7 @@ async fn start(settings: &Settings, listener: TcpListener) -> anyhow::Result<(Se
 
     let mut services = Services::default();
     services.sweeper(&store, &blobs);
+    services.outputs_sweeper(&store, &blobs, settings.limits.outputs_age());
     services.start("api", Stage::Intake, {
         let (store, bus, blobs) = (store.clone(), bus.clone(), blobs.clone());
         |cancel| framehook_api::serve(App::new(api, store, bus, blobs, None, cancel), listener).map(Ok)

@@ -47,8 +47,9 @@ pub struct PluginManifest {
     /// What the family of models it reads wants as input.
     #[serde(default)]
     pub input: InputOptions,
-    /// What of the host it can use: interfaces of the contract, and `wasi`, behind which there are no files
-    /// and no network. Empty for plugins that an older release took, and so are the next two.
+    /// What of the host it can use: interfaces of the contract, `pixels` if it can read those of a frame
+    /// behind the inference, and `wasi`, behind which there are no files and no network. Empty for plugins
+    /// that an older release took, and so are the next two.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub capabilities: Vec<String>,
     /// The settings that have a value where a configuration leaves them out.

@@ -42,7 +42,7 @@ pub struct Job {
     pub generation: Generation,
     /// Creation time of the scenario: `captured_at` of a frame is this plus its `pts_us`.
     pub created_at: Timestamp,
-    /// A video file.
+    /// A video file; none if it is a replay of outputs.
     pub source: PathBuf,
     pub decoder: Decoder,
     /// Which of its frames are worked on.
@@ -54,9 +54,16 @@ pub struct Job {
     /// Pixels of a side of its pictures, at most.
     #[serde(default = "default_picture_side")]
     pub max_picture_side: u32,
-    /// An ONNX model, already verified.
+    /// An ONNX model, already verified; none if it is a replay of outputs.
     pub model: PathBuf,
     pub input: InputSpec,
+    /// Whether the model's outputs are to be reported, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub record: bool,
+    /// Recorded outputs that take the place of source and model, in their order; empty if it is no replay of
+    /// outputs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub replay: Vec<PartFile>,
     /// Further models, which hooks run, by the names that the scenario gives them.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub models: BTreeMap<String, ModelJob>,
@@ -106,6 +113,15 @@ pub const DEFAULT_PICTURE_SIDE: u32 = 8_192;
 
 const fn default_picture_side() -> u32 {
     DEFAULT_PICTURE_SIDE
+}
+
+/// A file of recorded outputs, already verified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartFile {
+    pub path: PathBuf,
+    /// Frames from this time on are not read from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_us: Option<i64>,
 }
 
 /// A further model of a job.

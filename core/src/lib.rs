@@ -33,6 +33,7 @@ pub mod prediction;
 pub mod prediction_record;
 pub mod probe;
 pub mod reason;
+pub mod recorded;
 pub mod revision;
 pub mod ring;
 pub mod scenario_log;

@@ -17,6 +17,7 @@ use crate::{
     prediction::{FrameTimings, Position},
     prediction_record::PredictionRecord,
     reason::Reason,
+    recorded::RecordedPart,
     revision::RevisionStatus,
     scenario_log::LoggedLines,
     shadow::ShadowFindings,
@@ -68,6 +69,8 @@ pub enum Message {
     Logged(LoggedLines),
     #[serde(rename = "scenario.shadow")]
     Shadow(ShadowFindings),
+    #[serde(rename = "scenario.recorded")]
+    Recorded(RecordedPart),
 }
 
 /// "Run this scenario": taken only by the incarnation it names, and only if it knows no higher
@@ -301,7 +304,7 @@ impl Message {
             Message::Deploy(_) | Message::Stop(_) | Message::Noted(_) => Topic::ToDeploy,
             Message::Result(_) => Topic::Results,
             Message::RunnerStatus(_) => Topic::RunnerStatus,
-            Message::Logged(_) | Message::Shadow(_) => Topic::ScenarioLogs,
+            Message::Logged(_) | Message::Shadow(_) | Message::Recorded(_) => Topic::ScenarioLogs,
         }
     }
 }
@@ -322,6 +325,7 @@ impl Envelope {
             Message::RunnerStatus(status) => status.runner_id.to_string(),
             Message::Logged(logged) => logged.scenario_id.to_string(),
             Message::Shadow(findings) => findings.scenario_id.to_string(),
+            Message::Recorded(recorded) => recorded.scenario_id.to_string(),
         }
     }
 
@@ -338,6 +342,7 @@ impl Envelope {
             Message::Result(prediction) => Some((prediction.scenario_id, Some(prediction.generation))),
             Message::Logged(logged) => Some((logged.scenario_id, Some(logged.generation))),
             Message::Shadow(findings) => Some((findings.scenario_id, Some(findings.generation))),
+            Message::Recorded(recorded) => Some((recorded.scenario_id, Some(recorded.part.generation))),
             Message::Noted(_) | Message::RunnerStatus(_) => None,
         }
     }
@@ -364,6 +369,7 @@ impl Envelope {
             "runner.status" => read(data).map(Message::RunnerStatus),
             "scenario.logged" => read(data).map(Message::Logged),
             "scenario.shadow" => read(data).map(Message::Shadow),
+            "scenario.recorded" => read(data).map(Message::Recorded),
             other => Err(format!("unknown type `{}`", other.escape_debug())),
         };
         let message = message.and_then(|message| raw.state.check().map(|()| message));

@@ -13,6 +13,7 @@ use crate::{
     limits::ScenarioLimits,
     model_use::ModelUse,
     prediction::PluginIdentity,
+    recorded::{Record, Replay, ReplayFrom},
     schemas::{AnyObject, ArtifactName, Labels, Models, Version},
     source_url::{SealedUrl, SourceUrl},
 };
@@ -92,6 +93,10 @@ pub struct ScenarioSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.01, maximum = 1000)]
     pub max_speed: Option<f64>,
+    /// What is kept besides the predictions: nothing, or the outputs of the model, for `POST
+    /// /scenario/{id}/replay`. They are bounded in bytes and age, and the oldest go first.
+    #[serde(default, skip_serializing_if = "Record::is_none")]
+    pub record: Record,
 }
 
 /// How many frames of a scenario are in the model at a time. What it finds does not depend on it.
@@ -267,6 +272,11 @@ pub struct ResolvedScenario {
     pub range: Option<TimeRange>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_speed: Option<f64>,
+    #[serde(default, skip_serializing_if = "Record::is_none")]
+    pub record: Record,
+    /// Absent: it is no replay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
 }
 
 /// Releases that had no choice decoded by OpenCV. What they have begun goes on with the times that its rows
@@ -313,6 +323,11 @@ impl ResolvedScenario {
     pub fn execution(&self) -> Option<Execution> {
         let provider = self.provider?.provider()?;
         (!self.provider_fallback).then(|| Execution { provider, precision: self.precision.unwrap_or_default() })
+    }
+
+    /// The replay of recorded outputs that it is: no source is read and no model runs.
+    pub fn replay_of_outputs(&self) -> Option<&Replay> {
+        self.replay.as_ref().filter(|replay| replay.from == ReplayFrom::Outputs)
     }
 
     /// Digests of everything a runner has to fetch before it can start.

@@ -33,8 +33,9 @@ use framehook_core::{
     job::{Control, Job, Report},
     message::{Envelope, frame_of},
     probe::{ConfigVerdict, MAX_FINDINGS, MAX_TEXT, Verdict},
+    recorded::Sent,
 };
-use framehook_formats::{cut, isobmff, onnx};
+use framehook_formats::{cut, isobmff, onnx, outputs as recorded};
 use futures::stream;
 use http::page;
 use multer::{Constraints, Multipart, SizeLimit};
@@ -134,6 +135,26 @@ pub fn mp4(data: &[u8]) {
     for cut in outline.and_then(|outline| outline.cut).into_iter().chain(other) {
         assert_eq!(cut.has, data.len() as u64);
         assert!(cut.needs > cut.has);
+    }
+}
+
+/// A file of recorded outputs takes no more memory than one output may, whatever it claims, and what a worker
+/// sends of them is read whole or not at all.
+pub fn outputs(data: &[u8]) {
+    const MOST: usize = 1 << 20;
+    if let Some(Sent::Frame(_, body) | Sent::Opening(body)) = Sent::read(data) {
+        assert!(body.len() < data.len());
+    }
+    let Ok(mut file) = recorded::Reader::new(data) else { return };
+    while let Ok(Some(mut entry)) = file.entry() {
+        let mut bytes = 0;
+        // Whichever width a column has, it is read by one of these.
+        while entry.column::<1>(MOST, |_| bytes += 1).is_ok()
+            || entry.column::<4>(MOST, |_| bytes += 4).is_ok()
+            || entry.column::<8>(MOST, |_| bytes += 8).is_ok()
+        {
+            assert!(bytes <= MOST.saturating_mul(data.len()));
+        }
     }
 }
 

@@ -160,6 +160,8 @@ fn scenario() -> NewScenario {
             frames: None,
             range: None,
             max_speed: None,
+            record: Default::default(),
+            replay: None,
         },
         idempotency: Some(Idempotency { key: format!("key of {id}"), request: Digest::from_bytes(&[3; 32]) }),
         traceparent: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),

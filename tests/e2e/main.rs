@@ -34,6 +34,7 @@ mod owners;
 mod preview;
 mod providers;
 mod registry;
+mod replay;
 mod secrets;
 mod shadow;
 mod space;

@@ -111,6 +111,8 @@ pub(crate) async fn resolve(app: &App, spec: &ScenarioSpec) -> Result<ResolvedSc
                 frames: spec.frames,
                 range: spec.range,
                 max_speed: spec.max_speed,
+                record: spec.record,
+                replay: None,
             })
         }
         (Some(problem), ..) => Err(problem),

@@ -34,7 +34,9 @@ use crate::{
         observe::observe,
         problem::{Problem, shortened},
     },
-    resource::{artifact, import, log, operation, prediction, preview, revision, runner, scenario, shadow},
+    resource::{
+        artifact, comparison, import, log, operation, prediction, preview, replay, revision, runner, scenario, shadow,
+    },
 };
 
 /// What a request may still take after `cancel`: an upload is given up, a page is finished.
@@ -133,6 +135,9 @@ fn documented() -> OpenApiRouter<SharedApp> {
         .routes(routes!(scenario::history))
         .routes(routes!(scenario::delivery))
         .routes(routes!(scenario::plugins))
+        .routes(routes!(replay::post))
+        .routes(routes!(replay::outputs))
+        .routes(routes!(comparison::get))
         .routes(routes!(log::get))
         .routes(routes!(shadow::get))
         .routes(routes!(shadow::promote))

@@ -48,14 +48,15 @@ pub(crate) struct Naming {
     version: Option<String>,
 }
 
-/// Whether a plugin is in development.
+/// How a plugin is called otherwise than by what it says.
 #[derive(Debug, Default, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(crate) struct Development {
+pub(crate) struct PluginNaming {
     /// `dev`: the plugin is stored as `name@dev`, whatever it says of its version, in the place of what was there.
-    /// Scenarios that use it change to it while they run.
-    #[param(value_type = Option<String>, pattern = "^dev$")]
+    /// Scenarios that use it change to it while they run. `digest`: a part of its digest is added to the version,
+    /// such as `0.1.0+3f9a2c01b7de`, so that no other plugin has it.
+    #[param(value_type = Option<String>, pattern = "^(dev|digest)$")]
     version: Option<String>,
 }
 
@@ -166,13 +167,14 @@ pub(crate) async fn take(
 ) -> Result<Answer, Problem> {
     let Received { staged, name, version, signature } = received;
     let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
-    let development = naming.version.clone().filter(|_| kind == ArtifactKind::Plugin);
-    if let Some(version) = development.as_ref().filter(|version| *version != DEV) {
-        let detail = format!("a plugin says itself which version it is; `{version}` can only be `{DEV}`");
-        return Err(Problem::parameter("version", detail).expected(DEV));
+    let asked = naming.version.clone().filter(|_| kind == ArtifactKind::Plugin);
+    if let Some(version) = asked.as_ref().filter(|version| ![DEV, BY_DIGEST].contains(&version.as_str())) {
+        let detail =
+            format!("a plugin says itself which version it is; `{version}` can only be `{DEV}` or `{BY_DIGEST}`");
+        return Err(Problem::parameter("version", detail).expected(format!("`{DEV}` or `{BY_DIGEST}`")));
     }
     let given = match kind {
-        // A plugin says itself what it is called, but for what is in development.
+        // A plugin says itself what it is called, but for what is asked for.
         ArtifactKind::Plugin => None,
         ArtifactKind::Model | ArtifactKind::Video => Some(naming.complete()?),
     };
@@ -201,7 +203,12 @@ pub(crate) async fn take(
     let (name, version) = match (given, &manifest) {
         (Some(given), _) => given,
         (None, Manifest::Plugin(plugin)) => {
-            (plugin.name.clone(), development.unwrap_or_else(|| plugin.version.clone()))
+            let version = match asked.as_deref() {
+                None => plugin.version.clone(),
+                Some(BY_DIGEST) => with_digest(&plugin.version, staged.digest.hex()),
+                Some(named) => named.to_owned(),
+            };
+            (plugin.name.clone(), version)
         }
         (None, _) => return Err(Problem::internal("a probe gave the manifest of another kind")),
     };
@@ -230,6 +237,18 @@ pub(crate) async fn take(
             Err(version_exists(&there))
         }
     }
+}
+
+/// The word for a version that has a part of the digest behind it.
+const BY_DIGEST: &str = "digest";
+/// Digits of a digest that tell the versions of one plugin apart: 48 bits.
+const DIGITS: usize = 12;
+/// Bytes of a version before that, so that the whole is one.
+const MAX_BEFORE: usize = 63 - 1 - DIGITS;
+
+fn with_digest(version: &str, digest: &str) -> String {
+    // A version is ASCII.
+    format!("{}+{}", &version[..version.len().min(MAX_BEFORE)], &digest[..DIGITS])
 }
 
 fn version_exists(there: &Artifact) -> Problem {
@@ -354,10 +373,10 @@ routes_of!(
     Plugin,
     "/plugin",
     "/plugin/{name}/{version}",
-    Development,
+    PluginNaming,
     PluginForm,
-    |development| Naming { name: None, version: development.version },
-    (Development,)
+    |naming| Naming { name: None, version: naming.version },
+    (PluginNaming,)
 );
 routes_of!(model, Model, "/model", "/model/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));
 routes_of!(video, Video, "/video", "/video/{name}/{version}", Naming, UploadForm, |naming| naming, (Naming,));

@@ -65,7 +65,7 @@ pub(crate) struct ScenarioPatch {
 /// change. The worker that runs goes from the one revision to the next between two frames; the source stays
 /// open. If the new hooks cannot begin, or fail on three frames in a row or on more than half of the first 50,
 /// it goes back by itself. A scenario that does not run has the new settings from its next start on. A hook whose
-/// plugin is named without a version, as before, keeps the version that it has.
+/// plugin is named without a version, as before, keeps the version that it has. A replay keeps its settings.
 #[utoipa::path(patch, path = "/scenario/{id}", tag = "/scenario", operation_id = "change_scenario",
     params(("id" = ScenarioId, Path), ChangeParameters,
         ("If-Match" = String, Header, description = "The revision that the change is for, in quotes: the scenario's `ETag`",
@@ -93,7 +93,19 @@ pub(crate) async fn change(
 /// The scenario that a change is for, if it has the revision that the change names.
 pub(crate) async fn based_on(app: &App, id: ScenarioId, headers: &HeaderMap) -> Result<ScenarioRecord, Problem> {
     let record = app.store.scenario(id).await?.ok_or_else(|| not_found(id))?;
-    if if_match(headers, record.revision)? == record.revision { Ok(record) } else { Err(conflict(id, record.revision)) }
+    if if_match(headers, record.revision)? != record.revision {
+        return Err(conflict(id, record.revision));
+    }
+    match &record.resolved.replay {
+        None => Ok(record),
+        Some(replay) => {
+            let detail = format!(
+                "scenario {id} is a replay and keeps its settings; for others, post POST /scenario/{}/replay",
+                replay.of
+            );
+            Err(Problem::new(ErrorCode::NotChangeable, detail).field("id"))
+        }
+    }
 }
 
 /// Makes the next revision of a scenario from a specification, which differs from the one that it has in what may
@@ -148,6 +160,8 @@ async fn take_development(app: &App, id: ScenarioId, name: &str) -> Result<(), P
     let mut tried = Ok(());
     for _ in 0..TRIES {
         let found = app.store.scenario(id).await?.filter(|record| record.desired != Desired::Deleted);
+        // Its rows would be of several settings, and it is there to show those of one.
+        let found = found.filter(|record| record.resolved.replay.is_none());
         let Some(record) = found else { return Ok(()) };
         let (spec, what) = (record.spec.clone(), format!("{name}@{DEV}"));
         tried = revise(app, record.clone(), spec.clone(), (Begin::Keep, what.clone())).await.map(drop);

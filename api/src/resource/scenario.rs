@@ -86,7 +86,7 @@ fn request_digest(app: &App, body: &Body<ScenarioSpec>) -> Result<Digest, Proble
     Ok(key.digest(&canonical::text(&body.json)))
 }
 
-fn answer(created: Created) -> JsonResult<ScenarioView> {
+pub(crate) fn answer(created: Created) -> JsonResult<ScenarioView> {
     match created {
         Created::New(record) | Created::Repeated(record) => {
             Span::current().record("scenario_id", display(record.id));

@@ -36,6 +36,9 @@ pub(crate) struct ScenarioView {
     pub spec: ScenarioSpec,
     /// The same with names resolved and settings complete.
     pub resolved: ResolvedScenario,
+    /// The scenario whose frames it runs again; absent: it is no replay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replay_of: Option<ScenarioId>,
     /// Of the settings that it shall run with.
     pub revision: i64,
     /// The one that its worker runs. Null: no worker does, or it did not say.
@@ -128,6 +131,7 @@ impl From<ScenarioRecord> for ScenarioView {
             lanes: current.and_then(|s| s.progress.lanes),
             reason: record.reason,
             hints,
+            replay_of: record.resolved.replay.as_ref().map(|replay| replay.of),
             spec: record.spec,
             resolved: record.resolved,
         }

@@ -216,6 +216,7 @@ impl TestApp {
             state: BTreeMap::new(),
             logged,
             found,
+            recorded: vec![],
             dead_letters: vec![],
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

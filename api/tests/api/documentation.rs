@@ -19,6 +19,9 @@ const ROUTES: &str = "
     get /scenario/{id}/logs
     get /scenario/{id}/delivery
     get /scenario/{id}/plugins
+    post /scenario/{id}/replay
+    get /scenario/{id}/outputs
+    get /scenario/{id}/comparison
     get /scenario/{id}/shadow
     post /scenario/{id}/shadow/promote
     get /scenario/{id}/revisions

@@ -283,6 +283,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
         state: BTreeMap::new(),
         logged: vec![],
         found: vec![],
+        recorded: vec![],
         dead_letters: vec![],
     };
     assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);

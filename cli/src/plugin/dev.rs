@@ -5,7 +5,6 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::mpsc::{Receiver, RecvTimeoutError, channel},
@@ -16,18 +15,11 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use framehook_core::artifact::DEV;
 use notify::{RecursiveMode, Watcher as _};
-use reqwest::{
-    Client, RequestBuilder,
-    header::{CONTENT_TYPE, IF_MATCH},
-};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::{
-    build::build,
-    local::block_on,
-    push::{answer_of, problem, upload},
-};
+use super::{build::build, local::block_on};
+use crate::client::{self, Answer, Client, problem};
 
 /// Editors write a file in several steps, and some several files: quiet for so long, it is all there.
 const QUIET: Duration = Duration::from_millis(150);
@@ -47,7 +39,7 @@ pub(crate) struct Dev {
     #[arg(long, value_name = "ID")]
     scenario: String,
     /// Address of the API
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080")]
+    #[arg(long, value_name = "URL", env = "FRAMEHOOK_API", default_value = "http://127.0.0.1:8080")]
     api: String,
 }
 
@@ -58,7 +50,7 @@ impl Dev {
         let mut watcher = notify::recommended_watcher(told).context("changes of files cannot be watched")?;
         let of_folder = || format!("{} cannot be watched", folder.display());
         watcher.watch(&folder, RecursiveMode::Recursive).with_context(of_folder)?;
-        let mut scenario = Scenario::new(self.api.trim_end_matches('/'), &self.scenario);
+        let mut scenario = Scenario::new(&self.api, &self.scenario);
         loop {
             match build(&folder) {
                 Ok(wasm) => match block_on(scenario.take(&wasm)) {
@@ -101,7 +93,6 @@ fn is_source(path: &Path, folder: &Path) -> bool {
 
 /// The scenario, as far as it was told of.
 struct Scenario {
-    api: String,
     id: String,
     client: Client,
     /// Behind the last line of its log that was shown.
@@ -110,7 +101,7 @@ struct Scenario {
 
 impl Scenario {
     fn new(api: &str, id: &str) -> Self {
-        Self { api: api.to_owned(), id: id.to_owned(), client: Client::new(), logged: 0 }
+        Self { id: id.to_owned(), client: Client::new(api), logged: 0 }
     }
 
     /// Uploads a component, has the scenario use it, and says what became of that.
@@ -119,9 +110,9 @@ impl Scenario {
         self.logged =
             self.log().await?.last().map_or(self.logged, |line| line["sequence"].as_i64().unwrap_or_default());
         let before = self.get("").await?["revision"].as_i64().unwrap_or_default();
-        let wasm = fs::read(wasm).with_context(|| format!("cannot read {}", wasm.display()))?;
-        let (is_taken, artifact) = upload(&self.api, &format!("?version={DEV}"), wasm).await?;
-        if !is_taken {
+        let path = format!("/plugin?version={DEV}");
+        let (status, artifact) = self.client.post(&path, "application/wasm", client::read(wasm)?).await?;
+        if !status.is_success() {
             bail!("it was not taken: {}", problem(&artifact));
         }
         let name = artifact["name"].as_str().unwrap_or_default();
@@ -189,22 +180,19 @@ impl Scenario {
     }
 
     async fn get(&self, of: &str) -> anyhow::Result<Value> {
-        self.ask(self.client.get(format!("{}/scenario/{}{of}", self.api, self.id))).await
+        well(self.client.get(&format!("/scenario/{}{of}", self.id)).await?)
     }
 
     async fn change(&self, revision: &Value, patch: &Value) -> anyhow::Result<Value> {
-        let request = self.client.patch(format!("{}/scenario/{}", self.api, self.id));
-        let request = request.header(IF_MATCH, format!("\"{revision}\""));
-        self.ask(request.header(CONTENT_TYPE, "application/merge-patch+json").body(patch.to_string())).await
+        well(self.client.patch(&format!("/scenario/{}", self.id), revision, patch).await?)
     }
+}
 
-    async fn ask(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let (is_well, answer) = answer_of(&self.api, request).await?;
-        if !is_well {
-            bail!("{}", problem(&answer));
-        }
-        Ok(answer)
+fn well((status, answer): Answer) -> anyhow::Result<Value> {
+    if !status.is_success() {
+        bail!("{}", problem(&answer));
     }
+    Ok(answer)
 }
 
 /// A line of a log.

@@ -92,6 +92,6 @@ pub(super) fn named(path: &Path) -> anyhow::Result<Named> {
 ///
 /// # Errors
 /// What `work` says, or that there is no runtime.
-pub(super) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Runtime::new().context("cannot start the runtime")?.block_on(work)
 }

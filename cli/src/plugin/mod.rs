@@ -27,6 +27,8 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
+pub(crate) use self::{local::block_on, run::draw, scenario::json};
+
 #[derive(Subcommand)]
 pub(crate) enum Plugin {
     /// Make a folder with a new plugin, and all that it is built with

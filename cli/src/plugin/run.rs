@@ -59,7 +59,7 @@ impl Run {
         let (end, failed) = block_on(self.follow(local, &mut sinks))?;
         let kept = sinks.finish().context("the predictions cannot be written")?;
         if let (Some(video), Some(kept)) = (&self.annotate, kept) {
-            annotate(&worker, &self.video, kept.path(), video)?;
+            annotate(&worker, &self.video, (kept.path(), None), video)?;
         }
         // A run that was cut short is one that somebody wanted so.
         match end.0 {
@@ -140,10 +140,27 @@ impl Sinks {
     }
 }
 
+/// Draws predictions on their video, and others beside them.
+///
+/// # Errors
+/// When there is no worker, or one of the files cannot be used.
+pub(crate) fn draw(video: &Path, predictions: &Path, beside: Option<&Path>, out: &Path) -> anyhow::Result<()> {
+    let local = Local::with_worker()?;
+    annotate(&local.settings.worker, video, (predictions, beside), out)
+}
+
 /// The worker confines itself before it opens the video.
-fn annotate(worker: &Path, video: &Path, predictions: &Path, out: &Path) -> anyhow::Result<()> {
+fn annotate(
+    worker: &Path,
+    video: &Path,
+    (predictions, beside): (&Path, Option<&Path>),
+    out: &Path,
+) -> anyhow::Result<()> {
     let mut command = Command::new(worker);
     command.arg("annotate").args([video, predictions, out]).stdin(Stdio::null()).stdout(Stdio::null());
+    if let Some(beside) = beside {
+        command.arg("--beside").arg(beside);
+    }
     if !command.status().context("cannot start the worker to draw")?.success() {
         bail!("the annotated video could not be made; the worker says why above");
     }

@@ -115,6 +115,8 @@ pub(super) async fn prepare(local: &Local, wanted: Wanted<'_>) -> anyhow::Result
         frames: None,
         range: None,
         max_speed: None,
+        record: Default::default(),
+        replay: None,
     };
     let models = models.into_iter().map(|(name, (resolved, model))| (name, ModelJob { model, input: resolved.input }));
     let files =
@@ -205,7 +207,7 @@ fn artifact(file: &Path, digest: &Digest) -> ResolvedArtifact {
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn json(text: &str, what: &str) -> anyhow::Result<Value> {
+pub(crate) fn json(text: &str, what: &str) -> anyhow::Result<Value> {
     let text = match text.strip_prefix('@') {
         Some(file) => fs::read_to_string(file).with_context(|| format!("cannot read {file}, {what}"))?,
         None => text.to_owned(),

@@ -138,13 +138,13 @@ fn with_variable(arg: Arg) -> Arg {
 }
 
 /// What works on plugins has arguments of its own, and reads the settings by [`read_environment`].
-const WITHOUT_SETTINGS: &str = "plugin";
+const WITHOUT_SETTINGS: [&str; 2] = ["plugin", "replay"];
 
 /// Reads the command line of `command` and, if it runs a role, the settings. Ends the process where
 /// clap does: after the help, and when the command line cannot be read.
 pub(crate) fn read(command: Command, line: &[OsString]) -> anyhow::Result<(ArgMatches, Origins)> {
     // Children have no settings, and one is started for each configuration that is checked.
-    let has_none = |command: &Command| command.is_hide_set() || command.get_name() == WITHOUT_SETTINGS;
+    let has_none = |command: &Command| command.is_hide_set() || WITHOUT_SETTINGS.contains(&command.get_name());
     if line.get(1).and_then(|name| command.find_subcommand(name)).is_some_and(has_none) {
         return Ok((command.get_matches_from(line), Origins::default()));
     }
@@ -190,7 +190,7 @@ fn read_layers(command: Command, line: &[OsString], is_typed: bool) -> anyhow::R
 fn no_command(command: &Command, name: &str) -> anyhow::Error {
     let known = command.get_subcommands().filter(|known| !known.is_hide_set()).map(|known| known.get_name().to_owned());
     anyhow!(
-        "there is no command {name}{}. `framehook --help` lists the commands. None of them is a client, but for `plugin push`: \
+        "there is no command {name}{}. `framehook --help` lists the commands. None of them is a client, but for `plugin push` and `replay`: \
          models, videos and scenarios are reached over HTTP, with curl for instance, as `/docs` of a running API shows",
         did_you_mean(name, known)
     )

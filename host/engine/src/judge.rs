@@ -12,7 +12,7 @@ use framehook_core::{
     log_budget::LogLimits,
     probe::{ConfigProblem, Finding, Verdict},
 };
-use wasmtime::component::Component;
+use wasmtime::component::{Component, types::ComponentItem};
 
 use crate::{
     Engine, LoadError, Plugin,
@@ -24,6 +24,9 @@ use crate::{
     schema,
     state::State,
 };
+
+/// What reads the pixels of a frame in each version of the contract, behind the inference.
+const READ_PIXELS: &str = "[method]inference.read-pixels";
 
 /// One compiled plugin, and an engine of its own that has no compiler.
 pub struct Judge {
@@ -82,6 +85,16 @@ impl Judge {
         let mut all: Vec<_> = ty.imports(component.engine()).filter_map(|(name, _)| capability(name)).collect();
         if ty.imports(component.engine()).any(|(name, _)| name.starts_with("wasi:")) {
             all.push("wasi".to_owned());
+        }
+        // What a post hook can do without, where its frames are not there any more.
+        let reads_pixels = ty.imports(component.engine()).any(|(_, import)| match import.ty {
+            ComponentItem::ComponentInstance(interface) => {
+                interface.exports(component.engine()).any(|(name, _)| name == READ_PIXELS)
+            }
+            _ => false,
+        });
+        if reads_pixels {
+            all.push("pixels".to_owned());
         }
         all
     }

@@ -69,6 +69,8 @@ pub struct RunnerConfig {
     pub disk_reserve: Reserve,
     /// Networks in which a scenario's `url` source may lie besides the public one.
     pub source_networks: Vec<IpNet>,
+    /// Bytes of recorded outputs that are kept of a scenario.
+    pub max_outputs_bytes: u64,
     /// Opens the credentials of sources; without one, sources that have some fail.
     pub key: Option<Key>,
     /// Bytes of predictions that a scenario may publish in a second; a worker that is faster waits.
@@ -141,6 +143,9 @@ impl RunnerConfig {
             rate_window: Duration::from_secs(30),
             disk_reserve: Reserve::NONE,
             source_networks: Vec::new(),
+            // Outputs of fifty thousand frames of a small detector (21 KiB each, see bench/README.md): half
+            // an hour of video.
+            max_outputs_bytes: 1 << 30,
             key: None,
             // A thousand frames a second of twenty detections; the disk of a small machine takes
             // ten such.

@@ -80,7 +80,8 @@ pub(crate) fn presentable<'a>(reason: Reason, private: impl IntoIterator<Item = 
     use ReasonCode as R;
     let of_libraries = matches!(code, R::ModelLoad | R::DecodeError | R::PluginIncompatible | R::WorkerCrash);
     let code = if of_libraries && is_shortage(&message) { ReasonCode::OutOfMemory } else { code };
-    for path in private {
+    // A job that replays outputs has no source and no model.
+    for path in private.into_iter().filter(|path| !path.as_os_str().is_empty()) {
         message = message.replace(&*path.to_string_lossy(), "(a file)");
     }
     let mut message = without_source_places(&message);
@@ -209,6 +210,8 @@ mod tests {
         );
         let reason = clean(ReasonCode::ModelLoad, "cannot read /srv/data/blobs/ab/cd: gone, in /srv/data/x");
         assert_eq!(reason, Reason::new(ReasonCode::ModelLoad, "cannot read (a file): gone, in (a file)/x"));
+        let empty = presentable(Reason::new(ReasonCode::EndOfStream, "the end"), [Path::new("")]);
+        assert_eq!(empty.message, "the end");
         let plugin = clean(ReasonCode::PluginError, "bad_alloc is what I say");
         assert_eq!(plugin.code, ReasonCode::PluginError, "a plugin speaks for itself");
         assert_eq!(clean(ReasonCode::ModelLoad, &"é".repeat(5000)).message.chars().count(), MAX_MESSAGE + 3);

@@ -31,6 +31,7 @@ mod prewarmed;
 mod process;
 mod providers;
 mod publisher;
+mod recorder;
 mod records;
 mod restart;
 mod runner;

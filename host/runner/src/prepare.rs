@@ -12,10 +12,11 @@ use framehook_core::{
     execution::Execution,
     hook_state::HookState,
     ids::Digest,
-    job::{HookJob, Job, ModelJob},
+    job::{HookJob, Job, ModelJob, PartFile},
     message::DeployOrder,
     prediction::{PluginIdentity, Position, Provenance},
     reason::{Reason, ReasonCode},
+    recorded::{Record, Replay},
     spec::{ResolvedHook, ResolvedModel, ResolvedSource},
 };
 use framehook_infra::{
@@ -49,7 +50,7 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
     Job {
         scenario_id: order.scenario_id,
         generation: order.generation,
-        created_at: order.created_at,
+        created_at: scenario.replay.as_ref().map_or(order.created_at, |replay| replay.created_at),
         source,
         decoder,
         frames: scenario.frames,
@@ -58,6 +59,8 @@ pub(crate) fn job(config: &RunnerConfig, order: &DeployOrder, resume_after: Opti
         max_picture_side: config.max_picture_side,
         model,
         input: scenario.input.clone(),
+        record: scenario.record == Record::Outputs && scenario.replay.is_none(),
+        replay: Vec::new(),
         models,
         pre,
         post,
@@ -111,6 +114,9 @@ impl JobBuilder {
         recording: Option<&Path>,
     ) -> Result<(Job, Chosen), Failure> {
         let scenario = &order.scenario;
+        if let Some(replay) = scenario.replay_of_outputs() {
+            return self.replay(order, resume_after, replay).await;
+        }
         let source = match &scenario.source {
             ResolvedSource::Video(video) => self.blob("video", &video.name, &video.digest).await?,
             ResolvedSource::File(path) => self.file(path.into()).await?,
@@ -127,6 +133,25 @@ impl JobBuilder {
         let chosen = self.providers.choose(order.execution, scenario, &job).await?;
         self.config.execute(&mut job, chosen.execution);
         Ok((job, chosen))
+    }
+
+    /// The job of a worker that reads recorded outputs: it needs no source and no model.
+    async fn replay(
+        &self,
+        order: &DeployOrder,
+        resume_after: Option<Position>,
+        replay: &Replay,
+    ) -> Result<(Job, Chosen), Failure> {
+        let mut parts = Vec::with_capacity(replay.parts.len());
+        for part in &replay.parts {
+            let path = self.blob("recorded outputs", &format!("of {}", replay.of), &part.digest).await?;
+            parts.push(PartFile { path, until_us: part.until_us });
+        }
+        let (source, model, models) = (PathBuf::new(), PathBuf::new(), BTreeMap::new());
+        let (pre, shadow) = (Vec::new(), Vec::new());
+        let post = self.hooks(&order.scenario.post).await?;
+        let job = job(&self.config, order, resume_after, Files { source, model, models, pre, post, shadow });
+        Ok((Job { replay: parts, ..job }, Chosen::default()))
     }
 
     async fn models(&self, models: &BTreeMap<String, ResolvedModel>) -> Result<BTreeMap<String, ModelJob>, Failure> {

@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque, io, os::unix::process::ExitStatusExt as _, process::Stdio, sync::Arc, time::Duration,
 };
 
+use bytes::BytesMut;
 use parking_lot::Mutex;
 
 use framehook_confine::Limits;
@@ -14,6 +15,7 @@ use framehook_core::{
     execution::Provider,
     job::{Control, Job, MAX_RECORD, Report, write_record},
     memory::GPU_MIB,
+    recorded::Sent,
     spec::Decoder,
     text::{LAST_LINES, MAX_LINE, short_line},
 };
@@ -88,6 +90,13 @@ pub(crate) fn start(config: &RunnerConfig, kind: Kind) -> io::Result<Child> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()
 }
 
+/// What a worker says.
+pub(crate) enum Heard {
+    Report(Report),
+    /// Outputs to be recorded, which are a [`Sent`].
+    Outputs(BytesMut),
+}
+
 pub(crate) struct Worker {
     child: Child,
     reports: RecordReader<ChildStdout, Report>,
@@ -111,14 +120,24 @@ impl Worker {
         let (records, to_write) = mpsc::unbounded_channel();
         tokio::spawn(write_records(stdin, first, to_write));
         let has_hooks = !(job.pre.is_empty() && job.post.is_empty() && job.shadow.is_empty());
-        let longest = if has_hooks { MAX_RECORD } else { job.limits.prediction_bytes + REPORT };
+        let is_long = has_hooks || job.record;
+        let longest = if is_long { MAX_RECORD } else { job.limits.prediction_bytes + REPORT };
         let last_lines = LastLines::default();
         let stderr = tokio::spawn(read_lines(stderr, last_lines.clone(), log).in_current_span());
         let stderr = AbortOnDropHandle::new(stderr);
         Ok(Self { child, reports: RecordReader::new(stdout, longest), records, last_lines, stderr })
     }
 
-    /// The next report; see [`RecordReader::next`]. Cancel-safe.
+    /// What it says next; see [`RecordReader::next`]. Cancel-safe.
+    pub(crate) async fn heard(&mut self) -> io::Result<Option<Heard>> {
+        let Some(record) = self.reports.next_bytes().await? else { return Ok(None) };
+        if Sent::is(&record) {
+            return Ok(Some(Heard::Outputs(record)));
+        }
+        RecordReader::<ChildStdout, Report>::read(&record).map(|report| Some(Heard::Report(report)))
+    }
+
+    /// The next report of a worker that records nothing. Cancel-safe.
     pub(crate) async fn report(&mut self) -> io::Result<Option<Report>> {
         self.reports.next().await
     }

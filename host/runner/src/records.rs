@@ -3,6 +3,7 @@
 
 use std::{error::Error, io, marker::PhantomData};
 
+use bytes::BytesMut;
 use futures::StreamExt as _;
 use serde::de::DeserializeOwned;
 use tokio::io::AsyncRead;
@@ -27,6 +28,14 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
     /// `InvalidData` when the stream holds something that is no record; anything else when it ended
     /// inside a record.
     pub(crate) async fn next(&mut self) -> io::Result<Option<T>> {
+        self.next_bytes().await?.as_deref().map(Self::read).transpose()
+    }
+
+    /// The same before it is read.
+    ///
+    /// # Errors
+    /// As [`Self::next`].
+    pub(crate) async fn next_bytes(&mut self) -> io::Result<Option<BytesMut>> {
         let Some(record) = self.records.next().await else { return Ok(None) };
         let record = record.map_err(|error| match error.kind() {
             io::ErrorKind::InvalidData => invalid(format!(
@@ -35,9 +44,15 @@ impl<R: AsyncRead + Unpin, T: DeserializeOwned> RecordReader<R, T> {
             )),
             _ => error,
         })?;
+        Ok(Some(record))
+    }
+
+    /// # Errors
+    /// `InvalidData` when it is no record.
+    pub(crate) fn read(record: &[u8]) -> io::Result<T> {
         // Not by `?`: to serde_json a value that ends too early is an end of file, but this record is
         // complete.
-        serde_json::from_slice(&record).map(Some).map_err(invalid)
+        serde_json::from_slice(record).map_err(invalid)
     }
 }
 

@@ -12,6 +12,7 @@ use framehook_core::{
     message::{DeployOrder, WorkerPhase},
     prediction_record::PredictionRecord,
     reason::{Reason, ReasonCode},
+    recorded::Sent,
     shadow::ShadowReport,
     text::short_line,
 };
@@ -24,7 +25,8 @@ use crate::{
     ending,
     failure::Failure,
     metrics,
-    process::Worker,
+    process::{Heard, Worker},
+    recorder::Recorder,
     supervisor::{Deployment, stop_asked},
 };
 
@@ -67,8 +69,10 @@ struct Preparing {
 
 /// What a session woke up for.
 enum Woken {
-    Report(io::Result<Option<Report>>),
+    Heard(io::Result<Option<Heard>>),
     Acknowledged,
+    /// There is room for outputs to be recorded.
+    Room,
     Lanes(u32),
     Ordered,
     Prepared(Result<Change, Failure>),
@@ -105,10 +109,11 @@ impl<'a> Session<'a> {
         let killed_before = ending::oom_kills();
         while self.end.is_none() {
             match self.wake().await {
-                Woken::Report(Ok(Some(report))) => self.on_report(report),
-                Woken::Report(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
-                Woken::Report(Ok(None) | Err(_)) | Woken::Gone => break,
-                Woken::Acknowledged => {}
+                Woken::Heard(Ok(Some(Heard::Report(report)))) => self.on_report(report),
+                Woken::Heard(Ok(Some(Heard::Outputs(outputs)))) => self.on_outputs(&outputs),
+                Woken::Heard(Err(e)) if e.kind() == io::ErrorKind::InvalidData => self.on_nonsense(&e.to_string()),
+                Woken::Heard(Ok(None) | Err(_)) | Woken::Gone => break,
+                Woken::Acknowledged | Woken::Room => {}
                 Woken::Lanes(lanes) => self.worker.tell(Control::Lanes { lanes }),
                 Woken::Ordered => self.prepare_change(),
                 Woken::Prepared(change) => self.on_prepared(change),
@@ -123,17 +128,25 @@ impl<'a> Session<'a> {
     }
 
     async fn wake(&mut self) -> Woken {
-        let is_full = self.deployment.publisher.is_full();
+        let has_no_room = self.deployment.recorder.as_ref().is_some_and(Recorder::is_full);
+        let is_full = self.deployment.publisher.is_full() || has_no_room;
         let has_work = self.deployment.publisher.has_work();
         let config = &self.deployment.shared.job_builder.config;
         let patience = if self.ready { config.frame_timeout } else { config.start_timeout };
         let silent_at = self.silent_since + patience;
         let mut stop = self.deployment.stop.clone();
+        let room = self.deployment.recorder.as_ref().map(Recorder::waiter);
+        let room = async {
+            if let Some(room) = room {
+                room.await;
+            }
+        };
         let mut orders = self.deployment.orders.clone();
         let is_open = self.ready && !self.stopping;
         let woken = tokio::select! {
-            report = self.worker.report(), if !is_full => Woken::Report(report),
+            heard = self.worker.heard(), if !is_full => Woken::Heard(heard),
             () = self.deployment.acknowledge(), if has_work => Woken::Acknowledged,
+            () = room, if has_no_room => Woken::Room,
             lanes = self.share.changed() => Woken::Lanes(lanes),
             Ok(()) = orders.changed(), if is_open => Woken::Ordered,
             change = prepared(&mut self.preparing) => Woken::Prepared(change),
@@ -142,7 +155,7 @@ impl<'a> Session<'a> {
             () = until(self.kill_at) => Woken::Overdue,
             () = until(self.gone_at), if !is_full => Woken::Gone,
         };
-        if is_full || matches!(woken, Woken::Report(_)) {
+        if is_full || matches!(woken, Woken::Heard(_)) {
             self.silent_since = Instant::now();
         }
         woken
@@ -244,6 +257,17 @@ impl<'a> Session<'a> {
         }
     }
 
+    fn on_outputs(&mut self, record: &[u8]) {
+        let heard = match (&mut self.deployment.recorder, Sent::read(record)) {
+            (Some(recorder), Some(sent)) => recorder.hear(sent),
+            (None, Some(_)) => Err("outputs that nobody records".to_owned()),
+            (_, None) => Err("outputs that are cut off".to_owned()),
+        };
+        if let Err(what) = heard {
+            self.on_nonsense(&what);
+        }
+    }
+
     fn on_frame(&mut self, frame: PredictionRecord) {
         let changes = std::mem::take(&mut self.state);
         let most = self.deployment.shared.job_builder.config.hook_limits.prediction_bytes;
@@ -274,6 +298,9 @@ impl<'a> Session<'a> {
             }
         }
         deployment.last_read = Some(at);
+        if let Some(recorder) = &mut deployment.recorder {
+            recorder.pass(at);
+        }
         if deployment.attempt > 0 {
             deployment.attempt = 0;
             deployment.update(|status| status.attempt = 0);

@@ -13,6 +13,7 @@ use framehook_core::{
     message::{DeployOrder, Fetching, WorkerPhase, WorkerStatus},
     prediction::Position,
     reason::{Reason, ReasonCode},
+    recorded::Record,
     revision::RolledBack,
     spec::{Lanes, ResolvedSource},
 };
@@ -36,6 +37,7 @@ use crate::{
     prewarmed::Prewarmed,
     process::{Kind, Worker, extra_mib},
     publisher::Publisher,
+    recorder::{Destination, Recorder},
     scenario_log::{LogPublisher, ScenarioLog},
     session::Session,
     shadow::Shadow,
@@ -139,6 +141,8 @@ pub(crate) struct Deployment {
     pub(crate) shadow: Shadow,
     pub(crate) log: ScenarioLog,
     log_publisher: LogPublisher,
+    /// Where the outputs of its model go, if they are recorded.
+    pub(crate) recorder: Option<Recorder>,
     /// The source, if it had to be fetched; removed with this.
     recording: Option<TempPath>,
     /// The last frame read from a worker.
@@ -165,6 +169,12 @@ impl Deployment {
         let log_publisher = LogPublisher::new(log.clone(), shared.bus.clone(), order.scenario_id, order.generation);
         let (last_read, tally, step) = (order.resume_after, Tally::default(), Span::none());
         let (hooks, shadow) = (Hooks::new(&order.scenario), Shadow::new(&order));
+        let recorder = (order.scenario.record == Record::Outputs && order.scenario.replay.is_none()).then(|| {
+            let (blobs, bus, log) = (shared.job_builder.blobs.clone(), shared.bus.clone(), log.clone());
+            let (scenario_id, keep_bytes) = (order.scenario_id, config.max_outputs_bytes);
+            let destination = Destination { scenario_id, blobs, bus, log, keep_bytes };
+            Recorder::new(order.generation, order.resume_after, destination)
+        });
         let (recording, state, attempt, one_lane) = (None, std::mem::take(&mut order.state), 0, false);
         Self {
             shared,
@@ -182,6 +192,7 @@ impl Deployment {
             shadow,
             log,
             log_publisher,
+            recorder,
             recording,
             last_read,
             state,
@@ -202,6 +213,9 @@ impl Deployment {
         if phase == WorkerPhase::Failed {
             self.log.tell(LogLevel::Error, "worker", &reason.message);
         }
+        if let Some(recorder) = self.recorder.take() {
+            recorder.close().await;
+        }
         // Who follows the log until the end has all of it by then.
         self.log_publisher.close().await;
         // The recording's space is free, as the slot is, before anybody hears of the end.
@@ -219,6 +233,9 @@ impl Deployment {
     /// Has the recording here, if the source is one.
     async fn fetch(&mut self) -> Result<(), Ended> {
         let ResolvedSource::Url(url) = &self.order.scenario.source else { return Ok(()) };
+        if self.order.scenario.replay_of_outputs().is_some() {
+            return Ok(());
+        }
         let (url, shared) = (url.clone(), self.shared.clone());
         let (scenario, generation) = (self.order.scenario_id, self.order.generation);
         let tell = |fetching| shared.board.update(scenario, generation, |s| s.progress.fetching = fetching);
@@ -387,7 +404,8 @@ impl Deployment {
         let JobBuilder { config, compiled, .. } = &self.shared.job_builder;
         let of_job = job.into_iter().flat_map(|job| {
             let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| &hook.compiled);
-            [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled)
+            let parts = job.replay.iter().map(|part| &part.path);
+            [&job.source, &job.model, &job.onnxruntime].into_iter().chain(compiled).chain(parts)
         });
         let folders = [compiled.folder(), &config.recordings_dir];
         ending::presentable(reason, of_job.map(PathBuf::as_path).chain(folders))

@@ -58,35 +58,72 @@ pub enum AnnotateError {
 pub fn annotate(
     video: &Path,
     predictions: impl BufRead,
+    beside: Option<impl BufRead>,
     out: File,
     mut progress: impl FnMut(u64, Option<u64>),
 ) -> Result<u64, AnnotateError> {
-    let mut predictions = read_predictions(predictions)?;
+    let mut sides = vec![Side::new(predictions, if beside.is_some() { "before" } else { "" })?];
+    sides.extend(beside.map(|beside| Side::new(beside, "after")).transpose()?);
     let mut source = source::open(video, DEFAULT_PICTURE_SIDE)?;
     let (fps, declared) = (source.info().fps, source.info().frames);
-    let (mut image, mut converter, mut picture) = (Image::default(), Converter::default(), Image::default());
+    let (mut image, mut converter, mut both) = (Image::default(), Converter::default(), Image::default());
     let mut writer = None;
-    let (mut captions, mut hidden) = (Captions::default(), Hidden::default());
     let mut written = 0;
     while let Some(Position { pts_us, frame }) = source.advance()? {
         source.picture(&mut image)?;
-        converter.to_bgr(&image, &mut picture)?;
-        let prediction = predictions.remove(&frame);
-        captions.add(prediction.as_ref());
-        hidden.follow(prediction.as_ref());
-        let mut canvas = resize::drawable(&mut picture)?;
-        hidden.draw(&mut canvas)?;
-        draw(&mut canvas, prediction.as_ref(), &captions, frame, pts_us)?;
+        for side in &mut sides {
+            converter.to_bgr(&image, &mut side.picture)?;
+            side.draw(frame, pts_us)?;
+        }
+        let picture = match &sides[..] {
+            [left, right] => {
+                both.put_side_by_side(&left.picture, &right.picture)?;
+                &both
+            }
+            _ => &sides[0].picture,
+        };
         let writer = match &mut writer {
             Some(writer) => writer,
             None => writer.insert(VideoWriter::new(&out, picture.width(), picture.height(), fps)?),
         };
-        writer.write(&picture, pts_us)?;
+        writer.write(picture, pts_us)?;
         written += 1;
         progress(written, declared);
     }
     writer.map_or(Ok(()), VideoWriter::finish)?;
     Ok(written)
+}
+
+/// One set of predictions, and the picture that they are drawn on.
+struct Side {
+    predictions: BTreeMap<u64, Prediction>,
+    /// What stands in the corner of the picture; empty: nothing.
+    name: &'static str,
+    picture: Image,
+    captions: Captions,
+    hidden: Hidden,
+}
+
+impl Side {
+    fn new(predictions: impl BufRead, name: &'static str) -> Result<Self, AnnotateError> {
+        let predictions = read_predictions(predictions)?;
+        let (picture, captions, hidden) = (Image::default(), Captions::default(), Hidden::default());
+        Ok(Self { predictions, name, picture, captions, hidden })
+    }
+
+    fn draw(&mut self, frame: u64, pts_us: i64) -> Result<(), AnnotateError> {
+        let prediction = self.predictions.remove(&frame);
+        self.captions.add(prediction.as_ref());
+        self.hidden.follow(prediction.as_ref());
+        let mut canvas = resize::drawable(&mut self.picture)?;
+        self.hidden.draw(&mut canvas)?;
+        draw(&mut canvas, prediction.as_ref(), &self.captions, frame, pts_us)?;
+        if !self.name.is_empty() {
+            let at = Point::new(canvas.cols() - 8 * self.name.len() as i32 - 4, 12);
+            write(&mut canvas, self.name, at, YELLOW)?;
+        }
+        Ok(())
+    }
 }
 
 fn read_predictions(lines: impl BufRead) -> Result<BTreeMap<u64, Prediction>, AnnotateError> {

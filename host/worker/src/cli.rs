@@ -87,6 +87,9 @@ enum Command {
         predictions: PathBuf,
         /// An MP4 file to write
         out: PathBuf,
+        /// Other predictions of the same video, to be drawn on a picture beside the first
+        #[arg(long, value_name = "PREDICTIONS")]
+        beside: Option<PathBuf>,
     },
     /// Measure the model alone, with a worker's own settings; prints JSON
     BenchInference {
@@ -185,7 +188,7 @@ impl Command {
                     .or_else(|finding| serde_json::to_vec(&Verdict::<()>::Findings(vec![finding])))?;
                 out.write_all(&answer).context("standard output is closed")
             }
-            Self::Annotate { video, predictions, out } => draw(&video, &predictions, &out),
+            Self::Annotate { video, predictions, out, beside } => draw(&video, &predictions, beside.as_deref(), &out),
             Self::BenchInference { model, frames, onnxruntime, intra_threads, sessions, size } => {
                 enter(&Reach::reading([&model, &onnxruntime]))?;
                 let figures = bench::inference(&model, &onnxruntime, frames, intra_threads, sessions, size)?;
@@ -203,14 +206,16 @@ fn print<T: Serialize>(make: impl FnOnce() -> T) -> anyhow::Result<()> {
     out.write_all(&line).context("standard output is closed")
 }
 
-fn draw(video: &Path, predictions: &Path, out: &Path) -> anyhow::Result<()> {
-    let lines = File::open(predictions).with_context(|| format!("cannot open `{}`", predictions.display()))?;
+fn draw(video: &Path, predictions: &Path, beside: Option<&Path>, out: &Path) -> anyhow::Result<()> {
+    let open =
+        |path: &Path| File::open(path).map(BufReader::new).with_context(|| format!("cannot open `{}`", path.display()));
+    let (lines, beside) = (open(predictions)?, beside.map(open).transpose()?);
     // From then on only a file that exists can be written.
     let made = OpenOptions::new().write(true).create(true).truncate(false).open(out);
     let made = made.with_context(|| format!("cannot write to `{}`", out.display()))?;
     enter(&Reach::reading([video]))?;
     let mut told = Instant::now();
-    let written = annotate::annotate(video, BufReader::new(lines), made, |written, declared| {
+    let written = annotate::annotate(video, lines, beside, made, |written, declared| {
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
             let of = declared.map(|n| format!(" of {n}")).unwrap_or_default();

@@ -106,6 +106,27 @@ impl Image {
         })
     }
 
+    /// Makes this a picture of two others of one size, both 8-bit BGR.
+    ///
+    /// # Errors
+    /// When they are not, or there is no memory for it.
+    pub fn put_side_by_side(&mut self, left: &Self, right: &Self) -> Result<(), ImageError> {
+        let (Some(left), Some(right)) = (left.as_bgr(), right.as_bgr()) else { return Err(ImageError::Format) };
+        self.reset(Pixel::BGR24, left.width + right.width, left.height.min(right.height))?;
+        let stride = self.0.stride(0);
+        for (row, line) in self.0.data_mut(0).chunks_mut(stride).enumerate() {
+            let mut at = 0;
+            for Bgr { data, stride, width, height } in [left, right] {
+                let bytes = width as usize * BGR_PIXEL;
+                if row < height as usize {
+                    line[at..at + bytes].copy_from_slice(&data[row * stride..row * stride + bytes]);
+                }
+                at += bytes;
+            }
+        }
+        Ok(())
+    }
+
     /// Its planes, if they are of this kind.
     #[must_use]
     pub fn as_yuv420(&self) -> Option<Yuv420<'_>> {

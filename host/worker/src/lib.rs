@@ -32,6 +32,7 @@ pub mod preprocess;
 pub mod preview;
 pub mod probe;
 pub mod process;
+mod recorded;
 pub mod report;
 pub mod resize;
 pub mod run;

@@ -5,6 +5,9 @@
 //! decode, pre hooks, resize  ->  the model         ->  post hooks, report            ->  post hooks, compare
 //! ```
 //!
+//! A scenario that records its outputs has one more stage, between model and post hooks. One that replays
+//! them reads them instead of decoding and inferring.
+//!
 //! The stages are connected by bounded channels, so that no stage waits for another while there is
 //! work, and memory stays bounded. Buffers go back into `Pools`.
 //!
@@ -17,6 +20,8 @@ mod decode;
 mod finish;
 mod infer;
 mod order;
+mod record;
+mod replay;
 mod shadow;
 
 use std::{
@@ -52,6 +57,7 @@ use crate::{
     loader::Loader,
     model::BoundModel,
     pace::Pace,
+    recorded::Recording,
     report::Reporter,
     selection::Selection,
     source::FrameSource,
@@ -74,6 +80,14 @@ pub struct Parts {
     pub shadow: Option<Result<Chain, Reason>>,
     /// Other settings that may come.
     pub changes: Arc<Changes>,
+    /// What recorded outputs begin with, if they are to be recorded.
+    pub opening: Option<Vec<u8>>,
+}
+
+/// Everything that was loaded for a job that replays outputs.
+pub(crate) struct ReplayParts {
+    pub(crate) recording: Recording,
+    pub(crate) post: Chain,
 }
 
 /// Asks the pipeline to stop after the frames in flight.
@@ -101,27 +115,17 @@ pub fn run(
     lanes: &Arc<Lanes>,
     stop: &StopFlag,
 ) -> (Outcome, Reason) {
-    let shared = Shared {
-        job: Arc::clone(job),
-        reporter: Arc::clone(reporter),
-        watch: Arc::clone(watch),
-        pools: Arc::default(),
-        verdict: Arc::default(),
-        decoded: Arc::default(),
-        damaged: Arc::default(),
-        changes: Arc::clone(&parts.changes),
-    };
+    let Parts { source, model, loader, pre, post, shadow, changes, opening } = parts;
+    let shared = Shared::new(job, reporter, watch, changes);
     let (to_model, from_decode) = sync_channel(BETWEEN_STAGES);
-    let Parts { source, model, loader, pre, post, shadow, .. } = parts;
     let (frames, outs, from_model) = order::connect(from_decode, MAX_LANES as usize, model.frames());
     let shadow = shadow.map(|chain| Shadow::start(chain, &shared));
-    let settings = shared.changes.settings();
     let further = infer::Further { loader, video: source.info().clone() };
     let decode = decode::Stage {
         shared: shared.clone(),
         source,
         pre,
-        settings: Arc::clone(&settings),
+        settings: shared.changes.settings(),
         before: None,
         carried: HookState::default(),
         last: job.resume_after,
@@ -135,25 +139,28 @@ pub fn run(
     let infer = infer::Stage { shared: shared.clone(), lanes: Arc::clone(lanes), frames };
     shared.start(move || decode.run());
     shared.start(move || Arc::new(infer).run(model, &further, outs));
-    let (frames, lanes) = (from_model, Arc::clone(lanes));
-    let (shared_of_last, bgr) = (shared.clone(), BgrCache::default());
-    let (last, damaged, before, trial, failed) = (None, 0, None, None, None);
-    let last_stage = finish::Stage {
-        shared: shared_of_last,
-        post,
-        shadow,
-        settings,
-        before,
-        trial,
-        failed,
-        frames,
-        lanes,
-        last,
-        damaged,
-        bgr,
-    };
-    let finished = last_stage.run();
-    shared.verdict.take(finished == shared.decoded.load(Ordering::Relaxed))
+    let Some(opening) = opening else { return shared.finish(post, shadow, from_model, lanes) };
+    let (out, recorded) = order::one_lane(BETWEEN_STAGES);
+    let record = record::Stage { shared: shared.clone(), frames: from_model, out };
+    shared.start(move || record.run(&opening));
+    shared.finish(post, shadow, recorded, lanes)
+}
+
+/// The same of recorded outputs: until they end, `stop` is raised or something fails. Its settings never
+/// change, and it has no shadow.
+pub(crate) fn replay(
+    ReplayParts { recording, post }: ReplayParts,
+    job: &Arc<Job>,
+    reporter: &Arc<Reporter>,
+    watch: &Arc<Watch>,
+    lanes: &Arc<Lanes>,
+    stop: &StopFlag,
+) -> (Outcome, Reason) {
+    let shared = Shared::new(job, reporter, watch, Arc::new(Changes::new(job)));
+    let (out, frames) = order::one_lane(BETWEEN_STAGES);
+    let replay = replay::Stage { shared: shared.clone(), recording, stop: stop.clone(), out };
+    shared.start(move || replay.run());
+    shared.finish(post, None, frames, lanes)
 }
 
 /// What all stages hold.
@@ -172,6 +179,45 @@ struct Shared {
 }
 
 impl Shared {
+    fn new(job: &Arc<Job>, reporter: &Arc<Reporter>, watch: &Arc<Watch>, changes: Arc<Changes>) -> Self {
+        Self {
+            job: Arc::clone(job),
+            reporter: Arc::clone(reporter),
+            watch: Arc::clone(watch),
+            pools: Arc::default(),
+            verdict: Arc::default(),
+            decoded: Arc::default(),
+            damaged: Arc::default(),
+            changes,
+        }
+    }
+
+    /// Runs the last stage, and says how all ended.
+    fn finish(
+        self,
+        post: Chain,
+        shadow: Option<Shadow>,
+        frames: order::InOrder<InFlight>,
+        lanes: &Arc<Lanes>,
+    ) -> (Outcome, Reason) {
+        let stage = finish::Stage {
+            settings: self.changes.settings(),
+            shared: self.clone(),
+            post,
+            shadow,
+            before: None,
+            trial: None,
+            failed: None,
+            frames,
+            lanes: Arc::clone(lanes),
+            last: None,
+            damaged: 0,
+            bgr: BgrCache::default(),
+        };
+        let finished = stage.run();
+        self.verdict.take(finished == self.decoded.load(Ordering::Relaxed))
+    }
+
     /// Starts a stage on a thread of its own. Nobody joins it: a decoder may hang, and the process ends after
     /// the last report anyway.
     fn start(&self, stage: impl FnOnce() + Send + 'static) {

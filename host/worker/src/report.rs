@@ -15,8 +15,9 @@ use framehook_core::{
     hook_state::HookState,
     hook_stats::HookStats,
     job::{Report, write_record},
-    prediction::Prediction,
+    prediction::{Position, Prediction},
     reason::Reason,
+    recorded::{MAX_FRAME, Sent},
 };
 
 use framehook_engine::chain::Stage;
@@ -87,6 +88,17 @@ impl Reporter {
         inner.waits = true;
     }
 
+    /// Writes what recorded outputs begin with.
+    pub fn opening(&self, opening: &[u8]) {
+        self.0.lock().write_outputs(Sent::Opening(opening));
+    }
+
+    /// Writes the outputs of a frame, whose prediction follows; none if a record has no room for them.
+    pub fn outputs(&self, at: Position, outputs: &[u8]) {
+        let outputs = if outputs.len() <= MAX_FRAME { outputs } else { &[] };
+        self.0.lock().write_outputs(Sent::Frame(at, outputs));
+    }
+
     /// When frames that wait must be written, if any do.
     pub fn due(&self) -> Option<Instant> {
         let inner = self.0.lock();
@@ -134,6 +146,10 @@ impl Reporter {
 impl Inner {
     fn write(&mut self, report: &Report<&Prediction>) {
         write_record(&mut self.out, report).unwrap_or_else(|error| give_up(&error));
+    }
+
+    fn write_outputs(&mut self, sent: Sent<'_>) {
+        sent.write(&mut self.out).unwrap_or_else(|error| give_up(&error));
     }
 
     fn flush(&mut self) {

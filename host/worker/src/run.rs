@@ -37,8 +37,9 @@ use crate::{
     loader::Loader,
     measure,
     model::ModelError,
-    pipeline::{self, Parts, StopFlag},
+    pipeline::{self, Parts, ReplayParts, StopFlag},
     process,
+    recorded::{Opening, Recording},
     report::{EXIT_ORPHANED, Reporter},
     runtime,
     source::{self, FrameSource, Open},
@@ -81,25 +82,36 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
     listen(stop.clone(), Arc::clone(&lanes), orders);
     let watch = Watch::start(Arc::clone(&reporter));
     let limited = confined.and_then(|()| limit(&job));
-    let (outcome, reason) = match limited.and_then(|()| load(&job, opencv, &reporter, &watch)) {
-        Ok((parts, maker)) => {
+    let ended = limited.and_then(|()| {
+        if job.replay.is_empty() {
+            let (parts, maker) = load(&job, opencv, &reporter, &watch)?;
             let maker = Maker { folder, ..maker };
             thread::spawn(move || maker.run(to_make));
-            reporter.send(&Report::Ready(ready(parts.source.info())));
-            // A hook may be failing from the start, without being hopeless.
-            reporter.health(Stage::Pre, parts.pre.degraded());
-            reporter.health(Stage::Post, parts.post.degraded());
-            let revision = job.provenance.revision;
-            reporter.hooks((Stage::Pre, revision), true, || parts.pre.stats());
-            reporter.hooks((Stage::Post, revision), true, || parts.post.stats());
-            pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop)
+            begin(&job, parts.source.info(), (&parts.pre, &parts.post), &reporter);
+            return Ok(pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop));
         }
+        let (parts, pre) = load_replay(&job, &reporter)?;
+        begin(&job, &parts.recording.opening.video, (&pre, &parts.post), &reporter);
+        Ok(pipeline::replay(parts, &job, &reporter, &watch, &lanes, &stop))
+    });
+    let (outcome, reason) = ended.unwrap_or_else(|reason| match reason.code {
         // That code is for what befell this process: another may have better luck.
-        Err(reason) if reason.code == ReasonCode::WorkerCrash => (Outcome::Retry, reason),
-        Err(reason) => (Outcome::Failed, reason),
-    };
+        ReasonCode::WorkerCrash => (Outcome::Retry, reason),
+        _ => (Outcome::Failed, reason),
+    });
     reporter.send(&Report::Ended { outcome, reason });
     Ok(())
+}
+
+/// Tells that everything is loaded.
+fn begin(job: &Job, video: &VideoManifest, (pre, post): (&Chain, &Chain), reporter: &Reporter) {
+    reporter.send(&Report::Ready(ready(video)));
+    // A hook may be failing from the start, without being hopeless.
+    reporter.health(Stage::Pre, pre.degraded());
+    reporter.health(Stage::Post, post.degraded());
+    let revision = job.provenance.revision;
+    reporter.hooks((Stage::Pre, revision), true, || pre.stats());
+    reporter.hooks((Stage::Post, revision), true, || post.stats());
 }
 
 /// Measures the model of the job that comes in on standard input.
@@ -118,6 +130,10 @@ fn confine(job: &Job) -> Result<(), Reason> {
     let compiled = job.pre.iter().chain(&job.post).chain(&job.shadow).map(|hook| hook.compiled.clone());
     let provider = job.execution.provider;
     let further = job.models.values().map(|further| further.model.clone());
+    if !job.replay.is_empty() {
+        let files = job.replay.iter().map(|part| part.path.clone()).chain(compiled);
+        return restrict_files(&Reach::reading(files)).map_err(unconfined);
+    }
     let files = [job.source.clone(), job.model.clone()].into_iter().chain(further).chain(compiled);
     let files = files.chain(job.later_plugins.clone());
     let reach = Reach::reading(files.chain(runtime::files(provider, &job.onnxruntime)));
@@ -183,12 +199,13 @@ fn load(
             |_| Reason::new(ReasonCode::ModelLoad, "loading the model panicked; the worker's log has the details");
         let models = models.join().map_err(panicked)?;
         let (source, ((loader, model), further, of_shadow)) = (source?, models?);
+        let list = further.as_ref().map_or(&[][..], |further| further.list());
+        let opening = job.record.then(|| Opening::new(job, source.info().clone(), model.labels(), list).written());
         // They are told what the source and the model say of themselves.
+        let further = further.map(|further| further as Arc<dyn Models>);
         let told = Told { video: source.info(), model_labels: model.labels(), further };
         let settings = chain_settings(job, told, reporter);
-        let engine = Engine::loader().map_err(|error| {
-            Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
-        })?;
+        let engine = engine()?;
         let shadow = (!job.shadow.is_empty()).then(|| {
             let (engine, settings) = (engine.clone(), settings_of_shadow(job, &settings, of_shadow, reporter));
             // Beside the others, which do not wait for it one after the other.
@@ -202,7 +219,27 @@ fn load(
         let maker = Maker { engine, settings, changes: Arc::clone(&changes), reporter, folder };
         // Everything is open; the threads of the pipeline start without.
         give_up_capabilities().map_err(unconfined)?;
-        Ok((Parts { source, model, loader, pre, post, shadow, changes }, maker))
+        Ok((Parts { source, model, loader, pre, post, shadow, changes, opening }, maker))
+    })
+}
+
+/// Opens recorded outputs, whose files stay to be opened one after the other, and loads the hooks. A replay
+/// has no pre hooks; the chain is as empty as its order says.
+fn load_replay(job: &Job, reporter: &Arc<Reporter>) -> Result<(ReplayParts, Chain), Reason> {
+    let recording = Recording::open(&job.replay);
+    let recording = recording.map_err(|error| Reason::new(ReasonCode::DecodeError, error.to_string()))?;
+    let Opening { video, model_labels, .. } = &recording.opening;
+    let further = recording.opening.models().map(|models| Arc::new(models) as Arc<dyn Models>);
+    let told = Told { video, model_labels: model_labels.clone(), further };
+    let (engine, settings) = (engine()?, chain_settings(job, told, reporter));
+    let start = |stage, hooks| Chain::start(&engine, stage, hooks, &settings);
+    let (pre, post) = (start(Stage::Pre, &job.pre)?, start(Stage::Post, &job.post)?);
+    Ok((ReplayParts { recording, post }, pre))
+}
+
+fn engine() -> Result<Engine, Reason> {
+    Engine::loader().map_err(|error| {
+        Reason::new(ReasonCode::PluginIncompatible, format!("the plugin engine cannot start: {error}"))
     })
 }
 
@@ -220,7 +257,7 @@ fn open_source(job: &Job, opencv: Option<Open>) -> Result<Box<dyn FrameSource>, 
 struct Told<'a> {
     video: &'a VideoManifest,
     model_labels: Vec<String>,
-    further: Option<Arc<Further>>,
+    further: Option<Arc<dyn Models>>,
 }
 
 fn chain_settings(
@@ -249,7 +286,7 @@ fn chain_settings(
         metric_names: hook_metrics::names_of(job.pre.len() + job.post.len()),
         state: job.state.clone(),
         before: None,
-        models: further.map(|further| further as Arc<dyn Models>),
+        models: further,
         log: Log::new(Arc::new(move |line| log.send(&Report::Log(line))), job.limits.log),
     }
 }

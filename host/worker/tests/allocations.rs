@@ -117,7 +117,7 @@ fn run(job: Job) -> (u64, u64) {
     let (pre, post) = (start(Stage::Pre, &job.pre), start(Stage::Post, &job.post));
     let before = LARGE_ONES.load(Ordering::Relaxed);
     let changes = Arc::new(Changes::new(&job));
-    let parts = Parts { source, model, loader, pre, post, shadow: None, changes };
+    let parts = Parts { source, model, loader, pre, post, shadow: None, changes, opening: None };
     let (outcome, reason) = pipeline::run(parts, &job, &reporter, &watch, &lanes, &StopFlag::default());
     assert_eq!(outcome, Outcome::Finished, "{reason:?}");
     (LARGE_ONES.load(Ordering::Relaxed) - before, frames)

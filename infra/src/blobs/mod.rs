@@ -248,6 +248,15 @@ impl Blobs {
         blocking(move || inner.folder.remove(&digest)).await
     }
 
+    /// Removes a blob that nobody else can give a name, here and from the shared store; one that is not there
+    /// is no error.
+    pub async fn discard(&self, digest: &Digest) -> Result<()> {
+        if let Some(remote) = &self.inner.remote {
+            remote.remove(digest).await?;
+        }
+        self.remove(digest).await
+    }
+
     /// Removes blobs that nothing names: what an upload or a deletion left when its process died, and what
     /// [`Blobs::remove`] left in the shared store. `live` are those that are named.
     pub async fn sweep(&self, live: &[Digest]) -> Result<()> {

@@ -127,6 +127,18 @@ impl Remote {
         Ok(())
     }
 
+    /// Removes a blob, if it is there.
+    pub(super) async fn remove(&self, digest: &Digest) -> Result<()> {
+        self.delete(&key(digest)).await
+    }
+
+    async fn delete(&self, key: &Key) -> Result<()> {
+        match self.store.delete(key).await {
+            Err(object_store::Error::NotFound { .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(unavailable(error)),
+        }
+    }
+
     /// Removes blobs that are not `live` and were stored last more than `age` ago.
     pub(super) async fn sweep(&self, live: &HashSet<Digest>, age: Duration) -> Result<()> {
         let is_old = |object: &ObjectMeta| is_older(object.last_modified.into(), age);
@@ -143,10 +155,7 @@ impl Remote {
                 Err(object_store::Error::NotFound { .. }) => continue,
                 Err(error) => return Err(unavailable(error)),
             }
-            match self.store.delete(&object.location).await {
-                Err(object_store::Error::NotFound { .. }) | Ok(()) => {}
-                Err(error) => return Err(unavailable(error)),
-            }
+            self.delete(&object.location).await?;
         }
         let Some(folder) = self.folder.clone() else { return Ok(()) };
         blocking(move || sweep_parts(&folder, age)).await.map_err(unavailable)

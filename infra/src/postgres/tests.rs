@@ -352,8 +352,8 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    let (state, logged, found, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, dead_letters }
+    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
 }
 
 /// Not to be read: its specification is empty.

@@ -1,12 +1,14 @@
 //! Artifacts: names and versions of blobs.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use framehook_core::{
     artifact::{ArtifactKind, ArtifactRef, DEV},
     ids::{Digest, ScenarioId},
 };
 
-use super::{Conn, Database, Row, identity, one_artifact_at_a_time, revisions};
+use super::{Conn, Database, Row, identity, one_artifact_at_a_time, recorded, revisions};
 use crate::{
     row::RowExt as _,
     sql::{signed, to_json, unsigned},
@@ -47,7 +49,7 @@ const USED_BY: &str = "
            OR (s.state IN ('stopped', 'failed') AND s.desired <> 'deleted'))
     ORDER BY s.id LIMIT 1";
 const IS_NAMED: &str = "SELECT EXISTS (SELECT 1 FROM artifacts WHERE digest = $1)";
-const LIVE_DIGESTS: &str = "SELECT DISTINCT digest FROM artifacts ORDER BY digest";
+const LIVE_DIGESTS: &str = "SELECT digest FROM artifacts UNION SELECT digest FROM recorded_outputs ORDER BY digest";
 
 #[async_trait]
 impl Artifacts for Database {
@@ -86,6 +88,10 @@ impl Artifacts for Database {
             digests.insert(row.parsed("digest")?);
         }
         Ok(digests.into_iter().collect())
+    }
+
+    async fn drop_outputs(&self, age: Duration) -> Result<Vec<Digest>> {
+        self.transact_despite_full(|| recorded::remove(self, age)).await
     }
 }
 

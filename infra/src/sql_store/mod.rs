@@ -24,6 +24,7 @@ mod logs;
 pub(super) mod orchestrator;
 pub(super) mod outbox;
 mod purge;
+mod recorded;
 pub(super) mod results;
 mod revisions;
 mod ring;

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use framehook_core::ids::ScenarioId;
 use futures::TryStreamExt as _;
 
-use super::{Conn, Database, key, logs, now_us, one_more, rows, shadow};
+use super::{Conn, Database, key, logs, now_us, one_more, recorded, rows, shadow};
 use crate::{
     row::RowExt as _,
     sql::steps,
@@ -54,6 +54,7 @@ async fn store(db: &Database, batch: &ResultBatch) -> Result<StoreOutcome> {
     rows::store(&mut tx, batch, &steps).await?;
     logs::store(&mut tx, &batch.logged).await?;
     shadow::store(&mut tx, &batch.found).await?;
+    recorded::store(&mut tx, &batch.recorded).await?;
     for letter in &batch.dead_letters {
         keep(&mut tx, batch, letter).await?;
     }

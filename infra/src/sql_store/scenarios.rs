@@ -7,6 +7,7 @@ use framehook_core::{
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
     message::Message,
     placement::provided,
+    recorded::Part,
     state::{Desired, ScenarioState},
     writes::{self, DesiredChange},
 };
@@ -16,7 +17,7 @@ use sqlx::error::DatabaseError;
 use super::{
     Conn, Database, Row, delivery,
     history::{self, Line},
-    identity, key, logs, now_us, one_more, outbox, part, results, revisions, shadow,
+    identity, key, logs, now_us, one_more, outbox, part, recorded, results, revisions, shadow,
 };
 use crate::{
     history::Moment,
@@ -165,6 +166,10 @@ impl Scenarios for Database {
         logs::read(self, id, after).await
     }
 
+    async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>> {
+        recorded::read(self, id).await
+    }
+
     async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>> {
         shadow::read(self, id, after).await
     }
@@ -212,6 +217,9 @@ async fn create(db: &Database, new: &NewScenario) -> Result<Created> {
         && let Some(purged) = purged_before(&mut tx, idempotency).await?
     {
         return Ok(purged);
+    }
+    if let Some(replay) = &new.resolved.replay {
+        recorded::refer(&mut tx, new.id, replay, now).await?;
     }
     db.admit()?;
     tx.commit().await?;
@@ -267,6 +275,9 @@ async fn set_desired(db: &Database, id: ScenarioId, desired: Desired) -> Result<
         db.admit()?;
     }
     let at = Moment { now: now_us(&mut tx).await?, most: db.history_lines };
+    if desired == Desired::Deleted {
+        recorded::give_up(&mut tx, id, at.now).await?;
+    }
     if change.is_new {
         sqlx::query(SET_DESIRED).bind(key(id.0)).bind(desired.as_str()).bind(at.now).execute(&mut *tx).await?;
     }

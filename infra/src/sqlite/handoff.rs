@@ -202,9 +202,20 @@ mod tests {
     async fn store(sqlite: &Sqlite, expected: i64, next: i64) {
         let (consumer, topic) = ("inbox".to_owned(), TOPIC.name().to_owned());
         let (rows, state, dead_letters) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let (logged, found) = (Vec::new(), Vec::new());
-        let batch =
-            ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, dead_letters };
+        let (logged, found, recorded) = (Vec::new(), Vec::new(), Vec::new());
+        let batch = ResultBatch {
+            consumer,
+            topic,
+            partition: 0,
+            expected,
+            next,
+            rows,
+            state,
+            logged,
+            found,
+            recorded,
+            dead_letters,
+        };
         assert_eq!(sqlite.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
         sqlite.bus().forget(TOPIC, 0, next).await.unwrap();
     }

@@ -172,8 +172,8 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    let (state, logged, found, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, dead_letters }
+    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use framehook_core::{
     ids::{Digest, Epoch, RunnerId, ScenarioId},
     message::{Envelope, RunnerStatus},
     planner::{Action, Snapshot},
+    recorded::Part,
     state::Desired,
 };
 use uuid::Uuid;
@@ -132,6 +133,10 @@ pub trait Scenarios: Send + Sync + 'static {
     /// together (`framehook_core::scenario_log`). Deleted scenarios are not found.
     async fn log(&self, id: ScenarioId, after: i64) -> Result<Option<Vec<LogEntry>>>;
 
+    /// Its recorded outputs, in the order of the deployments that recorded them. Of a deleted scenario, and
+    /// of a replay, there are none.
+    async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>>;
+
     /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest first,
     /// which are bounded together (`framehook_core::shadow`). Deleted scenarios are not found.
     async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>>;
@@ -159,9 +164,14 @@ pub trait Artifacts: Send + Sync + 'static {
     /// Refused while a scenario that is not at rest, or could be started again, names it.
     async fn delete_artifact(&self, kind: ArtifactKind, name: &str, version: &str) -> Result<DeleteArtifact>;
 
-    /// Digests that some artifact still names, or a revision that may still run: everything else in the blob
-    /// store is garbage.
+    /// Digests that some artifact or some recorded outputs still name, or a revision that may still run:
+    /// everything else in the blob store is garbage.
     async fn live_digests(&self) -> Result<Vec<Digest>>;
+
+    /// Gives up recorded outputs that are older than `age`, and removes some of those that were given up: a
+    /// scenario had too many, or is deleted. Gives the digests that nothing names any more. None: there is
+    /// nothing left to remove.
+    async fn drop_outputs(&self, age: Duration) -> Result<Vec<Digest>>;
 }
 
 /// Messages that a transaction put in, on their way to the bus.

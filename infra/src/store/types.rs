@@ -12,6 +12,7 @@ use framehook_core::{
     prediction::{Position, Prediction},
     prediction_record::PredictionRecord,
     reason::Reason,
+    recorded::RecordedPart,
     revision::{Begin, RevisionState},
     scenario_log::{LogLine, LoggedLines},
     schemas::{ArtifactName, Version},
@@ -348,6 +349,8 @@ pub struct ResultBatch {
     pub logged: Vec<LoggedLines>,
     /// What shadows found, on the topic of those lines.
     pub found: Vec<ShadowFindings>,
+    /// Recorded outputs, which travel with the lines.
+    pub recorded: Vec<RecordedPart>,
     pub dead_letters: Vec<DeadLetter>,
 }
 

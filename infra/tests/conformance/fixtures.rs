@@ -79,6 +79,8 @@ pub(crate) fn resolved() -> ResolvedScenario {
         frames: None,
         range: None,
         max_speed: None,
+        record: Default::default(),
+        replay: None,
     }
 }
 
@@ -138,8 +140,8 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    let (state, logged, found, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, dead_letters }
+    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
+    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
 }
 
 /// An unreadable record, of this frame if it says so.

@@ -15,6 +15,7 @@ mod lifecycle;
 mod logs;
 mod orchestrator;
 mod postgres;
+mod recorded;
 mod results;
 mod revisions;
 mod scenarios;
@@ -115,6 +116,11 @@ macro_rules! store_suite {
                 a_line_that_comes_again_or_too_late_changes_nothing,
                 the_oldest_lines_go,
                 a_deleted_scenario_has_no_log,
+            }
+            recorded {
+                parts_come_back_once_and_in_order,
+                the_oldest_parts_are_given_up,
+                a_replay_keeps_what_it_reads,
             }
             shadow {
                 what_a_shadow_found_comes_back_as_stored,

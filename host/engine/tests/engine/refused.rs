@@ -113,6 +113,7 @@ fn stock_plugins_describe_themselves() {
     assert_eq!(classifier.defaults["max_objects"], 32);
     assert!(!classifier.defaults.contains_key("model"), "there is none that would do");
     let Verdict::Ok(faces) = inspect(&wasm("centerface")) else { panic!() };
+    assert!(!faces.capabilities.iter().any(|what| what == "pixels"), "{:?}", faces.capabilities);
     assert_eq!((faces.input.scale, faces.input.pad), (Some(1.0), Some(0)));
 }
 

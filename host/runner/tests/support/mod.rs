@@ -295,6 +295,8 @@ impl World {
                 frames: None,
                 range: None,
                 max_speed: None,
+                record: Default::default(),
+                replay: None,
             },
             resume_after: None,
             fresh: false,

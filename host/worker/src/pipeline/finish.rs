@@ -30,6 +30,7 @@ use crate::{
     image::BgrCache,
     lanes::Lanes,
     pixels::Picture,
+    recorded::NoPixels,
 };
 
 pub(super) struct Stage {
@@ -246,7 +247,10 @@ impl Stage {
             input_size: input_size(job),
             geometry: frame.geometry,
             outputs,
-            pixels: picture.as_ref().map(|picture| picture as &dyn FramePixels),
+            pixels: match &picture {
+                Some(picture) => Some(picture as &dyn FramePixels),
+                None => (!job.replay.is_empty()).then_some(&NoPixels as &dyn FramePixels),
+            },
         };
         self.post.postprocess(&inference)
     }

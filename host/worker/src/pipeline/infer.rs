@@ -90,7 +90,8 @@ impl Lane {
     fn infer(&mut self, frames: &mut [InFlight]) -> Result<(), ModelError> {
         let Stage { shared: Shared { job, pools, watch, .. }, .. } = &*self.stage;
         // Whether anybody reads the outputs.
-        let keeps_outputs = !job.shadow.is_empty() || frames.iter().any(|frame| !frame.settings.post.is_empty());
+        let is_of_all = job.record || !job.shadow.is_empty();
+        let keeps_outputs = is_of_all || frames.iter().any(|frame| !frame.settings.post.is_empty());
         let started = Instant::now();
         let inputs: Vec<_> = frames.iter().filter_map(input).collect();
         let count = inputs.len();

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SendError, SyncSender, sync_channel},
     },
     time::Instant,
 };
@@ -45,6 +45,29 @@ pub(super) fn connect<T>(
     let (sender, order) = sync_channel(lanes.len() * (FINISHED + most));
     let intake = Intake(Mutex::new(Some(Taking { frames, order: sender })));
     (Arc::new(intake), senders, InOrder { order, lanes, due: None })
+}
+
+/// The lane of frames that are in their order anyway.
+pub(super) struct OneLane<T> {
+    order: SyncSender<usize>,
+    frames: SyncSender<T>,
+}
+
+/// One lane, with room for `most` frames, and where they come out.
+pub(super) fn one_lane<T>(most: usize) -> (OneLane<T>, InOrder<T>) {
+    let ((frames, lane), (sender, order)) = (sync_channel(most), sync_channel(most + 1));
+    (OneLane { order: sender, frames }, InOrder { order, lanes: vec![lane], due: None })
+}
+
+impl<T> OneLane<T> {
+    /// # Errors
+    /// When nobody takes frames any more.
+    pub(super) fn send(&self, frame: T) -> Result<(), SendError<T>> {
+        match self.order.send(0) {
+            Ok(()) => self.frames.send(frame),
+            Err(_) => Err(SendError(frame)),
+        }
+    }
 }
 
 impl<T> Intake<T> {

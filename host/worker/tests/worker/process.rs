@@ -71,6 +71,8 @@ pub(crate) fn job(clip: &str) -> Job {
         model: asset("street.onnx"),
         input: InputOptions::default().resolve(&[input]).unwrap(),
         models: BTreeMap::new(),
+        record: false,
+        replay: Vec::new(),
         pre: Vec::new(),
         post: Vec::new(),
         shadow: Vec::new(),

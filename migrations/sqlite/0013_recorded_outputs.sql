@@ -1,0 +1,20 @@
+-- Which recorded outputs of scenarios are in the blob store. A row outlives its scenario, until its blob is removed.
+CREATE TABLE recorded_outputs (
+    -- The scenario that recorded it, or a replay that reads it.
+    scenario_id TEXT NOT NULL,
+    -- The deployment that recorded it; 0 for those of a replay.
+    generation INTEGER NOT NULL,
+    -- Place among the parts of that deployment, from 0.
+    number INTEGER NOT NULL,
+    digest TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    -- JSON.
+    part TEXT NOT NULL,
+    stored_at INTEGER NOT NULL,
+    -- When it was given up: its blob is to be removed.
+    dropped_at INTEGER,
+    PRIMARY KEY (scenario_id, generation, number)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX recorded_outputs_by_digest ON recorded_outputs (digest);
+CREATE INDEX recorded_outputs_dropped ON recorded_outputs (dropped_at) WHERE dropped_at IS NOT NULL;
+CREATE INDEX recorded_outputs_by_age ON recorded_outputs (stored_at);
