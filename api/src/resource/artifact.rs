@@ -166,8 +166,9 @@ pub(crate) async fn take(
     received: Received,
 ) -> Result<Answer, Problem> {
     let Received { staged, name, version, signature } = received;
-    let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
+    // By the query alone: of a plugin, name and version in a form say nothing.
     let asked = naming.version.clone().filter(|_| kind == ArtifactKind::Plugin);
+    let naming = Naming { name: name.or(naming.name), version: version.or(naming.version) };
     if let Some(version) = asked.as_ref().filter(|version| ![DEV, BY_DIGEST].contains(&version.as_str())) {
         let detail =
             format!("a plugin says itself which version it is; `{version}` can only be `{DEV}` or `{BY_DIGEST}`");

@@ -85,10 +85,14 @@ pub fn run(onnxruntime: Option<PathBuf>, opencv: Option<Open>) -> io::Result<()>
     let ended = limited.and_then(|()| {
         if job.replay.is_empty() {
             let (parts, maker) = load(&job, opencv, &reporter, &watch)?;
+            let log = maker.settings.log.clone();
             let maker = Maker { folder, ..maker };
             thread::spawn(move || maker.run(to_make));
             begin(&job, parts.source.info(), (&parts.pre, &parts.post), &reporter);
-            return Ok(pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop));
+            let ended = pipeline::run(parts, &job, &reporter, &watch, &lanes, &stop);
+            // What makes changes still holds it.
+            log.finish();
+            return Ok(ended);
         }
         let (parts, pre) = load_replay(&job, &reporter)?;
         begin(&job, &parts.recording.opening.video, (&pre, &parts.post), &reporter);
