@@ -45,11 +45,11 @@ async fn states(world: &World, id: ScenarioId) -> Vec<(i64, RevisionState)> {
 
 /// The newest order to deploy.
 async fn order(world: &World, id: ScenarioId) -> DeployOrder {
-    let orders = world.outbox().await.into_iter().filter_map(|envelope| match envelope.message {
+    let mut orders = world.outbox().await.into_iter().filter_map(|envelope| match envelope.message {
         Message::Deploy(order) if order.scenario_id == id => Some(*order),
         _ => None,
     });
-    orders.last().expect("an order")
+    orders.next_back().expect("an order")
 }
 
 fn note(scenario_id: ScenarioId, revision: i64) -> Action {
