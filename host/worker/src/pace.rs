@@ -1,6 +1,6 @@
 //! Holds a source to a multiple of its own speed.
 //!
-//! Invariant: over any stretch, frames are due no faster than that, but for [`MAKES_UP`].
+//! Invariant: over any stretch, frames are due no faster than that, but for `MAKES_UP`.
 
 use std::time::{Duration, Instant};
 
