@@ -188,7 +188,7 @@ pub(crate) struct Settings {
     #[arg(num_args = 0..=1, default_missing_value = "true", default_value_t = false, action = ArgAction::Set)]
     pub(crate) require_signed: bool,
 
-    /// Registry that plugins may be imported from, such as ghcr.io, or http://registry.example:5000 for one
+    /// Registry that plugins may be imported from, such as ghcr.io, or `http://registry.example:5000` for one
     /// without TLS; repeat for several [default: none]
     #[arg(long = "registry", value_name = "HOST", value_delimiter = ',', group = "api")]
     pub(crate) registries: Vec<RegistryHost>,

@@ -27,6 +27,8 @@ const QUIET: Duration = Duration::from_millis(150);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// For a revision to run or to be rolled back: a compilation on a busy runner takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// For a revision that runs to show that it does: its hooks fail on three frames in a row, and a heartbeat tells.
+const TRIAL: Duration = Duration::from_secs(2);
 /// Folders of a plugin that no source is in.
 const BUILT: [&str; 2] = ["target", ".git"];
 
@@ -109,7 +111,8 @@ impl Scenario {
         let began = Instant::now();
         self.logged =
             self.log().await?.last().map_or(self.logged, |line| line["sequence"].as_i64().unwrap_or_default());
-        let before = self.get("").await?["revision"].as_i64().unwrap_or_default();
+        // One that was rolled back has the highest number, and is not the scenario's.
+        let before = self.newest_revision().await?["revision"].as_i64().unwrap_or_default();
         let path = format!("/plugin?version={DEV}");
         let (status, artifact) = self.client.post(&path, "application/wasm", client::read(wasm)?).await?;
         if !status.is_success() {
@@ -131,6 +134,7 @@ impl Scenario {
     /// Waits until the newest revision runs or has failed, if there is one since `before`.
     async fn outcome(&self, before: i64, scenario: &Value) -> anyhow::Result<String> {
         let end = Instant::now() + PATIENCE;
+        let mut shown = None;
         loop {
             let newest = self.newest_revision().await?;
             let number = newest["revision"].as_i64().unwrap_or_default();
@@ -141,6 +145,9 @@ impl Scenario {
             let state = self.get("").await?["state"].as_str().unwrap_or_default().to_owned();
             match newest["state"].as_str() {
                 Some("rolled_back") => return Ok(format!("rolled back: {why}; the scenario goes on with what it had")),
+                Some("active") if Instant::now() < *shown.get_or_insert(Instant::now() + TRIAL) => {
+                    sleep(LOOK_AGAIN).await
+                }
                 Some("active") => {
                     let from = newest["from_frame"]
                         .as_u64()

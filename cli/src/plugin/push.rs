@@ -48,6 +48,9 @@ impl Push {
             bail!("{} was not taken: {}", self.file.display(), problem(&answer));
         }
         let text = |field: &Value| field.as_str().unwrap_or_default().to_owned();
+        if signature.is_some() && answer.get("signed_by").is_none() {
+            eprintln!("{} did not keep the signature: its operator named no --trusted-keys", self.api);
+        }
         let by = answer.get("signed_by").map(|by| format!(", signed by {}", text(&by["name"])));
         println!(
             "{}@{} is at {api}{}\nscenarios use it as {{\"use\": \"{0}@{1}\"}}; {api}/plugin/{0}/{1} has its settings",
