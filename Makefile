@@ -74,7 +74,9 @@ test: setup-tests formatting build ## Run all tests and lints; does its own set-
 	@$(IN_FUZZ) cargo test --release $(LOCKED)
 	@echo "==> testing the workspace"
 	@# Meanwhile, with what the tests leave of the processor, a tool that only the lints need.
-	@nice -n 19 scripts/tool.sh deny >target/tool-deny.log 2>&1 & cargo test $(CARGO_FLAGS)
+	@# One thread more than there are cores: most of the end-to-end tests wait for something most of the time.
+	@nice -n 19 scripts/tool.sh deny >target/tool-deny.log 2>&1 & \
+	  RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$(($$(nproc) + 1))} cargo test $(CARGO_FLAGS)
 	@echo "==> testing the scripts"
 	@python3 -m unittest discover --start-directory scripts/tests
 	@$(MAKE) --no-print-directory lints
