@@ -1,5 +1,5 @@
-//! The inbox: predictions, and the lines that scenarios log with what their shadows found, from the bus into the
-//! store. Each of the two topics is read by a membership of its own.
+//! The inbox: predictions, and the lines that scenarios log with what their shadows found, from the bus into
+//! the store. Each of the two topics is read by a membership of its own.
 //!
 //! Invariants: the offset of a partition moves in the transaction that stores its rows, by compare and set,
 //! so a consumer that lost its partition changes nothing, and one that dies anywhere goes on where the rows

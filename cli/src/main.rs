@@ -121,7 +121,8 @@ enum PluginHost {
     /// Call a compiled plugin's post hook on kept outputs, as the trial on stdin says; what came of it is
     /// JSON
     Try,
-    /// Check whether a compiled plugin keeps to the contract, as the subject on stdin says; the checks are JSON
+    /// Check whether a compiled plugin keeps to the contract, as the subject on stdin says; the checks are
+    /// JSON
     Conform,
     /// Try what this process would be confined by; the outcome is JSON
     Confinement,

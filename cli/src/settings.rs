@@ -142,7 +142,8 @@ pub(crate) struct Settings {
     pub(crate) fetch_least_kib_s: u64,
 
     // The default: a plugin with a script engine in it takes 15 s of a processor that does nothing else.
-    /// Longest that a plugin may take to be compiled, in seconds; the compiler may use twice as much processor time
+    /// Longest that a plugin may take to be compiled, in seconds; the compiler may use twice as much
+    /// processor time
     #[arg(long, value_name = "S", default_value_t = COMPILE_TIMEOUT.as_secs(), value_parser = positive::<u64>())]
     #[arg(groups = PARENTS)]
     pub(crate) compile_timeout_s: u64,

@@ -1,9 +1,9 @@
 //! What two chains of hooks said of the same frame, compared.
 //!
 //! Detections are matched one to one: of all pairs whose boxes overlap by [`SAME_OBJECT`] or more, those with
-//! equal labels first, then those that overlap most (greedy). A pair may still differ, in what [`Change`] lists;
-//! what has no partner was added, or is missing. A track's number is no difference: a tracker that begins
-//! elsewhere gives other numbers to the same tracks.
+//! equal labels first, then those that overlap most (greedy). A pair may still differ, in what [`Change`]
+//! lists; what has no partner was added, or is missing. A track's number is no difference: a tracker that
+//! begins elsewhere gives other numbers to the same tracks.
 //!
 //! Invariants: a prediction equals itself; what is added one way is missing the other way; the counts are
 //! whole, however much of the lists is left out ([`FrameDifference::within`]).
@@ -21,16 +21,16 @@ use crate::{
 /// Intersection over union from which two boxes are of the same object: as PASCAL VOC and COCO count it.
 pub const SAME_OBJECT: f32 = 0.5;
 
-/// Numbers of boxes and points that differ by no more than this are equal: a pixel of a picture of a thousand.
-/// What half floats round is less.
+/// Numbers of boxes and points that differ by no more than this are equal: a pixel of a picture of a
+/// thousand. What half floats round is less.
 pub const SAME_PLACE: f32 = 0.001;
 
 /// Scores that differ by no more than this are equal. Nobody sets a threshold more finely, and half floats
 /// round to less.
 pub const SAME_SCORE: f32 = 0.01;
 
-/// Detections of a side that are compared, those with the highest scores: the pairs are a square of it. A frame
-/// with more is a frame of noise.
+/// Detections of a side that are compared, those with the highest scores: the pairs are a square of it. A
+/// frame with more is a frame of noise.
 const MOST_DETECTIONS: usize = 1000;
 
 /// One side of a comparison.
@@ -140,7 +140,7 @@ pub struct Comparison {
     pub compared: u64,
     pub equal: u64,
     pub different: u64,
-    /// Of all frames.
+    /// Added up over all frames.
     pub counts: DifferenceCounts,
 }
 

@@ -95,12 +95,16 @@ impl Digest {
 #[error("expected `sha256:` and 64 lower-case hexadecimal digits")]
 pub struct NotADigest;
 
+/// Whether a text is so many hexadecimal digits, in lower case.
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 impl FromStr for Digest {
     type Err = NotADigest;
     fn from_str(s: &str) -> Result<Self, NotADigest> {
         let hex = s.strip_prefix(Self::PREFIX).ok_or(NotADigest)?;
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        if hex.len() == 64 && hex.bytes().all(is_hex) { Ok(Self(s.to_owned())) } else { Err(NotADigest) }
+        if is_hex(hex, 64) { Ok(Self(s.to_owned())) } else { Err(NotADigest) }
     }
 }
 

@@ -17,8 +17,8 @@ pub struct ScenarioLimits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub hook_memory_mib: Option<u32>,
-    /// Most that a hook keeps between frames (`state`), keys and values, in KiB. All hooks of a scenario together
-    /// keep 4096 KiB at most.
+    /// Most that a hook keeps between frames (`state`), keys and values, in KiB. All hooks of a scenario
+    /// together keep 4096 KiB at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1)]
     pub hook_state_kib: Option<u32>,

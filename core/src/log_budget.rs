@@ -25,7 +25,8 @@ impl Default for LogLimits {
 }
 
 impl LogLimits {
-    /// Of all hooks of a shadow: a quarter of what those of its scenario have, so that a log is mostly theirs.
+    /// Those of all hooks of a shadow: a quarter of what those of its scenario have, so that a log is mostly
+    /// theirs.
     #[must_use]
     pub const fn of_shadow(self) -> Self {
         Self { lines: self.lines.div_ceil(4), bytes: self.bytes.div_ceil(4) }

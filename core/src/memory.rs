@@ -84,12 +84,12 @@ pub fn further_bytes(model_bytes: u64, [width, height]: [u32; 2], batch: u32) ->
     model_bytes.saturating_mul(MODEL_COPIES).saturating_add(pixels.saturating_mul(INPUT_PIXEL))
 }
 
-/// For each pixel of the video, with a shadow: the frames that wait for it ([`SHADOW_FRAMES`]), that which it works
-/// on and that which is offered to it, each with 10 bits a sample.
+/// For each pixel of the video, with a shadow: the frames that wait for it ([`SHADOW_FRAMES`]), that which it
+/// works on and that which is offered to it, each with 10 bits a sample.
 const SHADOW_PIXEL: u64 = FRAME_PIXEL * (SHADOW_FRAMES as u64 + 2);
 
-/// Frames that wait for a shadow. Some frames of several lanes come at once; more than that only hides that it is
-/// slower than they come, and each takes memory.
+/// Frames that wait for a shadow. Some frames of several lanes come at once; more than that only hides that
+/// it is slower than they come, and each takes memory.
 pub const SHADOW_FRAMES: usize = 4;
 
 /// A recording that is not here yet is taken for 4K.

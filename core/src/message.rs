@@ -82,8 +82,8 @@ pub struct DeployOrder {
     pub generation: Generation,
     pub runner_id: RunnerId,
     pub incarnation: Incarnation,
-    /// Revision of the scenario's settings, from 1. The same order with a higher one changes the settings of the
-    /// worker that runs.
+    /// Revision of the scenario's settings, from 1. The same order with a higher one changes the settings of
+    /// the worker that runs.
     pub revision: i64,
     /// The hooks of that revision begin with nothing kept.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -218,6 +218,22 @@ pub struct WorkerStatus {
 }
 
 impl WorkerStatus {
+    /// A worker of which no more is known yet.
+    #[must_use]
+    pub fn new(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> Self {
+        Self {
+            scenario_id,
+            generation,
+            phase,
+            reason: None,
+            attempt: 0,
+            retry_at: None,
+            progress: Progress::default(),
+            hooks: Vec::new(),
+            revision: None,
+        }
+    }
+
     /// Without what became of its hooks' calls, which is kept beside it.
     #[must_use]
     pub fn without_hooks(&self) -> Self {
@@ -442,15 +458,8 @@ mod tests {
     #[test]
     fn a_new_reason_reaches_readers_of_any_release() {
         let status = |reason| WorkerStatus {
-            scenario_id: ScenarioId::generate(),
-            generation: 1,
-            phase: WorkerPhase::Failed,
             reason: Some(reason),
-            attempt: 0,
-            retry_at: None,
-            hooks: Vec::new(),
-            revision: None,
-            progress: Progress::default(),
+            ..WorkerStatus::new(ScenarioId::generate(), 1, WorkerPhase::Failed)
         };
         for (code, first, exact) in [
             (ReasonCode::OutOfMemory, "worker_crash", Some("out_of_memory")),

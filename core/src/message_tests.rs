@@ -11,8 +11,7 @@ use crate::{
     hook_stats::{HookStage, HookStats},
     ids::{Digest, Incarnation, RunnerId, ScenarioId},
     message::{
-        DeployOrder, Envelope, Message, NotedWorkers, Progress, RunnerStatus, StopOrder, WorkerPhase, WorkerStatus,
-        frame_of,
+        DeployOrder, Envelope, Message, NotedWorkers, RunnerStatus, StopOrder, WorkerPhase, WorkerStatus, frame_of,
     },
     prediction::{Position, Prediction},
     scenario_log::LoggedLines,
@@ -150,15 +149,8 @@ fn a_runner_has_its_labels_and_what_its_providers_can() {
 #[test]
 fn a_heartbeat_tells_of_hooks_if_there_is_something_to_tell() {
     let status = WorkerStatus {
-        scenario_id: ScenarioId::generate(),
-        generation: 1,
-        phase: WorkerPhase::Running,
-        reason: None,
-        attempt: 0,
-        retry_at: None,
-        progress: Progress::default(),
-        revision: None,
         hooks: vec![HookStats { calls: 3, ..HookStats::new("p@1".into(), HookStage::Post) }],
+        ..WorkerStatus::new(ScenarioId::generate(), 1, WorkerPhase::Running)
     };
     let json = serde_json::to_value(&status).unwrap();
     assert_eq!(json["hooks"][0]["calls"], 3);

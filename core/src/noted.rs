@@ -32,25 +32,14 @@ mod tests {
     use crate::{
         evidence::Order,
         ids::{Incarnation, RunnerId, ScenarioId},
-        message::{Progress, WorkerPhase, WorkerStatus},
+        message::{WorkerPhase, WorkerStatus},
         placement::Labels,
         planner::{RunnerFacts, WorkerFacts},
         state::WorkerState,
     };
 
     fn report(scenario_id: ScenarioId, phase: WorkerPhase) -> WorkerStatus {
-        let (progress, hooks) = (Progress::default(), Vec::new());
-        WorkerStatus {
-            scenario_id,
-            generation: 1,
-            phase,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            progress,
-            hooks,
-            revision: None,
-        }
+        WorkerStatus::new(scenario_id, 1, phase)
     }
 
     fn runner(incarnation: Incarnation, workers: Vec<WorkerStatus>) -> RunnerFacts {

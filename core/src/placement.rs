@@ -301,15 +301,8 @@ mod tests {
             stop_ordered: false,
         };
         let status = |worker: &WorkerFacts, generation, is_fetching: bool| WorkerStatus {
-            scenario_id: worker.scenario_id,
-            generation,
-            phase: WorkerPhase::Starting,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            hooks: Vec::new(),
-            revision: None,
             progress: Progress { fetching: is_fetching.then(Fetching::default), ..Progress::default() },
+            ..WorkerStatus::new(worker.scenario_id, generation, WorkerPhase::Starting)
         };
         let workers: Vec<_> = (0..40).map(worker).collect();
         let mut used = |count: usize, report: &dyn Fn(&WorkerFacts) -> Option<WorkerStatus>| {

@@ -289,8 +289,8 @@ fn with_worker(
     follow(scenario, worker, report, actions);
 }
 
-/// Notes which revision a worker runs and which it went back from; one that is behind is told again. A runner of
-/// an earlier release says nothing of revisions: its next deployment has the new one.
+/// Notes which revision a worker runs and which it went back from; one that is behind is told again. A runner
+/// of an earlier release says nothing of revisions: its next deployment has the new one.
 fn follow_revision(
     scenario: &ScenarioFacts,
     worker: &WorkerFacts,

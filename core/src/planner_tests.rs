@@ -295,11 +295,13 @@ impl World {
             };
             let phase = if verdict == Verdict::Start { WorkerPhase::Running } else { WorkerPhase::Stopped };
             match (verdict, process.workers.iter_mut().find(|w| w.scenario_id == id)) {
-                (Verdict::Start | Verdict::StopUnknown, Some(older)) => *older = status(id, generation, phase),
+                (Verdict::Start | Verdict::StopUnknown, Some(older)) => {
+                    *older = WorkerStatus::new(id, generation, phase)
+                }
                 (Verdict::Stop, Some(known)) if !known.phase.is_ended() => known.phase = phase,
                 (Verdict::Outdated, _) | (_, Some(_)) => {}
                 // New; or noted, and ordered once more: it must not stay silent.
-                (_, None) => process.workers.push(status(id, generation, phase)),
+                (_, None) => process.workers.push(WorkerStatus::new(id, generation, phase)),
             }
         }
     }
@@ -338,20 +340,6 @@ impl World {
                 facts.stored = facts.stored.max(Some(position));
             }
         }
-    }
-}
-
-fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
-    WorkerStatus {
-        scenario_id,
-        generation,
-        phase,
-        reason: None,
-        attempt: 0,
-        retry_at: None,
-        hooks: Vec::new(),
-        revision: None,
-        progress: Progress::default(),
     }
 }
 
@@ -667,7 +655,7 @@ fn an_order_is_repeated_only_for_a_heartbeat_that_came_behind_it_and_ever_more_r
 #[test]
 fn a_stray_is_stopped_once_and_again_only_if_it_stays() {
     let mut world = World::new(0, 1);
-    world.processes[0].workers.push(status(ScenarioId::generate(), 1, WorkerPhase::Running));
+    world.processes[0].workers.push(WorkerStatus::new(ScenarioId::generate(), 1, WorkerPhase::Running));
     world.heartbeat(0);
     let mut times = vec![];
     for second in 0..20 {
@@ -704,8 +692,11 @@ fn one_damaged_frame_is_told_as_one() {
     ] {
         let reason = Some(Reason::new(ReasonCode::StoppedByUser, "the end"));
         let progress = Progress { damaged, ..Progress::default() };
-        let report =
-            WorkerStatus { reason, progress, ..status(ScenarioId(uuid::Uuid::nil()), Generation::default(), phase) };
+        let report = WorkerStatus {
+            reason,
+            progress,
+            ..WorkerStatus::new(ScenarioId(uuid::Uuid::nil()), Generation::default(), phase)
+        };
         assert_eq!(last_words(&report).unwrap().message, words);
     }
 }
@@ -718,7 +709,7 @@ fn failed_hooks_are_told_once() {
     ] {
         let reason = Some(Reason::new(code, "the end"));
         let progress = Progress { damaged: 1, hook_failures: 2, frames: 9, ..Progress::default() };
-        let base = status(ScenarioId(uuid::Uuid::nil()), Generation::default(), WorkerPhase::Finished);
+        let base = WorkerStatus::new(ScenarioId(uuid::Uuid::nil()), Generation::default(), WorkerPhase::Finished);
         assert_eq!(last_words(&WorkerStatus { reason, progress, ..base }).unwrap().message, words);
     }
 }

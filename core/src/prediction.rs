@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::{
+    artifact::ArtifactRef,
     execution::Execution,
     ids::{Digest, Generation, ScenarioId},
     reason::Reason,
@@ -229,6 +230,14 @@ pub struct PluginIdentity {
     #[schema(value_type = Version)]
     pub version: String,
     pub digest: Digest,
+}
+
+impl PluginIdentity {
+    /// How a scenario names it in exactly this version.
+    #[must_use]
+    pub fn reference(&self) -> ArtifactRef {
+        ArtifactRef::Version { name: self.name.clone(), version: self.version.clone() }
+    }
 }
 
 /// The last frame of a scenario that is safely stored: where a file resumes.

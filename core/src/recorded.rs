@@ -158,7 +158,7 @@ pub fn gaps(used: &[(Part, Option<i64>)], stored: Option<Position>) -> Vec<Gap> 
         if let Some(after) = part.after.filter(|after| Some(*after) > seen) {
             gaps.push(Gap { after: seen, last: after });
         }
-        // Of one that is cut, the frames up to the next one's first are used.
+        // One that is cut is used up to the next one's first frame.
         let next = used.get(at + 1).and_then(|(next, _)| next.after);
         seen =
             seen.max(Some(if cut.is_some() { next.map_or(part.last, |next| next.min(part.last)) } else { part.last }));

@@ -102,7 +102,8 @@ pub enum Shown {
 }
 
 impl Trial {
-    /// Of a revision with the hooks `new` in the place of `before`; all of them are new if their limits are.
+    /// Begins for a revision with the hooks `new` in the place of `before`; all of them are new if their
+    /// limits are.
     #[must_use]
     pub fn of<'a, H: PartialEq + 'a>(
         before: impl IntoIterator<Item = &'a H>,

@@ -1,8 +1,8 @@
 //! A ring of one scenario: numbered items of its deployments, of which the newest are kept.
 //!
 //! Invariants: each item of a deployment has a number, and its place in the ring is behind that of every item
-//! with a lower generation or number. So an item that comes again, and one of a deployment that was replaced by
-//! one that has added something since, are recognised by what is stored, and change nothing.
+//! with a lower generation or number. So an item that comes again, and one of a deployment that was replaced
+//! by one that has added something since, are recognised by what is stored, and change nothing.
 
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::{ids::Generation, size::json_bytes};
 #[derive(Clone, Copy, Debug)]
 pub struct Ring {
     pub items: i64,
-    /// Of JSON, give or take one item.
+    /// Bytes of JSON, give or take one item.
     pub bytes: i64,
 }
 
@@ -132,7 +132,8 @@ mod tests {
     }
 
     proptest! {
-        /// However batches are cut, repeated and delayed, each line is there at most once, in the order of its deployment.
+        /// However batches are cut, repeated and delayed, each line is there at most once, in the order of
+        /// its deployment.
         #[test]
         fn no_line_is_there_twice(batches in prop::collection::vec((1_i64..4, 0_u64..20, 0_u64..6), 0..20)) {
             let batches: Vec<_> = batches.into_iter().map(|(of, first, count)| logged(of, first..first + count)).collect();

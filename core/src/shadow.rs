@@ -1,9 +1,9 @@
-//! What came of a scenario's shadow: a second chain of post hooks, which sees the same frames as the scenario's
-//! own and whose results go nowhere but into a comparison.
+//! What came of a scenario's shadow: a second chain of post hooks, which sees the same frames as the
+//! scenario's own and whose results go nowhere but into a comparison.
 //!
 //! Invariants: at the end of a worker, each of its frames was compared or is counted as not compared. What a
-//! shadow makes is bounded, whatever its hooks do: the newest differences are kept ([`RING`], [`Recent`]), each
-//! of at most [`MAX_DIFFERENCE`] bytes.
+//! shadow makes is bounded, whatever its hooks do: the newest differences are kept ([`RING`], [`Recent`]),
+//! each of at most [`MAX_DIFFERENCE`] bytes.
 //!
 //! Deliberately absent: a promise that a difference arrives. What a runner has not published when it dies is
 //! lost, and so is what a shadow's hooks keep when their worker ends: the next one begins without it.
@@ -61,8 +61,8 @@ pub struct ShadowSummary {
     pub plugins: Vec<PluginIdentity>,
     #[serde(flatten)]
     pub counts: ShadowCounts,
-    /// Workers that ran it. Each began without what the hooks of the one before kept, so that hooks which count
-    /// or track may differ behind a restart for that alone.
+    /// Workers that ran it. Each began without what the hooks of the one before kept, so that hooks which
+    /// count or track may differ behind a restart for that alone.
     pub starts: u64,
     /// Why it compares no more: a hook of it cannot be started or refuses its configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]

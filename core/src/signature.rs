@@ -15,7 +15,7 @@ use utoipa::ToSchema;
 
 use crate::{
     artifact::{check_name, check_version},
-    ids::Digest,
+    ids::{Digest, is_hex},
     schemas::{ArtifactName, Version},
 };
 
@@ -33,7 +33,7 @@ impl KeyId {
     /// Half a sha256: nobody finds another key with the same.
     const DIGITS: usize = 32;
 
-    /// Of the public key that has this digest.
+    /// That of the public key with this digest.
     #[must_use]
     pub fn of(public: &Digest) -> Self {
         Self(format!("{}{}", Self::PREFIX, &public.hex()[..Self::DIGITS]))
@@ -50,9 +50,7 @@ impl FromStr for KeyId {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let digits = text.strip_prefix(Self::PREFIX).unwrap_or_default();
-        let is_hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
-        let is_one = digits.len() == Self::DIGITS && digits.bytes().all(is_hex);
-        is_one
+        is_hex(digits, Self::DIGITS)
             .then(|| Self(text.to_owned()))
             .ok_or_else(|| format!("a key id is `{}` and {} lower-case hexadecimal digits", Self::PREFIX, Self::DIGITS))
     }
@@ -80,7 +78,7 @@ pub struct PluginSignature {
     pub name: String,
     #[schema(value_type = Version)]
     pub version: String,
-    /// Of the plugin's bytes.
+    /// That of the plugin's bytes.
     pub digest: Digest,
     /// Who signed.
     pub key: KeyId,

@@ -88,8 +88,8 @@ pub struct ScenarioSpec {
     /// The part of the source that is worked on; all of it if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<TimeRange>,
-    /// How many times as fast as its own times say the source may be read, at most: 1 reads it as if it were live.
-    /// If absent, it is read as fast as it can be worked on.
+    /// How many times as fast as its own times say the source may be read, at most: 1 reads it as if it were
+    /// live. If absent, it is read as fast as it can be worked on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0.01, maximum = 1000)]
     pub max_speed: Option<f64>,
@@ -181,8 +181,8 @@ pub struct PluginChain {
     pub post: Vec<PluginUse>,
 }
 
-/// Hooks beside those of the scenario, with the limits of those. They see what those see: the frame as the pre
-/// hooks left it, the model's outputs, the further models.
+/// Hooks beside those of the scenario, with the limits of those. They see what those see: the frame as the
+/// pre hooks left it, the model's outputs, the further models.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShadowSpec {

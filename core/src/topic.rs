@@ -12,8 +12,8 @@ pub enum Topic {
     Results,
     /// Heartbeats. Key: runner.
     RunnerStatus,
-    /// What scenarios log and their shadows find, a batch a second of each at most, and which outputs of theirs are
-    /// recorded. Key: scenario.
+    /// What scenarios log and their shadows find, a batch a second of each at most, and which outputs of
+    /// theirs are recorded. Key: scenario.
     ScenarioLogs,
 }
 

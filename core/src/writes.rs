@@ -68,8 +68,8 @@ pub enum MayRevise {
     Deleted,
 }
 
-/// `based_on` is the revision that whoever changes it has seen. What has stopped or failed may be started again,
-/// with the new settings.
+/// `based_on` is the revision that whoever changes it has seen. What has stopped or failed may be started
+/// again, with the new settings.
 #[must_use]
 pub fn may_revise(desired: Desired, state: ScenarioState, revision: i64, based_on: i64) -> MayRevise {
     match (desired, state) {

@@ -1,5 +1,5 @@
-//! A hook's result out of bytes, of the kind that a hostile hook returns, and what the host makes of it: checked,
-//! mended, labelled, and written as JSON.
+//! A hook's result out of bytes, of the kind that a hostile hook returns, and what the host makes of it:
+//! checked, mended, labelled, and written as JSON.
 
 use arbitrary::{Arbitrary, Unstructured};
 use framehook_core::{

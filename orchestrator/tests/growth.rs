@@ -228,15 +228,8 @@ impl Runner {
         let records = envelopes.map(|envelope| Record::try_from(&envelope).unwrap()).collect();
         self.bus.publish(Topic::Results, records).await.unwrap();
         let status = WorkerStatus {
-            scenario_id: order.scenario_id,
-            generation: order.generation,
-            phase: WorkerPhase::Finished,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            hooks: Vec::new(),
-            revision: None,
             progress: Progress { published: last, frames: FRAMES, ..Progress::default() },
+            ..WorkerStatus::new(order.scenario_id, order.generation, WorkerPhase::Finished)
         };
         self.workers.insert(order.scenario_id, status);
     }

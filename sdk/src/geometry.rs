@@ -98,8 +98,8 @@ pub enum Crossing {
     ToLeft,
 }
 
-/// Whether the way from one point to another crosses the line between two others. A point on the line is on its
-/// right: so what goes on from frame to frame crosses a line once, wherever it stops.
+/// Whether the way from one point to another crosses the line between two others. A point on the line is on
+/// its right: so what goes on from frame to frame crosses a line once, wherever it stops.
 #[must_use]
 pub fn crossing(line: [Point; 2], from: Point, to: Point) -> Option<Crossing> {
     let is_left = |line: [Point; 2], point: Point| side(line, point) < 0.0;

@@ -33,7 +33,8 @@ impl Picture {
         Self::rgb(width, height, colour.repeat(width as usize * height as usize))
     }
 
-    /// A picture of the bytes of a PPM file (`P6`, 255), which `ffmpeg -i picture.jpg picture.ppm` makes of any.
+    /// A picture of the bytes of a PPM file (`P6`, 255), which `ffmpeg -i picture.jpg picture.ppm` makes of
+    /// any.
     ///
     /// # Errors
     /// When they are not that.

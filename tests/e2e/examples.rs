@@ -1,8 +1,8 @@
-//! Plugins in other languages, from `plugins/examples`: each keeps to the contract, and finds what the stock plugin
-//! finds.
+//! Plugins in other languages, from `plugins/examples`: each keeps to the contract, and finds what the stock
+//! plugin finds.
 //!
-//! `make test` builds that in C, which takes a second. Those in Python and JavaScript take a minute to build and to
-//! compile, and `make examples` is for them: it names all of them in FRAMEHOOK_EXAMPLES.
+//! `make test` builds that in C, which takes a second. Those in Python and JavaScript take a minute to build
+//! and to compile, and `make examples` is for them: it names all of them in FRAMEHOOK_EXAMPLES.
 
 use std::{env, fs, path::Path, process::Command};
 

@@ -161,7 +161,7 @@ fn swaps() -> usize {
     std::env::var("FRAMEHOOK_SWAPS").ok().and_then(|text| text.parse().ok()).unwrap_or(30)
 }
 
-/// Of a worker, in MiB.
+/// Memory of a worker, in MiB.
 fn resident_mib(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));

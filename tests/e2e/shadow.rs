@@ -89,7 +89,7 @@ fn a_shadow_differs_as_two_scenarios_do() {
         let label = |value: &Value| value["label"].as_str().unwrap().to_owned();
         let told: Vec<_> = item["missing"].as_array().into_iter().flatten().map(label).collect();
         let labels: Vec<_> = missing.iter().map(|detection| detection.label.clone().unwrap()).collect();
-        // Of a long list the first ones are told.
+        // The first ones of a long list are told.
         assert!(told.is_empty() == labels.is_empty() && labels.starts_with(&told), "{item:#} {labels:?}");
         let counts = ["missing", "events_missing"].map(|kind| number(&item["counts"], kind));
         assert_eq!(counts, [labels.len() as u64, *events], "{item:#}");

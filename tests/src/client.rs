@@ -306,8 +306,8 @@ pub fn light_scenario() -> Value {
 }
 
 /// The light scenario, at this many milliseconds a frame and more: the clip takes a second otherwise, and
-/// what has to be seen while it runs could be over before a busy machine looks. What is found is the same, and
-/// waiting takes no processor time.
+/// what has to be seen while it runs could be over before a busy machine looks. What is found is the same,
+/// and waiting takes no processor time.
 #[must_use]
 pub fn slow_scenario(frame_ms: u64) -> Value {
     slowed(light_scenario(), frame_ms)

@@ -17,7 +17,7 @@ use std::{
 use framehook_core::{
     fences::{Fences, Verdict},
     ids::{Generation, Incarnation, RunnerId, ScenarioId},
-    message::{Envelope, Message, Progress, RunnerStatus, WorkerPhase, WorkerStatus},
+    message::{Envelope, Message, RunnerStatus, WorkerPhase, WorkerStatus},
 };
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -296,18 +296,7 @@ impl Stage {
         if !matches!(verdict, Verdict::Start | Verdict::Stop | Verdict::StopUnknown) {
             return None;
         }
-        let progress = Progress::default();
-        let status = WorkerStatus {
-            scenario_id: scenario,
-            generation,
-            phase,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            hooks: Vec::new(),
-            revision: None,
-            progress,
-        };
+        let status = WorkerStatus::new(scenario, generation, phase);
         if let Some(older) = runner.workers.insert(scenario, status) {
             seen.running.remove(&(scenario, older.generation));
         }

@@ -1,7 +1,7 @@
 //! A change of a scenario that exists: which fields may change, and what it is with them.
 //!
-//! Invariant: source, model and the form of the model's input stay what they are: a worker that runs keeps all
-//! that it has opened, and a scenario's rows are of one source and one model.
+//! Invariant: source, model and the form of the model's input stay what they are: a worker that runs keeps
+//! all that it has opened, and a scenario's rows are of one source and one model.
 
 use framehook_core::{
     artifact::ArtifactRef,
@@ -117,19 +117,13 @@ fn difference(one: &InputSpec, other: &InputSpec) -> Option<String> {
     names.into_iter().find(|name| one.get(name) != other.get(name)).cloned()
 }
 
-/// Hooks whose plugin is named without a version, as before, keep the version that they have: a new one is taken
-/// when it is asked for.
+/// Hooks whose plugin is named without a version, as before, keep the version that they have: a new one is
+/// taken when it is asked for.
 fn pinned(uses: &[PluginUse], (before, resolved): (&[PluginUse], &[ResolvedHook])) -> Vec<PluginUse> {
     let pin = |used: &PluginUse| {
         let is_open = matches!(used.plugin, ArtifactRef::Newest { .. });
         let known = before.iter().zip(resolved).find(|(written, _)| is_open && written.plugin == used.plugin);
-        let plugin = known.map_or_else(
-            || used.plugin.clone(),
-            |(_, hook)| ArtifactRef::Version {
-                name: hook.identity.name.clone(),
-                version: hook.identity.version.clone(),
-            },
-        );
+        let plugin = known.map_or_else(|| used.plugin.clone(), |(_, hook)| hook.identity.reference());
         PluginUse { plugin, config: used.config.clone() }
     };
     uses.iter().map(pin).collect()

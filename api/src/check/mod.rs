@@ -8,5 +8,6 @@ pub(crate) mod probe;
 pub(crate) mod queue;
 pub(crate) mod resolve;
 pub(crate) mod signature;
+mod sizes;
 pub(crate) mod source;
 pub(crate) mod upload;

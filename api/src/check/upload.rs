@@ -46,7 +46,7 @@ pub(crate) struct Received {
     /// From multipart fields.
     pub name: Option<String>,
     pub version: Option<String>,
-    /// Of a plugin.
+    /// That of a plugin.
     pub signature: Option<PluginSignature>,
 }
 
@@ -64,8 +64,8 @@ fn unreadable(detail: impl Into<String>) -> Problem {
 /// Takes a raw body, or the field `file` of a multipart one.
 ///
 /// # Errors
-/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `invalid_signature`, `request_timeout`, or why
-/// it could not be stored.
+/// `unsupported_media_type`, `upload_too_large`, `invalid_upload`, `invalid_signature`, `request_timeout`, or
+/// why it could not be stored.
 pub(crate) async fn receive(blobs: &Blobs, cap: u64, request: Request) -> Result<Received, Problem> {
     let form = form(request.headers())?;
     let most = if form.is_some() { cap.saturating_add(MULTIPART_OVERHEAD) } else { cap };

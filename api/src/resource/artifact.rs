@@ -53,9 +53,9 @@ pub(crate) struct Naming {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct PluginNaming {
-    /// `dev`: the plugin is stored as `name@dev`, whatever it says of its version, in the place of what was there.
-    /// Scenarios that use it change to it while they run. `digest`: a part of its digest is added to the version,
-    /// such as `0.1.0+3f9a2c01b7de`, so that no other plugin has it.
+    /// `dev`: the plugin is stored as `name@dev`, whatever it says of its version, in the place of what was
+    /// there. Scenarios that use it change to it while they run. `digest`: a part of its digest is added to
+    /// the version, such as `0.1.0+3f9a2c01b7de`, so that no other plugin has it.
     #[param(value_type = Option<String>, pattern = "^(dev|digest)$")]
     version: Option<String>,
 }

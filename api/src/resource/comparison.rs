@@ -78,7 +78,7 @@ pub(crate) struct Difference {
 #[derive(Clone, Copy, Debug, Default, Serialize, ToSchema)]
 #[schema(as = ComparisonSummary)]
 pub(crate) struct Summary {
-    /// Of the frames that both have.
+    /// The frames that both have.
     #[serde(flatten)]
     both: Comparison,
     /// Frames that only one of them has.
@@ -92,7 +92,7 @@ pub(crate) struct ComparisonView {
     /// The original of a replay, or what it is compared with.
     before: ScenarioId,
     after: ScenarioId,
-    /// Of the frames of this page, those that are equal included: add up those of all pages.
+    /// Counts the frames of this page, those that are equal included: add up those of all pages.
     summary: Summary,
     /// Frames on which something differs, in their order.
     items: Vec<Difference>,

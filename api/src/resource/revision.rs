@@ -61,11 +61,12 @@ pub(crate) struct ScenarioPatch {
 
 /// Change a scenario's settings, while it runs
 ///
-/// A JSON merge patch (RFC 7396) over `spec`: `name`, `plugins`, `on_plugin_failure`, `limits` and `labels` can
-/// change. The worker that runs goes from the one revision to the next between two frames; the source stays
-/// open. If the new hooks cannot begin, or fail on three frames in a row or on more than half of the first 50,
-/// it goes back by itself. A scenario that does not run has the new settings from its next start on. A hook whose
-/// plugin is named without a version, as before, keeps the version that it has. A replay keeps its settings.
+/// A JSON merge patch (RFC 7396) over `spec`: `name`, `plugins`, `on_plugin_failure`, `limits` and `labels`
+/// can change. The worker that runs goes from the one revision to the next between two frames; the source
+/// stays open. If the new hooks cannot begin, or fail on three frames in a row or on more than half of the
+/// first 50, it goes back by itself. A scenario that does not run has the new settings from its next start
+/// on. A hook whose plugin is named without a version, as before, keeps the version that it has. A replay
+/// keeps its settings.
 #[utoipa::path(patch, path = "/scenario/{id}", tag = "/scenario", operation_id = "change_scenario",
     params(("id" = ScenarioId, Path), ChangeParameters,
         ("If-Match" = String, Header, description = "The revision that the change is for, in quotes: the scenario's `ETag`",
@@ -108,8 +109,8 @@ pub(crate) async fn based_on(app: &App, id: ScenarioId, headers: &HeaderMap) -> 
     }
 }
 
-/// Makes the next revision of a scenario from a specification, which differs from the one that it has in what may
-/// change; gives the scenario with it. Nothing is changed if nothing would be different.
+/// Makes the next revision of a scenario from a specification, which differs from the one that it has in what
+/// may change; gives the scenario with it. Nothing is changed if nothing would be different.
 ///
 /// # Errors
 /// As of a new scenario; when somebody else has changed it since `record` was read, or it has completed.
@@ -255,8 +256,8 @@ type RevisionPage = Page<RevisionView>;
 
 /// Every revision of a scenario's settings, oldest first
 ///
-/// Of those that are over, the last 1,000 are kept. A page may have fewer items than `limit`; only `next_cursor`
-/// says whether there are more.
+/// The last 1,000 of those that are over are kept. A page may have fewer items than `limit`; only
+/// `next_cursor` says whether there are more.
 #[utoipa::path(get, path = "/scenario/{id}/revisions", tag = "/scenario", operation_id = "get_revisions",
     params(("id" = ScenarioId, Path), PageParameters),
     responses((status = 200, description = "A page of revisions", body = RevisionPage), AnyProblem))]

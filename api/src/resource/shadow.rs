@@ -1,4 +1,5 @@
-//! `/scenario/{id}/shadow`: how a scenario's shadow compares with its own hooks, and taking it in their place.
+//! `/scenario/{id}/shadow`: how a scenario's shadow compares with its own hooks, and taking it in their
+//! place.
 //!
 //! Invariant: a request holds at most the differences that are kept of one scenario, which are bounded.
 
@@ -8,7 +9,6 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use framehook_core::{
-    artifact::ArtifactRef,
     error_code::ErrorCode,
     ids::{Generation, ScenarioId},
     revision::Begin,
@@ -56,7 +56,7 @@ pub(crate) struct ShadowView {
     next_cursor: Option<String>,
 }
 
-/// Of the current or last deployment.
+/// What is known of the current or last deployment.
 #[derive(Serialize, ToSchema)]
 #[schema(as = ShadowSummaryView)]
 pub(crate) struct SummaryView {
@@ -77,15 +77,15 @@ impl From<StoredSummary> for SummaryView {
 
 /// How a scenario's shadow compares with its own hooks
 ///
-/// `summary` counts frames and what differs on them, by kind. `items` are the frames on which something differs:
-/// `before` and `missing` are what the scenario's own hooks said, `after` and `added` what the shadow said. Boxes
-/// are matched where they overlap by half or more (intersection over union), those with equal labels first.
-/// Tracks' numbers are not compared, and of events only their kind and phase.
+/// `summary` counts frames and what differs on them, by kind. `items` are the frames on which something
+/// differs: `before` and `missing` are what the scenario's own hooks said, `after` and `added` what the
+/// shadow said. Boxes are matched where they overlap by half or more (intersection over union), those with
+/// equal labels first. Tracks' numbers are not compared, and of events only their kind and phase.
 ///
 /// A shadow has a thread of its own and never holds up the scenario: frames that come while it is busy are
-/// `not_compared`. Findings are published once a second. Of each scenario the newest 1,000 differences are kept,
-/// at most 1 MiB of them and 4 KiB of each; counts are whole. What a runner had not published when it died is
-/// missing.
+/// `not_compared`. Findings are published once a second. Of each scenario the newest 1,000 differences are
+/// kept, at most 1 MiB of them and 4 KiB of each; counts are whole. What a runner had not published when it
+/// died is missing.
 ///
 /// With `Accept: application/x-ndjson` the answer is the items, one JSON object a line.
 #[utoipa::path(get, path = "/scenario/{id}/shadow", tag = "/scenario", operation_id = "get_shadow",
@@ -150,6 +150,5 @@ pub(crate) async fn promote(
 
 /// In the version that it was resolved to, so that no later upload takes its place.
 fn as_used(ResolvedHook { identity, config }: &ResolvedHook) -> PluginUse {
-    let (name, version) = (identity.name.clone(), identity.version.clone());
-    PluginUse { plugin: ArtifactRef::Version { name, version }, config: config.clone() }
+    PluginUse { plugin: identity.reference(), config: config.clone() }
 }

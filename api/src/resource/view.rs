@@ -39,7 +39,7 @@ pub(crate) struct ScenarioView {
     /// The scenario whose frames it runs again; absent: it is no replay.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub replay_of: Option<ScenarioId>,
-    /// Of the settings that it shall run with.
+    /// The number of the settings that it shall run with.
     pub revision: i64,
     /// The one that its worker runs. Null: no worker does, or it did not say.
     pub running_revision: Option<i64>,

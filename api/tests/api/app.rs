@@ -1,7 +1,6 @@
 //! One API on a data folder of its own, and what tests say to it.
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -209,15 +208,12 @@ impl TestApp {
         let batch = ResultBatch {
             consumer,
             topic,
-            partition: 0,
             expected,
             next: expected + 1,
             rows: predictions.iter().map(Into::into).collect(),
-            state: BTreeMap::new(),
             logged,
             found,
-            recorded: vec![],
-            dead_letters: vec![],
+            ..ResultBatch::default()
         };
         assert_eq!(self.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     }

@@ -1,11 +1,8 @@
 //! The outbox relay and the results inbox, through faults.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
 };
 
 use async_trait::async_trait;
@@ -273,19 +270,7 @@ async fn an_inbox_whose_offset_was_moved_by_another_follows() {
     // Another consumer took record 1 before this one sees it.
     let (consumer, topic) = (inbox::CONSUMER.to_owned(), "results".to_owned());
     let rows = vec![(&prediction(id, 1)).into()];
-    let batch = ResultBatch {
-        consumer,
-        topic,
-        partition: 0,
-        expected: 1,
-        next: 2,
-        rows,
-        state: BTreeMap::new(),
-        logged: vec![],
-        found: vec![],
-        recorded: vec![],
-        dead_letters: vec![],
-    };
+    let batch = ResultBatch { consumer, topic, expected: 1, next: 2, rows, ..ResultBatch::default() };
     assert_eq!(app.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
     // Several batches: those behind the refused one may have been read by then, and must not be stored before
     // it.

@@ -12,7 +12,7 @@ fn with_shadow(shadow: &Value) -> Value {
     scenario
 }
 
-/// Of `frames` frames, the last of which differ.
+/// What was found on `frames` frames, the last of which differ.
 fn found(scenario_id: ScenarioId, first: u64, differences: u64, frames: u64) -> ShadowFindings {
     let last = first + differences;
     let difference = |frame: u64| {

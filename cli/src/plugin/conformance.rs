@@ -23,11 +23,12 @@ const OPEN_SIDE: u32 = 100;
 pub(crate) struct Conformance {
     /// The component, a `.wasm` file
     file: PathBuf,
-    /// The configuration to try it with, if its defaults do not do: JSON, or a file behind an `@`. The only further
-    /// model that there is has the name `synthetic`
+    /// The configuration to try it with, if its defaults do not do: JSON, or a file behind an `@`. The only
+    /// further model that there is has the name `synthetic`
     #[arg(long, value_name = "JSON")]
     config: Option<String>,
-    /// The model whose outputs its post hook reads, an ONNX file; otherwise outputs of the usual kinds are tried
+    /// The model whose outputs its post hook reads, an ONNX file; otherwise outputs of the usual kinds are
+    /// tried
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// Print JSON, for programs

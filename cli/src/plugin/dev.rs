@@ -27,7 +27,8 @@ const QUIET: Duration = Duration::from_millis(150);
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// For a revision to run or to be rolled back: a compilation on a busy runner takes some seconds.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// For a revision that runs to show that it does: its hooks fail on three frames in a row, and a heartbeat tells.
+/// For a revision that runs to show that it does: its hooks fail on three frames in a row, and a heartbeat
+/// tells.
 const TRIAL: Duration = Duration::from_secs(2);
 /// Folders of a plugin that no source is in.
 const BUILT: [&str; 2] = ["target", ".git"];
@@ -209,8 +210,8 @@ fn told(line: &Value) -> String {
     format!("{} {}{frame}: {}", text("level"), text("plugin"), text("message"))
 }
 
-/// A scenario's plugins with `name@dev` where `name` is, or else behind the others of `stage`. `None`: they have it
-/// already.
+/// A scenario's plugins with `name@dev` where `name` is, or else behind the others of `stage`. `None`: they
+/// have it already.
 fn with_development(plugins: &Value, name: &str, stage: &str) -> Option<Value> {
     let wanted = format!("{name}@{DEV}");
     let is_of_plugin = |used: &Value| used["use"].as_str().is_some_and(|used| used.split('@').next() == Some(name));

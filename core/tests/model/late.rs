@@ -15,7 +15,7 @@ use std::{
 use framehook_core::{
     evidence::{Hearing, Order},
     ids::{Incarnation, RunnerId, ScenarioId},
-    message::{Progress, WorkerPhase, WorkerStatus},
+    message::{WorkerPhase, WorkerStatus},
     planner::{Action, RunnerFacts, ScenarioFacts, Snapshot, Timing, WorkerFacts, plan},
     state::{Desired, ScenarioState, WorkerState},
 };
@@ -262,17 +262,7 @@ impl World {
             order: Order { at_us: at, repeats },
             stop_ordered: false,
         };
-        let report = WorkerStatus {
-            scenario_id,
-            generation: 1,
-            phase: WorkerPhase::Running,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            hooks: Vec::new(),
-            revision: None,
-            progress: Progress::default(),
-        };
+        let report = WorkerStatus::new(scenario_id, 1, WorkerPhase::Running);
         let runner = RunnerFacts {
             id: id.clone(),
             incarnation,

@@ -442,15 +442,8 @@ fn runner_id(name: usize) -> RunnerId {
 
 fn runner_facts(host: usize, runner: &Runner) -> RunnerFacts {
     let status = |report: Report| WorkerStatus {
-        scenario_id: SCENARIO,
-        generation: report.generation,
-        phase: report.phase,
-        reason: None,
-        attempt: 0,
-        retry_at: None,
-        hooks: Vec::new(),
-        revision: None,
         progress: Progress { published: report.published.map(position), ..Progress::default() },
+        ..WorkerStatus::new(SCENARIO, report.generation, report.phase)
     };
     RunnerFacts {
         id: runner_id(runner.name),

@@ -29,14 +29,14 @@ use crate::{abi, sandbox::Ctx};
 pub(crate) const TICK: Duration = Duration::from_millis(4);
 /// Deep enough for any real plugin; a runaway recursion ends early.
 const WASM_STACK: usize = 512 << 10;
-/// Hooks alive at once in one worker: 16 before and 16 behind the model, twice while its scenario changes them, and
-/// 16 of a shadow. Each reserves 4 GiB of address space, none of it memory.
+/// Hooks alive at once in one worker: 16 before and 16 behind the model, twice while its scenario changes
+/// them, and 16 of a shadow. Each reserves 4 GiB of address space, none of it memory.
 const MAX_INSTANCES: u32 = 80;
-/// A component built from Rust is made of 3 or 4 core modules, one from JavaScript of 6, one from Python, with
-/// its library in parts, of 38.
+/// A component built from Rust is made of 3 or 4 core modules, one from JavaScript of 6, one from Python,
+/// with its library in parts, of 38.
 const CORE_MODULES: u32 = 64;
-/// A component has one or two, whatever its language. The pool of tables is memory that may be written, of which
-/// a worker has little: 160 KB each.
+/// A component has one or two, whatever its language. The pool of tables is memory that may be written, of
+/// which a worker has little: 160 KB each.
 const TABLES: u32 = 4;
 /// Alive at once in a process that asks one plugin: a check of conformance compares some.
 const MAX_JUDGED: u32 = 4;
@@ -103,8 +103,8 @@ impl Engine {
         Self::new(&config)
     }
 
-    /// For a process that asks one plugin and ends: the same, so that what it accepts fits into a worker, with
-    /// room for a few.
+    /// For a process that asks one plugin and ends: the same, so that what it accepts fits into a worker,
+    /// with room for a few.
     ///
     /// # Errors
     /// When the engine cannot start.

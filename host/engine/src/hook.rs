@@ -202,8 +202,8 @@ impl Hook {
         Ok(events)
     }
 
-    /// Goes on with what another one kept, as of `after`: an instance that began with nothing is made anew. What
-    /// it fails on now, it fails on at its first frame.
+    /// Goes on with what another one kept, as of `after`: an instance that began with nothing is made anew.
+    /// What it fails on now, it fails on at its first frame.
     pub(crate) fn take_over(&mut self, state: &HookState, after: Option<Position>) {
         if state.of(&self.slot).next().is_none() {
             return;

@@ -1,9 +1,9 @@
-//! A deployment's settings, changed while its worker runs: the order comes, its plugins are made ready, the worker
-//! takes them over and says whether they work.
+//! A deployment's settings, changed while its worker runs: the order comes, its plugins are made ready, the
+//! worker takes them over and says whether they work.
 //!
-//! Invariants: the deployment's order is of the revision that a next worker begins with, which is the newest that
-//! has not failed. What that took the place of is kept until it has shown that it works. A revision that failed is
-//! not tried again.
+//! Invariants: the deployment's order is of the revision that a next worker begins with, which is the newest
+//! that has not failed. What that took the place of is kept until it has shown that it works. A revision that
+//! failed is not tried again.
 
 use std::{fs::Permissions, io, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -107,8 +107,8 @@ impl Deployment {
         self.show_revision(self.order.revision, None);
     }
 
-    /// After a worker has ended, or could not be prepared: whether that is for its revision to answer for, which is
-    /// given up then.
+    /// After a worker has ended, or could not be prepared: whether that is for its revision to answer for,
+    /// which is given up then.
     pub(crate) fn blames_revision(&mut self, is_for_good: bool, reason: &Reason) -> bool {
         let Some(before) = &mut self.before else { return false };
         before.ends += 1;
@@ -137,8 +137,8 @@ impl Deployment {
 }
 
 impl JobBuilder {
-    /// What makes a worker that runs `before` go on with another order; its plugins are laid into the worker's
-    /// folder.
+    /// What makes a worker that runs `before` go on with another order; its plugins are laid into the
+    /// worker's folder.
     ///
     /// # Errors
     /// With the reason, and whether another try may help.
@@ -175,8 +175,8 @@ impl JobBuilder {
     }
 }
 
-/// Copies a compiled plugin to where a worker without privileges can read it: the folders above are closed to all
-/// others, and the worker has its own open.
+/// Copies a compiled plugin to where a worker without privileges can read it: the folders above are closed to
+/// all others, and the worker has its own open.
 async fn lay(from: &Path, to: &Path) -> io::Result<()> {
     if tokio::fs::try_exists(to).await? {
         return Ok(());

@@ -214,11 +214,7 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
-    use framehook_core::{
-        hook_metrics::Metrics,
-        ids::ScenarioId,
-        message::{Progress, WorkerPhase},
-    };
+    use framehook_core::{hook_metrics::Metrics, ids::ScenarioId, message::WorkerPhase};
     use prometheus_client::{encoding::text, registry::Registry};
 
     use super::*;
@@ -230,17 +226,7 @@ mod tests {
     }
 
     fn worker(phase: WorkerPhase, hook: HookStats) -> WorkerStatus {
-        WorkerStatus {
-            scenario_id: ScenarioId::generate(),
-            generation: 1,
-            phase,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            progress: Progress::default(),
-            hooks: vec![hook],
-            revision: None,
-        }
+        WorkerStatus { hooks: vec![hook], ..WorkerStatus::new(ScenarioId::generate(), 1, phase) }
     }
 
     fn shown(metrics: &PluginMetrics) -> String {

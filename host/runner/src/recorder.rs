@@ -84,7 +84,7 @@ pub(crate) struct Destination {
 }
 
 impl Recorder {
-    /// Of a deployment that goes on behind `after`.
+    /// Begins for a deployment that goes on behind `after`.
     pub(crate) fn new(generation: Generation, after: Option<Position>, destination: Destination) -> Self {
         let (finished, parts) = mpsc::channel(WAITING);
         let task = AbortOnDropHandle::new(tokio::spawn(store_all(parts, destination)));

@@ -1,5 +1,5 @@
-//! What a scenario's worker may write into the runner's log, and the same lines on their way to the scenario's own
-//! log; beside them, what its shadow found.
+//! What a scenario's worker may write into the runner's log, and the same lines on their way to the
+//! scenario's own log; beside them, what its shadow found.
 //!
 //! Invariants: plugins' lines and the worker's own standard error stay within one budget, restarts included,
 //! whatever the worker does: it keeps to the same budget by itself, but is not trusted. Who logs never waits:

@@ -202,8 +202,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Has the plugins of another revision made ready, if one was ordered. A later order takes the place of an
-    /// earlier one.
+    /// Has the plugins of another revision made ready, if one was ordered. A later order takes the place of
+    /// an earlier one.
     fn prepare_change(&mut self) {
         let Some(order) = self.deployment.other_revision() else { return };
         if self.preparing.as_ref().is_some_and(|under_way| under_way.order.revision == order.revision) {
@@ -292,7 +292,7 @@ impl<'a> Session<'a> {
         }
         if !std::mem::replace(&mut self.has_first_frame, true) {
             deployment.note_first_frame(at.frame);
-            // Of a worker that began with it nothing is kept to go back to.
+            // A worker that began with it has kept nothing to go back to.
             if deployment.order.revision == self.began_with {
                 deployment.before = None;
             }

@@ -17,7 +17,7 @@ const MAX_MESSAGE: usize = 2000;
 pub(crate) struct Shadow {
     /// What was told last, with the counts of all workers. `None`: the scenario has no shadow.
     summary: Option<ShadowSummary>,
-    /// Of the workers that are gone.
+    /// What the workers found that are gone.
     before: ShadowCounts,
 }
 
@@ -26,8 +26,8 @@ impl Shadow {
         Self { summary: summary(order), before: ShadowCounts::default() }
     }
 
-    /// Another worker begins, and counts anew. Its revision may be another, with other hooks or none; the counts
-    /// are of the deployment.
+    /// Another worker begins, and counts anew. Its revision may be another, with other hooks or none; the
+    /// counts are of the deployment.
     pub(crate) fn begin(&mut self, order: &DeployOrder) {
         let Some(now) = summary(order) else { return };
         let before = self.summary.take();
@@ -54,7 +54,7 @@ impl Shadow {
     }
 }
 
-/// Of one that has seen nothing; `None`: the order has no shadow.
+/// A shadow that has seen nothing; `None`: the order has no shadow.
 fn summary(order: &DeployOrder) -> Option<ShadowSummary> {
     let plugins: Vec<_> = order.scenario.shadow.iter().map(|hook| hook.identity.clone()).collect();
     let (revision, counts) = (order.revision, ShadowCounts::default());

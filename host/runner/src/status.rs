@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use framehook_core::{
     execution::ProviderStatus,
     ids::{Generation, Incarnation, ScenarioId},
-    message::{Progress, RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
+    message::{RunnerStatus, WorkerKey, WorkerPhase, WorkerStatus},
     reason::Reason,
     revision::RevisionStatus,
     size::json_bytes,
@@ -188,18 +188,7 @@ impl Board {
         phase: WorkerPhase,
         reason: Option<Reason>,
     ) {
-        let (progress, hooks, revision) = (Progress::default(), Vec::new(), None);
-        let status = WorkerStatus {
-            scenario_id,
-            generation,
-            phase,
-            reason,
-            attempt: 0,
-            retry_at: None,
-            progress,
-            hooks,
-            revision,
-        };
+        let status = WorkerStatus { reason, ..WorkerStatus::new(scenario_id, generation, phase) };
         self.roster.lock().insert(status, Instant::now());
         self.changed.notify_one();
     }
@@ -244,25 +233,10 @@ mod tests {
         Roster::new(&config, Incarnation::generate(), None, Vec::new())
     }
 
-    fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
-        let (progress, hooks) = (Progress::default(), Vec::new());
-        WorkerStatus {
-            scenario_id,
-            generation,
-            phase,
-            reason: None,
-            attempt: 0,
-            retry_at: None,
-            progress,
-            hooks,
-            revision: None,
-        }
-    }
-
     #[test]
     fn only_changes_that_others_act_on_ask_for_a_heartbeat() {
         let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
-        roster.insert(status(id, 2, WorkerPhase::Starting), now);
+        roster.insert(WorkerStatus::new(id, 2, WorkerPhase::Starting), now);
         assert!(roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
         assert!(!roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
         assert!(!roster.update(id, 2, now, |s| s.progress.frames += 1));
@@ -279,14 +253,14 @@ mod tests {
     #[test]
     fn the_ended_stay_as_they_are_until_something_newer_or_their_time() {
         let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
-        roster.insert(status(id, 2, WorkerPhase::Running), now);
-        roster.insert(status(id, 2, WorkerPhase::Stopped), now);
+        roster.insert(WorkerStatus::new(id, 2, WorkerPhase::Running), now);
+        roster.insert(WorkerStatus::new(id, 2, WorkerPhase::Stopped), now);
         assert!(roster.update(id, 2, now, |s| s.phase = WorkerPhase::Finished));
         assert!(!roster.update(id, 2, now, |s| s.phase = WorkerPhase::Running));
-        roster.insert(status(id, 1, WorkerPhase::Running), now);
+        roster.insert(WorkerStatus::new(id, 1, WorkerPhase::Running), now);
         let phases = |roster: &mut Roster, at| roster.heartbeat(at).workers.iter().map(|w| w.phase).collect::<Vec<_>>();
         assert_eq!(phases(&mut roster, now + Duration::from_secs(599)), [WorkerPhase::Finished]);
-        roster.insert(status(id, 3, WorkerPhase::Starting), now);
+        roster.insert(WorkerStatus::new(id, 3, WorkerPhase::Starting), now);
         assert_eq!(phases(&mut roster, now + Duration::from_secs(599)), [WorkerPhase::Starting]);
         assert!(roster.update(id, 3, now, |s| s.phase = WorkerPhase::Failed));
         assert!(roster.knows(id, 3));
@@ -298,7 +272,7 @@ mod tests {
     fn only_an_end_can_be_noted_and_once_is_enough() {
         let (mut roster, id, now) = (roster(), ScenarioId::generate(), Instant::now());
         let noted = |generation| [WorkerKey { scenario_id: id, generation }];
-        roster.insert(status(id, 2, WorkerPhase::Running), now);
+        roster.insert(WorkerStatus::new(id, 2, WorkerPhase::Running), now);
         roster.forget(&noted(2));
         assert!(roster.knows(id, 2), "it runs");
         roster.update(id, 2, now, |s| s.phase = WorkerPhase::Finished);
@@ -307,7 +281,7 @@ mod tests {
         roster.forget(&noted(2));
         roster.forget(&noted(2));
         assert!(roster.heartbeat(now).workers.is_empty());
-        roster.insert(status(id, 3, WorkerPhase::Starting), now);
+        roster.insert(WorkerStatus::new(id, 3, WorkerPhase::Starting), now);
         assert!(roster.knows(id, 3));
     }
 
@@ -318,10 +292,11 @@ mod tests {
         let ids: Vec<_> = (0..15).map(|_| ScenarioId::generate()).collect();
         for (n, id) in ids.iter().enumerate() {
             let hooks = vec![HookStats::new(plugin(n % 2), HookStage::Post)];
-            roster.insert(WorkerStatus { hooks, ..status(*id, 1, WorkerPhase::Running) }, now);
+            roster.insert(WorkerStatus { hooks, ..WorkerStatus::new(*id, 1, WorkerPhase::Running) }, now);
         }
         let large = HookStats::new("p".repeat(MAX_HOOKS), HookStage::Post);
-        let never = WorkerStatus { hooks: vec![large], ..status(ScenarioId::generate(), 1, WorkerPhase::Running) };
+        let never =
+            WorkerStatus { hooks: vec![large], ..WorkerStatus::new(ScenarioId::generate(), 1, WorkerPhase::Running) };
         roster.insert(never.clone(), now);
         let mut told = BTreeMap::<_, usize>::new();
         for _ in 0..6 {
@@ -338,10 +313,10 @@ mod tests {
     #[test]
     fn the_oldest_ended_leave_first_and_the_living_never() {
         let (mut roster, living, now) = (roster(), ScenarioId::generate(), Instant::now());
-        roster.insert(status(living, 1, WorkerPhase::Running), now);
+        roster.insert(WorkerStatus::new(living, 1, WorkerPhase::Running), now);
         let ended: Vec<_> = (0..=MAX_ENDED).map(|_| ScenarioId::generate()).collect();
         for (id, second) in ended.iter().zip(0..) {
-            roster.insert(status(*id, 1, WorkerPhase::Stopped), now + Duration::from_secs(second));
+            roster.insert(WorkerStatus::new(*id, 1, WorkerPhase::Stopped), now + Duration::from_secs(second));
         }
         assert_eq!(roster.heartbeat(now + Duration::from_secs(300)).workers.len(), MAX_ENDED + 1);
         assert!(roster.knows(living, 1) && roster.knows(ended[1], 1) && !roster.knows(ended[0], 1));

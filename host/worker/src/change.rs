@@ -1,9 +1,10 @@
-//! Other settings for a job that runs: made beside the frames, taken over between two of them, kept or given up.
+//! Other settings for a job that runs: made beside the frames, taken over between two of them, kept or given
+//! up.
 //!
-//! Invariants: a frame has the settings of one revision from its pre hooks to its row. The first stage decides on
-//! which frame a revision begins or ends, and the last one follows when that frame comes to it. Plugins are
-//! loaded and started on a thread of its own ([`Maker`]); between two frames, only a hook that goes on with
-//! something kept is started once more.
+//! Invariants: a frame has the settings of one revision from its pre hooks to its row. The first stage
+//! decides on which frame a revision begins or ends, and the last one follows when that frame comes to it.
+//! Plugins are loaded and started on a thread of its own ([`Maker`]); between two frames, only a hook that
+//! goes on with something kept is started once more.
 
 use std::{
     collections::VecDeque,

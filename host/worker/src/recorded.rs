@@ -112,7 +112,7 @@ pub(crate) struct RecordedFrame {
     pub(crate) damaged: u64,
     pub(crate) size: Size,
     pub(crate) geometry: Geometry,
-    /// Of the pre hooks.
+    /// Those of the pre hooks.
     pub(crate) failures: Vec<HookFailure>,
     pub(crate) outcome: Result<Vec<Output>, Skipped>,
 }

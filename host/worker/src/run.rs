@@ -295,8 +295,8 @@ fn chain_settings(
     }
 }
 
-/// A shadow has limits, room and quotas of its own, and begins without state: nothing of what its hooks keep is
-/// stored. It gives up a frame where the scenario would fail.
+/// A shadow has limits, room and quotas of its own, and begins without state: nothing of what its hooks keep
+/// is stored. It gives up a frame where the scenario would fail.
 fn settings_of_shadow(
     job: &Job,
     of_scenario: &ChainSettings,

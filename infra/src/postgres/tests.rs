@@ -1,9 +1,6 @@
 //! What is PostgreSQL's own; what every store must do is in the conformance suite.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use framehook_core::{
     artifact::ArtifactKind,
@@ -352,8 +349,7 @@ async fn fill_outbox(postgres: &Postgres, messages: u32) {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
+    ResultBatch { consumer, topic, expected, next, rows, ..ResultBatch::default() }
 }
 
 /// Not to be read: its specification is empty.

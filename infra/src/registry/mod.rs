@@ -94,7 +94,7 @@ pub struct Pulled {
     /// By the digest of its manifest.
     pub reference: Reference,
     pub signature: Option<PluginSignature>,
-    /// Of its bytes.
+    /// That of its bytes.
     pub digest: Digest,
     /// As many bytes as there will be.
     pub size: u64,

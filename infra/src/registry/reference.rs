@@ -8,7 +8,7 @@ use url::{Host, Url};
 const SCHEME: &str = "oci://";
 /// As the distribution specification has it.
 const MAX_TAG: usize = 128;
-/// Of host and repository, together, what registries take.
+/// Bytes of host and repository together, as registries take them.
 const MAX_NAME: usize = 255;
 
 /// A plugin in a registry. Where both are written, the digest says which; the tag is a note for people.
@@ -18,7 +18,7 @@ pub struct Reference {
     pub host: String,
     pub repository: String,
     pub tag: Option<String>,
-    /// Of the manifest.
+    /// That of the manifest.
     pub digest: Option<Digest>,
 }
 

@@ -5,9 +5,9 @@
 //! column before it is compared with NULL, so that PostgreSQL knows its type. What differs, an adapter gives:
 //! - `Db`: the database as sqlx calls it.
 //! - `Database`, which gets the traits of the store here. `reader` is a pool for single statements, `read`
-//!   and `write` begin a transaction, `transact` and `transact_despite_full` run one that may have to run again
-//!   (the second is for what gives space back, and for what nobody could give space back without), `admit`
-//!   refuses what the disk has no room for, `probe` is a read and a commit.
+//!   and `write` begin a transaction, `transact` and `transact_despite_full` run one that may have to run
+//!   again (the second is for what gives space back, and for what nobody could give space back without),
+//!   `admit` refuses what the disk has no room for, `probe` is a read and a commit.
 //! - `key` and `identity`: how an identity is bound and read.
 //! - `now_us`: the database's clock, to be read behind the locks.
 //! - `one_artifact_at_a_time`, `drop_results`, `make_partitions`.

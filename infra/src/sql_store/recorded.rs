@@ -105,7 +105,7 @@ pub(super) async fn read(db: &Database, id: ScenarioId) -> Result<Vec<Part>> {
     sqlx::query(PARTS).bind(key(id.0)).fetch_all(db.reader()).await?.iter().map(|row| row.json("part")).collect()
 }
 
-/// Of a scenario that is deleted.
+/// Those of a scenario that is deleted.
 pub(super) async fn give_up(conn: &mut Conn, id: ScenarioId, now: i64) -> Result<()> {
     sqlx::query(GIVE_UP_ALL).bind(key(id.0)).bind(now).execute(conn).await?;
     Ok(())

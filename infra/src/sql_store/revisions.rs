@@ -76,7 +76,7 @@ const PAGE: &str = "
     FROM scenario_revisions
     WHERE scenario_id = $1 AND revision IN (SELECT revision FROM sums WHERE total <= $4 OR total = bytes)
     ORDER BY revision";
-/// Of scenarios that may still run: a worker that starts anew, or goes back, needs the hooks of these.
+/// Those of scenarios that may still run: a worker that starts anew, or goes back, needs the hooks of these.
 const IN_USE: &str = "
     SELECT r.resolved FROM scenario_revisions r JOIN scenarios s ON s.id = r.scenario_id
     WHERE r.state IN ('pending', 'active') AND s.state <> 'completed' AND s.desired <> 'deleted'";
@@ -217,8 +217,8 @@ async fn activate(
     Ok(())
 }
 
-/// A worker of `generation` went back from `revision` to `running`. If that revision is still the wanted one, the
-/// newest before that did not fail takes its place.
+/// A worker of `generation` went back from `revision` to `running`. If that revision is still the wanted one,
+/// the newest before that did not fail takes its place.
 pub(super) async fn roll_back(
     conn: &mut Conn,
     at: Moment,
@@ -267,8 +267,8 @@ fn entry(row: &Row) -> Result<RevisionEntry> {
     })
 }
 
-/// Digests of the hooks of revisions that may still run. An artifact need not name them: a plugin in development
-/// has other content by now.
+/// Digests of the hooks of revisions that may still run. An artifact need not name them: a plugin in
+/// development has other content by now.
 pub(super) async fn digests_in_use(db: &Database) -> Result<BTreeSet<Digest>> {
     let rows = sqlx::query(IN_USE).fetch_all(db.reader()).await?;
     let mut digests = BTreeSet::new();

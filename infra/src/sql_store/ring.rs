@@ -1,5 +1,5 @@
-//! Rings of scenarios: tables of numbered items of which the newest are kept. `framehook_core::ring` says which are
-//! new and which go.
+//! Rings of scenarios: tables of numbered items of which the newest are kept. `framehook_core::ring` says
+//! which are new and which go.
 
 use framehook_core::{
     ids::ScenarioId,
@@ -37,8 +37,8 @@ macro_rules! ring_in {
                 $table,
                 " WHERE scenario_id = $1 ORDER BY sequence DESC LIMIT 1"
             ),
-            // `$2`: an array of arrays, of the columns in their order. An item is a text in it, so that the database
-            // looks at none of its escapes.
+            // `$2`: an array of arrays, of the columns in their order. An item is a text in it, so that the
+            // database looks at none of its escapes.
             add: concat!(
                 "INSERT INTO ",
                 $table,
@@ -79,7 +79,7 @@ pub(super) async fn append<'a, T: Serialize + 'a>(
     let newest = sqlx::query(ring.newest).bind(key(id.0)).fetch_optional(&mut *conn).await?;
     let new = behind(newest.as_ref().map(place).transpose()?, batches);
     let Some((sequence, bytes)) = new.last().map(|(newest, _)| newest.gone(ring.size)) else { return Ok(()) };
-    // Of a batch that is longer than the ring, its end.
+    // The end of a batch that is longer than the ring.
     let kept = new.iter().filter(|(place, _)| place.sequence > sequence && place.bytes > bytes);
     let rows = kept.map(|(place, item)| row(*place, *item)).collect::<Result<Vec<_>>>()?;
     sqlx::query(ring.add).bind(key(id.0)).bind(to_json(&rows)?).execute(&mut *conn).await?;

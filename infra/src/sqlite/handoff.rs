@@ -166,7 +166,6 @@ fn acknowledge(state: &mut State, end: i64, answer: impl Fn() -> Result<()>) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use framehook_core::topic::Topic;
     use framehook_tests::DEADLINE;
@@ -201,21 +200,7 @@ mod tests {
 
     async fn store(sqlite: &Sqlite, expected: i64, next: i64) {
         let (consumer, topic) = ("inbox".to_owned(), TOPIC.name().to_owned());
-        let (rows, state, dead_letters) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let (logged, found, recorded) = (Vec::new(), Vec::new(), Vec::new());
-        let batch = ResultBatch {
-            consumer,
-            topic,
-            partition: 0,
-            expected,
-            next,
-            rows,
-            state,
-            logged,
-            found,
-            recorded,
-            dead_letters,
-        };
+        let batch = ResultBatch { consumer, topic, expected, next, ..ResultBatch::default() };
         assert_eq!(sqlite.store.store_results(&batch).await.unwrap(), StoreOutcome::Stored);
         sqlite.bus().forget(TOPIC, 0, next).await.unwrap();
     }

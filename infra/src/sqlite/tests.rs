@@ -1,9 +1,6 @@
 //! What is SQLite's own; what every store and bus must do is in the conformance suites.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeSet, time::Instant};
 
 use framehook_core::{
     artifact::ArtifactKind,
@@ -172,8 +169,7 @@ async fn a_full_disk_is_an_error_of_its_own_and_passes() {
 fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = ("inbox".into(), "results".into());
-    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
+    ResultBatch { consumer, topic, expected, next, rows, ..ResultBatch::default() }
 }
 
 #[tokio::test]

@@ -107,9 +107,9 @@ pub trait Scenarios: Send + Sync + 'static {
     /// until it is purged). Never waits for a worker.
     async fn set_desired(&self, id: ScenarioId, desired: Desired) -> Result<Option<ScenarioRecord>>;
 
-    /// One transaction: the next revision of a scenario, which becomes the wanted one, a line of history, and the
-    /// order of the worker that runs it, changed and put into the outbox; without such a worker, a wake-up. One
-    /// that is refused is only on record.
+    /// One transaction: the next revision of a scenario, which becomes the wanted one, a line of history, and
+    /// the order of the worker that runs it, changed and put into the outbox; without such a worker, a
+    /// wake-up. One that is refused is only on record.
     async fn revise(&self, id: ScenarioId, new: &NewRevision) -> Result<Revised>;
 
     /// Oldest first; `after` is the number of the last one of the page before. None, if it was never changed.
@@ -137,8 +137,8 @@ pub trait Scenarios: Send + Sync + 'static {
     /// of a replay, there are none.
     async fn outputs(&self, id: ScenarioId) -> Result<Vec<Part>>;
 
-    /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest first,
-    /// which are bounded together (`framehook_core::shadow`). Deleted scenarios are not found.
+    /// What its shadow found: the newest summary, and the differences behind `after` that are kept, oldest
+    /// first, which are bounded together (`framehook_core::shadow`). Deleted scenarios are not found.
     async fn shadow(&self, id: ScenarioId, after: i64) -> Result<Option<ShadowRecord>>;
 
     /// What became of every frame, in one consistent read that does not count rows. Deleted scenarios are not
@@ -202,8 +202,8 @@ pub trait Results: Send + Sync + 'static {
     /// One transaction: moves the offset from `batch.expected` to `batch.next` (compare and set), upserts the
     /// rows (a lower generation than the stored one changes nothing; results of deleted scenarios are
     /// dropped), moves each scenario's stored position, to the frame of a dead letter too, counts its rows,
-    /// appends what is new of the logged lines and of what shadows found and lets the oldest go, keeps the dead
-    /// letters.
+    /// appends what is new of the logged lines and of what shadows found and lets the oldest go, keeps the
+    /// dead letters.
     async fn store_results(&self, batch: &ResultBatch) -> Result<StoreOutcome>;
 }
 

@@ -310,7 +310,8 @@ pub struct ArtifactQuery {
 #[derive(Clone, Debug, PartialEq)]
 pub enum PutArtifact {
     Created,
-    /// The same content under the same name and version was there before; it has the new signature, if that has one.
+    /// The same content under the same name and version was there before; it has the new signature, if that
+    /// has one.
     Unchanged(Artifact),
     /// In the place of other content, of a plugin in development.
     Replaced,
@@ -333,7 +334,7 @@ pub enum DeleteArtifact {
 }
 
 /// What an inbox read from one partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct ResultBatch {
     pub consumer: String,
     pub topic: String,

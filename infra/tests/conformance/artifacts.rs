@@ -42,7 +42,8 @@ pub(crate) async fn names_are_never_re_pointed(backend: &impl StoreBackend) {
     assert_eq!(listed(ArtifactKind::Plugin).await, []);
 }
 
-/// A signature that comes later, or another one, takes the place of what was there, and nothing takes it away.
+/// A signature that comes later, or another one, takes the place of what was there, and nothing takes it
+/// away.
 pub(crate) async fn the_last_signature_counts(backend: &impl StoreBackend) {
     let store = backend.store().await;
     let by = |name: &str| {

@@ -140,8 +140,7 @@ pub(crate) fn predictions(id: ScenarioId, generation: Generation, frames: std::o
 pub(crate) fn batch(expected: i64, next: i64, predictions: Vec<Prediction>) -> ResultBatch {
     let rows = predictions.iter().map(PredictionRecord::from).collect();
     let (consumer, topic) = (CONSUMER.into(), TOPIC.into());
-    let (state, logged, found, recorded, dead_letters) = (BTreeMap::new(), vec![], vec![], vec![], vec![]);
-    ResultBatch { consumer, topic, partition: 0, expected, next, rows, state, logged, found, recorded, dead_letters }
+    ResultBatch { consumer, topic, expected, next, rows, ..ResultBatch::default() }
 }
 
 /// An unreadable record, of this frame if it says so.
@@ -168,25 +167,10 @@ pub(crate) fn reason(code: ReasonCode) -> Option<Reason> {
     Some(Reason::new(code, "as a test wants it"))
 }
 
-pub(crate) fn status(scenario_id: ScenarioId, generation: Generation, phase: WorkerPhase) -> WorkerStatus {
-    let (progress, hooks) = (Progress::default(), Vec::new());
-    WorkerStatus {
-        scenario_id,
-        generation,
-        phase,
-        reason: None,
-        attempt: 0,
-        retry_at: None,
-        progress,
-        hooks,
-        revision: None,
-    }
-}
-
 /// A worker that has published up to this frame.
 pub(crate) fn published(id: ScenarioId, generation: Generation, phase: WorkerPhase, last: u64) -> WorkerStatus {
     let progress = Progress { published: Some(position(last)), ..Progress::default() };
-    WorkerStatus { progress, ..status(id, generation, phase) }
+    WorkerStatus { progress, ..WorkerStatus::new(id, generation, phase) }
 }
 
 /// A store, led by one epoch, with one runner.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use framehook_core::{
     ids::{Generation, ScenarioId},
     invariants,
-    message::{Message, WorkerPhase},
+    message::{Message, WorkerPhase, WorkerStatus},
     planner::Action,
     reason::{Reason, ReasonCode},
     state::{Desired, SCENARIO_TRANSITIONS, ScenarioState, WORKER_TRANSITIONS, WorkerState},
@@ -14,7 +14,7 @@ use framehook_infra::store::{Created, Fenced, Keep, StoreError};
 
 use crate::fixtures::{
     CONSUMER, StoreBackend, TOPIC, World, dead_letter, move_scenario, move_worker, position, predictions, published,
-    reason, status, with_key,
+    reason, with_key,
 };
 
 async fn lines(world: &World, id: ScenarioId) -> Vec<(Option<ScenarioState>, ScenarioState, Generation)> {
@@ -396,7 +396,7 @@ pub(crate) async fn everything_survives_reopening(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let id = world.create_new(with_key("any", "key", 1)).await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
-    world.report(vec![status(id, 1, WorkerPhase::Running)]).await;
+    world.report(vec![WorkerStatus::new(id, 1, WorkerPhase::Running)]).await;
     world.store(predictions(id, 1, 0..70)).await;
     let before = (
         format!("{:?}", world.record(id).await),

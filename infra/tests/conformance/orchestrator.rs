@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::fixtures::{
-    ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, predictions, rows, scenario, status,
+    ARRIVED_AFTER, LONG, StoreBackend, World, move_scenario, move_worker, predictions, rows, scenario,
 };
 
 pub(crate) async fn one_leads_and_epochs_grow(backend: &impl StoreBackend) {
@@ -104,21 +104,22 @@ pub(crate) async fn heartbeats_in_any_order(backend: &impl StoreBackend) {
     let mut world = World::new(backend).await;
     let id = world.create("any").await.id;
     world.done(world.deploy(id, ScenarioState::Pending, 1)).await;
-    world.report(vec![status(id, 1, WorkerPhase::Running)]).await;
+    world.report(vec![WorkerStatus::new(id, 1, WorkerPhase::Running)]).await;
     let newest = world.heartbeat.clone();
     let phase = async |world: &World| world.record(id).await.worker.unwrap().status.map(|s| s.phase);
     assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
 
     for sequence in [newest.sequence, newest.sequence - 1] {
-        let late = RunnerStatus { sequence, workers: vec![status(id, 1, WorkerPhase::Failed)], ..newest.clone() };
+        let late =
+            RunnerStatus { sequence, workers: vec![WorkerStatus::new(id, 1, WorkerPhase::Failed)], ..newest.clone() };
         assert_eq!(world.hear(&[late]).await, Fenced::Done);
         assert_eq!(world.store.runner(&newest.runner_id).await.unwrap().unwrap().status, newest);
         assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
     }
     // Another generation, and the same generation reported by another runner, are not this worker.
-    world.report(vec![status(id, 2, WorkerPhase::Failed)]).await;
+    world.report(vec![WorkerStatus::new(id, 2, WorkerPhase::Failed)]).await;
     let (runner_id, incarnation) = (RunnerId("elsewhere".into()), Incarnation::generate());
-    let workers = vec![status(id, 1, WorkerPhase::Failed)];
+    let workers = vec![WorkerStatus::new(id, 1, WorkerPhase::Failed)];
     let stranger = RunnerStatus { runner_id, incarnation, workers, ..newest };
     world.hear(std::slice::from_ref(&stranger)).await;
     assert_eq!(phase(&world).await, Some(WorkerPhase::Running));
@@ -140,7 +141,8 @@ pub(crate) async fn what_is_told_of_hooks_stays_until_more_is_told(backend: &imp
     let hooks = async |world: &World| world.record(id).await.worker.unwrap().hooks;
     assert_eq!(hooks(&world).await, []);
     let told = |calls| HookStats { calls, ..HookStats::new("p@1".into(), HookStage::Post) };
-    let running = |hooks: &[HookStats]| WorkerStatus { hooks: hooks.to_vec(), ..status(id, 1, WorkerPhase::Running) };
+    let running =
+        |hooks: &[HookStats]| WorkerStatus { hooks: hooks.to_vec(), ..WorkerStatus::new(id, 1, WorkerPhase::Running) };
     // Workers take turns, so a heartbeat may say nothing of them.
     for (said, kept) in [(vec![told(1)], 1), (vec![], 1), (vec![told(2)], 2), (vec![], 2)] {
         world.report(vec![running(&said)]).await;
@@ -161,7 +163,7 @@ pub(crate) async fn of_a_batch_the_newest_of_each_incarnation_counts(backend: &i
     let here = world.heartbeat.clone();
     let beat = |sequence: u64, phase| RunnerStatus {
         sequence: here.sequence + sequence,
-        workers: vec![status(id, 1, phase)],
+        workers: vec![WorkerStatus::new(id, 1, phase)],
         ..here.clone()
     };
     let phase = async || world.record(id).await.worker.unwrap().status.map(|s| s.phase);
@@ -244,7 +246,7 @@ pub(crate) async fn a_written_off_incarnation_gets_nothing_until_it_is_heard_of_
     world.done(move_scenario(id, ScenarioState::Deploying, ScenarioState::Recovering)).await;
     assert_eq!(world.apply(world.deploy(id, ScenarioState::Recovering, 2)).await, Fenced::Stale);
     // It was only cut off: it is back, and its stray worker shows.
-    world.report(vec![status(id, 1, WorkerPhase::Running)]).await;
+    world.report(vec![WorkerStatus::new(id, 1, WorkerPhase::Running)]).await;
     let snapshot = world.snapshot().await;
     assert_eq!(snapshot.runners[0].workers.len(), 1);
     assert!(snapshot.workers.is_empty());

@@ -29,7 +29,7 @@ fn difference(frame: u64, reason: &str) -> ShadowDifference {
     ShadowDifference { revision: 1, difference }
 }
 
-/// Of a deployment that has seen as many frames as the last of the numbers, and one more.
+/// What a deployment found that has seen as many frames as the last of the numbers, and one more.
 fn found(scenario_id: ScenarioId, generation: Generation, numbers: std::ops::Range<u64>) -> ShadowFindings {
     let (first, end) = (numbers.start, numbers.end);
     let differences = numbers.map(|number| difference(number, "\u{0}why")).collect();

@@ -1,7 +1,9 @@
-//! Golden cases of the stock plugins, natively: the same outputs as under the platform's engine, the same detections.
+//! Golden cases of the stock plugins, natively: the same outputs as under the platform's engine, the same
+//! detections.
 //!
-//! A case is a folder as `framehook plugin test` reads it, with outputs of a model. That its `expected.ndjson` is what
-//! the engine makes of it, `host/engine/tests/engine/golden.rs` shows; what both are equal to is the same file.
+//! A case is a folder as `framehook plugin test` reads it, with outputs of a model. That its
+//! `expected.ndjson` is what the engine makes of it, `host/engine/tests/engine/golden.rs` shows; what both
+//! are equal to is the same file.
 //!
 //! No plugin of its own.
 

@@ -1,9 +1,9 @@
 //! Whether a plugin keeps to the contract, whatever language and version it was built with: a list of named
 //! checks, under the production engine.
 //!
-//! For the child process only ([`crate::command`]): it runs a stranger's code. A check never says that a plugin
-//! finds the right things, only that it answers, in range, the same each time, within its limits, and from its
-//! state. What the kit shows to a plugin is made up (`synthetic`) and the same on every run.
+//! For the child process only ([`crate::command`]): it runs a stranger's code. A check never says that a
+//! plugin finds the right things, only that it answers, in range, the same each time, within its limits, and
+//! from its state. What the kit shows to a plugin is made up (`synthetic`) and the same on every run.
 
 mod checks;
 mod play;

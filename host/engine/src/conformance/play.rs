@@ -1,5 +1,5 @@
-//! Plays scenes to instances of a plugin, one after the other, as a worker would, and keeps what a worker would
-//! count.
+//! Plays scenes to instances of a plugin, one after the other, as a worker would, and keeps what a worker
+//! would count.
 //!
 //! Unlike [`crate::hook::Hook`] it has no breaker, and a failure ends the check: what the host contains in
 //! production is what is wrong with a plugin here.
@@ -60,7 +60,7 @@ pub(super) struct Player<'a> {
     pub(super) config: String,
     pub(super) limits: HookLimits,
     pub(super) spent: Spent,
-    /// Of the plugin, whatever of them would be left out.
+    /// Lines of the plugin, also those that would be left out.
     pub(super) lines: Arc<AtomicU64>,
 }
 

@@ -15,7 +15,7 @@ use crate::{
     models::{ModelInfo, Models, NotRun, Run},
 };
 
-/// Of the demo's clip.
+/// That of the demo's clip.
 pub(super) const USUAL: Size = Size { width: 640, height: 360 };
 /// From the smallest that there is to the largest that is decoded in practice (8K).
 pub(super) const SIZES: [Size; 4] = [
@@ -26,7 +26,7 @@ pub(super) const SIZES: [Size; 4] = [
 ];
 /// Where neither plugin nor model says otherwise.
 pub(super) const INPUT: Size = Size { width: 320, height: 192 };
-/// Of RGB.
+/// Those of RGB.
 const PLANES: u32 = 3;
 /// The only further model that hooks are given.
 pub(super) const FURTHER: &str = "synthetic";
@@ -214,8 +214,8 @@ fn count(shape: &[u32]) -> u64 {
     shape.iter().map(|side| u64::from(*side)).product()
 }
 
-/// What hooks before would have found: tracked objects that move to the right, listed in another order on each
-/// frame, so that only one who remembers knows which is which; and on every fifth frame none.
+/// What hooks before would have found: tracked objects that move to the right, listed in another order on
+/// each frame, so that only one who remembers knows which is which; and on every fifth frame none.
 pub(super) fn so_far(number: u64, objects: u32) -> Vec<Detection> {
     let one = |object: u32| Detection {
         class_id: object % 2,

@@ -1,5 +1,5 @@
-//! The golden cases of the stock plugins, under the production engine. Their own tests run the same cases natively,
-//! against the same files (`plugins/golden`): so both give the same, to the last bit.
+//! The golden cases of the stock plugins, under the production engine. Their own tests run the same cases
+//! natively, against the same files (`plugins/golden`): so both give the same, to the last bit.
 
 use std::{fs, path::PathBuf};
 

@@ -1,8 +1,8 @@
-//! Plugins of the contract 0.2.0 that are made of a few lines of WebAssembly: each export returns nothing, but for
-//! those that a test replaces.
+//! Plugins of the contract 0.2.0 that are made of a few lines of WebAssembly: each export returns nothing,
+//! but for those that a test replaces.
 //!
-//! Addresses: what `describe` returns lies at [`DESCRIPTOR`], what all others return at [`NOTHING`] (zeros, which are
-//! `ok` without anything in it), texts from [`TEXTS`] on, what is allocated from [`HEAP`] on.
+//! Addresses: what `describe` returns lies at [`DESCRIPTOR`], what all others return at [`NOTHING`] (zeros,
+//! which are `ok` without anything in it), texts from [`TEXTS`] on, what is allocated from [`HEAP`] on.
 
 use std::fmt::Write as _;
 

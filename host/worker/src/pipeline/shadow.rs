@@ -1,5 +1,5 @@
-//! The shadow: a second chain of post hooks behind the last stage, which sees what the first chain saw and whose
-//! results are compared with those of the first, and with nothing else.
+//! The shadow: a second chain of post hooks behind the last stage, which sees what the first chain saw and
+//! whose results are compared with those of the first, and with nothing else.
 //!
 //! Invariants: the first chain never waits for it: a frame that finds the queue full is not compared. Nothing
 //! that its hooks do changes the outcome of the job. At the end each frame was compared or is counted as not
@@ -60,7 +60,7 @@ pub(super) struct Shadow {
 /// A frame after the first chain.
 pub(super) struct Seen {
     pub(super) prediction: Arc<Prediction>,
-    /// Of the hook failures of the prediction, those of the pre hooks, which come first.
+    /// How many of the hook failures are of pre hooks, which come first.
     pub(super) pre_failures: usize,
     pub(super) size: Size,
     pub(super) geometry: Geometry,

@@ -1,5 +1,5 @@
-//! The checks, each a function of the kit. The first that says what is wrong with a plugin says it in words that
-//! its author can act on.
+//! The checks, each a function of the kit. The first that says what is wrong with a plugin says it in words
+//! that its author can act on.
 
 mod damaged;
 

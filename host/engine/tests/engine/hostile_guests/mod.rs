@@ -1,7 +1,8 @@
 //! Hostile components, each in a line: refused at upload, or contained within its deadline.
 //!
-//! SECURITY.md names them. What of them needs a plugin that is built is in `hostile.rs` (`misbehave`), what needs a
-//! process with limits in `host/compiled/tests` (a component that compiles for ever) and `tests/e2e/bad_input.rs`.
+//! SECURITY.md names them. What of them needs a plugin that is built is in `hostile.rs` (`misbehave`), what
+//! needs a process with limits in `host/compiled/tests` (a component that compiles for ever) and
+//! `tests/e2e/bad_input.rs`.
 
 mod at_upload;
 mod at_work;
